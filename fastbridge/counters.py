@@ -1,0 +1,68 @@
+"""Counters, plain values.
+
+A snapshot is taken between two breaths of the data plane, so its sums are exact:
+`rx_frames == forwarded + flooded + consumed + sum(dropped.values())` for every port, always.
+A GSO frame of 64 KB counts as one frame, as it does on AF_PACKET.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class PortCounters:
+    """Frames and bytes of one port since it was added (bytes without FCS, VLAN tags included)."""
+
+    rx_frames: int = 0
+    rx_bytes: int = 0
+    forwarded: int = 0  #: received here, sent to the one port of the destination
+    flooded: int = 0  #: received here, sent to every other port
+    consumed: int = 0  #: received here, taken by the policy
+    dropped: Mapping[str, int] = field(default_factory=dict)  #: received here, by drop reason
+    rx_missed: int = 0  #: never received: the kernel found the ring full (PACKET_STATISTICS tp_drops)
+    tx_frames: int = 0
+    tx_bytes: int = 0
+    tx_dropped: Mapping[str, int] = field(default_factory=dict)  #: copies not sent, by drop reason
+
+    def __add__(self, other: PortCounters) -> PortCounters:
+        return PortCounters(**{f.name: _sum(getattr(self, f.name), getattr(other, f.name)) for f in fields(self)})
+
+    def as_dict(self) -> dict[str, Any]:
+        """The counters as plain JSON values."""
+        return {f.name: _plain(getattr(self, f.name)) for f in fields(self)}
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """One consistent snapshot of a switch."""
+
+    ports: Mapping[str, PortCounters]
+    total: PortCounters
+    learned: int = 0  #: new FDB entries
+    moved: int = 0  #: station moves: a known source seen on another port
+    aged: int = 0  #: entries removed because nothing was heard from them
+    refused: int = 0  #: sources not learned because the FDB was full
+
+    def as_dict(self) -> dict[str, Any]:
+        """The snapshot as plain JSON values."""
+        return {
+            "ports": {name: port.as_dict() for name, port in self.ports.items()},
+            "total": self.total.as_dict(),
+            "learned": self.learned,
+            "moved": self.moved,
+            "aged": self.aged,
+            "refused": self.refused,
+        }
+
+
+def _sum(a: Any, b: Any) -> Any:
+    if isinstance(a, Mapping):
+        return {key: a.get(key, 0) + b.get(key, 0) for key in [*a, *(k for k in b if k not in a)]}
+    return a + b
+
+
+def _plain(value: Any) -> Any:
+    return dict(value) if isinstance(value, Mapping) else value

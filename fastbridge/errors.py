@@ -1,0 +1,38 @@
+"""Errors, one hierarchy.
+
+Every failure a user can cause or meet is one of these, and its text is one line that names the
+thing and the way out. The command line prints that line and exits with `exit_status`:
+2 for a wrong request (usage), 1 for a right request that failed (runtime).
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class FastbridgeError(Exception):
+    """Base of all errors fastbridge raises on purpose; `exit_status` is the command's exit code."""
+
+    exit_status: ClassVar[int] = 1
+
+
+class ConfigError(FastbridgeError, ValueError):
+    """The request itself is wrong: a value out of range, a port named twice, too few ports."""
+
+    exit_status = 2
+
+
+class PortError(FastbridgeError):
+    """An interface cannot be (or no longer is) a port of the switch."""
+
+
+class PrivilegeError(FastbridgeError):
+    """The kernel refused an operation, and no user namespace is to be had to gain the right."""
+
+
+class LabError(FastbridgeError):
+    """A lab, or a pod of it, cannot be made, found or removed."""
+
+
+class BenchError(FastbridgeError):
+    """A measurement cannot be made, or its results cannot be read."""
