@@ -1,0 +1,100 @@
+"""The sandbox: a private network namespace for the whole test run, entered before anything else is imported.
+
+Tests make links in "the current namespace"; that must not be the machine's. Root gets a network and a mount
+namespace of its own, an ordinary user gets them inside a user namespace. The latter needs a single-threaded
+process, so this file imports neither fastbridge nor numpy at the top. Where namespaces are not to be had, the tests
+marked `live` skip and say why.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWNET = 0x00020000, 0x10000000, 0x40000000
+MS_REC, MS_PRIVATE = 0x4000, 0x40000
+
+settings.register_profile("fastbridge", deadline=None)  # no timed assertions
+settings.load_profile("fastbridge")
+
+
+def enter_sandbox() -> None:
+    """Raise OSError when the kernel does not let us."""
+    uid, gid = os.getuid(), os.getgid()
+    rootless = uid != 0
+    _libc("unshare", CLONE_NEWNET | CLONE_NEWNS | (CLONE_NEWUSER if rootless else 0))
+    if rootless:  # root inside, so that the programs under test find what `sudo` would give them
+        Path("/proc/self/setgroups").write_text("deny")
+        Path("/proc/self/uid_map").write_text(f"0 {uid} 1")
+        Path("/proc/self/gid_map").write_text(f"0 {gid} 1")
+    _libc("mount", None, b"/", None, MS_REC | MS_PRIVATE, None)
+    _libc("mount", b"tmpfs", b"/run", b"tmpfs", 0, None)  # /run/netns and the state of persistent labs
+
+
+def _libc(function: str, *args: object) -> None:
+    if getattr(ctypes.CDLL(None, use_errno=True), function)(*args) != 0:
+        error = ctypes.get_errno()
+        raise OSError(error, f"{function}: {os.strerror(error)}")
+
+
+try:
+    enter_sandbox()
+    no_sandbox = None
+except OSError as error:
+    no_sandbox = f"no private network namespace on this machine ({error.strerror}), so no live tests"
+
+
+def pytest_report_header() -> str:
+    return "sandbox: " + (no_sandbox or "private network namespace")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if no_sandbox and item.get_closest_marker("live"):
+            item.add_marker(pytest.mark.skip(reason=no_sandbox))
+
+
+@pytest.fixture(autouse=True)
+def leaves_nothing(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A live test must leave no link, namespace, process, thread or socket behind."""
+    if not request.node.get_closest_marker("live"):
+        yield
+        return
+    before = possessions()
+    yield
+    left = {kind: sorted(things - before[kind]) for kind, things in possessions().items() if things - before[kind]}
+    assert not left, f"left behind: {left}"
+
+
+def possessions() -> dict[str, set[str]]:
+    """What this process owns in the kernel, by kind."""
+    mine = [_read_link(fd) for fd in Path("/proc/self/fd").iterdir()]
+    return {
+        "links": {name for _, name in socket.if_nameindex()},
+        "descriptors": {target for target in mine if re.match(r"(net|user|mnt|socket|packet):", target)},
+        "mounts": {line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()},
+        "processes": {pid for task in Path("/proc/self/task").iterdir() for pid in _children(task)},
+        "threads": {thread.name for thread in threading.enumerate()},
+    }
+
+
+def _read_link(path: Path) -> str:
+    try:
+        return str(path.readlink())
+    except FileNotFoundError:  # the descriptor by which the directory itself was read
+        return ""
+
+
+def _children(task: Path) -> list[str]:
+    try:
+        return (task / "children").read_text().split()
+    except FileNotFoundError:  # a thread that has just ended
+        return []

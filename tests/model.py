@@ -1,0 +1,127 @@
+"""The switch, in plain Python: what fastbridge must do, with nothing done for speed.
+
+One frame at a time, one dict as the FDB, integers for times (milliseconds) and MAC addresses. The tests run
+the same cases on this model and on the Cython core and ask for equal frames, equal entries, equal counters.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+VLAN_TPIDS = (0x8100, 0x88A8)  # 802.1Q customer tag, 802.1ad service tag
+
+
+@dataclass
+class Entry:
+    port: int
+    seen: int
+    static: bool = False
+
+
+@dataclass
+class Port:
+    name: str
+    up: bool = True
+    counts: Counter[str] = field(default_factory=Counter)  # rx_frames, rx_bytes, forwarded, flooded, tx_…
+    dropped: Counter[str] = field(default_factory=Counter)
+    tx_dropped: Counter[str] = field(default_factory=Counter)
+
+
+class Model:
+    def __init__(
+        self, ports: int, *, ageing: float | None, capacity: int, filter_link_local: bool, clock: Callable[[], float]
+    ) -> None:
+        self.ports = [Port(str(index)) for index in range(ports)]
+        self.fdb: dict[tuple[int, int], Entry] = {}  # (VLAN id, MAC) -> Entry
+        self.ageing = None if ageing is None else round(ageing * 1000)
+        self.capacity = capacity
+        self.filter_link_local = filter_link_local
+        self.clock = clock
+        self.counts: Counter[str] = Counter()  # learned, moved, aged, refused
+
+    def process(self, ingress: int, frames: Iterable[bytes]) -> list[tuple[int, bytes]]:
+        return [(port, frame) for frame in frames for port in self._one_frame(ingress, frame)]
+
+    def _one_frame(self, ingress: int, frame: bytes) -> list[int]:
+        port = self.ports[ingress]
+        port.counts.update(rx_frames=1, rx_bytes=len(frame))
+        verdict, egress = self._classify(ingress, frame)
+        if verdict in ("forwarded", "flooded"):
+            port.counts[verdict] += 1
+        else:
+            port.dropped[verdict] += 1
+        for index in egress:
+            if self.ports[index].up:
+                self.ports[index].counts.update(tx_frames=1, tx_bytes=len(frame))
+            else:
+                self.ports[index].tx_dropped["port_down"] += 1
+        return [index for index in egress if self.ports[index].up]
+
+    def _classify(self, ingress: int, frame: bytes) -> tuple[str, list[int]]:
+        """What becomes of one frame: "forwarded", "flooded" or the drop reason, and its egress ports."""
+        if len(frame) < 14:
+            return "runt", []
+        vid = 0
+        if int.from_bytes(frame[12:14], "big") in VLAN_TPIDS:
+            vid = int.from_bytes(frame[14:16], "big") & 0xFFF
+            if len(frame) < 18 or vid == 0xFFF:
+                return "bad_tag", []
+        destination, source = int.from_bytes(frame[0:6], "big"), int.from_bytes(frame[6:12], "big")
+        if is_group(source) or source == 0:
+            return "bad_source", []
+        self._learn(vid, source, ingress)
+        if is_group(destination):
+            if self.filter_link_local and destination & ~0xF == 0x0180C2000000:
+                return "link_local", []
+            return "flooded", self._all_but(ingress)
+        entry = self.fdb.get((vid, destination))
+        if entry is None or self._expired(entry):
+            return "flooded", self._all_but(ingress)
+        return ("filtered", []) if entry.port == ingress else ("forwarded", [entry.port])
+
+    def _learn(self, vid: int, source: int, ingress: int) -> None:
+        entry = self.fdb.get((vid, source))
+        if entry is not None and entry.static:
+            return
+        if entry is None and len(self.fdb) == self.capacity:
+            self.counts["refused"] += 1
+            return
+        if entry is None:
+            self.counts["learned"] += 1
+        elif self._expired(entry):
+            self.counts.update(aged=1, learned=1)
+        elif entry.port != ingress:
+            self.counts["moved"] += 1
+        self.fdb[vid, source] = Entry(ingress, self._now())
+
+    def _all_but(self, ingress: int) -> list[int]:
+        return [index for index, port in enumerate(self.ports) if port.up and index != ingress]
+
+    def _now(self) -> int:
+        return int(self.clock() * 1000)
+
+    def _expired(self, entry: Entry) -> bool:
+        return not entry.static and self.ageing is not None and self._now() - entry.seen >= self.ageing
+
+    def tick(self) -> None:
+        """Sweep: remove what has expired."""
+        for key in [key for key, entry in self.fdb.items() if self._expired(entry)]:
+            del self.fdb[key]
+            self.counts["aged"] += 1
+
+    def add(self, mac: int, port: int, vid: int = 0) -> None:
+        """A static entry, in place of whatever was known."""
+        self.fdb[vid, mac] = Entry(port, self._now(), static=True)
+
+    def remove(self, mac: int, vid: int = 0) -> None:
+        del self.fdb[vid, mac]
+
+    def flush(self, port: int | None = None) -> None:
+        """Forget what was learned (on one port, or on all); static entries stay."""
+        self.fdb = {k: e for k, e in self.fdb.items() if e.static or port not in (None, e.port)}
+
+
+def is_group(mac: int) -> bool:
+    return bool(mac >> 40 & 1)

@@ -1,0 +1,108 @@
+"""Random frames and random histories: small address pools, so that hits, moves and collisions really happen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from frames import GROUP, TEST_ETHERTYPE, ethernet, tag
+from hypothesis import strategies as st
+
+STATIONS = [0x02_00_00_00_00_00 + n for n in range(1, 9)] + [0x00_00_00_00_00_01, 0xFE_FF_FF_FF_FF_FF]
+GROUPS = [GROUP, 0x33_33_00_00_00_01, 0x01_00_5E_00_00_01]
+LINK_LOCAL = [0x01_80_C2_00_00_00 | n for n in (0, 2, 3, 0xE, 0xF, 0x10)]  # the last one is just outside
+VIDS = [0, 1, 5, 4094]
+
+stations = st.sampled_from(STATIONS)
+vids = st.sampled_from(VIDS)
+tags = st.builds(
+    lambda vid, tpid, priority: tag(vid, tpid=tpid, priority=priority),
+    vids | st.just(4095),
+    st.sampled_from([0x8100, 0x88A8]),
+    st.integers(0, 7),
+)
+good_frames = st.builds(
+    lambda destination, source, stack, ethertype, payload: ethernet(
+        destination, source, b"".join(stack), ethertype=ethertype, payload=payload
+    ),
+    stations | stations | st.sampled_from(GROUPS + LINK_LOCAL),
+    stations | stations | stations | st.sampled_from([0, *GROUPS]),
+    st.lists(tags, max_size=2) | st.just([]),
+    st.just(TEST_ETHERTYPE) | st.sampled_from([0x0000, 0x05DC, 0x8100, 0x88A8, 0x9100, 0xFFFF]),
+    st.binary(max_size=6),
+)
+cut_frames = st.builds(lambda frame, length: frame[:length], good_frames, st.integers(0, 20))
+frames = good_frames | good_frames | cut_frames | st.binary(max_size=24)
+
+
+@dataclass(frozen=True)
+class Process:
+    ingress: int
+    frames: list[bytes]
+
+
+@dataclass(frozen=True)
+class Advance:
+    """Time goes by, in eighths of a second: exact as float and as milliseconds."""
+
+    eighths: int
+
+
+@dataclass(frozen=True)
+class Tick:
+    pass
+
+
+@dataclass(frozen=True)
+class Add:
+    mac: int
+    port: int
+    vid: int
+
+
+@dataclass(frozen=True)
+class Remove:
+    mac: int
+    vid: int
+
+
+@dataclass(frozen=True)
+class Flush:
+    port: int | None
+
+
+Step = Process | Advance | Tick | Add | Remove | Flush
+
+
+@dataclass(frozen=True)
+class History:
+    """A switch and what happens to it."""
+
+    ports: int
+    ageing: float | None
+    capacity: int
+    filter_link_local: bool
+    steps: list[Step]
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> History:
+    ports = draw(st.integers(2, 5))
+    port = st.integers(0, ports - 1)
+    process = st.builds(Process, port, st.lists(frames, max_size=12))
+    step = st.one_of(
+        process,
+        process,
+        process,
+        st.builds(Advance, st.integers(0, 20)),
+        st.builds(Tick),
+        st.builds(Add, stations, port, vids),
+        st.builds(Remove, stations, vids),
+        st.builds(Flush, port | st.none()),
+    )
+    return History(
+        ports=ports,
+        ageing=draw(st.sampled_from([None, 0, 0.125, 1.0, 300.0])),
+        capacity=draw(st.sampled_from([1, 4, 16, 1024])),
+        filter_link_local=draw(st.booleans()),
+        steps=draw(st.lists(step, min_size=1, max_size=30)),
+    )
