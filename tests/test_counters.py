@@ -6,6 +6,7 @@ import json
 from dataclasses import FrozenInstanceError, fields
 
 import pytest
+
 from fastbridge.counters import Counters, PortCounters
 
 ONE = PortCounters(

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pickle
 
 import pytest
-from fastbridge.addresses import MacAddress
-from fastbridge.errors import ConfigError, FastbridgeError
 from hypothesis import given
 from hypothesis import strategies as st
+
+from fastbridge.addresses import MacAddress
+from fastbridge.errors import ConfigError, FastbridgeError
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,157 @@
+"""The Cython core does what the model does: frame for frame, entry for entry, counter for counter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from frames import GROUP, ethernet
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from model import Model
+from strategies import Add, Advance, Flush, History, Process, Remove, Step, Tick, frames, histories
+
+from fastbridge import Switch
+
+
+class Clock:
+    eighths = 1_000  # not 0: a clock that starts at 0 would hide a "never seen" taken for "seen at 0"
+
+    def __call__(self) -> float:
+        return self.eighths / 8
+
+
+@dataclass
+class Pair:
+    """A core and a model that live the same history."""
+
+    core: Switch
+    model: Model
+    clock: Clock
+    split: Callable[[list[bytes]], list[list[bytes]]]
+
+    def live(self, step: Step) -> None:
+        match step:
+            case Process(ingress, batch):
+                got = [(e.port, e.frame) for part in self.split(batch) for e in self.core.process(ingress, part)]
+                assert got == self.model.process(ingress, batch)
+            case Advance(eighths):
+                self.clock.eighths += eighths
+            case Tick():
+                self.core.tick()
+                self.model.tick()
+            case Add(mac, port, vid):
+                # A full table refuses a new static entry; test_fdb.py has that.
+                if (vid, mac) in self.model.fdb or len(self.model.fdb) < self.model.capacity:
+                    self.core.fdb.add(mac, self.core.ports[port].name, vlan=vid)
+                    self.model.add(mac, port, vid)
+            case Remove(mac, vid):
+                # Removing what is not there is an error; test_fdb.py has that.
+                if (vid, mac) in self.model.fdb:
+                    self.core.fdb.remove(mac, vlan=vid)
+                    self.model.remove(mac, vid)
+            case Flush(port):
+                self.core.fdb.flush(None if port is None else self.core.ports[port].name)
+                self.model.flush(port)
+        self.compare()
+
+    def compare(self) -> None:
+        assert core_fdb(self.core) == model_fdb(self.model)
+        assert len(self.core.fdb) == len(self.model.fdb)
+        counters = self.core.counters()
+        for name in ("learned", "moved", "aged", "refused"):
+            assert getattr(counters, name) == self.model.counts[name], name
+        for port in self.model.ports:
+            core_port = counters.ports[port.name]
+            for name in ("rx_frames", "rx_bytes", "forwarded", "flooded", "consumed", "tx_frames", "tx_bytes"):
+                assert getattr(core_port, name) == port.counts[name], (port.name, name)
+            assert nonzero(core_port.dropped) == port.dropped
+            assert nonzero(core_port.tx_dropped) == port.tx_dropped
+            assert core_port.rx_frames == core_port.forwarded + core_port.flooded + sum(core_port.dropped.values())
+        assert counters.total == sum(counters.ports.values(), type(counters.total)())
+
+
+def core_fdb(core: Switch) -> dict[tuple[int, int], tuple[str, float | None, bool]]:
+    return {(e.vlan, int(e.mac)): (e.port, e.age, e.static) for e in core.fdb}
+
+
+def model_fdb(model: Model) -> dict[tuple[int, int], tuple[str, float | None, bool]]:
+    now = int(model.clock() * 1000)
+    return {
+        key: (model.ports[entry.port].name, None if entry.static else (now - entry.seen) / 1000, entry.static)
+        for key, entry in model.fdb.items()
+    }
+
+
+def nonzero(drops: object) -> dict[str, int]:
+    return {reason: count for reason, count in dict(drops).items() if count}  # type: ignore[call-overload]
+
+
+def pair(history: History, split: Callable[[list[bytes]], list[list[bytes]]]) -> Pair:
+    clock = Clock()
+    core = Switch.in_memory(
+        history.ports,
+        ageing=history.ageing,
+        capacity=history.capacity,
+        filter_link_local=history.filter_link_local,
+        clock=clock,
+    )
+    model = Model(
+        history.ports,
+        ageing=history.ageing,
+        capacity=history.capacity,
+        filter_link_local=history.filter_link_local,
+        clock=clock,
+    )
+    return Pair(core, model, clock, split)
+
+
+def whole(batch: list[bytes]) -> list[list[bytes]]:
+    return [batch]
+
+
+def one_by_one(batch: list[bytes]) -> list[list[bytes]]:
+    return [[frame] for frame in batch]
+
+
+@given(histories())
+@settings(max_examples=500)
+def test_any_history(history: History) -> None:
+    both = pair(history, whole)
+    for step in history.steps:
+        both.live(step)
+
+
+@given(histories())
+@settings(max_examples=200)
+def test_a_batch_of_n_is_n_batches_of_one(history: History) -> None:
+    both = pair(history, one_by_one)
+    for step in history.steps:
+        both.live(step)
+
+
+@given(st.lists(frames, min_size=200, max_size=400), st.integers(2, 64))
+@settings(max_examples=20)
+def test_batches_longer_than_the_core_takes_at_once(many: list[bytes], ports: int) -> None:
+    both = pair(History(ports, 300.0, 64, False, []), whole)
+    both.live(Process(0, many))
+    both.live(Process(ports - 1, many))
+
+
+def test_a_full_size_frame_and_a_64_kb_one_come_out_whole() -> None:
+    both = pair(History(3, None, 16, False, []), whole)
+    payloads = [bytes(range(256)) * 5 + b"end", b"\xaa" * 65_550]
+    both.live(Process(0, [ethernet(GROUP, 2, payload=payload) for payload in payloads]))
+
+
+def test_many_ports_and_many_stations() -> None:
+    """250 ports, each with its station; then everybody talks to everybody's neighbour."""
+    both = pair(History(250, 300.0, 65_536, False, []), whole)
+    for port in range(250):
+        both.model.process(port, [ethernet(2 + (port << 8), 2 + (port << 8))])
+        both.core.process(port, [ethernet(2 + (port << 8), 2 + (port << 8))])
+    both.compare()
+    for port in range(250):
+        batch = [ethernet(2 + (((port + n) % 250) << 8), 2 + (port << 8)) for n in range(5)]
+        assert [tuple(e) for e in both.core.process(port, batch)] == both.model.process(port, batch)
+    both.compare()
