@@ -85,7 +85,7 @@ class Model:
         entry = self.fdb.get((vid, source))
         if entry is not None and entry.static:
             return
-        if entry is None and len(self.fdb) == self.capacity:
+        if entry is None and len(self.fdb) >= self.capacity:  # static entries may have gone past it
             self.counts["refused"] += 1
             return
         if entry is None:

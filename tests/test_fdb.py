@@ -1,0 +1,254 @@
+"""The FDB: the table of the core against a dict, and the view of it that a switch gives."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from frames import GROUP, ethernet, tag
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fastbridge import ConfigError, MacAddress, Switch
+from fastbridge.core.mac_table import MacTable
+
+Dict = dict[tuple[int, int], tuple[int, int, bool]]  # (VLAN id, MAC) -> port, seen, static
+
+
+def content(table: MacTable) -> Dict:
+    rows = table.export()
+    result = {(int(r["vlan"]), int(r["mac"])): (int(r["port"]), int(r["seen"]), bool(r["static"])) for r in rows}
+    assert len(result) == len(rows) == len(table)  # no entry twice
+    return result
+
+
+def random_keys(rng: np.random.Generator, count: int) -> np.ndarray:
+    """`count` different keys (vlan << 48 | mac), as the core has them."""
+    keys = rng.integers(0, 1 << 48, count * 2, dtype=np.uint64) | rng.integers(0, 8, count * 2, dtype=np.uint64) << 48
+    return np.unique(keys)[rng.permutation(count)]
+
+
+def look_up(table: MacTable, keys: np.ndarray, now: int) -> np.ndarray:
+    ports = np.full(len(keys), -2, np.int32)
+    table.lookup_many(keys, ports, now)
+    return ports
+
+
+@pytest.mark.parametrize("count", [1, 63, 64, 65, 1_000, 30_000, 300_000])
+def test_large_random_tables_find_all_and_nothing_else(count: int) -> None:
+    rng = np.random.default_rng(count)
+    keys = random_keys(rng, count * 2)
+    known, unknown = keys[:count], keys[count:]
+    ports = rng.integers(0, 1 << 16, count, dtype=np.uint16)
+    table = MacTable(capacity=count, ageing_ms=None)
+    table.learn_many(known, ports, 5)
+    assert len(table) == count
+    assert table.statistics == (count, 0, 0, 0)
+    assert (look_up(table, known, 6) == ports).all()
+    assert (look_up(table, unknown, 6) == -1).all()
+    rows = table.export()
+    order, expected = np.argsort(rows["mac"] | rows["vlan"].astype(np.uint64) << 48), np.argsort(known)
+    assert (rows["mac"][order] == known[expected] & ((1 << 48) - 1)).all()
+    assert (rows["vlan"][order] == known[expected] >> 48).all()
+    assert (rows["port"][order] == ports[expected]).all()
+    assert (rows["seen"] == 5).all()
+    assert not rows["static"].any()
+
+
+def test_everything_is_found_at_every_moment_of_growth() -> None:
+    keys = random_keys(np.random.default_rng(1), 6_000)
+    ports = np.arange(len(keys), dtype=np.uint16)
+    table = MacTable(capacity=len(keys), ageing_ms=None)
+    for n in range(0, len(keys), 50):
+        table.learn_many(keys[n : n + 50], ports[n : n + 50], n)
+        assert (look_up(table, keys[: n + 50], n) == ports[: n + 50]).all()
+        assert (look_up(table, keys[n + 50 :], n) == -1).all()
+    first = content(table)
+    table.learn_many(keys, ports, 9_999)  # nothing new: every one is heard again
+    assert {key: (port, 9_999, False) for key, (port, _, _) in first.items()} == content(table)
+
+
+def test_removal_leaves_the_others() -> None:
+    rng = np.random.default_rng(2)
+    keys = random_keys(rng, 20_000)
+    table = MacTable(capacity=len(keys), ageing_ms=None)
+    table.learn_many(keys, np.ones(len(keys), np.uint16), 0)
+    gone = rng.random(len(keys)) < 0.7
+    for key in keys[gone].tolist():
+        assert table.remove(key & (1 << 48) - 1, key >> 48)
+        assert not table.remove(key & (1 << 48) - 1, key >> 48)
+    assert len(table) == (~gone).sum()
+    assert (look_up(table, keys, 0) == np.where(gone, -1, 1)).all()
+    table.learn_many(keys, np.full(len(keys), 7, np.uint16), 0)
+    assert (look_up(table, keys, 0) == 7).all()
+    assert len(table) == len(keys)
+
+
+def test_a_table_that_fills_and_empties_for_long_stays_small_and_right() -> None:
+    """Churn: whatever removal leaves behind must not pile up."""
+    rng = np.random.default_rng(3)
+    table = MacTable(capacity=4_000, ageing_ms=10)
+    sizes = []
+    for round_ in range(60):
+        keys = random_keys(rng, 3_000)
+        table.learn_many(keys, np.full(len(keys), round_, np.uint16), round_ * 10)
+        assert (look_up(table, keys, round_ * 10) == round_).all()
+        table.age(round_ * 10 + 10)
+        assert len(table) == 0
+        assert (look_up(table, keys, round_ * 10) == -1).all()
+        sizes.append(table.memory)
+    assert sizes[-1] == sizes[5]
+
+
+def test_capacity() -> None:
+    keys = random_keys(np.random.default_rng(4), 1_500)
+    table = MacTable(capacity=1_000, ageing_ms=None)
+    table.learn_many(keys, np.zeros(len(keys), np.uint16), 0)
+    assert len(table) == 1_000
+    assert table.statistics == (1_000, 0, 0, 500)
+    assert (look_up(table, keys, 0) == np.where(np.arange(1_500) < 1_000, 0, -1)).all()
+
+
+def test_flush_by_port() -> None:
+    keys = random_keys(np.random.default_rng(5), 5_000)
+    ports = np.arange(len(keys), dtype=np.uint16) % 10
+    table = MacTable(capacity=len(keys), ageing_ms=None)
+    table.learn_many(keys, ports, 0)
+    assert table.flush(3) == 500
+    assert (look_up(table, keys, 0) == np.where(ports == 3, -1, ports)).all()
+    assert table.flush(3) == 0
+    assert len(table) == 4_500
+    assert table.statistics[2] == 0  # flushed is not aged
+
+
+@pytest.mark.parametrize("now", [0, 5_000, (1 << 32) - 3, (1 << 32) - 1])
+def test_time_may_wrap_round(now: int) -> None:
+    """The clock is 32 bits of milliseconds: 49.7 days."""
+    table = MacTable(capacity=10, ageing_ms=10)
+    table.learn(0xA, 0, 1, now)
+    later = [(now + elapsed) % (1 << 32) for elapsed in (0, 9, 10)]
+    assert [table.look_up(0xA, 0, moment) for moment in later] == [1, 1, -1]
+    assert [table.age(moment) for moment in later] == [0, 0, 1]
+
+
+macs, vlans, ports_ = st.integers(1, 40), st.sampled_from([0, 1, 4094]), st.integers(0, 3)
+actions = st.one_of(
+    st.tuples(st.just("learn"), macs, vlans, ports_),
+    st.tuples(st.just("learn"), macs, vlans, ports_),
+    st.tuples(st.just("static"), macs, vlans, ports_),
+    st.tuples(st.just("remove"), macs, vlans),
+    st.tuples(st.just("flush"), ports_, st.booleans()),
+    st.tuples(st.just("age")),
+    st.tuples(st.just("wait"), st.integers(0, 30)),
+)
+
+
+@given(st.lists(actions, max_size=60), st.sampled_from([None, 0, 25, 1_000]))
+@settings(max_examples=300)
+def test_any_history_against_a_dict(history: list[tuple], ageing: int | None) -> None:  # type: ignore[type-arg]
+    table, expected, now = MacTable(capacity=1_000, ageing_ms=ageing), {}, 1_000  # type: ignore[var-annotated]
+    for action, *arguments in history:
+        if action == "learn":
+            mac, vlan, port = arguments
+            table.learn(mac, vlan, port, now)
+            if not expected.get((vlan, mac), (0, 0, False))[2]:
+                expected[vlan, mac] = (port, now, False)
+        elif action == "static":
+            mac, vlan, port = arguments
+            table.add_static(mac, vlan, port)
+            expected[vlan, mac] = (port, None, True)
+        elif action == "remove":
+            mac, vlan = arguments
+            assert table.remove(mac, vlan) == (expected.pop((vlan, mac), None) is not None)
+        elif action == "flush":
+            port, statics_too = arguments
+            gone = [k for k, (p, _, static) in expected.items() if p == port and (statics_too or not static)]
+            assert table.flush(port, statics_too) == len([expected.pop(key) for key in gone])
+        elif action == "age":
+            gone = [k for k, (_, seen, static) in expected.items() if not static and old(seen, now, ageing)]
+            assert table.age(now) == len([expected.pop(key) for key in gone])
+        else:
+            now += arguments[0]
+        assert {k: (p, None if s else seen, s) for k, (p, seen, s) in content(table).items()} == expected
+        for (vlan, mac), (port, seen, static) in expected.items():
+            assert table.look_up(mac, vlan, now) == (port if static or not old(seen, now, ageing) else -1)
+
+
+def old(seen: int, now: int, ageing: int | None) -> bool:
+    return ageing is not None and now - seen >= ageing
+
+
+# The view that Switch.fdb gives.
+
+A, B = MacAddress("02:00:00:00:00:0a"), MacAddress("02:00:00:00:00:0b")
+
+
+def test_entries() -> None:
+    now = [100.0]
+    switch = Switch.in_memory(["left", "right"], clock=lambda: now[0])
+    switch.process("left", [ethernet(GROUP, A, tag(7))])
+    switch.fdb.add(B, "right")
+    now[0] += 2.5
+    entries = {entry.mac: entry for entry in switch.fdb}
+    assert len(switch.fdb) == len(entries) == 2
+    learned, static = entries[A], entries[B]
+    assert (learned.mac, learned.port, learned.age, learned.static, learned.vlan) == (A, "left", 2.5, False, 7)
+    assert (static.mac, static.port, static.age, static.static, static.vlan) == (B, "right", None, True, 0)
+    assert isinstance(learned.mac, MacAddress)
+    assert switch.fdb.lookup(A, vlan=7) == learned
+    assert switch.fdb.lookup(str(B)) == static
+    assert switch.fdb.lookup(A) is None
+    with pytest.raises(AttributeError):
+        learned.port = "right"  # type: ignore[misc]
+
+
+def test_add_remove_flush() -> None:
+    switch = Switch.in_memory(2)
+    switch.fdb.add("02:00:00:00:00:0a", "0", vlan=5)
+    switch.process(1, [ethernet(GROUP, A, tag(5)), ethernet(GROUP, B)])
+    assert switch.fdb.lookup(A, vlan=5).port == "0"  # type: ignore[union-attr]  # static: learning left it alone
+    switch.fdb.flush("0")
+    assert len(switch.fdb) == 2
+    switch.fdb.flush()
+    assert [entry.mac for entry in switch.fdb] == [A]
+    switch.fdb.remove(A, vlan=5)
+    assert list(switch.fdb) == []
+
+
+def test_a_full_table_still_takes_static_entries() -> None:
+    switch = Switch.in_memory(2, capacity=1)
+    switch.process(0, [ethernet(GROUP, A)])
+    switch.fdb.add(B, "1")
+    assert len(switch.fdb) == 2
+
+
+@pytest.mark.parametrize(
+    "mistake",
+    [
+        lambda fdb: fdb.add("nonsense", "0"),
+        lambda fdb: fdb.add(GROUP, "0"),
+        lambda fdb: fdb.add(0, "0"),
+        lambda fdb: fdb.add(A, "0", vlan=4095),
+        lambda fdb: fdb.add(A, "0", vlan=-1),
+    ],
+)
+def test_mistakes_are_named(mistake) -> None:  # type: ignore[no-untyped-def]
+    fdb = Switch.in_memory(2).fdb
+    with pytest.raises(ConfigError) as caught:
+        mistake(fdb)
+    assert "\n" not in str(caught.value)
+    assert len(fdb) == 0
+
+
+def test_unknown_names_are_named() -> None:
+    from fastbridge import FastbridgeError
+
+    fdb = Switch.in_memory(2).fdb
+    for mistake in (lambda: fdb.add(A, "pod9"), lambda: fdb.flush("pod9"), lambda: fdb.remove(A)):
+        with pytest.raises(FastbridgeError, match=r"pod9|02:00:00:00:00:0a"):
+            mistake()
+
+
+@pytest.mark.parametrize("options", [{"ageing": -1.0}, {"capacity": 0}, {"capacity": -1}])
+def test_wrong_options_are_named(options: dict) -> None:  # type: ignore[type-arg]
+    with pytest.raises(ConfigError, match=next(iter(options))):
+        Switch.in_memory(2, **options)
