@@ -114,7 +114,7 @@ def test_flush_by_port() -> None:
     table = MacTable(capacity=len(keys), ageing_ms=None)
     table.learn_many(keys, ports, 0)
     assert table.flush(3) == 500
-    assert (look_up(table, keys, 0) == np.where(ports == 3, -1, ports)).all()
+    assert (look_up(table, keys, 0) == np.where(ports == 3, -1, ports.astype(np.int32))).all()
     assert table.flush(3) == 0
     assert len(table) == 4_500
     assert table.statistics[2] == 0  # flushed is not aged

@@ -1,0 +1,109 @@
+"""Without privileges, and without mercy: the lab of an ordinary user, and what SIGKILL leaves."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from live import eventually
+
+import fastbridge
+
+pytestmark = pytest.mark.live
+
+NOBODY = 65534
+MS_BIND = 4096
+
+LAB_AND_PING = """
+import json, os
+import numpy  # its threads forbid to enter a namespace; a lab must not need to
+from fastbridge import Lab, Switch
+with Lab(2) as lab, Switch(lab.ports) as switch:
+    pings = [bool(lab["pod1"].ping("pod2", family=family)) for family in (4, 6)]
+    uid = lab["pod1"].run(["sh", "-c", "ls /sys/class/net /proc/sys/net >/dev/null; id -u"]).stdout.strip()
+    result = {"effective": open("/proc/self/status").read(), "pings": pings, "uid": uid}
+    result["flooded"] = switch.counters().total.flooded
+print(json.dumps(result))
+"""
+
+LAB_THAT_WAITS = """
+import json, os, subprocess, sys, time
+from fastbridge import Lab, Switch
+with Lab(3) as lab, Switch(lab.ports) as switch:
+    assert lab["pod1"].ping("pod2")
+    lab["pod1"].popen(["sleep", "1000"])
+    lab["pod2"].popen([sys.executable, "-c", "import time; time.sleep(1000)"])
+    lab.popen_host(["sleep", "1000"])
+    inodes = [pod.run(["readlink", "/proc/self/ns/net"]).stdout.strip() for pod in lab]
+    inodes.append(lab.run_host(["readlink", "/proc/self/ns/net"]).stdout.strip())
+    print(json.dumps(inodes), flush=True)
+    time.sleep(1000)
+"""
+
+
+@pytest.fixture(scope="module")
+def unprivileged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
+    """The command line of a Python with no privilege at all: as nobody where we are root, else with no capability.
+
+    Nobody may not be able to read the place where the packages are (a home directory), so he sees them elsewhere.
+    """
+    reach = tmp_path_factory.mktemp("reach")
+    paths = {Path(module.__file__).parents[1] for module in (fastbridge, np)}  # type: ignore[arg-type]
+    mounted = []
+    for number, path in enumerate(sorted(paths)):
+        (reach / str(number)).mkdir()
+        mounted.append(reach / str(number))
+        mount = ctypes.CDLL(None, use_errno=True).mount
+        assert mount(bytes(path), bytes(mounted[-1]), None, MS_BIND, None) == 0, os.strerror(ctypes.get_errno())
+    for directory in (reach, *list(reach.parents)[:2]):
+        directory.chmod(0o755)
+    command = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs"]
+    if Path("/proc/self/uid_map").read_text().split() == ["0", "0", "4294967295"]:
+        command += [f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
+    search = ":".join(str(path) for path in mounted)
+    python = sys._base_executable  # type: ignore[attr-defined]  # the environment's own may be out of reach, too
+    yield [*command, "env", f"PYTHONPATH={search}", "PYTHONDONTWRITEBYTECODE=1", python, "-W", "error", "-c"]
+    for path in mounted:
+        assert ctypes.CDLL(None).umount(bytes(path)) == 0
+
+
+def test_lab_and_switch_of_an_ordinary_user(unprivileged: list[str]) -> None:
+    done = subprocess.run([*unprivileged, LAB_AND_PING], capture_output=True, text=True, timeout=60, cwd="/")
+    assert (done.returncode, done.stderr) == (0, "")
+    result = json.loads(done.stdout)
+    assert re.search(r"^CapEff:\s+0+$", result["effective"], re.M)
+    assert result["pings"] == [True, True]
+    assert result["flooded"] > 0
+
+
+@pytest.mark.parametrize("who", ["privileged", "unprivileged"])
+def test_sigkill_leaves_nothing(who: str, request: pytest.FixtureRequest) -> None:
+    command = [sys.executable, "-c"] if who == "privileged" else request.getfixturevalue("unprivileged")
+    with subprocess.Popen([*command, LAB_THAT_WAITS], stdout=subprocess.PIPE, text=True) as process:
+        namespaces = set(json.loads(process.stdout.readline()))  # type: ignore[union-attr]
+        assert len(namespaces) == 4
+        assert holders(namespaces) >= {process.pid}
+        process.send_signal(signal.SIGKILL)
+    eventually(lambda: not holders(namespaces), "the end of the namespaces' last holder")
+
+
+def holders(namespaces: set[str]) -> set[int]:
+    """The processes that stand in one of the network namespaces, or hold a descriptor of one."""
+    found = set()
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            links = [process / "ns/net", *(process / "fd").iterdir()]
+            if any(os.readlink(link) in namespaces for link in links):
+                found.add(int(process.name))
+        except (FileNotFoundError, ProcessLookupError, PermissionError):  # gone meanwhile, or not ours
+            continue
+    return found
