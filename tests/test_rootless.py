@@ -51,21 +51,19 @@ with Lab(3) as lab, Switch(lab.ports) as switch:
 
 
 @pytest.fixture(scope="module")
-def unprivileged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
+def unprivileged() -> Iterator[list[str]]:
     """The command line of a Python with no privilege at all: as nobody where we are root, else with no capability.
 
     Nobody may not be able to read the place where the packages are (a home directory), so he sees them elsewhere.
     """
-    reach = tmp_path_factory.mktemp("reach")
+    reach = Path("/run/reach")  # the sandbox's own /run
     paths = {Path(module.__file__).parents[1] for module in (fastbridge, np)}  # type: ignore[arg-type]
     mounted = []
     for number, path in enumerate(sorted(paths)):
-        (reach / str(number)).mkdir()
+        (reach / str(number)).mkdir(parents=True)
         mounted.append(reach / str(number))
         mount = ctypes.CDLL(None, use_errno=True).mount
         assert mount(bytes(path), bytes(mounted[-1]), None, MS_BIND, None) == 0, os.strerror(ctypes.get_errno())
-    for directory in (reach, *list(reach.parents)[:2]):
-        directory.chmod(0o755)
     command = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs"]
     if Path("/proc/self/uid_map").read_text().split() == ["0", "0", "4294967295"]:
         command += [f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
@@ -102,7 +100,7 @@ def holders(namespaces: set[str]) -> set[int]:
     for process in Path("/proc").glob("[0-9]*"):
         try:
             links = [process / "ns/net", *(process / "fd").iterdir()]
-            if any(os.readlink(link) in namespaces for link in links):
+            if any(str(link.readlink()) in namespaces for link in links):
                 found.add(int(process.name))
         except (FileNotFoundError, ProcessLookupError, PermissionError):  # gone meanwhile, or not ours
             continue
