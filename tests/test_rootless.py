@@ -54,24 +54,23 @@ with Lab(3) as lab, Switch(lab.ports) as switch:
 def unprivileged() -> Iterator[list[str]]:
     """The command line of a Python with no privilege at all: as nobody where we are root, else with no capability.
 
-    Nobody may not be able to read the place where the packages are (a home directory), so he sees them elsewhere.
+    Nobody may not be able to reach Python and the packages (in a home directory), so he is shown them elsewhere.
     """
-    reach = Path("/run/reach")  # the sandbox's own /run
-    paths = {Path(module.__file__).parents[1] for module in (fastbridge, np)}  # type: ignore[arg-type]
-    mounted = []
-    for number, path in enumerate(sorted(paths)):
-        (reach / str(number)).mkdir(parents=True)
-        mounted.append(reach / str(number))
-        mount = ctypes.CDLL(None, use_errno=True).mount
-        assert mount(bytes(path), bytes(mounted[-1]), None, MS_BIND, None) == 0, os.strerror(ctypes.get_errno())
+    packages = {str(Path(module.__file__).parents[1]) for module in (fastbridge, np)}  # type: ignore[arg-type]
+    mounts = {f"/run/reach/{n}": path for n, path in enumerate([sys.base_prefix, *sorted(packages)])}
+    for place, path in mounts.items():  # in the sandbox's own mount namespace and /run
+        Path(place).mkdir(parents=True)
+        libc = ctypes.CDLL(None, use_errno=True)
+        assert libc.mount(path.encode(), place.encode(), None, MS_BIND, None) == 0, os.strerror(ctypes.get_errno())
+    python, *search = mounts
     command = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs"]
     if Path("/proc/self/uid_map").read_text().split() == ["0", "0", "4294967295"]:
         command += [f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
-    search = ":".join(str(path) for path in mounted)
-    python = sys._base_executable  # type: ignore[attr-defined]  # the environment's own may be out of reach, too
-    yield [*command, "env", f"PYTHONPATH={search}", "PYTHONDONTWRITEBYTECODE=1", python, "-W", "error", "-c"]
-    for path in mounted:
-        assert ctypes.CDLL(None).umount(bytes(path)) == 0
+    command += ["env", f"LD_LIBRARY_PATH={python}/lib", f"PYTHONPATH={':'.join(search)}", "PYTHONDONTWRITEBYTECODE=1"]
+    yield [*command, f"{python}/bin/python{sys.version_info.major}.{sys.version_info.minor}", "-W", "error", "-c"]
+    for place in mounts:
+        assert libc.umount2(place.encode(), 0) == 0
+        Path(place).rmdir()
 
 
 def test_lab_and_switch_of_an_ordinary_user(unprivileged: list[str]) -> None:
