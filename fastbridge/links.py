@@ -1,0 +1,141 @@
+"""Links and addresses, over netlink.
+
+The only importer of pyroute2, so that what the rest asks of a network is this one short list. A
+`Links` is for one namespace and one thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface, ip_address
+from types import TracebackType
+from typing import Any
+
+from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
+
+from .addresses import MacAddress
+from .errors import LabError, PrivilegeError
+from .namespaces import Namespace
+
+_NODAD = 2  # IFA_F_NODAD
+_STATES = {0x01: "incomplete", 0x02: "reachable", 0x04: "stale", 0x08: "delay", 0x10: "probe", 0x20: "failed"}
+_STATES |= {0x40: "noarp", 0x80: "permanent"}
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """One line of a pod's own neighbour view: an IP address, and the MAC address behind it if known."""
+
+    ip: IPv4Address | IPv6Address
+    mac: MacAddress | None
+    state: str  #: "reachable", "stale", "failed", … as `ip neighbour` names them
+
+
+class Links:
+    """The links of one network namespace (of the current one, if none is given); a context manager."""
+
+    def __init__(self, namespace: Namespace | None = None) -> None:
+        if namespace is None:
+            self._ip: Any = IPRoute()
+        else:  # SOCK_DGRAM, though netlink makes no difference: asyncio below pyroute2 takes no raw socket
+            self._ip = IPRoute(use_socket=namespace.open_socket(socket.AF_NETLINK, socket.SOCK_DGRAM))
+
+    def __enter__(self) -> Links:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the netlink socket."""
+        self._ip.close()
+
+    def add_pair(
+        self, host_end: str, host_mac: MacAddress | None, pod_end: str, pod_mac: MacAddress, fd: int, mtu: int
+    ) -> None:
+        """A veth pair: the host end here, the pod end in the namespace `fd`; both down, the host end without ARP."""
+        peer = {"ifname": pod_end, "net_ns_fd": fd, "address": str(pod_mac), "mtu": mtu}
+        address = {} if host_mac is None else {"address": str(host_mac)}
+        with _naming(host_end):
+            self._ip.link("add", ifname=host_end, kind="veth", mtu=mtu, peer=peer, **address)
+
+    def set(self, name: str, **settings: Any) -> None:
+        """Change a link: state="up", arp=False, ifalias=…, master=index."""
+        with _naming(name):
+            self._ip.link("set", index=self.index(name), **settings)
+
+    def add_address(self, index: int, address: IPv4Interface | IPv6Interface) -> None:
+        """Give an interface an address; an IPv6 one is ready at once (no duplicate detection)."""
+        options = {"flags": _NODAD} if address.version == 6 else {}
+        with _naming(str(address)):
+            self._ip.addr("add", index=index, address=str(address.ip), prefixlen=address.network.prefixlen, **options)
+
+    def delete(self, name: str) -> None:
+        """Remove a link (and with one end of a veth pair the other)."""
+        with _naming(name):
+            self._ip.link("del", index=self.index(name))
+
+    def add_bridge(self, name: str, ports: list[str]) -> None:
+        """A Linux bridge without spanning tree, up, with these ports."""
+        with _naming(name):
+            self._ip.link("add", ifname=name, kind="bridge", br_stp_state=0, br_forward_delay=0)
+        bridge = self.index(name)
+        for port in ports:
+            self.set(port, master=bridge)
+        self.set(name, state="up", arp=False)
+
+    def index(self, name: str) -> int:
+        """The index of a link, or LabError."""
+        found = self._ip.link_lookup(ifname=name)
+        if not found:
+            raise LabError(f"there is no interface {name} (any more)")
+        return int(found[0])
+
+    def alias(self, name: str) -> str | None:
+        """The ifalias of a link; None when it has none, or when there is no such link."""
+        if not self._ip.link_lookup(ifname=name):
+            return None
+        with _naming(name):
+            value: str | None = self._ip.link("get", ifname=name)[0].get_attr("IFLA_IFALIAS")
+        return value
+
+    def flags(self, name: str) -> int:
+        """The IFF_… flags of a link."""
+        with _naming(name):
+            return int(self._ip.link("get", index=self.index(name))[0]["flags"])
+
+    def ipv6_addresses(self, name: str) -> list[IPv6Interface]:
+        """The addresses somebody gave a link (not link-local, not learned from a router)."""
+        with _naming(name):
+            found = self._ip.get_addr(family=socket.AF_INET6, index=self.index(name), scope=0)
+        permanent = [message for message in found if message["flags"] & 0x80]  # IFA_F_PERMANENT
+        return [IPv6Interface(f"{message.get_attr('IFA_ADDRESS')}/{message['prefixlen']}") for message in permanent]
+
+    def neighbours(self, index: int) -> list[Neighbour]:
+        """The neighbour view of an interface, IPv4 and IPv6."""
+        with _naming("neighbours"):
+            found = list(self._ip.get_neighbours(ifindex=index))
+        return [_neighbour(message) for message in found if message.get_attr("NDA_DST")]
+
+
+def _neighbour(message: Any) -> Neighbour:
+    mac = message.get_attr("NDA_LLADDR")
+    state = _STATES.get(message["state"], "none")
+    return Neighbour(ip_address(message.get_attr("NDA_DST")), MacAddress(mac) if mac else None, state)
+
+
+@contextlib.contextmanager
+def _naming(thing: str) -> Iterator[None]:
+    """Turn what the kernel refused into one line that names the thing."""
+    try:
+        yield
+    except NetlinkError as error:
+        text = f"{thing}: {os.strerror(error.code)}"
+        if error.code in (1, 13):
+            raise PrivilegeError(f"{text}; run as root (CAP_NET_ADMIN)") from error
+        raise LabError(text) from error

@@ -1,0 +1,236 @@
+"""Network namespaces, made and entered.
+
+The user's process never changes its namespace and never forks raw: it has threads, and it may be
+unprivileged. A helper process does both (see `namespace_helper`). A namespace is held by file
+descriptors only, so the kernel removes it with the process that holds it, SIGKILL included.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import resource
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import weakref
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from .errors import LabError, PrivilegeError
+
+Argv = Sequence[str | os.PathLike[str]]
+
+_PROGRAM = Path(__file__).with_name("namespace_helper.py")
+_SPARE_FILES = 256  #: file descriptors left for whatever else the process does
+
+
+class NamespaceHelper:
+    """The namespaces of one lab, and the process that makes them."""
+
+    def __init__(self) -> None:
+        self._tag = f"fastbridge-{secrets.token_hex(8)}"
+        self._lock = threading.Lock()
+        self._programs: weakref.WeakSet[subprocess.Popen[Any]] = weakref.WeakSet()
+        self._user_fd: int | None = None
+        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            # A session of its own: neither ^C nor a killed process group may take it before its work is done.
+            self._process = subprocess.Popen(
+                [sys.executable, "-I", "-S", str(_PROGRAM), self._tag],
+                stdin=theirs.fileno(),
+                stdout=subprocess.DEVNULL,
+                cwd="/",
+                start_new_session=True,
+            )
+        try:
+            _, fds = self._receive()
+        except OSError as error:
+            self.close()
+            raise PrivilegeError(
+                f"network namespaces are not to be had ({error.strerror}): run as root, or allow user namespaces "
+                "(sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone, "
+                "kernel.apparmor_restrict_unprivileged_userns)"
+            ) from error
+        except BaseException:
+            self.close()
+            raise
+        self._user_fd = fds[0] if fds else None
+
+    def create(self) -> Namespace:
+        """A new network namespace, anonymous and empty but for a loopback interface that is down."""
+        try:
+            (index,), (fd,) = self._request("create")
+        except OSError as error:
+            raise LabError(f"cannot make a network namespace: {_reason(error)}") from error
+        return Namespace(self, index, fd)
+
+    def adopt(self, path: str) -> Namespace:
+        """The network namespace that has a name in the file system."""
+        fd = os.open(path, os.O_RDONLY)
+        try:
+            (index,), (kept,) = self._request("adopt", fds=[fd])
+        finally:
+            os.close(fd)
+        return Namespace(self, index, kept)
+
+    def unpin(self, path: str) -> None:
+        """Undo `Namespace.pin`."""
+        self._request("unpin", path)
+
+    def kill_programs(self) -> None:
+        """End every process that runs in one of the namespaces; returns when they are gone."""
+        self._request("kill")
+        for program in list(self._programs):
+            program.wait()
+
+    def close(self) -> None:
+        """End the programs in the namespaces, and the helper; a second call does nothing."""
+        if self._control.fileno() < 0:
+            return
+        if self._process.poll() is None:
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it died just now
+                self._control.shutdown(socket.SHUT_WR)
+        self._control.close()
+        self._process.wait()
+        for program in list(self._programs):
+            program.wait()
+        if self._user_fd is not None:
+            os.close(self._user_fd)
+            self._user_fd = None
+
+    def command(
+        self, namespace: Namespace, argv: Argv | str, options: dict[str, Any]
+    ) -> tuple[list[str], dict[str, Any]]:
+        """Arguments for `subprocess` that start `argv` in a namespace."""
+        options = dict(options)
+        if options.pop("shell", False):
+            argv = ["/bin/sh", "-c", argv] if isinstance(argv, str) else ["/bin/sh", "-c", *argv]
+        words = [argv] if isinstance(argv, str) else [os.fspath(word) for word in argv]
+        path = (options.get("env") or os.environ).get("PATH")
+        if "/" not in words[0] and shutil.which(words[0], path=path) is None:
+            raise LabError(f"there is no program {words[0]!r} on the PATH")
+        nsenter = shutil.which("nsenter")
+        if nsenter is None:
+            raise LabError("there is no program 'nsenter' on the PATH: install util-linux")
+        fds = [namespace.fd]
+        entry = [f"--net=/proc/self/fd/{namespace.fd}"]
+        if self._user_fd is not None:
+            fds.append(self._user_fd)
+            entry = [f"--user=/proc/self/fd/{self._user_fd}", *entry, "--preserve-credentials"]
+        # As argv[0] the tag shows the helper which processes are still on their way in.
+        options |= {"executable": nsenter, "pass_fds": (*options.get("pass_fds", ()), *fds)}
+        return [self._tag, *entry, "--", *words], options
+
+    def watch(self, program: subprocess.Popen[Any]) -> None:
+        """Reap this program when the namespaces go, so that it leaves no zombie."""
+        self._programs.add(program)
+
+    def _request(self, *fields: str, fds: Sequence[int] = ()) -> tuple[list[str], list[int]]:
+        with self._lock:
+            if self._control.fileno() < 0:
+                raise LabError("the lab is closed")
+            try:
+                socket.send_fds(self._control, ["\0".join(fields).encode()], fds)
+            except (BrokenPipeError, ConnectionResetError):
+                raise LabError("the lab's namespace helper process has died; close the lab") from None
+            return self._receive()
+
+    def _receive(self) -> tuple[list[str], list[int]]:
+        data, fds, flags, _ = socket.recv_fds(self._control, 65536, 1)
+        if not data:
+            raise LabError("the lab's namespace helper process has died; close the lab")
+        if flags & socket.MSG_CTRUNC:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        for fd in fds:
+            os.set_inheritable(fd, False)
+        status, *fields = data.decode().split("\0")
+        if status == "error":
+            raise OSError(int(fields[0]), fields[1])
+        return fields, fds
+
+
+class Namespace:
+    """One network namespace: a file descriptor, and what can be done through it."""
+
+    def __init__(self, helper: NamespaceHelper, index: str, fd: int) -> None:
+        self._helper = helper
+        self._index = index
+        self._fd = fd
+
+    @property
+    def fd(self) -> int:
+        """The file descriptor that holds it."""
+        if self._fd < 0:
+            raise LabError("the lab is closed")
+        return self._fd
+
+    @property
+    def path(self) -> str:
+        """A path that other programs of this user can open, for as long as this process holds the namespace."""
+        return f"/proc/{os.getpid()}/fd/{self.fd}"
+
+    def open_socket(self, family: int, type: int, protocol: int = 0) -> socket.socket:  # noqa: A002 - as in socket
+        """A socket that lives in this namespace."""
+        _, (fd,) = self._helper._request("socket", self._index, *map(str, map(int, (family, type, protocol))))
+        # All three are given: asking the kernel for them fails for families Python does not know.
+        return socket.socket(family, type, protocol, fileno=fd)
+
+    def write_sysctl(self, name: str, value: int) -> bool:
+        """Write `net/…` below /proc/sys; False when this kernel has no such setting."""
+        try:
+            self._helper._request("sysctl", self._index, name, str(value))
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise PrivilegeError(f"cannot write /proc/sys/{name}: {error.strerror}; mount /proc writable") from error
+        return True
+
+    def pin(self, path: str) -> None:
+        """Give it a name in the file system: it then outlives every process."""
+        self._helper._request("pin", self._index, path)
+
+    def popen(self, argv: Argv | str, **options: Any) -> subprocess.Popen[Any]:
+        """Start a program here; it is killed with the lab."""
+        command, options = self._helper.command(self, argv, options)
+        program: subprocess.Popen[Any] = subprocess.Popen(command, **options)
+        self._helper.watch(program)
+        return program
+
+    def run(self, argv: Argv | str, **options: Any) -> subprocess.CompletedProcess[Any]:
+        """Run a program here to its end."""
+        command, options = self._helper.command(self, argv, options)
+        return subprocess.run(command, **options)
+
+    def close(self) -> None:
+        """Let go; the kernel removes the namespace once nobody holds it."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def __del__(self) -> None:
+        self.close()
+
+
+def reserve_files(count: int) -> None:
+    """Make room for `count` more file descriptors; the soft limit of 1,024 is too small for a large lab."""
+    needed = count + len(os.listdir("/proc/self/fd")) + _SPARE_FILES  # noqa: PTH208
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        raise LabError(f"the lab needs {needed} open files, the hard limit is {hard}: raise it with ulimit -Hn")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+
+
+def _reason(error: OSError) -> str:
+    if error.errno == errno.ENOSPC:
+        return "the kernel's limit is reached; raise the sysctl user.max_net_namespaces"
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return "too many open files; raise the limit with ulimit -n"
+    return error.strerror or str(error)
