@@ -1,0 +1,68 @@
+"""Machine and software, described.
+
+A number without the machine it was measured on is no number. What cannot be read (another
+architecture, a container's /sys) is said to be unknown, never left out.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+
+from fastbridge.core.traffic import CYTHON_VERSION
+
+from .results import Fingerprint
+
+UNKNOWN = "unknown"
+
+
+def take_fingerprint(layout: Mapping[str, str]) -> Fingerprint:
+    """Describe this machine; `layout` says which role of the bench runs on which CPU."""
+    cpu = _cpuinfo()
+    return Fingerprint(
+        cpu=cpu.get("model name", platform.processor() or platform.machine()),
+        cpus=os.cpu_count() or 1,
+        microcode=cpu.get("microcode", UNKNOWN),
+        hypervisor=_hypervisor(cpu),
+        kernel=f"{platform.release()} {platform.version()}",
+        boot=_read("/proc/cmdline"),
+        governor=_read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
+        mitigations={
+            path.name: _read(path) for path in sorted(Path("/sys/devices/system/cpu/vulnerabilities").glob("*"))
+        },
+        versions=_versions(),
+        layout=dict(layout),
+    )
+
+
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version(), "cython": CYTHON_VERSION}
+    for package in ("fastbridge", "numpy", "pyroute2"):
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:  # run from a source tree
+            versions[package] = UNKNOWN
+    return versions
+
+
+def _cpuinfo() -> dict[str, str]:
+    first = _read("/proc/cpuinfo").split("\n\n")[0]
+    pairs = (line.partition(":") for line in first.splitlines())
+    return {key.strip(): value.strip() for key, _, value in pairs}
+
+
+def _hypervisor(cpu: Mapping[str, str]) -> str:
+    if "hypervisor" not in cpu.get("flags", "").split():
+        return "none seen"
+    product = _read("/sys/class/dmi/id/product_name")
+    return "yes, kind unknown" if product == UNKNOWN else product
+
+
+def _read(path: str | Path) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8", errors="replace").strip() or UNKNOWN
+    except OSError:
+        return UNKNOWN
