@@ -339,11 +339,12 @@ def test_host_stack_neither_answers_nor_forwards() -> None:
         hear_each_other([one, two])
         for command in (
             "ip link set lo up",
+            "echo 0 > /proc/sys/net/ipv6/conf/lo/disable_ipv6",
             "ip address add 10.0.200.1/32 dev lo",
-            "ip -6 address add fd00::c8 dev lo nodad",
+            "ip address add fd00::c8/128 dev lo nodad",
             "ip route add 10.0.0.2/32 dev pod2",
         ):
-            lab.run_host(command.split())
+            lab.run_host(["sh", "-c", command])
         assert not lab["pod1"].ping("10.0.200.1", timeout=0.5)
         assert not lab["pod1"].ping("fd00::c8", timeout=0.5)
         assert lab["pod1"].ping("pod2")
