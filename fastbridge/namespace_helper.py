@@ -82,6 +82,7 @@ class Helper:
             "sysctl": self.sysctl,
             "pin": self.pin,
             "unpin": self.unpin,
+            "disown": self.disown,
             "kill": self.kill,
         }
         return actions[name](*arguments)
@@ -141,6 +142,13 @@ class Helper:
         os.unlink(path)  # noqa: PTH108
         return [], []
 
+    def disown(self, index: str) -> Answer:
+        """Forget a namespace that was adopted by mistake; the other indexes stay."""
+        os.close(self.namespaces[int(index)])
+        self.namespaces[int(index)] = -1
+        self.here = -1
+        return [], []
+
     def kill(self) -> Answer:
         """Kill whatever runs in the namespaces, or is about to, until nothing does."""
         deadline = time.monotonic() + KILL_PATIENCE
@@ -157,7 +165,7 @@ class Helper:
 
     def programs(self) -> list[int]:
         """The processes in the namespaces, and those on their way in."""
-        ours = {os.fstat(fd).st_ino for fd in self.namespaces}
+        ours = {os.fstat(fd).st_ino for fd in self.namespaces if fd >= 0}
         pids = [int(name) for name in os.listdir("/proc") if name.isdigit()]  # noqa: PTH208
         return [pid for pid in pids if pid != os.getpid() and self.is_program(pid, ours)]
 

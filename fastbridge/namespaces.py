@@ -20,6 +20,7 @@ import threading
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from .errors import LabError, PrivilegeError
@@ -103,6 +104,12 @@ class NamespaceHelper:
         if self._user_fd is not None:
             os.close(self._user_fd)
             self._user_fd = None
+
+    def __enter__(self) -> NamespaceHelper:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
 
     def command(
         self, namespace: Namespace, argv: Argv | str, options: dict[str, Any]
@@ -193,7 +200,11 @@ class Namespace:
 
     def pin(self, path: str) -> None:
         """Give it a name in the file system: it then outlives every process."""
-        self._helper._request("pin", self._index, path)
+        try:
+            self._helper._request("pin", self._index, path)
+        except OSError as error:
+            kind = PrivilegeError if isinstance(error, PermissionError) else LabError
+            raise kind(f"cannot name a network namespace {path}: {error.strerror}") from error
 
     def popen(self, argv: Argv | str, **options: Any) -> subprocess.Popen[Any]:
         """Start a program here; it is killed with the lab."""
@@ -206,6 +217,11 @@ class Namespace:
         """Run a program here to its end."""
         command, options = self._helper.command(self, argv, options)
         return subprocess.run(command, **options)
+
+    def disown(self) -> None:
+        """It is not ours after all: `kill_programs` and the end of the helper leave what runs in it alone."""
+        self._helper._request("disown", self._index)
+        self.close()
 
     def close(self) -> None:
         """Let go; the kernel removes the namespace once nobody holds it."""

@@ -1,0 +1,228 @@
+"""Labs that stay, in named namespaces.
+
+A stored lab outlives the command that made it: each pod is a namespace NAME-POD under /run/netns, so
+`ip netns exec` works, and its host end, called the same, is in the current namespace. The plan is in
+/run/fastbridge/NAME.json before the first of them is made. What is ours bears the lab's random
+identity: the alias of a host end, and the alias of the loopback interface inside a namespace,
+given before the namespace gets its name. So `down` removes just what `up` made, whenever `up` died.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import re
+import secrets
+import shutil
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from ipaddress import IPv4Interface, IPv6Interface
+from pathlib import Path
+from typing import Any
+
+from .addresses import MacAddress
+from .errors import ConfigError, LabError, PrivilegeError
+from .links import Links
+from .namespaces import NamespaceHelper, reserve_files
+from .pods import POD_END
+from .silence import make_silent
+from .topology import PodPlan, Progress, Topology, configure_pod
+
+_STATE = Path("/run/fastbridge")
+_NETNS = Path("/run/netns")
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,11}")
+_INTERFACE_MAX = 15  #: characters in the name of an interface
+
+
+@dataclass(frozen=True, slots=True)
+class StoredLab:
+    """A lab as its state file has it; `complete` is False when `up` did not come to its end."""
+
+    name: str
+    identity: str
+    topology: Topology
+    complete: bool
+
+    @property
+    def ports(self) -> list[str]:
+        """The host ends, interfaces of the namespace the lab was made in."""
+        return [self.namespace(pod.name) for pod in self.topology.pods]
+
+    def namespace(self, pod: str) -> str:
+        """The name of a pod's namespace, and of its host end."""
+        return f"{self.name}-{pod}"
+
+    def command(self, pod: str, argv: Sequence[str]) -> list[str]:
+        """The command line that runs `argv` in a pod."""
+        names = [plan.name for plan in self.topology.pods]
+        if pod not in names:
+            raise LabError(f"lab {self.name} has no pod {pod!r}; its pods are {', '.join(names)}")
+        return ["nsenter", f"--net={_NETNS / self.namespace(pod)}", "--", *argv]
+
+
+def up(name: str, topology: Topology, progress: Progress | None = None) -> StoredLab:
+    """Make a lab that stays; when that fails half-way, nothing of it does."""
+    lab = StoredLab(name, f"fastbridge:{secrets.token_hex(8)}", topology, complete=False)
+    _check(lab)
+    reserve_files(len(topology.pods))
+    with _locked(), NamespaceHelper() as helper:
+        _refuse_taken(lab)
+        _save(lab)
+        try:
+            _make(lab, helper, progress)
+            lab = replace(lab, complete=True)
+            _save(lab)
+        except BaseException:
+            _remove(lab)
+            raise
+    return lab
+
+
+def list_labs() -> list[StoredLab]:
+    """All labs on this machine, complete or not, by name."""
+    return [_load(path) for path in sorted(_STATE.glob("*.json"))]
+
+
+def get(name: str) -> StoredLab:
+    """The lab of this name."""
+    path = _path(name)
+    if not path.exists():
+        known = ", ".join(lab.name for lab in list_labs())
+        raise LabError(
+            f"there is no lab {name!r}; " + (f"there are {known}" if known else "make one: fastbridge lab up")
+        )
+    return _load(path)
+
+
+def down(name: str) -> StoredLab:
+    """Remove a lab, complete or not, with the programs in its pods; and nothing else."""
+    with _locked():
+        lab = get(name)
+        _remove(lab)
+    return lab
+
+
+def _check(lab: StoredLab) -> None:
+    if not _NAME.fullmatch(lab.name):
+        raise ConfigError(f"{lab.name!r} cannot be a lab's name: 1 to 12 of A-Z a-z 0-9 _ -")
+    for port in lab.ports:
+        if len(port) > _INTERFACE_MAX:
+            raise ConfigError(f"{port} is too long for an interface ({_INTERFACE_MAX} characters): use a shorter name")
+    if shutil.which("nsenter") is None:
+        raise LabError("there is no program 'nsenter' on the PATH: install util-linux")
+
+
+def _refuse_taken(lab: StoredLab) -> None:
+    if _path(lab.name).exists():
+        raise LabError(
+            f"there is a lab {lab.name} already: fastbridge lab down --name {lab.name}, or choose another name"
+        )
+    taken = {name for _, name in socket.if_nameindex()}
+    for port in lab.ports:
+        if port in taken or (_NETNS / port).exists():
+            what = "an interface" if port in taken else "a network namespace"
+            raise LabError(f"there is {what} {port} already, and it is not ours: choose another --name")
+
+
+def _make(lab: StoredLab, helper: NamespaceHelper, progress: Progress | None) -> None:
+    pods = lab.topology.pods
+    with Links() as links:
+        for n, plan in enumerate(pods, 1):
+            port = lab.namespace(plan.name)
+            namespace = helper.create()
+            with Links(namespace) as inside:
+                inside.set("lo", ifalias=lab.identity)
+            namespace.pin(str(_NETNS / port))
+            links.add_pair(port, None, POD_END, plan.mac, namespace.fd, lab.topology.mtu)
+            links.set(port, ifalias=lab.identity)
+            make_silent(links, port)
+            links.set(port, state="up")
+            configure_pod(namespace, plan)
+            namespace.close()
+            if progress is not None:
+                progress(n, len(pods))
+
+
+def _remove(lab: StoredLab) -> None:
+    """Remove what bears the lab's identity, then the state file."""
+    with Links() as links, NamespaceHelper() as helper:
+        ours = [path for port in lab.ports if (path := _NETNS / port).exists() and _adopt(helper, path, lab.identity)]
+        helper.kill_programs()
+        for port in lab.ports:
+            if links.alias(port) == lab.identity:
+                links.delete(port)
+        for path in ours:
+            helper.unpin(str(path))
+    _path(lab.name).unlink()
+
+
+def _adopt(helper: NamespaceHelper, path: Path, identity: str) -> bool:
+    """Take up the namespace of this name if it is ours; a name without a namespace is what a crash left."""
+    if path.stat().st_dev == path.parent.stat().st_dev:
+        return True
+    namespace = helper.adopt(str(path))
+    with Links(namespace) as inside:
+        ours = inside.alias("lo") == identity
+    if not ours:
+        namespace.disown()
+    return ours
+
+
+def _path(name: str) -> Path:
+    return _STATE / f"{name}.json"
+
+
+@contextlib.contextmanager
+def _locked() -> Iterator[None]:
+    """One `up` or `down` at a time on this machine; the kernel unlocks when the process dies."""
+    lock = _STATE / ".lock"
+    try:
+        _STATE.mkdir(mode=0o755, exist_ok=True)
+        file = lock.open("w")
+    except OSError as error:
+        raise PrivilegeError(f"cannot write {lock}: {error.strerror}; labs that stay are root's") from error
+    with file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _save(lab: StoredLab) -> None:
+    pods = [{key: _text(getattr(pod, key)) for key in ("name", "mac", "ipv4", "ipv6")} for pod in lab.topology.pods]
+    state = {
+        "name": lab.name,
+        "identity": lab.identity,
+        "complete": lab.complete,
+        "mtu": lab.topology.mtu,
+        "pods": pods,
+    }
+    path = _path(lab.name)
+    fresh = path.with_suffix(".new")
+    fresh.write_text(json.dumps(state, indent=1))
+    fresh.replace(path)  # a reader, or a crash, meets the old text or the new one
+
+
+def _load(path: Path) -> StoredLab:
+    try:
+        state = json.loads(path.read_text())
+        pods = tuple(
+            PodPlan(
+                pod["name"],
+                MacAddress(pod["mac"]),
+                _parse(IPv4Interface, pod["ipv4"]),
+                _parse(IPv6Interface, pod["ipv6"]),
+            )
+            for pod in state["pods"]
+        )
+        return StoredLab(state["name"], state["identity"], Topology(pods, state["mtu"]), state["complete"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise LabError(f"{path} cannot be read as a lab: {error}") from error
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else str(value)
+
+
+def _parse(kind: Callable[[str], Any], text: str | None) -> Any:
+    return None if text is None else kind(text)
