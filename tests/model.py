@@ -77,7 +77,7 @@ class Model:
                 return "link_local", []
             return "flooded", self._all_but(ingress)
         entry = self.fdb.get((vid, destination))
-        if entry is None or self._expired(entry):
+        if entry is None or self.expired(entry):
             return "flooded", self._all_but(ingress)
         return ("filtered", []) if entry.port == ingress else ("forwarded", [entry.port])
 
@@ -90,7 +90,7 @@ class Model:
             return
         if entry is None:
             self.counts["learned"] += 1
-        elif self._expired(entry):
+        elif self.expired(entry):
             self.counts.update(aged=1, learned=1)
         elif entry.port != ingress:
             self.counts["moved"] += 1
@@ -102,12 +102,12 @@ class Model:
     def _now(self) -> int:
         return int(self.clock() * 1000)
 
-    def _expired(self, entry: Entry) -> bool:
+    def expired(self, entry: Entry) -> bool:
         return not entry.static and self.ageing is not None and self._now() - entry.seen >= self.ageing
 
     def tick(self) -> None:
         """Sweep: remove what has expired."""
-        for key in [key for key, entry in self.fdb.items() if self._expired(entry)]:
+        for key in [key for key, entry in self.fdb.items() if self.expired(entry)]:
             del self.fdb[key]
             self.counts["aged"] += 1
 
@@ -115,8 +115,9 @@ class Model:
         """A static entry, in place of whatever was known."""
         self.fdb[vid, mac] = Entry(port, self._now(), static=True)
 
-    def remove(self, mac: int, vid: int = 0) -> None:
-        del self.fdb[vid, mac]
+    def remove(self, mac: int, vid: int = 0) -> bool:
+        """Remove an entry of any kind; whether there was one."""
+        return self.fdb.pop((vid, mac), None) is not None
 
     def flush(self, port: int | None = None) -> None:
         """Forget what was learned (on one port, or on all); static entries stay."""

@@ -8,7 +8,7 @@ from frames import GROUP, ethernet, tag
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastbridge import ConfigError, MacAddress, Switch
+from fastbridge import ConfigError, FastbridgeError, MacAddress, Switch
 from fastbridge.core.mac_table import MacTable
 
 Dict = dict[tuple[int, int], tuple[int, int, bool]]  # (VLAN id, MAC) -> port, seen, static
@@ -206,11 +206,12 @@ def test_add_remove_flush() -> None:
     switch.fdb.add("02:00:00:00:00:0a", "0", vlan=5)
     switch.process(1, [ethernet(GROUP, A, tag(5)), ethernet(GROUP, B)])
     assert switch.fdb.lookup(A, vlan=5).port == "0"  # type: ignore[union-attr]  # static: learning left it alone
-    switch.fdb.flush("0")
+    assert switch.fdb.flush("0") == 0
     assert len(switch.fdb) == 2
-    switch.fdb.flush()
+    assert switch.fdb.flush() == 1
     assert [entry.mac for entry in switch.fdb] == [A]
-    switch.fdb.remove(A, vlan=5)
+    assert not switch.fdb.remove(A)
+    assert switch.fdb.remove(A, vlan=5)
     assert list(switch.fdb) == []
 
 
@@ -239,13 +240,24 @@ def test_mistakes_are_named(mistake) -> None:  # type: ignore[no-untyped-def]
     assert len(fdb) == 0
 
 
-def test_unknown_names_are_named() -> None:
-    from fastbridge import FastbridgeError
+@pytest.mark.parametrize("mistake", [lambda fdb: fdb.add(A, "pod9"), lambda fdb: fdb.flush("pod9")])
+def test_unknown_ports_are_named(mistake) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(FastbridgeError, match="pod9"):
+        mistake(Switch.in_memory(2).fdb)
 
-    fdb = Switch.in_memory(2).fdb
-    for mistake in (lambda: fdb.add(A, "pod9"), lambda: fdb.flush("pod9"), lambda: fdb.remove(A)):
-        with pytest.raises(FastbridgeError, match=r"pod9|02:00:00:00:00:0a"):
-            mistake()
+
+def test_what_has_expired_is_not_shown() -> None:
+    now = [0.0]
+    switch = Switch.in_memory(2, ageing=10.0, clock=lambda: now[0])
+    switch.process(0, [ethernet(GROUP, A)])
+    now[0] = 9.999
+    assert len(switch.fdb) == 1
+    now[0] = 10.0
+    assert list(switch.fdb) == []
+    assert switch.fdb.lookup(A) is None
+    assert switch.counters().aged == 0  # not swept yet
+    switch.tick()
+    assert switch.counters().aged == 1
 
 
 @pytest.mark.parametrize("options", [{"ageing": -1.0}, {"capacity": 0}, {"capacity": -1}])

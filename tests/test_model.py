@@ -188,7 +188,8 @@ def test_static_entries(clock: Clock) -> None:
     assert model.counts == {"learned": 1}
     model.flush()
     assert set(model.fdb) == {(0, A)}
-    model.remove(A)
+    assert model.remove(A)
+    assert not model.remove(A)
     assert model.fdb == {}
 
 

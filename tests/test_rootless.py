@@ -53,7 +53,7 @@ with Lab(3) as lab, Switch(lab.ports) as switch:
 
 @pytest.fixture(scope="module")
 def unprivileged() -> Iterator[list[str]]:
-    """The command line of a Python with no privilege at all: as nobody where we are root, else with next to no capability.
+    """The command line of a Python with no privilege at all: as nobody, or with next to no capability.
 
     Nobody may not be able to reach Python and the packages (in a home directory), so he is shown them elsewhere.
     """
