@@ -1,0 +1,1 @@
+# Makes fastbridge.core a package for cimport.

@@ -1,0 +1,1 @@
+"""The Cython core: imports nothing else of fastbridge."""

@@ -1,0 +1,47 @@
+# Frames and batches: the structs that every stage of the data plane works on.
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+
+cdef enum:
+    # Frames taken in one breath, over all ports, and from one port (the fairness bound: while others
+    # have frames waiting, one loud port gets at most BURST of the BATCH).
+    BATCH = 256
+    BURST = 64
+
+cdef enum Action:
+    FORWARDED = 0
+    FLOODED = 1
+    CONSUMED = 2
+    DROPPED = 3
+
+cdef enum Reason:
+    # Why a received frame is dropped; the names users see are RX_REASON_NAMES in dataplane.pyx, in this order.
+    RX_RUNT = 0
+    RX_BAD_TAG = 1
+    RX_BAD_SOURCE = 2
+    RX_LINK_LOCAL = 3
+    RX_FILTERED = 4
+    RX_TRUNCATED = 5
+    RX_REASONS = 6
+    NO_REASON = 255
+
+cdef enum TxReason:
+    # Why a copy is not sent; TX_REASON_NAMES in dataplane.pyx, in this order.
+    TX_TOO_BIG = 0          # EMSGSIZE: longer than the egress MTU allows
+    TX_NO_BUFFER = 1        # ENOBUFS: the device dropped it (the pod end is down, or its backlog is full)
+    TX_FULL = 2             # EAGAIN: the socket's send buffer stayed full
+    TX_PORT_DOWN = 3        # ENETDOWN, ENXIO
+    TX_REFUSED = 4          # any other: the kernel finds the frame or its vnet header malformed
+    TX_REASONS = 5
+
+cdef struct Frame:
+    uint8_t *data          # the destination MAC's first byte; on a ring the vnet header lies right before it
+    uint32_t length        # bytes from data on, without FCS, the VLAN tag put back
+    uint16_t ingress
+    uint16_t egress        # FORWARDED: the port to send to
+    uint8_t action         # an Action, made by classify
+    uint8_t reason         # a Reason, or NO_REASON
+    uint8_t learned        # a LearnResult (mac_table.pxd)
+    uint64_t source        # FDB keys and their hashes, made by parse
+    uint64_t destination
+    uint64_t source_hash
+    uint64_t destination_hash

@@ -1,0 +1,45 @@
+# Header reads, bounds checked: the only place where bytes of a frame are interpreted.
+# IEEE 802.3 §3 (MAC frame), 802.1Q §9 (tags). "Length" is without FCS, as on AF_PACKET.
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+
+cdef enum:
+    ETHERNET_HEADER = 14
+    VLAN_TAG = 4
+    TPID_8021Q = 0x8100
+    TPID_8021AD = 0x88A8
+    VID_RESERVED = 0xFFF
+
+
+cdef inline uint16_t load16(const uint8_t *p) noexcept nogil:
+    return <uint16_t>((<uint16_t>p[0] << 8) | p[1])
+
+
+cdef inline uint64_t load_mac(const uint8_t *p) noexcept nogil:
+    """48 bits in wire order, the first byte most significant."""
+    return (
+        (<uint64_t>p[0] << 40) | (<uint64_t>p[1] << 32) | (<uint64_t>p[2] << 24)
+        | (<uint64_t>p[3] << 16) | (<uint64_t>p[4] << 8) | <uint64_t>p[5]
+    )
+
+
+cdef inline bint is_group(uint64_t mac) noexcept nogil:
+    """The I/G bit, first on the wire (IEEE 802-2014 §8.2); of a MAC, or of an FDB key made from one."""
+    return (mac >> 40) & 1
+
+
+cdef inline bint is_link_local(uint64_t mac) noexcept nogil:
+    """01:80:c2:00:00:00 to :0f, which an 802.1D bridge keeps on their link (802.1D-2004 table 7-10).
+    Of a MAC, or of an FDB key made from one."""
+    return (mac & <uint64_t>0xFFFFFFFFFFF0ULL) == <uint64_t>0x0180C2000000ULL
+
+
+cdef inline int read_vid(const uint8_t *data, uint32_t length) noexcept nogil:
+    """The outer VLAN id of a frame of at least 14 bytes, 0 when untagged, -1 when the tag is cut off or reserved."""
+    cdef uint16_t ethertype = load16(data + 12)
+    cdef uint16_t vid
+    if ethertype != TPID_8021Q and ethertype != TPID_8021AD:
+        return 0
+    if length < ETHERNET_HEADER + VLAN_TAG:
+        return -1
+    vid = load16(data + 14) & 0xFFF
+    return -1 if vid == VID_RESERVED else vid

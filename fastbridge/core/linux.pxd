@@ -1,0 +1,105 @@
+# Kernel externs, all here: every constant, struct and function the core takes from the kernel's and
+# libc's headers, from the real headers, only the fields used.
+# (The habit is uvloop's includes/system.pxd: one place to audit the ABI.)
+from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+cdef extern from "<errno.h>" nogil:
+    int errno
+    int EAGAIN, EINTR, EMSGSIZE, ENETDOWN, ENOBUFS, ENOMEM, ENXIO, EINVAL, ENODEV
+
+cdef extern from "<unistd.h>" nogil:
+    ssize_t read(int fd, void *buf, size_t count)
+    ssize_t write(int fd, const void *buf, size_t count)
+    int close(int fd)
+
+cdef extern from "<time.h>" nogil:
+    struct timespec:
+        long tv_sec
+        long tv_nsec
+    int CLOCK_MONOTONIC, CLOCK_THREAD_CPUTIME_ID
+    int clock_gettime(int clock, timespec *time)
+    int clock_nanosleep(int clock, int flags, const timespec *request, timespec *remain)
+    int TIMER_ABSTIME
+
+cdef extern from "<sched.h>" nogil:
+    int sched_yield()
+
+cdef extern from "<pthread.h>" nogil:
+    ctypedef struct pthread_mutex_t:
+        pass
+    int pthread_mutex_init(pthread_mutex_t *mutex, const void *attributes)
+    int pthread_mutex_destroy(pthread_mutex_t *mutex)
+    int pthread_mutex_lock(pthread_mutex_t *mutex)
+    int pthread_mutex_unlock(pthread_mutex_t *mutex)
+
+cdef extern from "<sys/mman.h>" nogil:
+    int PROT_READ, PROT_WRITE, MAP_SHARED, MAP_PRIVATE, MAP_ANONYMOUS, MADV_HUGEPAGE
+    void *MAP_FAILED
+    void *mmap(void *address, size_t length, int protection, int flags, int fd, long offset)
+    int munmap(void *address, size_t length)
+    int madvise(void *address, size_t length, int advice)
+
+cdef extern from "<sys/eventfd.h>" nogil:
+    int EFD_NONBLOCK, EFD_CLOEXEC
+    int eventfd(unsigned int initial, int flags)
+
+cdef extern from "<sys/epoll.h>" nogil:
+    int EPOLLIN, EPOLLERR, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CLOEXEC
+    union epoll_data:
+        uint32_t u32
+    struct epoll_event:
+        uint32_t events
+        epoll_data data
+    int epoll_create1(int flags)
+    int epoll_ctl(int epfd, int op, int fd, epoll_event *event)
+    int epoll_wait(int epfd, epoll_event *events, int maximum, int timeout_ms)
+
+cdef extern from "<sys/uio.h>" nogil:
+    struct iovec:
+        void *iov_base
+        size_t iov_len
+
+cdef extern from "<sys/socket.h>" nogil:
+    ctypedef unsigned int socklen_t
+    struct sockaddr:
+        pass
+    struct msghdr:
+        iovec *msg_iov
+        size_t msg_iovlen
+    struct mmsghdr:
+        msghdr msg_hdr
+        unsigned int msg_len
+    int SOL_SOCKET, SO_ERROR, MSG_DONTWAIT, MSG_TRUNC
+    int getsockname(int fd, sockaddr *address, socklen_t *length)
+    int getsockopt(int fd, int level, int name, void *value, socklen_t *length)
+    int setsockopt(int fd, int level, int name, const void *value, socklen_t length)
+    ssize_t recv(int fd, void *buf, size_t length, int flags)
+    int sendmmsg(int fd, mmsghdr *messages, unsigned int count, int flags)
+
+cdef extern from "<linux/virtio_net.h>" nogil:
+    # Before every frame that enters or leaves a PACKET_VNET_HDR socket; host byte order here.
+    struct virtio_net_hdr:
+        uint8_t flags
+        uint8_t gso_type
+        uint16_t hdr_len
+        uint16_t gso_size
+        uint16_t csum_start
+        uint16_t csum_offset
+    int VIRTIO_NET_HDR_F_NEEDS_CSUM, VIRTIO_NET_HDR_GSO_NONE
+
+cdef extern from "<linux/if_packet.h>" nogil:
+    struct sockaddr_ll:
+        int sll_ifindex
+    struct tpacket_req:
+        unsigned int tp_block_size, tp_block_nr, tp_frame_size, tp_frame_nr
+    struct tpacket2_hdr:
+        uint32_t tp_status
+        uint32_t tp_len, tp_snaplen
+        uint16_t tp_mac
+        uint16_t tp_vlan_tci, tp_vlan_tpid
+    struct tpacket_stats:
+        unsigned int tp_packets, tp_drops
+    int SOL_PACKET "263"
+    int PACKET_RX_RING, PACKET_STATISTICS, PACKET_VERSION, PACKET_COPY_THRESH, PACKET_VNET_HDR, TPACKET_V2
+    int PACKET_IGNORE_OUTGOING, PACKET_QDISC_BYPASS, PACKET_LOSS
+    uint32_t TP_STATUS_KERNEL, TP_STATUS_USER, TP_STATUS_COPY, TP_STATUS_VLAN_VALID, TP_STATUS_VLAN_TPID_VALID

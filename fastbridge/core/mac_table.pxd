@@ -1,0 +1,144 @@
+# MAC table (FDB), one cache line.
+#
+# (VLAN id, MAC) → port. A bucket is one 64-byte line of four entries, so a look-up that hits touches one
+# line of memory; the batch prefetches the lines of all its frames first (measured below). A bucket that is
+# full passes entries on to the next one and counts them in `overflow`, so a miss knows when to stop and
+# removal needs no tombstones.
+#
+# Growth is incremental: a table of twice the size is made, and each new entry empties GROW_STEP buckets of
+# the old one, so no frame ever waits for a rehash. (The habit of naming a constant's reason is Snabb's,
+# src/apps/bridge/mac_table.lua.)
+from libc.stdint cimport UINT32_MAX, uint8_t, uint16_t, uint32_t, uint64_t
+from .barrier cimport prefetch
+
+cdef enum:
+    WAYS = 4
+    # Old buckets emptied by each new entry while growing: at MAX_LOAD the new table takes 2.4 × the old
+    # bucket count of entries before it must grow itself, so 2 a step empties the old one with room to spare.
+    GROW_STEP = 2
+    # Entries per 8 slots beyond which the table grows: at 5/8, 0.4 % of the look-ups touch a second line... 
+    MAX_LOAD_EIGHTHS = 5
+    FIRST_BUCKETS = 256         # 16 KiB: fits L1 for the small labs most tables serve
+    ENTRY_STATIC = 1
+
+cdef enum LearnResult:
+    LEARN_KNOWN = 0
+    LEARN_NEW = 1
+    LEARN_MOVED = 2
+    LEARN_REFUSED = 3
+
+cdef struct Bucket:
+    uint64_t key[4]             # ENTRY | vid << 48 | mac; 0 = free
+    uint32_t seen[4]            # when the source was last heard, ms of the switch's clock
+    uint16_t port[4]
+    uint8_t flags[4]
+    uint16_t overflow           # entries that passed this full bucket on their way to a later one
+    uint16_t unused
+
+cdef struct Table:
+    Bucket *buckets
+    uint64_t mask               # number of buckets - 1
+
+cdef struct MacTableState:
+    Table table                 # where entries are put
+    Table old                   # being emptied while growing, else buckets == NULL
+    uint64_t emptied            # buckets of `old` emptied so far
+    uint64_t count
+    uint64_t capacity
+    uint64_t seed
+    uint32_t ageing             # ms; NEVER: entries stay
+    uint64_t learned, moved, aged, refused
+
+cdef enum:
+    VALID_BIT = 60
+
+
+cdef inline uint64_t make_key(uint64_t mac, uint64_t vid) noexcept nogil:
+    return (<uint64_t>1 << VALID_BIT) | (vid << 48) | mac
+
+
+cdef inline uint64_t hash_key(const MacTableState *state, uint64_t key) noexcept nogil:
+    """Two multiply-xorshift rounds over a secret seed: who does not know it cannot aim at one bucket."""
+    cdef uint64_t h = key ^ state.seed
+    h = (h ^ (h >> 32)) * <uint64_t>0x9E3779B97F4A7C15ULL
+    h = (h ^ (h >> 29)) * <uint64_t>0xBF58476D1CE4E5B9ULL
+    return h ^ (h >> 32)
+
+
+cdef inline void prefetch_bucket(const MacTableState *state, uint64_t hash) noexcept nogil:
+    prefetch(&state.table.buckets[hash & state.table.mask])
+
+
+cdef inline Bucket *find_in(const Table *table, uint64_t key, uint64_t hash, int *way) noexcept nogil:
+    cdef uint64_t at = hash & table.mask
+    cdef Bucket *bucket
+    cdef int i
+    while True:
+        bucket = &table.buckets[at]
+        for i in range(WAYS):
+            if bucket.key[i] == key:
+                way[0] = i
+                return bucket
+        if bucket.overflow == 0:
+            return NULL
+        at = (at + 1) & table.mask
+
+
+cdef inline Bucket *find(const MacTableState *state, uint64_t key, uint64_t hash, int *way) noexcept nogil:
+    cdef Bucket *bucket = find_in(&state.table, key, hash, way)
+    if bucket == NULL and state.old.buckets != NULL:
+        bucket = find_in(&state.old, key, hash, way)
+    return bucket
+
+
+cdef inline bint expired(const MacTableState *state, const Bucket *bucket, int way, uint32_t now) noexcept nogil:
+    """Whether nothing was heard from the entry for the ageing time (802.1Q §8.8.3)."""
+    return (
+        state.ageing != UINT32_MAX and not bucket.flags[way] & ENTRY_STATIC
+        and <uint32_t>(now - bucket.seen[way]) >= state.ageing
+    )
+
+
+cdef inline int look_up(const MacTableState *state, uint64_t key, uint64_t hash, uint32_t now) noexcept nogil:
+    """The port of a live entry, or -1."""
+    cdef int way = 0
+    cdef Bucket *bucket = find(state, key, hash, &way)
+    if bucket == NULL or expired(state, bucket, way, now):
+        return -1
+    return bucket.port[way]
+
+
+cdef LearnResult insert(
+    MacTableState *state, uint64_t key, uint64_t hash, uint16_t port, uint32_t now, uint8_t flags
+) noexcept nogil
+
+
+cdef inline LearnResult learn(
+    MacTableState *state, uint64_t key, uint64_t hash, uint16_t port, uint32_t now
+) noexcept nogil:
+    """Note that the source `key` was heard on `port`. Static entries stay as they are."""
+    cdef int way = 0
+    cdef Bucket *bucket = find(state, key, hash, &way)
+    if bucket == NULL:
+        return insert(state, key, hash, port, now, 0)
+    if bucket.flags[way] & ENTRY_STATIC:
+        return LEARN_KNOWN
+    if expired(state, bucket, way, now):
+        state.aged += 1
+        state.learned += 1
+        bucket.port[way] = port
+        bucket.seen[way] = now
+        return LEARN_NEW
+    if bucket.seen[way] != now:     # a line that says the same already is not made dirty
+        bucket.seen[way] = now
+    if bucket.port[way] == port:
+        return LEARN_KNOWN
+    bucket.port[way] = port
+    state.moved += 1
+    return LEARN_MOVED
+
+
+cdef class MacTable:
+    cdef MacTableState state
+    cdef int _set_static(self, uint64_t key, uint16_t port) except -1
+    cdef uint64_t _sweep(self, uint32_t now, int port, bint statics_too) noexcept nogil

@@ -1,0 +1,127 @@
+"""Port sockets, opened ready.
+
+One AF_PACKET socket a port, for RX and TX, from the standard library's `socket`. The facts behind each option
+are in packet(7), Documentation/networking/packet_mmap.rst and DESIGN §5; values without a name in `socket`
+are from <linux/if_packet.h>, <linux/sockios.h>, <linux/if.h> and <asm-generic/socket.h>.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import socket
+import struct
+from typing import Protocol
+
+from .errors import PortError, PrivilegeError
+
+_SOL_PACKET = 263
+_PACKET_ADD_MEMBERSHIP, _PACKET_MR_PROMISC = 1, 1
+_PACKET_COPY_THRESH, _PACKET_VERSION, _PACKET_VNET_HDR, _PACKET_IGNORE_OUTGOING = 7, 10, 15, 23
+_TPACKET_V2 = 1
+_SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33
+_SIOCGIFFLAGS, _SIOCGIFHWADDR, _SIOCGIFINDEX = 0x8913, 0x8927, 0x8933
+_IFF_UP, _ARPHRD_ETHER = 0x1, 1
+_ETH_P_ALL = 0x0003
+
+# Frames larger than a ring slot wait in the receive buffer, 64 KB GSO frames above all: room for some 50 of
+# them a port. A limit, not an allocation. The send buffer is never longer than what is on its way to one pod.
+_BUFFER_BYTES = 4 << 20
+
+
+class PortLike(Protocol):
+    """What can become a port: a name, and a way to open sockets in the network namespace it lives in."""
+
+    @property
+    def name(self) -> str: ...
+
+    def open_socket(self, family: int, type: int, proto: int) -> socket.socket: ...  # noqa: A002
+
+
+class Interface:
+    """An interface of the current network namespace, by name."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def open_socket(self, family: int, type: int, proto: int) -> socket.socket:  # noqa: A002
+        return socket.socket(family, type, proto)
+
+
+def open_port_socket(port: PortLike) -> socket.socket:
+    """Open and check a port's socket, not yet bound: the RX ring comes first, or frames would bypass it.
+
+    Raises PortError when the interface does not exist, is not Ethernet or is down; PrivilegeError without
+    CAP_NET_RAW.
+    """
+    try:
+        # Protocol 0: nothing is received before bind(), or frames of every interface would come first.
+        sock = port.open_socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+    except PermissionError:
+        raise PrivilegeError(
+            f"no right to open a raw socket on {port.name}: run as root (CAP_NET_RAW), or inside `unshare -Urn`"
+        ) from None
+    try:
+        index = _check_interface(sock, port.name)
+        _set_options(sock, index)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def bind_port_socket(sock: socket.socket, name: str) -> None:
+    """Start receiving: from here on frames fill the ring."""
+    try:
+        sock.bind((name, _ETH_P_ALL))
+    except OSError as error:
+        raise PortError(f"cannot bind to interface {name}: {error.strerror}") from None
+
+
+def is_up(sock: socket.socket, name: str) -> bool:
+    """Whether the interface exists and is administratively up (IFF_UP)."""
+    try:
+        return bool(_ioctl(sock, _SIOCGIFFLAGS, name, "H") & _IFF_UP)
+    except OSError:
+        return False
+
+
+def _check_interface(sock: socket.socket, name: str) -> int:
+    try:
+        index = _ioctl(sock, _SIOCGIFINDEX, name, "i")
+    except OSError as error:
+        if error.errno not in (errno.ENODEV, errno.EINVAL, errno.ENXIO):
+            raise PortError(f"cannot look at interface {name}: {error.strerror}") from None
+        raise PortError(f"there is no interface {name!r}; `ip link` lists those there are") from None
+    if _ioctl(sock, _SIOCGIFHWADDR, name, "H") != _ARPHRD_ETHER:
+        raise PortError(f"{name} is not an Ethernet interface; a port must be one (veth, tap, a network card)")
+    if not is_up(sock, name):
+        raise PortError(f"{name} is down; bring it up first: ip link set {name} up")
+    return index
+
+
+def _ioctl(sock: socket.socket, request: int, name: str, value: str) -> int:
+    """One field of a struct ifreq: the 16-byte name, then a union the kernel fills in."""
+    if not 0 < len(os.fsencode(name)) < 16:
+        raise OSError(errno.ENODEV, os.strerror(errno.ENODEV))
+    answer = fcntl.ioctl(sock, request, struct.pack("16s24x", os.fsencode(name)))
+    result: int = struct.unpack_from(value, answer, 16)[0]
+    return result
+
+
+def _set_options(sock: socket.socket, index: int) -> None:
+    for option, value in (
+        (_PACKET_VERSION, _TPACKET_V2),
+        (_PACKET_VNET_HDR, 1),  # pending checksums and GSO pass through, on RX and TX
+        (_PACKET_COPY_THRESH, 1),  # a frame larger than its slot also waits, whole, in the receive buffer
+        (_PACKET_IGNORE_OUTGOING, 1),  # what the host itself sends on the interface is not received
+    ):
+        sock.setsockopt(_SOL_PACKET, option, value)
+    # Promiscuous as long as the socket lives: the kernel undoes it, whatever happens.
+    sock.setsockopt(_SOL_PACKET, _PACKET_ADD_MEMBERSHIP, struct.pack("iHH8x", index, _PACKET_MR_PROMISC, 0))
+    for force, plain in ((_SO_RCVBUFFORCE, socket.SO_RCVBUF), (_SO_SNDBUFFORCE, socket.SO_SNDBUF)):
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, force, _BUFFER_BYTES)
+        except PermissionError:  # no CAP_NET_ADMIN: what net.core.rmem_max and wmem_max allow
+            sock.setsockopt(socket.SOL_SOCKET, plain, _BUFFER_BYTES)
