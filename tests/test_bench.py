@@ -330,9 +330,12 @@ def test_ctrl_c_keeps_what_was_measured() -> None:
 @pytest.mark.live
 def test_a_paced_trial_counts_every_frame() -> None:
     engine = LinuxBridge()
-    with Lab(Topology.of(3, ipv6=None)) as lab, engine.attach(lab, 0) as running:
-        with BenchTester(lab, running, name=engine.name, layout=Layout.of_machine()) as tester:
-            trial = tester.run(Scenario("paced", 128, rate=5000.0), seconds=0.2)
+    with (
+        Lab(Topology.of(3, ipv6=None)) as lab,
+        engine.attach(lab, 0) as running,
+        BenchTester(lab, running, name=engine.name, layout=Layout.of_machine()) as tester,
+    ):
+        trial = tester.run(Scenario("paced", 128, rate=5000.0), seconds=0.2)
     # Two receivers in turn, 0.05 s of warm-up and of tail around the window.
     assert trial.intended == trial.offered == trial.forwarded == 1500
     assert trial.loss_ratio == 0
@@ -340,14 +343,17 @@ def test_a_paced_trial_counts_every_frame() -> None:
 
 
 @pytest.mark.live
-def test_no_namespace_process_is_left_when_a_tester_dies() -> None:
-    with Lab(Topology.of(2, ipv6=None)) as lab, LinuxBridge().attach(lab, 0) as running:
-        with BenchTester(lab, running, name="bridge", layout=Layout.of_machine()) as tester:
-            scenario = Scenario("64 B", 64)
+def test_a_tester_that_dies_is_named_and_started_again() -> None:
+    scenario = Scenario("64 B", 64)
+    with (
+        Lab(Topology.of(2, ipv6=None)) as lab,
+        LinuxBridge().attach(lab, 0) as running,
+        BenchTester(lab, running, name="bridge", layout=Layout.of_machine()) as tester,
+    ):
+        tester.run(scenario, seconds=0.1)
+        child = tester._source._child
+        assert child is not None
+        child.process.kill()
+        with pytest.raises(BenchError, match="the tester in pod1 was killed by signal 9"):
             tester.run(scenario, seconds=0.1)
-            child = tester._source._child
-            assert child is not None
-            child.process.kill()
-            with pytest.raises(BenchError, match="the tester in pod1 was killed by signal 9"):
-                tester.run(scenario, seconds=0.1)
-            assert tester.run(scenario, seconds=0.1).forwarded
+        assert tester.run(scenario, seconds=0.1).forwarded

@@ -11,12 +11,15 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
 from fastbridge.errors import BenchError
-from fastbridge.topology import Lab, Pod
+from fastbridge.pods import Pod
+from fastbridge.topology import Lab
 
 from .child import Child
 from .engines import Running
@@ -63,19 +66,25 @@ class Station:
         if not self._ready:  # asked only now, so that all stations start up side by side
             self.answer(START_SECONDS)
             self._ready = True
-        self._child.tell(json.dumps(command))
+        with self._afresh_after_failure():
+            self._child.tell(json.dumps(command))
 
     def answer(self, timeout: float) -> dict[str, Any]:
-        """The next answer; raise BenchError, and start afresh next time, when it is an error or none."""
+        """The next answer; raise BenchError when it is an error, or when there is none."""
         assert self._child is not None
-        try:
+        with self._afresh_after_failure():
             answer: dict[str, Any] = json.loads(self._child.line(timeout))
-        except BenchError:
-            self.stop()
-            raise
         if "error" in answer:
             raise BenchError(f"{self._child.name}: {answer['error']}")
         return answer
+
+    @contextmanager
+    def _afresh_after_failure(self) -> Iterator[None]:
+        try:
+            yield
+        except BenchError:
+            self.stop()
+            raise
 
     def ask(self, **command: Any) -> dict[str, Any]:
         """Give a command and wait for its answer."""
@@ -130,14 +139,14 @@ class Tester:
         frames = [frame(pod.mac.packed, self._sender.mac.packed, frame_size).hex() for pod in self._receivers]
         length = WARM_UP + seconds + TAIL
         for _ in range(ATTEMPTS):
-            start = self._read()
+            before = self._drained()
             self._source.tell(do="send", interface=self._sender.interface, frames=frames, seconds=length, rate=rate)
             time.sleep(WARM_UP)
             first = self._read()
             time.sleep(seconds)
             last = self._read()
             sent = self._source.answer(length + ANSWER_SECONDS)
-            forwarded = self._drained() - start.frames
+            forwarded = self._drained() - before
             began = sent["started_ns"] * 1e-9
             if began < first.time and last.time < began + sent["seconds"]:
                 return Trial(
