@@ -12,6 +12,7 @@ from setuptools import Extension, setup
 
 
 def on(name: str) -> bool:
+    """Whether a switch of the environment is on."""
     return os.environ.get(f"FASTBRIDGE_{name}", "0") not in ("", "0")
 
 

@@ -34,9 +34,11 @@ class PortLike(Protocol):
     """What can become a port: a name, and a way to open sockets in the network namespace it lives in."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """The interface's name in that namespace."""
 
-    def open_socket(self, family: int, type: int, proto: int) -> socket.socket: ...  # noqa: A002
+    def open_socket(self, family: int, type: int, proto: int) -> socket.socket:  # noqa: A002
+        """A socket opened in that namespace, as `socket.socket(family, type, proto)` would in one's own."""
 
 
 class Interface:
@@ -46,6 +48,7 @@ class Interface:
         self.name = name
 
     def open_socket(self, family: int, type: int, proto: int) -> socket.socket:  # noqa: A002
+        """See PortLike."""
         return socket.socket(family, type, proto)
 
 

@@ -38,12 +38,13 @@ _RING_BYTES, _SLOT, _MOST_SLOTS, _FEWEST_SLOTS = 512 << 20, 2048, 2048, 128
 _LINK_SECONDS, _SWEEP_SECONDS = 0.05, 1.0
 
 
-class SwitchPort(NamedTuple):
-    """One port of a switch: `link` is "up", "down" (it comes back by itself) or "gone" (deleted)."""
+@dataclass(frozen=True, slots=True)
+class SwitchPort:
+    """One port of a switch."""
 
     index: int
     name: str
-    link: str
+    link: str  #: "up", "down" (it comes back by itself) or "gone" (its interface was deleted)
 
 
 class Egress(NamedTuple):
@@ -304,7 +305,8 @@ class Switch(_SwitchBase):
     def _follow_links(self, before: dict[int, str]) -> dict[int, str]:
         """Log what changed, forget what was learned behind a lost link, and note links that came back."""
         after = {}
-        for index, name, link in self.ports:
+        for port in self.ports:
+            index, name, link = port.index, port.name, port.link
             if link != before.get(index, "up"):
                 _log.warning("port %s is %s", name, {"gone": "gone: its interface was deleted"}.get(link, link))
                 if link != "up":

@@ -8,14 +8,8 @@ cdef extern from * nogil:
     static inline void fb_store_release(uint32_t *p, uint32_t v) { __atomic_store_n(p, v, __ATOMIC_RELEASE); }
     static inline void fb_add(uint32_t *p, uint32_t v) { __atomic_add_fetch(p, v, __ATOMIC_ACQ_REL); }
     static inline void fb_prefetch(const void *p) { __builtin_prefetch(p); }
-    static inline void fb_pause(void) {
-    #if defined(__x86_64__) || defined(__i386__)
-        __builtin_ia32_pause();
-    #endif
-    }
     """
     uint32_t load_acquire "fb_load_acquire" (const uint32_t *p)
     void store_release "fb_store_release" (uint32_t *p, uint32_t v)
     void add_release "fb_add" (uint32_t *p, uint32_t v)
     void prefetch "fb_prefetch" (const void *p)
-    void pause "fb_pause" ()

@@ -18,7 +18,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
-from .barrier cimport add_release, load_acquire, pause, store_release
+from .barrier cimport add_release, load_acquire, store_release
 from .batch cimport (
     BATCH, BURST, CONSUMED, DROPPED, FLOODED, FORWARDED, NO_REASON, RX_REASONS, RX_TRUNCATED, TX_FULL,
     TX_NO_BUFFER, TX_PORT_DOWN, TX_REASONS, TX_REFUSED, TX_TOO_BIG, Frame,
@@ -26,9 +26,9 @@ from .batch cimport (
 from .forward cimport classify, parse
 from .linux cimport (
     CLOCK_MONOTONIC, EAGAIN, EFD_CLOEXEC, EFD_NONBLOCK, EINTR, EMSGSIZE, ENETDOWN, ENOBUFS, ENOMEM, ENXIO,
-    EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLLERR, EPOLLIN, MSG_DONTWAIT, MSG_TRUNC, PACKET_STATISTICS, SO_ERROR,
-    SOL_PACKET, SOL_SOCKET, TP_STATUS_COPY, clock_gettime, close, epoll_create1, epoll_ctl, epoll_event, epoll_wait,
-    errno, eventfd, getsockname, getsockopt, iovec, mmsghdr, pthread_mutex_destroy, pthread_mutex_init,
+    EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLLERR, EPOLLIN, MSG_DONTWAIT, MSG_TRUNC, PACKET_STATISTICS,
+    SO_ERROR, SOL_PACKET, SOL_SOCKET, TP_STATUS_COPY, clock_gettime, close, epoll_create1, epoll_ctl, epoll_event,
+    epoll_wait, errno, eventfd, getsockname, getsockopt, iovec, mmsghdr, pthread_mutex_destroy, pthread_mutex_init,
     pthread_mutex_lock, pthread_mutex_t, pthread_mutex_unlock, read, recv, sched_yield, sendmmsg, sockaddr,
     sockaddr_ll, socklen_t, timespec, tpacket2_hdr, tpacket_stats, write,
 )
@@ -568,14 +568,14 @@ cdef class Dataplane:
     def replay(self, uint32_t ingress, list frames, uint32_t now, uint32_t rounds):
         """As process(), for at most BATCH frames, `rounds` times without the GIL; the results show in the
         counters only. What the benchmarks time: the core's own cost."""
-        cdef uint32_t i, j, n
+        cdef uint32_t j, n
         self._port(ingress)
         if len(frames) > BATCH:
             raise ValueError(f"replay takes at most {BATCH} frames, not {len(frames)}")
         self._inject(ingress, frames)
         n = self.batch_count
         with nogil:
-            for i in range(rounds):
+            for _ in range(rounds):
                 self.batch_count = n
                 for j in range(n):
                     self.batch[j].reason = NO_REASON
