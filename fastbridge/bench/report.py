@@ -74,8 +74,8 @@ def _scenario_rows(results: Results, scenario: Scenario) -> list[Row]:
                 frames_per_second=_median(own, lambda trial: trial.frames_per_second),
                 gigabits_per_second=_median(own, lambda trial: trial.gigabits_per_second),
                 loss_ratio=_median(own, lambda trial: trial.loss_ratio),
-                cpu_machine_ns=_per_frame(own, lambda trial: trial.cpu_machine_seconds),
-                cpu_switch_ns=_per_frame(own, lambda trial: trial.cpu_switch_seconds),
+                cpu_machine_ns=per_frame(own, lambda trial: trial.cpu_machine_seconds),
+                cpu_switch_ns=per_frame(own, lambda trial: trial.cpu_switch_seconds),
                 trials=len(own),
                 dropped=sum(trial not in kept for trial in own),
                 flags=_flags(own, results.fingerprint.cpus),
@@ -115,7 +115,7 @@ def _median(trials: Iterable[Trial], value: Callable[[Trial], float | None]) -> 
     return median(values) if values else None
 
 
-def _per_frame(trials: Sequence[Trial], seconds: Callable[[Trial], float | None]) -> float | None:
-    # Summed over all trials before dividing: one trial's 10 ms steps of /proc/stat are coarse.
+def per_frame(trials: Sequence[Trial], seconds: Callable[[Trial], float | None]) -> float | None:
+    """Nanoseconds a forwarded frame, summed over `trials` first: one trial's 10 ms steps are coarse."""
     pairs = [(used, t.window_frames) for t in trials if (used := seconds(t)) is not None and t.window_frames]
     return sum(used for used, _ in pairs) * 1e9 / sum(frames for _, frames in pairs) if pairs else None

@@ -104,7 +104,7 @@ class Tester:
     def __init__(self, lab: Lab, engine: Running, *, name: str, layout: Layout, joined: bool = True) -> None:
         self.name = name
         self._engine = engine
-        self._joined = joined
+        self.joined = joined
         self._sender, *self._receivers = lab
         self._source = Station(self._sender, layout.sender)
         self._sinks = [Station(pod, layout.receiver) for pod in self._receivers]
@@ -190,7 +190,7 @@ class Tester:
 
     def _announce(self) -> None:
         # Every receiver's address, and the sender's, are in the FDB before the first counted frame.
-        if not self._joined:
+        if not self.joined:
             return
         for pod, station in zip(self._receivers, self._sinks, strict=True):
             reply = frame(self._sender.mac.packed, pod.mac.packed, 64).hex()
@@ -201,7 +201,7 @@ class Tester:
         return Reading(time.monotonic(), frames, octets, CpuTime.now(), self._engine.cpu_seconds())
 
     def _received(self) -> tuple[int, int]:
-        if not self._joined:
+        if not self.joined:
             counters = self._sender.counters()
             return counters.tx_frames, counters.tx_bytes
         every = [pod.counters() for pod in self._receivers]

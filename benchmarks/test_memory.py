@@ -1,0 +1,113 @@
+"""The core in memory: the FDB, and a frame's way through parse, classify and enqueue. No privileges needed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fastbridge import Switch
+from fastbridge.core.mac_table import MacTable
+
+PROBES = 1 << 20  # look-ups a round, in random order: fewer would leave a large table's probed part in the cache
+ROUNDS = 20
+BATCH = 64
+REPLAYS = 1000  # batches a round
+
+
+def note(benchmark: Any, what: str, count: int) -> None:
+    """Put the cost of each of `count` things a round into extra_info."""
+    if benchmark.stats:  # None with --benchmark-disable
+        each = benchmark.stats.stats.median / count
+        benchmark.extra_info.update(what=what, ns=each * 1e9, mega_per_second=1e-6 / each)
+
+
+def random_keys(entries: int) -> np.ndarray[Any, np.dtype[np.uint64]]:
+    """Distinct unicast MAC addresses; random, as a table that was not filled in order."""
+    generator = np.random.default_rng(entries)
+    keys = np.unique(generator.integers(1, 1 << 40, size=2 * entries, dtype=np.uint64))
+    return generator.permutation(keys)[:entries]
+
+
+@pytest.mark.parametrize("entries", [1_000, 10_000, 100_000, 1_000_000])
+@pytest.mark.benchmark(group="FDB: look-up in batches")
+def test_look_up(benchmark: Any, entries: int) -> None:
+    table, keys = MacTable(entries, None), random_keys(entries)
+    table.learn_many(keys, np.zeros(entries, np.uint16), 1)
+    assert len(table) == entries
+    probes = np.random.default_rng(1).choice(keys, PROBES)
+    ports = np.full(PROBES, -1, np.int32)
+    benchmark.pedantic(table.lookup_many, args=(probes, ports, 2), rounds=ROUNDS, warmup_rounds=2)
+    assert not ports.any()
+    note(benchmark, "look-up", PROBES)
+
+
+@pytest.mark.parametrize("entries", [1_000, 1_000_000])
+@pytest.mark.benchmark(group="FDB: look-up in batches")
+def test_look_up_dict(benchmark: Any, entries: int) -> None:
+    """The yardstick: what a Python programmer has."""
+    keys = random_keys(entries)
+    table = dict.fromkeys(keys.tolist(), 0)
+    probes = np.random.default_rng(1).choice(keys, PROBES).tolist()
+    benchmark.pedantic(lambda: [table[key] for key in probes], rounds=5, warmup_rounds=1)
+    note(benchmark, "look-up", PROBES)
+
+
+@pytest.mark.parametrize("entries", [1_000, 10_000, 100_000, 1_000_000])
+@pytest.mark.benchmark(group="FDB: learn")
+def test_learn_new(benchmark: Any, entries: int) -> None:
+    keys, ports = random_keys(entries), np.zeros(entries, np.uint16)
+
+    def setup() -> tuple[tuple[Any, ...], dict[str, Any]]:
+        return (MacTable(entries, None),), {}
+
+    benchmark.pedantic(lambda table: table.learn_many(keys, ports, 1), setup=setup, rounds=5, warmup_rounds=1)
+    note(benchmark, "new entry", entries)
+
+
+@pytest.mark.benchmark(group="FDB: learn")
+def test_learn_known(benchmark: Any) -> None:
+    keys, ports = random_keys(1_000), np.zeros(1_000, np.uint16)
+    table = MacTable(1_000, None)
+    benchmark.pedantic(lambda: table.learn_many(keys, ports, 1), rounds=200, warmup_rounds=10)
+    note(benchmark, "known source", 1_000)
+
+
+def frame(destination: int, source: int, *, tag: bytes = b"", size: int = 60) -> bytes:
+    head = destination.to_bytes(6, "big") + source.to_bytes(6, "big") + tag + b"\x88\xb5"
+    return head.ljust(size, b"\0")
+
+
+A, B, GROUP = 0x02_00_00_00_00_01, 0x02_00_00_00_00_02, 0x01_00_5E_00_00_01
+CASES = {
+    "known unicast": frame(B, A),
+    "known unicast, tagged": frame(B, A, tag=b"\x81\x00\x00\x07"),
+    "flooded to 3": frame(GROUP, A),
+    "filtered": frame(A, A),
+    "bad source": frame(B, GROUP),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.benchmark(group="one frame through the core (parse, learn, look up, enqueue)")
+def test_classify(benchmark: Any, case: str) -> None:
+    switch = Switch.in_memory(4)
+    for vlan in (b"", b"\x81\x00\x00\x07"):
+        switch.process(1, [frame(A, B, tag=vlan)])
+    dataplane = switch._dataplane
+    with dataplane:
+        now = dataplane.now()
+        frames = [CASES[case]] * BATCH
+        benchmark.pedantic(dataplane.replay, args=(0, frames, now, REPLAYS), rounds=ROUNDS, warmup_rounds=2)
+    note(benchmark, "frame", BATCH * REPLAYS)
+
+
+@pytest.mark.benchmark(group="one frame through the core (parse, learn, look up, enqueue)")
+def test_process_from_python(benchmark: Any) -> None:
+    """What a user of Switch.in_memory() gets, bytes objects in and out."""
+    switch = Switch.in_memory(4)
+    switch.process(1, [frame(A, B)])
+    frames = [frame(B, A)] * BATCH
+    benchmark.pedantic(switch.process, args=(0, frames), rounds=ROUNDS, iterations=100, warmup_rounds=2)
+    note(benchmark, "frame", BATCH)
