@@ -12,6 +12,7 @@ import pytest
 from live import PATIENCE, stage
 
 from fastbridge import Lab, Switch
+from fastbridge.links import Links
 
 pytestmark = pytest.mark.live
 
@@ -179,7 +180,8 @@ def test_frame_too_big_for_the_egress_port_is_counted() -> None:
     with stage(2, mtu=9_000) as (lab, switch):
         one, two = lab["pod1"], lab["pod2"]
         assert one.ping(two)
-        lab.run_host(["ip", "link", "set", "pod2", "mtu", "1500"])
+        with Links(lab.namespace) as links:
+            links.set("pod2", mtu=1_500)
         with socket_in(one, 4, socket.SOCK_DGRAM) as sender, socket_in(two, 4, socket.SOCK_DGRAM) as receiver:
             sender.sendto(b"x" * 8_000, receiver.getsockname())
             sender.sendto(b"y" * 1_000, receiver.getsockname())

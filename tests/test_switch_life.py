@@ -1,0 +1,199 @@
+"""A switch while its surroundings change: hands on the FDB, ports coming and going, labs and processes ending."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+import fastbridge
+from fastbridge import ConfigError, Lab, PortError, Switch
+from fastbridge.links import Links
+from frames import GROUP, ethernet
+from live import eventually, hear_each_other, stage, wires
+
+pytestmark = pytest.mark.live
+
+X = 0x02_00_00_00_FF_01
+
+
+@contextmanager
+def meanwhile(action: Callable[[], object]) -> Iterator[None]:
+    """Do something over and over in another thread; its failure is the test's."""
+    done, failures = threading.Event(), []
+
+    def work() -> None:
+        try:
+            while not done.is_set():
+                action()
+        except BaseException as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+    assert not failures, failures
+
+
+def bursts(count: int) -> Iterator[list[bytes]]:
+    for burst in range(count):
+        yield [ethernet(GROUP, X, payload=b"fastbridge %d %d" % (burst, n)) for n in range(50)]
+
+
+def test_every_snapshot_adds_up_while_frames_pass() -> None:
+    with stage(3) as (lab, switch), wires(lab) as (one, two, three):
+        hear_each_other([one, two, three])
+
+        def look() -> None:
+            counters = switch.counters()
+            total = counters.total
+            for port in [*counters.ports.values(), total]:
+                assert port.rx_frames == port.forwarded + port.flooded + port.consumed + sum(port.dropped.values())
+            copies = total.tx_frames + sum(total.tx_dropped.values())
+            assert copies == total.forwarded + 2 * total.flooded
+
+        with meanwhile(look):
+            for burst in bursts(100):
+                for frame in burst:
+                    one.send(frame)
+                assert two.heard_before(mark := one.mark()) == burst
+                assert three.heard_before(mark) == burst
+
+
+def test_hands_on_the_fdb_and_the_trace_while_frames_pass() -> None:
+    with stage(3) as (lab, switch), wires(lab) as (one, two, three):
+        hear_each_other([one, two, three])
+
+        def meddle() -> None:
+            for mac in range(0x02_00_00_01_00_00, 0x02_00_00_01_00_40):
+                switch.fdb.add(mac, "pod2")
+            assert len(switch.fdb) >= 64
+            with switch.trace(snap=20, limit=8) as trace:
+                assert all(len(event.frame) <= 20 for event in trace.read(0.01))
+            for mac in range(0x02_00_00_01_00_00, 0x02_00_00_01_00_40):
+                assert switch.fdb.remove(mac)
+            switch.fdb.flush("pod1")
+            switch.fdb.flush()
+
+        with meanwhile(meddle):
+            for burst in bursts(100):
+                for frame in burst:
+                    one.send(frame)
+                assert two.heard_before(one.mark()) == burst
+
+
+def test_a_port_comes_and_goes_while_frames_pass() -> None:
+    with Lab(3) as lab, Switch(lab.ports) as switch, wires(lab) as (one, two, three):
+        hear_each_other([one, two, three])
+
+        def replug() -> None:
+            switch.remove_port("pod3")
+            assert len(switch.ports) == 2
+            switch.add_port(lab["pod3"].port)
+
+        with meanwhile(replug):
+            for burst in bursts(100):
+                for frame in burst:
+                    one.send(frame)
+                assert two.heard_before(one.mark()) == burst
+        total = switch.counters().total  # what passed a port that is gone still counts
+        assert total.rx_frames == total.forwarded + total.flooded + sum(total.dropped.values())
+        assert lab["pod1"].ping("pod3")
+
+
+def test_trace_loses_the_newest_and_counts_them() -> None:
+    with stage(2) as (lab, switch), wires(lab) as (one, two):
+        hear_each_other([one, two])
+        with switch.trace(limit=10) as trace:
+            for n in range(50):
+                one.send(ethernet(GROUP, X, payload=b"fastbridge %d" % n))
+            two.heard_before(one.mark())
+            events = trace.read()
+            assert len(events) == 10
+            assert trace.lost >= 41
+
+
+def test_the_lab_ends_before_the_switch() -> None:
+    lab = Lab(2)
+    with Switch(lab.ports) as switch:
+        assert lab["pod1"].ping("pod2")
+        for pod in lab:
+            pod.port.delete()
+        lab.close()
+        eventually(lambda: {port.state for port in switch.ports} == {"gone"}, "both ports gone")
+        assert switch.running
+    assert switch.counters().total.forwarded > 0
+
+
+@pytest.mark.parametrize(
+    "end", ["", "sys.exit(3)", "raise SystemExit(3)", "os._exit(3)", "os.kill(os.getpid(), signal.SIGTERM)"]
+)
+def test_a_process_may_end_with_its_switch_running(end: str) -> None:
+    """Whoever forgets to stop a switch gets neither a hang nor a crash."""
+    script = (
+        "import os, signal, sys\n"
+        "from fastbridge import Lab, Switch\n"
+        "lab = Lab(2)\n"
+        "switch = Switch(lab.ports)\n"
+        "switch.start()\n"
+        "assert lab['pod1'].ping('pod2')\n"
+        f"{end}\n"
+    )
+    place = Path(fastbridge.__file__).parents[1]
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, cwd=place)
+    assert done.returncode == (0 if not end else -15 if "TERM" in end else 3)
+    assert done.stderr == ""
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[str, str]]:
+    """A veth pair in the current network namespace: interfaces as a user has them, without a Lab."""
+    from pyroute2 import IPRoute
+
+    names = "fbtest0", "fbtest1"
+    with IPRoute() as ip:
+        ip.link("add", ifname=names[0], kind="veth", peer=names[1])
+        with Links() as links:
+            for name in names:
+                links.set(name, state="up")
+        yield names
+        ip.link("del", ifname=names[0])
+
+
+def test_existing_interfaces(pair: tuple[str, str]) -> None:
+    """Both ends of a pair as the two ports: what enters by one end leaves by the other, and comes in again there."""
+    with Switch(pair, ageing=None) as switch:
+        assert [(port.index, port.name, port.state) for port in switch.ports] == [
+            (0, pair[0], "up"),
+            (1, pair[1], "up"),
+        ]
+
+
+def test_mistakes_are_named(pair: tuple[str, str]) -> None:
+    one, two = pair
+    for ports, kind, words in (
+        ([one, one], ConfigError, f"{one}.*twice"),
+        ([one, "lo"], PortError, "lo.*Ethernet"),
+        ([one, "nobody"], PortError, "nobody"),
+        ([one, "a_name_too_long_for_an_interface"], PortError, "a_name_too_long"),
+        ([one, ""], PortError, "''"),
+    ):
+        with pytest.raises(kind, match=words) as caught:
+            Switch(ports)
+        assert "\n" not in str(caught.value)
+    with Links() as links:
+        links.set(two, state="down")
+    with pytest.raises(PortError, match=f"{two} is down"):
+        Switch([one, two])
+    for options in {"ageing": -1.0}, {"capacity": 0}, {"busy_poll": -1.0}, {"cpu": 100_000}:
+        with pytest.raises(ConfigError):
+            Switch([one], **options)
