@@ -48,7 +48,8 @@ setup(
             "cdivision": not debug,
             "initializedcheck": debug,
             "embedsignature": True,
-            "freethreading_compatible": False,
+            "auto_pickle": False,
+            "autotestdict": False,
         },
     )
 )

@@ -1,4 +1,7 @@
 from types import TracebackType
+from typing import final
+
+from typing_extensions import Self
 
 from .mac_table import MacTable
 
@@ -8,8 +11,9 @@ ACTION_NAMES: tuple[str, ...]
 LEARNED_NAMES: tuple[str | None, ...]
 LINK_NAMES: tuple[str, ...]
 
+@final
 class Dataplane:
-    def __init__(self, fdb: MacTable, *, filter_link_local: bool = False, busy_poll_ns: int = 50_000) -> None: ...
+    def __new__(cls, fdb: MacTable, *, filter_link_local: bool = False, busy_poll_ns: int = 50_000) -> Self: ...
     @property
     def event_fd(self) -> int: ...
     def __enter__(self) -> Dataplane: ...

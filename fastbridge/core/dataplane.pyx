@@ -12,6 +12,7 @@ What is chosen here, and why (two CPUs, 60-byte frames; benchmarks/ repeats the 
   and every DISCOVER breaths, is epoll asked which others have. So idle ports cost nothing.
 """
 
+cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
@@ -99,6 +100,7 @@ cdef inline uint64_t monotonic_ns() noexcept nogil:
     return <uint64_t>time.tv_sec * 1000000000 + <uint64_t>time.tv_nsec
 
 
+@cython.final
 cdef class Dataplane:
     """The ports, the batch and the loop of one switch.
 

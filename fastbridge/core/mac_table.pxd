@@ -9,6 +9,7 @@
 # the old one, so no frame ever waits for a rehash. (The habit of naming a constant's reason is Snabb's,
 # src/apps/bridge/mac_table.lua.)
 from libc.stdint cimport UINT32_MAX, uint8_t, uint16_t, uint32_t, uint64_t
+cimport cython
 from .barrier cimport prefetch
 
 cdef enum:
@@ -139,6 +140,7 @@ cdef inline LearnResult learn(
     return LEARN_MOVED
 
 
+@cython.final
 cdef class MacTable:
     cdef MacTableState state
     cdef int _set_static(self, uint64_t key, uint16_t port) except -1

@@ -1,12 +1,14 @@
-from typing import Any
+from typing import Any, final
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import Self
 
 ENTRY_DTYPE: np.dtype[np.void]
 
+@final
 class MacTable:
-    def __init__(self, capacity: int = 65536, ageing_ms: int | None = 300_000) -> None: ...
+    def __new__(cls, capacity: int = 65536, ageing_ms: int | None = 300_000) -> Self: ...
     def __len__(self) -> int: ...
     @property
     def memory(self) -> int: ...

@@ -4,6 +4,7 @@
 mac_table.pxd. The methods here serve the Python layer, the tests and the benchmarks.
 """
 
+cimport cython
 from libc.stdint cimport UINT32_MAX, int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stddef cimport size_t
 from .linux cimport MAP_ANONYMOUS, MAP_FAILED, MAP_PRIVATE, PROT_READ, PROT_WRITE, mmap, munmap
@@ -138,6 +139,7 @@ cdef uint64_t sweep_table(
     return removed
 
 
+@cython.final
 cdef class MacTable:
     """The forwarding database of one switch.
 

@@ -1,6 +1,8 @@
 from collections.abc import Iterable
 from typing import Final, NamedTuple, final
 
+from typing_extensions import Self
+
 CYTHON_VERSION: Final[str]
 
 class Sent(NamedTuple):
@@ -12,5 +14,5 @@ class Sent(NamedTuple):
 
 @final
 class Generator:
-    def __init__(self, fd: int, frames: Iterable[bytes]) -> None: ...
+    def __new__(cls, fd: int, frames: Iterable[bytes]) -> Self: ...
     def send(self, seconds: float, rate: float | None = None) -> Sent: ...
