@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from frames import GROUP, ethernet
+from live import Wire, eventually, hear_each_other, stage, wires
+from pyroute2 import IPRoute
 
 import fastbridge
 from fastbridge import ConfigError, Lab, PortError, Switch
 from fastbridge.links import Links
-from frames import GROUP, ethernet
-from live import eventually, hear_each_other, stage, wires
 
 pytestmark = pytest.mark.live
 
@@ -154,32 +157,46 @@ def test_a_process_may_end_with_its_switch_running(end: str) -> None:
     assert done.stderr == ""
 
 
+@dataclass(frozen=True)
+class HereEnd:
+    """One end of a veth pair in the current network namespace, with what Wire wants of a pod."""
+
+    interface: str
+    mac: int
+
+    def socket(self, family: int, kind: int, protocol: int) -> socket.socket:
+        return socket.socket(family, kind, protocol)
+
+
 @pytest.fixture
-def pair() -> Iterator[tuple[str, str]]:
-    """A veth pair in the current network namespace: interfaces as a user has them, without a Lab."""
-    from pyroute2 import IPRoute
-
-    names = "fbtest0", "fbtest1"
+def pairs() -> Iterator[list[tuple[str, HereEnd]]]:
+    """Two veth pairs as a user may have them, without a Lab: the near end's name, and the far end."""
     with IPRoute() as ip:
-        ip.link("add", ifname=names[0], kind="veth", peer=names[1])
+        for n in (1, 2):
+            ip.link("add", ifname=f"near{n}", kind="veth", peer=f"far{n}")
         with Links() as links:
-            for name in names:
+            for name in ("near1", "near2", "far1", "far2"):
                 links.set(name, state="up")
-        yield names
-        ip.link("del", ifname=names[0])
+        yield [(f"near{n}", HereEnd(f"far{n}", n)) for n in (1, 2)]
+        for n in (1, 2):
+            ip.link("del", ifname=f"near{n}")
 
 
-def test_existing_interfaces(pair: tuple[str, str]) -> None:
-    """Both ends of a pair as the two ports: what enters by one end leaves by the other, and comes in again there."""
-    with Switch(pair, ageing=None) as switch:
+def test_existing_interfaces(pairs: list[tuple[str, HereEnd]]) -> None:
+    with Switch([near for near, _ in pairs]) as switch:
         assert [(port.index, port.name, port.state) for port in switch.ports] == [
-            (0, pair[0], "up"),
-            (1, pair[1], "up"),
+            (0, "near1", "up"),
+            (1, "near2", "up"),
         ]
+        ends = [Wire(far) for _, far in pairs]
+        hear_each_other(ends)
+        for end in ends:
+            end.socket.close()
+        assert {entry.port for entry in switch.fdb} == {"near1", "near2"}
 
 
-def test_mistakes_are_named(pair: tuple[str, str]) -> None:
-    one, two = pair
+def test_mistakes_are_named(pairs: list[tuple[str, HereEnd]]) -> None:
+    one, two = (near for near, _ in pairs)
     for ports, kind, words in (
         ([one, one], ConfigError, f"{one}.*twice"),
         ([one, "lo"], PortError, "lo.*Ethernet"),
