@@ -67,7 +67,8 @@ def up(name: str, topology: Topology, progress: Progress | None = None) -> Store
     lab = StoredLab(name, f"fastbridge:{secrets.token_hex(8)}", topology, complete=False)
     _check(lab)
     reserve_files(len(topology.pods))
-    with _locked(), NamespaceHelper() as helper:
+    # The helper may still be at its last request when this process is killed: it keeps the lock for as long.
+    with _locked() as lock, NamespaceHelper(inherit=[lock]) as helper:
         _refuse_taken(lab)
         _save(lab)
         try:
@@ -90,9 +91,8 @@ def get(name: str) -> StoredLab:
     path = _path(name)
     if not path.exists():
         known = ", ".join(lab.name for lab in list_labs())
-        raise LabError(
-            f"there is no lab {name!r}; " + (f"there are {known}" if known else "make one: fastbridge lab up")
-        )
+        way_out = f"there are: {known}" if known else "make one with fastbridge lab up"
+        raise LabError(f"there is no lab {name!r}; {way_out}")
     return _load(path)
 
 
@@ -105,8 +105,7 @@ def down(name: str) -> StoredLab:
 
 
 def _check(lab: StoredLab) -> None:
-    if not _NAME.fullmatch(lab.name):
-        raise ConfigError(f"{lab.name!r} cannot be a lab's name: 1 to 12 of A-Z a-z 0-9 _ -")
+    _path(lab.name)
     for port in lab.ports:
         if len(port) > _INTERFACE_MAX:
             raise ConfigError(f"{port} is too long for an interface ({_INTERFACE_MAX} characters): use a shorter name")
@@ -116,9 +115,7 @@ def _check(lab: StoredLab) -> None:
 
 def _refuse_taken(lab: StoredLab) -> None:
     if _path(lab.name).exists():
-        raise LabError(
-            f"there is a lab {lab.name} already: fastbridge lab down --name {lab.name}, or choose another name"
-        )
+        raise LabError(f"there is a lab {lab.name!r} already; remove it (fastbridge lab down) or choose another --name")
     taken = {name for _, name in socket.if_nameindex()}
     for port in lab.ports:
         if port in taken or (_NETNS / port).exists():
@@ -148,11 +145,11 @@ def _make(lab: StoredLab, helper: NamespaceHelper, progress: Progress | None) ->
 def _remove(lab: StoredLab) -> None:
     """Remove what bears the lab's identity, then the state file."""
     with Links() as links, NamespaceHelper() as helper:
-        ours = [path for port in lab.ports if (path := _NETNS / port).exists() and _adopt(helper, path, lab.identity)]
-        helper.kill_programs()
         for port in lab.ports:
             if links.alias(port) == lab.identity:
                 links.delete(port)
+        ours = [path for port in lab.ports if (path := _NETNS / port).exists() and _adopt(helper, path, lab.identity)]
+        helper.kill_programs()
         for path in ours:
             helper.unpin(str(path))
     _path(lab.name).unlink()
@@ -164,19 +161,23 @@ def _adopt(helper: NamespaceHelper, path: Path, identity: str) -> bool:
         return True
     namespace = helper.adopt(str(path))
     with Links(namespace) as inside:
-        ours = inside.alias("lo") == identity
-    if not ours:
-        namespace.disown()
-    return ours
+        if inside.alias("lo") != identity:
+            namespace.disown()
+            return False
+        if inside.exists(POD_END):  # the host end had no alias yet; it goes at once with the pod end
+            inside.delete(POD_END)
+    return True
 
 
 def _path(name: str) -> Path:
+    if not _NAME.fullmatch(name):
+        raise ConfigError(f"{name!r} cannot be a lab's name: 1 to 12 of A-Z a-z 0-9 _ -")
     return _STATE / f"{name}.json"
 
 
 @contextlib.contextmanager
-def _locked() -> Iterator[None]:
-    """One `up` or `down` at a time on this machine; the kernel unlocks when the process dies."""
+def _locked() -> Iterator[int]:
+    """One `up` or `down` at a time on this machine; the kernel unlocks when the processes are dead."""
     lock = _STATE / ".lock"
     try:
         _STATE.mkdir(mode=0o755, exist_ok=True)
@@ -185,7 +186,7 @@ def _locked() -> Iterator[None]:
         raise PrivilegeError(f"cannot write {lock}: {error.strerror}; labs that stay are root's") from error
     with file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+        yield file.fileno()
 
 
 def _save(lab: StoredLab) -> None:

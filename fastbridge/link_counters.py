@@ -6,6 +6,7 @@ around every trial. A full link message through a netlink library takes a hundre
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import socket
@@ -41,8 +42,15 @@ def interface_index(sock: socket.socket, name: str) -> int:
     try:
         answer = fcntl.ioctl(sock.fileno(), _SIOCGIFINDEX, struct.pack("16s24x", name.encode()))
     except OSError as error:
-        raise LabError(f"interface {name} is gone: {error.strerror}") from error
+        raise LabError(f"there is no interface {name} (any more): {error.strerror}") from error
     return int(struct.unpack_from("=i", answer, 16)[0])
+
+
+def has_interface(sock: socket.socket, name: str) -> bool:
+    """Whether the socket's namespace has an interface of this name."""
+    with contextlib.suppress(LabError):
+        return interface_index(sock, name) > 0
+    return False
 
 
 def read_counters(sock: socket.socket, index: int) -> LinkCounters:

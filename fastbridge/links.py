@@ -20,6 +20,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 from .addresses import MacAddress
 from .errors import LabError, PrivilegeError
+from .link_counters import has_interface, interface_index
 from .namespaces import Namespace
 
 _NODAD = 2  # IFA_F_NODAD
@@ -40,10 +41,10 @@ class Links:
     """The links of one network namespace (of the current one, if none is given); a context manager."""
 
     def __init__(self, namespace: Namespace | None = None) -> None:
-        if namespace is None:
-            self._ip: Any = IPRoute()
-        else:  # SOCK_DGRAM, though netlink makes no difference: asyncio below pyroute2 takes no raw socket
-            self._ip = IPRoute(use_socket=namespace.open_socket(socket.AF_NETLINK, socket.SOCK_DGRAM))
+        # SOCK_DGRAM, though to netlink it makes no difference: asyncio below pyroute2 takes no raw socket.
+        open_socket = socket.socket if namespace is None else namespace.open_socket
+        self._sock = open_socket(socket.AF_NETLINK, socket.SOCK_DGRAM, 0)
+        self._ip: Any = IPRoute(use_socket=self._sock)
 
     def __enter__(self) -> Links:
         return self
@@ -89,25 +90,22 @@ class Links:
             self.set(port, master=bridge)
         self.set(name, state="up", arp=False)
 
+    def exists(self, name: str) -> bool:
+        """Whether there is such a link."""
+        return has_interface(self._sock, name)
+
     def index(self, name: str) -> int:
         """The index of a link, or LabError."""
-        found = self._ip.link_lookup(ifname=name)
-        if not found:
-            raise LabError(f"there is no interface {name} (any more)")
-        return int(found[0])
+        return interface_index(self._sock, name)
 
     def alias(self, name: str) -> str | None:
         """The ifalias of a link; None when it has none, or when there is no such link."""
-        if not self._ip.link_lookup(ifname=name):
-            return None
-        with _naming(name):
-            value: str | None = self._ip.link("get", ifname=name)[0].get_attr("IFLA_IFALIAS")
+        value: str | None = self._get(name).get_attr("IFLA_IFALIAS") if self.exists(name) else None
         return value
 
     def flags(self, name: str) -> int:
         """The IFF_… flags of a link."""
-        with _naming(name):
-            return int(self._ip.link("get", index=self.index(name))[0]["flags"])
+        return int(self._get(name)["flags"])
 
     def ipv6_addresses(self, name: str) -> list[IPv6Interface]:
         """The addresses somebody gave a link (not link-local, not learned from a router)."""
@@ -115,6 +113,10 @@ class Links:
             found = self._ip.get_addr(family=socket.AF_INET6, index=self.index(name), scope=0)
         permanent = [message for message in found if message["flags"] & 0x80]  # IFA_F_PERMANENT
         return [IPv6Interface(f"{message.get_attr('IFA_ADDRESS')}/{message['prefixlen']}") for message in permanent]
+
+    def _get(self, name: str) -> Any:
+        with _naming(name):
+            return self._ip.link("get", index=self.index(name))[0]
 
     def neighbours(self, index: int) -> list[Neighbour]:
         """The neighbour view of an interface, IPv4 and IPv6."""

@@ -17,7 +17,6 @@ import socket
 import subprocess
 import sys
 import threading
-import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -34,10 +33,12 @@ _SPARE_FILES = 256  #: file descriptors left for whatever else the process does
 class NamespaceHelper:
     """The namespaces of one lab, and the process that makes them."""
 
-    def __init__(self) -> None:
+    def __init__(self, inherit: Sequence[int] = ()) -> None:
+        """`inherit`: file descriptors the helper holds as long as it lives, such as a lock."""
         self._tag = f"fastbridge-{secrets.token_hex(8)}"
         self._lock = threading.Lock()
-        self._programs: weakref.WeakSet[subprocess.Popen[Any]] = weakref.WeakSet()
+        self._owner = os.getpid()
+        self._programs: list[subprocess.Popen[Any]] = []
         self._user_fd: int | None = None
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
@@ -47,6 +48,7 @@ class NamespaceHelper:
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 cwd="/",
+                pass_fds=inherit,
                 start_new_session=True,
             )
         try:
@@ -68,7 +70,7 @@ class NamespaceHelper:
         try:
             (index,), (fd,) = self._request("create")
         except OSError as error:
-            raise LabError(f"cannot make a network namespace: {_reason(error)}") from error
+            raise LabError(f"cannot make a network namespace: {os_reason(error)}") from error
         return Namespace(self, index, fd)
 
     def adopt(self, path: str) -> Namespace:
@@ -87,23 +89,32 @@ class NamespaceHelper:
     def kill_programs(self) -> None:
         """End every process that runs in one of the namespaces; returns when they are gone."""
         self._request("kill")
-        for program in list(self._programs):
-            program.wait()
+        self._reap()
 
     def close(self) -> None:
         """End the programs in the namespaces, and the helper; a second call does nothing."""
         if self._control.fileno() < 0:
             return
+        if os.getpid() != self._owner:  # a fork's copy: the lab is not the child's to end
+            self._control.close()
+        else:
+            self._end()
+        if self._user_fd is not None:
+            os.close(self._user_fd)
+            self._user_fd = None
+
+    def _end(self) -> None:
         if self._process.poll() is None:
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it died just now
                 self._control.shutdown(socket.SHUT_WR)
         self._control.close()
         self._process.wait()
-        for program in list(self._programs):
+        self._reap()
+
+    def _reap(self) -> None:
+        for program in self._programs:
+            program.kill()  # one that went to another namespace has not been found there
             program.wait()
-        if self._user_fd is not None:
-            os.close(self._user_fd)
-            self._user_fd = None
 
     def __enter__(self) -> NamespaceHelper:
         return self
@@ -136,7 +147,7 @@ class NamespaceHelper:
 
     def watch(self, program: subprocess.Popen[Any]) -> None:
         """Reap this program when the namespaces go, so that it leaves no zombie."""
-        self._programs.add(program)
+        self._programs = [running for running in self._programs if running.returncode is None] + [program]
 
     def _request(self, *fields: str, fds: Sequence[int] = ()) -> tuple[list[str], list[int]]:
         with self._lock:
@@ -234,17 +245,19 @@ class Namespace:
 
 
 def reserve_files(count: int) -> None:
-    """Make room for `count` more file descriptors; the soft limit of 1,024 is too small for a large lab."""
+    """Make room for `count` more file descriptors, as far as the hard limit goes.
+
+    The usual soft limit of 1,024 is too small for a large lab.
+    """
     needed = count + len(os.listdir("/proc/self/fd")) + _SPARE_FILES  # noqa: PTH208
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or soft >= needed:
         return
-    if hard != resource.RLIM_INFINITY and hard < needed:
-        raise LabError(f"the lab needs {needed} open files, the hard limit is {hard}: raise it with ulimit -Hn")
-    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (needed if hard == resource.RLIM_INFINITY else min(needed, hard), hard))
 
 
-def _reason(error: OSError) -> str:
+def os_reason(error: OSError) -> str:
+    """What the kernel said, with the way out where it is a limit that can be raised."""
     if error.errno == errno.ENOSPC:
         return "the kernel's limit is reached; raise the sysctl user.max_net_namespaces"
     if error.errno in (errno.EMFILE, errno.ENFILE):

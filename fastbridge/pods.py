@@ -6,7 +6,6 @@ in the namespace of the host ends for a switch.
 
 from __future__ import annotations
 
-import contextlib
 import subprocess
 import threading
 from collections.abc import Callable
@@ -139,9 +138,7 @@ class Pod(_End):
         self, target: str | Pod | IPv4Address | IPv6Address, family: Literal[4, 6] | None
     ) -> IPv4Address | IPv6Address:
         if isinstance(target, str):
-            with contextlib.suppress(ValueError):  # no IP address: then a pod's name
-                return self._address(ip_address(target), family)
-            target = self._find(target)
+            target = _parse_ip(target) or self._find(target)
         if not isinstance(target, Pod):
             if family is not None and target.version != family:
                 raise ConfigError(f"{target} is no IPv{family} address")
@@ -153,6 +150,13 @@ class Pod(_End):
 
     def __repr__(self) -> str:
         return f"Pod({self.name!r}, {self.mac}, {self.ipv4}, {self.ipv6})"
+
+
+def _parse_ip(text: str) -> IPv4Address | IPv6Address | None:
+    try:
+        return ip_address(text)
+    except ValueError:
+        return None
 
 
 def run_text(namespace: Namespace, argv: Argv | str, **options: Any) -> subprocess.CompletedProcess[str]:

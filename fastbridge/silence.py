@@ -9,7 +9,6 @@ single interfaces of the current namespace, and undone.
 from __future__ import annotations
 
 import contextlib
-import socket
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv6Interface
@@ -19,7 +18,7 @@ from .errors import PortError, PrivilegeError
 from .links import Links
 
 _IFF_NOARP = 0x80
-_SETTINGS = {"ipv4": ("forwarding", "0"), "ipv6": ("disable_ipv6", "1")}
+_SETTINGS = (("ipv4", "forwarding", "0"), ("ipv6", "disable_ipv6", "1"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,25 +32,23 @@ class _Before:
 @contextlib.contextmanager
 def silence(names: Iterable[str]) -> Iterator[None]:
     """Keep the host's stack off these interfaces while the context lasts, then put back what was there."""
-    done: list[_Before] = []
     with contextlib.ExitStack() as undo:
-        for name in names:
-            with Links() as links:
-                done.append(_remember(links, name))
-                undo.callback(_restore, done[-1])
+        with Links() as links:
+            for name in names:
+                undo.callback(_restore, _remember(links, name))
                 make_silent(links, name)
         yield
 
 
 def make_silent(links: Links, name: str) -> None:
     """Keep the host's stack off one interface of the current namespace, for good."""
-    for setting, (_, value) in _settings(name).items():
+    for setting, value in _settings(name).items():
         _write(setting, value)
     links.set(name, arp=False)
 
 
 def _remember(links: Links, name: str) -> _Before:
-    if not _exists(name):
+    if not links.exists(name):
         raise PortError(f"there is no interface {name} in this network namespace")
     settings = {setting: setting.read_text().strip() for setting in _settings(name)}
     return _Before(name, not links.flags(name) & _IFF_NOARP, settings, links.ipv6_addresses(name))
@@ -59,7 +56,7 @@ def _remember(links: Links, name: str) -> _Before:
 
 def _restore(before: _Before) -> None:
     with Links() as links:
-        if not _exists(before.name):
+        if not links.exists(before.name):
             return  # removed meanwhile: there is nothing to restore
         links.set(before.name, arp=before.arp)
         for setting, value in before.settings.items():
@@ -70,16 +67,10 @@ def _restore(before: _Before) -> None:
                 links.add_address(links.index(before.name), address)
 
 
-def _exists(name: str) -> bool:
-    return name in (present for _, present in socket.if_nameindex())
-
-
-def _settings(name: str) -> dict[Path, tuple[str, str]]:
+def _settings(name: str) -> dict[Path, str]:
     """The settings of an interface that this kernel has, each with its silent value."""
-    paths = {
-        Path(f"/proc/sys/net/{family}/conf/{name}/{key}"): (key, value) for family, (key, value) in _SETTINGS.items()
-    }
-    return {path: entry for path, entry in paths.items() if path.exists()}
+    paths = {Path(f"/proc/sys/net/{family}/conf/{name}/{key}"): value for family, key, value in _SETTINGS}
+    return {path: value for path, value in paths.items() if path.exists()}
 
 
 def _write(setting: Path, value: str) -> None:

@@ -20,7 +20,7 @@ from typing import Any
 from .addresses import MacAddress
 from .errors import ConfigError, LabError
 from .links import Links
-from .namespaces import Argv, Namespace, NamespaceHelper, reserve_files
+from .namespaces import Argv, Namespace, NamespaceHelper, os_reason, reserve_files
 from .pods import POD_END, Pod, Port, run_text
 
 Progress = Callable[[int, int], None]
@@ -119,6 +119,9 @@ class Lab:
             self.namespace = self._helper.create()
             _silence_namespace(self.namespace)
             self._realise(progress)
+        except OSError as error:
+            self.close()
+            raise LabError(f"cannot make the lab: {os_reason(error)}") from error
         except BaseException:
             self.close()
             raise
