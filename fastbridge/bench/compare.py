@@ -112,22 +112,23 @@ class _Contest:
         self._total = len(entries) + pairs * (profile.blocks + 1)
 
     def start(self, stack: ExitStack, layout: Layout) -> None:
-        """Start every engine in a lab of its own; `stack` ends them all."""
+        """Start every engine in a lab of its own; `stack` ends them all.
+
+        A lab that cannot be made is no engine's fault, and ends the run.
+        """
         for name, engine in self.entries.items():
             self._step(f"starting {name}")
-            own = ExitStack()
+            lab = stack.enter_context(Lab(_PAIR))
             try:
-                lab = own.enter_context(Lab(_PAIR))
-                running = own.enter_context(engine.attach(lab, layout.switch))
-                tester = Tester(lab, running, name=name, layout=layout, joined=engine.joins)
-                self.testers[name] = own.enter_context(tester)
-                self.records[name] = replace(self.records[name], command=running.command)
+                with ExitStack() as own:
+                    running = own.enter_context(engine.attach(lab, layout.switch))
+                    tester = Tester(lab, running, name=name, layout=layout, joined=engine.joins)
+                    self.testers[name] = own.enter_context(tester)
+                    self.records[name] = replace(self.records[name], command=running.command)
+                    stack.enter_context(own.pop_all())
             except FastbridgeError as error:
-                own.close()
                 for scenario in self.profile.scenarios:
                     self._drop(name, scenario, error)
-            else:
-                stack.enter_context(own)
 
     def measure(self) -> bool:
         """Check fitness, then run the blocks; True when Ctrl-C ended it early."""
