@@ -42,8 +42,7 @@ class Fastbridge:
     def attach(self, lab: Lab, cpu: int) -> Iterator[Running]:
         """Run the switch until the block ends."""
         arguments = ["run", "--json", *self.options, *(port.name for port in lab.ports)]
-        start = "from fastbridge.cli import main; main()"
-        child = Child(lab.popen_host, [sys.executable, "-c", start, *arguments], name=self.name, cpu=cpu)
+        child = Child(lab.popen_host, [sys.executable, "-m", "fastbridge", *arguments], name=self.name, cpu=cpu)
         try:
             line = child.line(READY_SECONDS)
             if json.loads(line).get("event") != "ready":
