@@ -1,0 +1,7 @@
+"""Command line, by `python -m fastbridge`."""
+
+from __future__ import annotations
+
+from .cli import main
+
+main()

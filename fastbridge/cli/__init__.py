@@ -1,0 +1,93 @@
+"""Command line, the entry.
+
+One file a command group; each prints and decides nothing. Whatever goes wrong ends as one line on
+stderr that begins with `fastbridge:`, and an exit status: 2 for a wrong request, 1 for one that failed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+from importlib import import_module, metadata
+
+import rich_click as click
+
+from fastbridge.errors import FastbridgeError
+
+_COMMANDS = ("demo", "run", "lab", "compare")
+_INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+
+
+class _Commands(click.RichGroup):
+    """Loads a command's file when that command is wanted: `run` shall not wait for what the bench imports."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        command: click.Command = getattr(import_module(f".{cmd_name}", __name__), cmd_name)
+        return command
+
+
+def _print_version(context: click.Context, parameter: click.Parameter, wanted: bool) -> None:
+    if not wanted or context.resilient_parsing:
+        return
+    try:
+        version = metadata.version("fastbridge")
+    except metadata.PackageNotFoundError:
+        version = "(source tree)"
+    click.echo(f"fastbridge {version}")
+    context.exit()
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="Show the version."
+)
+@click.rich_config({"width": None, "max_width": 100, "commands_panel_title": "Commands", "style_options_panel_box": ""})
+def group() -> None:
+    """A learning software switch for Linux pods, and the bench that measures it.
+
+    Try `fastbridge demo`: it needs no root and leaves nothing behind.
+    """
+
+
+def main() -> None:
+    """Run the command line and exit."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="replace")  # type: ignore[union-attr] # a terminal without Unicode is no reason to fail
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("fastbridge: %(message)s"))
+    logging.getLogger("fastbridge").addHandler(handler)
+    status = _run()
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = status or 1
+    sys.exit(status)
+
+
+def _run() -> int:
+    try:
+        return int(group.main(prog_name="fastbridge", standalone_mode=False) or 0)
+    except click.UsageError as error:
+        command = error.ctx.command_path if error.ctx else "fastbridge"
+        return _complain(f"{error.format_message().rstrip('.')}; see {command} --help", error.exit_code)
+    except click.ClickException as error:
+        return _complain(error.format_message(), error.exit_code)
+    except FastbridgeError as error:
+        return _complain(str(error), error.exit_status)
+    except click.Abort:  # Ctrl-C
+        return _INTERRUPTED
+
+
+def _complain(text: str, status: int) -> int:
+    line = " ".join(text.split())
+    with contextlib.suppress(OSError):
+        print(f"fastbridge: {line[:1].lower() + line[1:] if line[1:2].islower() else line}", file=sys.stderr)
+    return status

@@ -1,0 +1,157 @@
+"""`fastbridge compare`, the bench.
+
+Measures fastbridge against the Linux bridge and others, prints ratios with their intervals, and
+writes everything that was measured as JSON.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import rich_click as click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from fastbridge import bench
+from fastbridge.bench import Results, Row
+from fastbridge.bench.compare import Progress as Report
+from fastbridge.errors import BenchError
+
+from .output import make_console, make_table
+
+_VERDICT_STYLES = {"win": "bold green", "loss": "bold red", "unfit": "red", "no difference": "yellow"}
+_PLAIN_STEPS = 10  # lines of progress where there is no terminal
+
+
+@click.command()
+@click.option(
+    "--quick", is_flag=True, expose_value=False, help="The quick profile, under two minutes; so far the only one."
+)
+@click.option(
+    "-o",
+    "--output",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    default="fastbridge-compare.json",
+    show_default=True,
+    help="Where the results go.",
+)
+@click.option("--seed", metavar="N", type=click.IntRange(0), help="Of the order of the trials.  [default: random]")
+@click.pass_context
+def compare(context: click.Context, output: Path, seed: int | None) -> None:
+    """Measure fastbridge against the Linux bridge on this machine.
+
+    Every engine forwards between two pods of its own; their trials take turns in random order. Frame
+    sizes include the FCS. Ctrl-C keeps what was measured so far.
+
+    Example: fastbridge compare --quick -o results.json
+    """
+    console = make_console()
+    with _writable(output):
+        with _progress(console) as report:
+            results = bench.compare(seed=seed, progress=report)
+        results.save(output)
+    _show(console, results)
+    console.print(f"written to {output}", soft_wrap=True)
+    if results.interrupted:
+        context.exit(130)
+
+
+@contextlib.contextmanager
+def _writable(path: Path) -> Iterator[None]:
+    """Find out before the measurement, not after it, that a file cannot be written."""
+    existed = path.exists()
+    try:
+        path.open("a").close()
+    except OSError as error:
+        raise BenchError(f"cannot write {path}: {error.strerror}; choose another place with -o") from error
+    try:
+        yield
+    except BaseException:
+        if not existed:
+            path.unlink(missing_ok=True)
+        raise
+
+
+@contextlib.contextmanager
+def _progress(console: Console) -> Iterator[Report]:
+    """Shows on stderr how far it is, what runs now and how long it will take."""
+    stderr = make_console(stderr=True)
+    if not stderr.is_terminal:
+        yield (
+            lambda done, total, text: (
+                stderr.print(f"{done / total:4.0%}  {text}") if done % max(1, total // _PLAIN_STEPS) == 0 else None
+            )
+        )
+        return
+    columns = (
+        BarColumn(),
+        TextColumn("{task.percentage:3.0f} %"),
+        TimeRemainingColumn(),
+        TextColumn("{task.description}"),
+    )
+    with Progress(*columns, console=stderr, transient=True) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda done, total, text: bar.update(task, completed=done, total=total, description=text)
+
+
+def _show(console: Console, results: Results) -> None:
+
+    rows = bench.rows(results)
+    console.print(_table(results, rows))
+    for row in rows:
+        for remark in (f"unfit: {row.unfit}" if row.unfit else None, *row.flags):
+            if remark:
+                console.print(f"  {row.scenario}, {row.engine}: {remark}", style="dim")
+    machine, floors = results.fingerprint, {row.scenario: row.noise_floor for row in rows}
+    known = [f"{scenario} ± {floor:.1%}" for scenario, floor in floors.items() if floor is not None]
+    console.print(
+        f"Ratios are to {results.baseline}: geometric means over {results.blocks} blocks, trials of "
+        f"{results.trial_seconds:g} s, with 95 % intervals.\n"
+        f"Noise floor ({results.baseline} against itself): {', '.join(known) or 'not measured'}. A win or a loss is "
+        "claimed only outside of it.\n"
+        f"{machine.cpu}, {machine.cpus} CPUs, Linux {machine.kernel}, {machine.hypervisor or 'no hypervisor'}; seed "
+        f"{results.seed}"
+    )
+    if results.interrupted:
+        console.print("Interrupted: these are the trials until then.", style="yellow")
+
+
+def _table(results: Results, rows: list[Row]) -> Table:
+    title = f"fastbridge compare, {results.profile}"
+    table = make_table(
+        title,
+        "scenario",
+        "engine",
+        "rate",
+        "loss",
+        "ratio",
+        "95 % interval",
+        "verdict",
+        right=("rate", "loss", "ratio"),
+    )
+    scenario = None
+    for row in rows:
+        if scenario not in (None, row.scenario):
+            table.add_section()
+        first, scenario = row.scenario != scenario, row.scenario
+        table.add_row(
+            row.scenario if first else "",
+            row.engine,
+            _rate(row),
+            "" if row.loss_ratio is None else f"{row.loss_ratio:.1%}",
+            f"{row.ratio.mean:.2f}" if row.ratio else "",
+            f"{row.ratio.low:.2f} … {row.ratio.high:.2f}" if row.ratio else "",
+            row.verdict,
+            style=_VERDICT_STYLES.get(row.verdict, ""),
+        )
+    return table
+
+
+def _rate(row: Row) -> str:
+    if row.frames_per_second is not None:
+        return f"{row.frames_per_second / 1e6:.3f} Mframes/s"
+    return "" if row.gigabits_per_second is None else f"{row.gigabits_per_second:.2f} Gb/s"

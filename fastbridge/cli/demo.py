@@ -1,0 +1,254 @@
+"""`fastbridge demo`, the story.
+
+How pods find each other, told frame by frame: real pods, real kernels, a real switch whose trace is
+read aloud. Every line is printed from what happened, none is written beforehand.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections import Counter
+from typing import Literal
+
+import rich_click as click
+from rich.columns import Columns
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from fastbridge.switch import Switch
+from fastbridge.topology import Lab, Topology, kernel_has_ipv6
+from fastbridge.trace import Trace, TraceEvent
+
+from .dissect import dissect, header
+from .output import counter_table, make_console, make_table, reasons
+
+_MOST_PODS = 32  # as many egress ports as a trace event names
+_PAUSE = 2.0
+_BOX = 21  # characters a pod takes in the drawing: a MAC address and its frame
+_ACTION_STYLES = {"flooded": "yellow", "forwarded": "green", "dropped": "red", "consumed": "cyan"}
+
+
+@click.command()
+@click.option(
+    "--pods", metavar="N", type=click.IntRange(2, _MOST_PODS), default=3, show_default=True, help="How many pods."
+)
+@click.option(
+    "--pause",
+    metavar="SECONDS",
+    type=click.FloatRange(0, 60),
+    help=f"Time to read after each step.  [default: {_PAUSE:g} on a terminal, else 0]",
+)
+def demo(pods: int, pause: float | None) -> None:
+    """Show how pods find each other, frame by frame.
+
+    Makes pods, joins them by a switch, lets them ping, and tells what the switch saw and did. Needs no
+    root where user namespaces are allowed. Leaves nothing behind: it all ends with this process.
+
+    Example: fastbridge demo --pods 2
+    """
+    console = make_console()
+    story = _Story(console, pause if pause is not None else _PAUSE if sys.stdout.isatty() else 0.0)
+    # IPv4 and IPv6 have a lab each: with IPv6 on, kernels speak up by themselves and the switch learns from it.
+    plan = Topology.of(pods, ipv6=None)
+    with Lab(plan) as lab:
+        story.introduce(plan)
+        _tell_arp(story, lab)
+    if kernel_has_ipv6():
+        with Lab(Topology.of(pods, ipv4=None)) as lab:
+            _tell_discovery(story, lab)
+    else:
+        story.say("This kernel has no IPv6, so the story ends here.")
+    story.end()
+
+
+def _tell_arp(story: _Story, lab: Lab) -> None:
+
+    with Switch(lab.ports) as switch, switch.trace() as trace:
+        story.scene = (lab, switch, trace)
+        story.ping(
+            "pod1",
+            "pod2",
+            4,
+            "The first ping",
+            "pod1 has an IP address to reach, but frames go to MAC addresses. Its kernel asks everybody, by ARP.",
+        )
+        story.ping(
+            "pod1",
+            "pod2",
+            4,
+            "The second ping",
+            "Now the kernels know each other's MAC addresses, and the switch knows their ports: nobody else hears it.",
+        )
+        if len(lab) > 2:
+            story.ping(
+                "pod3",
+                "pod1",
+                4,
+                "A third pod",
+                "A question by ARP always goes to everybody. The answer does not: the switch has learned who asked.",
+            )
+        counters = switch.counters()
+    story.table(counter_table(counters, "What the switch counted"))
+    story.say(reasons(counters))
+
+
+def _tell_discovery(story: _Story, lab: Lab) -> None:
+
+    with Switch(lab.ports) as switch, switch.trace() as trace:
+        story.scene = (lab, switch, trace)
+        story.ping(
+            "pod1",
+            "pod2",
+            6,
+            "The same by IPv6, in a new lab",
+            "Instead of ARP: neighbour discovery. The question goes to a group of which only the owner is a member, "
+            "but a learning switch floods groups all the same.",
+        )
+
+
+class _Story:
+    """Tells a lab's life on a console, with time to read."""
+
+    scene: tuple[Lab, Switch, Trace]
+
+    def __init__(self, console: Console, pause: float) -> None:
+        self.console = console
+        self._pause = pause
+        self._steps = 0
+
+    def say(self, text: str) -> None:
+        """A sentence between the pictures."""
+        self.console.print(text)
+
+    def table(self, table: Table) -> None:
+        """A table, on its own."""
+        self.console.print()
+        self.console.print(table)
+
+    def introduce(self, plan: Topology) -> None:
+        """What there is."""
+        who = "root" if os.geteuid() == 0 else f"user {os.geteuid()}, without any privilege"
+        self.console.print("[bold]How pods find each other[/]", f"[dim](running as {who})[/]")
+        self.console.print(
+            f"\n{len(plan.pods)} pods: network namespaces, each with a network stack of its own. A veth pair leads out of "
+            "each;\nfastbridge joins the host ends.\n"
+        )
+        for line in _drawing(plan, self.console.width):
+            self.console.print(line)
+        self._rest()
+
+    def ping(self, source: str, target: str, family: Literal[4, 6], title: str, why: str) -> None:
+        """One step: a ping, every frame of it, and what everybody knows afterwards."""
+        lab, switch, trace = self.scene
+        between = trace.read()
+        wanted = lab[target].ipv4 if family == 4 else lab[target].ipv6
+        result = lab[source].ping(target, family=family)
+        events = trace.read()
+        self._steps += 1
+        self.console.print()
+        self.console.rule(f"[bold]{self._steps}  {title}", align="left", style="dim")
+        self.console.print(f"[bold cyan]$ {source}: ping {wanted.ip if wanted else target}[/]   [dim]({target})[/]")
+        self.console.print(why + "\n")
+        self._rest()
+        for event in (own := [event for event in events if not _is_chatter(event)]):
+            self._frame(event)
+            self._rest(0.4)
+        if rest := [*between, *(event for event in events if event not in own)]:
+            self.console.print(f"  [dim]Besides, by themselves, the kernels said: {_chatter(rest)}[/]\n")
+        answer = f"answered in {result.rtts[0] * 1e3:.2f} ms" if result else "[red]no answer[/]"
+        self.console.print(f"  [bold]{answer}[/], {len(own)} frames\n")
+        self._knowledge(lab, switch)
+        self._rest()
+
+    def end(self) -> None:
+        """What is left: nothing."""
+        self.console.print()
+        self.console.rule(style="dim")
+        self.console.print(
+            "The pods lived in namespaces without a name, held by this process alone: the kernel has removed them.\n"
+            "Next: `fastbridge lab up` makes pods that stay; `fastbridge run IFACE IFACE` joins any interfaces."
+        )
+
+    def _frame(self, event: TraceEvent) -> None:
+
+        ends, about = header(event.frame), dissect(event.frame)
+        style = _ACTION_STYLES[event.action]
+        where = f"to {', '.join(event.egress)}" if event.egress else "to nobody"
+        lines = [
+            Text.assemble("  ", (f"{event.ingress:>6} ▸ ", "bold"), (about.protocol, "bold magenta"), f" {about.text}"),
+            Text(f"{'':11}{ends.source} > {ends.destination}, {event.length} bytes", style="dim"),
+            Text.assemble(f"{'':11}", (f"{event.action} {where}", style), f": {_why(event, ends.kind)}"),
+        ]
+        if event.learned:
+            verb = {"new": "learned", "moved": "moved", "refused": "not learned, FDB full"}[event.learned]
+            lines.append(Text.assemble(f"{'':11}", (verb, "cyan"), f": {ends.source} is behind {event.ingress}"))
+        self.console.print(Text("\n").join(lines), "\n", sep="", end="\n")
+
+    def _knowledge(self, lab: Lab, switch: Switch) -> None:
+
+        fdb = make_table("The switch's FDB", "MAC", "port", "age", right=("age",))
+        for entry in switch.fdb:
+            fdb.add_row(str(entry.mac), entry.port, f"{entry.age or 0:.1f} s")
+        known = make_table("What the pods' kernels know", "pod", "IP", "MAC", "state")
+        for pod in lab:
+            for neighbour in pod.neighbours():
+                if neighbour.mac is not None and neighbour.state != "noarp":
+                    known.add_row(pod.name, str(neighbour.ip), str(neighbour.mac), neighbour.state)
+        self.console.print(Columns([fdb, known], padding=(0, 2)))
+
+    def _rest(self, share: float = 1.0) -> None:
+        if self._pause:
+            time.sleep(self._pause * share)
+
+
+def _why(event: TraceEvent, kind: str) -> str:
+    if event.action == "flooded":
+        return f"{kind}, so every other port" if kind != "unicast" else "nobody knows this MAC address yet"
+    if event.action == "forwarded":
+        return "the FDB knows this MAC address"
+    return event.reason or "taken by the policy"
+
+
+def _is_chatter(event: TraceEvent) -> bool:
+
+    return dissect(event.frame).chatter
+
+
+def _chatter(events: list[TraceEvent]) -> str:
+
+    said = Counter(f"{found.protocol} {found.text}" for found in (dissect(event.frame) for event in events))
+    return ", ".join(f"{count} times {text}" if count > 1 else text for text, count in said.items())
+
+
+def _drawing(plan: Topology, width: int) -> list[Text]:
+    """The pods, their veth pairs and the switch below, as many as fit."""
+    fit = max(1, (width - 2) // (_BOX + 2))
+    shown = plan.pods if len(plan.pods) <= fit else plan.pods[: fit - 1] if fit > 1 else plan.pods[:1]
+    inner, middle = _BOX - 2, _BOX // 2
+    more = f"  … and {len(plan.pods) - len(shown)} more" if len(shown) < len(plan.pods) else ""
+
+    def row(left: str, contents: list[str], right: str, tail: str = "") -> str:
+        return "  " + "  ".join(f"{left}{text}{right}" for text in contents) + tail
+
+    boxes = [
+        row("┌", [f"─ {pod.name} ".ljust(inner, "─") for pod in shown], "┐"),
+        row("│", [f" {pod.ipv4.ip if pod.ipv4 else ''}".ljust(inner) for pod in shown], "│", more),
+        row("│", [f" {pod.mac}".ljust(inner) for pod in shown], "│"),
+        row("└", [" eth0 ".center(inner, "─") for _ in shown], "┘"),
+    ]
+    wire = row(" ", ["║".center(inner) for _ in shown], " ", "  veth pairs")
+    span = len(shown) * (_BOX + 2) - 2
+    top = list("┌" + "─" * (span - 2) + "┐")
+    for n, pod in enumerate(shown):
+        label = f" {pod.name} "
+        start = n * (_BOX + 2) + middle - len(label) // 2
+        top[start : start + len(label)] = label
+    switch = ["  " + "".join(top), f"  │{'fastbridge'.center(span - 2)}│", f"  └{'─' * (span - 2)}┘"]
+    return [
+        *(Text(line, style="cyan") for line in boxes),
+        Text(wire, style="dim"),
+        *(Text(line, style="green") for line in switch),
+    ]

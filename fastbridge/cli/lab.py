@@ -1,0 +1,111 @@
+"""`fastbridge lab`, pods that stay.
+
+Named namespaces and host ends that outlive the command, until `lab down` removes them again.
+"""
+
+from __future__ import annotations
+
+import os
+
+import rich_click as click
+from rich.progress import Progress
+
+from fastbridge import lab_store
+from fastbridge.errors import LabError
+from fastbridge.lab_store import StoredLab
+from fastbridge.topology import Topology, kernel_has_ipv6
+
+from .output import make_console, make_table
+
+_SHOWN = 8  # pods of a big lab that are listed one by one
+
+_name = click.option("--name", default="fb", show_default=True, help="The lab's name.")
+
+
+@click.group()
+def lab() -> None:
+    """Make pods that stay, in named network namespaces.
+
+    Needs root. The namespaces are seen by `ip netns`, the host ends by `ip link` and `fastbridge run`.
+
+    Example: fastbridge lab up --pods 3
+    """
+
+
+@lab.command()
+@click.option("--pods", metavar="N", type=click.IntRange(1), default=2, show_default=True, help="How many pods.")
+@click.option("--mtu", metavar="BYTES", type=int, default=1500, show_default=True, help="MTU of their links.")
+@_name
+def up(pods: int, mtu: int, name: str) -> None:
+    """Make a lab: namespaces NAME-pod1 …, host ends of the same names.
+
+    Example: fastbridge lab up --pods 3 --name test
+    """
+    topology = Topology.of(pods, ipv6="fd00::/64" if kernel_has_ipv6() else None, mtu=mtu)
+    made = _make(name, topology)
+    option = "" if name == "fb" else f" --name {name}"
+    console = make_console()
+    table = make_table(f"Lab {name}", "pod", "namespace = host end", "MAC", "IPv4", "IPv6")
+    for plan in made.topology.pods[:_SHOWN]:
+        table.add_row(plan.name, made.namespace(plan.name), str(plan.mac), str(plan.ipv4), str(plan.ipv6 or ""))
+    console.print(table)
+    if pods > _SHOWN:
+        console.print(f"  … and {pods - _SHOWN} more, up to pod{pods}\n")
+    ports = " ".join(made.ports) if pods <= 4 else f"{name}-pod{{1..{pods}}}"
+    console.print("join them:    ", f"fastbridge run {ports}", soft_wrap=True)
+    console.print("use a pod:    ", f"fastbridge lab exec{option} pod1 COMMAND", soft_wrap=True)
+    console.print("remove it all:", f"fastbridge lab down{option}", soft_wrap=True)
+
+
+@lab.command("list")
+def list_() -> None:
+    """List the labs there are.
+
+    Example: fastbridge lab list
+    """
+    labs = lab_store.list_labs()
+    if not labs:
+        click.echo("there is no lab; make one: fastbridge lab up")
+        return
+    table = make_table("", "lab", "pods", "host ends", "MTU", "state", right=("pods", "MTU"))
+    for found in labs:
+        ends = found.ports[0] if len(found.ports) == 1 else f"{found.ports[0]} … {found.ports[-1]}"
+        state = "complete" if found.complete else f"incomplete; fastbridge lab down --name {found.name}"
+        table.add_row(found.name, str(len(found.ports)), ends, str(found.topology.mtu), state)
+    make_console().print(table)
+
+
+@lab.command("exec", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@_name
+@click.argument("pod", metavar="POD")
+@click.argument("command", metavar="CMD...", nargs=-1, required=True, type=click.UNPROCESSED)
+def exec_(name: str, pod: str, command: tuple[str, ...]) -> None:
+    """Run a command in a pod; its exit status is the one you get.
+
+    Example: fastbridge lab exec pod1 ip neighbour
+    """
+    argv = lab_store.get(name).command(pod, command)
+    try:
+        os.execvp(argv[0], argv)  # noqa: S606 - what `lab exec` is for
+    except OSError as error:
+        raise LabError(f"cannot run {argv[0]}: {error.strerror}; it is in the package util-linux") from error
+
+
+@lab.command()
+@_name
+def down(name: str) -> None:
+    """Remove a lab, with the programs in its pods, and nothing else.
+
+    Also after a crash of `lab up`, whatever it had made until then.
+
+    Example: fastbridge lab down --name test
+    """
+    removed = lab_store.down(name)
+    click.echo(f"removed lab {removed.name}, {len(removed.ports)} pods")
+
+
+def _make(name: str, topology: Topology) -> StoredLab:
+
+    with Progress(console=make_console(stderr=True), transient=True) as bar:
+        task = bar.add_task(f"making lab {name}", total=len(topology.pods))
+        return lab_store.up(name, topology, lambda done, total: bar.update(task, completed=done))

@@ -1,0 +1,66 @@
+"""Output, shared.
+
+Consoles, numbers and the counter table that more than one command prints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from fastbridge.counters import Counters, PortCounters
+
+
+def make_console(*, stderr: bool = False) -> Console:
+    """A console that colours for a terminal only, and only what it is told to."""
+    return Console(stderr=stderr, highlight=False, soft_wrap=False)
+
+
+def make_table(title: str, *columns: str, right: tuple[str, ...] = ()) -> Table:
+    """A table in the one style all commands have; the columns named in `right` hold numbers."""
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, header_style="dim")
+    for column in columns:
+        table.add_column(column, justify="right" if column in right else "left", no_wrap=True)
+    return table
+
+
+def counter_table(counters: Counters, title: str = "Frames") -> Table:
+    """Every port's frames, and what became of them."""
+    numbers = ("received", "forwarded", "flooded", "dropped", "sent", "not sent")
+    table = make_table(title, "port", *numbers, right=numbers)
+    for name, port in counters.ports.items():
+        table.add_row(name, *_cells(port))
+    table.add_section()
+    table.add_row("total", *_cells(counters.total), style="bold")
+    return table
+
+
+def reasons(counters: Counters) -> str:
+    """The FDB's story in one line, and the reasons of all drops if there were any."""
+    fdb = f"MAC addresses learned {counters.learned:,}, moved {counters.moved:,}, aged {counters.aged:,}"
+    parts = [fdb + (f", refused {counters.refused:,} (FDB full)" if counters.refused else "")]
+    for what, found in (("dropped", counters.total.dropped), ("not sent", counters.total.tx_dropped)):
+        if any(found.values()):
+            parts.append(f"{what}: {_listed(found)}")
+    if counters.total.rx_missed:
+        parts.append(f"missed by the kernel, ring full: {counters.total.rx_missed:,}")
+    return "; ".join(parts)
+
+
+def _cells(port: PortCounters) -> list[str]:
+    numbers = (
+        port.rx_frames,
+        port.forwarded,
+        port.flooded,
+        sum(port.dropped.values()) + port.rx_missed,
+        port.tx_frames,
+        sum(port.tx_dropped.values()),
+    )
+    return [f"{number:,}" for number in numbers]
+
+
+def _listed(found: Mapping[str, int]) -> str:
+    return ", ".join(f"{reason} {count:,}" for reason, count in found.items() if count)

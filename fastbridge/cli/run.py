@@ -1,0 +1,208 @@
+"""`fastbridge run`, the switch.
+
+Forwards between interfaces of the current network namespace until SIGINT, SIGTERM or SIGHUP. With
+--json stdout holds JSON lines and nothing else: the first has the event "ready", the last "stopped".
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import rich_click as click
+
+from fastbridge.counters import Counters
+from fastbridge.silence import silence
+from fastbridge.switch import Switch
+
+# Links are looked at this often. Each look holds the data plane for some microseconds.
+_LOOK_SECONDS = 0.1
+
+
+def _read_ageing(context: click.Context, parameter: click.Parameter, text: str) -> float | None:
+    if text == "never":
+        return None
+    try:
+        return float(text)  # which numbers make sense is the switch's to say
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is neither a number of seconds nor 'never'") from None
+
+
+def _check_ports(context: click.Context, parameter: click.Parameter, names: tuple[str, ...]) -> tuple[str, ...]:
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise click.UsageError(f"{twice} is named twice; a switch has each port once")
+    if len(names) < 2:
+        raise click.UsageError("a switch joins at least two interfaces; name another one")
+    return names
+
+
+@click.command()
+@click.argument("interfaces", metavar="IFACE IFACE...", nargs=-1, required=True, callback=_check_ports)
+@click.option("--json", "as_json", is_flag=True, help="JSON lines on stdout: ready, port events, stopped.")
+@click.option(
+    "--interval",
+    metavar="SECONDS",
+    type=click.FloatRange(min=0.1),
+    help="Print counters this often.",
+)
+@click.option(
+    "--ageing",
+    metavar="SECONDS",
+    default="300",
+    callback=_read_ageing,
+    show_default=True,
+    help="Forget a MAC address not heard for so long, or `never`.",
+)
+@click.option(
+    "--capacity",
+    metavar="ENTRIES",
+    type=int,
+    default=65536,
+    show_default=True,
+    help="Learn at most so many MAC addresses.",
+)
+@click.option(
+    "--filter-link-local",
+    is_flag=True,
+    help="Drop 01:80:c2:00:00:0x (LLDP, LACP, STP) as 802.1D says; else they pass.",
+)
+@click.option(
+    "--busy-poll",
+    metavar="MICROSECONDS",
+    type=click.IntRange(0, 1_000_000),
+    default=50,
+    show_default=True,
+    help="Spin so long for the next frame before sleeping.",
+)
+@click.option("--cpu", metavar="N", type=int, help="Run the data plane on this CPU.  [default: any]")
+def run(
+    interfaces: tuple[str, ...],
+    as_json: bool,
+    interval: float | None,
+    ageing: float | None,
+    capacity: int,
+    filter_link_local: bool,
+    busy_poll: int,
+    cpu: int | None,
+) -> None:
+    """Forward frames between interfaces until Ctrl-C or SIGTERM.
+
+    They are interfaces of the current network namespace, Ethernet and up. While they are ports the
+    host's own stack is kept silent on them: no ARP, no IPv6, no forwarding; afterwards that is put back.
+
+    Example: fastbridge run --ageing 60 veth1 veth2
+    """
+    stop = _StopSignals()
+    switch = Switch(
+        interfaces,
+        ageing=ageing,
+        capacity=capacity,
+        filter_link_local=filter_link_local,
+        busy_poll=busy_poll * 1e-6,
+        cpu=cpu,
+    )
+    report = _JsonReport() if as_json else _TextReport()
+    with silence(interfaces), switch:
+        report.ready(interfaces)
+        _follow(switch, report, interval, stop)
+    report.stopped(switch.counters())
+
+
+class _StopSignals:
+    """Notes the signals that end a run; from its making on they end it orderly."""
+
+    def __init__(self) -> None:
+        self.came = False
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, self._note)
+
+    def _note(self, number: int, frame: object) -> None:
+        self.came = True
+
+
+class _Report:
+    """What a run says on stdout."""
+
+    def ready(self, names: Sequence[str]) -> None:
+        """Forwarding works."""
+
+    def link(self, name: str, link: str) -> None:
+        """A port went up, down, or is gone."""
+
+    def counters(self, counters: Counters) -> None:
+        """An interval has passed."""
+
+    def stopped(self, counters: Counters) -> None:
+        """Forwarding has ended."""
+
+
+class _JsonReport(_Report):
+    def ready(self, names: Sequence[str]) -> None:
+        self._say("ready", ports=list(names))
+
+    def link(self, name: str, link: str) -> None:
+        self._say("port", name=name, link=link)
+
+    def counters(self, counters: Counters) -> None:
+        self._say("counters", counters=counters.as_dict())
+
+    def stopped(self, counters: Counters) -> None:
+        self._say("stopped", counters=counters.as_dict())
+
+    def _say(self, event: str, **fields: Any) -> None:
+        print(json.dumps({"event": event, **fields}), flush=True)
+
+
+class _TextReport(_Report):
+    """For people; links that change are in the log, on stderr."""
+
+    def __init__(self) -> None:
+        self._before: Counters | None = None
+        self._since = time.monotonic()
+
+    def ready(self, names: Sequence[str]) -> None:
+        how = "Ctrl-C ends it" if sys.stdin.isatty() else "SIGTERM ends it"
+        print(f"forwarding between {', '.join(names)}; {how}", flush=True)
+
+    def counters(self, counters: Counters) -> None:
+        now = time.monotonic()
+        total, before = counters.total, self._before.total if self._before else type(counters.total)()
+        seconds = now - self._since
+        self._before, self._since = counters, now
+        lost = sum(total.dropped.values()) + sum(total.tx_dropped.values()) + total.rx_missed
+        lost -= sum(before.dropped.values()) + sum(before.tx_dropped.values()) + before.rx_missed
+        print(
+            f"{time.strftime('%H:%M:%S')}  "
+            f"received {(total.rx_frames - before.rx_frames) / seconds:>11,.0f} frames/s"
+            f" {(total.rx_bytes - before.rx_bytes) * 8e-6 / seconds:>10,.1f} Mb/s"
+            f"   flooded {(total.flooded - before.flooded) / seconds:,.0f}/s   lost {lost / seconds:,.0f}/s",
+            flush=True,
+        )
+
+    def stopped(self, counters: Counters) -> None:
+        from .output import counter_table, make_console, reasons  # with --json there is no need to wait for tables
+
+        console = make_console()
+        console.print()
+        console.print(counter_table(counters))
+        console.print(reasons(counters))
+
+
+def _follow(switch: Switch, report: _Report, interval: float | None, stop: _StopSignals) -> None:
+    """Report links that change, and counters every `interval`, until a signal comes."""
+    links = {port.name: "up" for port in switch.ports}
+    due = time.monotonic() + interval if interval else float("inf")
+    while not stop.came:
+        for port in switch.ports:
+            if port.link != links[port.name]:
+                report.link(port.name, port.link)
+                links[port.name] = port.link
+        if time.monotonic() >= due:
+            report.counters(switch.counters())
+            due += interval or 0
+        time.sleep(max(0.0, min(_LOOK_SECONDS, due - time.monotonic())))
