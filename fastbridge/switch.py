@@ -44,7 +44,7 @@ class SwitchPort:
 
     index: int
     name: str
-    link: str  #: "up", "down" (it comes back by itself) or "gone" (its interface was deleted)
+    state: str  #: "up", "down" (it comes back by itself) or "gone" (its interface was deleted)
 
 
 class Egress(NamedTuple):
@@ -239,7 +239,7 @@ class Switch(_SwitchBase):
         source = Interface(port) if isinstance(port, str) else port
         for known in self.ports:
             if known.name == source.name:
-                if known.link != "gone":
+                if known.state != "gone":
                     raise ConfigError(f"port {source.name} is named twice; a switch has each port once")
                 self.remove_port(known.name)
         sock = open_port_socket(source)
@@ -290,7 +290,7 @@ class Switch(_SwitchBase):
 
     def _control(self) -> None:
         """Follow the links and age the FDB until stop()."""
-        links = {port.index: port.link for port in self.ports}
+        links = {port.index: port.state for port in self.ports}
         swept = time.monotonic()
         while not self._stopping.is_set():
             wait = _LINK_SECONDS if "down" in links.values() else _SWEEP_SECONDS
@@ -306,7 +306,7 @@ class Switch(_SwitchBase):
         """Log what changed, forget what was learned behind a lost link, and note links that came back."""
         after = {}
         for port in self.ports:
-            index, name, link = port.index, port.name, port.link
+            index, name, link = port.index, port.name, port.state
             if link != before.get(index, "up"):
                 _log.warning("port %s is %s", name, {"gone": "gone: its interface was deleted"}.get(link, link))
                 if link != "up":
