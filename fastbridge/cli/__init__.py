@@ -44,11 +44,11 @@ def _print_version(context: click.Context, parameter: click.Parameter, wanted: b
     context.exit()
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
     "--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="Show the version."
 )
-@click.rich_config({"width": None, "max_width": 100, "commands_panel_title": "Commands", "style_options_panel_box": ""})
+@click.rich_config({"max_width": 100})
 def group() -> None:
     """A learning software switch for Linux pods, and the bench that measures it.
 

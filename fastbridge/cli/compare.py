@@ -26,7 +26,7 @@ _VERDICT_STYLES = {"win": "bold green", "loss": "bold red", "unfit": "red", "no 
 _PLAIN_STEPS = 10  # lines of progress where there is no terminal
 
 
-@click.command()
+@click.command(epilog="Example: fastbridge compare --quick -o results.json")
 @click.option(
     "--quick", is_flag=True, expose_value=False, help="The quick profile, under two minutes; so far the only one."
 )
@@ -46,8 +46,6 @@ def compare(context: click.Context, output: Path, seed: int | None) -> None:
 
     Every engine forwards between two pods of its own; their trials take turns in random order. Frame
     sizes include the FCS. Ctrl-C keeps what was measured so far.
-
-    Example: fastbridge compare --quick -o results.json
     """
     console = make_console()
     with _writable(output):

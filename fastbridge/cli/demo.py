@@ -26,12 +26,13 @@ from .dissect import dissect, header
 from .output import counter_table, make_console, make_table, reasons
 
 _MOST_PODS = 32  # as many egress ports as a trace event names
+_NAMED = 6  # ports named of a flooded frame's
 _PAUSE = 2.0
 _BOX = 21  # characters a pod takes in the drawing: a MAC address and its frame
 _ACTION_STYLES = {"flooded": "yellow", "forwarded": "green", "dropped": "red", "consumed": "cyan"}
 
 
-@click.command()
+@click.command(epilog="Example: fastbridge demo --pods 2")
 @click.option(
     "--pods", metavar="N", type=click.IntRange(2, _MOST_PODS), default=3, show_default=True, help="How many pods."
 )
@@ -46,8 +47,6 @@ def demo(pods: int, pause: float | None) -> None:
 
     Makes pods, joins them by a switch, lets them ping, and tells what the switch saw and did. Needs no
     root where user namespaces are allowed. Leaves nothing behind: it all ends with this process.
-
-    Example: fastbridge demo --pods 2
     """
     console = make_console()
     story = _Story(console, pause if pause is not None else _PAUSE if sys.stdout.isatty() else 0.0)
@@ -133,8 +132,8 @@ class _Story:
         who = "root" if os.geteuid() == 0 else f"user {os.geteuid()}, without any privilege"
         self.console.print("[bold]How pods find each other[/]", f"[dim](running as {who})[/]")
         self.console.print(
-            f"\n{len(plan.pods)} pods: network namespaces, each with a network stack of its own. A veth pair leads out of "
-            "each;\nfastbridge joins the host ends.\n"
+            f"\n{len(plan.pods)} pods: network namespaces, each with a network stack of its own. A veth pair leads "
+            "out of each, its pod end is eth0; fastbridge joins the host ends.\n"
         )
         for line in _drawing(plan, self.console.width):
             self.console.print(line)
@@ -147,6 +146,7 @@ class _Story:
         wanted = lab[target].ipv4 if family == 4 else lab[target].ipv6
         result = lab[source].ping(target, family=family)
         events = trace.read()
+        knowledge = _knowledge(lab, switch)
         self._steps += 1
         self.console.print()
         self.console.rule(f"[bold]{self._steps}  {title}", align="left", style="dim")
@@ -160,7 +160,7 @@ class _Story:
             self.console.print(f"  [dim]Besides, by themselves, the kernels said: {_chatter(rest)}[/]\n")
         answer = f"answered in {result.rtts[0] * 1e3:.2f} ms" if result else "[red]no answer[/]"
         self.console.print(f"  [bold]{answer}[/], {len(own)} frames\n")
-        self._knowledge(lab, switch)
+        self.console.print(knowledge)
         self._rest()
 
     def end(self) -> None:
@@ -168,17 +168,16 @@ class _Story:
         self.console.print()
         self.console.rule(style="dim")
         self.console.print(
-            "The pods lived in namespaces without a name, held by this process alone: the kernel has removed them.\n"
+            "The pods lived in namespaces without a name, held by this process alone: they are gone.\n"
             "Next: `fastbridge lab up` makes pods that stay; `fastbridge run IFACE IFACE` joins any interfaces."
         )
 
     def _frame(self, event: TraceEvent) -> None:
-
         ends, about = header(event.frame), dissect(event.frame)
         style = _ACTION_STYLES[event.action]
-        where = f"to {', '.join(event.egress)}" if event.egress else "to nobody"
+        where = f"to {_names(event.egress)}" if event.egress else "to nobody"
         lines = [
-            Text.assemble("  ", (f"{event.ingress:>6} ▸ ", "bold"), (about.protocol, "bold magenta"), f" {about.text}"),
+            Text.assemble("  ", (f"{event.ingress:>6} → ", "bold"), (about.protocol, "bold magenta"), f" {about.text}"),
             Text(f"{'':11}{ends.source} > {ends.destination}, {event.length} bytes", style="dim"),
             Text.assemble(f"{'':11}", (f"{event.action} {where}", style), f": {_why(event, ends.kind)}"),
         ]
@@ -187,21 +186,27 @@ class _Story:
             lines.append(Text.assemble(f"{'':11}", (verb, "cyan"), f": {ends.source} is behind {event.ingress}"))
         self.console.print(Text("\n").join(lines), "\n", sep="", end="\n")
 
-    def _knowledge(self, lab: Lab, switch: Switch) -> None:
-
-        fdb = make_table("The switch's FDB", "MAC", "port", "age", right=("age",))
-        for entry in switch.fdb:
-            fdb.add_row(str(entry.mac), entry.port, f"{entry.age or 0:.1f} s")
-        known = make_table("What the pods' kernels know", "pod", "IP", "MAC", "state")
-        for pod in lab:
-            for neighbour in pod.neighbours():
-                if neighbour.mac is not None and neighbour.state != "noarp":
-                    known.add_row(pod.name, str(neighbour.ip), str(neighbour.mac), neighbour.state)
-        self.console.print(Columns([fdb, known], padding=(0, 2)))
-
     def _rest(self, share: float = 1.0) -> None:
         if self._pause:
             time.sleep(self._pause * share)
+
+
+def _knowledge(lab: Lab, switch: Switch) -> Columns:
+    """Which MAC addresses the switch and the pods' kernels know."""
+    fdb = make_table("The switch's FDB", "MAC", "port", "age", right=("age",))
+    for entry in switch.fdb:
+        fdb.add_row(str(entry.mac), entry.port, f"{entry.age or 0:.1f} s")
+    known = make_table("What the pods' kernels know", "pod", "IP", "MAC", "state")
+    for pod in lab:
+        for neighbour in pod.neighbours():
+            if neighbour.mac is not None and neighbour.state != "noarp":
+                known.add_row(pod.name, str(neighbour.ip), str(neighbour.mac), neighbour.state)
+    return Columns([fdb, known], padding=(0, 4, 1, 0))
+
+
+def _names(ports: tuple[str, ...]) -> str:
+    shown = ports if len(ports) <= _NAMED else ports[: _NAMED - 1]
+    return ", ".join(shown) + (f" and {len(ports) - len(shown)} more" if shown != ports else "")
 
 
 def _why(event: TraceEvent, kind: str) -> str:
@@ -220,7 +225,7 @@ def _is_chatter(event: TraceEvent) -> bool:
 def _chatter(events: list[TraceEvent]) -> str:
 
     said = Counter(f"{found.protocol} {found.text}" for found in (dissect(event.frame) for event in events))
-    return ", ".join(f"{count} times {text}" if count > 1 else text for text, count in said.items())
+    return "; ".join(f"{count} times {text}" if count > 1 else text for text, count in said.items())
 
 
 def _drawing(plan: Topology, width: int) -> list[Text]:
@@ -239,7 +244,7 @@ def _drawing(plan: Topology, width: int) -> list[Text]:
         row("│", [f" {pod.mac}".ljust(inner) for pod in shown], "│"),
         row("└", [" eth0 ".center(inner, "─") for _ in shown], "┘"),
     ]
-    wire = row(" ", ["║".center(inner) for _ in shown], " ", "  veth pairs")
+    wire = row("", ["║ veth pair".rjust(_BOX) for _ in shown], "")
     span = len(shown) * (_BOX + 2) - 2
     top = list("┌" + "─" * (span - 2) + "┐")
     for n, pod in enumerate(shown):

@@ -22,25 +22,27 @@ _SHOWN = 8  # pods of a big lab that are listed one by one
 _name = click.option("--name", default="fb", show_default=True, help="The lab's name.")
 
 
-@click.group()
+class _InOrder(click.RichGroup):
+    """Lists its commands as one comes to need them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+
+@click.group(cls=_InOrder, epilog="Example: fastbridge lab up --pods 3")
 def lab() -> None:
     """Make pods that stay, in named network namespaces.
 
     Needs root. The namespaces are seen by `ip netns`, the host ends by `ip link` and `fastbridge run`.
-
-    Example: fastbridge lab up --pods 3
     """
 
 
-@lab.command()
+@lab.command(epilog="Example: fastbridge lab up --pods 3 --name test")
 @click.option("--pods", metavar="N", type=click.IntRange(1), default=2, show_default=True, help="How many pods.")
 @click.option("--mtu", metavar="BYTES", type=int, default=1500, show_default=True, help="MTU of their links.")
 @_name
 def up(pods: int, mtu: int, name: str) -> None:
-    """Make a lab: namespaces NAME-pod1 …, host ends of the same names.
-
-    Example: fastbridge lab up --pods 3 --name test
-    """
+    """Make a lab: namespaces NAME-pod1 …, host ends of the same names."""
     topology = Topology.of(pods, ipv6="fd00::/64" if kernel_has_ipv6() else None, mtu=mtu)
     made = _make(name, topology)
     option = "" if name == "fb" else f" --name {name}"
@@ -57,12 +59,9 @@ def up(pods: int, mtu: int, name: str) -> None:
     console.print("remove it all:", f"fastbridge lab down{option}", soft_wrap=True)
 
 
-@lab.command("list")
+@lab.command("list", epilog="Example: fastbridge lab list")
 def list_() -> None:
-    """List the labs there are.
-
-    Example: fastbridge lab list
-    """
+    """List the labs there are."""
     labs = lab_store.list_labs()
     if not labs:
         click.echo("there is no lab; make one: fastbridge lab up")
@@ -75,15 +74,16 @@ def list_() -> None:
     make_console().print(table)
 
 
-@lab.command("exec", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@lab.command(
+    "exec",
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+    epilog="Example: fastbridge lab exec pod1 ip neighbour",
+)
 @_name
 @click.argument("pod", metavar="POD")
 @click.argument("command", metavar="CMD...", nargs=-1, required=True, type=click.UNPROCESSED)
 def exec_(name: str, pod: str, command: tuple[str, ...]) -> None:
-    """Run a command in a pod; its exit status is the one you get.
-
-    Example: fastbridge lab exec pod1 ip neighbour
-    """
+    """Run a command in a pod; its exit status is the one you get."""
     argv = lab_store.get(name).command(pod, command)
     try:
         os.execvp(argv[0], argv)  # noqa: S606 - what `lab exec` is for
@@ -91,14 +91,12 @@ def exec_(name: str, pod: str, command: tuple[str, ...]) -> None:
         raise LabError(f"cannot run {argv[0]}: {error.strerror}; it is in the package util-linux") from error
 
 
-@lab.command()
+@lab.command(epilog="Example: fastbridge lab down --name test")
 @_name
 def down(name: str) -> None:
     """Remove a lab, with the programs in its pods, and nothing else.
 
     Also after a crash of `lab up`, whatever it had made until then.
-
-    Example: fastbridge lab down --name test
     """
     removed = lab_store.down(name)
     click.echo(f"removed lab {removed.name}, {len(removed.ports)} pods")

@@ -21,7 +21,15 @@ def make_console(*, stderr: bool = False) -> Console:
 
 def make_table(title: str, *columns: str, right: tuple[str, ...] = ()) -> Table:
     """A table in the one style all commands have; the columns named in `right` hold numbers."""
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, header_style="dim")
+    table = Table(
+        title=title or None,
+        title_justify="left",
+        title_style="bold",
+        header_style="dim",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+    )
     for column in columns:
         table.add_column(column, justify="right" if column in right else "left", no_wrap=True)
     return table
@@ -33,7 +41,6 @@ def counter_table(counters: Counters, title: str = "Frames") -> Table:
     table = make_table(title, "port", *numbers, right=numbers)
     for name, port in counters.ports.items():
         table.add_row(name, *_cells(port))
-    table.add_section()
     table.add_row("total", *_cells(counters.total), style="bold")
     return table
 

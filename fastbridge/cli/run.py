@@ -41,7 +41,7 @@ def _check_ports(context: click.Context, parameter: click.Parameter, names: tupl
     return names
 
 
-@click.command()
+@click.command(epilog="Example: fastbridge run --ageing 60 veth1 veth2")
 @click.argument("interfaces", metavar="IFACE IFACE...", nargs=-1, required=True, callback=_check_ports)
 @click.option("--json", "as_json", is_flag=True, help="JSON lines on stdout: ready, port events, stopped.")
 @click.option(
@@ -94,8 +94,6 @@ def run(
 
     They are interfaces of the current network namespace, Ethernet and up. While they are ports the
     host's own stack is kept silent on them: no ARP, no IPv6, no forwarding; afterwards that is put back.
-
-    Example: fastbridge run --ageing 60 veth1 veth2
     """
     stop = _StopSignals()
     switch = Switch(
@@ -199,9 +197,9 @@ def _follow(switch: Switch, report: _Report, interval: float | None, stop: _Stop
     due = time.monotonic() + interval if interval else float("inf")
     while not stop.came:
         for port in switch.ports:
-            if port.link != links[port.name]:
-                report.link(port.name, port.link)
-                links[port.name] = port.link
+            if port.state != links[port.name]:
+                report.link(port.name, port.state)
+                links[port.name] = port.state
         if time.monotonic() >= due:
             report.counters(switch.counters())
             due += interval or 0
