@@ -16,6 +16,7 @@ import re
 import secrets
 import shutil
 import socket
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Interface, IPv6Interface
@@ -33,6 +34,7 @@ from .topology import PodPlan, Progress, Topology, configure_pod
 _STATE = Path("/run/fastbridge")
 _NETNS = Path("/run/netns")
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,11}")
+_PATIENCE = 1.0  #: seconds without progress; the kernel removes 1,000 namespaces a second or so
 _INTERFACE_MAX = 15  #: characters in the name of an interface
 
 
@@ -144,19 +146,39 @@ def _make(lab: StoredLab, helper: NamespaceHelper, progress: Progress | None) ->
 
 def _remove(lab: StoredLab) -> None:
     """Remove what bears the lab's identity, then the state file."""
-    with Links() as links, NamespaceHelper() as helper:
-        for port in lab.ports:
-            if links.alias(port) == lab.identity:
-                links.delete(port)
-        ours = [path for port in lab.ports if (path := _NETNS / port).exists() and _adopt(helper, path, lab.identity)]
-        helper.kill_programs()
-        for path in ours:
-            helper.unpin(str(path))
+    with Links() as links:
+        host_ends = [port for port in lab.ports if links.alias(port) == lab.identity]
+        with NamespaceHelper() as helper:
+            for port in lab.ports:
+                path = _NETNS / port
+                if path.exists() and _adopt(helper, path, lab.identity, marked=port in host_ends):
+                    helper.unpin(str(path))
+        _remove_host_ends(links, host_ends)
     _path(lab.name).unlink()
 
 
-def _adopt(helper: NamespaceHelper, path: Path, identity: str) -> bool:
-    """Take up the namespace of this name if it is ours; a name without a namespace is what a crash left."""
+def _remove_host_ends(links: Links, host_ends: list[str]) -> None:
+    """See the host ends off: the kernel removes them in bulk with the pods' namespaces, one by one it is slow.
+
+    When that makes no progress, somebody holds a namespace open: then they are deleted.
+    """
+    patience = time.monotonic() + _PATIENCE
+    while host_ends:
+        present = {name for _, name in socket.if_nameindex()}
+        left = [port for port in host_ends if port in present]
+        if len(left) < len(host_ends):
+            patience = time.monotonic() + _PATIENCE
+        elif time.monotonic() > patience:
+            links.delete(left.pop())
+        host_ends = left
+        time.sleep(0.005)
+
+
+def _adopt(helper: NamespaceHelper, path: Path, identity: str, *, marked: bool) -> bool:
+    """Take up the namespace of this name if it is ours; a name without a namespace is what a crash left.
+
+    The programs in it end with the helper. A host end that is not `marked` as ours yet goes now, with its pod end.
+    """
     if path.stat().st_dev == path.parent.stat().st_dev:
         return True
     namespace = helper.adopt(str(path))
@@ -164,8 +186,9 @@ def _adopt(helper: NamespaceHelper, path: Path, identity: str) -> bool:
         if inside.alias("lo") != identity:
             namespace.disown()
             return False
-        if inside.exists(POD_END):  # the host end had no alias yet; it goes at once with the pod end
+        if not marked and inside.exists(POD_END):
             inside.delete(POD_END)
+    namespace.close()
     return True
 
 

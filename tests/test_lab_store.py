@@ -76,6 +76,12 @@ def test_down_ends_the_programs(up: lab_store.StoredLab) -> None:
     assert program.wait() == -signal.SIGKILL
 
 
+def test_down_when_somebody_holds_a_namespace_open(up: lab_store.StoredLab) -> None:
+    with (NETNS / "fb-pod1").open():
+        lab_store.down("fb")
+        assert not links() & set(up.ports)
+
+
 def test_wrong_requests(up: lab_store.StoredLab) -> None:
     with pytest.raises(LabError, match="already"):
         lab_store.up("fb", Topology.of(1))
@@ -104,8 +110,8 @@ def test_names_that_are_taken(up: lab_store.StoredLab) -> None:
 def test_down_leaves_what_is_not_ours(up: lab_store.StoredLab) -> None:
     """Somebody removed a pod of ours and made something of the same name."""
     with NamespaceHelper() as helper, Links() as network:
-        helper.unpin(str(NETNS / "fb-pod1"))
         network.delete("fb-pod1")
+        helper.unpin(str(NETNS / "fb-pod1"))
         foreign = helper.create()
         foreign.pin(str(NETNS / "fb-pod1"))
         network.add_pair("fb-pod1", None, "eth0", MacAddress(0x020000000001), foreign.fd, 1500)
