@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import mmap
 import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -111,6 +113,67 @@ def test_a_port_comes_and_goes_while_frames_pass() -> None:
         total = switch.counters().total  # what passed a port that is gone still counts
         assert total.rx_frames == total.forwarded + total.flooded + sum(total.dropped.values())
         assert lab["pod1"].ping("pod3")
+
+
+WAITING, GO, ANSWERED, SILENCE = 1, 2, 3, 4
+PING_FOR_ITSELF = f"""
+import mmap, os, socket, sys, time
+flag = mmap.mmap(os.open(sys.argv[1], os.O_RDWR), 1)
+sock = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
+sock.settimeout(5)
+sock.connect((sys.argv[2], 0))
+flag[0] = {WAITING}
+while True:
+    while flag[0] != {GO}:
+        time.sleep(0.001)
+    try:
+        for _ in range(20):
+            sock.send(bytes([8, 0, 0xF7, 0xFF, 0, 0, 0, 0]))  # an echo request
+            sock.recv(1000)
+        flag[0] = {ANSWERED}
+    except TimeoutError:
+        flag[0] = {SILENCE}
+"""
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda _: None,  # to show that the test itself is sound
+        lambda switch: switch.counters(),
+        lambda switch: switch.ports,
+        lambda switch: switch.fdb.lookup(X),
+        lambda switch: list(switch.fdb),
+        lambda switch: switch.fdb.add(X, "pod1"),
+        lambda switch: switch.fdb.remove(X),
+        lambda switch: switch.fdb.flush(),
+    ],
+    ids=["nothing", "counters", "ports", "lookup", "iterate", "add", "remove", "flush"],
+)
+def test_the_data_plane_never_waits_for_python(ask: Callable[[Switch], object], tmp_path: Path) -> None:
+    """One thread asks the switch something all the time; then another one keeps the interpreter to itself.
+
+    The switch interval is so long that the interpreter changes hands only where a thread gives it up. So this
+    thread often gets it while the asking one is inside the switch, and does not let go: frames must pass all the same.
+    """
+    (tmp_path / "flag").write_bytes(b"\0")
+    interval = sys.getswitchinterval()
+    with stage(2) as (lab, switch), (tmp_path / "flag").open("r+b") as file, mmap.mmap(file.fileno(), 1) as flag:
+        command = [sys.executable, "-c", PING_FOR_ITSELF, file.name, str(lab["pod2"].ipv4.ip)]
+        with lab["pod1"].popen(command) as pinging:
+            eventually(lambda: flag[0] == WAITING, "a program that pings")
+            with meanwhile(lambda: (ask(switch), time.sleep(0))):
+                sys.setswitchinterval(60)
+                try:
+                    for _ in range(10):
+                        time.sleep(0.01)
+                        flag[0] = GO
+                        while flag[0] == GO:
+                            pass
+                        assert flag[0] == ANSWERED
+                finally:
+                    sys.setswitchinterval(interval)
+                    pinging.kill()
 
 
 def test_trace_loses_the_newest_and_counts_them() -> None:
