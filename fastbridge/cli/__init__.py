@@ -66,9 +66,9 @@ def main() -> None:
     status = _run()
     try:
         sys.stdout.flush()
-    except BrokenPipeError:  # whoever read our output has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = status or 1
+    except OSError as error:
+        status = status or _complain(f"cannot write the output: {error.strerror}", 1)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains once more at its end
     sys.exit(status)
 
 
@@ -77,11 +77,13 @@ def _run() -> int:
         return int(group.main(prog_name="fastbridge", standalone_mode=False) or 0)
     except click.UsageError as error:
         command = error.ctx.command_path if error.ctx else "fastbridge"
-        return _complain(f"{error.format_message().rstrip('.')}; see {command} --help", error.exit_code)
+        return _complain(f"{error.format_message().rstrip('.')} (see {command} --help)", error.exit_code)
     except click.ClickException as error:
         return _complain(error.format_message(), error.exit_code)
     except FastbridgeError as error:
         return _complain(str(error), error.exit_status)
+    except OSError as error:
+        return _complain(": ".join(filter(None, (error.filename, error.strerror or str(error)))), 1)
     except click.Abort:  # Ctrl-C
         return _INTERRUPTED
 

@@ -51,8 +51,10 @@ def compare(context: click.Context, output: Path, seed: int | None) -> None:
     with _writable(output):
         with _progress(console) as report:
             results = bench.compare(seed=seed, progress=report)
-        results.save(output)
-    _show(console, results)
+        try:
+            results.save(output)
+        finally:  # whatever becomes of the file, the measurement is not lost
+            _show(console, results)
     console.print(f"written to {output}", soft_wrap=True)
     if results.interrupted:
         context.exit(130)
@@ -100,56 +102,43 @@ def _show(console: Console, results: Results) -> None:
 
     rows = bench.rows(results)
     console.print(_table(results, rows))
+    console.print()
     for row in rows:
         for remark in (f"unfit: {row.unfit}" if row.unfit else None, *row.flags):
             if remark:
                 console.print(f"  {row.scenario}, {row.engine}: {remark}", style="dim")
-    machine, floors = results.fingerprint, {row.scenario: row.noise_floor for row in rows}
+    floors = {row.scenario: row.noise_floor for row in rows}
     known = [f"{scenario} ± {floor:.1%}" for scenario, floor in floors.items() if floor is not None]
+    machine = results.fingerprint
     console.print(
         f"Ratios are to {results.baseline}: geometric means over {results.blocks} blocks, trials of "
         f"{results.trial_seconds:g} s, with 95 % intervals.\n"
         f"Noise floor ({results.baseline} against itself): {', '.join(known) or 'not measured'}. A win or a loss is "
         "claimed only outside of it.\n"
-        f"{machine.cpu}, {machine.cpus} CPUs, Linux {machine.kernel}, {machine.hypervisor or 'no hypervisor'}; seed "
-        f"{results.seed}"
+        f"{machine.cpu}, {machine.cpus} CPUs, Linux {machine.kernel.split()[0]}, hypervisor: {machine.hypervisor}; "
+        f"seed {results.seed}"
     )
     if results.interrupted:
         console.print("Interrupted: these are the trials until then.", style="yellow")
 
 
 def _table(results: Results, rows: list[Row]) -> Table:
-    title = f"fastbridge compare, {results.profile}"
+    numbers = ("frames/s", "Gb/s", "loss")
     table = make_table(
-        title,
-        "scenario",
-        "engine",
-        "rate",
-        "loss",
-        "ratio",
-        "95 % interval",
-        "verdict",
-        right=("rate", "loss", "ratio"),
+        f"fastbridge compare, {results.profile}", "engine", *numbers, "ratio [95 %]", "verdict", right=numbers
     )
     scenario = None
     for row in rows:
-        if scenario not in (None, row.scenario):
-            table.add_section()
-        first, scenario = row.scenario != scenario, row.scenario
+        if scenario != row.scenario:
+            scenario = row.scenario
+            table.add_row(scenario, style="bold")
         table.add_row(
-            row.scenario if first else "",
-            row.engine,
-            _rate(row),
+            f" {row.engine}",
+            "" if row.frames_per_second is None else f"{row.frames_per_second:,.0f}",
+            "" if row.gigabits_per_second is None else f"{row.gigabits_per_second:.2f}",
             "" if row.loss_ratio is None else f"{row.loss_ratio:.1%}",
-            f"{row.ratio.mean:.2f}" if row.ratio else "",
-            f"{row.ratio.low:.2f} … {row.ratio.high:.2f}" if row.ratio else "",
+            f"{row.ratio.mean:.2f} [{row.ratio.low:.2f}…{row.ratio.high:.2f}]" if row.ratio else "",
             row.verdict,
             style=_VERDICT_STYLES.get(row.verdict, ""),
         )
     return table
-
-
-def _rate(row: Row) -> str:
-    if row.frames_per_second is not None:
-        return f"{row.frames_per_second / 1e6:.3f} Mframes/s"
-    return "" if row.gigabits_per_second is None else f"{row.gigabits_per_second:.2f} Gb/s"

@@ -104,6 +104,7 @@ def down(name: str) -> None:
 
 def _make(name: str, topology: Topology) -> StoredLab:
 
-    with Progress(console=make_console(stderr=True), transient=True) as bar:
+    console = make_console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(f"making lab {name}", total=len(topology.pods))
         return lab_store.up(name, topology, lambda done, total: bar.update(task, completed=done))

@@ -29,6 +29,7 @@ def make_table(title: str, *columns: str, right: tuple[str, ...] = ()) -> Table:
         box=box.SIMPLE_HEAD,
         show_edge=False,
         pad_edge=False,
+        padding=(0, 1, 0, 0),
     )
     for column in columns:
         table.add_column(column, justify="right" if column in right else "left", no_wrap=True)
