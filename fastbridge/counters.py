@@ -44,7 +44,8 @@ class Counters:
     learned: int = 0  #: new FDB entries
     moved: int = 0  #: station moves: a known source seen on another port
     aged: int = 0  #: entries removed because nothing was heard from them
-    refused: int = 0  #: sources not learned because the FDB was full
+    evicted: int = 0  #: entries that made room for another port's, the FDB being full
+    refused: int = 0  #: sources not learned because the FDB was full, of their own port's entries above all
 
     def as_dict(self) -> dict[str, Any]:
         """The snapshot as plain JSON values."""
@@ -54,6 +55,7 @@ class Counters:
             "learned": self.learned,
             "moved": self.moved,
             "aged": self.aged,
+            "evicted": self.evicted,
             "refused": self.refused,
         }
 

@@ -89,8 +89,8 @@ class _SwitchBase:
         """One consistent snapshot: all ports between the same two breaths."""
         with self._dataplane:
             ports = {m.name: self._port_counters(i) for i, m in sorted(self._members.items())}
-            learned, moved, aged, refused = self._table.statistics
-        return Counters(ports, sum(ports.values(), self._departed), learned, moved, aged, refused)
+            learned, moved, aged, evicted, refused = self._table.statistics
+        return Counters(ports, sum(ports.values(), self._departed), learned, moved, aged, evicted, refused)
 
     def trace(self, snap: int = 256, limit: int = 4096) -> Trace:
         """Record what happens to each frame: `with switch.trace() as trace: … trace.read()`.

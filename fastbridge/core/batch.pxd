@@ -21,7 +21,16 @@ cdef enum Reason:
     RX_LINK_LOCAL = 3
     RX_FILTERED = 4
     RX_TRUNCATED = 5
-    RX_REASONS = 6
+    RX_BLOCKED = 6          # the port is part of a loop
+    RX_LOCKED = 7
+    RX_ISOLATED = 8
+    RX_STORM_BROADCAST = 9  # storm control; these three in the order of Flood
+    RX_STORM_MULTICAST = 10
+    RX_STORM_UNICAST = 11
+    RX_RATE_LIMITED = 12
+    RX_PUNT_FULL = 13       # the policy is behind and its fallback is to drop
+    RX_SOURCE_GUARD = 14
+    RX_REASONS = 15
     NO_REASON = 255
 
 cdef enum TxReason:
@@ -33,6 +42,23 @@ cdef enum TxReason:
     TX_REFUSED = 4          # any other: the kernel finds the frame or its vnet header malformed
     TX_REASONS = 5
 
+cdef enum Flood:
+    # What is flooded; storm control and the ports' flags tell them apart.
+    BROADCAST = 0
+    MULTICAST = 1
+    UNKNOWN_UNICAST = 2
+    FLOODS = 3
+
+cdef enum Kind:
+    # What the policy or the loop detection may want; found by parse only when one of them is on.
+    ORDINARY = 0
+    ARP_GROUP = 1
+    ARP_UNICAST = 2
+    ND_GROUP = 3
+    ND_UNICAST = 4
+    KINDS = 5
+    LOOP_PROBE = 5
+
 cdef struct Frame:
     uint8_t *data          # the destination MAC's first byte; on a ring the vnet header lies right before it
     uint32_t length        # bytes from data on, without FCS, the VLAN tag put back
@@ -41,6 +67,10 @@ cdef struct Frame:
     uint8_t action         # an Action, made by classify
     uint8_t reason         # a Reason, or NO_REASON
     uint8_t learned        # a LearnResult (mac_table.pxd)
+    uint8_t kind           # a Kind, made by parse
+    uint8_t flood          # FLOODED: as what (a Flood)
+    bint punted            # to be copied into the punt queue
+    uint16_t vid
     uint64_t source        # FDB keys and their hashes, made by parse
     uint64_t destination
     uint64_t source_hash

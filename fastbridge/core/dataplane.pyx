@@ -21,10 +21,14 @@ from libc.string cimport memcpy, memset
 
 from .barrier cimport add_release, load_acquire, store_release
 from .batch cimport (
-    BATCH, BURST, CONSUMED, DROPPED, FLOODED, FORWARDED, NO_REASON, RX_REASONS, RX_TRUNCATED, TX_FULL,
-    TX_NO_BUFFER, TX_PORT_DOWN, TX_REASONS, TX_REFUSED, TX_TOO_BIG, Frame,
+    BATCH, BURST, CONSUMED, DROPPED, FLOODED, FLOODS, FORWARDED, LOOP_PROBE, NO_REASON, ORDINARY,
+    RX_PUNT_FULL, RX_REASONS, RX_TRUNCATED, TX_FULL, TX_NO_BUFFER, TX_PORT_DOWN, TX_REASONS, TX_REFUSED, TX_TOO_BIG,
+    Frame,
 )
-from .forward cimport classify, parse
+from .bucket cimport set_rate
+from .ethernet cimport load16, load_mac, network_offset, read_vid
+from .events cimport EVENT_LOOP, EVENT_MOVED, EVENT_SLOTS, EventQueue, add_event
+from .forward cimport LOOP_MAGIC, Forwarding, binding_key, classify, drop, look_up_egress, parse
 from .linux cimport (
     CLOCK_MONOTONIC, EAGAIN, EFD_CLOEXEC, EFD_NONBLOCK, EINTR, EMSGSIZE, ENETDOWN, ENOBUFS, ENOMEM, ENXIO,
     EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLLERR, EPOLLIN, MSG_DONTWAIT, MSG_TRUNC, PACKET_STATISTICS,
@@ -33,17 +37,32 @@ from .linux cimport (
     pthread_mutex_lock, pthread_mutex_t, pthread_mutex_unlock, read, recv, sched_yield, sendmmsg, sockaddr,
     sockaddr_ll, socklen_t, timespec, tpacket2_hdr, tpacket_stats, write,
 )
-from .mac_table cimport LEARN_KNOWN, MacTable, MacTableState
-from .ring cimport VNET_HEADER, Ring, close_ring, next_slot, open_ring, release_slots, restore_tag
+from .mac_table cimport LEARN_KNOWN, LEARN_MOVED, MacTable, hash_key, make_key
+from .port cimport (
+    FLAG_FLOOD_BROADCAST, FLAG_HAIRPIN, FLAG_ISOLATED, FLAGS_DEFAULT, LINK_BLOCKED, LINK_DOWN, LINK_FREE, LINK_GONE,
+    LINK_UP, Port,
+)
+from .punt cimport PUNT_SLOTS, PuntQueue, PuntSlot, punt
+from .ring cimport VNET_HEADER, close_ring, next_slot, open_ring, release_slots, restore_tag
+from .trace cimport TRACE_PORTS, Trace, TraceRecord, record_copy, record_frame
 
 import os
 
 #: Names of the drop reasons, in the order of batch.pxd's Reason and TxReason.
-RX_REASON_NAMES = ("runt", "bad_tag", "bad_source", "link_local", "filtered", "truncated")
+RX_REASON_NAMES = (
+    "runt", "bad_tag", "bad_source", "link_local", "filtered", "truncated", "blocked", "locked", "isolated",
+    "storm_broadcast", "storm_multicast", "storm_unicast", "rate_limited", "punt_full", "source_guard",
+)
 TX_REASON_NAMES = ("too_big", "no_buffer", "full", "port_down", "refused")
 ACTION_NAMES = ("forwarded", "flooded", "consumed", "dropped")
 LEARNED_NAMES = (None, "new", "moved", "refused")
-LINK_NAMES = ("free", "up", "down", "gone")
+LINK_NAMES = ("free", "up", "down", "gone", "blocked")
+#: Names of a port's flags, by bit (port.pxd's PortFlag).
+FLAG_NAMES = (
+    "learning", "broadcast_flood", "multicast_flood", "unicast_flood", "isolated", "hairpin", "locked",
+)
+
+cdef uint64_t MAC_MASK = (<uint64_t>1 << 48) - 1
 
 cdef enum:
     MAX_PORTS = 65535           # a port index fits the FDB's 16 bits
@@ -60,38 +79,15 @@ cdef enum:
     TX_TRIES = 4
     READY = 64                  # ports epoll names at a time
     WAKE = 0xFFFFFFFF           # epoll's tag of the wake-up eventfd
-    TRACE_PORTS = 32            # egress ports a trace record holds
 
-cdef enum Link:
-    LINK_FREE = 0               # the index is not in use
-    LINK_UP = 1
-    LINK_DOWN = 2
-    LINK_GONE = 3               # the interface was deleted: the socket is dead
 
-cdef struct Port:
-    int fd                      # -1: in memory
-    uint8_t link
-    bint active                 # in the list of ports read every breath
-    uint32_t looks              # empty looks in a row
-    Ring ring
-    uint32_t queued
-    uint16_t queue[BATCH]       # frames to send, as indices into the batch, in arrival order
-    uint64_t rx_frames, rx_bytes, forwarded, flooded, consumed, rx_missed, tx_frames, tx_bytes
-    uint64_t dropped[RX_REASONS]
-    uint64_t tx_dropped[TX_REASONS]
-
-cdef struct TraceRecord:
-    uint64_t time               # ns, CLOCK_MONOTONIC
-    uint32_t length, kept
-    uint16_t ingress, copies
-    uint8_t action, reason, learned
-    uint16_t egress[TRACE_PORTS]
-
-cdef struct Trace:
-    TraceRecord *records        # NULL: off
-    uint8_t *bytes              # snap bytes a record
-    uint32_t limit, snap, first, count
-    uint64_t lost
+cdef inline void start_frame(Frame *frame, uint16_t ingress) noexcept nogil:
+    """What is known of a frame before it is parsed."""
+    frame.ingress = ingress
+    frame.reason = NO_REASON
+    frame.learned = LEARN_KNOWN
+    frame.kind = ORDINARY
+    frame.punted = False
 
 
 cdef inline uint64_t monotonic_ns() noexcept nogil:
@@ -108,20 +104,21 @@ cdef class Dataplane:
     after the last frame the loop spins before it sleeps. `with dataplane:` holds it between two breaths.
     """
 
-    cdef MacTable fdb
-    cdef bint filter_link_local
+    cdef MacTable fdb, bindings
+    cdef Forwarding forwarding
     cdef uint64_t busy_poll_ns
     cdef uint64_t epoch_ns              # zero of now()
     cdef pthread_mutex_t mutex
     cdef uint32_t waiting               # Python threads that want the mutex
     cdef uint32_t stopping
     cdef int epoll_fd, wake_fd
-    cdef readonly int event_fd          # readable when a port's link has changed
+    cdef readonly int event_fd          # readable when a link has changed, or there are events
+    cdef readonly int punt_fd           # readable when there are punted frames
 
     cdef Port **ports
     cdef uint32_t port_count            # indices in use or once used
-    cdef uint16_t *up                   # ports to flood to, ascending
-    cdef uint32_t up_count
+    cdef uint16_t *flood[FLOODS]        # ports to flood to, ascending, by what is flooded
+    cdef uint32_t flood_count[FLOODS]
     cdef uint16_t *active               # ports read every breath
     cdef uint32_t active_count
     cdef uint16_t *touched              # egress ports with queued frames
@@ -137,26 +134,36 @@ cdef class Dataplane:
     cdef mmsghdr *messages
     cdef iovec *vectors
     cdef Trace trace
+    cdef PuntQueue punts
+    cdef readonly uint64_t orders_dropped   # packet_out: no such port, or nowhere to go
+    cdef bint drop_when_full            # what happens to a frame the punt queue has no room for; else: flooded
+    cdef EventQueue *events
 
     def __cinit__(self, MacTable fdb, *, bint filter_link_local=False, uint64_t busy_poll_ns=50_000):
         cdef uint32_t i
-        self.epoll_fd = self.wake_fd = self.event_fd = -1
+        self.epoll_fd = self.wake_fd = self.event_fd = self.punt_fd = -1
         self.fdb = fdb
-        self.filter_link_local = filter_link_local
+        self.bindings = MacTable(1 << 20, None)
+        self.forwarding.fdb = &self.fdb.state
+        self.forwarding.bindings = &self.bindings.state
+        self.forwarding.filter_link_local = filter_link_local
         self.busy_poll_ns = busy_poll_ns
         self.epoch_ns = monotonic_ns()
         pthread_mutex_init(&self.mutex, NULL)
         # Room for all indices at once: pages never touched cost nothing, and no array ever moves.
         self.ports = <Port **>calloc(MAX_PORTS, sizeof(Port *))
-        self.up = <uint16_t *>calloc(MAX_PORTS, sizeof(uint16_t))
+        self.forwarding.ports = self.ports
+        for i in range(<uint32_t>FLOODS):
+            self.flood[i] = <uint16_t *>calloc(MAX_PORTS, sizeof(uint16_t))
+        self.events = <EventQueue *>calloc(1, sizeof(EventQueue))
         self.active = <uint16_t *>calloc(MAX_PORTS, sizeof(uint16_t))
         self.touched = <uint16_t *>calloc(MAX_PORTS, sizeof(uint16_t))
         self.batch = <Frame *>calloc(BATCH, sizeof(Frame))
         self.big = <uint8_t *>malloc(<size_t>BIG_BUFFERS * BIG_SIZE)
         self.messages = <mmsghdr *>calloc(BATCH, sizeof(mmsghdr))
         self.vectors = <iovec *>calloc(BATCH, sizeof(iovec))
-        if not (self.ports and self.up and self.active and self.touched
-                and self.batch and self.big and self.messages and self.vectors):
+        if not (self.ports and self.flood[0] and self.flood[1] and self.flood[2] and self.events
+                and self.active and self.touched and self.batch and self.big and self.messages and self.vectors):
             raise MemoryError("no memory for the data plane")
         for i in range(<uint32_t>BATCH):
             self.messages[i].msg_hdr.msg_iov = &self.vectors[i]
@@ -164,7 +171,8 @@ cdef class Dataplane:
         self.epoll_fd = epoll_create1(EPOLL_CLOEXEC)
         self.wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
         self.event_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
-        if self.epoll_fd < 0 or self.wake_fd < 0 or self.event_fd < 0:
+        self.punt_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
+        if self.epoll_fd < 0 or self.wake_fd < 0 or self.event_fd < 0 or self.punt_fd < 0:
             raise OSError(errno, os.strerror(errno))
         self._watch(self.wake_fd, WAKE)
 
@@ -173,11 +181,14 @@ cdef class Dataplane:
         for i in range(self.port_count):
             close_ring(&self.ports[i].ring)
             free(self.ports[i])
-        for fd in (self.epoll_fd, self.wake_fd, self.event_fd):
+        for fd in (self.epoll_fd, self.wake_fd, self.event_fd, self.punt_fd):
             if fd >= 0:
                 close(fd)
         free(self.ports)
-        free(self.up)
+        for i in range(<uint32_t>FLOODS):
+            free(self.flood[i])
+        free(self.events)
+        free(self.punts.slots)
         free(self.active)
         free(self.touched)
         free(self.batch)
@@ -224,6 +235,7 @@ cdef class Dataplane:
         memset(port, 0, sizeof(Port))       # link: LINK_FREE until all is done
         self.port_count = max(self.port_count, index + 1)
         port.fd = fd
+        port.flags = FLAGS_DEFAULT
         if fd >= 0:
             error = open_ring(&port.ring, fd, slots)
             if error:
@@ -252,6 +264,7 @@ cdef class Dataplane:
         port.link = LINK_FREE
         self._list_up()
         self.fdb._sweep(0, index, True)
+        self.bindings._sweep(0, index, True)
 
     def set_link(self, uint32_t index, bint up):
         """Say that a port's interface is up, or down: a port that is down is not flooded to."""
@@ -277,6 +290,77 @@ cdef class Dataplane:
             tuple([port.dropped[i] for i in range(<int>RX_REASONS)]),
             tuple([port.tx_dropped[i] for i in range(<int>TX_REASONS)]),
         )
+
+    def block(self, uint32_t index, bint blocked):
+        """Let nothing in or out of a port that is part of a loop; or let it forward again, if its link is up."""
+        cdef Port *port = self._port(index)
+        if blocked and port.link == LINK_UP:
+            port.link = LINK_BLOCKED
+        elif not blocked and port.link == LINK_BLOCKED:
+            port.link = LINK_UP
+        self._list_up()
+
+    def flags(self, uint32_t index):
+        """A port's flags as a bit set, in the order of FLAG_NAMES."""
+        return self._port(index).flags
+
+    def set_flags(self, uint32_t index, uint8_t flags):
+        """Set a port's flags, a bit set in the order of FLAG_NAMES."""
+        self._port(index).flags = flags
+        self._list_up()
+
+    def set_storm_control(self, uint32_t index, int what, double rate, double burst):
+        """Limit what a port may have flooded: frames a second and at once; a rate of 0: no limit.
+
+        what: 0 broadcast, 1 multicast, 2 unknown unicast.
+        """
+        set_rate(&self._port(index).storm[what], rate, burst)
+
+    def set_policy(self, uint32_t index, punts, double rate, double burst, bint guarded):
+        """What a port's policy wants: a Punt (0 none, 1 copy, 2 take) for ARP to group and to unicast addresses
+        and ND likewise; how many ARP and as many ND frames a second it may send (0: any number); whether its IP
+        sources are checked. Raises MemoryError."""
+        cdef Port *port = self._port(index)
+        cdef int i
+        for i in range(4):
+            port.punt[1 + i] = punts[i]
+        set_rate(&port.arp, rate, burst)
+        set_rate(&port.nd, rate, burst)
+        port.guarded = guarded
+        if any(punts) and self.punts.slots == NULL:
+            self.punts.slots = <PuntSlot *>malloc(PUNT_SLOTS * sizeof(PuntSlot))
+            if self.punts.slots == NULL:
+                raise MemoryError("no memory for the punt queue")
+        if any(punts) or rate > 0:
+            self.forwarding.punting = True
+
+    def set_fallback(self, bint dropped):
+        """What becomes of a frame the punt queue has no room for: dropped as `punt_full`, or flooded."""
+        self.drop_when_full = droppedped
+
+    def set_bindings(self, rows, bint strict):
+        """Who may send IP from guarded ports: rows of (port, vlan, mac, IP address as 16 bytes, IPv4 as ::ffff:…);
+        strict: addresses without a row are dropped too."""
+        cdef const uint8_t[::1] ip
+        cdef uint64_t key
+        self.bindings = MacTable(1 << 20, None)
+        self.forwarding.bindings = &self.bindings.state
+        self.forwarding.guard_strict = strict
+        for port, vlan, mac, address in rows:
+            ip = address
+            if len(address) != 16:
+                raise ValueError(f"an IP address here has 16 bytes, not {len(address)}")
+            for extra in (make_key(mac, vlan), make_key(0, vlan)):
+                key = binding_key(&self.bindings.state, &ip[0], extra)
+                self.bindings._set_static(key, port)
+
+    def set_probe_magic(self, bytes magic):
+        """Recognise this switch's own loop probes by these 16 bytes."""
+        cdef const uint8_t *data = magic
+        if len(magic) != LOOP_MAGIC:
+            raise ValueError(f"{LOOP_MAGIC} bytes, not {len(magic)}")
+        memcpy(self.forwarding.loop_magic, data, LOOP_MAGIC)
+        self.forwarding.probing = True
 
     cdef Port *_port(self, uint32_t index) except NULL:
         if index >= self.port_count or self.ports[index].link == LINK_FREE:
@@ -328,11 +412,10 @@ cdef class Dataplane:
     cdef uint32_t breathe(self) noexcept nogil:
         """One batch, from the rings to the wire; returns how many frames were received."""
         cdef uint32_t received, i
-        cdef uint32_t now = <uint32_t>((monotonic_ns() - self.epoch_ns) // 1000000)
         self.breaths += 1
         self._wake_ready()
         received = self._receive()
-        self._forward(now)
+        self._forward(monotonic_ns() - self.epoch_ns)
         for i in range(self.touched_count):
             self._transmit(self.ports[self.touched[i]])
         self._release()
@@ -393,8 +476,7 @@ cdef class Dataplane:
             if slot == NULL:
                 break
             frame = &self.batch[self.batch_count + n]
-            frame.ingress = index
-            frame.reason, frame.learned = NO_REASON, LEARN_KNOWN
+            start_frame(frame, index)
             frame.length = slot.tp_len
             frame.data = <uint8_t *>slot + slot.tp_mac
             if slot.tp_status & TP_STATUS_COPY:
@@ -421,22 +503,46 @@ cdef class Dataplane:
         frame.data = buffer + VNET_HEADER
         frame.length = <uint32_t>length - VNET_HEADER
 
-    cdef void _forward(self, uint32_t now) noexcept nogil:
-        """Decide every frame of the batch, in arrival order, and queue its copies."""
-        cdef MacTableState *fdb = &self.fdb.state
+    cdef void _forward(self, uint64_t now) noexcept nogil:
+        """Decide every frame of the batch at `now` (ns), in arrival order, and queue its copies."""
+        cdef Forwarding *forwarding = &self.forwarding
         cdef Frame *frame
         cdef uint32_t i
+        forwarding.now_ns = now
+        forwarding.now_ms = <uint32_t>(now // 1000000)
         for i in range(self.batch_count):
-            parse(fdb, &self.batch[i])
+            parse(forwarding, &self.batch[i])
         for i in range(self.batch_count):
             frame = &self.batch[i]
-            classify(fdb, frame, now, self.filter_link_local)
-            if frame.action == FORWARDED and self.ports[frame.egress].link != LINK_UP:
-                frame.action = FLOODED              # its entries are about to be flushed
+            classify(forwarding, frame)
+            if frame.punted:
+                self._punt(frame)
+            if frame.learned == LEARN_MOVED:
+                self._tell(EVENT_MOVED, self.fdb.state.moved_from, frame.ingress, frame.source)
+            if frame.kind == LOOP_PROBE:
+                self._tell(EVENT_LOOP, load16(frame.data + network_offset(frame.data, frame.length) + LOOP_MAGIC),
+                           frame.ingress, 0)
             self._account(self.ports[frame.ingress], frame)
             self._enqueue(frame, i)
             if self.trace.records != NULL:
                 self._record(frame)
+
+    cdef void _punt(self, Frame *frame) noexcept nogil:
+        """Hand a frame, or a copy of it, to the policy; without room for it, the fallback decides."""
+        cdef Port *port = self.ports[frame.ingress]
+        cdef bint taken = frame.action == CONSUMED
+        if punt(&self.punts, frame, taken, port.fd >= 0):
+            if self.punts.count == 1:
+                self._notify(self.punt_fd)
+        elif taken and self.drop_when_full:
+            drop(frame, RX_PUNT_FULL)
+        elif taken:
+            look_up_egress(&self.forwarding, port, frame)
+
+    cdef void _tell(self, uint8_t kind, uint16_t was, uint16_t now, uint64_t key) noexcept nogil:
+        add_event(self.events, kind, was, now, key)
+        if self.events.count == 1:
+            self._notify(self.event_fd)
 
     cdef void _account(self, Port *port, const Frame *frame) noexcept nogil:
         port.rx_frames += 1
@@ -455,9 +561,16 @@ cdef class Dataplane:
         if frame.action == FORWARDED:
             self._enqueue_copy(frame.egress, place)
         elif frame.action == FLOODED:
-            for i in range(self.up_count):
-                if self.up[i] != frame.ingress:
-                    self._enqueue_copy(self.up[i], place)
+            for i in range(self.flood_count[frame.flood]):
+                if self._may_flood(frame, self.flood[frame.flood][i]):
+                    self._enqueue_copy(self.flood[frame.flood][i], place)
+
+    cdef bint _may_flood(self, const Frame *frame, uint16_t egress) noexcept nogil:
+        """Not back to where it came from, unless that is a hairpin; not between isolated ports."""
+        cdef uint8_t flags = self.ports[frame.ingress].flags
+        if egress == frame.ingress:
+            return flags & FLAG_HAIRPIN != 0
+        return not (flags & FLAG_ISOLATED and self.ports[egress].flags & FLAG_ISOLATED)
 
     cdef void _enqueue_copy(self, uint16_t egress, uint32_t place) noexcept nogil:
         cdef Port *port = self.ports[egress]
@@ -527,12 +640,14 @@ cdef class Dataplane:
         self._notify(self.event_fd)
 
     cdef void _list_up(self) noexcept nogil:
-        cdef uint32_t i
-        self.up_count = 0
-        for i in range(self.port_count):
-            if self.ports[i].link == LINK_UP:
-                self.up[self.up_count] = i
-                self.up_count += 1
+        """List anew which ports are flooded to: those that are up, by their flags."""
+        cdef uint32_t i, what
+        for what in range(<uint32_t>FLOODS):
+            self.flood_count[what] = 0
+            for i in range(self.port_count):
+                if self.ports[i].link == LINK_UP and self.ports[i].flags & (FLAG_FLOOD_BROADCAST << what):
+                    self.flood[what][self.flood_count[what]] = i
+                    self.flood_count[what] += 1
 
     # -- frames from memory --------------------------------------------------------------------------
 
@@ -545,27 +660,30 @@ cdef class Dataplane:
         """
         cdef list out = [], chunk
         cdef Py_ssize_t start = 0
-        cdef uint32_t i, j
-        cdef Frame *frame
+        cdef uint32_t i
         self._port(ingress)
         frames = list(frames)
         while start < len(frames):
             chunk = frames[start:start + BATCH]
             start += BATCH
             self._inject(ingress, chunk)
-            self._forward(now)
+            self._forward(<uint64_t>now * 1000000)
             for i in range(self.batch_count):
-                frame = &self.batch[i]
-                if frame.action == FORWARDED:
-                    out.append((frame.egress, chunk[i]))
-                elif frame.action == FLOODED:
-                    for j in range(self.up_count):
-                        if self.up[j] != ingress:
-                            out.append((self.up[j], chunk[i]))
+                self._collect(&self.batch[i], chunk[i], out)
             for i in range(self.touched_count):
                 self._transmit(self.ports[self.touched[i]])
             self._release()
         return out
+
+    cdef int _collect(self, const Frame *frame, data, list out) except -1:
+        cdef uint32_t i
+        if frame.action == FORWARDED:
+            out.append((frame.egress, data))
+        elif frame.action == FLOODED:
+            for i in range(self.flood_count[frame.flood]):
+                if self._may_flood(frame, self.flood[frame.flood][i]):
+                    out.append((self.flood[frame.flood][i], data))
+        return 0
 
     def replay(self, uint32_t ingress, list frames, uint32_t now, uint32_t rounds):
         """As process(), for at most BATCH frames, `rounds` times without the GIL; the results show in the
@@ -580,8 +698,8 @@ cdef class Dataplane:
             for _ in range(rounds):
                 self.batch_count = n
                 for j in range(n):
-                    self.batch[j].reason = NO_REASON
-                self._forward(now)
+                    start_frame(&self.batch[j], ingress)
+                self._forward(<uint64_t>now * 1000000)
                 for j in range(self.touched_count):
                     self._transmit(self.ports[self.touched[j]])
                 self._release()
@@ -596,10 +714,92 @@ cdef class Dataplane:
             frame = &self.batch[i]
             frame.data = <uint8_t *>PyBytes_AS_STRING(frames[i])
             frame.length = <uint32_t>PyBytes_GET_SIZE(frames[i])
-            frame.ingress = ingress
-            frame.reason, frame.learned = NO_REASON, LEARN_KNOWN
+            start_frame(frame, ingress)
         self.batch_count = <uint32_t>len(frames)
         return 0
+
+    # -- the policy's side ---------------------------------------------------------------------------
+
+    def read_punts(self, uint32_t most):
+        """Take at most `most` punted frames: [(ingress, taken, frame), …]; taken: the policy decides, else a copy."""
+        cdef list out = []
+        cdef PuntSlot *slot
+        while self.punts.count and len(out) < <Py_ssize_t>most:
+            slot = &self.punts.slots[self.punts.first]
+            out.append((slot.ingress, bool(slot.taken), PyBytes_FromStringAndSize(<char *>slot.data, slot.length)))
+            self.punts.first = (self.punts.first + 1) % PUNT_SLOTS
+            self.punts.count -= 1
+        return out
+
+    @property
+    def punts_missed(self):
+        """Frames the punt queue had no room for."""
+        return self.punts.missed
+
+    def read_events(self):
+        """Take the events: [(kind, was, now, vlan, mac), …] (events.pxd), and how many were lost so far."""
+        cdef list out = []
+        cdef uint64_t key
+        cdef uint32_t i
+        for i in range(self.events.count):
+            event = &self.events.events[(self.events.first + i) % EVENT_SLOTS]
+            key = event.key
+            out.append((event.kind, event.was, event.now, (key >> 48) & 0xFFF, key & MAC_MASK))
+        self.events.first = (self.events.first + self.events.count) % EVENT_SLOTS
+        self.events.count = 0
+        return out, self.events.lost
+
+    def packet_out(self, orders):
+        """Send what the policy decided: orders of (frame, egress port), or (frame, -1 - ingress port): as a frame
+        of that port would go by its destination alone, with no policy, learning or counting as received.
+
+        Returns the copies, [(egress port, frame), …]. An order for a port that is not up any more, or that would
+        go back where it came from, is counted in orders_dropped. Call it while holding the data plane.
+        """
+        cdef list out = [], chunk
+        cdef Py_ssize_t start = 0
+        cdef uint32_t i
+        orders = list(orders)
+        while start < len(orders):
+            chunk = orders[start:start + BIG_BUFFERS]
+            start += BIG_BUFFERS
+            self._load_orders(chunk)
+            for i in range(self.batch_count):
+                self._collect(&self.batch[i], chunk[i][0], out)
+            with nogil:
+                for i in range(self.touched_count):
+                    self._transmit(self.ports[self.touched[i]])
+                self._release()
+        return out
+
+    cdef int _load_orders(self, list orders) except -1:
+        """Make a batch of the policy's orders: frames behind zero vnet headers, already decided."""
+        cdef Frame *frame
+        cdef int port, vid
+        self.forwarding.now_ns = monotonic_ns() - self.epoch_ns
+        for data, port in orders:
+            frame = &self.batch[self.batch_count]
+            frame.data = self.big + <size_t>self.batch_count * BIG_SIZE + VNET_HEADER
+            frame.length = <uint32_t>min(len(data), BIG_SIZE - VNET_HEADER)
+            memset(frame.data - VNET_HEADER, 0, VNET_HEADER)
+            memcpy(frame.data, PyBytes_AS_STRING(data), frame.length)
+            start_frame(frame, port if port >= 0 else -1 - port)
+            frame.action = DROPPED
+            if port >= 0 and self._is_up(port):
+                frame.action, frame.egress = FORWARDED, port
+            elif port < 0 and self._is_up(frame.ingress) and frame.length >= 14:
+                vid = read_vid(frame.data, frame.length)
+                frame.destination = make_key(load_mac(frame.data), max(vid, 0))
+                frame.destination_hash = hash_key(&self.fdb.state, frame.destination)
+                look_up_egress(&self.forwarding, self.ports[frame.ingress], frame)
+            if frame.action == DROPPED:
+                self.orders_dropped += 1
+            self._enqueue(frame, self.batch_count)
+            self.batch_count += 1
+        return 0
+
+    cdef bint _is_up(self, uint32_t index) noexcept nogil:
+        return index < self.port_count and self.ports[index].link == LINK_UP
 
     # -- trace ---------------------------------------------------------------------------------------
 
@@ -639,29 +839,16 @@ cdef class Dataplane:
         return out, self.trace.lost
 
     cdef void _record(self, const Frame *frame) noexcept nogil:
-        cdef TraceRecord *record
-        cdef uint32_t place, i
-        if self.trace.count == self.trace.limit:
-            self.trace.lost += 1
+        cdef TraceRecord *record = record_frame(&self.trace, frame, monotonic_ns())
+        cdef uint32_t i
+        if record == NULL:
             return
-        place = (self.trace.first + self.trace.count) % self.trace.limit
-        self.trace.count += 1
-        record = &self.trace.records[place]
-        record.time = monotonic_ns()
-        record.length = frame.length
-        record.kept = min(frame.length, self.trace.snap) if frame.reason != RX_TRUNCATED else 0
-        memcpy(self.trace.bytes + <size_t>place * self.trace.snap, frame.data, record.kept)
-        record.ingress, record.action, record.reason = frame.ingress, frame.action, frame.reason
-        record.learned = frame.learned
-        record.copies = 0
         if frame.action == FORWARDED:
-            record.egress[0], record.copies = frame.egress, 1
+            record_copy(record, frame.egress)
         elif frame.action == FLOODED:
-            for i in range(self.up_count):
-                if self.up[i] != frame.ingress:
-                    if record.copies < TRACE_PORTS:
-                        record.egress[record.copies] = self.up[i]
-                    record.copies += 1
+            for i in range(self.flood_count[frame.flood]):
+                if self._may_flood(frame, self.flood[frame.flood][i]):
+                    record_copy(record, self.flood[frame.flood][i])
 
 
 cdef bint is_dead(int fd) noexcept nogil:

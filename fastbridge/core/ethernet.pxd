@@ -8,6 +8,14 @@ cdef enum:
     TPID_8021Q = 0x8100
     TPID_8021AD = 0x88A8
     VID_RESERVED = 0xFFF
+    ETHERTYPE_IPV4 = 0x0800
+    ETHERTYPE_ARP = 0x0806
+    ETHERTYPE_IPV6 = 0x86DD
+    ETHERTYPE_LOOP = 0x88B5     # IEEE 802 local experimental 1: what own loop probes carry
+    IPV6_HEADER = 40
+    ICMPV6 = 58
+    ND_SOLICITATION = 135       # RFC 4861 §4.3, §4.4
+    ND_ADVERTISEMENT = 136
 
 
 cdef inline uint16_t load16(const uint8_t *p) noexcept nogil:
@@ -27,6 +35,10 @@ cdef inline bint is_group(uint64_t mac) noexcept nogil:
     return (mac >> 40) & 1
 
 
+cdef inline bint is_broadcast(uint64_t mac) noexcept nogil:
+    return (mac & <uint64_t>0xFFFFFFFFFFFFULL) == <uint64_t>0xFFFFFFFFFFFFULL
+
+
 cdef inline bint is_link_local(uint64_t mac) noexcept nogil:
     """01:80:c2:00:00:00 to :0f, which an 802.1D bridge keeps on their link (802.1D-2004 table 7-10).
     Of a MAC, or of an FDB key made from one."""
@@ -43,3 +55,42 @@ cdef inline int read_vid(const uint8_t *data, uint32_t length) noexcept nogil:
         return -1
     vid = load16(data + 14) & 0xFFF
     return -1 if vid == VID_RESERVED else vid
+
+
+cdef inline uint32_t network_offset(const uint8_t *data, uint32_t length) noexcept nogil:
+    """Where the payload behind at most two tags begins, in a frame of at least 14 bytes; the EtherType is
+    in the two bytes before."""
+    cdef uint32_t at = ETHERNET_HEADER
+    cdef uint16_t ethertype
+    for _ in range(2):
+        ethertype = load16(data + at - 2)
+        if (ethertype != TPID_8021Q and ethertype != TPID_8021AD) or length < at + VLAN_TAG:
+            break
+        at += VLAN_TAG
+    return at
+
+
+cdef inline bint is_nd(const uint8_t *ip, uint32_t length) noexcept nogil:
+    """A neighbour solicitation or advertisement: ICMPv6 right after the IPv6 header (RFC 4861 §4.3, §4.4)."""
+    return length > IPV6_HEADER and ip[6] == ICMPV6 and (
+        ip[IPV6_HEADER] == ND_SOLICITATION or ip[IPV6_HEADER] == ND_ADVERTISEMENT
+    )
+
+
+cdef inline bint read_ip_source(uint16_t ethertype, const uint8_t *ip, uint32_t length, uint8_t *out) noexcept nogil:
+    """Copy the source address of an IPv4 (as ::ffff:a.b.c.d) or IPv6 header into 16 bytes; False when there is none
+    or it is unspecified (DHCP and duplicate address detection send from there)."""
+    cdef uint32_t i
+    cdef uint8_t some = 0
+    for i in range(16):
+        out[i] = 0
+    if ethertype == ETHERTYPE_IPV4 and length >= 20:
+        out[10] = out[11] = 0xFF
+        for i in range(4):
+            out[12 + i] = ip[12 + i]
+            some |= ip[12 + i]
+    elif ethertype == ETHERTYPE_IPV6 and length >= IPV6_HEADER:
+        for i in range(16):
+            out[i] = ip[8 + i]
+            some |= ip[8 + i]
+    return some != 0

@@ -3,16 +3,57 @@
 # Batching changes nothing: each frame is learned and then looked up before the next one, so a batch of n is
 # n batches of one (tests/test_core_equals_model.py). parse runs over the whole batch first only so that
 # the FDB's cache lines are on their way when classify needs them.
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport UINT32_MAX, uint8_t, uint16_t, uint32_t, uint64_t
 
 from .batch cimport (
-    DROPPED, FLOODED, FORWARDED, NO_REASON, RX_BAD_SOURCE, RX_BAD_TAG, RX_FILTERED, RX_LINK_LOCAL, RX_RUNT, Frame,
+    ARP_GROUP, ARP_UNICAST, BROADCAST, CONSUMED, DROPPED, FLOODED, FORWARDED, LOOP_PROBE, MULTICAST, ND_GROUP,
+    ND_UNICAST, NO_REASON, ORDINARY, RX_BAD_SOURCE, RX_BAD_TAG, RX_BLOCKED, RX_FILTERED, RX_ISOLATED, RX_LINK_LOCAL,
+    RX_LOCKED, RX_RATE_LIMITED, RX_RUNT, RX_SOURCE_GUARD, RX_STORM_BROADCAST, UNKNOWN_UNICAST, Frame,
 )
-from .ethernet cimport ETHERNET_HEADER, is_group, is_link_local, load_mac, read_vid
-from .mac_table cimport MacTableState, hash_key, learn, look_up, make_key, prefetch_bucket
+from .bucket cimport take_token
+from .ethernet cimport (
+    ETHERNET_HEADER, ETHERTYPE_ARP, ETHERTYPE_IPV6, ETHERTYPE_LOOP, is_broadcast, is_group, is_link_local,
+    is_nd, load16, load_mac, network_offset, read_ip_source, read_vid,
+)
+from .mac_table cimport MacTableState, hash_key, holds, learn, look_up, make_key, prefetch_bucket
+from .port cimport (
+    FLAG_HAIRPIN, FLAG_ISOLATED, FLAG_LEARNING, FLAG_LOCKED, LINK_BLOCKED, LINK_UP, PUNT_NONE, PUNT_TAKE, Port,
+)
+
+cdef enum:
+    LOOP_MAGIC = 16             # bytes of a loop probe that are this switch's own
+
+cdef struct Forwarding:
+    MacTableState *fdb
+    MacTableState *bindings     # who may send from which IP address, for guarded ports
+    Port **ports
+    bint filter_link_local
+    bint punting                # some port's policy wants ARP or ND
+    bint guard_strict           # guarded ports: addresses without a binding are dropped too
+    bint probing                # loop_magic is set
+    uint8_t loop_magic[16]
+    uint32_t now_ms
+    uint64_t now_ns
 
 
-cdef inline void parse(const MacTableState *fdb, Frame *frame) noexcept nogil:
+cdef inline uint8_t read_kind(const Forwarding *f, const Frame *frame) noexcept nogil:
+    """Whether the policy or the loop detection may want the frame."""
+    cdef uint32_t at = network_offset(frame.data, frame.length), i
+    cdef uint16_t ethertype = load16(frame.data + at - 2)
+    cdef bint group = is_group(frame.destination)
+    if ethertype == ETHERTYPE_ARP:
+        return ARP_GROUP if group else ARP_UNICAST
+    if ethertype == ETHERTYPE_IPV6 and is_nd(frame.data + at, frame.length - at):
+        return ND_GROUP if group else ND_UNICAST
+    if f.probing and ethertype == ETHERTYPE_LOOP and frame.length >= at + LOOP_MAGIC + 2:
+        for i in range(<uint32_t>LOOP_MAGIC):
+            if frame.data[at + i] != f.loop_magic[i]:
+                return ORDINARY
+        return LOOP_PROBE
+    return ORDINARY
+
+
+cdef inline void parse(const Forwarding *f, Frame *frame) noexcept nogil:
     """Make the FDB keys of a frame's addresses, or note what is wrong with it."""
     cdef uint64_t source, destination
     cdef int vid
@@ -30,34 +71,117 @@ cdef inline void parse(const MacTableState *fdb, Frame *frame) noexcept nogil:
     if source == 0 or is_group(source):     # no station has such an address (802.1Q §8.7)
         frame.reason = RX_BAD_SOURCE
         return
+    frame.vid = vid
     frame.source = make_key(source, vid)
-    frame.source_hash = hash_key(fdb, frame.source)
-    prefetch_bucket(fdb, frame.source_hash)
+    frame.source_hash = hash_key(f.fdb, frame.source)
+    prefetch_bucket(f.fdb, frame.source_hash)
     frame.destination = make_key(destination, vid)
     if not is_group(destination):
-        frame.destination_hash = hash_key(fdb, frame.destination)
-        prefetch_bucket(fdb, frame.destination_hash)
+        frame.destination_hash = hash_key(f.fdb, frame.destination)
+        prefetch_bucket(f.fdb, frame.destination_hash)
+    if f.punting or f.probing:
+        frame.kind = read_kind(f, frame)
 
 
-cdef inline void classify(MacTableState *fdb, Frame *frame, uint32_t now, bint filter_link_local) noexcept nogil:
-    """Decide one parsed frame: learn its source, look its destination up. (802.1Q §8.7, §8.8)"""
-    cdef int port
-    if frame.reason != NO_REASON:
-        frame.action = DROPPED
-        return
-    frame.learned = learn(fdb, frame.source, frame.source_hash, frame.ingress, now)
+cdef inline void drop(Frame *frame, uint8_t reason) noexcept nogil:
+    frame.action = DROPPED
+    frame.reason = reason
+
+
+cdef inline void flood(Port *port, Frame *frame, uint8_t what, uint64_t now) noexcept nogil:
+    """Flood, within the ingress port's storm control."""
+    frame.action = FLOODED
+    frame.flood = what
+    if not take_token(&port.storm[what], now):
+        drop(frame, RX_STORM_BROADCAST + what)
+
+
+cdef inline uint64_t binding_key(const MacTableState *bindings, const uint8_t *ip, uint64_t extra) noexcept nogil:
+    """A 60-bit fingerprint of an IP address (16 bytes) and what it is bound to; the seed keeps it unguessable."""
+    cdef uint64_t high = 0, low = 0
+    cdef int i
+    for i in range(8):
+        high = high << 8 | ip[i]
+        low = low << 8 | ip[8 + i]
+    return make_key(
+        hash_key(bindings, hash_key(bindings, hash_key(bindings, high) + low) + extra) & <uint64_t>0xFFFFFFFFFFFFULL,
+        (extra >> 48) & 0xFFF,
+    )
+
+
+cdef inline bint source_allowed(const Forwarding *f, const Frame *frame) noexcept nogil:
+    """Whether a guarded port may send from the frame's IP source address (none, or unspecified: yes)."""
+    cdef uint8_t ip[16]
+    cdef uint64_t key
+    cdef uint32_t at = network_offset(frame.data, frame.length)
+    if not read_ip_source(load16(frame.data + at - 2), frame.data + at, frame.length - at, ip):
+        return True
+    key = binding_key(f.bindings, ip, frame.source)         # this address from this VLAN and MAC …
+    if look_up(f.bindings, key, hash_key(f.bindings, key), 0) == frame.ingress:
+        return True
+    if f.guard_strict:
+        return False
+    key = binding_key(f.bindings, ip, make_key(0, frame.vid))   # … or from nobody in particular
+    return look_up(f.bindings, key, hash_key(f.bindings, key), 0) < 0
+
+
+cdef inline bint admit(Forwarding *f, Port *port, Frame *frame) noexcept nogil:
+    """Ingress rules and learning; False when the frame ends here."""
+    if frame.kind == LOOP_PROBE:
+        frame.action = CONSUMED
+        return False
+    if port.link == LINK_BLOCKED:
+        drop(frame, RX_BLOCKED)
+        return False
+    if port.flags & FLAG_LOCKED and not holds(f.fdb, frame.source, frame.source_hash, frame.ingress, f.now_ms):
+        drop(frame, RX_LOCKED)
+        return False
+    if port.guarded and not source_allowed(f, frame):
+        drop(frame, RX_SOURCE_GUARD)
+        return False
+    if port.flags & FLAG_LEARNING:
+        frame.learned = learn(f.fdb, frame.source, frame.source_hash, frame.ingress, f.now_ms)
+    return True
+
+
+cdef inline bint consult(Forwarding *f, Port *port, Frame *frame) noexcept nogil:
+    """Rate limit and policy of ARP and ND; False when the frame ends here."""
+    cdef bint arp = frame.kind == ARP_GROUP or frame.kind == ARP_UNICAST
+    if not take_token(&port.arp if arp else &port.nd, f.now_ns):
+        drop(frame, RX_RATE_LIMITED)
+        return False
+    frame.punted = port.punt[frame.kind] != PUNT_NONE
+    if port.punt[frame.kind] == PUNT_TAKE:
+        frame.action = CONSUMED
+        return False
+    return True
+
+
+cdef inline void look_up_egress(Forwarding *f, Port *port, Frame *frame) noexcept nogil:
+    """Where a frame goes by its destination alone."""
+    cdef int egress
     if is_group(frame.destination):
-        frame.action = FLOODED
-        if filter_link_local and is_link_local(frame.destination):
-            frame.action = DROPPED
-            frame.reason = RX_LINK_LOCAL
+        if f.filter_link_local and is_link_local(frame.destination):
+            drop(frame, RX_LINK_LOCAL)
+        else:
+            flood(port, frame, BROADCAST if is_broadcast(frame.destination) else MULTICAST, f.now_ns)
         return
-    port = look_up(fdb, frame.destination, frame.destination_hash, now)
-    if port < 0:
-        frame.action = FLOODED
-    elif port == frame.ingress:
-        frame.action = DROPPED
-        frame.reason = RX_FILTERED
+    egress = look_up(f.fdb, frame.destination, frame.destination_hash, f.now_ms)
+    if egress < 0 or f.ports[egress].link != LINK_UP:       # behind a lost link: about to be flushed
+        flood(port, frame, UNKNOWN_UNICAST, f.now_ns)
+    elif egress == frame.ingress and not port.flags & FLAG_HAIRPIN:
+        drop(frame, RX_FILTERED)
+    elif port.flags & FLAG_ISOLATED and f.ports[egress].flags & FLAG_ISOLATED and egress != frame.ingress:
+        drop(frame, RX_ISOLATED)
     else:
         frame.action = FORWARDED
-        frame.egress = port
+        frame.egress = egress
+
+
+cdef inline void classify(Forwarding *f, Frame *frame) noexcept nogil:
+    """Decide one parsed frame: learn its source, look its destination up (802.1Q §8.7, §8.8)."""
+    cdef Port *port = f.ports[frame.ingress]
+    if frame.reason != NO_REASON:
+        frame.action = DROPPED
+    elif admit(f, port, frame) and (frame.kind == ORDINARY or consult(f, port, frame)):
+        look_up_egress(f, port, frame)

@@ -48,8 +48,13 @@ cdef struct MacTableState:
     uint64_t count
     uint64_t capacity
     uint64_t seed
-    uint32_t ageing             # ms; NEVER: entries stay
-    uint64_t learned, moved, aged, refused
+    uint32_t ageing             # ms; UINT32_MAX: entries stay
+    uint32_t damping            # ms; a station heard more recently than that does not move
+    uint16_t moved_from         # where the station of the last LEARN_MOVED was before
+    uint32_t ports              # 1 + the highest port that ever had an entry
+    uint64_t hand               # the bucket where the next search for an entry to evict begins
+    uint32_t *held              # entries by port (65,536 of them: pages never touched cost nothing)
+    uint64_t learned, moved, aged, evicted, refused
 
 cdef enum:
     VALID_BIT = 60
@@ -101,6 +106,12 @@ cdef inline bint expired(const MacTableState *state, const Bucket *bucket, int w
     )
 
 
+cdef inline void count_entry(MacTableState *state, uint16_t port) noexcept nogil:
+    state.held[port] += 1
+    if port >= state.ports:
+        state.ports = <uint32_t>port + 1
+
+
 cdef inline int look_up(const MacTableState *state, uint64_t key, uint64_t hash, uint32_t now) noexcept nogil:
     """The port of a live entry, or -1."""
     cdef int way = 0
@@ -110,9 +121,22 @@ cdef inline int look_up(const MacTableState *state, uint64_t key, uint64_t hash,
     return bucket.port[way]
 
 
+cdef inline bint holds(
+    const MacTableState *state, uint64_t key, uint64_t hash, uint16_t port, uint32_t now
+) noexcept nogil:
+    """Whether a live entry of `key` points to `port`."""
+    return look_up(state, key, hash, now) == port
+
+
 cdef LearnResult insert(
     MacTableState *state, uint64_t key, uint64_t hash, uint16_t port, uint32_t now, uint8_t flags
 ) noexcept nogil
+
+
+cdef inline void change_port(MacTableState *state, Bucket *bucket, int way, uint16_t port) noexcept nogil:
+    state.held[bucket.port[way]] -= 1
+    bucket.port[way] = port
+    count_entry(state, port)
 
 
 cdef inline LearnResult learn(
@@ -128,14 +152,18 @@ cdef inline LearnResult learn(
     if expired(state, bucket, way, now):
         state.aged += 1
         state.learned += 1
-        bucket.port[way] = port
+        change_port(state, bucket, way, port)
         bucket.seen[way] = now
         return LEARN_NEW
-    if bucket.seen[way] != now:     # a line that says the same already is not made dirty
-        bucket.seen[way] = now
     if bucket.port[way] == port:
+        if bucket.seen[way] != now:     # a line that says the same already is not made dirty
+            bucket.seen[way] = now
         return LEARN_KNOWN
-    bucket.port[way] = port
+    if <uint32_t>(now - bucket.seen[way]) < state.damping:
+        return LEARN_KNOWN
+    state.moved_from = bucket.port[way]
+    change_port(state, bucket, way, port)
+    bucket.seen[way] = now
     state.moved += 1
     return LEARN_MOVED
 

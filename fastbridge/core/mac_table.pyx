@@ -7,6 +7,7 @@ mac_table.pxd. The methods here serve the Python layer, the tests and the benchm
 cimport cython
 from libc.stdint cimport UINT32_MAX, int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stddef cimport size_t
+from libc.stdlib cimport calloc, free
 from .linux cimport MAP_ANONYMOUS, MAP_FAILED, MAP_PRIVATE, PROT_READ, PROT_WRITE, mmap, munmap
 
 import secrets
@@ -14,6 +15,7 @@ import secrets
 import numpy as np
 
 cdef enum:
+    EVICT_LOOKS = 64            # buckets looked at for an older entry to evict: 4 KiB of memory, some 2 µs
     # Keys hashed and prefetched ahead of the look-ups of lookup_many and learn_many, as in a breath of the
     # data plane: enough misses in flight to hide memory, few enough lines to stay in L1.
     AHEAD = 64
@@ -63,13 +65,53 @@ cdef void put(
         at = (at + 1) & table.mask
 
 
-cdef void take_out(Table *table, uint64_t hash, Bucket *bucket, int way) noexcept nogil:
+cdef void unlink(Table *table, uint64_t hash, Bucket *bucket, int way) noexcept nogil:
     """Remove the entry at `way` of `bucket`; the full buckets it passed count one less."""
     cdef uint64_t at = hash & table.mask
     while &table.buckets[at] != bucket:
         table.buckets[at].overflow -= 1
         at = (at + 1) & table.mask
     bucket.key[way] = 0
+
+
+cdef void take_out(MacTableState *state, Table *table, Bucket *bucket, int way) noexcept nogil:
+    """Remove an entry for good."""
+    state.held[bucket.port[way]] -= 1
+    state.count -= 1
+    unlink(table, hash_key(state, bucket.key[way]), bucket, way)
+
+
+cdef bint evict(MacTableState *state, uint16_t port, uint32_t now) noexcept nogil:
+    """Make room for an entry of `port` at the cost of the port with the most entries, as OVS does
+    (lib/mac-learning.c): the oldest one of its that is met first. False when that port is `port` itself, so
+    that one port flooding the FDB only ever competes with itself.
+    """
+    cdef uint64_t looked, best_at = 0
+    cdef uint32_t candidate, fullest = 0
+    cdef Bucket *bucket
+    cdef int i, best = -1
+    for candidate in range(state.ports):
+        if state.held[candidate] > state.held[fullest]:
+            fullest = candidate
+    if state.held[port] + 1 >= state.held[fullest]:
+        return False
+    for looked in range(state.table.mask + 1):
+        bucket = &state.table.buckets[state.hand]
+        for i in range(WAYS):
+            if bucket.key[i] == 0 or bucket.flags[i] & ENTRY_STATIC or bucket.port[i] != fullest:
+                continue
+            if best < 0 or <uint32_t>(now - bucket.seen[i]) > <uint32_t>(
+                now - state.table.buckets[best_at].seen[best]
+            ):
+                best, best_at = i, state.hand
+        state.hand = (state.hand + 1) & state.table.mask
+        if best >= 0 and looked >= EVICT_LOOKS:
+            break
+    if best < 0:
+        return False
+    take_out(state, &state.table, &state.table.buckets[best_at], best)
+    state.evicted += 1
+    return True
 
 
 cdef void empty_some(MacTableState *state) noexcept nogil:
@@ -86,7 +128,7 @@ cdef void empty_some(MacTableState *state) noexcept nogil:
             if bucket.key[i] != 0:
                 hash = hash_key(state, bucket.key[i])
                 put(&state.table, bucket.key[i], hash, bucket.port[i], bucket.seen[i], bucket.flags[i])
-                take_out(&state.old, hash, bucket, i)
+                unlink(&state.old, hash, bucket, i)
         state.emptied += 1
 
 
@@ -95,7 +137,7 @@ cdef LearnResult insert(
 ) noexcept nogil:
     cdef Table bigger
     cdef uint64_t slots = (state.table.mask + 1) * WAYS
-    if state.count >= state.capacity and not flags & ENTRY_STATIC:
+    if state.count >= state.capacity and not flags & ENTRY_STATIC and not evict(state, port, now):
         state.refused += 1
         return LEARN_REFUSED
     if state.old.buckets != NULL:
@@ -109,6 +151,7 @@ cdef LearnResult insert(
         state.emptied = 0
     put(&state.table, key, hash, port, now, flags)
     state.count += 1
+    count_entry(state, port)
     if not flags & ENTRY_STATIC:
         state.learned += 1
     return LEARN_NEW
@@ -133,9 +176,8 @@ cdef uint64_t sweep_table(
                     continue
             elif not expired(state, bucket, i, now):
                 continue
-            take_out(table, hash_key(state, bucket.key[i]), bucket, i)
+            take_out(state, table, bucket, i)
             removed += 1
-    state.count -= removed
     return removed
 
 
@@ -151,12 +193,14 @@ cdef class MacTable:
         self.state.capacity = capacity
         self.state.seed = secrets.randbits(64)
         self.set_ageing(ageing_ms)
-        if make_table(&self.state.table, FIRST_BUCKETS) < 0:
+        self.state.held = <uint32_t *>calloc(65536, sizeof(uint32_t))
+        if self.state.held == NULL or make_table(&self.state.table, FIRST_BUCKETS) < 0:
             raise MemoryError("no memory for the MAC table")
 
     def __dealloc__(self):
         free_table(&self.state.table)
         free_table(&self.state.old)
+        free(self.state.held)
 
     def __len__(self):
         return self.state.count
@@ -171,8 +215,16 @@ cdef class MacTable:
 
     @property
     def statistics(self):
-        """Events so far: (learned, moved, aged, refused)."""
-        return self.state.learned, self.state.moved, self.state.aged, self.state.refused
+        """Events so far: (learned, moved, aged, evicted, refused)."""
+        return self.state.learned, self.state.moved, self.state.aged, self.state.evicted, self.state.refused
+
+    def held(self, uint16_t port):
+        """How many entries point to a port."""
+        return self.state.held[port]
+
+    def set_damping(self, uint32_t damping_ms):
+        """A station heard within `damping_ms` on its port does not move to another; 0: it moves at once."""
+        self.state.damping = damping_ms
 
     def set_ageing(self, ageing_ms):
         """Set the ageing time in ms; None: entries stay. Raises ValueError outside 0 … 2³¹."""
@@ -199,7 +251,7 @@ cdef class MacTable:
         cdef uint64_t hash = hash_key(&self.state, key)
         cdef Bucket *bucket = find(&self.state, key, hash, &way)
         if bucket != NULL:
-            bucket.port[way] = port
+            change_port(&self.state, bucket, way, port)
             bucket.flags[way] |= ENTRY_STATIC
         elif insert(&self.state, key, hash, port, 0, ENTRY_STATIC) == LEARN_REFUSED:
             raise MemoryError("no memory for the MAC table")
@@ -217,8 +269,7 @@ cdef class MacTable:
             bucket = find_in(table, key, hash, &way)
         if bucket == NULL:
             return False
-        take_out(table, hash, bucket, way)
-        self.state.count -= 1
+        take_out(&self.state, table, bucket, way)
         return True
 
     cdef uint64_t _sweep(self, uint32_t now, int port, bint statics_too) noexcept nogil:

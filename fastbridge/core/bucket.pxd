@@ -1,0 +1,29 @@
+# Token buckets, one word.
+#
+# The generic cell rate algorithm (ITU-T I.371 annex A): instead of tokens, the time is kept at which the bucket
+# would be full again, so a check is one compare and one add, and nothing has to be refilled.
+from libc.stdint cimport uint64_t
+
+cdef struct TokenBucket:
+    uint64_t full_at        # ns; the bucket is full from then on
+    uint64_t interval       # ns one token takes to come back; 0: no limit
+    uint64_t depth          # ns for the whole burst to come back
+
+
+cdef inline void set_rate(TokenBucket *bucket, double rate, double burst) noexcept nogil:
+    """Allow `rate` a second and `burst` at once; a rate of 0 or less: no limit."""
+    bucket.interval = <uint64_t>(1e9 / rate) if rate > 0 else 0
+    bucket.depth = <uint64_t>(bucket.interval * burst)
+    bucket.full_at = 0
+
+
+cdef inline bint take_token(TokenBucket *bucket, uint64_t now) noexcept nogil:
+    """Whether one more is allowed at `now` (ns); takes its token when it is."""
+    cdef uint64_t full_at
+    if bucket.interval == 0:
+        return True
+    full_at = (bucket.full_at if bucket.full_at > now else now) + bucket.interval
+    if full_at > now + bucket.depth:
+        return False
+    bucket.full_at = full_at
+    return True

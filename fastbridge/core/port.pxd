@@ -1,0 +1,47 @@
+# A port: its ring, flags, limits and counters.
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+
+from .batch cimport BATCH, FLOODS, KINDS, RX_REASONS, TX_REASONS
+from .bucket cimport TokenBucket
+from .ring cimport Ring
+
+cdef enum Link:
+    LINK_FREE = 0               # the index is not in use
+    LINK_UP = 1
+    LINK_DOWN = 2
+    LINK_GONE = 3               # the interface was deleted: the socket is dead
+    LINK_BLOCKED = 4            # part of a loop: nothing goes in or out
+
+cdef enum PortFlag:
+    # As the Linux bridge has them (net/bridge/br_private.h, BR_*; bridge(8)).
+    FLAG_LEARNING = 1
+    FLAG_FLOOD_BROADCAST = 2    # these three in the order of Flood: whether such frames are flooded to the port
+    FLAG_FLOOD_MULTICAST = 4
+    FLAG_FLOOD_UNICAST = 8
+    FLAG_ISOLATED = 16          # exchanges no frames with other isolated ports
+    FLAG_HAIRPIN = 32           # a frame may leave by the port it came in
+    FLAG_LOCKED = 64            # only sources the FDB already has behind the port may send
+    FLAGS_DEFAULT = 15
+
+cdef enum Punt:
+    # What the policy wants of a kind of frame.
+    PUNT_NONE = 0
+    PUNT_COPY = 1               # forward it as usual, and show it
+    PUNT_TAKE = 2               # hand it over; the policy decides
+
+cdef struct Port:
+    int fd                      # -1: in memory
+    uint8_t link
+    uint8_t flags
+    bint guarded                # IP sources are checked against the bindings
+    bint active                 # in the list of ports read every breath
+    uint32_t looks              # empty looks in a row
+    Ring ring
+    uint32_t queued
+    uint16_t queue[BATCH]       # frames to send, as indices into the batch, in arrival order
+    uint8_t punt[KINDS]         # a Punt by Kind
+    TokenBucket storm[FLOODS]
+    TokenBucket arp, nd
+    uint64_t rx_frames, rx_bytes, forwarded, flooded, consumed, rx_missed, tx_frames, tx_bytes
+    uint64_t dropped[RX_REASONS]
+    uint64_t tx_dropped[TX_REASONS]
