@@ -42,7 +42,7 @@ def test_large_random_tables_find_all_and_nothing_else(count: int) -> None:
     table = MacTable(capacity=count, ageing_ms=None)
     table.learn_many(known, ports, 5)
     assert len(table) == count
-    assert table.statistics == (count, 0, 0, 0)
+    assert table.statistics == (count, 0, 0, 0, 0)
     assert (look_up(table, known, 6) == ports).all()
     assert (look_up(table, unknown, 6) == -1).all()
     rows = table.export()
@@ -104,7 +104,7 @@ def test_capacity() -> None:
     table = MacTable(capacity=1_000, ageing_ms=None)
     table.learn_many(keys, np.zeros(len(keys), np.uint16), 0)
     assert len(table) == 1_000
-    assert table.statistics == (1_000, 0, 0, 500)
+    assert table.statistics == (1_000, 0, 0, 0, 500)
     assert (look_up(table, keys, 0) == np.where(np.arange(1_500) < 1_000, 0, -1)).all()
 
 

@@ -336,7 +336,7 @@ cdef class Dataplane:
 
     def set_fallback(self, bint dropped):
         """What becomes of a frame the punt queue has no room for: dropped as `punt_full`, or flooded."""
-        self.drop_when_full = droppedped
+        self.drop_when_full = dropped
 
     def set_bindings(self, rows, bint strict):
         """Who may send IP from guarded ports: rows of (port, vlan, mac, IP address as 16 bytes, IPv4 as ::ffff:…);
