@@ -109,7 +109,7 @@ def stage(pods: int = 3, *, mtu: int = 1500, ports_fail: bool = False, **options
         check_accounts(switch, ports_fail)
 
 
-def check_accounts(switch: Switch, ports_fail: bool) -> None:
+def check_accounts(switch: Switch, ports_fail: bool = False) -> None:
     """Every frame received has its fate, every copy made is sent or dropped with a reason."""
     counters = switch.counters()
     for name, port in [*counters.ports.items(), ("total", counters.total)]:

@@ -8,7 +8,7 @@ from ipaddress import IPv4Interface, IPv6Interface
 
 import pytest
 from frames import GROUP, ethernet, tag
-from live import VnetHeader, Wire, eventually, hear_each_other, stage, wires
+from live import VnetHeader, Wire, check_accounts, eventually, hear_each_other, stage, wires
 from model import Model
 
 from fastbridge import ConfigError, Lab, PortError, Switch
@@ -173,6 +173,45 @@ def next_own(wire: Wire) -> tuple[bytes, VnetHeader]:
         frame, header = wire.receive()
         if b"fastbridge" in frame:
             return frame, header
+
+
+# Frames the kernel has no room for.
+
+
+def test_frames_lost_to_a_full_ring_are_counted() -> None:
+    """A switch not started yet lets its ring run full."""
+    with Lab(2) as lab, wires(lab) as (one, _):
+        switch = Switch(lab.ports)
+        for n in range(5_000):
+            one.send(ethernet(GROUP, one.mac, payload=b"fastbridge %d" % n))
+        with switch:
+            eventually(lambda: seen(switch, "pod1") >= 5_000, "the account of every frame")
+            pod1 = switch.counters().ports["pod1"]
+            assert pod1.rx_missed > 0
+            assert pod1.flooded > 0
+            assert lab["pod2"].ping("pod1")
+            check_accounts(switch)
+
+
+def test_big_frames_lost_to_a_full_buffer_are_counted() -> None:
+    with Lab(2) as lab, wires(lab) as (one, two):
+        switch = Switch(lab.ports)
+        sent, header = gso_frame(GROUP, one.mac, b"", 4, 60_000)
+        for _ in range(200):  # 12 MB
+            one.send(sent, header)
+        with switch:
+            eventually(lambda: seen(switch, "pod1") >= 200, "the account of every frame")
+            pod1 = switch.counters().ports["pod1"]
+            assert pod1.dropped["truncated"] > 0
+            assert pod1.flooded > 0
+            assert next_own(two)[0] == sent  # a frame that could not be had whole is never sent in part
+            assert lab["pod2"].ping("pod1")
+            check_accounts(switch)
+
+
+def seen(switch: Switch, name: str) -> int:
+    port = switch.counters().ports[name]
+    return port.rx_frames + port.rx_missed
 
 
 # Stations and time.

@@ -104,6 +104,14 @@ def test_ping(family: int) -> None:
         assert {pod.mac: pod.name for pod in lab} == {pod.mac: switch.fdb.lookup(pod.mac).port for pod in lab}
 
 
+def test_a_hundred_pods() -> None:
+    with stage(100) as (lab, switch):
+        pods = lab.pods
+        for one, two in zip(pods, pods[1:] + pods[:1], strict=True):
+            assert one.ping(two)
+        assert all(switch.fdb.lookup(pod.mac).port == pod.name for pod in pods)
+
+
 def test_no_switch_no_ping() -> None:
     with Lab(2) as lab:
         assert not lab["pod1"].ping("pod2", timeout=0.2)

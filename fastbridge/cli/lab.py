@@ -52,9 +52,9 @@ def up(pods: int, mtu: int, name: str) -> None:
         table.add_row(plan.name, made.namespace(plan.name), str(plan.mac), str(plan.ipv4), str(plan.ipv6 or ""))
     console.print(table)
     if pods > _SHOWN:
-        console.print(f"  … and {pods - _SHOWN} more, up to pod{pods}\n")
+        console.print(f"  … and {pods - _SHOWN} more, up to pod{pods}")
     ports = " ".join(made.ports) if pods <= 4 else f"{name}-pod{{1..{pods}}}"
-    console.print("join them:    ", f"fastbridge run {ports}", soft_wrap=True)
+    console.print("\njoin them:    ", f"fastbridge run {ports}", soft_wrap=True)
     console.print("use a pod:    ", f"fastbridge lab exec{option} pod1 COMMAND", soft_wrap=True)
     console.print("remove it all:", f"fastbridge lab down{option}", soft_wrap=True)
 
@@ -84,7 +84,10 @@ def list_() -> None:
 @click.argument("command", metavar="CMD...", nargs=-1, required=True, type=click.UNPROCESSED)
 def exec_(name: str, pod: str, command: tuple[str, ...]) -> None:
     """Run a command in a pod; its exit status is the one you get."""
-    argv = lab_store.get(name).command(pod, command)
+    words = command[1:] if command[0] == "--" else command
+    if not words:
+        raise click.UsageError("there is no command after --")
+    argv = lab_store.get(name).command(pod, words)
     try:
         os.execvp(argv[0], argv)  # noqa: S606 - what `lab exec` is for
     except OSError as error:

@@ -63,7 +63,7 @@ def _cells(port: PortCounters) -> list[str]:
         port.rx_frames,
         port.forwarded,
         port.flooded,
-        sum(port.dropped.values()) + port.rx_missed,
+        sum(port.dropped.values()),
         port.tx_frames,
         sum(port.tx_dropped.values()),
     )

@@ -1,0 +1,434 @@
+"""The command line as others meet it: a process with arguments, an exit status, stdout and stderr."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from live import PATIENCE, eventually
+from test_rootless import holders, unprivileged  # noqa: F401 - a fixture
+
+import fastbridge
+from fastbridge import Lab, MacAddress
+from fastbridge.bench import Results
+from fastbridge.cli.dissect import dissect
+from fastbridge.links import Links
+from fastbridge.namespaces import NamespaceHelper
+
+ROOT = Path(fastbridge.__file__).parents[1]
+COMMAND = [sys.executable, "-W", "error", "-m", "fastbridge"]
+NOARP = 0x80
+
+
+def run(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    options = {"capture_output": True, "text": True, "timeout": 60, "cwd": ROOT} | options
+    return subprocess.run([*COMMAND, *arguments], **options)
+
+
+def complaint(done: subprocess.CompletedProcess[str], status: int) -> str:
+    """The one line that a failed command says."""
+    assert (done.returncode, done.stdout) == (status, ""), done
+    lines = done.stderr.splitlines()
+    assert len(lines) == 1 and lines[0].startswith("fastbridge: "), done.stderr
+    return lines[0].removeprefix("fastbridge: ")
+
+
+# -- what is wrong is said in one line ------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("nonsense", ["nonsense", "fastbridge --help"]),
+        ("--nonsense", ["--nonsense"]),
+        ("run", ["IFACE", "fastbridge run --help"]),
+        ("run lo", ["at least two interfaces"]),
+        ("run x y x", ["x is named twice"]),
+        ("run --ageing -1 x y", ["ageing", "-1"]),
+        ("run --ageing soon x y", ["--ageing", "'soon'", "'never'"]),
+        ("run --ageing nan x y", ["ageing", "nan"]),
+        ("run --capacity 0 x y", ["capacity", "0"]),
+        ("run --busy-poll -1 x y", ["--busy-poll", "-1"]),
+        ("run --cpu 4095 x y", ["CPU 4095"]),
+        ("run --interval 0 x y", ["--interval"]),
+        ("demo --pods 1", ["--pods"]),
+        ("demo pod1", ["pod1"]),
+        ("lab up --pods 0", ["--pods"]),
+        ("lab up --mtu 10", ["MTU 10"]),
+        ("lab up --name a/b", ["'a/b'"]),
+        ("lab exec pod1", ["CMD"]),
+        ("lab exec pod1 --", ["command"]),
+        ("compare --seed x", ["--seed", "'x'"]),
+    ],
+)
+def test_wrong_request(arguments: str, words: list[str]) -> None:
+    line = complaint(run(*arguments.split()), 2)
+    assert all(word in line for word in words), line
+
+
+@pytest.mark.live
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("run fbnone0 fbnone1", ["fbnone0", "ip link"]),
+        ("run lo fbnone0", ["lo is not an Ethernet interface"]),
+        ("run interface-with-a-long-name y", ["interface-with-a-long-name"]),
+        ("lab exec pod1 true", ["no lab 'fb'", "fastbridge lab up"]),
+        ("lab down --name other", ["no lab 'other'"]),
+        ("compare -o /nonexistent/results.json", ["/nonexistent/results.json", "-o"]),
+        ("compare -o /", ["cannot write /"]),
+    ],
+)
+def test_right_request_that_fails(arguments: str, words: list[str]) -> None:
+    line = complaint(run(*arguments.split()), 1)
+    assert all(word in line for word in words), line
+
+
+@pytest.mark.live
+def test_run_on_an_interface_that_is_down() -> None:
+    with Lab(2) as lab:
+        lab["pod2"].port.set_down()
+        done = lab.run_host([*COMMAND, "run", "pod1", "pod2"], check=False, timeout=60, cwd=ROOT)
+    assert "ip link set pod2 up" in complaint(done, 1)
+
+
+@pytest.mark.live
+def test_run_without_privilege(unprivileged: list[str]) -> None:  # noqa: F811
+    main = "from fastbridge.cli import main; main()"
+    done = subprocess.run([*unprivileged, main, "run", "lo", "x"], capture_output=True, text=True, timeout=60, cwd="/")
+    assert "raw socket" in complaint(done, 1)
+
+
+def test_output_that_cannot_be_written() -> None:
+    with Path("/dev/full").open("w") as full:
+        done = run("--version", capture_output=False, stdout=full, stderr=subprocess.PIPE)
+    assert done.returncode == 1
+    assert done.stderr == "fastbridge: no space left on device\n"
+
+
+def test_reader_that_has_seen_enough() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as broken:
+        done = run("--help", capture_output=False, stdout=broken, stderr=subprocess.PIPE)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_version_and_help() -> None:
+    assert run("--version").stdout.startswith("fastbridge ")
+    for command in (
+        [],
+        ["demo"],
+        ["run"],
+        ["compare"],
+        ["lab"],
+        *(["lab", it] for it in ("up", "list", "exec", "down")),
+    ):
+        done = run(*command, "--help")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert f"Usage: {' '.join(['fastbridge', *command])}" in done.stdout
+        assert not command or f"Example: {' '.join(['fastbridge', *command[:1]])}" in done.stdout
+
+
+# -- run ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def lab() -> Iterator[Lab]:
+    with Lab(3) as lab:
+        yield lab
+
+
+@pytest.fixture
+def start(lab: Lab) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Starts the command line in the namespace of the lab's host ends."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(*arguments: str) -> subprocess.Popen[str]:
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        started.append(lab.popen_host([*COMMAND, *arguments], text=True, cwd=ROOT, **pipes))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def say(process: subprocess.Popen[str]) -> dict[str, Any]:
+    """The next JSON line of a process."""
+    assert process.stdout is not None
+    said: dict[str, Any] = json.loads(process.stdout.readline())
+    return said
+
+
+@pytest.mark.live
+def test_json_contract(lab: Lab, start: Callable[..., subprocess.Popen[str]]) -> None:
+    process = start("run", "--json", "pod1", "pod2", "pod3")
+    assert say(process) == {"event": "ready", "ports": ["pod1", "pod2", "pod3"]}
+    assert lab["pod1"].ping("pod2", count=3)  # ready means that it forwards
+    assert lab["pod2"].ping("pod3", family=6)
+    lab["pod3"].port.set_down()
+    assert say(process) == {"event": "port", "name": "pod3", "link": "down"}
+    lab["pod3"].port.set_up()
+    assert say(process) == {"event": "port", "name": "pod3", "link": "up"}
+    lab["pod3"].port.delete()
+    links = iter(lambda: say(process)["link"], "gone")  # it may be seen going down before it is gone
+    assert set(links) <= {"down"}
+    assert lab["pod1"].ping("pod2")
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=PATIENCE)
+    (last,) = [json.loads(line) for line in out.splitlines()]
+    assert (process.returncode, last["event"]) == (0, "stopped")
+    counters = last["counters"]
+    assert list(counters["ports"]) == ["pod1", "pod2", "pod3"]
+    for port in [*counters["ports"].values(), counters["total"]]:
+        assert port["rx_frames"] == port["forwarded"] + port["flooded"] + port["consumed"] + sum(
+            port["dropped"].values()
+        )
+    assert counters["total"]["forwarded"] >= 10
+    assert counters["learned"] >= 3
+    said = [line.removeprefix("fastbridge: port pod3 is ") for line in err.splitlines()]
+    assert [*said[:2], said[-1]] == ["down", "up", "gone: its interface was deleted"]
+
+
+@pytest.mark.live
+def test_json_interval(start: Callable[..., subprocess.Popen[str]]) -> None:
+    process = start("run", "--json", "--interval", "0.1", "pod1", "pod2")
+    assert [say(process)["event"] for _ in range(4)] == ["ready", "counters", "counters", "counters"]
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_signal_ends_a_run(number: int, lab: Lab, start: Callable[..., subprocess.Popen[str]]) -> None:
+    process = start("run", "--ageing", "never", "--filter-link-local", "--interval", "0.1", "pod1", "pod2")
+    assert process.stdout is not None
+    assert process.stdout.readline().startswith("forwarding between pod1, pod2; ")
+    assert lab["pod1"].ping("pod2")
+    assert "frames/s" in process.stdout.readline()
+    process.send_signal(number)
+    out, err = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, err) == (0, "")
+    rows = {line.split()[0]: line.split()[1:] for line in out.splitlines() if line}
+    assert list(rows)[-4:] == ["pod1", "pod2", "total", "MAC"]
+    assert int(rows["total"][0]) == int(rows["pod1"][0]) + int(rows["pod2"][0]) >= 4
+
+
+@pytest.mark.live
+def test_run_is_silent_and_puts_back_what_was() -> None:
+    with NamespaceHelper() as helper, Links() as links:
+        away = helper.create()
+        for n in (1, 2):
+            links.add_pair(f"fbt{n}", None, f"away{n}", MacAddress(n), away.fd, 1500)
+            links.set(f"fbt{n}", state="up")
+        assert not links.flags("fbt1") & NOARP
+        with subprocess.Popen(
+            [*COMMAND, "run", "fbt1", "fbt2", "--json"], stdout=subprocess.PIPE, text=True, cwd=ROOT
+        ) as process:
+            assert say(process)["event"] == "ready"
+            assert links.flags("fbt1") & links.flags("fbt2") & NOARP
+            process.send_signal(signal.SIGTERM)
+            assert say(process)["event"] == "stopped"
+        assert process.returncode == 0
+        assert not links.flags("fbt1") & NOARP
+        assert not links.flags("fbt2") & NOARP
+        for n in (1, 2):
+            links.delete(f"fbt{n}")
+        away.close()
+
+
+# -- demo -----------------------------------------------------------------------------------------
+
+
+def check_story(done: subprocess.CompletedProcess[str], pods: int) -> None:
+    assert (done.returncode, done.stderr) == (0, "")
+    story = " ".join(done.stdout.split())
+    others = "pod2" if pods == 2 else "pod2, pod3"
+    for words in (
+        "pod1 → ARP request: who has 10.0.0.2? tell 10.0.0.1",
+        f"flooded to {others}: broadcast",
+        "learned: 02:00:00:00:00:01 is behind pod1",
+        "pod2 → ARP reply: 10.0.0.2 is at 02:00:00:00:00:02",
+        "forwarded to pod1: the FDB knows this MAC address",
+        "ICMP echo reply, 10.0.0.2 > 10.0.0.1",
+        "pod1 10.0.0.2 02:00:00:00:00:02",
+    ):
+        assert words in story, words
+    assert ("pod3 → ARP request" in story) == (pods > 2)
+    assert "\x1b" not in done.stdout
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("pods", [2, 3])
+def test_demo(pods: int) -> None:
+    check_story(run("demo", "--pods", str(pods)), pods)
+
+
+@pytest.mark.live
+def test_demo_of_many_pods_fits_a_narrow_terminal() -> None:
+    done = run("demo", "--pods", "9", env={**os.environ, "COLUMNS": "60"})
+    assert done.returncode == 0
+    assert "… and 8 more" in done.stdout
+    assert "pod6 and 3 more" in " ".join(done.stdout.split())  # of the ports of a flooded frame
+    assert max(map(len, done.stdout.splitlines())) <= 60
+
+
+@pytest.mark.live
+def test_demo_of_an_ordinary_user(unprivileged: list[str]) -> None:  # noqa: F811
+    main = "from fastbridge.cli import main; main()"
+    done = subprocess.run([*unprivileged, main, "demo"], capture_output=True, text=True, timeout=60, cwd="/")
+    check_story(done, 3)
+
+
+@pytest.mark.live
+def test_demo_without_unicode() -> None:
+    done = run("demo", "--pods", "2", env={**os.environ, "PYTHONIOENCODING": "ascii"})
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "who has 10.0.0.2? tell 10.0.0.1" in done.stdout
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_demo_that_is_killed_leaves_nothing(number: int) -> None:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen([*COMMAND, "demo", "--pause", "60"], cwd=ROOT, **pipes) as process:  # type: ignore[call-overload]
+        eventually(lambda: len(namespaces_of(process.pid)) >= 4, "the demo's namespaces")
+        namespaces = namespaces_of(process.pid)
+        process.send_signal(number)
+        _, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == (-signal.SIGKILL if number == signal.SIGKILL else 130)
+    assert err.strip() == ""
+    eventually(lambda: not holders(namespaces), "the end of the namespaces' last holder")
+
+
+def namespaces_of(pid: int) -> set[str]:
+    """The network namespaces that a process holds open, but for its own."""
+    held = set()
+    for fd in Path(f"/proc/{pid}/fd").iterdir():
+        try:
+            held.add(str(fd.readlink()))
+        except FileNotFoundError:  # closed meanwhile
+            continue
+    return {name for name in held if name.startswith("net:")}
+
+
+# -- lab ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def netns_directory() -> None:
+    """The first lab makes /run/netns a mount of its own, which stays."""
+    run("lab", "up")
+    run("lab", "down")
+
+
+@pytest.mark.live
+def test_lab_up_list_exec_down(netns_directory: None) -> None:
+    made = run("lab", "up", "--pods", "3", "--name", "tst")
+    try:
+        assert (made.returncode, made.stderr) == (0, "")
+        assert "fastbridge run tst-pod1 tst-pod2 tst-pod3" in made.stdout
+        assert "02:00:00:00:00:03  10.0.0.3/16" in made.stdout
+        assert "there is a lab 'tst' already" in complaint(run("lab", "up", "--name", "tst"), 1)
+        assert "tst 3 tst-pod1 … tst-pod3 1500 complete" in " ".join(run("lab", "list").stdout.split())
+        inside = run("lab", "exec", "--name", "tst", "pod2", "sh", "-c", "cat /proc/net/if_inet6; exit 7")
+        assert inside.returncode == 7
+        assert "fd000000000000000000000000000002" in inside.stdout
+        assert run("lab", "exec", "--name", "tst", "pod2", "--", "echo", "--name").stdout == "--name\n"
+        assert "pod1, pod2, pod3" in complaint(run("lab", "exec", "--name", "tst", "pod4", "true"), 1)
+    finally:
+        gone = run("lab", "down", "--name", "tst")
+    assert (gone.returncode, gone.stdout) == (0, "removed lab tst, 3 pods\n")
+    assert run("lab", "list").stdout == "there is no lab; make one: fastbridge lab up\n"
+
+
+# -- compare --------------------------------------------------------------------------------------
+
+SMALL_COMPARE = """
+from functools import partial
+from fastbridge import bench
+from fastbridge.bench.engines.direct import Direct
+from fastbridge.bench.engines.linux_bridge import LinuxBridge
+small = bench.Profile("small", BLOCKS, 0.05, (bench.Scenario("64 B", 64),))
+bench.compare = partial(bench.compare, (LinuxBridge(), Direct()), profile=small)
+from fastbridge.cli import main
+main()
+"""
+
+
+def small_compare(blocks: int) -> list[str]:
+    return [sys.executable, "-W", "error", "-c", SMALL_COMPARE.replace("BLOCKS", str(blocks)), "compare"]
+
+
+@pytest.mark.live
+def test_compare(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    command = [*small_compare(2), "--quick", "--seed", "7", "-o", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    results = Results.load(path)
+    assert (results.seed, results.interrupted, len(results.trials)) == (7, False, 6)
+    for words in ("64 B", "linux-bridge (control)", "ceiling", "Noise floor", f"written to {path}"):
+        assert words in done.stdout
+    assert "0%  starting linux-bridge" in done.stderr
+
+
+@pytest.mark.live
+def test_interrupted_compare_keeps_what_was_measured(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen([*small_compare(30), "-o", str(path)], cwd=ROOT, **pipes) as process:  # type: ignore[call-overload]
+        assert any("block" in line for line in process.stderr)
+        process.send_signal(signal.SIGINT)
+        out, _ = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 130
+    results = Results.load(path)
+    assert results.interrupted and results.trials
+    assert "Interrupted" in out
+
+
+# -- frames in words ------------------------------------------------------------------------------
+
+ARP = bytes.fromhex("ffffffffffff 020000000001 0806 0001 0800 06 04 0001 020000000001 0a000001 000000000000 0a000002")
+PING = bytes.fromhex("020000000002 020000000001 0800 45000054 00004000 4001 0000 0a000001 0a000002 0800 0000 00010001")
+FD1, FD2 = "fd00" + "00" * 13 + "01", "fd00" + "00" * 13 + "02"
+ADVERTISEMENT = bytes.fromhex(
+    f"020000000001 020000000002 86dd 60000000 0020 3a ff {FD2} {FD1} 88000000 60000000 {FD2} 0201 020000000002"
+)
+DAD = bytes.fromhex(f"3333ff000002 020000000002 86dd 60000000 0018 3a ff {'00' * 16} {FD2} 87000000 00000000 {FD2}")
+REPORT = bytes.fromhex(
+    f"333300000016 020000000002 86dd 60000000 0024 00 01 {FD2} {FD1} 3a00 050200000100 8f000000 00000001"
+)
+
+
+@pytest.mark.parametrize(
+    ("frame", "protocol", "text"),
+    [
+        (ARP, "ARP", "request: who has 10.0.0.2? tell 10.0.0.1"),
+        (ARP[:21] + b"\2" + ARP[22:], "ARP", "reply: 10.0.0.1 is at 02:00:00:00:00:01"),
+        (ARP[:12] + bytes.fromhex("8100 6005") + ARP[12:], "ARP", "VLAN 5, request: who has 10.0.0.2? tell 10.0.0.1"),
+        (ARP[:-4] + ARP[28:32], "ARP", "announcement: 10.0.0.1 is at 02:00:00:00:00:01"),
+        (PING, "ICMP", "echo request, 10.0.0.1 > 10.0.0.2"),
+        (ADVERTISEMENT, "ND", "advertisement: fd00::2 is at 02:00:00:00:00:02"),
+        (DAD, "ND", "solicitation: does anybody else have fd00::2?"),
+        (REPORT, "ICMPv6", "multicast listener report"),
+        (ARP[:12] + b"\x88\xcc", "0x88cc", "0 bytes"),
+        (ARP[:30], "0x0806", "cut short"),
+    ],
+)
+def test_frames_in_words(frame: bytes, protocol: str, text: str) -> None:
+    assert dissect(frame)[:2] == (protocol, text)
+
+
+@given(st.sampled_from([ARP, PING, ADVERTISEMENT, DAD, REPORT]), st.binary(max_size=80), st.integers(12, 90))
+def test_no_frame_is_too_odd_for_words(frame: bytes, noise: bytes, cut: int) -> None:
+    assert dissect((frame[:cut] + noise).ljust(14, b"\0"))
