@@ -1,7 +1,6 @@
 """FDB, the view.
 
-What Python sees of the MAC table: entries with port names and ages, and the few ways to change it. Every
-access holds the data plane between two breaths.
+What Python sees of the MAC table: entries with port names and ages, and the few ways to change it.
 """
 
 from __future__ import annotations
@@ -10,13 +9,13 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .addresses import MacAddress
 from .errors import ConfigError
 
 if TYPE_CHECKING:
     from .core.dataplane import Dataplane
-    from .core.mac_table import MacTable
 
 
 class FdbEntry(NamedTuple):
@@ -40,37 +39,47 @@ class Fdb:
     def __init__(
         self,
         dataplane: Dataplane,
-        table: MacTable,
         ageing_ms: int | None,
         now_ms: Callable[[], int],
         index_of: Callable[[str | int], int],
         name_of: Callable[[int], str],
     ) -> None:
         self._dataplane = dataplane
-        self._table = table
         self._ageing_ms = ageing_ms
         self._now_ms = now_ms
         self._index_of = index_of
         self._name_of = name_of
 
     def __iter__(self) -> Iterator[FdbEntry]:
-        with self._dataplane:
-            rows = self._table.export()
-        now = np.uint32(self._now_ms())
-        rows = np.sort(rows, order=("vlan", "mac"))
-        ages = (now - rows["seen"]).astype(np.uint32)
-        for row, age in zip(rows.tolist(), ages.tolist(), strict=True):
-            mac, vlan, port, _, static = row
-            if static or self._ageing_ms is None or age < self._ageing_ms:
-                yield FdbEntry(MacAddress(mac), self._name_of(port), None if static else age / 1000, static, vlan)
+        rows, ages = self._live_rows()
+        order = np.lexsort((rows["mac"], rows["vlan"]))
+        for row, age in zip(rows[order].tolist(), ages[order].tolist(), strict=True):
+            mac, _, vlan, port, static = row
+            yield FdbEntry(MacAddress(mac), self._name_of(port), None if static else age / 1000, static, vlan)
 
     def __len__(self) -> int:
-        return sum(1 for _ in self)
+        return len(self._live_rows()[0])
+
+    def _live_rows(self) -> tuple[NDArray[np.void], NDArray[np.uint32]]:
+        """The live entries and their ages in ms."""
+        rows = self._dataplane.fdb_export()
+        ages = np.uint32(self._now_ms()) - rows["seen"]
+        if self._ageing_ms is None:
+            return rows, ages
+        live = rows["static"] | (ages < self._ageing_ms)
+        return rows[live], ages[live]
 
     def lookup(self, mac: MacAddress | str | int, vlan: int = 0) -> FdbEntry | None:
         """The live entry of a MAC address in a VLAN, or None."""
-        wanted = MacAddress(mac)
-        return next((e for e in self if e.mac == wanted and e.vlan == _vlan(vlan)), None)
+        address = MacAddress(mac)
+        found = self._dataplane.fdb_find(address, _vlan(vlan))
+        if found is None:
+            return None
+        port, seen, static = found
+        age = self._now_ms() - seen & 0xFFFFFFFF
+        if not static and self._ageing_ms is not None and age >= self._ageing_ms:
+            return None
+        return FdbEntry(address, self._name_of(port), None if static else age / 1000, static, vlan)
 
     def add(self, mac: MacAddress | str | int, port: str | int, vlan: int = 0) -> None:
         """Add a static entry, or make the one there is static; learning never changes it.
@@ -80,22 +89,15 @@ class Fdb:
         address = MacAddress(mac)
         if address.is_group or not address:
             raise ConfigError(f"{address} is no station's address: a static entry needs a unicast MAC")
-        index = self._index_of(port)
-        with self._dataplane:
-            self._table.add_static(address, _vlan(vlan), index)
+        self._dataplane.fdb_add(address, _vlan(vlan), self._index_of(port))
 
     def remove(self, mac: MacAddress | str | int, vlan: int = 0) -> bool:
         """Remove an entry, static or learned; returns whether there was one."""
-        with self._dataplane:
-            return self._table.remove(MacAddress(mac), _vlan(vlan))
+        return self._dataplane.fdb_remove(MacAddress(mac), _vlan(vlan))
 
     def flush(self, port: str | int | None = None) -> int:
         """Forget the learned entries (of one port); static ones stay. Returns how many were removed."""
-        with self._dataplane:
-            if port is not None:
-                return self._table.flush(self._index_of(port))
-            ports = np.unique(self._table.export()["port"]).tolist()
-            return sum(self._table.flush(index) for index in ports)
+        return self._dataplane.fdb_flush(None if port is None else self._index_of(port))
 
 
 def _vlan(vlan: int) -> int:

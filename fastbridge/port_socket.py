@@ -1,6 +1,6 @@
 """Port sockets, opened ready.
 
-One AF_PACKET socket a port, for RX and TX, from the standard library's `socket`. The facts behind each option
+Two AF_PACKET sockets a port, for RX and for TX, from the standard library's `socket`. The facts behind each option
 are in packet(7), Documentation/networking/packet_mmap.rst and DESIGN §5; values without a name in `socket`
 are from <linux/if_packet.h>, <linux/sockios.h>, <linux/if.h> and <asm-generic/socket.h>.
 """
@@ -52,34 +52,50 @@ class Interface:
         return socket.socket(family, type, proto)
 
 
-def open_port_socket(port: PortLike) -> socket.socket:
-    """Open and check a port's socket, not yet bound: the RX ring comes first, or frames would bypass it.
+def open_port_sockets(port: PortLike) -> tuple[socket.socket, socket.socket]:
+    """A port's RX and TX sockets, checked. The RX socket is not bound yet: its ring comes first, or frames would
+    bypass it. TX has a socket of its own so that nobody watches it (core/transmit.pxd).
 
     Raises PortError when the interface does not exist, is not Ethernet or is down; PrivilegeError without
     CAP_NET_RAW.
     """
+    sockets: list[socket.socket] = []
     try:
-        # Protocol 0: nothing is received before bind(), or frames of every interface would come first.
-        sock = port.open_socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+        for _ in range(2):
+            # Protocol 0: nothing is received before bind(), or frames of every interface would come first.
+            sockets.append(port.open_socket(socket.AF_PACKET, socket.SOCK_RAW, 0))
+        rx, tx = sockets
+        index = _check_interface(rx, port.name)
+        _set_rx_options(rx, index)
+        tx.setsockopt(_SOL_PACKET, _PACKET_VNET_HDR, 1)
+        _set_buffer(tx, _SO_SNDBUFFORCE, socket.SO_SNDBUF)
+        _bind(tx, port.name, 0)
     except PermissionError:
+        _close(sockets)
         raise PrivilegeError(
             f"no right to open a raw socket on {port.name}: run as root (CAP_NET_RAW), or inside `unshare -Urn`"
         ) from None
-    try:
-        index = _check_interface(sock, port.name)
-        _set_options(sock, index)
     except BaseException:
-        sock.close()
+        _close(sockets)
         raise
-    return sock
+    return rx, tx
 
 
-def bind_port_socket(sock: socket.socket, name: str) -> None:
-    """Start receiving: from here on frames fill the ring."""
+def start_receiving(rx: socket.socket, name: str) -> None:
+    """Bind the RX socket: from here on frames fill its ring. Raises PortError."""
+    _bind(rx, name, _ETH_P_ALL)
+
+
+def _bind(sock: socket.socket, name: str, protocol: int) -> None:
     try:
-        sock.bind((name, _ETH_P_ALL))
+        sock.bind((name, protocol))
     except OSError as error:
         raise PortError(f"cannot bind to interface {name}: {error.strerror}") from None
+
+
+def _close(sockets: list[socket.socket]) -> None:
+    for sock in sockets:
+        sock.close()
 
 
 def is_up(sock: socket.socket, name: str) -> bool:
@@ -113,18 +129,21 @@ def _ioctl(sock: socket.socket, request: int, name: str, value: str) -> int:
     return result
 
 
-def _set_options(sock: socket.socket, index: int) -> None:
+def _set_rx_options(rx: socket.socket, index: int) -> None:
     for option, value in (
         (_PACKET_VERSION, _TPACKET_V2),
         (_PACKET_VNET_HDR, 1),  # pending checksums and GSO pass through, on RX and TX
         (_PACKET_COPY_THRESH, 1),  # a frame larger than its slot also waits, whole, in the receive buffer
         (_PACKET_IGNORE_OUTGOING, 1),  # what the host itself sends on the interface is not received
     ):
-        sock.setsockopt(_SOL_PACKET, option, value)
+        rx.setsockopt(_SOL_PACKET, option, value)
     # Promiscuous as long as the socket lives: the kernel undoes it, whatever happens.
-    sock.setsockopt(_SOL_PACKET, _PACKET_ADD_MEMBERSHIP, struct.pack("iHH8x", index, _PACKET_MR_PROMISC, 0))
-    for force, plain in ((_SO_RCVBUFFORCE, socket.SO_RCVBUF), (_SO_SNDBUFFORCE, socket.SO_SNDBUF)):
-        try:
-            sock.setsockopt(socket.SOL_SOCKET, force, _BUFFER_BYTES)
-        except PermissionError:  # no CAP_NET_ADMIN: what net.core.rmem_max and wmem_max allow
-            sock.setsockopt(socket.SOL_SOCKET, plain, _BUFFER_BYTES)
+    rx.setsockopt(_SOL_PACKET, _PACKET_ADD_MEMBERSHIP, struct.pack("iHH8x", index, _PACKET_MR_PROMISC, 0))
+    _set_buffer(rx, _SO_RCVBUFFORCE, socket.SO_RCVBUF)
+
+
+def _set_buffer(sock: socket.socket, force: int, plain: int) -> None:
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, force, _BUFFER_BYTES)
+    except PermissionError:  # no CAP_NET_ADMIN in the first user namespace: what net.core.*mem_max allow
+        sock.setsockopt(socket.SOL_SOCKET, plain, _BUFFER_BYTES)

@@ -16,16 +16,17 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from types import TracebackType
 from typing import NamedTuple
 
-from .core.dataplane import RX_REASON_NAMES, TX_REASON_NAMES, Dataplane
+from .core.dataplane import RX_REASON_NAMES, TX_REASON_NAMES, Dataplane, open_ring
 from .core.mac_table import MacTable
 from .counters import Counters, PortCounters
 from .errors import ConfigError, PortError
 from .fdb import Fdb
-from .port_socket import Interface, PortLike, bind_port_socket, is_up, open_port_socket
+from .port_socket import Interface, PortLike, is_up, open_port_sockets, start_receiving
 from .trace import Trace
 
 _log = logging.getLogger(__name__)
@@ -57,7 +58,8 @@ class Egress(NamedTuple):
 @dataclass
 class _Member:
     name: str
-    sock: socket.socket | None = None  # None in memory
+    sockets: tuple[socket.socket, ...] = ()  # RX and TX; none in memory
+    slots: int = 0  # of the RX ring
 
 
 class _SwitchBase:
@@ -71,25 +73,23 @@ class _SwitchBase:
         if not 0 <= busy_poll <= 1:
             raise ConfigError(f"busy_poll must be 0 … 1 seconds, not {busy_poll}")
         ageing_ms = None if ageing is None else round(ageing * 1000)
-        self._table = MacTable(capacity, ageing_ms)
         self._dataplane = Dataplane(
-            self._table, filter_link_local=filter_link_local, busy_poll_ns=round(busy_poll * 1e9)
+            MacTable(capacity, ageing_ms), filter_link_local=filter_link_local, busy_poll_ns=round(busy_poll * 1e9)
         )
         self._members: dict[int, _Member] = {}
         self._departed = PortCounters()  # of the ports that were removed: totals never shrink
-        self.fdb = Fdb(self._dataplane, self._table, ageing_ms, self._now_ms, self._index_of, self._name_of)
+        self.fdb = Fdb(self._dataplane, ageing_ms, self._now_ms, self._index_of, self._name_of)
 
     @property
     def ports(self) -> tuple[SwitchPort, ...]:
         """The ports, by index."""
-        with self._dataplane:
-            return tuple(SwitchPort(i, m.name, self._dataplane.link(i)) for i, m in sorted(self._members.items()))
+        links = self._dataplane.links()
+        return tuple(SwitchPort(i, m.name, links[i]) for i, m in sorted(self._members.items()) if i in links)
 
     def counters(self) -> Counters:
         """One consistent snapshot: all ports between the same two breaths."""
-        with self._dataplane:
-            ports = {m.name: self._port_counters(i) for i, m in sorted(self._members.items())}
-            learned, moved, aged, evicted, refused = self._table.statistics
+        tallies, (learned, moved, aged, evicted, refused) = self._dataplane.snapshot()
+        ports = {m.name: _counters(tallies[i]) for i, m in sorted(self._members.items()) if i in tallies}
         return Counters(ports, sum(ports.values(), self._departed), learned, moved, aged, evicted, refused)
 
     def trace(self, snap: int = 256, limit: int = 4096) -> Trace:
@@ -98,22 +98,6 @@ class _SwitchBase:
         snap: bytes kept of each frame; limit: events kept unread, more are counted in `lost`. One at a time.
         """
         return Trace(self._dataplane, self._name_of, snap, limit)
-
-    def _port_counters(self, index: int) -> PortCounters:
-        plain, dropped, tx_dropped = self._dataplane.counters(index)
-        rx_frames, rx_bytes, forwarded, flooded, consumed, missed, tx_frames, tx_bytes = plain
-        return PortCounters(
-            rx_frames,
-            rx_bytes,
-            forwarded,
-            flooded,
-            consumed,
-            dict(zip(RX_REASON_NAMES, dropped, strict=True)),
-            missed,
-            tx_frames,
-            tx_bytes,
-            dict(zip(TX_REASON_NAMES, tx_dropped, strict=True)),
-        )
 
     def _now_ms(self) -> int:
         return self._dataplane.now()
@@ -164,8 +148,7 @@ class Switch(_SwitchBase):
         wanted = list(ports)
         self._slots = _ring_slots(len(wanted))
         try:
-            for port in wanted:
-                self.add_port(port)
+            self._add_ports(wanted)
         except BaseException:
             self.stop()
             raise
@@ -215,6 +198,14 @@ class Switch(_SwitchBase):
 
     def stop(self) -> None:
         """Stop, for good, and close the sockets; the counters stay readable."""
+        self._halt()
+        if self._final is None:
+            self._final = self.counters()
+            with _many(len(self._members)) as pool:
+                list(pool.map(self._drop_member, list(self._members)))
+
+    def _halt(self) -> None:
+        """End the threads."""
         self._stopping.set()
         self._dataplane.stop()
         os.eventfd_write(self._dataplane.event_fd, 1)  # wakes the control thread
@@ -222,10 +213,6 @@ class Switch(_SwitchBase):
             thread.join()
         self._threads = []
         _running.discard(self)
-        if self._final is None:
-            self._final = self.counters()
-            for index in list(self._members):
-                self._drop_member(index)
 
     def counters(self) -> Counters:
         """One consistent snapshot: all ports between the same two breaths; after stop(), the last one."""
@@ -236,52 +223,77 @@ class Switch(_SwitchBase):
 
         Raises PortError, PrivilegeError, or ConfigError when there is such a port already.
         """
-        source = Interface(port) if isinstance(port, str) else port
-        for known in self.ports:
-            if known.name == source.name:
-                if known.state != "gone":
-                    raise ConfigError(f"port {source.name} is named twice; a switch has each port once")
-                self.remove_port(known.name)
-        sock = open_port_socket(source)
-        try:
-            with self._dataplane:
-                index = self._add_ring(sock.fileno(), source.name)
-                try:
-                    bind_port_socket(sock, source.name)
-                except BaseException:
-                    self._dataplane.remove_port(index)
-                    raise
-                self._members[index] = _Member(source.name, sock)
-        except BaseException:
-            sock.close()
-            raise
-        return SwitchPort(index, source.name, "up")
+        return self._add_ports([port])[0]
 
     def remove_port(self, port: str | int) -> None:
         """Take a port out, also while running, and forget its FDB entries, static ones too."""
-        self._drop_member(self._index_of(port))
+        index = self._index_of(port)
+        self._departed += _counters(self._dataplane.snapshot()[0][index])
+        self._drop_member(index)
 
-    def _add_ring(self, fd: int, name: str) -> int:
-        """The ring the kernel grants: half the size as often as it has no memory for more."""
+    def _add_ports(self, ports: Sequence[str | PortLike]) -> list[SwitchPort]:
+        """Add all or none."""
+        sources = [Interface(port) if isinstance(port, str) else port for port in ports]
+        self._check_names([source.name for source in sources])
+        with _many(len(sources)) as pool:
+            futures = [pool.submit(self._open_member, source) for source in sources]
+        members = [future.result() for future in futures if future.exception() is None]
+        try:
+            for future in futures:
+                future.result()  # raises what one of them raised
+            return [self._attach(member) for member in members]
+        except BaseException:
+            for member in members:
+                for index in [i for i, known in self._members.items() if known is member]:
+                    self._drop_member(index)
+                for sock in member.sockets:
+                    sock.close()
+            raise
+
+    def _check_names(self, names: Sequence[str]) -> None:
+        known = {port.name: port.state for port in self.ports}
+        for place, name in enumerate(names):
+            if name in names[:place] or known.get(name, "gone") != "gone":
+                raise ConfigError(f"port {name} is named twice; a switch has each port once")
+        for name in names:
+            if name in known:  # its interface was deleted, and there is a new one
+                self.remove_port(name)
+
+    def _open_member(self, source: PortLike) -> _Member:
+        """Sockets and ring of a port, receiving already: with half the ring as often as the kernel has no memory."""
+        rx, tx = open_port_sockets(source)
         slots = self._slots
-        while True:
-            try:
-                return self._dataplane.add_port(fd, slots)
-            except OSError as error:
-                if slots <= _FEWEST_SLOTS:
-                    raise PortError(f"no receive ring for {name}: {error.strerror}; free some memory") from None
-            slots //= 2
-            if slots < self._slots:
-                _log.warning("the kernel refused a ring for %s; from now on rings have %d slots", name, slots)
-                self._slots = slots
+        try:
+            while True:
+                try:
+                    open_ring(rx.fileno(), slots)
+                    break
+                except OSError as error:
+                    if slots <= _FEWEST_SLOTS:
+                        text = f"no receive ring for {source.name}: {error.strerror}; free some memory"
+                        raise PortError(text) from None
+                slots //= 2
+            start_receiving(rx, source.name)
+        except BaseException:
+            rx.close()
+            tx.close()
+            raise
+        return _Member(source.name, (rx, tx), slots)
+
+    def _attach(self, member: _Member) -> SwitchPort:
+        if member.slots < self._slots:
+            _log.warning("the kernel refused a larger ring: %s has %d slots", member.name, member.slots)
+            self._slots = member.slots
+        rx, tx = member.sockets
+        index = self._dataplane.add_port(rx.fileno(), tx.fileno(), member.slots)
+        self._members[index] = member
+        return SwitchPort(index, member.name, "up")
 
     def _drop_member(self, index: int) -> None:
-        with self._dataplane:
-            member = self._members.pop(index)
-            self._departed += self._port_counters(index)
-            self._dataplane.remove_port(index)
-        if member.sock is not None:
-            member.sock.close()
+        member = self._members.pop(index)
+        self._dataplane.remove_port(index)
+        for sock in member.sockets:
+            sock.close()
 
     def _forward(self) -> None:
         if self._cpu is not None:
@@ -298,8 +310,7 @@ class Switch(_SwitchBase):
                 os.eventfd_read(self._dataplane.event_fd)
             links = self._follow_links(links)
             if time.monotonic() - swept >= _SWEEP_SECONDS:
-                with self._dataplane:
-                    self._table.age(self._dataplane.now())
+                self._dataplane.fdb_age(self._dataplane.now())
                 swept = time.monotonic()
 
     def _follow_links(self, before: dict[int, str]) -> dict[int, str]:
@@ -312,10 +323,9 @@ class Switch(_SwitchBase):
                 if link != "up":
                     self.fdb.flush(index)
             if link == "down":
-                with self._dataplane:
-                    member = self._members.get(index)
-                    if member and member.sock and is_up(member.sock, name):
-                        self._dataplane.set_link(index, True)
+                member = self._members.get(index)
+                if member and is_up(member.sockets[0], name):
+                    self._dataplane.set_link(index, "up")
             after[index] = link
         return after
 
@@ -336,9 +346,8 @@ class MemorySwitch(_SwitchBase):
         if len(set(names)) != len(names):
             raise ConfigError(f"a port is named twice in {', '.join(names)}; a switch has each port once")
         self._clock, self._epoch = clock, clock()
-        with self._dataplane:
-            for name in names:
-                self._members[self._dataplane.add_port()] = _Member(name)
+        for name in names:
+            self._members[self._dataplane.add_port()] = _Member(name)
 
     def process(self, ingress: int | str, frames: Sequence[bytes]) -> list[Egress]:
         """Switch frames (bytes from the destination MAC on, no FCS) arriving on one port.
@@ -347,16 +356,36 @@ class MemorySwitch(_SwitchBase):
         ConfigError for an unknown port, TypeError for a frame that is not bytes.
         """
         index = self._index_of(ingress)
-        with self._dataplane:
-            return [Egress(*copy) for copy in self._dataplane.process(index, list(frames), self._now_ms())]
+        return [Egress(*copy) for copy in self._dataplane.process(index, list(frames), self._now_ms())]
 
     def tick(self) -> None:
         """Sweep expired entries out of the FDB, as a running switch does every second."""
-        with self._dataplane:
-            self._table.age(self._now_ms())
+        self._dataplane.fdb_age(self._now_ms())
 
     def _now_ms(self) -> int:
         return round((self._clock() - self._epoch) * 1000)
+
+
+def _counters(tally: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]) -> PortCounters:
+    """What the core counts of a port, by name."""
+    (rx_frames, rx_bytes, forwarded, flooded, consumed, missed, tx_frames, tx_bytes), dropped, tx_dropped = tally
+    return PortCounters(
+        rx_frames,
+        rx_bytes,
+        forwarded,
+        flooded,
+        consumed,
+        dict(zip(RX_REASON_NAMES, dropped, strict=True)),
+        missed,
+        tx_frames,
+        tx_bytes,
+        dict(zip(TX_REASON_NAMES, tx_dropped, strict=True)),
+    )
+
+
+def _many(ports: int) -> ThreadPoolExecutor:
+    """Threads to open or close ports with: the kernel makes each wait some 10 ms, several at the same time."""
+    return ThreadPoolExecutor(max_workers=max(1, min(32, ports)))
 
 
 def _ring_slots(ports: int) -> int:
@@ -372,4 +401,4 @@ _running: weakref.WeakSet[Switch] = weakref.WeakSet()
 @atexit.register
 def _stop_running() -> None:
     for switch in list(_running):
-        switch.stop()
+        switch._halt()  # the kernel closes the sockets

@@ -43,15 +43,13 @@ class Trace:
         self.lost = 0
 
     def __enter__(self) -> Trace:
-        with self._dataplane:
-            self._dataplane.trace_start(self._snap, self._limit)
+        self._dataplane.trace_start(self._snap, self._limit)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with self._dataplane:
-            self._dataplane.trace_stop()
+        self._dataplane.trace_stop()
 
     def read(self, timeout: float = 0.0) -> list[TraceEvent]:
         """Take the events recorded since the last read, waiting up to `timeout` seconds for the first."""
@@ -65,8 +63,7 @@ class Trace:
         return iter(self.read())
 
     def _take(self) -> list[TraceEvent]:
-        with self._dataplane:
-            rows, self.lost = self._dataplane.trace_read()
+        rows, self.lost = self._dataplane.trace_read()
         return [
             TraceEvent(
                 when,

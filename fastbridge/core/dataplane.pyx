@@ -1,15 +1,10 @@
 """Data plane, one breath.
 
-`Dataplane.breathe` is the whole path of a frame: receive → parse → classify → enqueue → transmit → release.
-It runs without the GIL, on one thread, under one mutex that it takes once a breath; Python takes the same
-mutex (`with dataplane:`) to change ports or the FDB between two breaths, so neither ever sees the other
-half-way, and the data plane never waits for Python but at that one place.
-
-What is chosen here, and why (two CPUs, 60-byte frames; benchmarks/ repeats the measurements):
-- A frame is sent with sendmmsg straight from the RX slot it arrived in, vnet header and all: no copy in user space.
-- Slots go back to the kernel after the whole batch is sent, because the sends read from them.
-- A port that was just busy is read from memory (its ring's next status word); only when none has frames,
-  and every DISCOVER breaths, is epoll asked which others have. So idle ports cost nothing.
+`Dataplane._breathe` is the whole path of a frame: receive → decide → transmit → release, a stage a file. It runs
+without the GIL, on one thread, under a mutex taken once a breath. Python changes ports, FDB and policies between two
+breaths, under the same mutex; what it does there is C and waits for nothing: above all never for the GIL, or a busy
+Python thread elsewhere would stop the traffic. So every method here prepares first, then locks, changes or copies,
+and unlocks without the GIL, and makes Python objects afterwards.
 """
 
 cimport cython
@@ -20,33 +15,37 @@ from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
 from .barrier cimport add_release, load_acquire, store_release
-from .batch cimport (
-    BATCH, BURST, CONSUMED, DROPPED, FLOODED, FLOODS, FORWARDED, LOOP_PROBE, NO_REASON, ORDINARY,
-    RX_PUNT_FULL, RX_REASONS, RX_TRUNCATED, TX_FULL, TX_NO_BUFFER, TX_PORT_DOWN, TX_REASONS, TX_REFUSED, TX_TOO_BIG,
-    Frame,
-)
+from .batch cimport BATCH, DROPPED, FLOODED, FLOODS, FORWARDED, KINDS, RX_REASONS, TX_REASONS, Frame
 from .bucket cimport set_rate
-from .ethernet cimport load16, load_mac, network_offset, read_vid
-from .events cimport EVENT_LOOP, EVENT_MOVED, EVENT_SLOTS, EventQueue, add_event
-from .forward cimport LOOP_MAGIC, Forwarding, binding_key, classify, drop, look_up_egress, parse
+from .decide cimport decide, enqueue
+from .ethernet cimport ETHERNET_HEADER, load_mac, read_vid
+from .events cimport EventQueue
+from .forward cimport LOOP_MAGIC, binding_key, look_up_egress
 from .linux cimport (
-    CLOCK_MONOTONIC, EAGAIN, EFD_CLOEXEC, EFD_NONBLOCK, EINTR, EMSGSIZE, ENETDOWN, ENOBUFS, ENOMEM, ENXIO,
-    EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLLERR, EPOLLIN, MSG_DONTWAIT, MSG_TRUNC, PACKET_STATISTICS,
-    SO_ERROR, SOL_PACKET, SOL_SOCKET, TP_STATUS_COPY, clock_gettime, close, epoll_create1, epoll_ctl, epoll_event,
-    epoll_wait, errno, eventfd, getsockname, getsockopt, iovec, mmsghdr, pthread_mutex_destroy, pthread_mutex_init,
-    pthread_mutex_lock, pthread_mutex_t, pthread_mutex_unlock, read, recv, sched_yield, sendmmsg, sockaddr,
-    sockaddr_ll, socklen_t, timespec, tpacket2_hdr, tpacket_stats, write,
+    EFD_CLOEXEC, EFD_NONBLOCK, EPOLL_CLOEXEC, EPOLL_CTL_DEL, PACKET_STATISTICS, SOL_PACKET, close, epoll_create1,
+    epoll_ctl, epoll_event, epoll_wait, errno, eventfd, getsockopt, iovec, mmsghdr, pthread_mutex_destroy,
+    pthread_mutex_init, pthread_mutex_lock, pthread_mutex_t, pthread_mutex_unlock, sched_yield, socklen_t,
+    tpacket_stats,
 )
-from .mac_table cimport LEARN_KNOWN, LEARN_MOVED, MacTable, hash_key, make_key
+from .mac_table cimport (
+    ENTRY_STATIC, SWEEP_ALL, SWEEP_EXPIRED, Bucket, EntryRow, MacTable, copy_entries, find, hash_key, make_key,
+    remove_key, set_static, sweep,
+)
+from .plane cimport READY, Plane, is_dead, list_floods, may_flood, monotonic_ns, notify
 from .port cimport (
-    FLAG_FLOOD_BROADCAST, FLAG_HAIRPIN, FLAG_ISOLATED, FLAGS_DEFAULT, LINK_BLOCKED, LINK_DOWN, LINK_FREE, LINK_GONE,
-    LINK_UP, Port,
+    FLAGS_DEFAULT, LINK_DOWN, LINK_FREE, LINK_GONE, LINK_UP, Port, Tally,
 )
-from .punt cimport PUNT_SLOTS, PuntQueue, PuntSlot, punt
-from .ring cimport VNET_HEADER, close_ring, next_slot, open_ring, release_slots, restore_tag
-from .trace cimport TRACE_PORTS, Trace, TraceRecord, record_copy, record_frame
+from .punt cimport PUNT_SLOTS, PuntSlot
+from .receive cimport BIG_BUFFERS, BIG_SIZE, WAKE, receive, rest, start_frame, wake_ready, watch
+from .ring cimport VNET_HEADER, Ring, close_ring, map_ring, request_ring
+from .trace cimport TRACE_PORTS, Trace, TraceRecord
+from .transmit cimport release, transmit
 
 import os
+
+import numpy as np
+
+from .mac_table import ENTRY_DTYPE
 
 #: Names of the drop reasons, in the order of batch.pxd's Reason and TxReason.
 RX_REASON_NAMES = (
@@ -66,314 +65,115 @@ cdef uint64_t MAC_MASK = (<uint64_t>1 << 48) - 1
 
 cdef enum:
     MAX_PORTS = 65535           # a port index fits the FDB's 16 bits
-    # Frames larger than a slot wait here for their sends: GSO builds up to 64 KiB + headers (DESIGN §5.2).
-    BIG_BUFFERS = 64
-    BIG_HEADROOM = 16           # before the vnet header: room for a VLAN tag
-    BIG_SIZE = 73728
-    # Breaths between two questions to epoll while frames keep coming: 1 in 16 made its cost (0.3 µs)
-    # vanish in a breath of 64 frames, and a newly busy port waits at most 16 breaths.
+    # Breaths between two questions to epoll while frames keep coming: its 0.3 µs are then spread over up to
+    # 16 × 64 frames, and a newly busy port waits at most 16 breaths.
     DISCOVER = 16
-    # Empty looks at a port's ring before it counts as idle and is left to epoll.
-    IDLE_LOOKS = 64
-    # Sends of one frame tried against a full send buffer before the frame is dropped as `full`.
-    TX_TRIES = 4
-    READY = 64                  # ports epoll names at a time
-    WAKE = 0xFFFFFFFF           # epoll's tag of the wake-up eventfd
+
+cdef struct Order:              # one frame to send out, as packet_out() prepares it
+    uint8_t *data               # behind a zero vnet header
+    uint32_t length
+    int port
 
 
-cdef inline void start_frame(Frame *frame, uint16_t ingress) noexcept nogil:
-    """What is known of a frame before it is parsed."""
-    frame.ingress = ingress
-    frame.reason = NO_REASON
-    frame.learned = LEARN_KNOWN
-    frame.kind = ORDINARY
-    frame.punted = False
+def open_ring(int fd, uint32_t slots):
+    """Give an AF_PACKET socket an RX ring of `slots` (a multiple of 32); raises OSError when the kernel refuses.
 
-
-cdef inline uint64_t monotonic_ns() noexcept nogil:
-    cdef timespec time
-    clock_gettime(CLOCK_MONOTONIC, &time)
-    return <uint64_t>time.tv_sec * 1000000000 + <uint64_t>time.tv_nsec
+    Takes some 10 ms, without the GIL, so many are best opened by several threads.
+    """
+    cdef int error
+    with nogil:
+        error = request_ring(fd, slots)
+    if error:
+        raise OSError(error, os.strerror(error))
 
 
 @cython.final
 cdef class Dataplane:
     """The ports, the batch and the loop of one switch.
 
-    fdb: its MacTable. filter_link_local: drop 01:80:c2:00:00:00 … :0f as 802.1D does. busy_poll_ns: how long
-    after the last frame the loop spins before it sleeps. `with dataplane:` holds it between two breaths.
+    fdb: its MacTable, from now on used by the data plane alone. filter_link_local: drop 01:80:c2:00:00:00 … :0f as
+    802.1D does. busy_poll_ns: how long after the last frame the loop spins before it sleeps.
     """
 
     cdef MacTable fdb, bindings
-    cdef Forwarding forwarding
+    cdef Plane plane
     cdef uint64_t busy_poll_ns
     cdef uint64_t epoch_ns              # zero of now()
     cdef pthread_mutex_t mutex
     cdef uint32_t waiting               # Python threads that want the mutex
     cdef uint32_t stopping
-    cdef int epoll_fd, wake_fd
-    cdef readonly int event_fd          # readable when a link has changed, or there are events
-    cdef readonly int punt_fd           # readable when there are punted frames
-
-    cdef Port **ports
-    cdef uint32_t port_count            # indices in use or once used
-    cdef uint16_t *flood[FLOODS]        # ports to flood to, ascending, by what is flooded
-    cdef uint32_t flood_count[FLOODS]
-    cdef uint16_t *active               # ports read every breath
-    cdef uint32_t active_count
-    cdef uint16_t *touched              # egress ports with queued frames
-    cdef uint32_t touched_count
-    cdef uint32_t breaths, turn
-    cdef epoll_event ready[READY]
-    cdef int ready_count
-
-    cdef Frame *batch
-    cdef uint32_t batch_count
-    cdef uint8_t *big
-    cdef uint32_t big_count
-    cdef mmsghdr *messages
-    cdef iovec *vectors
-    cdef Trace trace
-    cdef PuntQueue punts
+    cdef EventQueue *spare_events       # what the reader of events and punts swaps in
+    cdef PuntSlot *spare_slots
     cdef readonly uint64_t orders_dropped   # packet_out: no such port, or nowhere to go
-    cdef bint drop_when_full            # what happens to a frame the punt queue has no room for; else: flooded
-    cdef EventQueue *events
 
     def __cinit__(self, MacTable fdb, *, bint filter_link_local=False, uint64_t busy_poll_ns=50_000):
+        cdef Plane *plane = &self.plane
+        cdef bint complete
         cdef uint32_t i
-        self.epoll_fd = self.wake_fd = self.event_fd = self.punt_fd = -1
-        self.fdb = fdb
-        self.bindings = MacTable(1 << 20, None)
-        self.forwarding.fdb = &self.fdb.state
-        self.forwarding.bindings = &self.bindings.state
-        self.forwarding.filter_link_local = filter_link_local
+        plane.epoll_fd = plane.wake_fd = plane.event_fd = plane.punt_fd = -1
+        self.fdb, self.bindings = fdb, MacTable(1 << 20, None)
+        plane.forwarding.fdb = &self.fdb.state
+        plane.forwarding.bindings = &self.bindings.state
+        plane.forwarding.filter_link_local = filter_link_local
         self.busy_poll_ns = busy_poll_ns
         self.epoch_ns = monotonic_ns()
         pthread_mutex_init(&self.mutex, NULL)
         # Room for all indices at once: pages never touched cost nothing, and no array ever moves.
-        self.ports = <Port **>calloc(MAX_PORTS, sizeof(Port *))
-        self.forwarding.ports = self.ports
+        plane.ports = plane.forwarding.ports = <Port **>calloc(MAX_PORTS, sizeof(Port *))
+        plane.active = <uint16_t *>calloc(MAX_PORTS, sizeof(uint16_t))
+        plane.touched = <uint16_t *>calloc(MAX_PORTS, sizeof(uint16_t))
+        plane.events = <EventQueue *>calloc(1, sizeof(EventQueue))
+        self.spare_events = <EventQueue *>calloc(1, sizeof(EventQueue))
+        plane.batch = <Frame *>calloc(BATCH, sizeof(Frame))
+        plane.big = <uint8_t *>malloc(<size_t>BIG_BUFFERS * BIG_SIZE)
+        plane.messages = <mmsghdr *>calloc(BATCH, sizeof(mmsghdr))
+        plane.vectors = <iovec *>calloc(BATCH, sizeof(iovec))
+        complete = (
+            plane.ports and plane.active and plane.touched and plane.events and self.spare_events and plane.batch
+            and plane.big and plane.messages and plane.vectors
+        )
         for i in range(<uint32_t>FLOODS):
-            self.flood[i] = <uint16_t *>calloc(MAX_PORTS, sizeof(uint16_t))
-        self.events = <EventQueue *>calloc(1, sizeof(EventQueue))
-        self.active = <uint16_t *>calloc(MAX_PORTS, sizeof(uint16_t))
-        self.touched = <uint16_t *>calloc(MAX_PORTS, sizeof(uint16_t))
-        self.batch = <Frame *>calloc(BATCH, sizeof(Frame))
-        self.big = <uint8_t *>malloc(<size_t>BIG_BUFFERS * BIG_SIZE)
-        self.messages = <mmsghdr *>calloc(BATCH, sizeof(mmsghdr))
-        self.vectors = <iovec *>calloc(BATCH, sizeof(iovec))
-        if not (self.ports and self.flood[0] and self.flood[1] and self.flood[2] and self.events
-                and self.active and self.touched and self.batch and self.big and self.messages and self.vectors):
+            plane.flood[i] = <uint16_t *>calloc(MAX_PORTS, sizeof(uint16_t))
+            complete = complete and plane.flood[i] != NULL
+        if not complete:
             raise MemoryError("no memory for the data plane")
         for i in range(<uint32_t>BATCH):
-            self.messages[i].msg_hdr.msg_iov = &self.vectors[i]
-            self.messages[i].msg_hdr.msg_iovlen = 1
-        self.epoll_fd = epoll_create1(EPOLL_CLOEXEC)
-        self.wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
-        self.event_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
-        self.punt_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
-        if self.epoll_fd < 0 or self.wake_fd < 0 or self.event_fd < 0 or self.punt_fd < 0:
+            plane.messages[i].msg_hdr.msg_iov = &plane.vectors[i]
+            plane.messages[i].msg_hdr.msg_iovlen = 1
+        plane.epoll_fd = epoll_create1(EPOLL_CLOEXEC)
+        plane.wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
+        plane.event_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
+        plane.punt_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
+        if min(plane.epoll_fd, plane.wake_fd, plane.event_fd, plane.punt_fd) < 0:
             raise OSError(errno, os.strerror(errno))
-        self._watch(self.wake_fd, WAKE)
+        if watch(plane, plane.wake_fd, WAKE) < 0:
+            raise OSError(errno, os.strerror(errno))
 
     def __dealloc__(self):
+        cdef Plane *plane = &self.plane
         cdef uint32_t i
-        for i in range(self.port_count):
-            close_ring(&self.ports[i].ring)
-            free(self.ports[i])
-        for fd in (self.epoll_fd, self.wake_fd, self.event_fd, self.punt_fd):
+        for i in range(plane.port_count):
+            close_ring(&plane.ports[i].ring)
+            free(plane.ports[i])
+        for i in range(<uint32_t>FLOODS):
+            free(plane.flood[i])
+        for fd in (plane.epoll_fd, plane.wake_fd, plane.event_fd, plane.punt_fd):
             if fd >= 0:
                 close(fd)
-        free(self.ports)
-        for i in range(<uint32_t>FLOODS):
-            free(self.flood[i])
-        free(self.events)
-        free(self.punts.slots)
-        free(self.active)
-        free(self.touched)
-        free(self.batch)
-        free(self.big)
-        free(self.messages)
-        free(self.vectors)
-        free(self.trace.records)
-        free(self.trace.bytes)
+        free(plane.ports)
+        free(plane.active)
+        free(plane.touched)
+        free(plane.events)
+        free(self.spare_events)
+        free(plane.batch)
+        free(plane.big)
+        free(plane.messages)
+        free(plane.vectors)
+        free(plane.trace.records)
+        free(plane.trace.bytes)
+        free(plane.punts.slots)
+        free(self.spare_slots)
         pthread_mutex_destroy(&self.mutex)
-
-    # -- between two breaths: what Python may do -----------------------------------------------------
-
-    def __enter__(self):
-        with nogil:
-            add_release(&self.waiting, 1)
-            pthread_mutex_lock(&self.mutex)
-            add_release(&self.waiting, <uint32_t>-1)
-        return self
-
-    def __exit__(self, *_):
-        pthread_mutex_unlock(&self.mutex)
-
-    def now(self):
-        """The data plane's clock, ms since it was made: what the FDB's `seen` is in."""
-        return <uint32_t>((monotonic_ns() - self.epoch_ns) // 1000000)
-
-    def add_port(self, int fd=-1, uint32_t slots=0):
-        """Add a port on a bound AF_PACKET socket (-1: in memory) with an RX ring of `slots`; returns its index.
-
-        Call it while holding the data plane. Raises OSError when the kernel refuses the ring, MemoryError.
-        """
-        cdef uint32_t index = 0
-        cdef Port *port
-        cdef int error
-        while index < self.port_count and self.ports[index].link != LINK_FREE:
-            index += 1
-        if index == MAX_PORTS:
-            raise MemoryError(f"a switch has at most {MAX_PORTS} ports")
-        if self.ports[index] == NULL:
-            self.ports[index] = <Port *>malloc(sizeof(Port))
-            if self.ports[index] == NULL:
-                raise MemoryError("no memory for a port")
-        port = self.ports[index]
-        memset(port, 0, sizeof(Port))       # link: LINK_FREE until all is done
-        self.port_count = max(self.port_count, index + 1)
-        port.fd = fd
-        port.flags = FLAGS_DEFAULT
-        if fd >= 0:
-            error = open_ring(&port.ring, fd, slots)
-            if error:
-                raise OSError(error, os.strerror(error))
-            try:
-                self._watch(fd, index)
-            except OSError:
-                close_ring(&port.ring)
-                raise
-        port.link = LINK_UP
-        self._list_up()
-        return index
-
-    def remove_port(self, uint32_t index):
-        """Forget a port and its FDB entries, static ones included; the caller closes its socket."""
-        cdef Port *port = self._port(index)
-        cdef epoll_event unused
-        cdef uint32_t place
-        if port.fd >= 0:
-            epoll_ctl(self.epoll_fd, EPOLL_CTL_DEL, port.fd, &unused)
-            close_ring(&port.ring)
-        for place in range(self.active_count):
-            if self.active[place] == index:
-                self._rest(place)
-                break
-        port.link = LINK_FREE
-        self._list_up()
-        self.fdb._sweep(0, index, True)
-        self.bindings._sweep(0, index, True)
-
-    def set_link(self, uint32_t index, bint up):
-        """Say that a port's interface is up, or down: a port that is down is not flooded to."""
-        self._port(index).link = LINK_UP if up else LINK_DOWN
-        self._list_up()
-
-    def link(self, uint32_t index):
-        """What is known of a port's interface: "up", "down" or "gone" (deleted)."""
-        cdef Port *port = self._port(index)
-        if port.link == LINK_DOWN and is_dead(port.fd):
-            port.link = LINK_GONE
-        return LINK_NAMES[port.link]
-
-    def counters(self, uint32_t index):
-        """A port's counters: ((rx_frames, rx_bytes, forwarded, flooded, consumed, rx_missed, tx_frames, tx_bytes),
-        dropped by RX_REASON_NAMES, tx_dropped by TX_REASON_NAMES)."""
-        cdef Port *port = self._port(index)
-        cdef int i
-        count_missed(port)
-        return (
-            (port.rx_frames, port.rx_bytes, port.forwarded, port.flooded, port.consumed, port.rx_missed,
-             port.tx_frames, port.tx_bytes),
-            tuple([port.dropped[i] for i in range(<int>RX_REASONS)]),
-            tuple([port.tx_dropped[i] for i in range(<int>TX_REASONS)]),
-        )
-
-    def block(self, uint32_t index, bint blocked):
-        """Let nothing in or out of a port that is part of a loop; or let it forward again, if its link is up."""
-        cdef Port *port = self._port(index)
-        if blocked and port.link == LINK_UP:
-            port.link = LINK_BLOCKED
-        elif not blocked and port.link == LINK_BLOCKED:
-            port.link = LINK_UP
-        self._list_up()
-
-    def flags(self, uint32_t index):
-        """A port's flags as a bit set, in the order of FLAG_NAMES."""
-        return self._port(index).flags
-
-    def set_flags(self, uint32_t index, uint8_t flags):
-        """Set a port's flags, a bit set in the order of FLAG_NAMES."""
-        self._port(index).flags = flags
-        self._list_up()
-
-    def set_storm_control(self, uint32_t index, int what, double rate, double burst):
-        """Limit what a port may have flooded: frames a second and at once; a rate of 0: no limit.
-
-        what: 0 broadcast, 1 multicast, 2 unknown unicast.
-        """
-        set_rate(&self._port(index).storm[what], rate, burst)
-
-    def set_policy(self, uint32_t index, punts, double rate, double burst, bint guarded):
-        """What a port's policy wants: a Punt (0 none, 1 copy, 2 take) for ARP to group and to unicast addresses
-        and ND likewise; how many ARP and as many ND frames a second it may send (0: any number); whether its IP
-        sources are checked. Raises MemoryError."""
-        cdef Port *port = self._port(index)
-        cdef int i
-        for i in range(4):
-            port.punt[1 + i] = punts[i]
-        set_rate(&port.arp, rate, burst)
-        set_rate(&port.nd, rate, burst)
-        port.guarded = guarded
-        if any(punts) and self.punts.slots == NULL:
-            self.punts.slots = <PuntSlot *>malloc(PUNT_SLOTS * sizeof(PuntSlot))
-            if self.punts.slots == NULL:
-                raise MemoryError("no memory for the punt queue")
-        if any(punts) or rate > 0:
-            self.forwarding.punting = True
-
-    def set_fallback(self, bint dropped):
-        """What becomes of a frame the punt queue has no room for: dropped as `punt_full`, or flooded."""
-        self.drop_when_full = dropped
-
-    def set_bindings(self, rows, bint strict):
-        """Who may send IP from guarded ports: rows of (port, vlan, mac, IP address as 16 bytes, IPv4 as ::ffff:…);
-        strict: addresses without a row are dropped too."""
-        cdef const uint8_t[::1] ip
-        cdef uint64_t key
-        self.bindings = MacTable(1 << 20, None)
-        self.forwarding.bindings = &self.bindings.state
-        self.forwarding.guard_strict = strict
-        for port, vlan, mac, address in rows:
-            ip = address
-            if len(address) != 16:
-                raise ValueError(f"an IP address here has 16 bytes, not {len(address)}")
-            for extra in (make_key(mac, vlan), make_key(0, vlan)):
-                key = binding_key(&self.bindings.state, &ip[0], extra)
-                self.bindings._set_static(key, port)
-
-    def set_probe_magic(self, bytes magic):
-        """Recognise this switch's own loop probes by these 16 bytes."""
-        cdef const uint8_t *data = magic
-        if len(magic) != LOOP_MAGIC:
-            raise ValueError(f"{LOOP_MAGIC} bytes, not {len(magic)}")
-        memcpy(self.forwarding.loop_magic, data, LOOP_MAGIC)
-        self.forwarding.probing = True
-
-    cdef Port *_port(self, uint32_t index) except NULL:
-        if index >= self.port_count or self.ports[index].link == LINK_FREE:
-            raise IndexError(f"no port {index}")
-        return self.ports[index]
-
-    cdef int _watch(self, int fd, uint32_t tag) except -1:
-        cdef epoll_event event
-        event.events = EPOLLIN
-        event.data.u32 = tag
-        if epoll_ctl(self.epoll_fd, EPOLL_CTL_ADD, fd, &event) < 0:
-            raise OSError(errno, os.strerror(errno))
-        return 0
 
     # -- the loop ------------------------------------------------------------------------------------
 
@@ -383,484 +183,663 @@ cdef class Dataplane:
             self._loop()
 
     def stop(self):
-        """Make run() return after its current breath."""
+        """Make run() return after its current breath, for good."""
         store_release(&self.stopping, 1)
-        self._notify(self.wake_fd)
-
-    cdef void _notify(self, int fd) noexcept nogil:
-        cdef uint64_t one = 1
-        write(fd, &one, sizeof(one))    # fails only when it is readable already
+        notify(self.plane.wake_fd)
 
     cdef void _loop(self) noexcept nogil:
+        cdef Plane *plane = &self.plane
         cdef uint64_t last = monotonic_ns(), now
         cdef uint32_t received
         cdef int timeout
         while not load_acquire(&self.stopping):
             pthread_mutex_lock(&self.mutex)
-            received = self.breathe()
-            pthread_mutex_unlock(&self.mutex)
-            while load_acquire(&self.waiting):
-                sched_yield()
+            received = self._breathe()
             now = monotonic_ns()
             if received:
                 last = now
-                if self.breaths % DISCOVER:
-                    continue
-            timeout = 0 if now - last < self.busy_poll_ns else -1
-            self.ready_count = epoll_wait(self.epoll_fd, self.ready, READY, timeout)
+            timeout = 0 if received or now - last < self.busy_poll_ns else -1
+            while timeout and plane.active_count:       # epoll must know every port that is to wake us
+                rest(plane, plane.active_count - 1)
+            pthread_mutex_unlock(&self.mutex)
+            while load_acquire(&self.waiting):
+                sched_yield()
+            if not received or plane.breaths % DISCOVER == 0:
+                plane.ready_count = epoll_wait(plane.epoll_fd, plane.ready, READY, timeout)
 
-    cdef uint32_t breathe(self) noexcept nogil:
+    cdef uint32_t _breathe(self) noexcept nogil:
         """One batch, from the rings to the wire; returns how many frames were received."""
-        cdef uint32_t received, i
-        self.breaths += 1
-        self._wake_ready()
-        received = self._receive()
-        self._forward(monotonic_ns() - self.epoch_ns)
-        for i in range(self.touched_count):
-            self._transmit(self.ports[self.touched[i]])
-        self._release()
+        cdef Plane *plane = &self.plane
+        cdef uint32_t received
+        plane.breaths += 1
+        wake_ready(plane)
+        received = receive(plane)
+        if received:
+            decide(plane, monotonic_ns() - self.epoch_ns)
+            transmit(plane)
+            release(plane)
         return received
 
-    cdef void _wake_ready(self) noexcept nogil:
-        """Put the ports epoll named among those read every breath; note which links were lost."""
-        cdef uint64_t unused
-        cdef uint32_t tag
-        cdef int i
-        for i in range(self.ready_count):
-            tag = self.ready[i].data.u32
-            if tag == WAKE:
-                read(self.wake_fd, &unused, sizeof(unused))
-                continue
-            if self.ports[tag].link == LINK_FREE:       # removed since epoll named it
-                continue
-            if self.ready[i].events & EPOLLERR:
-                self._lose_link(self.ports[tag])
-            if not self.ports[tag].active:
-                self.ports[tag].active = True
-                self.ports[tag].looks = 0
-                self.active[self.active_count] = tag
-                self.active_count += 1
-        self.ready_count = 0
+    # -- between two breaths -------------------------------------------------------------------------
 
-    cdef uint32_t _receive(self) noexcept nogil:
-        """Fill the batch from the active ports, each at most BURST, starting with another one each breath."""
-        cdef uint32_t n = self.active_count, i
-        cdef uint16_t index
-        if n == 0:
-            return 0
-        self.turn += 1
-        for i in range(n):
-            index = self.active[(self.turn + i) % n]
-            if self._receive_from(index):
-                self.ports[index].looks = 0
-            else:
-                self.ports[index].looks += 1
-        for i in range(n):
-            if self.ports[self.active[n - 1 - i]].looks > IDLE_LOOKS:
-                self._rest(n - 1 - i)
-        return self.batch_count
+    cdef void _lock(self) noexcept nogil:
+        add_release(&self.waiting, 1)
+        pthread_mutex_lock(&self.mutex)
+        add_release(&self.waiting, <uint32_t>-1)
 
-    cdef void _rest(self, uint32_t place) noexcept nogil:
-        """Leave the port at this place of the active list to epoll."""
-        self.ports[self.active[place]].active = False
-        self.active_count -= 1
-        self.active[place] = self.active[self.active_count]
+    cdef void _unlock(self) noexcept nogil:
+        pthread_mutex_unlock(&self.mutex)
 
-    cdef uint32_t _receive_from(self, uint16_t index) noexcept nogil:
-        cdef Port *port = self.ports[index]
-        cdef uint32_t limit = min(<uint32_t>BURST, BATCH - self.batch_count), n = 0
-        cdef tpacket2_hdr *slot
-        cdef Frame *frame
-        while n < limit and self.big_count < BIG_BUFFERS:
-            slot = next_slot(&port.ring)
-            if slot == NULL:
-                break
-            frame = &self.batch[self.batch_count + n]
-            start_frame(frame, index)
-            frame.length = slot.tp_len
-            frame.data = <uint8_t *>slot + slot.tp_mac
-            if slot.tp_status & TP_STATUS_COPY:
-                self._receive_big(port, frame)
-            elif slot.tp_snaplen < slot.tp_len:
-                frame.reason = RX_TRUNCATED
-            if frame.reason == NO_REASON:
-                restore_tag(slot, frame)
-            n += 1
-        self.batch_count += n
-        return n
+    cdef Port *_port(self, uint32_t index) noexcept nogil:
+        """A port in use, or NULL."""
+        if index >= self.plane.port_count or self.plane.ports[index].link == LINK_FREE:
+            return NULL
+        return self.plane.ports[index]
 
-    cdef void _receive_big(self, Port *port, Frame *frame) noexcept nogil:
-        """Fetch a frame that did not fit its slot into a big buffer, vnet header first."""
-        cdef uint8_t *buffer = self.big + <size_t>self.big_count * BIG_SIZE + BIG_HEADROOM
-        cdef ssize_t length = recv(port.fd, buffer, BIG_SIZE - BIG_HEADROOM, MSG_DONTWAIT | MSG_TRUNC)
-        if length < 0 and errno == ENETDOWN:        # reported once; the frame is still there
-            self._lose_link(port)
-            length = recv(port.fd, buffer, BIG_SIZE - BIG_HEADROOM, MSG_DONTWAIT | MSG_TRUNC)
-        if length <= VNET_HEADER or length > BIG_SIZE - BIG_HEADROOM:
-            frame.reason = RX_TRUNCATED
-            return
-        self.big_count += 1
-        frame.data = buffer + VNET_HEADER
-        frame.length = <uint32_t>length - VNET_HEADER
-
-    cdef void _forward(self, uint64_t now) noexcept nogil:
-        """Decide every frame of the batch at `now` (ns), in arrival order, and queue its copies."""
-        cdef Forwarding *forwarding = &self.forwarding
-        cdef Frame *frame
-        cdef uint32_t i
-        forwarding.now_ns = now
-        forwarding.now_ms = <uint32_t>(now // 1000000)
-        for i in range(self.batch_count):
-            parse(forwarding, &self.batch[i])
-        for i in range(self.batch_count):
-            frame = &self.batch[i]
-            classify(forwarding, frame)
-            if frame.punted:
-                self._punt(frame)
-            if frame.learned == LEARN_MOVED:
-                self._tell(EVENT_MOVED, self.fdb.state.moved_from, frame.ingress, frame.source)
-            if frame.kind == LOOP_PROBE:
-                self._tell(EVENT_LOOP, load16(frame.data + network_offset(frame.data, frame.length) + LOOP_MAGIC),
-                           frame.ingress, 0)
-            self._account(self.ports[frame.ingress], frame)
-            self._enqueue(frame, i)
-            if self.trace.records != NULL:
-                self._record(frame)
-
-    cdef void _punt(self, Frame *frame) noexcept nogil:
-        """Hand a frame, or a copy of it, to the policy; without room for it, the fallback decides."""
-        cdef Port *port = self.ports[frame.ingress]
-        cdef bint taken = frame.action == CONSUMED
-        if punt(&self.punts, frame, taken, port.fd >= 0):
-            if self.punts.count == 1:
-                self._notify(self.punt_fd)
-        elif taken and self.drop_when_full:
-            drop(frame, RX_PUNT_FULL)
-        elif taken:
-            look_up_egress(&self.forwarding, port, frame)
-
-    cdef void _tell(self, uint8_t kind, uint16_t was, uint16_t now, uint64_t key) noexcept nogil:
-        add_event(self.events, kind, was, now, key)
-        if self.events.count == 1:
-            self._notify(self.event_fd)
-
-    cdef void _account(self, Port *port, const Frame *frame) noexcept nogil:
-        port.rx_frames += 1
-        port.rx_bytes += frame.length
-        if frame.action == FORWARDED:
-            port.forwarded += 1
-        elif frame.action == FLOODED:
-            port.flooded += 1
-        elif frame.action == CONSUMED:
-            port.consumed += 1
-        else:
-            port.dropped[frame.reason] += 1
-
-    cdef void _enqueue(self, const Frame *frame, uint32_t place) noexcept nogil:
-        cdef uint32_t i
-        if frame.action == FORWARDED:
-            self._enqueue_copy(frame.egress, place)
-        elif frame.action == FLOODED:
-            for i in range(self.flood_count[frame.flood]):
-                if self._may_flood(frame, self.flood[frame.flood][i]):
-                    self._enqueue_copy(self.flood[frame.flood][i], place)
-
-    cdef bint _may_flood(self, const Frame *frame, uint16_t egress) noexcept nogil:
-        """Not back to where it came from, unless that is a hairpin; not between isolated ports."""
-        cdef uint8_t flags = self.ports[frame.ingress].flags
-        if egress == frame.ingress:
-            return flags & FLAG_HAIRPIN != 0
-        return not (flags & FLAG_ISOLATED and self.ports[egress].flags & FLAG_ISOLATED)
-
-    cdef void _enqueue_copy(self, uint16_t egress, uint32_t place) noexcept nogil:
-        cdef Port *port = self.ports[egress]
-        if port.queued == 0:
-            self.touched[self.touched_count] = egress
-            self.touched_count += 1
-        port.queue[port.queued] = place
-        port.queued += 1
-
-    cdef void _transmit(self, Port *port) noexcept nogil:
-        """Send a port's queue with as few calls as it takes; every copy is counted, sent or not."""
-        cdef uint32_t n = port.queued, sent = 0, tries = 0, i
-        cdef Frame *frame
-        cdef int result, reason
-        port.queued = 0
-        for i in range(n):
-            frame = &self.batch[port.queue[i]]
-            self.vectors[i].iov_base = frame.data - VNET_HEADER
-            self.vectors[i].iov_len = frame.length + VNET_HEADER
-        while sent < n:
-            # A port in memory has no wire: process() hands its copies over.
-            result = n if port.fd < 0 else sendmmsg(port.fd, &self.messages[sent], n - sent, MSG_DONTWAIT)
-            if result > 0:
-                for i in range(<uint32_t>result):
-                    port.tx_bytes += self.batch[port.queue[sent + i]].length
-                port.tx_frames += result
-                sent += result
-                tries = 0
-                continue
-            reason = self._send_failed(port, &tries)
-            if reason >= 0:                         # sendmmsg stopped at this frame: skip it, send the rest
-                port.tx_dropped[reason] += 1
-                sent += 1
-                tries = 0
-
-    cdef int _send_failed(self, Port *port, uint32_t *tries) noexcept nogil:
-        """Why the frame sendmmsg stopped at is dropped (a TxReason), or -1: try it again."""
-        cdef int error = errno
-        tries[0] += 1
-        if error == EINTR:
-            return -1
-        if error == EAGAIN:
-            return TX_FULL if tries[0] > TX_TRIES else -1
-        if error == ENETDOWN and tries[0] == 1:     # perhaps an old report: it is made once
-            return -1
-        if error == ENETDOWN or error == ENXIO:
-            self._lose_link(port)
-            return TX_PORT_DOWN
-        if error == EMSGSIZE:
-            return TX_TOO_BIG
-        return TX_NO_BUFFER if error == ENOBUFS or error == ENOMEM else TX_REFUSED
-
-    cdef void _release(self) noexcept nogil:
-        """Forget the batch: its slots go back to the kernel, its big buffers are free."""
-        cdef uint32_t i
-        for i in range(self.active_count):
-            release_slots(&self.ports[self.active[i]].ring)
-        self.batch_count = self.big_count = self.touched_count = 0
-
-    cdef void _lose_link(self, Port *port) noexcept nogil:
-        """The kernel reported ENETDOWN: flood to the port no more, and tell the control thread."""
-        cdef int error = 0
-        cdef socklen_t size = sizeof(error)
-        getsockopt(port.fd, SOL_SOCKET, SO_ERROR, &error, &size)    # reading clears it
-        port.link = LINK_GONE if is_dead(port.fd) else LINK_DOWN
-        self._list_up()
-        self._notify(self.event_fd)
-
-    cdef void _list_up(self) noexcept nogil:
-        """List anew which ports are flooded to: those that are up, by their flags."""
-        cdef uint32_t i, what
-        for what in range(<uint32_t>FLOODS):
-            self.flood_count[what] = 0
-            for i in range(self.port_count):
-                if self.ports[i].link == LINK_UP and self.ports[i].flags & (FLAG_FLOOD_BROADCAST << what):
-                    self.flood[what][self.flood_count[what]] = i
-                    self.flood_count[what] += 1
-
-    # -- frames from memory --------------------------------------------------------------------------
-
-    def process(self, uint32_t ingress, frames, uint32_t now):
-        """Switch `frames` (a sequence of bytes) arriving on a port in memory at `now` (ms).
-
-        Returns [(egress port, frame), …] in arrival order, a flooded frame's copies by ascending port: the
-        very bytes objects given. Raises IndexError (no such port) and TypeError (not bytes). Call it while
-        holding the data plane.
-        """
-        cdef list out = [], chunk
-        cdef Py_ssize_t start = 0
-        cdef uint32_t i
-        self._port(ingress)
-        frames = list(frames)
-        while start < len(frames):
-            chunk = frames[start:start + BATCH]
-            start += BATCH
-            self._inject(ingress, chunk)
-            self._forward(<uint64_t>now * 1000000)
-            for i in range(self.batch_count):
-                self._collect(&self.batch[i], chunk[i], out)
-            for i in range(self.touched_count):
-                self._transmit(self.ports[self.touched[i]])
-            self._release()
-        return out
-
-    cdef int _collect(self, const Frame *frame, data, list out) except -1:
-        cdef uint32_t i
-        if frame.action == FORWARDED:
-            out.append((frame.egress, data))
-        elif frame.action == FLOODED:
-            for i in range(self.flood_count[frame.flood]):
-                if self._may_flood(frame, self.flood[frame.flood][i]):
-                    out.append((self.flood[frame.flood][i], data))
-        return 0
-
-    def replay(self, uint32_t ingress, list frames, uint32_t now, uint32_t rounds):
-        """As process(), for at most BATCH frames, `rounds` times without the GIL; the results show in the
-        counters only. What the benchmarks time: the core's own cost."""
-        cdef uint32_t j, n
-        self._port(ingress)
-        if len(frames) > BATCH:
-            raise ValueError(f"replay takes at most {BATCH} frames, not {len(frames)}")
-        self._inject(ingress, frames)
-        n = self.batch_count
-        with nogil:
-            for _ in range(rounds):
-                self.batch_count = n
-                for j in range(n):
-                    start_frame(&self.batch[j], ingress)
-                self._forward(<uint64_t>now * 1000000)
-                for j in range(self.touched_count):
-                    self._transmit(self.ports[self.touched[j]])
-                self._release()
-
-    cdef int _inject(self, uint32_t ingress, list frames) except -1:
-        """Make a batch of bytes objects, which the caller keeps alive until _release."""
-        cdef Frame *frame
-        cdef Py_ssize_t i
-        for i in range(len(frames)):
-            if not isinstance(frames[i], bytes):
-                raise TypeError(f"a frame must be bytes, not {type(frames[i]).__name__}")
-            frame = &self.batch[i]
-            frame.data = <uint8_t *>PyBytes_AS_STRING(frames[i])
-            frame.length = <uint32_t>PyBytes_GET_SIZE(frames[i])
-            start_frame(frame, ingress)
-        self.batch_count = <uint32_t>len(frames)
-        return 0
-
-    # -- the policy's side ---------------------------------------------------------------------------
-
-    def read_punts(self, uint32_t most):
-        """Take at most `most` punted frames: [(ingress, taken, frame), …]; taken: the policy decides, else a copy."""
-        cdef list out = []
-        cdef PuntSlot *slot
-        while self.punts.count and len(out) < <Py_ssize_t>most:
-            slot = &self.punts.slots[self.punts.first]
-            out.append((slot.ingress, bool(slot.taken), PyBytes_FromStringAndSize(<char *>slot.data, slot.length)))
-            self.punts.first = (self.punts.first + 1) % PUNT_SLOTS
-            self.punts.count -= 1
-        return out
+    def now(self):
+        """The data plane's clock, ms since it was made: what the FDB's `seen` is in."""
+        return <uint32_t>((monotonic_ns() - self.epoch_ns) // 1000000)
 
     @property
-    def punts_missed(self):
-        """Frames the punt queue had no room for."""
-        return self.punts.missed
+    def event_fd(self):
+        """An eventfd: readable when a link has changed, or there are events."""
+        return self.plane.event_fd
+
+    @property
+    def punt_fd(self):
+        """An eventfd: readable when there are punted frames."""
+        return self.plane.punt_fd
+
+    def add_port(self, int rx_fd=-1, int tx_fd=-1, uint32_t slots=0):
+        """Add a port and return its index: on two bound AF_PACKET sockets, the first with a ring of `slots` (see
+        open_ring), the second without one; or, without sockets, in memory. Raises OSError, MemoryError."""
+        cdef Plane *plane = &self.plane
+        cdef Port *port = <Port *>calloc(1, sizeof(Port))
+        cdef Port *before
+        cdef uint32_t index = 0
+        cdef int error = 0
+        if port == NULL:
+            raise MemoryError("no memory for a port")
+        port.rx_fd, port.tx_fd, port.flags, port.link = rx_fd, tx_fd, FLAGS_DEFAULT, LINK_UP
+        if rx_fd >= 0:
+            error = map_ring(&port.ring, rx_fd, slots)
+        with nogil:
+            self._lock()
+            while index < plane.port_count and plane.ports[index].link != LINK_FREE:
+                index += 1
+            if not error and index < MAX_PORTS and rx_fd >= 0 and watch(plane, rx_fd, index) < 0:
+                error = errno
+            if not error and index < MAX_PORTS:
+                before, plane.ports[index] = plane.ports[index], port
+                plane.port_count = max(plane.port_count, index + 1)
+                list_floods(plane)
+                port = before
+            self._unlock()
+        if error or index == MAX_PORTS:
+            close_ring(&port.ring)
+        free(port)
+        if error:
+            raise OSError(error, os.strerror(error))
+        if index == MAX_PORTS:
+            raise MemoryError(f"a switch has at most {MAX_PORTS} ports")
+        return index
+
+    def remove_port(self, uint32_t index):
+        """Forget a port and its FDB entries, static ones included; the caller closes its sockets afterwards."""
+        cdef Plane *plane = &self.plane
+        cdef epoll_event unused
+        cdef Ring ring
+        cdef Port *port
+        cdef uint32_t place
+        ring.memory = NULL
+        with nogil:
+            self._lock()
+            port = self._port(index)
+            if port != NULL:
+                for place in range(plane.active_count):
+                    if plane.active[place] == index:
+                        rest(plane, place)
+                        break
+                if port.rx_fd >= 0:
+                    epoll_ctl(plane.epoll_fd, EPOLL_CTL_DEL, port.rx_fd, &unused)
+                ring = port.ring
+                port.ring.memory = NULL
+                port.link = LINK_FREE
+                list_floods(plane)
+                sweep(&self.fdb.state, 0, index, True)
+                sweep(&self.bindings.state, 0, index, True)
+            self._unlock()
+            close_ring(&ring)
+        known(port)
+
+    def links(self):
+        """The state of each port's link, {index: name}: "up", "down", "gone" (deleted) or "blocked"."""
+        cdef uint32_t n, i
+        cdef uint8_t *links = <uint8_t *>malloc(MAX_PORTS)
+        cdef Port *port
+        if links == NULL:
+            raise MemoryError("no memory to look at the ports")
+        with nogil:
+            self._lock()
+            n = self.plane.port_count
+            for i in range(n):
+                port = self.plane.ports[i]
+                if port.link == LINK_DOWN and is_dead(port.rx_fd):
+                    port.link = LINK_GONE
+                links[i] = port.link
+            self._unlock()
+        found = {i: LINK_NAMES[links[i]] for i in range(n) if links[i] != LINK_FREE}
+        free(links)
+        return found
+
+    def set_link(self, uint32_t index, str state):
+        """Say that a port's link is "up", "down" or "blocked": only one that is up is flooded to."""
+        cdef uint8_t link = LINK_NAMES.index(state)
+        cdef Port *port
+        with nogil:
+            self._lock()
+            port = self._port(index)
+            if port != NULL and port.link != LINK_GONE:
+                port.link = link
+                list_floods(&self.plane)
+            self._unlock()
+        known(port)
+
+    def snapshot(self):
+        """All counters between the same two breaths: ({port index: ((rx_frames, rx_bytes, forwarded, flooded,
+        consumed, rx_missed, tx_frames, tx_bytes), dropped by RX_REASON_NAMES, tx_dropped by TX_REASON_NAMES)},
+        (learned, moved, aged, evicted, refused))."""
+        cdef uint32_t n, i, room = self.plane.port_count + 64
+        cdef Tally *tallies = <Tally *>malloc(room * sizeof(Tally))
+        cdef uint8_t *links = <uint8_t *>malloc(room)
+        cdef uint64_t events[5]
+        if tallies == NULL or links == NULL:
+            free(tallies)
+            free(links)
+            raise MemoryError("no memory for the counters")
+        with nogil:
+            self._lock()
+            n = min(self.plane.port_count, room)
+            for i in range(n):
+                count_missed(self.plane.ports[i])
+                tallies[i] = self.plane.ports[i].tally
+                links[i] = self.plane.ports[i].link
+            events[0], events[1], events[2] = self.fdb.state.learned, self.fdb.state.moved, self.fdb.state.aged
+            events[3], events[4] = self.fdb.state.evicted, self.fdb.state.refused
+            self._unlock()
+        ports = {i: tally_tuple(&tallies[i]) for i in range(n) if links[i] != LINK_FREE}
+        free(tallies)
+        free(links)
+        return ports, tuple([events[i] for i in range(5)])
+
+    # -- the FDB -------------------------------------------------------------------------------------
+
+    def fdb_export(self):
+        """All FDB entries, live or not, as a structured array of ENTRY_DTYPE, in no order; raises MemoryError."""
+        cdef uint64_t room, count = self.fdb.state.count
+        cdef uint8_t[::1] memory
+        while True:
+            room = count + 256
+            rows = np.zeros(room, ENTRY_DTYPE)
+            memory = rows.view(np.uint8)
+            with nogil:
+                self._lock()
+                count = copy_entries(&self.fdb.state, <EntryRow *>&memory[0], room)
+                self._unlock()
+            if count <= room:
+                return rows[:count]
+
+    def fdb_find(self, uint64_t mac, uint16_t vlan):
+        """The entry of (vlan, mac), live or not: (port, seen in ms, static), or None."""
+        cdef uint64_t key = make_key(mac & MAC_MASK, vlan & 0xFFF)
+        cdef int way = 0, port = -1
+        cdef uint32_t seen = 0
+        cdef bint fixed = False
+        cdef Bucket *bucket
+        with nogil:
+            self._lock()
+            bucket = find(&self.fdb.state, key, hash_key(&self.fdb.state, key), &way)
+            if bucket != NULL:
+                port, seen, fixed = bucket.port[way], bucket.seen[way], bucket.flags[way] & ENTRY_STATIC
+            self._unlock()
+        return None if port < 0 else (port, seen, fixed)
+
+    def fdb_add(self, uint64_t mac, uint16_t vlan, uint16_t port):
+        """Add a static entry, or make the one there static; raises MemoryError."""
+        cdef uint64_t key = make_key(mac & MAC_MASK, vlan & 0xFFF)
+        cdef int result
+        with nogil:
+            self._lock()
+            result = set_static(&self.fdb.state, key, port)
+            self._unlock()
+        if result < 0:
+            raise MemoryError("no memory for the FDB")
+
+    def fdb_remove(self, uint64_t mac, uint16_t vlan):
+        """Remove the entry of (vlan, mac); returns whether there was one."""
+        cdef uint64_t key = make_key(mac & MAC_MASK, vlan & 0xFFF)
+        cdef bint found
+        with nogil:
+            self._lock()
+            found = remove_key(&self.fdb.state, key)
+            self._unlock()
+        return found
+
+    def fdb_flush(self, port=None):
+        """Remove the learned entries, of one port or all; returns how many."""
+        cdef int which = SWEEP_ALL if port is None else port
+        cdef uint64_t removed
+        with nogil:
+            self._lock()
+            removed = sweep(&self.fdb.state, 0, which, False)
+            self._unlock()
+        return removed
+
+    def fdb_age(self, uint32_t now):
+        """Remove what has expired at `now` (ms); returns how many."""
+        cdef uint64_t removed
+        with nogil:
+            self._lock()
+            removed = sweep(&self.fdb.state, now, SWEEP_EXPIRED, False)
+            self.fdb.state.aged += removed
+            self._unlock()
+        return removed
+
+    # -- rules of the ports --------------------------------------------------------------------------
+
+    def flags(self, uint32_t index):
+        """A port's flags as a bit set, in the order of FLAG_NAMES."""
+        return known(self._port(index)).flags
+
+    def set_flags(self, uint32_t index, uint8_t flags):
+        """Set a port's flags, a bit set in the order of FLAG_NAMES."""
+        cdef Port *port
+        with nogil:
+            self._lock()
+            port = self._port(index)
+            if port != NULL:
+                port.flags = flags
+                list_floods(&self.plane)
+            self._unlock()
+        known(port)
+
+    def set_storm_control(self, uint32_t index, int what, double rate, double burst):
+        """Limit what a port may have flooded: frames a second, and at once; a rate of 0: no limit.
+
+        what: 0 broadcast, 1 multicast, 2 unknown unicast.
+        """
+        cdef Port *port
+        if not 0 <= what < <int>FLOODS:
+            raise ValueError(f"what is flooded is 0 … 2, not {what}")
+        with nogil:
+            self._lock()
+            port = self._port(index)
+            if port != NULL:
+                set_rate(&port.storm[what], rate, burst)
+            self._unlock()
+        known(port)
+
+    def set_policy(self, uint32_t index, punts, double rate, double burst, bint guarded):
+        """What a port's policy wants: a Punt (0 none, 1 copy, 2 take) for ARP to group and to unicast addresses
+        and ND likewise; how many ARP and as many ND frames a second it may send (0: any number); whether its IP
+        sources are checked. Raises MemoryError."""
+        cdef uint8_t punt[KINDS]
+        cdef Port *port
+        cdef int i
+        cdef PuntSlot *slots = NULL
+        for i in range(1, <int>KINDS):
+            punt[i] = punts[i - 1]
+        if any(punts) and self.spare_slots == NULL:
+            slots = <PuntSlot *>malloc(PUNT_SLOTS * sizeof(PuntSlot))
+            self.spare_slots = <PuntSlot *>malloc(PUNT_SLOTS * sizeof(PuntSlot))
+            if slots == NULL or self.spare_slots == NULL:
+                free(slots)
+                raise MemoryError("no memory for the punt queue")
+        with nogil:
+            self._lock()
+            port = self._port(index)
+            if slots != NULL:
+                self.plane.punts.slots = slots
+            if port != NULL:
+                for i in range(1, <int>KINDS):
+                    port.punt[i] = punt[i]
+                    self.plane.forwarding.punting |= punt[i] != 0
+                set_rate(&port.arp, rate, burst)
+                set_rate(&port.nd, rate, burst)
+                self.plane.forwarding.punting |= rate > 0
+                port.guarded = guarded
+            self._unlock()
+        known(port)
+
+    def set_fallback(self, bint dropped):
+        """What becomes of a frame the punt queue has no room for: dropped as `punt_full`, or flooded."""
+        self.plane.drop_when_full = dropped
+
+    def set_bindings(self, rows, bint strict):
+        """Who may send IP from guarded ports: rows of (port, vlan, mac, IP address as 16 bytes, IPv4 as ::ffff:…);
+        strict: addresses without a row are dropped too. Raises ValueError, MemoryError."""
+        cdef MacTable bindings = MacTable(1 << 20, None)
+        cdef const uint8_t[::1] ip
+        cdef uint64_t key
+        for port, vlan, mac, address in rows:
+            ip = address
+            if len(address) != 16:
+                raise ValueError(f"an IP address here has 16 bytes, not {len(address)}")
+            for extra in (make_key(mac, vlan), make_key(0, vlan)):
+                key = binding_key(&bindings.state, &ip[0], extra)
+                if set_static(&bindings.state, key, port) < 0:
+                    raise MemoryError("no memory for the bindings")
+        before = self.bindings
+        with nogil:
+            self._lock()
+            self.plane.forwarding.bindings = &bindings.state
+            self.plane.forwarding.guard_strict = strict
+            self._unlock()
+        self.bindings = bindings
+        del before                              # not before nobody reads it any more
+
+    def set_damping(self, uint32_t damping_ms):
+        """A station heard within `damping_ms` on its port does not move to another; 0: it moves at once."""
+        self.fdb.state.damping = damping_ms
+
+    def set_probe_magic(self, bytes magic):
+        """Recognise this switch's own loop probes by these 16 bytes."""
+        cdef const uint8_t *data = magic
+        if len(magic) != LOOP_MAGIC:
+            raise ValueError(f"{LOOP_MAGIC} bytes, not {len(magic)}")
+        with nogil:
+            self._lock()
+            memcpy(self.plane.forwarding.loop_magic, data, LOOP_MAGIC)
+            self.plane.forwarding.probing = True
+            self._unlock()
+
+    # -- the control and the policy threads' side ----------------------------------------------------
 
     def read_events(self):
         """Take the events: [(kind, was, now, vlan, mac), …] (events.pxd), and how many were lost so far."""
-        cdef list out = []
-        cdef uint64_t key
+        cdef EventQueue *queue
         cdef uint32_t i
-        for i in range(self.events.count):
-            event = &self.events.events[(self.events.first + i) % EVENT_SLOTS]
-            key = event.key
-            out.append((event.kind, event.was, event.now, (key >> 48) & 0xFFF, key & MAC_MASK))
-        self.events.first = (self.events.first + self.events.count) % EVENT_SLOTS
-        self.events.count = 0
-        return out, self.events.lost
+        with nogil:
+            self._lock()
+            queue = self.plane.events
+            self.spare_events.lost = queue.lost
+            self.plane.events = self.spare_events
+            self._unlock()
+        out = [
+            (queue.events[i].kind, queue.events[i].was, queue.events[i].now, (queue.events[i].key >> 48) & 0xFFF,
+             queue.events[i].key & MAC_MASK)
+            for i in range(queue.count)
+        ]
+        queue.count = 0
+        self.spare_events = queue
+        return out, queue.lost
+
+    def read_punts(self):
+        """Take the punted frames: ([(ingress, taken, frame), …], missed so far); taken: the policy decides, else it
+        is a copy. For one thread at a time."""
+        cdef PuntSlot *slots
+        cdef uint32_t count, i
+        cdef uint64_t missed
+        if self.spare_slots == NULL:
+            return [], 0
+        with nogil:
+            self._lock()
+            slots, count, missed = self.plane.punts.slots, self.plane.punts.count, self.plane.punts.missed
+            self.plane.punts.slots, self.plane.punts.count = self.spare_slots, 0
+            self._unlock()
+        out = [
+            (slots[i].ingress, slots[i].taken != 0, PyBytes_FromStringAndSize(<char *>slots[i].data, slots[i].length))
+            for i in range(count)
+        ]
+        self.spare_slots = slots
+        return out, missed
 
     def packet_out(self, orders):
         """Send what the policy decided: orders of (frame, egress port), or (frame, -1 - ingress port): as a frame
         of that port would go by its destination alone, with no policy, learning or counting as received.
 
-        Returns the copies, [(egress port, frame), …]. An order for a port that is not up any more, or that would
-        go back where it came from, is counted in orders_dropped. Call it while holding the data plane.
+        An order for a port that is not up, or that would go back where it came from, is counted in
+        orders_dropped. Returns the copies sent, [(egress port, frame), …].
+        """
+        cdef Py_ssize_t total = len(orders), i, start = 0
+        cdef size_t size = 0
+        cdef Order *list_ = <Order *>malloc((total + 1) * sizeof(Order))
+        cdef uint8_t *memory
+        for data, _ in orders:
+            size += VNET_HEADER + <size_t>len(data)
+        memory = <uint8_t *>calloc(1, size + 1)
+        if memory == NULL or list_ == NULL:
+            free(memory)
+            free(list_)
+            raise MemoryError(f"no memory to send {total} frames")
+        size = 0
+        for i in range(total):
+            data, list_[i].port = orders[i]
+            list_[i].length = <uint32_t>len(data)
+            list_[i].data = memory + size + VNET_HEADER
+            memcpy(list_[i].data, PyBytes_AS_STRING(data), list_[i].length)
+            size += VNET_HEADER + list_[i].length
+        out = []
+        while start < total:
+            with nogil:
+                self._lock()
+                self._load(list_ + start, <uint32_t>min(<Py_ssize_t>BATCH, total - start))
+                if self.plane.port_count and self.plane.ports[0].rx_fd >= 0:
+                    transmit(&self.plane)
+                    release(&self.plane)
+                    self._unlock()
+                    start += BATCH
+                    continue
+            # In memory no other thread waits for the mutex, so it may be held while objects are made.
+            try:
+                self._collect([orders[start + j][0] for j in range(self.plane.batch_count)], out)
+            finally:
+                transmit(&self.plane)
+                release(&self.plane)
+                self._unlock()
+            start += BATCH
+        free(memory)
+        free(list_)
+        return out
+
+    cdef void _load(self, const Order *orders, uint32_t count) noexcept nogil:
+        """Make a batch of orders, decided and queued."""
+        cdef Plane *plane = &self.plane
+        cdef Frame *frame
+        cdef uint32_t i
+        cdef int vid
+        plane.forwarding.now_ns = monotonic_ns() - self.epoch_ns
+        for i in range(count):
+            frame = &plane.batch[i]
+            start_frame(frame, orders[i].port if orders[i].port >= 0 else -1 - orders[i].port)
+            frame.data, frame.length = orders[i].data, orders[i].length
+            frame.action = DROPPED
+            if frame.length >= ETHERNET_HEADER and self._is_up(frame.ingress):
+                if orders[i].port >= 0:
+                    frame.action, frame.egress = FORWARDED, frame.ingress
+                else:
+                    vid = read_vid(frame.data, frame.length)
+                    frame.destination = make_key(load_mac(frame.data), max(vid, 0))
+                    frame.destination_hash = hash_key(plane.forwarding.fdb, frame.destination)
+                    look_up_egress(&plane.forwarding, plane.ports[frame.ingress], frame)
+            if frame.action == DROPPED:
+                self.orders_dropped += 1
+            enqueue(plane, frame, i)
+        plane.batch_count = count
+
+    cdef bint _is_up(self, uint32_t index) noexcept nogil:
+        return index < self.plane.port_count and self.plane.ports[index].link == LINK_UP
+
+    # -- frames from memory --------------------------------------------------------------------------
+
+    def process(self, uint32_t ingress, list frames, uint32_t now):
+        """Switch `frames` (bytes) arriving on a port in memory at `now` (ms).
+
+        Returns [(egress port, frame), …] in arrival order, a flooded frame's copies by ascending port: the
+        very bytes objects given. Raises IndexError (no such port) and TypeError (not bytes).
         """
         cdef list out = [], chunk
         cdef Py_ssize_t start = 0
-        cdef uint32_t i
-        orders = list(orders)
-        while start < len(orders):
-            chunk = orders[start:start + BIG_BUFFERS]
-            start += BIG_BUFFERS
-            self._load_orders(chunk)
-            for i in range(self.batch_count):
-                self._collect(&self.batch[i], chunk[i][0], out)
-            with nogil:
-                for i in range(self.touched_count):
-                    self._transmit(self.ports[self.touched[i]])
-                self._release()
+        known(self._port(ingress))
+        self._lock()                            # in memory no other thread waits for it
+        try:
+            while start < len(frames):
+                chunk = frames[start:start + BATCH]
+                start += BATCH
+                self._inject(ingress, chunk)
+                decide(&self.plane, <uint64_t>now * 1000000)
+                self._collect(chunk, out)
+                transmit(&self.plane)
+                release(&self.plane)
+        finally:
+            self._unlock()
         return out
 
-    cdef int _load_orders(self, list orders) except -1:
-        """Make a batch of the policy's orders: frames behind zero vnet headers, already decided."""
+    def replay(self, uint32_t ingress, list frames, uint32_t now, uint32_t rounds):
+        """As process(), for at most BATCH frames, `rounds` times without the GIL; the results show in the
+        counters only. What the benchmarks time: the core's own cost. Raises ValueError for more frames."""
+        cdef uint32_t j, n = <uint32_t>len(frames)
+        known(self._port(ingress))
+        if len(frames) > BATCH:
+            raise ValueError(f"replay takes at most {BATCH} frames, not {len(frames)}")
+        self._lock()
+        try:
+            self._inject(ingress, frames)
+            with nogil:
+                for _ in range(rounds):
+                    self.plane.batch_count = n
+                    for j in range(n):
+                        start_frame(&self.plane.batch[j], ingress)
+                    decide(&self.plane, <uint64_t>now * 1000000)
+                    transmit(&self.plane)
+                    release(&self.plane)
+        finally:
+            self._unlock()
+
+    cdef int _inject(self, uint32_t ingress, list frames) except -1:
+        """Make a batch of bytes objects, which the caller keeps alive until it is released."""
         cdef Frame *frame
-        cdef int port, vid
-        self.forwarding.now_ns = monotonic_ns() - self.epoch_ns
-        for data, port in orders:
-            frame = &self.batch[self.batch_count]
-            frame.data = self.big + <size_t>self.batch_count * BIG_SIZE + VNET_HEADER
-            frame.length = <uint32_t>min(len(data), BIG_SIZE - VNET_HEADER)
-            memset(frame.data - VNET_HEADER, 0, VNET_HEADER)
-            memcpy(frame.data, PyBytes_AS_STRING(data), frame.length)
-            start_frame(frame, port if port >= 0 else -1 - port)
-            frame.action = DROPPED
-            if port >= 0 and self._is_up(port):
-                frame.action, frame.egress = FORWARDED, port
-            elif port < 0 and self._is_up(frame.ingress) and frame.length >= 14:
-                vid = read_vid(frame.data, frame.length)
-                frame.destination = make_key(load_mac(frame.data), max(vid, 0))
-                frame.destination_hash = hash_key(&self.fdb.state, frame.destination)
-                look_up_egress(&self.forwarding, self.ports[frame.ingress], frame)
-            if frame.action == DROPPED:
-                self.orders_dropped += 1
-            self._enqueue(frame, self.batch_count)
-            self.batch_count += 1
+        cdef Py_ssize_t i
+        for i in range(len(frames)):
+            if not isinstance(frames[i], bytes):
+                raise TypeError(f"a frame must be bytes, not {type(frames[i]).__name__}")
+            frame = &self.plane.batch[i]
+            start_frame(frame, ingress)
+            frame.data = <uint8_t *>PyBytes_AS_STRING(frames[i])
+            frame.length = <uint32_t>PyBytes_GET_SIZE(frames[i])
+        self.plane.batch_count = <uint32_t>len(frames)
         return 0
 
-    cdef bint _is_up(self, uint32_t index) noexcept nogil:
-        return index < self.port_count and self.ports[index].link == LINK_UP
+    cdef int _collect(self, list frames, list out) except -1:
+        """Append the copies of a decided batch, (egress port, frame), in arrival order."""
+        cdef Plane *plane = &self.plane
+        cdef Frame *frame
+        cdef uint16_t egress
+        cdef uint32_t i, j
+        for i in range(plane.batch_count):
+            frame = &plane.batch[i]
+            if frame.action == FORWARDED:
+                out.append((frame.egress, frames[i]))
+            elif frame.action == FLOODED:
+                for j in range(plane.flood_count[frame.flood]):
+                    egress = plane.flood[frame.flood][j]
+                    if may_flood(plane, frame, egress):
+                        out.append((egress, frames[i]))
+        return 0
 
     # -- trace ---------------------------------------------------------------------------------------
 
     def trace_start(self, uint32_t snap, uint32_t limit):
-        """Record every frame's decision and first `snap` bytes, at most `limit` unread ones."""
-        self.trace_stop()
-        self.trace.bytes = <uint8_t *>malloc(<size_t>snap * limit + 1)
-        self.trace.records = <TraceRecord *>malloc(<size_t>limit * sizeof(TraceRecord))
-        self.trace.limit, self.trace.snap = limit, snap
-        if self.trace.bytes == NULL or self.trace.records == NULL:
-            self.trace_stop()
-            raise MemoryError(f"no memory to trace {limit} frames of {snap} bytes")
+        """Record every frame's decision and first `snap` bytes, at most `limit` unread ones; raises MemoryError."""
+        cdef Trace fresh = self._make_trace(snap, limit)
+        self._swap_trace(&fresh)
+        free_trace(&fresh)
 
     def trace_stop(self):
-        free(self.trace.records)
-        free(self.trace.bytes)
-        memset(&self.trace, 0, sizeof(Trace))
+        """Record no more; what is unread is gone."""
+        cdef Trace off
+        memset(&off, 0, sizeof(off))
+        self._swap_trace(&off)
+        free_trace(&off)
 
     def trace_read(self):
-        """Take the records: ([(time_ns, ingress, frame, length, action, reason, learned, egress), …], lost so far)."""
-        cdef list out = []
+        """Take the records: ([(time_ns, ingress, frame, length, action, reason, learned, egress), …], lost so far).
+
+        For one thread at a time; raises MemoryError."""
+        cdef Trace trace
         cdef TraceRecord *record
-        cdef uint32_t place
-        while self.trace.count:
-            place = self.trace.first
-            record = &self.trace.records[place]
+        cdef uint64_t lost
+        cdef uint32_t at
+        if self.plane.trace.records == NULL:
+            return [], 0
+        trace = self._make_trace(self.plane.trace.snap, self.plane.trace.limit)
+        trace.lost = self.plane.trace.lost
+        self._swap_trace(&trace)
+        lost = trace.lost
+        out = []
+        for at in range(trace.count):
+            record = &trace.records[at]
             out.append((
                 record.time, record.ingress,
-                PyBytes_FromStringAndSize(<char *>self.trace.bytes + <size_t>place * self.trace.snap, record.kept),
+                PyBytes_FromStringAndSize(<char *>trace.bytes + <size_t>at * trace.snap, record.kept),
                 record.length, ACTION_NAMES[record.action],
                 RX_REASON_NAMES[record.reason] if record.action == DROPPED else None,
                 LEARNED_NAMES[record.learned],
-                tuple([record.egress[i] for i in range(min(record.copies, TRACE_PORTS))]),
+                tuple([record.egress[i] for i in range(min(record.copies, <uint16_t>TRACE_PORTS))]),
             ))
-            self.trace.first = (place + 1) % self.trace.limit
-            self.trace.count -= 1
-        return out, self.trace.lost
+        free_trace(&trace)
+        return out, lost
 
-    cdef void _record(self, const Frame *frame) noexcept nogil:
-        cdef TraceRecord *record = record_frame(&self.trace, frame, monotonic_ns())
-        cdef uint32_t i
-        if record == NULL:
-            return
-        if frame.action == FORWARDED:
-            record_copy(record, frame.egress)
-        elif frame.action == FLOODED:
-            for i in range(self.flood_count[frame.flood]):
-                if self._may_flood(frame, self.flood[frame.flood][i]):
-                    record_copy(record, self.flood[frame.flood][i])
+    cdef Trace _make_trace(self, uint32_t snap, uint32_t limit) except *:
+        cdef Trace trace
+        memset(&trace, 0, sizeof(trace))
+        trace.limit, trace.snap = limit, snap
+        trace.bytes = <uint8_t *>malloc(<size_t>snap * limit + 1)
+        trace.records = <TraceRecord *>malloc(<size_t>limit * sizeof(TraceRecord))
+        if trace.bytes == NULL or trace.records == NULL:
+            free_trace(&trace)
+            raise MemoryError(f"no memory to trace {limit} frames of {snap} bytes")
+        return trace
+
+    cdef void _swap_trace(self, Trace *trace) noexcept:
+        """Give the data plane this trace, and take the one it had."""
+        cdef Trace before
+        with nogil:
+            self._lock()
+            before = self.plane.trace
+            trace.lost = before.lost if trace.records != NULL and before.records != NULL else 0
+            self.plane.trace = trace[0]
+            trace[0] = before
+            self._unlock()
 
 
-cdef bint is_dead(int fd) noexcept nogil:
-    """Whether a socket's interface was deleted: the kernel then sets its ifindex to -1 (packet_notifier)."""
-    cdef sockaddr_ll address
-    cdef socklen_t size = sizeof(address)
-    return fd >= 0 and getsockname(fd, <sockaddr *>&address, &size) == 0 and address.sll_ifindex == -1
+cdef void free_trace(Trace *trace) noexcept nogil:
+    free(trace.records)
+    free(trace.bytes)
+
+
+cdef Port *known(Port *port) except NULL:
+    """The port, or IndexError for none."""
+    if port == NULL:
+        raise IndexError("no such port")
+    return port
+
+
+cdef tuple tally_tuple(const Tally *tally):
+    cdef int i
+    return (
+        (tally.rx_frames, tally.rx_bytes, tally.forwarded, tally.flooded, tally.consumed, tally.rx_missed,
+         tally.tx_frames, tally.tx_bytes),
+        tuple([tally.dropped[i] for i in range(<int>RX_REASONS)]),
+        tuple([tally.tx_dropped[i] for i in range(<int>TX_REASONS)]),
+    )
 
 
 cdef void count_missed(Port *port) noexcept nogil:
     """Add up what the kernel dropped for want of slots; PACKET_STATISTICS clears on read."""
     cdef tpacket_stats statistics
     cdef socklen_t size = sizeof(statistics)
-    if port.fd >= 0 and getsockopt(port.fd, SOL_PACKET, PACKET_STATISTICS, &statistics, &size) == 0:
-        port.rx_missed += statistics.tp_drops
+    if port.rx_fd >= 0 and port.link != LINK_FREE and getsockopt(
+        port.rx_fd, SOL_PACKET, PACKET_STATISTICS, &statistics, &size
+    ) == 0:
+        port.tally.rx_missed += statistics.tp_drops

@@ -1,4 +1,4 @@
-# Events, a bounded ring: what the control thread should hear of: stations that moved, own loop probes that came back.
+# Events, bounded: what the control thread should hear of: stations that moved, own loop probes that came back.
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 cdef enum:
@@ -15,7 +15,7 @@ cdef struct Event:
 
 cdef struct EventQueue:
     Event events[EVENT_SLOTS]
-    uint32_t first, count
+    uint32_t count
     uint64_t lost
 
 
@@ -24,6 +24,6 @@ cdef inline void add_event(EventQueue *queue, uint8_t kind, uint16_t was, uint16
     if queue.count == EVENT_SLOTS:
         queue.lost += 1
         return
-    event = &queue.events[(queue.first + queue.count) % EVENT_SLOTS]
+    event = &queue.events[queue.count]
     queue.count += 1
     event.kind, event.was, event.now, event.key = kind, was, now, key

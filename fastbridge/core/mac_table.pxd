@@ -168,8 +168,28 @@ cdef inline LearnResult learn(
     return LEARN_MOVED
 
 
+cdef enum:
+    # What sweep() removes when it is not the entries of a port.
+    SWEEP_EXPIRED = -1
+    SWEEP_ALL = -2
+
+cdef struct EntryRow:           # one entry, copied out; the layout of ENTRY_DTYPE
+    uint64_t mac
+    uint32_t seen
+    uint16_t vlan, port
+    uint8_t fixed               # static
+    uint8_t unused[7]
+
+
+# Remove what has expired at `now` (the caller counts it as aged), or what points to a port; returns how many.
+cdef uint64_t sweep(MacTableState *state, uint32_t now, int port, bint statics_too) noexcept nogil
+# Add, or turn into, a static entry; -1 when there is no memory.
+cdef int set_static(MacTableState *state, uint64_t key, uint16_t port) noexcept nogil
+cdef bint remove_key(MacTableState *state, uint64_t key) noexcept nogil
+# Copy all entries, live or not; returns how many there are, more than `room` when nothing was copied.
+cdef uint64_t copy_entries(const MacTableState *state, EntryRow *rows, uint64_t room) noexcept nogil
+
+
 @cython.final
 cdef class MacTable:
     cdef MacTableState state
-    cdef int _set_static(self, uint64_t key, uint16_t port) except -1
-    cdef uint64_t _sweep(self, uint32_t now, int port, bint statics_too) noexcept nogil

@@ -20,8 +20,13 @@ cdef enum:
     # data plane: enough misses in flight to hide memory, few enough lines to stay in L1.
     AHEAD = 64
 
-#: One row of MacTable.export(): `seen` is ms of the clock given to learn.
-ENTRY_DTYPE = np.dtype([("mac", "u8"), ("vlan", "u2"), ("port", "u2"), ("seen", "u4"), ("static", "?")])
+#: One row of MacTable.export(): `seen` is ms of the clock given to learn. The layout of mac_table.pxd's EntryRow.
+ENTRY_DTYPE = np.dtype({
+    "names": ["mac", "seen", "vlan", "port", "static"],
+    "formats": ["u8", "u4", "u2", "u2", "?"],
+    "offsets": [0, 8, 12, 14, 16],
+    "itemsize": 24,
+})
 
 cdef uint64_t MAC_MASK = (<uint64_t>1 << 48) - 1
 
@@ -160,7 +165,6 @@ cdef LearnResult insert(
 cdef uint64_t sweep_table(
     MacTableState *state, Table *table, uint32_t now, int port, bint statics_too
 ) noexcept nogil:
-    """Remove what has expired (port < 0) or what points to `port`; return how many."""
     cdef uint64_t at, removed = 0
     cdef Bucket *bucket
     cdef int i
@@ -171,14 +175,69 @@ cdef uint64_t sweep_table(
         for i in range(WAYS):
             if bucket.key[i] == 0:
                 continue
-            if port >= 0:
-                if bucket.port[i] != port or (bucket.flags[i] & ENTRY_STATIC and not statics_too):
+            if port == SWEEP_EXPIRED:
+                if not expired(state, bucket, i, now):
                     continue
-            elif not expired(state, bucket, i, now):
+            elif (port != SWEEP_ALL and bucket.port[i] != port) or (bucket.flags[i] & ENTRY_STATIC and not statics_too):
                 continue
             take_out(state, table, bucket, i)
             removed += 1
     return removed
+
+
+cdef uint64_t sweep(MacTableState *state, uint32_t now, int port, bint statics_too) noexcept nogil:
+    return (
+        sweep_table(state, &state.table, now, port, statics_too)
+        + sweep_table(state, &state.old, now, port, statics_too)
+    )
+
+
+cdef int set_static(MacTableState *state, uint64_t key, uint16_t port) noexcept nogil:
+    cdef int way = 0
+    cdef uint64_t hash = hash_key(state, key)
+    cdef Bucket *bucket = find(state, key, hash, &way)
+    if bucket == NULL:
+        return -1 if insert(state, key, hash, port, 0, ENTRY_STATIC) == LEARN_REFUSED else 0
+    change_port(state, bucket, way, port)
+    bucket.flags[way] |= ENTRY_STATIC
+    return 0
+
+
+cdef bint remove_key(MacTableState *state, uint64_t key) noexcept nogil:
+    cdef uint64_t hash = hash_key(state, key)
+    cdef int way = 0
+    cdef Table *table = &state.table
+    cdef Bucket *bucket = find_in(table, key, hash, &way)
+    if bucket == NULL and state.old.buckets != NULL:
+        table = &state.old
+        bucket = find_in(table, key, hash, &way)
+    if bucket == NULL:
+        return False
+    take_out(state, table, bucket, way)
+    return True
+
+
+cdef uint64_t copy_entries(const MacTableState *state, EntryRow *rows, uint64_t room) noexcept nogil:
+    cdef const Table *table = &state.table
+    cdef const Bucket *bucket
+    cdef uint64_t at, row = 0
+    cdef int i
+    if state.count > room:
+        return state.count
+    while True:
+        for at in range(table.mask + 1):
+            bucket = &table.buckets[at]
+            for i in range(WAYS):
+                if bucket.key[i] != 0:
+                    rows[row].mac = bucket.key[i] & MAC_MASK
+                    rows[row].vlan = (bucket.key[i] >> 48) & 0xFFF
+                    rows[row].port = bucket.port[i]
+                    rows[row].seen = bucket.seen[i]
+                    rows[row].fixed = bucket.flags[i] & ENTRY_STATIC
+                    row += 1
+        if table == &state.old or state.old.buckets == NULL:
+            return row
+        table = &state.old
 
 
 @cython.final
@@ -244,77 +303,30 @@ cdef class MacTable:
 
     def add_static(self, uint64_t mac, uint16_t vlan, uint16_t port):
         """Add, or turn into, a static entry; raises MemoryError."""
-        self._set_static(make_key(mac & MAC_MASK, vlan & 0xFFF), port)
-
-    cdef int _set_static(self, uint64_t key, uint16_t port) except -1:
-        cdef int way = 0
-        cdef uint64_t hash = hash_key(&self.state, key)
-        cdef Bucket *bucket = find(&self.state, key, hash, &way)
-        if bucket != NULL:
-            change_port(&self.state, bucket, way, port)
-            bucket.flags[way] |= ENTRY_STATIC
-        elif insert(&self.state, key, hash, port, 0, ENTRY_STATIC) == LEARN_REFUSED:
+        if set_static(&self.state, make_key(mac & MAC_MASK, vlan & 0xFFF), port) < 0:
             raise MemoryError("no memory for the MAC table")
-        return 0
 
     def remove(self, uint64_t mac, uint16_t vlan):
         """Remove the entry of (vlan, mac); returns whether there was one."""
-        cdef uint64_t key = make_key(mac & MAC_MASK, vlan & 0xFFF)
-        cdef uint64_t hash = hash_key(&self.state, key)
-        cdef int way = 0
-        cdef Table *table = &self.state.table
-        cdef Bucket *bucket = find_in(table, key, hash, &way)
-        if bucket == NULL and self.state.old.buckets != NULL:
-            table = &self.state.old
-            bucket = find_in(table, key, hash, &way)
-        if bucket == NULL:
-            return False
-        take_out(&self.state, table, bucket, way)
-        return True
-
-    cdef uint64_t _sweep(self, uint32_t now, int port, bint statics_too) noexcept nogil:
-        return (
-            sweep_table(&self.state, &self.state.table, now, port, statics_too)
-            + sweep_table(&self.state, &self.state.old, now, port, statics_too)
-        )
+        return remove_key(&self.state, make_key(mac & MAC_MASK, vlan & 0xFFF))
 
     def age(self, uint32_t now):
         """Remove what has expired at `now` (ms); returns how many."""
-        cdef uint64_t removed = self._sweep(now, -1, False)
+        cdef uint64_t removed = sweep(&self.state, now, SWEEP_EXPIRED, False)
         self.state.aged += removed
         return removed
 
     def flush(self, uint16_t port, bint statics_too=False):
         """Remove the learned (and static) entries of a port; returns how many."""
-        return self._sweep(0, port, statics_too)
+        return sweep(&self.state, 0, port, statics_too)
 
     def export(self):
         """All entries, live or not, as a structured array of ENTRY_DTYPE, in no order."""
         rows = np.zeros(self.state.count, ENTRY_DTYPE)
-        mac = np.zeros(self.state.count, np.uint64)
-        seen, port, static = np.zeros(len(mac), np.uint32), np.zeros(len(mac), np.uint16), np.zeros(len(mac), np.uint8)
-        self._export(mac, seen, port, static)
-        rows["mac"], rows["vlan"] = mac & np.uint64(MAC_MASK), (mac >> np.uint64(48)) & np.uint64(0xFFF)
-        rows["port"], rows["seen"], rows["static"] = port, seen, static
+        cdef uint8_t[::1] memory = rows.view(np.uint8)
+        if len(rows):
+            copy_entries(&self.state, <EntryRow *>&memory[0], self.state.count)
         return rows
-
-    def _export(self, uint64_t[::1] key, uint32_t[::1] seen, uint16_t[::1] port, uint8_t[::1] static):
-        cdef Table *table
-        cdef Bucket *bucket
-        cdef uint64_t at
-        cdef Py_ssize_t row = 0
-        cdef int i, which
-        for which in range(2):
-            table = &self.state.old if which else &self.state.table
-            if table.buckets == NULL:
-                continue
-            for at in range(table.mask + 1):
-                bucket = &table.buckets[at]
-                for i in range(WAYS):
-                    if bucket.key[i] != 0:
-                        key[row], seen[row] = bucket.key[i], bucket.seen[i]
-                        port[row], static[row] = bucket.port[i], bucket.flags[i] & ENTRY_STATIC
-                        row += 1
 
     def lookup_many(self, const uint64_t[::1] keys, int32_t[::1] ports, uint32_t now):
         """Look up `vlan << 48 | mac` keys (uint64) in prefetched batches; `ports` (int32) gets port or -1.

@@ -29,8 +29,13 @@ cdef enum Punt:
     PUNT_COPY = 1               # forward it as usual, and show it
     PUNT_TAKE = 2               # hand it over; the policy decides
 
+cdef struct Tally:
+    uint64_t rx_frames, rx_bytes, forwarded, flooded, consumed, rx_missed, tx_frames, tx_bytes
+    uint64_t dropped[RX_REASONS]
+    uint64_t tx_dropped[TX_REASONS]
+
 cdef struct Port:
-    int fd                      # -1: in memory
+    int rx_fd, tx_fd            # -1: in memory
     uint8_t link
     uint8_t flags
     bint guarded                # IP sources are checked against the bindings
@@ -42,6 +47,4 @@ cdef struct Port:
     uint8_t punt[KINDS]         # a Punt by Kind
     TokenBucket storm[FLOODS]
     TokenBucket arp, nd
-    uint64_t rx_frames, rx_bytes, forwarded, flooded, consumed, rx_missed, tx_frames, tx_bytes
-    uint64_t dropped[RX_REASONS]
-    uint64_t tx_dropped[TX_REASONS]
+    Tally tally

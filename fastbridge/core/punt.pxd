@@ -1,5 +1,5 @@
-# The punt queue: frames on their way to the policy, copied, bounded. The data plane writes, the policy's thread
-# reads between two breaths; neither waits for the other.
+# The punt queue: frames on their way to the policy, copied, bounded. The data plane writes, until the policy's
+# thread swaps an empty one in; neither waits for the other.
 from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
@@ -24,7 +24,7 @@ cdef struct PuntSlot:
 
 cdef struct PuntQueue:
     PuntSlot *slots             # NULL: no policy
-    uint32_t first, count
+    uint32_t count
     uint64_t missed             # frames the queue had no room for
 
 
@@ -57,7 +57,7 @@ cdef inline bint punt(PuntQueue *queue, const Frame *frame, bint taken, bint has
     if queue.count == PUNT_SLOTS or frame.length > PUNT_BYTES:
         queue.missed += 1
         return False
-    slot = &queue.slots[(queue.first + queue.count) % PUNT_SLOTS]
+    slot = &queue.slots[queue.count]
     queue.count += 1
     slot.ingress = frame.ingress
     slot.taken = taken

@@ -31,17 +31,22 @@ cdef struct Ring:
     uint32_t tail               # the next slot to give back
 
 
-cdef inline int open_ring(Ring *ring, int fd, uint32_t slots) noexcept nogil:
-    """Ask for a ring of `slots` (a multiple of 32) and map it; an errno when the kernel refuses, else 0."""
+cdef inline int request_ring(int fd, uint32_t slots) noexcept nogil:
+    """Ask the kernel for a ring of `slots` (a multiple of 32) on a socket; 0, or an errno when it refuses.
+
+    Takes some 10 ms: the kernel waits until nobody looks at the socket any more (synchronize_net).
+    """
     cdef tpacket_req request
-    cdef void *memory
     request.tp_block_size = BLOCK
     request.tp_block_nr = slots * SLOT // BLOCK
     request.tp_frame_size = SLOT
     request.tp_frame_nr = slots
-    if setsockopt(fd, SOL_PACKET, PACKET_RX_RING, &request, sizeof(request)) < 0:
-        return errno
-    memory = mmap(NULL, <size_t>slots * SLOT, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0)
+    return 0 if setsockopt(fd, SOL_PACKET, PACKET_RX_RING, &request, sizeof(request)) == 0 else errno
+
+
+cdef inline int map_ring(Ring *ring, int fd, uint32_t slots) noexcept nogil:
+    """Map a requested ring; 0, or an errno."""
+    cdef void *memory = mmap(NULL, <size_t>slots * SLOT, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0)
     if memory == MAP_FAILED:
         return errno
     ring.memory = <uint8_t *>memory

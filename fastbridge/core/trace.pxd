@@ -1,5 +1,5 @@
-# Frame trace, a bounded ring: decisions and first bytes, written by the data plane, read by Python between two
-# breaths. A full ring loses the newest and counts them; it never waits.
+# Frame trace, bounded: decisions and first bytes, written by the data plane until Python swaps an empty trace in.
+# A full one loses the newest and counts them; it never waits.
 from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
@@ -19,7 +19,7 @@ cdef struct TraceRecord:
 cdef struct Trace:
     TraceRecord *records        # NULL: off
     uint8_t *bytes              # snap bytes a record
-    uint32_t limit, snap, first, count
+    uint32_t limit, snap, count
     uint64_t lost
 
 
@@ -30,7 +30,7 @@ cdef inline TraceRecord *record_frame(Trace *trace, const Frame *frame, uint64_t
     if trace.count == trace.limit:
         trace.lost += 1
         return NULL
-    place = (trace.first + trace.count) % trace.limit
+    place = trace.count
     trace.count += 1
     record = &trace.records[place]
     record.time = time

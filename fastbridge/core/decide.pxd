@@ -1,0 +1,96 @@
+# Decide: every frame of the batch, in arrival order, and queue its copies by egress port.
+from libc.stdint cimport uint16_t, uint32_t, uint64_t
+
+from .batch cimport CONSUMED, DROPPED, FLOODED, FORWARDED, LOOP_PROBE, RX_PUNT_FULL, Frame
+from .ethernet cimport load16, network_offset
+from .events cimport EVENT_LOOP, EVENT_MOVED
+from .forward cimport LOOP_MAGIC, Forwarding, classify, drop, look_up_egress, parse
+from .mac_table cimport LEARN_MOVED
+from .plane cimport Plane, may_flood, monotonic_ns, notify, tell
+from .port cimport Port
+from .punt cimport punt
+from .trace cimport TraceRecord, record_copy, record_frame
+
+
+cdef inline void account(Port *port, const Frame *frame) noexcept nogil:
+    """rx = forwarded + flooded + consumed + Σ dropped, always."""
+    port.tally.rx_frames += 1
+    port.tally.rx_bytes += frame.length
+    if frame.action == FORWARDED:
+        port.tally.forwarded += 1
+    elif frame.action == FLOODED:
+        port.tally.flooded += 1
+    elif frame.action == CONSUMED:
+        port.tally.consumed += 1
+    else:
+        port.tally.dropped[frame.reason] += 1
+
+
+cdef inline void enqueue_copy(Plane *plane, uint16_t egress, uint32_t place) noexcept nogil:
+    cdef Port *port = plane.ports[egress]
+    if port.queued == 0:
+        plane.touched[plane.touched_count] = egress
+        plane.touched_count += 1
+    port.queue[port.queued] = place
+    port.queued += 1
+
+
+cdef inline void enqueue(Plane *plane, const Frame *frame, uint32_t place) noexcept nogil:
+    cdef uint32_t i
+    if frame.action == FORWARDED:
+        enqueue_copy(plane, frame.egress, place)
+    elif frame.action == FLOODED:
+        for i in range(plane.flood_count[frame.flood]):
+            if may_flood(plane, frame, plane.flood[frame.flood][i]):
+                enqueue_copy(plane, plane.flood[frame.flood][i], place)
+
+
+cdef inline void record(Plane *plane, const Frame *frame) noexcept nogil:
+    cdef TraceRecord *record = record_frame(&plane.trace, frame, monotonic_ns())
+    cdef uint32_t i
+    if record == NULL:
+        return
+    if frame.action == FORWARDED:
+        record_copy(record, frame.egress)
+    elif frame.action == FLOODED:
+        for i in range(plane.flood_count[frame.flood]):
+            if may_flood(plane, frame, plane.flood[frame.flood][i]):
+                record_copy(record, plane.flood[frame.flood][i])
+
+
+cdef inline void hand_over(Plane *plane, Frame *frame) noexcept nogil:
+    """Give a frame, or a copy of it, to the policy; without room for it, the fallback decides."""
+    cdef Port *port = plane.ports[frame.ingress]
+    cdef bint taken = frame.action == CONSUMED
+    if punt(&plane.punts, frame, taken, port.rx_fd >= 0):
+        if plane.punts.count == 1:
+            notify(plane.punt_fd)
+    elif taken and plane.drop_when_full:
+        drop(frame, RX_PUNT_FULL)
+    elif taken:
+        look_up_egress(&plane.forwarding, port, frame)
+
+
+cdef inline void decide(Plane *plane, uint64_t now) noexcept nogil:
+    """Decide the batch at `now` (ns since the plane's epoch)."""
+    cdef Forwarding *forwarding = &plane.forwarding
+    cdef Frame *frame
+    cdef uint32_t i
+    forwarding.now_ns = now
+    forwarding.now_ms = <uint32_t>(now // 1000000)
+    for i in range(plane.batch_count):
+        parse(forwarding, &plane.batch[i])
+    for i in range(plane.batch_count):
+        frame = &plane.batch[i]
+        classify(forwarding, frame)
+        if frame.punted:
+            hand_over(plane, frame)
+        if frame.learned == LEARN_MOVED:
+            tell(plane, EVENT_MOVED, forwarding.fdb.moved_from, frame.ingress, frame.source)
+        if frame.kind == LOOP_PROBE:
+            tell(plane, EVENT_LOOP, load16(frame.data + network_offset(frame.data, frame.length) + LOOP_MAGIC),
+                 frame.ingress, 0)
+        account(plane.ports[frame.ingress], frame)
+        enqueue(plane, frame, i)
+        if plane.trace.records != NULL:
+            record(plane, frame)

@@ -1,0 +1,99 @@
+# The plane: all state of one data plane, in one struct, for the stages to work on.
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+
+from .batch cimport FLOODS, Frame
+from .events cimport EventQueue, add_event
+from .forward cimport Forwarding
+from .linux cimport (
+    CLOCK_MONOTONIC, SO_ERROR, SOL_SOCKET, clock_gettime, epoll_event, getsockname, getsockopt, iovec, mmsghdr,
+    sockaddr, sockaddr_ll, socklen_t, timespec, write,
+)
+from .port cimport FLAG_FLOOD_BROADCAST, FLAG_HAIRPIN, FLAG_ISOLATED, LINK_DOWN, LINK_GONE, LINK_UP, Port
+from .punt cimport PuntQueue
+from .trace cimport Trace
+
+cdef enum:
+    READY = 64                  # ports epoll names at a time
+
+cdef struct Plane:
+    Forwarding forwarding               # what classify decides by
+    Port **ports
+    uint32_t port_count                 # indices in use or once used
+    uint16_t *flood[FLOODS]             # ports to flood to, ascending, by what is flooded
+    uint32_t flood_count[FLOODS]
+
+    int epoll_fd                        # knows the ports that are not active, and wake_fd
+    int wake_fd, event_fd, punt_fd      # eventfds: for the loop; for the control thread; for the policy's
+    epoll_event ready[READY]
+    int ready_count
+    uint16_t *active                    # ports read every breath
+    uint32_t active_count, turn, breaths
+
+    Frame *batch
+    uint32_t batch_count
+    uint8_t *big                        # buffers for frames larger than a slot
+    uint32_t big_count
+    uint16_t *touched                   # egress ports with queued frames
+    uint32_t touched_count
+    mmsghdr *messages
+    iovec *vectors
+
+    Trace trace
+    PuntQueue punts
+    bint drop_when_full                 # a frame the punt queue has no room for is dropped, else flooded
+    EventQueue *events
+
+
+cdef inline uint64_t monotonic_ns() noexcept nogil:
+    cdef timespec time
+    clock_gettime(CLOCK_MONOTONIC, &time)
+    return <uint64_t>time.tv_sec * 1000000000 + <uint64_t>time.tv_nsec
+
+
+cdef inline void notify(int fd) noexcept nogil:
+    """Make an eventfd readable."""
+    cdef uint64_t one = 1
+    write(fd, &one, sizeof(one))        # fails only when it is readable already
+
+
+cdef inline void tell(Plane *plane, uint8_t kind, uint16_t was, uint16_t now, uint64_t key) noexcept nogil:
+    """Queue an event for the control thread."""
+    add_event(plane.events, kind, was, now, key)
+    if plane.events.count == 1:
+        notify(plane.event_fd)
+
+
+cdef inline void list_floods(Plane *plane) noexcept nogil:
+    """List anew which ports are flooded to: those that are up, by their flags."""
+    cdef uint32_t i, what
+    for what in range(<uint32_t>FLOODS):
+        plane.flood_count[what] = 0
+        for i in range(plane.port_count):
+            if plane.ports[i].link == LINK_UP and plane.ports[i].flags & (FLAG_FLOOD_BROADCAST << what):
+                plane.flood[what][plane.flood_count[what]] = i
+                plane.flood_count[what] += 1
+
+
+cdef inline bint may_flood(const Plane *plane, const Frame *frame, uint16_t egress) noexcept nogil:
+    """Not back to where it came from, unless that is a hairpin; not between isolated ports."""
+    cdef uint8_t flags = plane.ports[frame.ingress].flags
+    if egress == frame.ingress:
+        return flags & FLAG_HAIRPIN != 0
+    return not (flags & FLAG_ISOLATED and plane.ports[egress].flags & FLAG_ISOLATED)
+
+
+cdef inline bint is_dead(int fd) noexcept nogil:
+    """Whether a socket's interface was deleted: the kernel then sets its ifindex to -1 (packet_notifier)."""
+    cdef sockaddr_ll address
+    cdef socklen_t size = sizeof(address)
+    return fd >= 0 and getsockname(fd, <sockaddr *>&address, &size) == 0 and address.sll_ifindex == -1
+
+
+cdef inline void lose_link(Plane *plane, Port *port) noexcept nogil:
+    """The kernel reported ENETDOWN: flood to the port no more, and tell the control thread."""
+    cdef int error = 0
+    cdef socklen_t size = sizeof(error)
+    getsockopt(port.rx_fd, SOL_SOCKET, SO_ERROR, &error, &size)     # reading clears it
+    port.link = LINK_GONE if is_dead(port.rx_fd) else LINK_DOWN
+    list_floods(plane)
+    notify(plane.event_fd)

@@ -1,0 +1,138 @@
+# Receive: from the rings into the batch.
+#
+# A port that was just busy ("active") is read from memory: its ring's next status word. A port that stays empty
+# for IDLE_LOOKS breaths is left to epoll, which the loop asks only when no active port has frames, and every
+# DISCOVER breaths. A port is either active or known to epoll, never both: a socket that is being watched makes the
+# kernel wake the watcher for each frame, on the sender's CPU.
+from libc.stddef cimport size_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+
+from .batch cimport BATCH, BURST, NO_REASON, ORDINARY, RX_TRUNCATED, Frame
+from .linux cimport (
+    ENETDOWN, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLLERR, EPOLLIN, MSG_DONTWAIT, MSG_TRUNC, TP_STATUS_COPY, epoll_ctl,
+    epoll_event, errno, read, recv, tpacket2_hdr,
+)
+from .mac_table cimport LEARN_KNOWN
+from .plane cimport Plane, lose_link
+from .port cimport LINK_FREE, Port
+from .ring cimport VNET_HEADER, next_slot, restore_tag
+
+cdef enum:
+    # Frames larger than a slot wait here for their sends: GSO builds up to 64 KiB + headers (DESIGN §5.2).
+    BIG_BUFFERS = 64
+    BIG_HEADROOM = 16           # before the vnet header: room for a VLAN tag
+    BIG_SIZE = 73728
+    IDLE_LOOKS = 64             # empty looks at a port's ring before it is left to epoll
+    WAKE = 0xFFFFFFFF           # epoll's tag of the wake-up eventfd
+
+
+cdef inline int watch(Plane *plane, int fd, uint32_t tag) noexcept nogil:
+    """Let epoll know a port (by index) or wake_fd; -1 with errno when it cannot."""
+    cdef epoll_event event
+    event.events = EPOLLIN
+    event.data.u32 = tag
+    return epoll_ctl(plane.epoll_fd, EPOLL_CTL_ADD, fd, &event)
+
+
+cdef inline void start_frame(Frame *frame, uint16_t ingress) noexcept nogil:
+    """What is known of a frame before it is parsed."""
+    frame.ingress = ingress
+    frame.reason = NO_REASON
+    frame.learned = LEARN_KNOWN
+    frame.kind = ORDINARY
+    frame.punted = False
+
+
+cdef inline void activate(Plane *plane, uint16_t index) noexcept nogil:
+    cdef epoll_event unused
+    plane.ports[index].active = True
+    plane.ports[index].looks = 0
+    plane.active[plane.active_count] = index
+    plane.active_count += 1
+    epoll_ctl(plane.epoll_fd, EPOLL_CTL_DEL, plane.ports[index].rx_fd, &unused)
+
+
+cdef inline void rest(Plane *plane, uint32_t place) noexcept nogil:
+    """Leave the port at this place of the active list to epoll."""
+    cdef uint16_t index = plane.active[place]
+    plane.ports[index].active = False
+    plane.active_count -= 1
+    plane.active[place] = plane.active[plane.active_count]
+    watch(plane, plane.ports[index].rx_fd, index)
+
+
+cdef inline void wake_ready(Plane *plane) noexcept nogil:
+    """Put the ports epoll named among those read every breath; note which links were lost."""
+    cdef uint64_t unused
+    cdef uint32_t tag
+    cdef int i
+    for i in range(plane.ready_count):
+        tag = plane.ready[i].data.u32
+        if tag == WAKE:
+            read(plane.wake_fd, &unused, sizeof(unused))
+            continue
+        if plane.ports[tag].link == LINK_FREE or plane.ports[tag].active:   # removed since epoll named it
+            continue
+        if plane.ready[i].events & EPOLLERR:
+            lose_link(plane, plane.ports[tag])
+        activate(plane, tag)
+    plane.ready_count = 0
+
+
+cdef inline void receive_big(Plane *plane, Port *port, Frame *frame) noexcept nogil:
+    """Fetch a frame that did not fit its slot into a big buffer, vnet header first."""
+    cdef uint8_t *buffer = plane.big + <size_t>plane.big_count * BIG_SIZE + BIG_HEADROOM
+    cdef ssize_t length = recv(port.rx_fd, buffer, BIG_SIZE - BIG_HEADROOM, MSG_DONTWAIT | MSG_TRUNC)
+    if length < 0 and errno == ENETDOWN:        # reported once; the frame is still there
+        lose_link(plane, port)
+        length = recv(port.rx_fd, buffer, BIG_SIZE - BIG_HEADROOM, MSG_DONTWAIT | MSG_TRUNC)
+    if length <= VNET_HEADER or length > BIG_SIZE - BIG_HEADROOM:
+        frame.reason = RX_TRUNCATED
+        return
+    plane.big_count += 1
+    frame.data = buffer + VNET_HEADER
+    frame.length = <uint32_t>length - VNET_HEADER
+
+
+cdef inline uint32_t receive_from(Plane *plane, uint16_t index) noexcept nogil:
+    """Take at most BURST frames off one port's ring; their slots stay taken until the batch is released."""
+    cdef Port *port = plane.ports[index]
+    cdef uint32_t limit = min(<uint32_t>BURST, BATCH - plane.batch_count), n = 0
+    cdef tpacket2_hdr *slot
+    cdef Frame *frame
+    while n < limit and plane.big_count < BIG_BUFFERS:
+        slot = next_slot(&port.ring)
+        if slot == NULL:
+            break
+        frame = &plane.batch[plane.batch_count + n]
+        start_frame(frame, index)
+        frame.length = slot.tp_len
+        frame.data = <uint8_t *>slot + slot.tp_mac
+        if slot.tp_status & TP_STATUS_COPY:
+            receive_big(plane, port, frame)
+        elif slot.tp_snaplen < slot.tp_len:
+            frame.reason = RX_TRUNCATED
+        if frame.reason == NO_REASON:
+            restore_tag(slot, frame)
+        n += 1
+    plane.batch_count += n
+    return n
+
+
+cdef inline uint32_t receive(Plane *plane) noexcept nogil:
+    """Fill the batch from the active ports, each at most BURST, starting with another one each breath."""
+    cdef uint32_t n = plane.active_count, i
+    cdef uint16_t index
+    if n == 0:
+        return 0
+    plane.turn += 1
+    for i in range(n):
+        index = plane.active[(plane.turn + i) % n]
+        if receive_from(plane, index):
+            plane.ports[index].looks = 0
+        else:
+            plane.ports[index].looks += 1
+    for i in range(n):
+        if plane.ports[plane.active[n - 1 - i]].looks > IDLE_LOOKS:
+            rest(plane, n - 1 - i)
+    return plane.batch_count
