@@ -24,8 +24,14 @@ COLUMNS = {
 }
 
 
+def pytest_ignore_collect(config: pytest.Config) -> bool | None:
+    """A bare `pytest` is for the tests; `pytest --benchmark-only` and `pytest benchmarks` are for these."""
+    bare = config.args_source is not pytest.Config.ArgsSource.ARGS
+    return (bare and not config.getoption("benchmark_only")) or None
+
+
 def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:
-    fingerprint = take_fingerprint(Layout.of_machine().described())
+    fingerprint = take_fingerprint(Layout.of_machine().described(), {})
     machine_info["fastbridge"] = {
         "kernel": fingerprint.kernel,
         "microcode": fingerprint.microcode,

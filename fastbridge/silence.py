@@ -74,6 +74,8 @@ def _settings(name: str) -> dict[Path, str]:
 
 
 def _write(setting: Path, value: str) -> None:
+    if setting.read_text().strip() == value:
+        return  # a container's /proc/sys may be read-only, and right as it is
     try:
         setting.write_text(value)
     except OSError as error:

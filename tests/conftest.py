@@ -9,6 +9,7 @@ marked `live` skip and say why.
 from __future__ import annotations
 
 import ctypes
+import importlib.util
 import os
 import re
 import socket
@@ -56,6 +57,24 @@ except OSError as error:
 
 def pytest_report_header() -> str:
     return "sandbox: " + (no_sandbox or "private network namespace")
+
+
+def pytest_ignore_collect(config: pytest.Config) -> bool | None:
+    return config.getoption("benchmark_only", False) or None  # then only benchmarks/ is of interest
+
+
+@pytest.fixture(autouse=True, scope="session")
+def away_from_the_sources() -> Iterator[None]:
+    """Python programs started by a test import the fastbridge that is tested.
+
+    They look in the current directory first; in a clone whose fastbridge is installed, that is one without its core.
+    """
+    spec = importlib.util.find_spec("fastbridge")
+    assert spec and spec.origin
+    before = Path.cwd()
+    os.chdir(Path(spec.origin).parents[1])
+    yield
+    os.chdir(before)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

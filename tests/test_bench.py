@@ -38,7 +38,7 @@ from fastbridge.errors import BenchError, ConfigError
 from fastbridge.topology import Lab, Topology
 
 FINGERPRINT = Fingerprint(
-    "cpu", 2, "0x1", "none seen", "6.1", "quiet", "unknown", {}, {"python": "3"}, {"sender": "CPU 0"}
+    "cpu", 2, "0x1", "none seen", "6.1", "quiet", "unknown", {}, {"python": "3"}, {"sender": "CPU 0"}, {}
 )
 
 
@@ -73,13 +73,12 @@ def make_results(trials: list[Trial], **changes: Any) -> Results:
         started="2026-01-01T00:00:00+00:00",
         seed=1,
         blocks=10,
-        trial_seconds=1.0,
         baseline="base",
         control="base (control)",
         interrupted=False,
         fingerprint=FINGERPRINT,
         scenarios=(Scenario("64 B", 64),),
-        engines=tuple(EngineRecord(name, "1", "-", True) for name in names),
+        engines=tuple(EngineRecord(name, "1", "-", "-", name != "nothing") for name in names),
         unfit=(),
         trials=tuple(trials),
     )
@@ -178,6 +177,17 @@ def test_stolen_trials_are_flagged_and_left_out() -> None:
     assert row.dropped == 1 and row.flags == ("steal in 1 of 5 trials",)
     assert row.ratio is not None and row.ratio.mean == pytest.approx(0.5)
     assert row.verdict == "not measured"  # there was no control
+
+
+def test_the_senders_own_time_is_taken_off() -> None:
+    # Alone it takes 2 us a frame; the engine forwards a half of what is offered, and all of it took the sender's time.
+    trials = [make_trial("nothing", block, 500_000) for block in range(2)]
+    trials += [make_trial("base", block, 200_000, offered=400_000) for block in range(2)]
+    made = {row.engine: row for row in rows(make_results(trials))}
+    assert made["base"].cpu_machine_ns == pytest.approx(5000)
+    assert made["base"].cpu_added_ns == pytest.approx(1000)
+    assert made["nothing"].cpu_added_ns == pytest.approx(0)
+    assert rows(make_results(trials[2:]))[0].cpu_added_ns is None
 
 
 def test_under_offered_trials_are_flagged() -> None:
@@ -283,7 +293,7 @@ class Faulty:
         child = Child(lab.popen_host, [sys.executable, "-I", "-S", "-c", self.program], name=self.name, cpu=cpu)
         try:
             child.line(10.0)
-            yield Running("faulty", child)
+            yield Running("faulty", "-", child)
         finally:
             child.stop()
 
@@ -291,7 +301,9 @@ class Faulty:
 DEAF = Faulty("deaf", "print('ready', flush=True); import time; time.sleep(600)")
 MORTAL = Faulty("mortal", "print('ready', flush=True); raise SystemExit('it was too much')")
 STILLBORN = Faulty("stillborn", "raise SystemExit('no such device')")
-TINY = replace(QUICK, name="tiny", blocks=2, trial_seconds=0.1)
+TINY = replace(
+    QUICK, name="tiny", blocks=2, scenarios=tuple(replace(scenario, seconds=0.1) for scenario in QUICK.scenarios[::2])
+)
 
 
 @pytest.mark.live
@@ -335,25 +347,28 @@ def test_a_paced_trial_counts_every_frame() -> None:
         engine.attach(lab, 0) as running,
         BenchTester(lab, running, name=engine.name, layout=Layout.of_machine()) as tester,
     ):
-        trial = tester.run(Scenario("paced", 128, rate=5000.0), seconds=0.2)
-    # Two receivers in turn, 0.05 s of warm-up and of tail around the window.
-    assert trial.intended == trial.offered == trial.forwarded == 1500
+        trial = tester.run(Scenario("paced", 128, rate=5000.0, seconds=0.2))
+    # Two receivers in turn, 0.05 s before the window and 0.03 s after it. What a busy machine could not send in
+    # that time is not offered, and not lost; the bridge adds IGMP reports of its own, flooded to both.
+    assert trial.intended == 1400
+    assert trial.offered is not None and 0 < trial.offered <= trial.intended
+    assert trial.forwarded is not None and 0 <= trial.forwarded - trial.offered <= 8
     assert trial.loss_ratio == 0
     assert trial.cpu_switch_seconds is None
 
 
 @pytest.mark.live
 def test_a_tester_that_dies_is_named_and_started_again() -> None:
-    scenario = Scenario("64 B", 64)
+    scenario = Scenario("64 B", 64, seconds=0.1)
     with (
         Lab(Topology.of(2, ipv6=None)) as lab,
         LinuxBridge().attach(lab, 0) as running,
         BenchTester(lab, running, name="bridge", layout=Layout.of_machine()) as tester,
     ):
-        tester.run(scenario, seconds=0.1)
+        tester.run(scenario)
         child = tester._source._child
         assert child is not None
         child.process.kill()
         with pytest.raises(BenchError, match="the tester in pod1 was killed by signal 9"):
-            tester.run(scenario, seconds=0.1)
-        assert tester.run(scenario, seconds=0.1).forwarded
+            tester.run(scenario)
+        assert tester.run(scenario).forwarded

@@ -358,7 +358,7 @@ from functools import partial
 from fastbridge import bench
 from fastbridge.bench.engines.direct import Direct
 from fastbridge.bench.engines.linux_bridge import LinuxBridge
-small = bench.Profile("small", BLOCKS, 0.05, (bench.Scenario("64 B", 64),))
+small = bench.Profile("small", BLOCKS, (bench.Scenario("64 B", 64, seconds=0.05),))
 bench.compare = partial(bench.compare, (LinuxBridge(), Direct()), profile=small)
 from fastbridge.cli import main
 main()
@@ -377,7 +377,7 @@ def test_compare(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     results = Results.load(path)
     assert (results.seed, results.interrupted, len(results.trials)) == (7, False, 6)
-    for words in ("64 B", "linux-bridge (control)", "ceiling", "Noise floor", f"written to {path}"):
+    for words in ("64 B", "baseline", "control", "ceiling", "Noise floor", f"written to {path}"):
         assert words in done.stdout
     assert "0%  starting linux-bridge" in done.stderr
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import ipaddress
 import os
@@ -250,5 +251,26 @@ def test_silence_puts_back_what_was_there() -> None:
             assert links.ipv6_addresses("quiet") == [address]
             with silence(["quiet"]):
                 links.delete("quiet")  # nothing to put back, and no complaint
+        finally:
+            elsewhere.close()
+
+
+@pytest.mark.live
+def test_silence_writes_nothing_that_is_right_already(monkeypatch: pytest.MonkeyPatch) -> None:
+    with NamespaceHelper() as helper, Links() as links:
+        elsewhere = helper.create()
+        try:
+            links.add_pair("quiet", None, "eth0", MacAddress(0x020000000001), elsewhere.fd, 1500)
+            for setting in ("ipv4/conf/quiet/forwarding 0", "ipv6/conf/quiet/disable_ipv6 1"):
+                path, value = setting.split()
+                Path("/proc/sys/net", path).write_text(value)
+
+            def refuse(self: Path, text: str) -> None:
+                raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+            monkeypatch.setattr(Path, "write_text", refuse)  # a container's /proc/sys
+            with silence(["quiet"]):
+                assert links.flags("quiet") & 0x80
+            links.delete("quiet")
         finally:
             elsewhere.close()

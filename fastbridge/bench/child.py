@@ -36,7 +36,6 @@ class Child:
     ) -> None:
         self.name = name
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process, see stop()
-        package = str(Path(__file__).parents[2])
         self.process = popen(
             argv,
             stdin=subprocess.PIPE,
@@ -44,7 +43,8 @@ class Child:
             stderr=self._stderr,
             bufsize=0,
             start_new_session=True,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))},
+            # `python -m` looks here first: the child shall run this very package, wherever the bench was started.
+            cwd=Path(__file__).parents[2],
         )
         self._pending = b""
         if cpu is not None:

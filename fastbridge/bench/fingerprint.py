@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import platform
+import subprocess
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
@@ -19,8 +20,8 @@ from .results import Fingerprint
 UNKNOWN = "unknown"
 
 
-def take_fingerprint(layout: Mapping[str, str]) -> Fingerprint:
-    """Describe this machine; `layout` says which role of the bench runs on which CPU."""
+def take_fingerprint(layout: Mapping[str, str], offloads: Mapping[str, str]) -> Fingerprint:
+    """Describe this machine; `layout` says which role of the bench runs on which CPU, `offloads` what veths do."""
     cpu = _cpuinfo()
     return Fingerprint(
         cpu=cpu.get("model name", platform.processor() or platform.machine()),
@@ -35,6 +36,7 @@ def take_fingerprint(layout: Mapping[str, str]) -> Fingerprint:
         },
         versions=_versions(),
         layout=dict(layout),
+        offloads=dict(offloads),
     )
 
 
@@ -45,7 +47,21 @@ def _versions() -> dict[str, str]:
             versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:  # run from a source tree
             versions[package] = UNKNOWN
-    return versions
+    return {**versions, "commit": _commit()}
+
+
+def _commit() -> str:
+    """The git commit of a source tree, with "-dirty" where it was changed since; an installed package has none."""
+    git = ["git", "-C", str(Path(__file__).parent)]
+    try:
+        # The file itself: an environment that lies inside some repository is not that repository's commit.
+        for arguments in (["ls-files", "--error-unmatch", Path(__file__).name], ["describe", "--always", "--dirty"]):
+            done = subprocess.run([*git, *arguments], capture_output=True, text=True, timeout=5)
+            if done.returncode != 0:
+                return UNKNOWN
+    except (OSError, subprocess.TimeoutExpired):
+        return UNKNOWN
+    return done.stdout.strip()
 
 
 def _cpuinfo() -> dict[str, str]:

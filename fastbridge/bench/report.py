@@ -30,7 +30,8 @@ class Row:
     frames_per_second: float | None  #: median of the trials; None for TCP
     gigabits_per_second: float | None
     loss_ratio: float | None
-    cpu_machine_ns: float | None  #: busy time of the whole machine a frame
+    cpu_machine_ns: float | None  #: busy time of the whole machine a forwarded frame, the tester's share included
+    cpu_added_ns: float | None  #: the same without what the sender alone takes for the frames it offered
     cpu_switch_ns: float | None  #: CPU time of the engine's process a frame
     trials: int
     dropped: int  #: trials left out of the ratio for steal
@@ -54,6 +55,8 @@ def _scenario_rows(results: Results, scenario: Scenario) -> list[Row]:
     baseline = by_block.get(results.baseline, {})
     control = ratio(by_block.get(results.control, {}), baseline, seed=results.seed)
     floor = control.noise_floor if control else None
+    ceilings = {engine.name for engine in results.engines if not engine.joins}
+    alone = per_frame((t for t in trials if t.engine in ceilings), lambda trial: trial.cpu_machine_seconds)
     made = []
     for engine in results.engines:
         own = [trial for trial in trials if trial.engine == engine.name]
@@ -75,6 +78,7 @@ def _scenario_rows(results: Results, scenario: Scenario) -> list[Row]:
                 gigabits_per_second=_median(own, lambda trial: trial.gigabits_per_second),
                 loss_ratio=_median(own, lambda trial: trial.loss_ratio),
                 cpu_machine_ns=per_frame(own, lambda trial: trial.cpu_machine_seconds),
+                cpu_added_ns=None if alone is None else per_frame(own, lambda trial: _added_seconds(trial, alone)),
                 cpu_switch_ns=per_frame(own, lambda trial: trial.cpu_switch_seconds),
                 trials=len(own),
                 dropped=sum(trial not in kept for trial in own),
@@ -89,6 +93,13 @@ def _role(results: Results, engine: str, joins: bool) -> str | None:
     if not joins:
         return "ceiling"
     return {results.baseline: "baseline", results.control: "control"}.get(engine)
+
+
+def _added_seconds(trial: Trial, sender_ns: float) -> float | None:
+    # The sender's frames, also those that the engine lost, took the sender's time.
+    if trial.offered is None:
+        return None
+    return trial.cpu_machine_seconds - sender_ns * 1e-9 * trial.offered * trial.window_seconds / trial.seconds
 
 
 def _stolen(trial: Trial, cpus: int) -> bool:
@@ -115,7 +126,7 @@ def _median(trials: Iterable[Trial], value: Callable[[Trial], float | None]) -> 
     return median(values) if values else None
 
 
-def per_frame(trials: Sequence[Trial], seconds: Callable[[Trial], float | None]) -> float | None:
+def per_frame(trials: Iterable[Trial], seconds: Callable[[Trial], float | None]) -> float | None:
     """Nanoseconds a forwarded frame, summed over `trials` first: one trial's 10 ms steps are coarse."""
     pairs = [(used, t.window_frames) for t in trials if (used := seconds(t)) is not None and t.window_frames]
     return sum(used for used, _ in pairs) * 1e9 / sum(frames for _, frames in pairs) if pairs else None

@@ -26,6 +26,7 @@ class Scenario:
     name: str
     frame_size: int | None = None  #: None: one TCP stream on default offloads
     rate: float | None = None  #: intended load in frames/s; None: as fast as the sender can
+    seconds: float = 0.5  #: length of a trial's window
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,7 @@ class EngineRecord:
     name: str
     version: str
     command: str
+    buffers: str  #: what holds frames that wait for it
     joins: bool  #: False for the tester's own ceiling
 
 
@@ -121,6 +123,7 @@ class Fingerprint:
     mitigations: Mapping[str, str]
     versions: Mapping[str, str]
     layout: Mapping[str, str]  #: role → CPU
+    offloads: Mapping[str, str]  #: end of a veth pair → its features, as `ethtool -k` has them
 
 
 @dataclass(frozen=True)
@@ -132,7 +135,6 @@ class Results:
     started: str  #: UTC, ISO 8601
     seed: int
     blocks: int  #: intended
-    trial_seconds: float
     baseline: str
     control: str  #: the baseline engine under a second name (A/A)
     interrupted: bool

@@ -22,11 +22,13 @@ TCP_BUFFER = 1 << 20  # large enough that Python's own cost a byte does not show
 
 
 def send(interface: str, frames: list[str], seconds: float, rate: float | None) -> dict[str, Any]:
-    """Send `frames` (hex) in turn; answer what was intended, offered and refused."""
+    """Send `frames` (hex) in turn; say when it begins, answer what was intended, offered and refused."""
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as sender:
         sender.bind((interface, 0))  # protocol 0: sends only, and puts no tap on the pod end
+        generator = Generator(sender.fileno(), [bytes.fromhex(frame) for frame in frames])
+        say({"sending": "begins"})
         before = resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
-        sent = Generator(sender.fileno(), [bytes.fromhex(frame) for frame in frames]).send(seconds, rate)
+        sent = generator.send(seconds, rate)
         switches = resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw - before
     return {**sent._asdict(), "involuntary_switches": switches}
 

@@ -29,8 +29,8 @@ from .results import Scenario, Trial
 ETHERTYPE = b"\x88\xb5"
 FCS = 4
 WARM_UP = 0.05  # seconds of sending before the window: the path is full well before
-TAIL = 0.05  # and after it, so that the window closes while frames still come
-QUIET = 0.02  # drained: no frame for so long
+TAIL = 0.03  # and after it, so that the window closes while frames still come
+QUIET = 0.01  # drained: no frame for so long
 DRAIN_LIMIT = 1.0
 ANSWER_SECONDS = 5.0  # beyond a trial's own length
 START_SECONDS = 20.0
@@ -51,7 +51,7 @@ class Reading:
 class Station:
     """The tester's process in one pod, started again when it has died."""
 
-    def __init__(self, pod: Pod, cpu: int | None) -> None:
+    def __init__(self, pod: Pod, cpu: int) -> None:
         self._pod, self._cpu = pod, cpu
         self._ready = False
         self._child: Child | None = self._start()
@@ -122,16 +122,19 @@ class Tester:
         for station in (self._source, *self._sinks):
             station.stop()
 
-    def run(self, scenario: Scenario, *, seconds: float, block: int = 0, position: int = 0) -> Trial:
-        """Run one trial of about `seconds`; raise BenchError when the engine has died or nothing arrives."""
+    def run(self, scenario: Scenario, *, block: int = 0, position: int = 0) -> Trial:
+        """Run one trial; raise BenchError when the engine has died or nothing arrives."""
         labels = {"engine": self.name, "scenario": scenario.name, "block": block, "position": position}
-        if scenario.frame_size is None:
-            trial = self._tcp(seconds, labels)
-        else:
-            trial = self._frames(scenario.frame_size, scenario.rate, seconds, labels)
         self._engine.check()
+        try:
+            if scenario.frame_size is None:
+                trial = self._tcp(scenario.seconds, labels)
+            else:
+                trial = self._frames(scenario.frame_size, scenario.rate, scenario.seconds, labels)
+        finally:
+            self._engine.check()  # that it died is a better reason than what came of it
         if trial.window_bytes == 0:
-            raise BenchError(f"{self.name} forwarded nothing in {seconds:g} s")
+            raise BenchError(f"{self.name} forwarded nothing in {scenario.seconds:g} s")
         return trial
 
     def _frames(self, frame_size: int, rate: float | None, seconds: float, labels: dict[str, Any]) -> Trial:
@@ -140,8 +143,8 @@ class Tester:
         length = WARM_UP + seconds + TAIL
         for _ in range(ATTEMPTS):
             before = self._drained()
-            self._source.tell(do="send", interface=self._sender.interface, frames=frames, seconds=length, rate=rate)
-            time.sleep(WARM_UP)
+            self._source.ask(do="send", interface=self._sender.interface, frames=frames, seconds=length, rate=rate)
+            time.sleep(WARM_UP)  # from when it says that it begins
             first = self._read()
             time.sleep(seconds)
             last = self._read()
@@ -172,7 +175,7 @@ class Tester:
         port = sink.answer(ANSWER_SECONDS)["port"]
         self._source.tell(do="send_tcp", address=address, port=port)
         try:
-            sink.answer(ANSWER_SECONDS)
+            sink.answer(ANSWER_SECONDS)  # the window begins
             first = self._read()
             received = sink.answer(seconds + ANSWER_SECONDS)
             last = self._read()

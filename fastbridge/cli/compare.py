@@ -99,7 +99,6 @@ def _progress(console: Console) -> Iterator[Report]:
 
 
 def _show(console: Console, results: Results) -> None:
-
     rows = bench.rows(results)
     console.print(_table(results, rows))
     console.print()
@@ -109,12 +108,21 @@ def _show(console: Console, results: Results) -> None:
                 console.print(f"  {row.scenario}, {row.engine}: {remark}", style="dim")
     floors = {row.scenario: row.noise_floor for row in rows}
     known = [f"{scenario} ± {floor:.1%}" for scenario, floor in floors.items() if floor is not None]
+    lengths = [f"{scenario.name} {scenario.seconds:g} s" for scenario in results.scenarios]
+    alone = [
+        f"{row.scenario} {row.cpu_machine_ns:,.0f}"
+        for row in rows
+        if row.verdict == "ceiling" and row.cpu_machine_ns is not None
+    ]
+    roles = ", ".join(f"{role} {cpu}" for role, cpu in results.fingerprint.layout.items())
     machine = results.fingerprint
     console.print(
-        f"Ratios are to {results.baseline}: geometric means over {results.blocks} blocks, trials of "
-        f"{results.trial_seconds:g} s, with 95 % intervals.\n"
+        f"Ratios are to {results.baseline}: geometric means over {results.blocks} blocks, with 95 % intervals. "
+        f"Trials: {', '.join(lengths)}.\n"
         f"Noise floor ({results.baseline} against itself): {', '.join(known) or 'not measured'}. A win or a loss is "
         "claimed only outside of it.\n"
+        "CPU ns: busy time of all CPUs for each forwarded frame, waiting in a spin included, less what the sender "
+        f"alone takes for a frame ({', '.join(alone) or 'not measured'}). Layout: {roles}.\n"
         f"{machine.cpu}, {machine.cpus} CPUs, Linux {machine.kernel.split()[0]}, hypervisor: {machine.hypervisor}; "
         f"seed {results.seed}"
     )
@@ -123,7 +131,7 @@ def _show(console: Console, results: Results) -> None:
 
 
 def _table(results: Results, rows: list[Row]) -> Table:
-    numbers = ("frames/s", "Gb/s", "loss")
+    numbers = ("frames/s", "Gb/s", "loss", "CPU ns")
     table = make_table(
         f"fastbridge compare, {results.profile}", "engine", *numbers, "ratio [95 %]", "verdict", right=numbers
     )
@@ -133,10 +141,11 @@ def _table(results: Results, rows: list[Row]) -> Table:
             scenario = row.scenario
             table.add_row(scenario, style="bold")
         table.add_row(
-            f" {row.engine}",
+            f" {results.baseline if row.engine == results.control else row.engine}",
             "" if row.frames_per_second is None else f"{row.frames_per_second:,.0f}",
             "" if row.gigabits_per_second is None else f"{row.gigabits_per_second:.2f}",
             "" if row.loss_ratio is None else f"{row.loss_ratio:.1%}",
+            "" if row.cpu_added_ns is None or row.verdict == "ceiling" else f"{row.cpu_added_ns:,.0f}",
             f"{row.ratio.mean:.2f} [{row.ratio.low:.2f}…{row.ratio.high:.2f}]" if row.ratio else "",
             row.verdict,
             style=_VERDICT_STYLES.get(row.verdict, ""),

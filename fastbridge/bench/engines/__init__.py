@@ -19,6 +19,7 @@ class Running:
     """An engine at work; `child` is its process, None where the kernel does the work."""
 
     command: str
+    buffers: str  #: what holds frames that wait for it
     child: Child | None = None
 
     def check(self) -> None:

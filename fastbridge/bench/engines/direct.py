@@ -30,4 +30,4 @@ class Direct:
     @contextmanager
     def attach(self, lab: Lab, cpu: int) -> Iterator[Running]:
         """Leave the host ends as they are."""
-        yield Running("-")
+        yield Running("-", "-")

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
+from pathlib import Path
 
 from fastbridge.bench.child import Child
 from fastbridge.errors import BenchError
@@ -47,6 +48,17 @@ class Fastbridge:
             line = child.line(READY_SECONDS)
             if json.loads(line).get("event") != "ready":
                 raise BenchError(f"{self.name} said {line!r} when it should have been ready")
-            yield Running(shlex.join(["fastbridge", *arguments]), child)
+            yield Running(shlex.join(["fastbridge", *arguments]), _rings(child.process.pid), child)
         finally:
             child.stop()
+
+
+def _rings(pid: int) -> str:
+    """The rings as the kernel granted them: a short one is a reason for loss."""
+    sizes = []
+    for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
+        area, *_, name = line.split()
+        if name.startswith("socket:"):
+            first, last = (int(address, 16) for address in area.split("-"))
+            sizes.append(f"{(last - first) / (1 << 20):g}")
+    return f"rings of {', '.join(sizes)} MiB"

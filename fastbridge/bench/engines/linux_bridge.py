@@ -31,4 +31,4 @@ class LinuxBridge:
     def attach(self, lab: Lab, cpu: int) -> Iterator[Running]:
         """Enslave the host ends; `cpu` means nothing to it."""
         with lab.bridge():
-            yield Running("bridge over netlink, bridge-nf-call-*=0")
+            yield Running("bridge over netlink, bridge-nf-call-*=0", "none of its own")

@@ -17,6 +17,7 @@ from fastbridge.bench.child import Child
 from fastbridge.topology import Lab
 
 from . import Running
+from .forwarder import RECEIVE_BUFFER
 
 READY_SECONDS = 5.0
 
@@ -40,6 +41,7 @@ class PythonSockets:
         child = Child(lab.popen_host, [sys.executable, *arguments], name=self.name, cpu=cpu)
         try:
             child.line(READY_SECONDS)
-            yield Running(shlex.join(["python", "-I", "-S", program.name, *arguments[3:]]), child)
+            command = shlex.join(["python", "-I", "-S", program.name, *arguments[3:]])
+            yield Running(command, f"receive buffer {RECEIVE_BUFFER >> 20} MiB a port", child)
         finally:
             child.stop()

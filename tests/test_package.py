@@ -1,0 +1,56 @@
+"""The package as it is installed: its names, what they cost to import, and whose fastbridge a child process runs."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+import fastbridge
+from fastbridge.bench.child import Child
+from fastbridge.cli import _COMMANDS
+
+HELP = """
+import sys
+sys.argv = ["fastbridge", "--help"]
+from fastbridge.cli import main
+try:
+    main()
+finally:
+    print(*(name for name in ("numpy", "pyroute2", "fastbridge.switch") if name in sys.modules), file=sys.stderr)
+"""
+
+
+def test_every_public_name_is_there() -> None:
+    assert fastbridge.__all__ == sorted(fastbridge._MODULES)
+    for name in fastbridge.__all__:
+        assert getattr(fastbridge, name).__module__ == f"fastbridge.{fastbridge._MODULES[name]}"
+    assert set(fastbridge.__all__) <= set(dir(fastbridge))
+    with pytest.raises(AttributeError, match="'fastbridge' has no attribute 'Labs'"):
+        fastbridge.Labs  # type: ignore[attr-defined] # noqa: B018
+
+
+def test_help_waits_for_nothing_heavy() -> None:
+    done = subprocess.run([sys.executable, "-c", HELP], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr.split()) == (0, [])
+
+
+def test_commands_are_listed_by_their_own_words() -> None:
+    for name, line in _COMMANDS.items():
+        command = getattr(import_module(f"fastbridge.cli.{name}"), name)
+        assert command.help.splitlines()[0] == line
+
+
+def test_a_child_runs_the_fastbridge_that_started_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "fastbridge").mkdir()
+    (tmp_path / "fastbridge/__init__.py").write_text("raise SystemExit('a source tree without its core')")
+    monkeypatch.chdir(tmp_path)
+    child = Child(subprocess.Popen, [sys.executable, "-m", "fastbridge.bench.station"], name="station")
+    try:
+        assert json.loads(child.line(20.0)) == {"ready": True}
+    finally:
+        child.stop()
