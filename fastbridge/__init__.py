@@ -7,10 +7,17 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .addresses import MacAddress
+    from .arp_nd import Kind, Message
     from .counters import Counters, PortCounters
     from .errors import BenchError, ConfigError, FastbridgeError, LabError, PortError, PrivilegeError
     from .fdb import FdbEntry
-    from .switch import Egress, Switch, SwitchPort
+    from .neighbour_entry import Conflict, NeighbourEntry
+    from .neighbours import Neighbours
+    from .plane import SwitchPort
+    from .policies import Direct, Flood, Guard, RateLimit, Suppress, parse_policy
+    from .policy import Answer, Chain, Drop, Forward, Policy, Punt, SendTo, Verdict, Wants
+    from .rules import PortFlags, StormControl
+    from .switch import Egress, Switch
     from .topology import Lab, Topology
     from .trace import TraceEvent
 else:  # a name's module is imported when the name is first used: `fastbridge --help` waits for no numpy
@@ -26,39 +33,83 @@ else:  # a name's module is imported when the name is first used: `fastbridge --
 
 
 __all__ = [
+    "Answer",
     "BenchError",
+    "Chain",
     "ConfigError",
+    "Conflict",
     "Counters",
+    "Direct",
+    "Drop",
     "Egress",
     "FastbridgeError",
     "FdbEntry",
+    "Flood",
+    "Forward",
+    "Guard",
+    "Kind",
     "Lab",
     "LabError",
     "MacAddress",
+    "Message",
+    "NeighbourEntry",
+    "Neighbours",
+    "Policy",
     "PortCounters",
     "PortError",
+    "PortFlags",
     "PrivilegeError",
+    "Punt",
+    "RateLimit",
+    "SendTo",
+    "StormControl",
+    "Suppress",
     "Switch",
     "SwitchPort",
     "Topology",
     "TraceEvent",
+    "Verdict",
+    "Wants",
+    "parse_policy",
 ]
 
 _MODULES = {
+    "Answer": "policy",
     "BenchError": "errors",
+    "Chain": "policy",
     "ConfigError": "errors",
+    "Conflict": "neighbour_entry",
     "Counters": "counters",
+    "Direct": "policies",
+    "Drop": "policy",
     "Egress": "switch",
     "FastbridgeError": "errors",
     "FdbEntry": "fdb",
+    "Flood": "policies",
+    "Forward": "policy",
+    "Guard": "policies",
+    "Kind": "arp_nd",
     "Lab": "topology",
     "LabError": "errors",
     "MacAddress": "addresses",
+    "Message": "arp_nd",
+    "NeighbourEntry": "neighbour_entry",
+    "Neighbours": "neighbours",
+    "Policy": "policy",
     "PortCounters": "counters",
     "PortError": "errors",
+    "PortFlags": "rules",
     "PrivilegeError": "errors",
+    "Punt": "policy",
+    "RateLimit": "policies",
+    "SendTo": "policy",
+    "StormControl": "rules",
+    "Suppress": "policies",
     "Switch": "switch",
-    "SwitchPort": "switch",
+    "SwitchPort": "plane",
     "Topology": "topology",
     "TraceEvent": "trace",
+    "Verdict": "policy",
+    "Wants": "policy",
+    "parse_policy": "policies",
 }

@@ -46,6 +46,7 @@ class Counters:
     aged: int = 0  #: entries removed because nothing was heard from them
     evicted: int = 0  #: entries that made room for another port's, the FDB being full
     refused: int = 0  #: sources not learned because the FDB was full, of their own port's entries above all
+    policy: Mapping[str, int] = field(default_factory=dict)  #: what became of `consumed` frames (see Policing.counts)
 
     def as_dict(self) -> dict[str, Any]:
         """The snapshot as plain JSON values."""
@@ -57,6 +58,7 @@ class Counters:
             "aged": self.aged,
             "evicted": self.evicted,
             "refused": self.refused,
+            "policy": dict(self.policy),
         }
 
 

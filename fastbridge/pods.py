@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import subprocess
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface, ip_address
 from socket import AF_NETLINK, SOCK_RAW, socket
 from typing import Any, Literal
@@ -61,6 +61,9 @@ class _End:
 class Port(_End):
     """A host end; `Switch` takes it as a port."""
 
+    #: Who is behind it: the (MAC address, IP address) pairs of its pod, the IPv6 link-local one included.
+    owners: Sequence[tuple[MacAddress, IPv4Address | IPv6Address]] = ()
+
     @property
     def name(self) -> str:
         """The interface name of the host end: the pod's name."""
@@ -98,6 +101,8 @@ class Pod(_End):
         self.ipv4 = ipv4
         self.ipv6 = ipv6
         self._find = find
+        ips = [address.ip for address in (ipv4, ipv6) if address is not None]
+        port.owners = [(mac, ip) for ip in (*ips, *([_link_local(mac)] if ipv6 else []))]
 
     def popen(self, argv: Argv | str, **options: Any) -> subprocess.Popen[Any]:
         """Start a program in the pod, with the options of `subprocess.Popen`; it is killed with the lab."""
@@ -164,3 +169,9 @@ def run_text(namespace: Namespace, argv: Argv | str, **options: Any) -> subproce
     if "stdout" not in options and "stderr" not in options:
         options.setdefault("capture_output", True)
     return namespace.run(argv, **{"text": True, "check": True} | options)
+
+
+def _link_local(mac: MacAddress) -> IPv6Address:
+    """What the kernel gives an interface by default: modified EUI-64 (RFC 4291 appendix A)."""
+    packed = mac.packed
+    return IPv6Address(bytes([0xFE, 0x80, *bytes(6), packed[0] ^ 2, *packed[1:3], 0xFF, 0xFE, *packed[3:]]))

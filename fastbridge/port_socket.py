@@ -12,8 +12,11 @@ import fcntl
 import os
 import socket
 import struct
+from collections.abc import Sequence
+from ipaddress import IPv4Address, IPv6Address
 from typing import Protocol
 
+from .addresses import MacAddress
 from .errors import PortError, PrivilegeError
 
 _SOL_PACKET = 263
@@ -40,6 +43,10 @@ class PortLike(Protocol):
     def open_socket(self, family: int, type: int, proto: int) -> socket.socket:  # noqa: A002
         """A socket opened in that namespace, as `socket.socket(family, type, proto)` would in one's own."""
 
+    @property
+    def owners(self) -> Sequence[tuple[MacAddress, IPv4Address | IPv6Address]]:
+        """Who is behind the port, as far as is known beforehand: (MAC address, IP address) pairs."""
+
 
 class Interface:
     """An interface of the current network namespace, by name."""
@@ -50,6 +57,11 @@ class Interface:
     def open_socket(self, family: int, type: int, proto: int) -> socket.socket:  # noqa: A002
         """See PortLike."""
         return socket.socket(family, type, proto)
+
+    @property
+    def owners(self) -> Sequence[tuple[MacAddress, IPv4Address | IPv6Address]]:
+        """Nobody is known."""
+        return ()
 
 
 def open_port_sockets(port: PortLike) -> tuple[socket.socket, socket.socket]:

@@ -1,8 +1,7 @@
 """The switch, its life.
 
-Ports, threads, ageing and counters around the Cython data plane; the only module that imports it. Two threads
-serve a running switch: the data plane's, which holds no GIL, and the control thread, which ages the FDB,
-follows links going down and up, and logs what happens.
+Interfaces and threads around the plane. Three threads serve a running switch: the data plane's, which holds no GIL;
+the control thread, which ages the FDB, follows links and stations, and logs what happens; and the policies'.
 """
 
 from __future__ import annotations
@@ -11,23 +10,20 @@ import atexit
 import logging
 import os
 import select
-import socket
 import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from types import TracebackType
 from typing import NamedTuple
 
-from .core.dataplane import RX_REASON_NAMES, TX_REASON_NAMES, Dataplane, open_ring
-from .core.mac_table import MacTable
-from .counters import Counters, PortCounters
+from .core.dataplane import open_ring
+from .counters import Counters
 from .errors import ConfigError, PortError
-from .fdb import Fdb
+from .plane import Member, Options, Plane, SwitchPort, name_counters
+from .policy import Policy
 from .port_socket import Interface, PortLike, is_up, open_port_sockets, start_receiving
-from .trace import Trace
 
 _log = logging.getLogger(__name__)
 
@@ -39,15 +35,6 @@ _RING_BYTES, _SLOT, _MOST_SLOTS, _FEWEST_SLOTS = 512 << 20, 2048, 2048, 128
 _LINK_SECONDS, _SWEEP_SECONDS = 0.05, 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class SwitchPort:
-    """One port of a switch."""
-
-    index: int
-    name: str
-    state: str  #: "up", "down" (it comes back by itself) or "gone" (its interface was deleted)
-
-
 class Egress(NamedTuple):
     """A frame leaving an in-memory switch by the port of this index."""
 
@@ -55,66 +42,7 @@ class Egress(NamedTuple):
     frame: bytes
 
 
-@dataclass
-class _Member:
-    name: str
-    sockets: tuple[socket.socket, ...] = ()  # RX and TX; none in memory
-    slots: int = 0  # of the RX ring
-
-
-class _SwitchBase:
-    """What a live switch and one in memory share: the FDB, counters and trace over one data plane."""
-
-    def __init__(self, ageing: float | None, capacity: int, filter_link_local: bool, busy_poll: float = 0.0) -> None:
-        if ageing is not None and not 0 <= ageing < 1 << 21:
-            raise ConfigError(f"ageing must be 0 … {(1 << 21) - 1} seconds, or None for never, not {ageing}")
-        if not 1 <= capacity <= 1 << 24:
-            raise ConfigError(f"capacity must be 1 … {1 << 24} FDB entries, not {capacity}")
-        if not 0 <= busy_poll <= 1:
-            raise ConfigError(f"busy_poll must be 0 … 1 seconds, not {busy_poll}")
-        ageing_ms = None if ageing is None else round(ageing * 1000)
-        self._dataplane = Dataplane(
-            MacTable(capacity, ageing_ms), filter_link_local=filter_link_local, busy_poll_ns=round(busy_poll * 1e9)
-        )
-        self._members: dict[int, _Member] = {}
-        self._departed = PortCounters()  # of the ports that were removed: totals never shrink
-        self.fdb = Fdb(self._dataplane, ageing_ms, self._now_ms, self._index_of, self._name_of)
-
-    @property
-    def ports(self) -> tuple[SwitchPort, ...]:
-        """The ports, by index."""
-        links = self._dataplane.links()
-        return tuple(SwitchPort(i, m.name, links[i]) for i, m in sorted(self._members.items()) if i in links)
-
-    def counters(self) -> Counters:
-        """One consistent snapshot: all ports between the same two breaths."""
-        tallies, (learned, moved, aged, evicted, refused) = self._dataplane.snapshot()
-        ports = {m.name: _counters(tallies[i]) for i, m in sorted(self._members.items()) if i in tallies}
-        return Counters(ports, sum(ports.values(), self._departed), learned, moved, aged, evicted, refused)
-
-    def trace(self, snap: int = 256, limit: int = 4096) -> Trace:
-        """Record what happens to each frame: `with switch.trace() as trace: … trace.read()`.
-
-        snap: bytes kept of each frame; limit: events kept unread, more are counted in `lost`. One at a time.
-        """
-        return Trace(self._dataplane, self._name_of, snap, limit)
-
-    def _now_ms(self) -> int:
-        return self._dataplane.now()
-
-    def _name_of(self, index: int) -> str:
-        member = self._members.get(index)
-        return member.name if member else f"#{index}"
-
-    def _index_of(self, port: str | int) -> int:
-        for index, member in self._members.items():
-            if port in (index, member.name):
-                return index
-        names = ", ".join(m.name for m in self._members.values())
-        raise ConfigError(f"the switch has no port {port!r}; it has: {names or 'none'}")
-
-
-class Switch(_SwitchBase):
+class Switch(Plane):
     """A learning switch over Ethernet interfaces, forwarding in the background from start() to stop().
 
     ports: interface names of the current network namespace, or the `ports` of a Lab.
@@ -123,6 +51,10 @@ class Switch(_SwitchBase):
     filter_link_local: drop 01:80:c2:00:00:00 … :0f (LLDP, LACP, STP) as 802.1D says, instead of flooding them.
     busy_poll: seconds to spin after the last frame before sleeping; 0 sleeps at once.
     cpu: the CPU to run the data plane on; None: any.
+    policy: what becomes of ARP and ND (see set_policy); as a plain bridge does by default.
+    trusted: enter the pods' addresses as the lab's plan has them, as static neighbours (see trust).
+    loop_detection: probe the ports that stations flap between, and block one of those that turn out to be a loop.
+    move_damping: seconds; a station heard more recently than that on its port does not move to another.
 
     Raises PortError, PrivilegeError or ConfigError, and leaves nothing open then.
     """
@@ -136,12 +68,17 @@ class Switch(_SwitchBase):
         filter_link_local: bool = False,
         busy_poll: float = 50e-6,
         cpu: int | None = None,
+        policy: Policy | str = "flood",
+        trusted: bool = False,
+        loop_detection: bool = True,
+        move_damping: float = 0.0,
     ) -> None:
-        super().__init__(ageing, capacity, filter_link_local, busy_poll)
+        options = Options(ageing, capacity, filter_link_local, policy, loop_detection, move_damping, busy_poll)
+        super().__init__(options)
         if cpu is not None and cpu not in os.sched_getaffinity(0):
             allowed = ", ".join(map(str, sorted(os.sched_getaffinity(0))))
             raise ConfigError(f"CPU {cpu} is not one this process may run on; those are: {allowed}")
-        self._cpu = cpu
+        self._cpu, self._trusted = cpu, trusted
         self._threads: list[threading.Thread] = []
         self._stopping = threading.Event()
         self._final: Counters | None = None
@@ -160,13 +97,15 @@ class Switch(_SwitchBase):
         ageing: float | None = 300.0,
         capacity: int = 65536,
         filter_link_local: bool = False,
+        policy: Policy | str = "flood",
+        move_damping: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> MemorySwitch:
         """A switch without interfaces or privileges, on the same core; ports: how many, or their names.
 
-        clock: seconds, monotonic; tests pass their own to let time pass.
+        clock: seconds, monotonic; tests pass their own to let time pass. There is no loop detection.
         """
-        return MemorySwitch(ports, ageing, capacity, filter_link_local, clock)
+        return MemorySwitch(ports, Options(ageing, capacity, filter_link_local, policy, False, move_damping), clock)
 
     def __enter__(self) -> Switch:
         self.start()
@@ -195,6 +134,7 @@ class Switch(_SwitchBase):
         _running.add(self)
         for thread in self._threads:
             thread.start()
+        self._policing.start()
 
     def stop(self) -> None:
         """Stop, for good, and close the sockets; the counters stay readable."""
@@ -211,6 +151,7 @@ class Switch(_SwitchBase):
         os.eventfd_write(self._dataplane.event_fd, 1)  # wakes the control thread
         for thread in self._threads:
             thread.join()
+        self._policing.stop()
         self._threads = []
         _running.discard(self)
 
@@ -228,12 +169,14 @@ class Switch(_SwitchBase):
     def remove_port(self, port: str | int) -> None:
         """Take a port out, also while running, and forget its FDB entries, static ones too."""
         index = self._index_of(port)
-        self._departed += _counters(self._dataplane.snapshot()[0][index])
+        self._departed += name_counters(self._dataplane.snapshot()[0][index])
         self._drop_member(index)
 
     def _add_ports(self, ports: Sequence[str | PortLike]) -> list[SwitchPort]:
         """Add all or none."""
         sources = [Interface(port) if isinstance(port, str) else port for port in ports]
+        if self._trusted and any(isinstance(source, Interface) for source in sources):
+            raise ConfigError("trusted=True needs ports that know their pods' addresses, such as those of a Lab")
         self._check_names([source.name for source in sources])
         with _many(len(sources)) as pool:
             futures = [pool.submit(self._open_member, source) for source in sources]
@@ -241,7 +184,7 @@ class Switch(_SwitchBase):
         try:
             for future in futures:
                 future.result()  # raises what one of them raised
-            return [self._attach(member) for member in members]
+            return [self._attach(member, source) for member, source in zip(members, sources, strict=True)]
         except BaseException:
             for member in members:
                 for index in [i for i, known in self._members.items() if known is member]:
@@ -259,7 +202,7 @@ class Switch(_SwitchBase):
             if name in known:  # its interface was deleted, and there is a new one
                 self.remove_port(name)
 
-    def _open_member(self, source: PortLike) -> _Member:
+    def _open_member(self, source: PortLike) -> Member:
         """Sockets and ring of a port, receiving already: with half the ring as often as the kernel has no memory."""
         rx, tx = open_port_sockets(source)
         slots = self._slots
@@ -278,21 +221,21 @@ class Switch(_SwitchBase):
             rx.close()
             tx.close()
             raise
-        return _Member(source.name, (rx, tx), slots)
+        return Member(source.name, (rx, tx), slots)
 
-    def _attach(self, member: _Member) -> SwitchPort:
+    def _attach(self, member: Member, source: PortLike) -> SwitchPort:
         if member.slots < self._slots:
             _log.warning("the kernel refused a larger ring: %s has %d slots", member.name, member.slots)
             self._slots = member.slots
         rx, tx = member.sockets
         index = self._dataplane.add_port(rx.fileno(), tx.fileno(), member.slots)
-        self._members[index] = member
+        self._add_member(index, member)
+        if self._trusted:
+            self.trust(index, source.owners)
         return SwitchPort(index, member.name, "up")
 
     def _drop_member(self, index: int) -> None:
-        member = self._members.pop(index)
-        self._dataplane.remove_port(index)
-        for sock in member.sockets:
+        for sock in self._remove_member(index).sockets:
             sock.close()
 
     def _forward(self) -> None:
@@ -301,14 +244,15 @@ class Switch(_SwitchBase):
         self._dataplane.run()
 
     def _control(self) -> None:
-        """Follow the links and age the FDB until stop()."""
+        """Follow links and stations and age the FDB until stop()."""
         links = {port.index: port.state for port in self.ports}
-        swept = time.monotonic()
+        swept, soon = time.monotonic(), None
         while not self._stopping.is_set():
             wait = _LINK_SECONDS if "down" in links.values() else _SWEEP_SECONDS
-            if select.select([self._dataplane.event_fd], [], [], wait)[0]:
+            if select.select([self._dataplane.event_fd], [], [], wait if soon is None else min(soon, wait))[0]:
                 os.eventfd_read(self._dataplane.event_fd)
             links = self._follow_links(links)
+            soon = self._stations.follow()
             if time.monotonic() - swept >= _SWEEP_SECONDS:
                 self._dataplane.fdb_age(self._dataplane.now())
                 swept = time.monotonic()
@@ -318,10 +262,12 @@ class Switch(_SwitchBase):
         after = {}
         for port in self.ports:
             index, name, link = port.index, port.name, port.state
-            if link != before.get(index, "up"):
-                _log.warning("port %s is %s", name, {"gone": "gone: its interface was deleted"}.get(link, link))
-                if link != "up":
-                    self.fdb.flush(index)
+            if link in ("down", "gone") and link != before.get(index):
+                _log.warning("port %s is %s", name, "gone: its interface was deleted" if link == "gone" else link)
+                self._dataplane.fdb_flush(index)
+                self.neighbours.flush(index)
+            elif link == "up" and before.get(index) == "down":
+                _log.warning("port %s is up again", name)
             if link == "down":
                 member = self._members.get(index)
                 if member and is_up(member.sockets[0], name):
@@ -330,57 +276,41 @@ class Switch(_SwitchBase):
         return after
 
 
-class MemorySwitch(_SwitchBase):
+class MemorySwitch(Plane):
     """A switch without interfaces: the same core, fed by process(). Made by Switch.in_memory()."""
 
     def __init__(
         self,
         ports: int | Sequence[str],
-        ageing: float | None,
-        capacity: int,
-        filter_link_local: bool,
+        options: Options,
         clock: Callable[[], float],
     ) -> None:
-        super().__init__(ageing, capacity, filter_link_local)
+        self._clock, self._epoch = clock, clock()
+        super().__init__(options, clock)
         names = [str(i) for i in range(ports)] if isinstance(ports, int) else list(ports)
         if len(set(names)) != len(names):
             raise ConfigError(f"a port is named twice in {', '.join(names)}; a switch has each port once")
-        self._clock, self._epoch = clock, clock()
         for name in names:
-            self._members[self._dataplane.add_port()] = _Member(name)
+            self._add_member(self._dataplane.add_port(), Member(name))
 
     def process(self, ingress: int | str, frames: Sequence[bytes]) -> list[Egress]:
         """Switch frames (bytes from the destination MAC on, no FCS) arriving on one port.
 
-        Returns the copies in arrival order, those of a flooded frame by ascending port index. Raises
-        ConfigError for an unknown port, TypeError for a frame that is not bytes.
+        Returns the copies in arrival order, those of a flooded frame by ascending port index; after them what the
+        policy sends. Raises ConfigError for an unknown port, TypeError for a frame that is not bytes.
         """
         index = self._index_of(ingress)
-        return [Egress(*copy) for copy in self._dataplane.process(index, list(frames), self._now_ms())]
+        copies = self._dataplane.process(index, list(frames), self._now_ms())
+        punts, _ = self._dataplane.read_punts()
+        return [Egress(*copy) for copy in copies + self._policing.handle(punts)]
 
     def tick(self) -> None:
-        """Sweep expired entries out of the FDB, as a running switch does every second."""
+        """Sweep expired entries out of the FDB and the neighbour table, as a running switch does every second."""
         self._dataplane.fdb_age(self._now_ms())
+        self._policing.tick()
 
     def _now_ms(self) -> int:
         return round((self._clock() - self._epoch) * 1000)
-
-
-def _counters(tally: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]) -> PortCounters:
-    """What the core counts of a port, by name."""
-    (rx_frames, rx_bytes, forwarded, flooded, consumed, missed, tx_frames, tx_bytes), dropped, tx_dropped = tally
-    return PortCounters(
-        rx_frames,
-        rx_bytes,
-        forwarded,
-        flooded,
-        consumed,
-        dict(zip(RX_REASON_NAMES, dropped, strict=True)),
-        missed,
-        tx_frames,
-        tx_bytes,
-        dict(zip(TX_REASON_NAMES, tx_dropped, strict=True)),
-    )
 
 
 def _many(ports: int) -> ThreadPoolExecutor:

@@ -70,6 +70,7 @@ cdef struct Frame:
     uint8_t kind           # a Kind, made by parse
     uint8_t flood          # FLOODED: as what (a Flood)
     bint punted            # to be copied into the punt queue
+    bint for_switch        # addressed to the switch itself
     uint16_t vid
     uint64_t source        # FDB keys and their hashes, made by parse
     uint64_t destination

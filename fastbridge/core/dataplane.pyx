@@ -542,6 +542,10 @@ cdef class Dataplane:
         """A station heard within `damping_ms` on its port does not move to another; 0: it moves at once."""
         self.fdb.state.damping = damping_ms
 
+    def set_own_mac(self, uint64_t mac):
+        """The switch's own address, which the policies ask neighbours from; frames to it are consumed."""
+        self.plane.forwarding.own_mac = mac
+
     def set_probe_magic(self, bytes magic):
         """Recognise this switch's own loop probes by these 16 bytes."""
         cdef const uint8_t *data = magic

@@ -65,7 +65,7 @@ cdef inline void hand_over(Plane *plane, Frame *frame) noexcept nogil:
     if punt(&plane.punts, frame, taken, port.rx_fd >= 0):
         if plane.punts.count == 1:
             notify(plane.punt_fd)
-    elif taken and plane.drop_when_full:
+    elif taken and (plane.drop_when_full or frame.for_switch):
         drop(frame, RX_PUNT_FULL)
     elif taken:
         look_up_egress(&plane.forwarding, port, frame)

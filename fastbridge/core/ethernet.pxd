@@ -13,7 +13,12 @@ cdef enum:
     ETHERTYPE_IPV6 = 0x86DD
     ETHERTYPE_LOOP = 0x88B5     # IEEE 802 local experimental 1: what own loop probes carry
     IPV6_HEADER = 40
+    IPV6_HOP_BY_HOP = 0
+    IPV6_ROUTING = 43
+    IPV6_FRAGMENT = 44
     ICMPV6 = 58
+    IPV6_DESTINATION = 60
+    MAX_EXTENSIONS = 8          # headers walked: a kernel sends one or two
     ND_SOLICITATION = 135       # RFC 4861 §4.3, §4.4
     ND_ADVERTISEMENT = 136
 
@@ -71,10 +76,29 @@ cdef inline uint32_t network_offset(const uint8_t *data, uint32_t length) noexce
 
 
 cdef inline bint is_nd(const uint8_t *ip, uint32_t length) noexcept nogil:
-    """A neighbour solicitation or advertisement: ICMPv6 right after the IPv6 header (RFC 4861 §4.3, §4.4)."""
-    return length > IPV6_HEADER and ip[6] == ICMPV6 and (
-        ip[IPV6_HEADER] == ND_SOLICITATION or ip[IPV6_HEADER] == ND_ADVERTISEMENT
-    )
+    """A neighbour solicitation or advertisement (RFC 4861 §4.3, §4.4), also one behind extension headers, which
+    would else get past a guard (RFC 6980, RFC 7113). Not in a later fragment: there is no telling."""
+    cdef uint32_t at = IPV6_HEADER
+    cdef uint8_t next_header
+    if length <= IPV6_HEADER:
+        return False
+    next_header = ip[6]
+    for _ in range(MAX_EXTENSIONS):
+        if at + 8 > length:
+            return False
+        if next_header == ICMPV6:
+            return ip[at] == ND_SOLICITATION or ip[at] == ND_ADVERTISEMENT
+        if next_header == IPV6_FRAGMENT:
+            if load16(ip + at + 2) & 0xFFF8:
+                return False
+            next_header = ip[at]
+            at += 8
+        elif next_header == IPV6_HOP_BY_HOP or next_header == IPV6_ROUTING or next_header == IPV6_DESTINATION:
+            next_header = ip[at]
+            at += (<uint32_t>ip[at + 1] + 1) * 8
+        else:
+            return False
+    return False
 
 
 cdef inline bint read_ip_source(uint16_t ethertype, const uint8_t *ip, uint32_t length, uint8_t *out) noexcept nogil:

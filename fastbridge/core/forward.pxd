@@ -31,6 +31,7 @@ cdef struct Forwarding:
     bint punting                # some port's policy wants ARP or ND
     bint guard_strict           # guarded ports: addresses without a binding are dropped too
     bint probing                # loop_magic is set
+    uint64_t own_mac            # what the policies ask neighbours from; 0: none
     uint8_t loop_magic[16]
     uint32_t now_ms
     uint64_t now_ns
@@ -81,6 +82,7 @@ cdef inline void parse(const Forwarding *f, Frame *frame) noexcept nogil:
         prefetch_bucket(f.fdb, frame.destination_hash)
     if f.punting or f.probing:
         frame.kind = read_kind(f, frame)
+    frame.for_switch = destination == f.own_mac and destination != 0
 
 
 cdef inline void drop(Frame *frame, uint8_t reason) noexcept nogil:
@@ -141,6 +143,10 @@ cdef inline bint admit(Forwarding *f, Port *port, Frame *frame) noexcept nogil:
         return False
     if port.flags & FLAG_LEARNING:
         frame.learned = learn(f.fdb, frame.source, frame.source_hash, frame.ingress, f.now_ms)
+    if frame.for_switch:                    # a neighbour's answer to a question of the policies'
+        frame.action = CONSUMED
+        frame.punted = frame.kind == ARP_UNICAST or frame.kind == ND_UNICAST
+        return False
     return True
 
 

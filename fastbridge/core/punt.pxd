@@ -54,7 +54,7 @@ cdef inline void finish_checksum(const virtio_net_hdr *vnet, uint8_t *data, uint
 cdef inline bint punt(PuntQueue *queue, const Frame *frame, bint taken, bint has_vnet) noexcept nogil:
     """Copy a frame into the queue; False when it has no room, or the frame no place in a slot."""
     cdef PuntSlot *slot
-    if queue.count == PUNT_SLOTS or frame.length > PUNT_BYTES:
+    if queue.slots == NULL or queue.count == PUNT_SLOTS or frame.length > PUNT_BYTES:
         queue.missed += 1
         return False
     slot = &queue.slots[queue.count]

@@ -1,0 +1,146 @@
+"""Stations, watched.
+
+MAC addresses that move between ports are counted; one that keeps moving is named in the log. It is also what a loop
+looks like from inside, so the ports it flaps between are probed: a probe of this switch's own that comes back proves
+the loop, and one of its two ports is blocked, for longer each time. Without flapping no probe is ever sent: ports
+stay silent.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from .addresses import MacAddress
+
+if TYPE_CHECKING:
+    from .core.dataplane import Dataplane
+
+_log = logging.getLogger(__name__)
+
+_MOVED, _LOOP = 0, 1  # core/events.pxd
+# A station that moves so often within a second flaps; a person moving a cable, or a pod being redeployed, does not.
+_FLAPS = 5
+_STATIONS_KEPT = 4096  # those that moved last
+_COMPLAIN_SECONDS = 10.0  # a flapping station is logged so often
+_SETTLE_SECONDS = 0.02  # events are read at most so often: a loop makes hundreds of thousands a second
+_SHORTEST_BLOCK, _LONGEST_BLOCK = 1.0, 60.0
+# A group address nobody joins (locally administered), and the EtherType for local experiments (IEEE 802).
+_PROBE_TO, _PROBE_TYPE = bytes.fromhex("03 66 62 6c 6f 6f"), b"\x88\xb5"
+
+
+@dataclass(slots=True)
+class _Moves:
+    total: int = 0
+    since: float = 0.0  # when the second now being counted began
+    recent: int = 0
+    told: float = -_COMPLAIN_SECONDS
+
+
+@dataclass(slots=True)
+class _Block:
+    until: float
+    seconds: float = field(default=_SHORTEST_BLOCK)
+    over: bool = False  # forwarding again, on trial
+
+
+class Stations:
+    """Follows the moves of a switch's stations, and the loops they give away."""
+
+    def __init__(
+        self,
+        dataplane: Dataplane,
+        name_of: Callable[[int], str],
+        detect_loops: bool,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._dataplane, self._name_of, self._clock = dataplane, name_of, clock
+        self._detect_loops = detect_loops
+        self._moves: OrderedDict[int, _Moves] = OrderedDict()
+        self._blocks: dict[int, _Block] = {}
+        self._source = bytes([0x02, *secrets.token_bytes(5)])
+        self._magic = secrets.token_bytes(16)
+        self._read = 0.0
+        self.lost = 0  #: events that came faster than they were read
+        if detect_loops:
+            dataplane.set_probe_magic(self._magic)
+
+    @property
+    def moves(self) -> Mapping[MacAddress, int]:
+        """How often each station has moved, of the 4,096 that moved last."""
+        return {MacAddress(mac): moves.total for mac, moves in self._moves.items()}
+
+    def follow(self) -> float | None:
+        """Act on what has happened; returns in how many seconds to come back, None: when there are events."""
+        now = self._clock()
+        if now - self._read < _SETTLE_SECONDS:
+            return _SETTLE_SECONDS - (now - self._read)
+        self._read = now
+        events, self.lost = self._dataplane.read_events()
+        suspects: set[int] = set()
+        for kind, was, port, _, mac in events:
+            if kind == _LOOP:
+                self._block(max(was, port), min(was, port), now)
+            elif self._moved(mac, was, port, now):
+                suspects |= {was, port}
+        if self._detect_loops:
+            self._probe(suspects)
+        return self._release(now)
+
+    def forget(self, port: int) -> None:
+        """A port was removed."""
+        self._blocks.pop(port, None)
+
+    def _moved(self, mac: int, was: int, port: int, now: float) -> bool:
+        """Count a move; whether the station flaps."""
+        moves = self._moves.setdefault(mac, _Moves())
+        self._moves.move_to_end(mac)
+        if len(self._moves) > _STATIONS_KEPT:
+            self._moves.popitem(last=False)
+        moves.total += 1
+        if now - moves.since > 1.0:
+            moves.since, moves.recent = now, 0
+        moves.recent += 1
+        if moves.recent < _FLAPS:
+            return False
+        if now - moves.told >= _COMPLAIN_SECONDS:
+            moves.told = now
+            names = f"{self._name_of(was)} and {self._name_of(port)}"
+            _log.warning("%s flaps between %s (moved %d times)", MacAddress(mac), names, moves.total)
+        return True
+
+    def _probe(self, ports: set[int]) -> None:
+        head = _PROBE_TO + self._source + _PROBE_TYPE + self._magic
+        self._dataplane.packet_out([((head + port.to_bytes(2, "big")).ljust(60, b"\0"), port) for port in ports])
+
+    def _block(self, port: int, other: int, now: float) -> None:
+        """A probe came back: block the port of the two with the higher index, twice as long as the last time."""
+        block = self._blocks.get(port)
+        if block is not None and not block.over:
+            return
+        seconds = _SHORTEST_BLOCK if block is None else min(2 * block.seconds, _LONGEST_BLOCK)
+        self._blocks[port] = _Block(now + seconds, seconds)
+        self._dataplane.set_link(port, "blocked")
+        self._dataplane.fdb_flush(port)
+        where = "itself" if port == other else self._name_of(other)
+        _log.warning(
+            "port %s is in a loop with %s: blocked for %g s; find the cable", self._name_of(port), where, seconds
+        )
+
+    def _release(self, now: float) -> float | None:
+        """Let ports forward again whose time is up, and probe them at once; those that stay quiet are forgiven."""
+        over = {port for port, block in self._blocks.items() if now >= block.until and not block.over}
+        for port in over:
+            block = self._blocks[port]
+            block.over, block.until = True, now + 2 * block.seconds + 1.0
+            self._dataplane.set_link(port, "up")
+            _log.warning("port %s forwards again, on trial", self._name_of(port))
+        self._probe(over)
+        for port in [p for p, block in self._blocks.items() if block.over and now >= block.until]:
+            del self._blocks[port]
+        return min((max(0.0, block.until - now) for block in self._blocks.values()), default=None)
