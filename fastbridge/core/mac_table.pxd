@@ -51,9 +51,9 @@ cdef struct MacTableState:
     uint32_t ageing             # ms; UINT32_MAX: entries stay
     uint32_t damping            # ms; a station heard more recently than that does not move
     uint16_t moved_from         # where the station of the last LEARN_MOVED was before
-    uint32_t ports              # 1 + the highest port that ever had an entry
+    uint32_t ports              # 1 + the highest port that ever had a learned entry
     uint64_t hand               # the bucket where the next search for an entry to evict begins
-    uint32_t *held              # entries by port (65,536 of them: pages never touched cost nothing)
+    uint32_t *held              # learned entries by port (65,536 of them: pages never touched cost nothing)
     uint64_t learned, moved, aged, evicted, refused
 
 cdef enum:

@@ -81,7 +81,8 @@ cdef void unlink(Table *table, uint64_t hash, Bucket *bucket, int way) noexcept 
 
 cdef void take_out(MacTableState *state, Table *table, Bucket *bucket, int way) noexcept nogil:
     """Remove an entry for good."""
-    state.held[bucket.port[way]] -= 1
+    if not bucket.flags[way] & ENTRY_STATIC:
+        state.held[bucket.port[way]] -= 1
     state.count -= 1
     unlink(table, hash_key(state, bucket.key[way]), bucket, way)
 
@@ -156,8 +157,8 @@ cdef LearnResult insert(
         state.emptied = 0
     put(&state.table, key, hash, port, now, flags)
     state.count += 1
-    count_entry(state, port)
     if not flags & ENTRY_STATIC:
+        count_entry(state, port)
         state.learned += 1
     return LEARN_NEW
 
@@ -198,7 +199,9 @@ cdef int set_static(MacTableState *state, uint64_t key, uint16_t port) noexcept 
     cdef Bucket *bucket = find(state, key, hash, &way)
     if bucket == NULL:
         return -1 if insert(state, key, hash, port, 0, ENTRY_STATIC) == LEARN_REFUSED else 0
-    change_port(state, bucket, way, port)
+    if not bucket.flags[way] & ENTRY_STATIC:
+        state.held[bucket.port[way]] -= 1
+    bucket.port[way] = port
     bucket.flags[way] |= ENTRY_STATIC
     return 0
 
@@ -278,7 +281,7 @@ cdef class MacTable:
         return self.state.learned, self.state.moved, self.state.aged, self.state.evicted, self.state.refused
 
     def held(self, uint16_t port):
-        """How many entries point to a port."""
+        """How many learned entries point to a port."""
         return self.state.held[port]
 
     def set_damping(self, uint32_t damping_ms):
