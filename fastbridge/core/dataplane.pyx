@@ -45,7 +45,7 @@ import os
 
 import numpy as np
 
-from .mac_table import ENTRY_DTYPE
+from .mac_table import ENTRY_DTYPE as _ENTRY_DTYPE
 
 #: Names of the drop reasons, in the order of batch.pxd's Reason and TxReason.
 RX_REASON_NAMES = (
@@ -380,7 +380,7 @@ cdef class Dataplane:
         cdef uint8_t[::1] memory
         while True:
             room = count + 256
-            rows = np.zeros(room, ENTRY_DTYPE)
+            rows = np.zeros(room, _ENTRY_DTYPE)
             memory = rows.view(np.uint8)
             with nogil:
                 self._lock()
@@ -503,13 +503,26 @@ cdef class Dataplane:
             if port != NULL:
                 for i in range(1, <int>KINDS):
                     port.punt[i] = punt[i]
-                    self.plane.forwarding.punting |= punt[i] != 0
                 set_rate(&port.arp, rate, burst)
                 set_rate(&port.nd, rate, burst)
-                self.plane.forwarding.punting |= rate > 0
                 port.guarded = guarded
+            self._note_punting()
             self._unlock()
         known(port)
+
+    cdef void _note_punting(self) noexcept nogil:
+        """Whether any port's policy makes it worth looking for ARP and ND."""
+        cdef Port *port
+        cdef uint32_t index
+        cdef int i
+        self.plane.forwarding.punting = False
+        for index in range(self.plane.port_count):
+            port = self._port(index)
+            if port == NULL:
+                continue
+            for i in range(1, <int>KINDS):
+                self.plane.forwarding.punting |= port.punt[i] != 0
+            self.plane.forwarding.punting |= port.arp.interval != 0
 
     def set_fallback(self, bint dropped):
         """What becomes of a frame the punt queue has no room for: dropped as `punt_full`, or flooded."""
@@ -520,6 +533,7 @@ cdef class Dataplane:
         strict: addresses without a row are dropped too. Raises ValueError, MemoryError."""
         cdef MacTable bindings = MacTable(1 << 20, None)
         cdef const uint8_t[::1] ip
+        cdef const uint8_t[::1] no_ip = bytes(16)
         cdef uint64_t key
         for port, vlan, mac, address in rows:
             ip = address
@@ -529,6 +543,9 @@ cdef class Dataplane:
                 key = binding_key(&bindings.state, &ip[0], extra)
                 if set_static(&bindings.state, key, port) < 0:
                     raise MemoryError("no memory for the bindings")
+            key = binding_key(&bindings.state, &no_ip[0], make_key(mac, vlan))
+            if set_static(&bindings.state, key, port) < 0:
+                raise MemoryError("no memory for the bindings")
         before = self.bindings
         with nogil:
             self._lock()
@@ -603,9 +620,11 @@ cdef class Dataplane:
         of that port would go by its destination alone, with no policy, learning or counting as received.
 
         An order for a port that is not up, or that would go back where it came from, is counted in
-        orders_dropped. Returns the copies sent, [(egress port, frame), …].
+        orders_dropped. Returns the copies of a switch in memory, [(egress port, frame), …].
         """
         cdef Py_ssize_t total = len(orders), i, start = 0
+        cdef uint32_t count
+        cdef bint in_memory
         cdef size_t size = 0
         cdef Order *list_ = <Order *>malloc((total + 1) * sizeof(Order))
         cdef uint8_t *memory
@@ -624,24 +643,24 @@ cdef class Dataplane:
             memcpy(list_[i].data, PyBytes_AS_STRING(data), list_[i].length)
             size += VNET_HEADER + list_[i].length
         out = []
+        in_memory = self.plane.port_count == 0 or self.plane.ports[0].rx_fd < 0
         while start < total:
-            with nogil:
-                self._lock()
-                self._load(list_ + start, <uint32_t>min(<Py_ssize_t>BATCH, total - start))
-                if self.plane.port_count and self.plane.ports[0].rx_fd >= 0:
-                    transmit(&self.plane)
-                    release(&self.plane)
+            count = <uint32_t>min(<Py_ssize_t>BATCH, total - start)
+            if in_memory:
+                self._lock()                    # with the GIL, as process() does: nobody needs it who has the mutex
+                self._load(list_ + start, count)
+                try:
+                    self._collect([orders[start + j][0] for j in range(count)], out)
+                finally:
+                    self._send_out()
                     self._unlock()
-                    start += BATCH
-                    continue
-            # In memory no other thread waits for the mutex, so it may be held while objects are made.
-            try:
-                self._collect([orders[start + j][0] for j in range(self.plane.batch_count)], out)
-            finally:
-                transmit(&self.plane)
-                release(&self.plane)
-                self._unlock()
-            start += BATCH
+            else:
+                with nogil:
+                    self._lock()
+                    self._load(list_ + start, count)
+                    self._send_out()
+                    self._unlock()
+            start += count
         free(memory)
         free(list_)
         return out
@@ -670,6 +689,10 @@ cdef class Dataplane:
                 self.orders_dropped += 1
             enqueue(plane, frame, i)
         plane.batch_count = count
+
+    cdef void _send_out(self) noexcept nogil:
+        transmit(&self.plane)
+        release(&self.plane)
 
     cdef bint _is_up(self, uint32_t index) noexcept nogil:
         return index < self.plane.port_count and self.plane.ports[index].link == LINK_UP

@@ -3,7 +3,8 @@
 # Batching changes nothing: each frame is learned and then looked up before the next one, so a batch of n is
 # n batches of one (tests/test_core_equals_model.py). parse runs over the whole batch first only so that
 # the FDB's cache lines are on their way when classify needs them.
-from libc.stdint cimport UINT32_MAX, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memset
 
 from .batch cimport (
     ARP_GROUP, ARP_UNICAST, BROADCAST, CONSUMED, DROPPED, FLOODED, FORWARDED, LOOP_PROBE, MULTICAST, ND_GROUP,
@@ -112,10 +113,19 @@ cdef inline uint64_t binding_key(const MacTableState *bindings, const uint8_t *i
 
 
 cdef inline bint source_allowed(const Forwarding *f, const Frame *frame) noexcept nogil:
-    """Whether a guarded port may send from the frame's IP source address (none, or unspecified: yes)."""
+    """Whether a guarded port may send from the frame's MAC and IP source (no IP, or an unspecified one: yes).
+
+    Asked before learning, so that a forged source moves no station.
+    """
     cdef uint8_t ip[16]
     cdef uint64_t key
     cdef uint32_t at = network_offset(frame.data, frame.length)
+    cdef int port
+    memset(ip, 0, 16)
+    key = binding_key(f.bindings, ip, frame.source)
+    port = look_up(f.bindings, key, hash_key(f.bindings, key), 0)
+    if port >= 0 and port != frame.ingress:
+        return False
     if not read_ip_source(load16(frame.data + at - 2), frame.data + at, frame.length - at, ip):
         return True
     key = binding_key(f.bindings, ip, frame.source)         # this address from this VLAN and MAC …
