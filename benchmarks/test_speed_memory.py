@@ -96,10 +96,8 @@ def test_classify(benchmark: Any, case: str) -> None:
     for vlan in (b"", b"\x81\x00\x00\x07"):
         switch.process(1, [frame(A, B, tag=vlan)])
     dataplane = switch._dataplane
-    with dataplane:
-        now = dataplane.now()
-        frames = [CASES[case]] * BATCH
-        benchmark.pedantic(dataplane.replay, args=(0, frames, now, REPLAYS), rounds=ROUNDS, warmup_rounds=2)
+    arguments = (0, [CASES[case]] * BATCH, dataplane.now(), REPLAYS)
+    benchmark.pedantic(dataplane.replay, args=arguments, rounds=ROUNDS, warmup_rounds=2)
     note(benchmark, "frame", BATCH * REPLAYS)
 
 

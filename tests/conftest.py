@@ -38,6 +38,7 @@ def enter_sandbox() -> None:
         Path("/proc/self/setgroups").write_text("deny")
         Path("/proc/self/uid_map").write_text(f"0 {uid} 1")
         Path("/proc/self/gid_map").write_text(f"0 {gid} 1")
+        os.environ["LOGNAME"] = f"uid-{uid}"  # names pytest's directory in /tmp; root's is not ours
     _libc("mount", None, b"/", None, MS_REC | MS_PRIVATE, None)
     _libc("mount", b"tmpfs", b"/run", b"tmpfs", 0, None)  # /run/netns and the state of persistent labs
 

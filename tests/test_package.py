@@ -28,7 +28,8 @@ finally:
 def test_every_public_name_is_there() -> None:
     assert fastbridge.__all__ == sorted(fastbridge._MODULES)
     for name in fastbridge.__all__:
-        assert getattr(fastbridge, name).__module__ == f"fastbridge.{fastbridge._MODULES[name]}"
+        home = import_module(f"fastbridge.{fastbridge._MODULES[name]}")
+        assert getattr(fastbridge, name) is getattr(home, name)
     assert set(fastbridge.__all__) <= set(dir(fastbridge))
     with pytest.raises(AttributeError, match="'fastbridge' has no attribute 'Labs'"):
         fastbridge.Labs  # type: ignore[attr-defined] # noqa: B018
