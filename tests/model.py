@@ -11,6 +11,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 VLAN_TPIDS = (0x8100, 0x88A8)  # 802.1Q customer tag, 802.1ad service tag
+BROADCAST = 0xFFFF_FFFF_FFFF
+FLAGS = ("learning", "broadcast_flood", "multicast_flood", "unicast_flood", "isolated", "hairpin", "locked")
+DEFAULT_FLAGS = FLAGS[:4]
 
 
 @dataclass
@@ -21,21 +24,47 @@ class Entry:
 
 
 @dataclass
+class Bucket:
+    """Frames allowed a second, kept as the time (ns) at which the bucket will be full again."""
+
+    rate: float
+    full_at: int = 0
+
+    def take(self, now: int) -> bool:
+        interval = int(1e9 / self.rate)
+        depth = int(interval * max(1.0, self.rate / 4))  # a quarter of a second's may come at once
+        full_at = max(self.full_at, now) + interval
+        if full_at > now + depth:
+            return False
+        self.full_at = full_at
+        return True
+
+
+@dataclass
 class Port:
     name: str
-    up: bool = True
+    link: str = "up"
+    flags: set[str] = field(default_factory=lambda: set(DEFAULT_FLAGS))
+    storm: dict[str, Bucket] = field(default_factory=dict)  # "broadcast", "multicast", "unicast": all without a limit
     counts: Counter[str] = field(default_factory=Counter)  # rx_frames, rx_bytes, forwarded, flooded, tx_…
     dropped: Counter[str] = field(default_factory=Counter)
-    tx_dropped: Counter[str] = field(default_factory=Counter)
 
 
 class Model:
     def __init__(
-        self, ports: int, *, ageing: float | None, capacity: int, filter_link_local: bool, clock: Callable[[], float]
+        self,
+        ports: int,
+        *,
+        ageing: float | None,
+        capacity: int,
+        filter_link_local: bool,
+        clock: Callable[[], float],
+        damping: float = 0.0,
     ) -> None:
         self.ports = [Port(str(index)) for index in range(ports)]
         self.fdb: dict[tuple[int, int], Entry] = {}  # (VLAN id, MAC) -> Entry
         self.ageing = None if ageing is None else round(ageing * 1000)
+        self.damping = round(damping * 1000)
         self.capacity = capacity
         self.filter_link_local = filter_link_local
         self.clock = clock
@@ -53,11 +82,8 @@ class Model:
         else:
             port.dropped[verdict] += 1
         for index in egress:
-            if self.ports[index].up:
-                self.ports[index].counts.update(tx_frames=1, tx_bytes=len(frame))
-            else:
-                self.ports[index].tx_dropped["port_down"] += 1
-        return [index for index in egress if self.ports[index].up]
+            self.ports[index].counts.update(tx_frames=1, tx_bytes=len(frame))
+        return egress
 
     def _classify(self, ingress: int, frame: bytes) -> tuple[str, list[int]]:
         """What becomes of one frame: "forwarded", "flooded" or the drop reason, and its egress ports."""
@@ -71,15 +97,44 @@ class Model:
         destination, source = int.from_bytes(frame[0:6], "big"), int.from_bytes(frame[6:12], "big")
         if is_group(source) or source == 0:
             return "bad_source", []
-        self._learn(vid, source, ingress)
+        port = self.ports[ingress]
+        if port.link == "blocked":
+            return "blocked", []
+        if "locked" in port.flags and self._where(vid, source) != ingress:
+            return "locked", []
+        if "learning" in port.flags:
+            self._learn(vid, source, ingress)
         if is_group(destination):
             if self.filter_link_local and destination & ~0xF == 0x0180C2000000:
                 return "link_local", []
-            return "flooded", self._all_but(ingress)
-        entry = self.fdb.get((vid, destination))
-        if entry is None or self.expired(entry):
-            return "flooded", self._all_but(ingress)
-        return ("filtered", []) if entry.port == ingress else ("forwarded", [entry.port])
+            return self._flood(ingress, "broadcast" if destination == BROADCAST else "multicast")
+        egress = self._where(vid, destination)
+        if egress is None or self.ports[egress].link != "up":
+            return self._flood(ingress, "unicast")
+        if egress == ingress:
+            return ("forwarded", [egress]) if "hairpin" in port.flags else ("filtered", [])
+        return ("isolated", []) if self._isolated(ingress, egress) else ("forwarded", [egress])
+
+    def _flood(self, ingress: int, what: str) -> tuple[str, list[int]]:
+        limit = self.ports[ingress].storm.get(what)
+        if limit and not limit.take(self._now() * 1_000_000):
+            return f"storm_{what}", []
+        return "flooded", [index for index in range(len(self.ports)) if self._may_flood(ingress, index, what)]
+
+    def _may_flood(self, ingress: int, egress: int, what: str) -> bool:
+        if self.ports[egress].link != "up" or f"{what}_flood" not in self.ports[egress].flags:
+            return False
+        if egress == ingress:
+            return "hairpin" in self.ports[ingress].flags
+        return not self._isolated(ingress, egress)
+
+    def _isolated(self, a: int, b: int) -> bool:
+        return "isolated" in self.ports[a].flags & self.ports[b].flags
+
+    def _where(self, vid: int, mac: int) -> int | None:
+        """The port of a live entry."""
+        entry = self.fdb.get((vid, mac))
+        return None if entry is None or self.expired(entry) else entry.port
 
     def _learn(self, vid: int, source: int, ingress: int) -> None:
         entry = self.fdb.get((vid, source))
@@ -93,11 +148,10 @@ class Model:
         elif self.expired(entry):
             self.counts.update(aged=1, learned=1)
         elif entry.port != ingress:
+            if self._now() - entry.seen < self.damping:  # just heard elsewhere: it stays there
+                return
             self.counts["moved"] += 1
         self.fdb[vid, source] = Entry(ingress, self._now())
-
-    def _all_but(self, ingress: int) -> list[int]:
-        return [index for index, port in enumerate(self.ports) if port.up and index != ingress]
 
     def _now(self) -> int:
         return int(self.clock() * 1000)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from frames import GROUP, TEST_ETHERTYPE, ethernet, tag
 from hypothesis import strategies as st
+from model import DEFAULT_FLAGS, FLAGS
 
 STATIONS = [0x02_00_00_00_00_00 + n for n in range(1, 9)] + [0x00_00_00_00_00_01, 0xFE_FF_FF_FF_FF_FF]
 GROUPS = [GROUP, 0x33_33_00_00_00_01, 0x01_00_5E_00_00_01]
@@ -31,6 +32,9 @@ good_frames = st.builds(
     st.binary(max_size=6),
 )
 cut_frames = st.builds(lambda frame, length: frame[:length], good_frames, st.integers(0, 20))
+storm_kinds = st.sampled_from(["broadcast", "multicast", "unicast"])
+# Around a bucket's edges: fractions, less than one at once, intervals that are no whole ns, and more than comes.
+rates = st.sampled_from([0.5, 1, 3, 4, 7.3, 8, 32, 1e6, 1e9])
 frames = good_frames | good_frames | cut_frames | st.binary(max_size=24)
 
 
@@ -70,7 +74,25 @@ class Flush:
     port: int | None
 
 
-Step = Process | Advance | Tick | Add | Remove | Flush
+@dataclass(frozen=True)
+class SetFlags:
+    port: int
+    flags: frozenset[str]
+
+
+@dataclass(frozen=True)
+class SetStormControl:
+    port: int
+    rates: dict[str, float]  # frames a second by kind; a kind that is not there has no limit
+
+
+@dataclass(frozen=True)
+class SetLink:
+    port: int
+    link: str
+
+
+Step = Process | Advance | Tick | Add | Remove | Flush | SetFlags | SetStormControl | SetLink
 
 
 @dataclass(frozen=True)
@@ -82,6 +104,7 @@ class History:
     capacity: int
     filter_link_local: bool
     steps: list[Step]
+    damping: float = 0.0
 
 
 @st.composite
@@ -98,6 +121,10 @@ def histories(draw: st.DrawFn) -> History:
         st.builds(Add, stations, port, vids),
         st.builds(Remove, stations, vids),
         st.builds(Flush, port | st.none()),
+        st.builds(SetFlags, port, st.frozensets(st.sampled_from(FLAGS))),
+        st.builds(SetFlags, port, st.just(frozenset(DEFAULT_FLAGS))),
+        st.builds(SetStormControl, port, st.dictionaries(storm_kinds, rates, max_size=3)),
+        st.builds(SetLink, port, st.sampled_from(["up", "up", "down", "blocked"])),
     )
     return History(
         ports=ports,
@@ -106,4 +133,5 @@ def histories(draw: st.DrawFn) -> History:
         capacity=draw(st.sampled_from([1, 1024])),
         filter_link_local=draw(st.booleans()),
         steps=draw(st.lists(step, min_size=1, max_size=30)),
+        damping=draw(st.sampled_from([0.0, 0.0, 0.125, 1.0, 60.0])),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from frames import GROUP, ethernet, tag
-from model import Entry, Model
+from model import Bucket, Entry, Model
 
 A, B, C = 0x02_00_00_00_00_0A, 0x02_00_00_00_00_0B, 0x02_00_00_00_00_0C
 
@@ -201,13 +201,114 @@ def test_flush_one_port(clock: Clock) -> None:
     assert set(model.fdb) == {(0, B)}
 
 
-def test_ports_that_are_down_get_nothing(clock: Clock) -> None:
+def ports_of(copies: list[tuple[int, bytes]]) -> list[int]:
+    return [port for port, _ in copies]
+
+
+@pytest.mark.parametrize("link", ["down", "blocked"])
+def test_ports_that_are_not_up_get_nothing(clock: Clock, link: str) -> None:
     model = make(clock)
     model.add(C, 2)
-    model.ports[2].up = False
-    assert [port for port, _ in model.process(0, [ethernet(GROUP, A)])] == [1]
-    assert model.process(0, [ethernet(C, A)]) == []
-    assert model.ports[2].tx_dropped == {"port_down": 1}
-    model.ports[1].up = False
+    model.ports[2].link = link
+    assert ports_of(model.process(0, [ethernet(GROUP, A)])) == [1]
+    assert ports_of(model.process(0, [ethernet(C, A)])) == [1]  # it may have moved: it is asked for everywhere
+    model.ports[1].link = link
     assert model.process(0, [ethernet(GROUP, A)]) == []
-    assert model.ports[0].counts["flooded"] == 2  # counted, though nobody heard it
+    assert model.ports[0].counts["flooded"] == 3  # counted, though nobody heard the last one
+
+
+def test_a_blocked_port_is_not_heard_and_teaches_nothing(clock: Clock) -> None:
+    model = make(clock)
+    model.ports[0].link = "blocked"
+    assert model.process(0, [ethernet(GROUP, A), ethernet(GROUP, 0)]) == []
+    assert model.ports[0].dropped == {"blocked": 1, "bad_source": 1}
+    assert model.fdb == {}
+
+
+MULTICAST = 0x01005E000001
+
+
+@pytest.mark.parametrize(
+    ("flag", "deaf_to"), [("broadcast_flood", GROUP), ("multicast_flood", MULTICAST), ("unicast_flood", B)]
+)
+def test_flood_flags_are_of_the_egress_port_and_of_one_kind(clock: Clock, flag: str, deaf_to: int) -> None:
+    model = make(clock)
+    model.ports[1].flags.remove(flag)
+    for destination in GROUP, MULTICAST, B:
+        assert ports_of(model.process(0, [ethernet(destination, A)])) == ([2] if destination == deaf_to else [1, 2])
+        assert ports_of(model.process(1, [ethernet(destination, C)])) == [0, 2]
+    model.process(1, [ethernet(GROUP, B)])
+    assert ports_of(model.process(0, [ethernet(B, A)])) == [1]  # a known station is always reached
+
+
+def test_without_learning_a_port_is_unknown(clock: Clock) -> None:
+    model = make(clock)
+    model.ports[0].flags.remove("learning")
+    model.process(0, [ethernet(GROUP, A)])
+    assert model.fdb == {}
+    assert ports_of(model.process(1, [ethernet(A, B)])) == [0, 2]
+
+
+def test_isolated_ports_reach_only_the_others(clock: Clock) -> None:
+    model = make(clock)
+    for port in model.ports[:2]:
+        port.flags.add("isolated")
+    assert ports_of(model.process(0, [ethernet(GROUP, A)])) == [2]
+    assert ports_of(model.process(1, [ethernet(GROUP, B)])) == [2]
+    assert ports_of(model.process(2, [ethernet(GROUP, C)])) == [0, 1]
+    assert model.process(0, [ethernet(B, A)]) == []
+    assert ports_of(model.process(0, [ethernet(C, A)])) == [2]
+    assert model.ports[0].dropped == {"isolated": 1}
+
+
+def test_hairpin(clock: Clock) -> None:
+    model = make(clock)
+    model.ports[0].flags |= {"hairpin", "isolated"}  # isolated from others, not from itself
+    model.ports[1].flags.add("isolated")
+    assert ports_of(model.process(0, [ethernet(GROUP, A)])) == [0, 2]
+    assert ports_of(model.process(0, [ethernet(A, B)])) == [0]
+
+
+def test_a_locked_port_lets_in_whom_the_fdb_has_behind_it(clock: Clock) -> None:
+    model = make(clock, ageing=10.0)
+    model.process(0, [ethernet(GROUP, A)])
+    model.process(1, [ethernet(GROUP, B)])
+    model.ports[0].flags.add("locked")
+    assert len(model.process(0, [ethernet(GROUP, mac) for mac in (A, B, C)])) == 2
+    assert model.ports[0].dropped == {"locked": 2}
+    assert model.counts == {"learned": 2}
+    clock.now = 10.0
+    assert model.process(0, [ethernet(GROUP, A)]) == []  # expired: nobody's any more
+    model.add(C, 0)
+    assert len(model.process(0, [ethernet(GROUP, C)])) == 2
+
+
+def test_storm_control(clock: Clock) -> None:
+    """8 a second: 2 at once, then one every eighth of a second; each kind has a bucket of its own."""
+    model = make(clock)
+    model.ports[0].storm = {"broadcast": Bucket(8), "unicast": Bucket(1)}
+    assert len(model.process(0, [ethernet(GROUP, A)] * 3)) == 4
+    assert len(model.process(0, [ethernet(MULTICAST, A)] * 30)) == 60
+    assert len(model.process(0, [ethernet(B, A)] * 2)) == 2
+    assert len(model.process(1, [ethernet(GROUP, B)] * 30)) == 60
+    assert len(model.process(0, [ethernet(B, A)] * 30)) == 30  # B is known by now: no flood, no limit
+    assert model.ports[0].dropped == {"storm_broadcast": 1, "storm_unicast": 1}
+    clock.now = 0.124
+    assert model.process(0, [ethernet(GROUP, A)]) == []
+    clock.now = 0.125
+    assert len(model.process(0, [ethernet(GROUP, A)] * 2)) == 2
+    clock.now = 100.0
+    assert len(model.process(0, [ethernet(GROUP, A)] * 3)) == 4  # never more than the burst
+    assert model.fdb[0, A].seen == 100_000  # who is dropped is heard all the same
+
+
+def test_move_damping(clock: Clock) -> None:
+    model = make(clock, damping=1.0)
+    model.process(0, [ethernet(GROUP, A)])
+    clock.now = 0.999
+    model.process(1, [ethernet(GROUP, A)])
+    assert model.fdb == {(0, A): Entry(0, 0)}
+    clock.now = 1.0
+    model.process(1, [ethernet(GROUP, A)])
+    assert model.fdb == {(0, A): Entry(1, 1000)}
+    assert model.counts == {"learned": 1, "moved": 1}
