@@ -19,6 +19,7 @@ COLUMNS = {
     "mega_per_second": ("M each/s", "{:,.3f}"),
     "gigabits_per_second": ("Gb/s", "{:,.3f}"),
     "loss_ratio": ("loss", "{:.2%}"),
+    "megabytes": ("MB each", "{:,.2f}"),
     "cpu_machine_ns": ("CPU ns each, machine", "{:,.0f}"),
     "cpu_switch_ns": ("CPU ns each, switch", "{:,.0f}"),
 }
