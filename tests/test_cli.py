@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
+import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -60,6 +63,13 @@ def complaint(done: subprocess.CompletedProcess[str], status: int) -> str:
         ("run --busy-poll -1 x y", ["--busy-poll", "-1"]),
         ("run --cpu 4095 x y", ["CPU 4095"]),
         ("run --interval 0 x y", ["--interval"]),
+        ("run --arp nonsense x y", ["--arp", "'nonsense'", "suppress", "guard=strict", "ratelimit=RATE"]),
+        ("run --arp guard,guard x y", ["guard", "twice"]),
+        ("run --arp ratelimit=0 x y", ["--arp", "rate limit"]),
+        ("run --storm-control 0 x y", ["--storm-control"]),
+        ("run --storm-control 2e9 x y", ["storm control", "2000000000"]),
+        ("demo --arp nonsense", ["--arp", "'nonsense'"]),
+        ("compare --arp nonsense", ["--arp", "'nonsense'"]),
         ("demo --pods 1", ["--pods"]),
         ("demo pod1", ["pod1"]),
         ("lab up --pods 0", ["--pods"]),
@@ -224,6 +234,32 @@ def test_signal_ends_a_run(number: int, lab: Lab, start: Callable[..., subproces
 
 
 @pytest.mark.live
+def test_run_with_a_policy(lab: Lab, start: Callable[..., subprocess.Popen[str]]) -> None:
+    options = ["--arp", "guard,ratelimit=500,suppress", "--storm-control", "1000", "--no-loop-detection"]
+    process = start("run", *options, "pod1", "pod2", "pod3")
+    assert process.stdout is not None
+    assert process.stdout.readline().startswith("forwarding between ")
+    for asker, owner in itertools.permutations(("pod1", "pod2", "pod3"), 2):
+        assert lab[asker].ping(owner, family=4)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, err) == (0, "")
+    story = " ".join(out.split())
+    assert "policy: " in story and re.search(r"\banswered [1-9]", story), story
+
+
+@pytest.mark.live
+def test_storm_control_of_a_run(lab: Lab, start: Callable[..., subprocess.Popen[str]]) -> None:
+    process = start("run", "--json", "--interval", "0.1", "--storm-control", "4", "pod1", "pod2", "pod3")
+    assert say(process)["event"] == "ready"
+    with lab["pod1"].socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as sender:
+        sender.bind((lab["pod1"].interface, 0))
+        for _ in range(100):
+            sender.send(bytes.fromhex("ffffffffffff 02aa00000001 88b5").ljust(60, b"\0"))
+    eventually(lambda: say(process)["counters"]["ports"]["pod1"]["dropped"].get("storm_broadcast", 0) > 50)
+
+
+@pytest.mark.live
 def test_run_is_silent_and_puts_back_what_was() -> None:
     with NamespaceHelper() as helper, Links() as links:
         away = helper.create()
@@ -271,6 +307,23 @@ def check_story(done: subprocess.CompletedProcess[str], pods: int) -> None:
 @pytest.mark.parametrize("pods", [2, 3])
 def test_demo(pods: int) -> None:
     check_story(run("demo", "--pods", str(pods)), pods)
+
+
+@pytest.mark.live
+@pytest.mark.parametrize(
+    ("policy", "words"),
+    [
+        ("suppress", ["answered by the switch, for the owner: ARP reply: 10.0.0.1 is at 02:00:00:00:00:01"]),
+        ("direct", ["sent to pod1 alone: the policy knows the owner"]),
+        ("guard=strict", ["dropped by the policy: unbound", "no answer"]),
+    ],
+)
+def test_demo_of_a_policy(policy: str, words: list[str]) -> None:
+    done = run("demo", "--arp", policy)
+    assert (done.returncode, done.stderr) == (0, "")
+    story = " ".join(done.stdout.split())
+    for text in (*words, f"up to the policy, {policy}"):
+        assert text in story, text
 
 
 @pytest.mark.live

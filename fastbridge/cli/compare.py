@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import rich_click as click
@@ -18,8 +20,10 @@ from rich.table import Table
 from fastbridge import bench
 from fastbridge.bench import Results, Row
 from fastbridge.bench.compare import Progress as Report
+from fastbridge.bench.engines.fastbridge import Fastbridge
 from fastbridge.errors import BenchError
 
+from .options import read_policy
 from .output import make_console, make_table
 
 _VERDICT_STYLES = {"win": "bold green", "loss": "bold red", "unfit": "red", "no difference": "yellow"}
@@ -40,8 +44,14 @@ _PLAIN_STEPS = 10  # lines of progress where there is no terminal
     help="Where the results go.",
 )
 @click.option("--seed", metavar="N", type=click.IntRange(0), help="Of the order of the trials.  [default: random]")
+@click.option(
+    "--arp",
+    metavar="POLICY",
+    callback=read_policy,
+    help="Measure fastbridge with this policy, as of `fastbridge run --arp`.",
+)
 @click.pass_context
-def compare(context: click.Context, output: Path, seed: int | None) -> None:
+def compare(context: click.Context, output: Path, seed: int | None, arp: str | None) -> None:
     """Measure fastbridge against the Linux bridge on this machine.
 
     Every engine forwards between two pods of its own; their trials take turns in random order. Frame
@@ -50,7 +60,7 @@ def compare(context: click.Context, output: Path, seed: int | None) -> None:
     console = make_console()
     with _writable(output):
         with _progress(console) as report:
-            results = bench.compare(seed=seed, progress=report)
+            results = (_contest(arp) if arp else bench.compare)(seed=seed, progress=report)
         try:
             results.save(output)
         finally:  # whatever becomes of the file, the measurement is not lost
@@ -58,6 +68,13 @@ def compare(context: click.Context, output: Path, seed: int | None) -> None:
     console.print(f"written to {output}", soft_wrap=True)
     if results.interrupted:
         context.exit(130)
+
+
+def _contest(arp: str) -> partial[Results]:
+    """The usual engines, fastbridge with a policy."""
+    options = ("--arp", arp)
+    engines = [replace(it, options=options) if isinstance(it, Fastbridge) else it for it in bench.ENGINES]
+    return partial(bench.compare, engines)
 
 
 @contextlib.contextmanager

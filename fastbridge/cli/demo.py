@@ -18,11 +18,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from fastbridge.arp_nd import Message
+from fastbridge.neighbours import Neighbours
+from fastbridge.policies import parse_policy
+from fastbridge.policy import Answer, Drop, Policy, SendTo, Verdict
 from fastbridge.switch import Switch
 from fastbridge.topology import Lab, Topology, kernel_has_ipv6
 from fastbridge.trace import Trace, TraceEvent
 
 from .dissect import dissect, header
+from .options import read_policy
 from .output import counter_table, make_console, make_table, reasons
 
 _MOST_PODS = 32  # as many egress ports as a trace event names
@@ -32,7 +37,7 @@ _BOX = 21  # characters a pod takes in the drawing: a MAC address and its frame
 _ACTION_STYLES = {"flooded": "yellow", "forwarded": "green", "dropped": "red", "consumed": "cyan"}
 
 
-@click.command(epilog="Example: fastbridge demo --pods 2")
+@click.command(epilog="Example: fastbridge demo --arp suppress")
 @click.option(
     "--pods", metavar="N", type=click.IntRange(2, _MOST_PODS), default=3, show_default=True, help="How many pods."
 )
@@ -42,7 +47,15 @@ _ACTION_STYLES = {"flooded": "yellow", "forwarded": "green", "dropped": "red", "
     type=click.FloatRange(0, 60),
     help=f"Time to read after each step.  [default: {_PAUSE:g} on a terminal, else 0]",
 )
-def demo(pods: int, pause: float | None) -> None:
+@click.option(
+    "--arp",
+    metavar="POLICY",
+    default="flood",
+    callback=read_policy,
+    show_default=True,
+    help="What becomes of ARP and IPv6 ND, as of `fastbridge run --arp`: suppress lets the switch answer itself.",
+)
+def demo(pods: int, pause: float | None, arp: str) -> None:
     """Show how pods find each other, frame by frame.
 
     Makes pods, joins them by a switch, lets them ping, and tells what the switch saw and did. Needs no
@@ -54,19 +67,39 @@ def demo(pods: int, pause: float | None) -> None:
     plan = Topology.of(pods, ipv6=None)
     with Lab(plan) as lab:
         story.introduce(plan)
-        _tell_arp(story, lab)
+        _tell_arp(story, lab, _Witness(parse_policy(arp)))
     if kernel_has_ipv6():
         with Lab(Topology.of(pods, ipv4=None)) as lab:
-            _tell_discovery(story, lab)
+            _tell_discovery(story, lab, _Witness(parse_policy(arp)))
     else:
         story.say("This kernel has no IPv6, so the story ends here.")
     story.end()
 
 
-def _tell_arp(story: _Story, lab: Lab) -> None:
+class _Witness(Policy):
+    """Asks a policy, and remembers what it said."""
 
-    with Switch(lab.ports) as switch, switch.trace() as trace:
-        story.scene = (lab, switch, trace)
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+        self.wants, self.fallback = policy.wants, policy.fallback
+        self.verdicts: dict[bytes, Verdict | None] = {}  # by frame
+
+    @property
+    def parts(self) -> tuple[Policy, ...]:
+        return self._policy.parts
+
+    def decide(self, message: Message, neighbours: Neighbours) -> Verdict | None:
+        verdict = self.verdicts[message.frame] = self._policy.decide(message, neighbours)
+        return verdict
+
+    def __str__(self) -> str:
+        return str(self._policy)
+
+
+def _tell_arp(story: _Story, lab: Lab, policy: _Witness) -> None:
+
+    with Switch(lab.ports, policy=policy) as switch, switch.trace() as trace:
+        story.scene = (lab, switch, trace, policy)
         story.ping(
             "pod1",
             "pod2",
@@ -87,17 +120,19 @@ def _tell_arp(story: _Story, lab: Lab) -> None:
                 "pod1",
                 4,
                 "A third pod",
-                "A question by ARP always goes to everybody. The answer does not: the switch has learned who asked.",
+                f"The switch has heard pod1. What becomes of a question is now up to the policy, {policy}."
+                if any(policy.wants)
+                else "A question by ARP goes to everybody. The answer does not: the switch has learned who asked.",
             )
         counters = switch.counters()
     story.table(counter_table(counters, "What the switch counted"))
     story.say(reasons(counters))
 
 
-def _tell_discovery(story: _Story, lab: Lab) -> None:
+def _tell_discovery(story: _Story, lab: Lab, policy: _Witness) -> None:
 
-    with Switch(lab.ports) as switch, switch.trace() as trace:
-        story.scene = (lab, switch, trace)
+    with Switch(lab.ports, policy=policy) as switch, switch.trace() as trace:
+        story.scene = (lab, switch, trace, policy)
         story.ping(
             "pod1",
             "pod2",
@@ -111,7 +146,7 @@ def _tell_discovery(story: _Story, lab: Lab) -> None:
 class _Story:
     """Tells a lab's life on a console, with time to read."""
 
-    scene: tuple[Lab, Switch, Trace]
+    scene: tuple[Lab, Switch, Trace, _Witness]
 
     def __init__(self, console: Console, pause: float) -> None:
         self.console = console
@@ -141,7 +176,7 @@ class _Story:
 
     def ping(self, source: str, target: str, family: Literal[4, 6], title: str, why: str) -> None:
         """One step: a ping, every frame of it, and what everybody knows afterwards."""
-        lab, switch, trace = self.scene
+        lab, switch, trace, _ = self.scene
         between = trace.read()
         wanted = lab[target].ipv4 if family == 4 else lab[target].ipv6
         result = lab[source].ping(target, family=family)
@@ -175,16 +210,32 @@ class _Story:
     def _frame(self, event: TraceEvent) -> None:
         ends, about = header(event.frame), dissect(event.frame)
         style = _ACTION_STYLES[event.action]
-        where = f"to {_names(event.egress)}" if event.egress else "to nobody"
+        what = f"{event.action} to {_names(event.egress)}" if event.egress else f"{event.action} to nobody"
+        why = _why(event, ends.kind)
+        if event.action == "consumed":
+            what, why = self._verdict(event)
         lines = [
             Text.assemble("  ", (f"{event.ingress:>6} → ", "bold"), (about.protocol, "bold magenta"), f" {about.text}"),
             Text(f"{'':11}{ends.source} > {ends.destination}, {event.length} bytes", style="dim"),
-            Text.assemble(f"{'':11}", (f"{event.action} {where}", style), f": {_why(event, ends.kind)}"),
+            Text.assemble(f"{'':11}", (what, style), f": {why}"),
         ]
         if event.learned:
             verb = {"new": "learned", "moved": "moved", "refused": "not learned, FDB full"}[event.learned]
             lines.append(Text.assemble(f"{'':11}", (verb, "cyan"), f": {ends.source} is behind {event.ingress}"))
         self.console.print(Text("\n").join(lines), "\n", sep="", end="\n")
+
+    def _verdict(self, event: TraceEvent) -> tuple[str, str]:
+        """What the policy made of a frame it took, and why."""
+        _, switch, _, policy = self.scene
+        verdict = policy.verdicts.get(event.frame)
+        if isinstance(verdict, Answer):
+            answer = dissect(verdict.frame)
+            return "answered by the switch, for the owner", f"{answer.protocol} {answer.text}"
+        if isinstance(verdict, SendTo):
+            return f"sent to {switch.ports[verdict.port].name} alone", "the policy knows the owner, who answers itself"
+        if isinstance(verdict, Drop):
+            return "dropped by the policy", verdict.reason
+        return "taken, and sent on as by a plain bridge", "the policy has nothing to say"
 
     def _rest(self, share: float = 1.0) -> None:
         if self._pause:
@@ -214,7 +265,7 @@ def _why(event: TraceEvent, kind: str) -> str:
         return f"{kind}, so every other port" if kind != "unicast" else "nobody knows this MAC address yet"
     if event.action == "forwarded":
         return "the FDB knows this MAC address"
-    return event.reason or "taken by the policy"
+    return event.reason or ""
 
 
 def _is_chatter(event: TraceEvent) -> bool:

@@ -47,7 +47,7 @@ def counter_table(counters: Counters, title: str = "Frames") -> Table:
 
 
 def reasons(counters: Counters) -> str:
-    """The FDB's story in one line, and the reasons of all drops if there were any."""
+    """The FDB's story in one line, and if there were any the reasons of all drops and what the policy did."""
     fdb = f"MAC addresses learned {counters.learned:,}, moved {counters.moved:,}, aged {counters.aged:,}"
     parts = [fdb + (f", refused {counters.refused:,} (FDB full)" if counters.refused else "")]
     for what, found in (("dropped", counters.total.dropped), ("not sent", counters.total.tx_dropped)):
@@ -55,6 +55,8 @@ def reasons(counters: Counters) -> str:
             parts.append(f"{what}: {_listed(found)}")
     if counters.total.rx_missed:
         parts.append(f"missed by the kernel, ring full: {counters.total.rx_missed:,}")
+    if any(counters.policy.values()):
+        parts.append(f"policy: {_listed(counters.policy)}")
     return "; ".join(parts)
 
 

@@ -16,8 +16,11 @@ from typing import Any
 import rich_click as click
 
 from fastbridge.counters import Counters
+from fastbridge.rules import StormControl
 from fastbridge.silence import silence
 from fastbridge.switch import Switch
+
+from .options import read_policy
 
 # Links are looked at this often. Each look holds the data plane for some microseconds.
 _LOOK_SECONDS = 0.1
@@ -41,7 +44,7 @@ def _check_ports(context: click.Context, parameter: click.Parameter, names: tupl
     return names
 
 
-@click.command(epilog="Example: fastbridge run --ageing 60 veth1 veth2")
+@click.command(epilog="Example: fastbridge run --arp guard,ratelimit=50,suppress veth1 veth2 veth3")
 @click.argument("interfaces", metavar="IFACE IFACE...", nargs=-1, required=True, callback=_check_ports)
 @click.option("--json", "as_json", is_flag=True, help="JSON lines on stdout: ready, port events, stopped.")
 @click.option(
@@ -49,6 +52,26 @@ def _check_ports(context: click.Context, parameter: click.Parameter, names: tupl
     metavar="SECONDS",
     type=click.FloatRange(min=0.1),
     help="Print counters this often.",
+)
+@click.option(
+    "--arp",
+    metavar="POLICY",
+    default="flood",
+    callback=read_policy,
+    show_default=True,
+    help="What becomes of ARP and ND: flood, suppress (answer for known neighbours), direct (ask the owner alone), "
+    "guard or guard=strict (drop what is spoofed), ratelimit=RATE[:BURST] (frames/s of a port); several with commas.",
+)
+@click.option(
+    "--storm-control",
+    metavar="FRAMES",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Flood at most so many broadcasts a second from a port, so many multicasts, so many unknown unicasts.",
+)
+@click.option(
+    "--no-loop-detection",
+    is_flag=True,
+    help="Send no probes where stations flap, and block no port that is part of a loop.",
 )
 @click.option(
     "--ageing",
@@ -84,6 +107,9 @@ def run(
     interfaces: tuple[str, ...],
     as_json: bool,
     interval: float | None,
+    arp: str,
+    storm_control: float | None,
+    no_loop_detection: bool,
     ageing: float | None,
     capacity: int,
     filter_link_local: bool,
@@ -96,6 +122,7 @@ def run(
     host's own stack is kept silent on them: no ARP, no IPv6, no forwarding; afterwards that is put back.
     """
     stop = _StopSignals()
+    storm = StormControl(storm_control, storm_control, storm_control)
     switch = Switch(
         interfaces,
         ageing=ageing,
@@ -103,7 +130,10 @@ def run(
         filter_link_local=filter_link_local,
         busy_poll=busy_poll * 1e-6,
         cpu=cpu,
+        policy=arp,
+        loop_detection=not no_loop_detection,
     )
+    switch.set_storm_control(storm)
     report = _JsonReport() if as_json else _TextReport()
     with silence(interfaces), switch:
         report.ready(interfaces)
