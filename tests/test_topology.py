@@ -19,7 +19,7 @@ from fastbridge import topology as topology_module
 from fastbridge.addresses import MacAddress
 from fastbridge.errors import ConfigError, LabError
 from fastbridge.links import Links
-from fastbridge.namespaces import NamespaceHelper
+from fastbridge.namespaces import NamespaceHelper, reserve_files
 from fastbridge.silence import silence
 from fastbridge.topology import Lab, PodPlan, Topology
 
@@ -225,6 +225,18 @@ def test_close_while_programs_run_in_threads() -> None:
     assert codes == [-9]
     with pytest.raises(LabError, match="closed"):
         lab["pod1"].ping("pod2")
+
+
+@pytest.mark.live
+def test_ping_with_more_files_open_than_select_can_watch() -> None:
+    reserve_files(1100)
+    files = [os.open(os.devnull, os.O_RDONLY) for _ in range(1024)]
+    try:
+        with Lab(2) as lab, lab.bridge():
+            assert lab["pod1"].ping("pod2", timeout=20)
+    finally:
+        for file in files:
+            os.close(file)
 
 
 def programs() -> list[str]:

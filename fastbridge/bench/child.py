@@ -56,9 +56,10 @@ class Child:
         deadline = time.monotonic() + timeout
         stdout = self.process.stdout
         assert stdout is not None
+        waiting = select.poll()
+        waiting.register(stdout, select.POLLIN)
         while b"\n" not in self._pending:
-            ready, _, _ = select.select([stdout], [], [], max(0.0, deadline - time.monotonic()))
-            if not ready:
+            if not waiting.poll(max(0.0, deadline - time.monotonic()) * 1e3):
                 raise BenchError(f"{self.name} gave no answer for {timeout:g} s{self._last_words()}")
             data = stdout.read(65536)
             if not data:
