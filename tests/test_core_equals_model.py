@@ -179,3 +179,27 @@ def test_many_ports_and_many_stations() -> None:
         batch = [ethernet(2 + (((port + n) % 250) << 8), 2 + (port << 8)) for n in range(5)]
         assert [tuple(e) for e in both.core.process(port, batch)] == both.model.process(port, batch)
     both.compare()
+
+
+def test_storms_of_all_kinds_at_all_rates() -> None:
+    rates = [0.5, 1, 3, 7.3, 64, 1_000, 1e9]
+    both = pair(History(len(rates), 300.0, 64, False, []), whole)
+    for port, rate in enumerate(rates):
+        both.live(SetStormControl(port, {"broadcast": rate, "unicast": rate / 2}))
+    storm = [ethernet(mac, 2) for mac in (GROUP, 0x01005E000001, 0x02_00_00_00_00_99) for _ in range(40)]
+    for eighths in 0, 0, 1, 1, 3, 8, 0, 100:
+        both.live(Advance(eighths))
+        for port in range(len(rates)):
+            both.live(Process(port, storm))
+
+
+def test_isolated_hairpin_and_locked_ports() -> None:
+    both = pair(History(4, 300.0, 64, False, []), whole)
+    stations = [0x02_00_00_00_00_01 + port for port in range(4)]
+    talk = [ethernet(to, sender) for sender in stations for to in (GROUP, *stations, 0x02_00_00_00_00_99)]
+    default = frozenset(FLAGS[:4])
+    for flags in {"isolated"}, {"hairpin"}, {"locked"}, {"isolated", "hairpin"}, {"locked", "hairpin"}:
+        for port in 0, 1, 3:
+            both.live(SetFlags(port, default | flags))
+        for port in range(4):
+            both.live(Process(port, talk))
