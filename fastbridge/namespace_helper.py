@@ -207,13 +207,13 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     control = socket.socket(fileno=0)
     helper = Helper(sys.argv[1])
-    try:
-        user = gain_privilege()
-    except OSError as error:
-        socket.send_fds(control, [f"error\0{error.errno}\0{error.strerror}".encode()], [])
-        return
-    socket.send_fds(control, [b"ok"], user)
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the owner died before its answer
+        try:
+            user = gain_privilege()
+        except OSError as error:
+            socket.send_fds(control, [f"error\0{error.errno}\0{error.strerror}".encode()], [])
+            return
+        socket.send_fds(control, [b"ok"], user)
         serve(control, helper)
     helper.kill()
 

@@ -208,7 +208,7 @@ def test_json_contract(lab: Lab, start: Callable[..., subprocess.Popen[str]]) ->
     assert counters["total"]["forwarded"] >= 10
     assert counters["learned"] >= 3
     said = [line.removeprefix("fastbridge: port pod3 is ") for line in err.splitlines()]
-    assert [*said[:2], said[-1]] == ["down", "up", "gone: its interface was deleted"]
+    assert [*said[:2], said[-1]] == ["down", "up again", "gone: its interface was deleted"]
 
 
 @pytest.mark.live
