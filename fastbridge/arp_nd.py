@@ -105,7 +105,8 @@ def read(ingress: int, frame: bytes) -> Message:
         vlan = int.from_bytes(frame[14:16], "big") & 0xFFF
         length, ethertype = 18, frame[16:18]
         if ethertype in _TAGS:
-            vlan |= (int.from_bytes(frame[18:20], "big") & 0xFFF) << 12
+            inner = int.from_bytes(frame[18:20], "big") & 0xFFF
+            vlan = vlan | inner << 12 if vlan else inner  # a priority tag (VID 0) names no VLAN
             length, ethertype = 22, frame[20:22]
     if ethertype == _ARP:
         return _read_arp(ingress, vlan, frame, length)

@@ -19,7 +19,7 @@ class PortCounters:
     rx_frames: int = 0
     rx_bytes: int = 0
     forwarded: int = 0  #: received here, sent to the one port of the destination
-    flooded: int = 0  #: received here, sent to every other port
+    flooded: int = 0  #: received here, sent to all other ports that take it
     consumed: int = 0  #: received here, taken by the policy
     dropped: Mapping[str, int] = field(default_factory=dict)  #: received here, by drop reason
     rx_missed: int = 0  #: never received: the kernel found the ring full (PACKET_STATISTICS tp_drops)

@@ -65,6 +65,7 @@ class Neighbours:
         self.conflicts: deque[Conflict] = deque(maxlen=_CONFLICTS_KEPT)
         self.conflict_count = 0
         self.refused = 0
+        self.changes = 0  #: grows with every entry made or forgotten
 
     def lookup(self, vlan: int, ip: bytes) -> Neighbour | None:
         """The live entry of an IP, or None."""
@@ -159,6 +160,7 @@ class Neighbours:
                 raise ConfigError(f"the neighbour table is full ({self._capacity} entries); give it more capacity")
             if known is not None:
                 self._forget(key, known)
+            self.changes += 1
             self._entries[key] = Neighbour(
                 *key, station.packed, port, self._clock(), source, True, router, tags=vlan_tags(vlan)
             )
@@ -221,9 +223,11 @@ class Neighbours:
         elif len(neighbour.ip) == 16:
             neighbour.router = None
         self._entries[key] = learned[key] = neighbour
+        self.changes += 1
         return True
 
     def _forget(self, key: _Key, known: Neighbour) -> None:
+        self.changes += 1
         del self._entries[key]
         if not known.static:
             del self._learned[known.port][key]

@@ -63,6 +63,7 @@ class Options:
     policy: Policy | str = "flood"
     loop_detection: bool = True
     move_damping: float = 0.0
+    neighbour_ageing: float | None = 60.0
     busy_poll: float = 0.0
 
     def __post_init__(self) -> None:
@@ -93,7 +94,9 @@ class Plane:
         self._members: dict[int, Member] = {}
         self._departed = PortCounters()  # of the ports that were removed: totals never shrink
         self.fdb = Fdb(self._dataplane, options.ageing_ms, self._now_ms, self._index_of, self._name_of)
-        neighbours = Neighbours(clock=clock, on_conflict=_report_conflict, name_of=self._name_of)
+        neighbours = Neighbours(
+            options.neighbour_ageing, clock=clock, on_conflict=_report_conflict, name_of=self._name_of
+        )
         self._policing = Policing(self._dataplane, neighbours)
         self._stations = Stations(self._dataplane, self._name_of, options.loop_detection, clock)
         self.set_policy(options.policy)
@@ -132,7 +135,7 @@ class Plane:
         index = self._index_of(port)
         for mac, ip in owners:
             self.neighbours.add(ip, mac, index, source="plan")
-        self._policing.refresh_bindings()
+        self._policing.bind()
 
     def announce(self, port: str | int | None = None) -> int:
         """Tell all pods where the neighbours (of one port) are: gratuitous ARP and unsolicited NAs, after a move or
@@ -149,7 +152,7 @@ class Plane:
         index = self._index_of(port)
         try:
             changed = replace(self.flags(port), **flags)
-        except TypeError:
+        except (TypeError, ValueError):
             names = ", ".join(PortFlags.__slots__)
             raise ConfigError(f"no port flag is named {' or '.join(flags)}; there are: {names}") from None
         self._dataplane.set_flags(index, changed.bits)
@@ -163,8 +166,9 @@ class Plane:
 
     def counters(self) -> Counters:
         """One consistent snapshot: all ports between the same two breaths."""
+        members = sorted(self._members.items())
         tallies, (learned, moved, aged, evicted, refused) = self._dataplane.snapshot()
-        ports = {m.name: name_counters(tallies[i]) for i, m in sorted(self._members.items()) if i in tallies}
+        ports = {m.name: name_counters(tallies[i]) for i, m in members if i in tallies}
         total = sum(ports.values(), self._departed)
         return Counters(ports, total, learned, moved, aged, evicted, refused, self._policing.counts)
 
@@ -189,14 +193,17 @@ class Plane:
         names = ", ".join(m.name for m in self._members.values())
         raise ConfigError(f"the switch has no port {port!r}; it has: {names or 'none'}")
 
-    def _add_member(self, index: int, member: Member) -> None:
+    def _add_member(self, index: int, member: Member, owners: Owners = ()) -> None:
+        """Configure a port, then let it forward."""
         self._members[index] = member
         self._policing.add_port(index)
+        self.trust(index, owners)
+        self._dataplane.set_blocked(index, False)
 
     def _remove_member(self, index: int) -> Member:
         """The port's entries go with it; the caller closes its sockets."""
         member = self._members.pop(index)
-        self._dataplane.remove_port(index)
+        self._departed += name_counters(self._dataplane.remove_port(index))
         self._policing.remove_port(index)
         self._stations.forget(index)
         return member

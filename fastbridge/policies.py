@@ -5,10 +5,6 @@ Who may flood, and who may say what: Flood, Suppress, Direct, Guard and RateLimi
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from ipaddress import IPv4Address, IPv6Address, ip_address
-
-from .addresses import MacAddress
 from .arp_nd import OPTIONS, Kind, Message, arp_reply, neighbour_advertisement
 from .errors import ConfigError
 from .neighbour_entry import Neighbour
@@ -94,11 +90,6 @@ class Guard(Policy):
             return Drop("spoofed")
         return None
 
-    def bindings(self, neighbours: Neighbours) -> Iterator[tuple[int, MacAddress, IPv4Address | IPv6Address]]:
-        """Who may send from where, as (port, MAC, IP): for guarding data frames too."""
-        for n in neighbours.live():
-            yield n.port, MacAddress(n.mac), ip_address(n.ip)
-
     def __str__(self) -> str:
         return "guard=strict" if self.strict else "guard"
 
@@ -112,8 +103,8 @@ class RateLimit(Policy):
     wants = NOTHING
 
     def __init__(self, rate: float, burst: int | None = None) -> None:
-        if not 0 < rate <= 1e9:
-            raise ConfigError(f"a rate limit is more than 0 and at most 1e9 frames a second, not {rate}")
+        if not 0.001 <= rate <= 1e9:
+            raise ConfigError(f"a rate limit is 0.001 … 1e9 frames a second, not {rate}")
         if burst is not None and not 1 <= burst <= 1 << 30:
             raise ConfigError(f"a rate limit's burst is 1 … {1 << 30} frames, not {burst}")
         self.rate = float(rate)

@@ -1,8 +1,9 @@
 """Policies, carried out.
 
 The thread between the data plane and the policies: it takes punted frames in batches, asks each port's policy, and
-orders what the verdicts say ("packet out"). A policy that is slow, raises or hangs delays its own answers only: the
-core's queue is bounded, and what finds no room there takes the policy's fallback.
+orders what the verdicts say ("packet out"). A policy that is slow, raises or hangs costs its own answers only: the
+core's queue is bounded, what finds no room there takes the policy's fallback, and a policy that does not return
+within a second is passed by until it does.
 """
 
 from __future__ import annotations
@@ -19,10 +20,9 @@ from typing import TYPE_CHECKING
 
 from .arp_nd import Kind, Message, link_local, neighbour_advertisement, read
 from .errors import ConfigError
-from .neighbour_entry import Change
 from .neighbours import Neighbours
 from .policies import Flood, Guard, RateLimit
-from .policy import Answer, Drop, Forward, Policy, SendTo
+from .policy import Answer, Drop, Forward, Policy, SendTo, Wants
 
 if TYPE_CHECKING:
     from .core.dataplane import Dataplane
@@ -33,9 +33,11 @@ _log = logging.getLogger(__name__)
 # first answer does not wait for the last (some 0.5 ms at 4 µs a decision).
 _AT_ONCE = 128
 _TICK_SECONDS = 1.0  # how often neighbours are asked again and expired ones swept away
-_COMPLAIN_SECONDS = 10.0  # a policy that fails is logged so often, however often it fails
-_BIND_SECONDS = 0.1  # a guard's new bindings reach the core within this time
-_HANG_SECONDS = 2.0  # how long stop() waits for a policy
+_BIND_SECONDS = 0.1  # the guards' new bindings reach the core within this time
+_COMPLAIN_SECONDS = 10.0  # the same complaint is logged so often
+_HANG_SECONDS = 1.0  # a policy that has not returned for so long is passed by; stop() waits for one twice as long
+
+_Order = tuple[bytes, int, int]  # frame, ingress, egress: see Dataplane.packet_out
 
 
 class Policing:
@@ -48,10 +50,11 @@ class Policing:
         self._own: dict[int, Policy] = {}  # ports with a policy of their own
         self._deciders: dict[int, Policy] = {}  # every port's policy, quick to look up
         self._counts: Counter[str] = Counter()
-        self._missed = 0
-        self._complained = -_COMPLAIN_SECONDS
-        self._bound = False  # whether the core has the guards' bindings as they are
-        self._tried = -_BIND_SECONDS
+        self._complaints: dict[str, float] = {}
+        self._lock = threading.Lock()  # of what follows: bindings are made by several threads
+        self._bound = -1  # neighbours.changes when the core got the bindings
+        self._busy_since: float | None = None  # when the thread began with what it has in hand
+        self._passed_by = False
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         # What neighbours are asked from: a locally administered address (IEEE 802-2014 §8.2.2) of this switch's own.
@@ -62,9 +65,15 @@ class Policing:
     @property
     def counts(self) -> Mapping[str, int]:
         """What became of the frames the policies were handed: answered, forwarded (as by a plain bridge), sent_to (one
-        port), failed (the policy raised), dropped:REASON; and missed (no room in the queue), undelivered.
+        port), heard (answers to the switch's own questions), dropped:REASON.
+
+        Besides: failed (decisions that raised), missed (no room in the queue), undelivered (no way out for an answer).
         """
-        return {**self._counts, "missed": self._missed, "undelivered": self._dataplane.orders_dropped}
+        return {
+            **self._counts,
+            "missed": self._dataplane.punts_missed,
+            "undelivered": self._dataplane.orders_dropped,
+        }
 
     def policy(self, port: int | None = None) -> Policy:
         """The policy of a port, or of the ports without one of their own."""
@@ -72,8 +81,10 @@ class Policing:
 
     def set_policy(self, policy: Policy, port: int | None, ports: Iterable[int]) -> None:
         """Change the policy of one port, or of those without one of their own; `ports`: all the switch has."""
-        if not callable(getattr(policy, "decide", None)) or not hasattr(policy, "wants"):
+        if not isinstance(policy, Policy) or isinstance(policy, type):
             raise ConfigError(f"{policy!r} is no policy; derive it from fastbridge.Policy and give it decide()")
+        if len(policy.wants) != len(Wants()):
+            raise ConfigError(f"policy {policy} wants {policy.wants!r}; that must be fastbridge.Wants(…)")
         if port is None:
             self._default = policy
         else:
@@ -85,13 +96,18 @@ class Policing:
         """Tell the core what a port's policy wants; the cheap part, rate limits and source guard, is the core's."""
         policy = self.policy(port)
         self._deciders[port] = policy
-        limits = [(part.rate, part.burst) for part in policy.parts if isinstance(part, RateLimit)]
-        rate, burst = min(limits, default=(0.0, 0))
-        guarded = any(isinstance(part, Guard) for part in policy.parts)
-        self._dataplane.set_policy(port, [int(punt) for punt in policy.wants], rate, burst, guarded)
-        self._dataplane.set_fallback(any(p.fallback == "drop" for p in self._deciders.values()))
-        self._bound = False
-        self._bind()
+        limits = [part for part in policy.parts if isinstance(part, RateLimit)]
+        guards = [part for part in policy.parts if isinstance(part, Guard)]
+        self._dataplane.set_policy(
+            port,
+            [int(punt) for punt in policy.wants],
+            rate=min((limit.rate for limit in limits), default=0.0),
+            burst=min((limit.burst for limit in limits), default=0),
+            guarded=bool(guards),
+            strict=any(guard.strict for guard in guards),
+            drop_when_full=policy.fallback == "drop",
+        )
+        self.bind()
 
     def remove_port(self, port: int) -> None:
         """A port is gone: its policy and all its neighbours go with it."""
@@ -99,35 +115,41 @@ class Policing:
         self._deciders.pop(port, None)
         self.neighbours.flush(port, static=True)
 
-    def refresh_bindings(self) -> None:
-        """The neighbour table was changed by hand: guards are to know at once."""
-        self._bound, self._tried = False, -_BIND_SECONDS
-        self._bind()
-
     def handle(self, punts: Sequence[tuple[int, bool, bytes]]) -> list[tuple[int, bytes]]:
-        """Decide punted frames, (ingress, taken, frame); returns the copies sent, (egress port, frame)."""
+        """Decide punted frames, (ingress, taken, frame); returns the copies of a switch in memory."""
         copies: list[tuple[int, bytes]] = []
         for start in range(0, len(punts), _AT_ONCE):
-            orders: list[tuple[bytes, int]] = []
+            orders: list[_Order] = []
             for ingress, taken, frame in punts[start : start + _AT_ONCE]:
                 self._decide(read(ingress, frame), taken, orders)
             if orders:
                 copies += self._dataplane.packet_out(orders)
-        self._bind()
+        self.bind()
         return copies
+
+    def bind(self) -> None:
+        """Give the core the guards' bindings when the neighbour table has changed."""
+        if not self._guards():
+            return
+        with self._lock:
+            if self._bound == self.neighbours.changes:
+                return
+            self._bound = self.neighbours.changes
+            self._dataplane.set_bindings(
+                [(n.port, n.vlan & 0xFFF, int.from_bytes(n.mac, "big"), _ip16(n.ip)) for n in self.neighbours.live()]
+            )
 
     def announce(self, port: int | None = None) -> int:
         """Flood gratuitous ARP and unsolicited NAs for the neighbours (of one port); returns how many."""
-        orders = [(n.announcement(), -1 - n.port) for n in self.neighbours.live() if port in (None, n.port)]
+        orders = [(n.announcement(), n.port, -1) for n in self.neighbours.live() if port in (None, n.port)]
         self._dataplane.packet_out(orders)
         return len(orders)
 
-    def tick(self) -> None:
-        """Ask the neighbours about to expire, and forget those that have."""
-        asked = self.neighbours.due_for_refresh()
-        self._dataplane.packet_out([(n.question(self._mac), n.port) for n in asked if self._asks(n.port)])
-        if self.neighbours.sweep():
-            self._bound = False
+    def tick(self) -> list[tuple[int, bytes]]:
+        """Ask the neighbours about to expire, and forget those that have; returns the questions in memory."""
+        asked = [n for n in self.neighbours.due_for_refresh() if any(self.policy(n.port).wants)]
+        self.neighbours.sweep()
+        return self._dataplane.packet_out([(n.question(self._mac), -1, n.port) for n in asked])
 
     def start(self) -> None:
         """Decide in the background from now on."""
@@ -139,81 +161,117 @@ class Policing:
         self._stopping.set()
         os.eventfd_write(self._dataplane.punt_fd, 1)
         if self._thread is not None:
-            self._thread.join(_HANG_SECONDS)
+            self._thread.join(2 * _HANG_SECONDS)
             if self._thread.is_alive():
-                _log.error("a policy has not returned for %g s; its thread is left behind", _HANG_SECONDS)
+                _log.error("a policy has not returned for %g s; its thread is left behind", 2 * _HANG_SECONDS)
             self._thread = None
 
+    def watch(self) -> None:
+        """For another thread to call: pass by a policy that does not return, so that its fallback is used."""
+        since = self._busy_since
+        if since is None or self._passed_by or time.monotonic() - since < _HANG_SECONDS:
+            return
+        self._passed_by = True
+        self._dataplane.set_stalled(True)
+        _log.error("a policy has not returned for %g s: its fallback is used until it does", _HANG_SECONDS)
+        orders: list[_Order] = []
+        for ingress, taken, frame in self._dataplane.read_punts():  # nobody else reads while the thread is kept
+            if taken and self._deciders.get(ingress, self._default).fallback == "drop":
+                self._counts["dropped:hung"] += 1
+            elif taken:
+                self._counts["forwarded"] += 1
+                orders.append((frame, ingress, -1))
+        self._dataplane.packet_out(orders)
+
     def _work(self) -> None:
+        punted = select.poll()
+        punted.register(self._dataplane.punt_fd, select.POLLIN)
         ticked = time.monotonic()
         while not self._stopping.is_set():
-            if select.select([self._dataplane.punt_fd], [], [], _TICK_SECONDS)[0]:
+            if punted.poll(1000 * (_BIND_SECONDS if self._guards() else _TICK_SECONDS)):
                 os.eventfd_read(self._dataplane.punt_fd)
-            punts, self._missed = self._dataplane.read_punts()
-            self.handle(punts)
-            if time.monotonic() - ticked >= _TICK_SECONDS:
-                ticked = time.monotonic()
-                self.tick()
+            try:
+                self._busy_since = time.monotonic()
+                self.handle(self._dataplane.read_punts())
+                if time.monotonic() - ticked >= _TICK_SECONDS:
+                    ticked = time.monotonic()
+                    self.tick()
+            except Exception:  # nothing may end this thread: without it a switch is deaf to ARP
+                self._complain("carrying out policies failed", exception=True)
+            finally:
+                self._busy_since = None
+                if self._passed_by:
+                    self._passed_by = False
+                    self._dataplane.set_stalled(False)
 
-    def _decide(self, message: Message, taken: bool, orders: list[tuple[bytes, int]]) -> None:
+    def _guards(self) -> bool:
+        return any(isinstance(part, Guard) for policy in list(self._deciders.values()) for part in policy.parts)
+
+    def _decide(self, message: Message, taken: bool, orders: list[_Order]) -> None:
         """Ask the policy, order what it says, and learn from what is not dropped, in this order."""
-        policy = self._deciders.get(message.ingress, self._default)
+        policy = self._deciders.get(message.ingress)
+        if policy is None:  # its port was removed meanwhile
+            self._counts["dropped:port_removed"] += taken
+            return
         if message.target_ip == self._ip and message.kind is Kind.NS:
-            orders.append((neighbour_advertisement(message, self._mac, router=False), message.ingress))
+            self._counts["answered"] += taken
+            orders.append((neighbour_advertisement(message, self._mac, router=False), -1, message.ingress))
             return
         try:
             verdict = policy.decide(message, self.neighbours)
         except Exception:
-            self._complain(policy, message)
-            verdict = Drop("failed") if policy.fallback == "drop" else None
+            verdict = self._fail(policy, message, f"policy {policy} raised on {message}", exception=True)
         if isinstance(verdict, Drop):
-            self._dropped(message, verdict.reason, taken)
+            self._drop(message, verdict.reason, taken)
             return
-        if taken and message.eth_destination != self._mac:
-            self._order(message, verdict, orders)
-        if self.neighbours.observe(message) not in (None, Change.REFRESHED):
-            self._bound = False
+        if message.eth_destination == self._mac:
+            self._counts["heard"] += taken
+        elif taken and not self._order(policy, message, verdict, orders):
+            return
+        self.neighbours.observe(message)
 
-    def _order(self, message: Message, verdict: object, orders: list[tuple[bytes, int]]) -> None:
-        if isinstance(verdict, Answer):
+    def _order(self, policy: Policy, message: Message, verdict: object, orders: list[_Order]) -> bool:
+        """Order what a verdict says; False when it was no verdict and the fallback dropped the frame."""
+        if isinstance(verdict, Answer) and isinstance(verdict.frame, bytes):
             self._counts["answered"] += 1
-            orders.append((verdict.frame, message.ingress))
-        elif isinstance(verdict, SendTo):
+            orders.append((verdict.frame, -1, message.ingress))
+            return True
+        if isinstance(verdict, SendTo) and verdict.port in self._deciders:
             self._counts["sent_to"] += 1
-            orders.append((message.frame, verdict.port))
-        else:
-            if verdict is not None and not isinstance(verdict, Forward):
-                self._complain(self.policy(message.ingress), message, f"{verdict!r} is no verdict")
-            self._counts["forwarded"] += 1
-            orders.append((message.frame, -1 - message.ingress))
+            orders.append((message.frame, message.ingress, verdict.port))
+            return True
+        if verdict is not None and not isinstance(verdict, Forward):
+            verdict = self._fail(policy, message, f"policy {policy} on {message}: {verdict!r} is no verdict")
+            if isinstance(verdict, Drop):
+                self._drop(message, verdict.reason, True)
+                return False
+        self._counts["forwarded"] += 1
+        orders.append((message.frame, message.ingress, -1))
+        return True
 
-    def _dropped(self, message: Message, reason: str, taken: bool) -> None:
+    def _fail(self, policy: Policy, message: Message, text: str, exception: bool = False) -> Drop | None:
+        """A policy gave no verdict: its fallback is one."""
+        self._counts["failed"] += 1
+        self._complain(text, exception=exception, once=f"failed {policy}")
+        return Drop("failed") if policy.fallback == "drop" else None
+
+    def _drop(self, message: Message, reason: str, taken: bool) -> None:
         if taken:
             self._counts[f"dropped:{reason}"] += 1
         if reason == "spoofed":
-            self.neighbours.contest(message)
+            self.neighbours.contest(message)  # reports it with both sides
+        elif reason != "failed":
+            self._complain(f"{reason}: {message} dropped", once=f"{reason} {message.ingress}")
 
-    def _complain(self, policy: Policy, message: Message, what: str | None = None) -> None:
-        """Log that a policy failed, with what it was asked; an exception being handled with its traceback."""
-        self._counts["failed"] += 1
-        if time.monotonic() - self._complained >= _COMPLAIN_SECONDS:
-            self._complained = time.monotonic()
-            _log.error("policy %s failed on %s: %s", policy, message, what or "see below", exc_info=what is None)
-
-    def _asks(self, port: int) -> bool:
-        """Whether a port's policy lives on fresh neighbours; nobody else is bothered with questions."""
-        return any(self.policy(port).wants)
-
-    def _bind(self) -> None:
-        """Give the core the guards' bindings when they have changed."""
-        guards = [p for policy in self._deciders.values() for p in policy.parts if isinstance(p, Guard)]
-        if not guards or self._bound or time.monotonic() - self._tried < _BIND_SECONDS:
+    def _complain(self, text: str, *, exception: bool = False, once: str = "") -> None:
+        """Log, at most once in 10 s for the same thing."""
+        now, thing = time.monotonic(), once or text
+        if now - self._complaints.get(thing, -_COMPLAIN_SECONDS) < _COMPLAIN_SECONDS:
             return
-        self._tried, self._bound = time.monotonic(), True
-        self._dataplane.set_bindings(
-            [(n.port, n.vlan & 0xFFF, int.from_bytes(n.mac, "big"), _ip16(n.ip)) for n in self.neighbours.live()],
-            any(guard.strict for guard in guards),
-        )
+        if len(self._complaints) > 1024:
+            self._complaints.clear()
+        self._complaints[thing] = now
+        _log.log(logging.ERROR if exception else logging.WARNING, "%s", text, exc_info=exception)
 
 
 def _ip16(ip: bytes) -> bytes:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 from .arp_nd import Message
 from .neighbours import Neighbours
@@ -80,6 +80,7 @@ EVERYTHING = Wants(Punt.TAKE, Punt.TAKE, Punt.TAKE, Punt.TAKE)
 Fallback = Literal["flood", "drop"]
 
 
+@runtime_checkable
 class Policy(Protocol):
     """Decides about ARP and ND frames; derive from it, and override what differs."""
 

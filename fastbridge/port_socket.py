@@ -87,6 +87,10 @@ def open_port_sockets(port: PortLike) -> tuple[socket.socket, socket.socket]:
         raise PrivilegeError(
             f"no right to open a raw socket on {port.name}: run as root (CAP_NET_RAW), or inside `unshare -Urn`"
         ) from None
+    except OSError as error:
+        _close(sockets)
+        hint = "; raise the limit on open files (ulimit -n)" if error.errno in (errno.EMFILE, errno.ENFILE) else ""
+        raise PortError(f"cannot open sockets on {port.name}: {error.strerror}{hint}") from None
     except BaseException:
         _close(sockets)
         raise
@@ -110,12 +114,16 @@ def _close(sockets: list[socket.socket]) -> None:
         sock.close()
 
 
-def is_up(sock: socket.socket, name: str) -> bool:
-    """Whether the interface exists and is administratively up (IFF_UP)."""
+def is_up(sock: socket.socket) -> bool:
+    """Whether the interface a socket is bound to exists, whatever its name is now, and is up (IFF_UP)."""
     try:
-        return bool(_ioctl(sock, _SIOCGIFFLAGS, name, "H") & _IFF_UP)
-    except OSError:
+        return _is_up(sock, sock.getsockname()[0])
+    except (OSError, ValueError):  # deleted, or the socket closed meanwhile
         return False
+
+
+def _is_up(sock: socket.socket, name: str) -> bool:
+    return bool(_ioctl(sock, _SIOCGIFFLAGS, name, "H") & _IFF_UP)
 
 
 def _check_interface(sock: socket.socket, name: str) -> int:
@@ -127,7 +135,7 @@ def _check_interface(sock: socket.socket, name: str) -> int:
         raise PortError(f"there is no interface {name!r}; `ip link` lists those there are") from None
     if _ioctl(sock, _SIOCGIFHWADDR, name, "H") != _ARPHRD_ETHER:
         raise PortError(f"{name} is not an Ethernet interface; a port must be one (veth, tap, a network card)")
-    if not is_up(sock, name):
+    if not _is_up(sock, name):
         raise PortError(f"{name} is down; bring it up first: ip link set {name} up")
     return index
 

@@ -2,7 +2,7 @@
 
 MAC addresses that move between ports are counted; one that keeps moving is named in the log. It is also what a loop
 looks like from inside, so the ports it flaps between are probed: a probe of this switch's own that comes back proves
-the loop, and one of its two ports is blocked, for longer each time. Without flapping no probe is ever sent: ports
+the loop, and the port it came back on is blocked, for longer each time. Without flapping no probe is ever sent: ports
 stay silent.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -23,13 +24,14 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_MOVED, _LOOP = 0, 1  # core/events.pxd
+_MOVED, _LOOP, _DAMPED = 0, 1, 2  # core/events.pxd
 # A station that moves so often within a second flaps; a person moving a cable, or a pod being redeployed, does not.
 _FLAPS = 5
 _STATIONS_KEPT = 4096  # those that moved last
 _COMPLAIN_SECONDS = 10.0  # a flapping station is logged so often
 _SETTLE_SECONDS = 0.02  # events are read at most so often: a loop makes hundreds of thousands a second
 _SHORTEST_BLOCK, _LONGEST_BLOCK = 1.0, 60.0
+_PROBE_SECONDS = 1.0  # a probe that has not come back by then has not come back
 # A group address nobody joins (locally administered), and the EtherType for local experiments (IEEE 802).
 _PROBE_TO, _PROBE_TYPE = bytes.fromhex("03 66 62 6c 6f 6f"), b"\x88\xb5"
 
@@ -65,6 +67,8 @@ class Stations:
         self._blocks: dict[int, _Block] = {}
         self._source = bytes([0x02, *secrets.token_bytes(5)])
         self._magic = secrets.token_bytes(16)
+        self._tokens: dict[int, tuple[int, float]] = {}  # probes under way: who sent them, and when
+        self._lock = threading.Lock()
         self._read = 0.0
         self.lost = 0  #: events that came faster than they were read
         if detect_loops:
@@ -73,7 +77,8 @@ class Stations:
     @property
     def moves(self) -> Mapping[MacAddress, int]:
         """How often each station has moved, of the 4,096 that moved last."""
-        return {MacAddress(mac): moves.total for mac, moves in self._moves.items()}
+        with self._lock:
+            return {MacAddress(mac): moves.total for mac, moves in self._moves.items() if moves.total}
 
     def follow(self) -> float | None:
         """Act on what has happened; returns in how many seconds to come back, None: when there are events."""
@@ -83,26 +88,29 @@ class Stations:
         self._read = now
         events, self.lost = self._dataplane.read_events()
         suspects: set[int] = set()
-        for kind, was, port, _, mac in events:
-            if kind == _LOOP:
-                self._block(max(was, port), min(was, port), now)
-            elif self._moved(mac, was, port, now):
-                suspects |= {was, port}
-        if self._detect_loops:
-            self._probe(suspects)
-        return self._release(now)
+        with self._lock:
+            for kind, was, port, _, value in events:
+                if kind == _LOOP:
+                    self._came_back(value, port, now)
+                elif self._moved(value, was, port, now, kind == _MOVED):
+                    suspects |= {was, port}
+            if self._detect_loops:
+                self._probe({port for port in suspects if port not in self._blocks or self._blocks[port].over}, now)
+            return self._release(now)
 
     def forget(self, port: int) -> None:
         """A port was removed."""
-        self._blocks.pop(port, None)
+        with self._lock:
+            self._blocks.pop(port, None)
+            self._tokens = {token: sent for token, sent in self._tokens.items() if sent[0] != port}
 
-    def _moved(self, mac: int, was: int, port: int, now: float) -> bool:
-        """Count a move; whether the station flaps."""
+    def _moved(self, mac: int, was: int, port: int, now: float, moved: bool) -> bool:
+        """Count a move, or one that was damped; whether the station flaps."""
         moves = self._moves.setdefault(mac, _Moves())
         self._moves.move_to_end(mac)
         if len(self._moves) > _STATIONS_KEPT:
             self._moves.popitem(last=False)
-        moves.total += 1
+        moves.total += moved
         if now - moves.since > 1.0:
             moves.since, moves.recent = now, 0
         moves.recent += 1
@@ -111,23 +119,40 @@ class Stations:
         if now - moves.told >= _COMPLAIN_SECONDS:
             moves.told = now
             names = f"{self._name_of(was)} and {self._name_of(port)}"
-            _log.warning("%s flaps between %s (moved %d times)", MacAddress(mac), names, moves.total)
+            _log.warning("%s flaps between %s (moved %d times)", MacAddress(mac), names, moves.total or moves.recent)
         return True
 
-    def _probe(self, ports: set[int]) -> None:
-        head = _PROBE_TO + self._source + _PROBE_TYPE + self._magic
-        self._dataplane.packet_out([((head + port.to_bytes(2, "big")).ljust(60, b"\0"), port) for port in ports])
+    def _probe(self, ports: set[int], now: float) -> None:
+        """Send a probe out of each port. Its token is known to nobody else, and good for one return: a pod that is
+        shown a probe can give away no loop but one of its own.
+        """
+        self._tokens = {token: sent for token, sent in self._tokens.items() if now - sent[1] < _PROBE_SECONDS}
+        orders = []
+        for port in ports:
+            token = secrets.randbits(48)
+            self._tokens[token] = port, now
+            frame = _PROBE_TO + self._source + _PROBE_TYPE + self._magic + token.to_bytes(6, "big")
+            orders.append((frame.ljust(60, b"\0"), -1, port))
+        self._dataplane.packet_out(orders)
 
-    def _block(self, port: int, other: int, now: float) -> None:
-        """A probe came back: block the port of the two with the higher index, twice as long as the last time."""
+    def _came_back(self, token: int, port: int, now: float) -> None:
+        """A probe came back: block the port it came back on, twice as long as the last time."""
+        sender, _ = self._tokens.pop(token, (None, 0.0))
+        if sender is None:
+            return
+        # One blocked port ends the loop: the probe that went the other way counts no more.
+        self._tokens = {token: sent for token, sent in self._tokens.items() if sent[0] != port}
         block = self._blocks.get(port)
         if block is not None and not block.over:
             return
         seconds = _SHORTEST_BLOCK if block is None else min(2 * block.seconds, _LONGEST_BLOCK)
+        try:
+            self._dataplane.set_blocked(port, True)
+        except IndexError:  # removed meanwhile
+            return
         self._blocks[port] = _Block(now + seconds, seconds)
-        self._dataplane.set_link(port, "blocked")
         self._dataplane.fdb_flush(port)
-        where = "itself" if port == other else self._name_of(other)
+        where = "itself" if port == sender else self._name_of(sender)
         _log.warning(
             "port %s is in a loop with %s: blocked for %g s; find the cable", self._name_of(port), where, seconds
         )
@@ -138,9 +163,9 @@ class Stations:
         for port in over:
             block = self._blocks[port]
             block.over, block.until = True, now + 2 * block.seconds + 1.0
-            self._dataplane.set_link(port, "up")
+            self._dataplane.set_blocked(port, False)
             _log.warning("port %s forwards again, on trial", self._name_of(port))
-        self._probe(over)
+        self._probe(over, now)
         for port in [p for p, block in self._blocks.items() if block.over and now >= block.until]:
             del self._blocks[port]
         return min((max(0.0, block.until - now) for block in self._blocks.values()), default=None)

@@ -21,7 +21,7 @@ from typing import NamedTuple
 from .core.dataplane import open_ring
 from .counters import Counters
 from .errors import ConfigError, PortError
-from .plane import Member, Options, Plane, SwitchPort, name_counters
+from .plane import Member, Options, Plane, SwitchPort
 from .policy import Policy
 from .port_socket import Interface, PortLike, is_up, open_port_sockets, start_receiving
 
@@ -55,6 +55,7 @@ class Switch(Plane):
     trusted: enter the pods' addresses as the lab's plan has them, as static neighbours (see trust).
     loop_detection: probe the ports that stations flap between, and block one of those that turn out to be a loop.
     move_damping: seconds; a station heard more recently than that on its port does not move to another.
+    neighbour_ageing: seconds after which a neighbour nothing was heard from no longer counts; None: never.
 
     Raises PortError, PrivilegeError or ConfigError, and leaves nothing open then.
     """
@@ -72,8 +73,11 @@ class Switch(Plane):
         trusted: bool = False,
         loop_detection: bool = True,
         move_damping: float = 0.0,
+        neighbour_ageing: float | None = 60.0,
     ) -> None:
-        options = Options(ageing, capacity, filter_link_local, policy, loop_detection, move_damping, busy_poll)
+        options = Options(
+            ageing, capacity, filter_link_local, policy, loop_detection, move_damping, neighbour_ageing, busy_poll
+        )
         super().__init__(options)
         if cpu is not None and cpu not in os.sched_getaffinity(0):
             allowed = ", ".join(map(str, sorted(os.sched_getaffinity(0))))
@@ -99,13 +103,15 @@ class Switch(Plane):
         filter_link_local: bool = False,
         policy: Policy | str = "flood",
         move_damping: float = 0.0,
+        neighbour_ageing: float | None = 60.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> MemorySwitch:
         """A switch without interfaces or privileges, on the same core; ports: how many, or their names.
 
         clock: seconds, monotonic; tests pass their own to let time pass. There is no loop detection.
         """
-        return MemorySwitch(ports, Options(ageing, capacity, filter_link_local, policy, False, move_damping), clock)
+        options = Options(ageing, capacity, filter_link_local, policy, False, move_damping, neighbour_ageing)
+        return MemorySwitch(ports, options, clock)
 
     def __enter__(self) -> Switch:
         self.start()
@@ -168,9 +174,7 @@ class Switch(Plane):
 
     def remove_port(self, port: str | int) -> None:
         """Take a port out, also while running, and forget its FDB entries, static ones too."""
-        index = self._index_of(port)
-        self._departed += name_counters(self._dataplane.snapshot()[0][index])
-        self._drop_member(index)
+        self._drop_member(self._index_of(port))
 
     def _add_ports(self, ports: Sequence[str | PortLike]) -> list[SwitchPort]:
         """Add all or none."""
@@ -228,10 +232,11 @@ class Switch(Plane):
             _log.warning("the kernel refused a larger ring: %s has %d slots", member.name, member.slots)
             self._slots = member.slots
         rx, tx = member.sockets
-        index = self._dataplane.add_port(rx.fileno(), tx.fileno(), member.slots)
-        self._add_member(index, member)
-        if self._trusted:
-            self.trust(index, source.owners)
+        try:
+            index = self._dataplane.add_port(rx.fileno(), tx.fileno(), member.slots)
+        except OSError as error:
+            raise PortError(f"cannot attach {member.name}: {error.strerror}") from None
+        self._add_member(index, member, source.owners if self._trusted else ())
         return SwitchPort(index, member.name, "up")
 
     def _drop_member(self, index: int) -> None:
@@ -244,18 +249,25 @@ class Switch(Plane):
         self._dataplane.run()
 
     def _control(self) -> None:
-        """Follow links and stations and age the FDB until stop()."""
+        """Follow links, stations and policies and age the FDB until stop()."""
+        happened = select.poll()
+        happened.register(self._dataplane.event_fd, select.POLLIN)
         links = {port.index: port.state for port in self.ports}
         swept, soon = time.monotonic(), None
         while not self._stopping.is_set():
             wait = _LINK_SECONDS if "down" in links.values() else _SWEEP_SECONDS
-            if select.select([self._dataplane.event_fd], [], [], wait if soon is None else min(soon, wait))[0]:
+            if happened.poll(1000 * (wait if soon is None else min(soon, wait))):
                 os.eventfd_read(self._dataplane.event_fd)
-            links = self._follow_links(links)
-            soon = self._stations.follow()
-            if time.monotonic() - swept >= _SWEEP_SECONDS:
-                self._dataplane.fdb_age(self._dataplane.now())
-                swept = time.monotonic()
+            try:
+                links = self._follow_links(links)
+                soon = self._stations.follow()
+                self._policing.watch()
+                if time.monotonic() - swept >= _SWEEP_SECONDS:
+                    self._dataplane.fdb_age(self._dataplane.now())
+                    swept = time.monotonic()
+            except Exception:  # nothing may end this thread: without it links and loops go unnoticed
+                _log.exception("following links and stations failed; going on")
+                soon = _SWEEP_SECONDS
 
     def _follow_links(self, before: dict[int, str]) -> dict[int, str]:
         """Log what changed, forget what was learned behind a lost link, and note links that came back."""
@@ -266,11 +278,12 @@ class Switch(Plane):
                 _log.warning("port %s is %s", name, "gone: its interface was deleted" if link == "gone" else link)
                 self._dataplane.fdb_flush(index)
                 self.neighbours.flush(index)
+                self._policing.bind()
             elif link == "up" and before.get(index) == "down":
                 _log.warning("port %s is up again", name)
             if link == "down":
                 member = self._members.get(index)
-                if member and is_up(member.sockets[0], name):
+                if member and is_up(member.sockets[0]):
                     self._dataplane.set_link(index, "up")
             after[index] = link
         return after
@@ -301,16 +314,17 @@ class MemorySwitch(Plane):
         """
         index = self._index_of(ingress)
         copies = self._dataplane.process(index, list(frames), self._now_ms())
-        punts, _ = self._dataplane.read_punts()
-        return [Egress(*copy) for copy in copies + self._policing.handle(punts)]
+        return [Egress(*copy) for copy in copies + self._policing.handle(self._dataplane.read_punts())]
 
-    def tick(self) -> None:
-        """Sweep expired entries out of the FDB and the neighbour table, as a running switch does every second."""
+    def tick(self) -> list[Egress]:
+        """What a running switch does every second: sweep expired entries out of FDB and neighbour table, and ask the
+        neighbours about to expire; returns these questions.
+        """
         self._dataplane.fdb_age(self._now_ms())
-        self._policing.tick()
+        return [Egress(*copy) for copy in self._policing.tick()]
 
     def _now_ms(self) -> int:
-        return round((self._clock() - self._epoch) * 1000)
+        return round((self._clock() - self._epoch) * 1000) & 0xFFFFFFFF
 
 
 def _many(ports: int) -> ThreadPoolExecutor:

@@ -70,7 +70,8 @@ class Pair:
                 self.core.set_storm_control(StormControl(*named), port)
                 self.model.ports[port].storm = {kind: Bucket(rate) for kind, rate in rates.items()}
             case SetLink(port, link):  # in memory no link is lost by itself, and no loop is found
-                self.core._dataplane.set_link(port, link)
+                self.core._dataplane.set_blocked(port, link == "blocked")
+                self.core._dataplane.set_link(port, "up" if link == "blocked" else link)
                 self.model.ports[port].link = link
         self.compare()
 

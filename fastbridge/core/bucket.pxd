@@ -11,9 +11,10 @@ cdef struct TokenBucket:
 
 
 cdef inline void set_rate(TokenBucket *bucket, double rate, double burst) noexcept nogil:
-    """Allow `rate` a second and `burst` at once; a rate of 0 or less: no limit."""
-    bucket.interval = <uint64_t>(1e9 / rate) if rate > 0 else 0
-    bucket.depth = <uint64_t>(bucket.interval * burst)
+    """Allow `rate` a second and `burst` at once; a rate of 0 or less: no limit. Times end at 1e18 ns, 32 years, so
+    that sums of a few of them fit 64 bits."""
+    bucket.interval = <uint64_t>max(1.0, min(1e9 / rate, 1e18)) if rate > 0 else 0
+    bucket.depth = <uint64_t>min(<double>bucket.interval * burst, 1e18)
     bucket.full_at = 0
 
 

@@ -28,14 +28,14 @@ from .linux cimport (
     tpacket_stats,
 )
 from .mac_table cimport (
-    ENTRY_STATIC, SWEEP_ALL, SWEEP_EXPIRED, Bucket, EntryRow, MacTable, copy_entries, find, hash_key, make_key,
-    remove_key, set_static, sweep,
+    ENTRY_STATIC, SWEEP_ALL, SWEEP_STEP, Bucket, EntryRow, MacTable, MacTableState, copy_entries, find, hash_key,
+    make_key, remove_key, set_static, sweep, sweep_some,
 )
 from .plane cimport READY, Plane, is_dead, list_floods, may_flood, monotonic_ns, notify
 from .port cimport (
-    FLAGS_DEFAULT, LINK_DOWN, LINK_FREE, LINK_GONE, LINK_UP, Port, Tally,
+    FLAGS_DEFAULT, LINK_DOWN, LINK_FREE, LINK_GONE, LINK_UP, Port, Tally, is_open,
 )
-from .punt cimport PUNT_SLOTS, PuntSlot
+from .punt cimport PUNT_SLOTS, PuntQueue, PuntSlot
 from .receive cimport BIG_BUFFERS, BIG_SIZE, WAKE, receive, rest, start_frame, wake_ready, watch
 from .ring cimport VNET_HEADER, Ring, close_ring, map_ring, request_ring
 from .trace cimport TRACE_PORTS, Trace, TraceRecord
@@ -54,8 +54,8 @@ RX_REASON_NAMES = (
 )
 TX_REASON_NAMES = ("too_big", "no_buffer", "full", "port_down", "refused")
 ACTION_NAMES = ("forwarded", "flooded", "consumed", "dropped")
-LEARNED_NAMES = (None, "new", "moved", "refused")
-LINK_NAMES = ("free", "up", "down", "gone", "blocked")
+LEARNED_NAMES = (None, "new", "moved", "refused", None)
+LINK_NAMES = ("free", "up", "down", "gone")
 #: Names of a port's flags, by bit (port.pxd's PortFlag).
 FLAG_NAMES = (
     "learning", "broadcast_flood", "multicast_flood", "unicast_flood", "isolated", "hairpin", "locked",
@@ -65,14 +65,16 @@ cdef uint64_t MAC_MASK = (<uint64_t>1 << 48) - 1
 
 cdef enum:
     MAX_PORTS = 65535           # a port index fits the FDB's 16 bits
+    BLOCKED_NAME = 4            # behind the last of LINK_NAMES
     # Breaths between two questions to epoll while frames keep coming: its 0.3 µs are then spread over up to
     # 16 × 64 frames, and a newly busy port waits at most 16 breaths.
     DISCOVER = 16
+    UNWATCHED_MS = 1            # sleep while a port is active only because epoll has no memory to watch it
 
 cdef struct Order:              # one frame to send out, as packet_out() prepares it
     uint8_t *data               # behind a zero vnet header
     uint32_t length
-    int port
+    int ingress, egress
 
 
 def open_ring(int fd, uint32_t slots):
@@ -200,7 +202,9 @@ cdef class Dataplane:
                 last = now
             timeout = 0 if received or now - last < self.busy_poll_ns else -1
             while timeout and plane.active_count:       # epoll must know every port that is to wake us
-                rest(plane, plane.active_count - 1)
+                if not rest(plane, plane.active_count - 1):
+                    timeout = UNWATCHED_MS
+                    break
             pthread_mutex_unlock(&self.mutex)
             while load_acquire(&self.waiting):
                 sched_yield()
@@ -252,7 +256,8 @@ cdef class Dataplane:
 
     def add_port(self, int rx_fd=-1, int tx_fd=-1, uint32_t slots=0):
         """Add a port and return its index: on two bound AF_PACKET sockets, the first with a ring of `slots` (see
-        open_ring), the second without one; or, without sockets, in memory. Raises OSError, MemoryError."""
+        open_ring), the second without one; or, without sockets, in memory. It is blocked until set_blocked() says
+        otherwise, so that it can be configured first. Raises OSError, MemoryError."""
         cdef Plane *plane = &self.plane
         cdef Port *port = <Port *>calloc(1, sizeof(Port))
         cdef Port *before
@@ -260,7 +265,7 @@ cdef class Dataplane:
         cdef int error = 0
         if port == NULL:
             raise MemoryError("no memory for a port")
-        port.rx_fd, port.tx_fd, port.flags, port.link = rx_fd, tx_fd, FLAGS_DEFAULT, LINK_UP
+        port.rx_fd, port.tx_fd, port.flags, port.link, port.blocked = rx_fd, tx_fd, FLAGS_DEFAULT, LINK_UP, True
         if rx_fd >= 0:
             error = map_ring(&port.ring, rx_fd, slots)
         with nogil:
@@ -285,17 +290,21 @@ cdef class Dataplane:
         return index
 
     def remove_port(self, uint32_t index):
-        """Forget a port and its FDB entries, static ones included; the caller closes its sockets afterwards."""
+        """Forget a port, its FDB entries, static ones included, and what is queued of it; returns its last counters, as
+        snapshot() has them. The caller closes its sockets afterwards."""
         cdef Plane *plane = &self.plane
         cdef epoll_event unused
         cdef Ring ring
         cdef Port *port
+        cdef Tally tally
         cdef uint32_t place
         ring.memory = NULL
         with nogil:
             self._lock()
             port = self._port(index)
             if port != NULL:
+                count_missed(port)
+                tally = port.tally
                 for place in range(plane.active_count):
                     if plane.active[place] == index:
                         rest(plane, place)
@@ -308,12 +317,32 @@ cdef class Dataplane:
                 list_floods(plane)
                 sweep(&self.fdb.state, 0, index, True)
                 sweep(&self.bindings.state, 0, index, True)
+                self._forget_queued(index)
             self._unlock()
             close_ring(&ring)
         known(port)
+        return tally_tuple(&tally)
+
+    cdef void _forget_queued(self, uint32_t index) noexcept nogil:
+        """The index may be another port's soon: nothing of the old one may be waiting for a policy or as an event."""
+        cdef PuntQueue *punts = &self.plane.punts
+        cdef EventQueue *events = self.plane.events
+        cdef uint32_t i, kept = 0
+        for i in range(punts.count):
+            if punts.slots[i].ingress != index:
+                if kept != i:
+                    punts.slots[kept] = punts.slots[i]
+                kept += 1
+        punts.count = kept
+        kept = 0
+        for i in range(events.count):
+            if events.events[i].was != index and events.events[i].now != index:
+                events.events[kept] = events.events[i]
+                kept += 1
+        events.count = kept
 
     def links(self):
-        """The state of each port's link, {index: name}: "up", "down", "gone" (deleted) or "blocked"."""
+        """The state of each port, {index: name}: "up", "down", "gone" (deleted), or "blocked" while its link is up."""
         cdef uint32_t n, i
         cdef uint8_t *links = <uint8_t *>malloc(MAX_PORTS)
         cdef Port *port
@@ -326,14 +355,14 @@ cdef class Dataplane:
                 port = self.plane.ports[i]
                 if port.link == LINK_DOWN and is_dead(port.rx_fd):
                     port.link = LINK_GONE
-                links[i] = port.link
+                links[i] = BLOCKED_NAME if port.blocked and port.link == LINK_UP else port.link
             self._unlock()
-        found = {i: LINK_NAMES[links[i]] for i in range(n) if links[i] != LINK_FREE}
+        found = {i: (*LINK_NAMES, "blocked")[links[i]] for i in range(n) if links[i] != LINK_FREE}
         free(links)
         return found
 
     def set_link(self, uint32_t index, str state):
-        """Say that a port's link is "up", "down" or "blocked": only one that is up is flooded to."""
+        """Say that a port's link is "up" or "down": only one that is up is flooded to."""
         cdef uint8_t link = LINK_NAMES.index(state)
         cdef Port *port
         with nogil:
@@ -341,6 +370,18 @@ cdef class Dataplane:
             port = self._port(index)
             if port != NULL and port.link != LINK_GONE:
                 port.link = link
+                list_floods(&self.plane)
+            self._unlock()
+        known(port)
+
+    def set_blocked(self, uint32_t index, bint blocked):
+        """Let nothing in or out of a port, whatever its link; or let it forward again."""
+        cdef Port *port
+        with nogil:
+            self._lock()
+            port = self._port(index)
+            if port != NULL:
+                port.blocked = blocked
                 list_floods(&self.plane)
             self._unlock()
         known(port)
@@ -405,13 +446,17 @@ cdef class Dataplane:
         return None if port < 0 else (port, seen, fixed)
 
     def fdb_add(self, uint64_t mac, uint16_t vlan, uint16_t port):
-        """Add a static entry, or make the one there static; raises MemoryError."""
+        """Add a static entry, or make the one there static; raises IndexError (no such port), MemoryError."""
         cdef uint64_t key = make_key(mac & MAC_MASK, vlan & 0xFFF)
-        cdef int result
+        cdef int result = 0
+        cdef Port *there
         with nogil:
             self._lock()
-            result = set_static(&self.fdb.state, key, port)
+            there = self._port(port)
+            if there != NULL:
+                result = set_static(&self.fdb.state, key, port)
             self._unlock()
+        known(there)
         if result < 0:
             raise MemoryError("no memory for the FDB")
 
@@ -436,14 +481,19 @@ cdef class Dataplane:
         return removed
 
     def fdb_age(self, uint32_t now):
-        """Remove what has expired at `now` (ms); returns how many."""
-        cdef uint64_t removed
+        """Remove what has expired at `now` (ms), in steps between which frames pass; returns how many."""
+        cdef uint64_t removed, at = 0, total = 0
+        cdef bint done = False
         with nogil:
-            self._lock()
-            removed = sweep(&self.fdb.state, now, SWEEP_EXPIRED, False)
-            self.fdb.state.aged += removed
-            self._unlock()
-        return removed
+            while not done:
+                self._lock()
+                removed = sweep_some(&self.fdb.state, now, at)
+                self.fdb.state.aged += removed
+                total += removed
+                at += SWEEP_STEP
+                done = at > self.fdb.state.table.mask
+                self._unlock()
+        return total
 
     # -- rules of the ports --------------------------------------------------------------------------
 
@@ -479,10 +529,14 @@ cdef class Dataplane:
             self._unlock()
         known(port)
 
-    def set_policy(self, uint32_t index, punts, double rate, double burst, bint guarded):
+    def set_policy(
+        self, uint32_t index, punts, double rate=0, double burst=0, bint guarded=False, bint strict=False,
+        bint drop_when_full=False,
+    ):
         """What a port's policy wants: a Punt (0 none, 1 copy, 2 take) for ARP to group and to unicast addresses
-        and ND likewise; how many ARP and as many ND frames a second it may send (0: any number); whether its IP
-        sources are checked. Raises MemoryError."""
+        and ND likewise; how many ARP and as many ND frames a second it may send (0: any number); whether its sources
+        are checked, and whether those without a binding are dropped; whether a frame the punt queue has no room for
+        is dropped or goes its plain way. Raises MemoryError."""
         cdef uint8_t punt[KINDS]
         cdef Port *port
         cdef int i
@@ -505,7 +559,7 @@ cdef class Dataplane:
                     port.punt[i] = punt[i]
                 set_rate(&port.arp, rate, burst)
                 set_rate(&port.nd, rate, burst)
-                port.guarded = guarded
+                port.guarded, port.strict, port.drop_when_full = guarded, strict, drop_when_full
             self._note_punting()
             self._unlock()
         known(port)
@@ -524,36 +578,36 @@ cdef class Dataplane:
                 self.plane.forwarding.punting |= port.punt[i] != 0
             self.plane.forwarding.punting |= port.arp.interval != 0
 
-    def set_fallback(self, bint dropped):
-        """What becomes of a frame the punt queue has no room for: dropped as `punt_full`, or flooded."""
-        self.plane.drop_when_full = dropped
+    def set_stalled(self, bint stalled):
+        """The policies do not return: punt nothing, each port's fallback decides; or they are back."""
+        self.plane.punts.stalled = stalled
 
-    def set_bindings(self, rows, bint strict):
-        """Who may send IP from guarded ports: rows of (port, vlan, mac, IP address as 16 bytes, IPv4 as ::ffff:…);
-        strict: addresses without a row are dropped too. Raises ValueError, MemoryError."""
-        cdef MacTable bindings = MacTable(1 << 20, None)
+    def set_bindings(self, rows):
+        """Who may send from guarded ports: rows of (port, vlan, mac, IP address as 16 bytes, IPv4 as ::ffff:…); they
+        take the place of those before. Raises ValueError, MemoryError."""
+        cdef MacTable fresh = MacTable(1 << 20, None)
+        cdef MacTableState *bindings = &fresh.state
+        cdef MacTableState before
         cdef const uint8_t[::1] ip
         cdef const uint8_t[::1] no_ip = bytes(16)
-        cdef uint64_t key
+        cdef uint64_t keys[3]
+        cdef int i
         for port, vlan, mac, address in rows:
             ip = address
             if len(address) != 16:
                 raise ValueError(f"an IP address here has 16 bytes, not {len(address)}")
-            for extra in (make_key(mac, vlan), make_key(0, vlan)):
-                key = binding_key(&bindings.state, &ip[0], extra)
-                if set_static(&bindings.state, key, port) < 0:
+            keys[0] = binding_key(bindings, &ip[0], make_key(mac, vlan))
+            keys[1] = binding_key(bindings, &ip[0], make_key(0, vlan))
+            keys[2] = binding_key(bindings, &no_ip[0], make_key(mac, vlan))
+            for i in range(3):
+                if set_static(bindings, keys[i], port) < 0:
                     raise MemoryError("no memory for the bindings")
-            key = binding_key(&bindings.state, &no_ip[0], make_key(mac, vlan))
-            if set_static(&bindings.state, key, port) < 0:
-                raise MemoryError("no memory for the bindings")
-        before = self.bindings
         with nogil:
             self._lock()
-            self.plane.forwarding.bindings = &bindings.state
-            self.plane.forwarding.guard_strict = strict
+            before = self.bindings.state        # the contents change places, so that nobody's pointer dies
+            self.bindings.state = fresh.state
+            fresh.state = before
             self._unlock()
-        self.bindings = bindings
-        del before                              # not before nobody reads it any more
 
     def set_damping(self, uint32_t damping_ms):
         """A station heard within `damping_ms` on its port does not move to another; 0: it moves at once."""
@@ -596,106 +650,130 @@ cdef class Dataplane:
         return out, queue.lost
 
     def read_punts(self):
-        """Take the punted frames: ([(ingress, taken, frame), …], missed so far); taken: the policy decides, else it
-        is a copy. For one thread at a time."""
+        """Take the punted frames, [(ingress, taken, frame), …]; taken: the policy decides, else it is a copy. For one
+        thread at a time."""
         cdef PuntSlot *slots
         cdef uint32_t count, i
-        cdef uint64_t missed
         if self.spare_slots == NULL:
-            return [], 0
+            return []
         with nogil:
             self._lock()
-            slots, count, missed = self.plane.punts.slots, self.plane.punts.count, self.plane.punts.missed
+            slots, count = self.plane.punts.slots, self.plane.punts.count
             self.plane.punts.slots, self.plane.punts.count = self.spare_slots, 0
+            for i in range(self.plane.port_count):
+                self.plane.ports[i].punts = 0
             self._unlock()
         out = [
             (slots[i].ingress, slots[i].taken != 0, PyBytes_FromStringAndSize(<char *>slots[i].data, slots[i].length))
             for i in range(count)
         ]
         self.spare_slots = slots
-        return out, missed
+        return out
+
+    @property
+    def punts_missed(self):
+        """Frames the punt queue had no room for."""
+        return self.plane.punts.missed
 
     def packet_out(self, orders):
-        """Send what the policy decided: orders of (frame, egress port), or (frame, -1 - ingress port): as a frame
-        of that port would go by its destination alone, with no policy, learning or counting as received.
+        """Send what the policies decided: orders of (frame, ingress, egress).
 
-        An order for a port that is not up, or that would go back where it came from, is counted in
-        orders_dropped. Returns the copies of a switch in memory, [(egress port, frame), …].
+        egress: the port to send to, from the switch itself (ingress -1) or, as far as isolation allows, on behalf of
+        a port; egress -1: where a frame of the ingress port would go by its destination alone, with no policy,
+        learning or counting as received. An order that no port that is up may be sent is counted in orders_dropped.
+        Returns the copies of a switch in memory, [(egress port, frame), …]. Raises TypeError, ValueError, MemoryError.
         """
-        cdef Py_ssize_t total = len(orders), i, start = 0
+        cdef list frames = [frame for frame, _, _ in orders], out = []
+        cdef Py_ssize_t total = len(frames), i, start = 0
+        cdef size_t size = 0, room = 1
         cdef uint32_t count
-        cdef bint in_memory
-        cdef size_t size = 0
-        cdef Order *list_ = <Order *>malloc((total + 1) * sizeof(Order))
+        cdef Order *prepared
         cdef uint8_t *memory
-        for data, _ in orders:
-            size += VNET_HEADER + <size_t>len(data)
-        memory = <uint8_t *>calloc(1, size + 1)
-        if memory == NULL or list_ == NULL:
+        for frame in frames:
+            if not isinstance(frame, bytes):
+                raise TypeError(f"a frame must be bytes, not {type(frame).__name__}")
+            if len(frame) > BIG_SIZE:
+                raise ValueError(f"a frame of {len(frame)} bytes is too large to send")
+            room += VNET_HEADER + <size_t>len(frame)
+        prepared = <Order *>malloc((total + 1) * sizeof(Order))
+        memory = <uint8_t *>calloc(1, room)
+        try:
+            if memory == NULL or prepared == NULL:
+                raise MemoryError(f"no memory to send {total} frames")
+            for i in range(total):
+                _, prepared[i].ingress, prepared[i].egress = orders[i]
+                prepared[i].length = <uint32_t>PyBytes_GET_SIZE(frames[i])
+                prepared[i].data = memory + size + VNET_HEADER
+                memcpy(prepared[i].data, PyBytes_AS_STRING(frames[i]), prepared[i].length)
+                size += VNET_HEADER + prepared[i].length
+            while start < total:
+                count = <uint32_t>min(<Py_ssize_t>BATCH, total - start)
+                if self.plane.port_count and self.plane.ports[0].rx_fd >= 0:
+                    with nogil:
+                        self._lock()
+                        self._load(prepared + start, count)
+                        self._send_out()
+                        self._unlock()
+                else:
+                    self._send_out_in_memory(prepared + start, frames[start:start + count], out)
+                start += count
+        finally:
             free(memory)
-            free(list_)
-            raise MemoryError(f"no memory to send {total} frames")
-        size = 0
-        for i in range(total):
-            data, list_[i].port = orders[i]
-            list_[i].length = <uint32_t>len(data)
-            list_[i].data = memory + size + VNET_HEADER
-            memcpy(list_[i].data, PyBytes_AS_STRING(data), list_[i].length)
-            size += VNET_HEADER + list_[i].length
-        out = []
-        in_memory = self.plane.port_count == 0 or self.plane.ports[0].rx_fd < 0
-        while start < total:
-            count = <uint32_t>min(<Py_ssize_t>BATCH, total - start)
-            if in_memory:
-                self._lock()                    # with the GIL, as process() does: nobody needs it who has the mutex
-                self._load(list_ + start, count)
-                try:
-                    self._collect([orders[start + j][0] for j in range(count)], out)
-                finally:
-                    self._send_out()
-                    self._unlock()
-            else:
-                with nogil:
-                    self._lock()
-                    self._load(list_ + start, count)
-                    self._send_out()
-                    self._unlock()
-            start += count
-        free(memory)
-        free(list_)
+            free(prepared)
         return out
+
+    cdef int _send_out_in_memory(self, const Order *orders, list frames, list out) except -1:
+        with nogil:
+            self._lock()
+        try:
+            self._load(orders, <uint32_t>len(frames))
+            self._collect(frames, out)
+        finally:
+            self._send_out()
+            self._unlock()
+        return 0
 
     cdef void _load(self, const Order *orders, uint32_t count) noexcept nogil:
         """Make a batch of orders, decided and queued."""
         cdef Plane *plane = &self.plane
         cdef Frame *frame
         cdef uint32_t i
-        cdef int vid
-        plane.forwarding.now_ns = monotonic_ns() - self.epoch_ns
+        if plane.port_count and plane.ports[0].rx_fd >= 0:      # in memory it is the time of the last process()
+            plane.forwarding.now_ns = monotonic_ns() - self.epoch_ns
+            plane.forwarding.now_ms = <uint32_t>(plane.forwarding.now_ns // 1000000)
         for i in range(count):
             frame = &plane.batch[i]
-            start_frame(frame, orders[i].port if orders[i].port >= 0 else -1 - orders[i].port)
-            frame.data, frame.length = orders[i].data, orders[i].length
-            frame.action = DROPPED
-            if frame.length >= ETHERNET_HEADER and self._is_up(frame.ingress):
-                if orders[i].port >= 0:
-                    frame.action, frame.egress = FORWARDED, frame.ingress
-                else:
-                    vid = read_vid(frame.data, frame.length)
-                    frame.destination = make_key(load_mac(frame.data), max(vid, 0))
-                    frame.destination_hash = hash_key(plane.forwarding.fdb, frame.destination)
-                    look_up_egress(&plane.forwarding, plane.ports[frame.ingress], frame)
+            start_frame(frame, 0)
+            frame.data, frame.length, frame.action = orders[i].data, orders[i].length, DROPPED
+            if frame.length >= ETHERNET_HEADER:
+                self._direct(frame, orders[i].ingress, orders[i].egress)
             if frame.action == DROPPED:
                 self.orders_dropped += 1
             enqueue(plane, frame, i)
         plane.batch_count = count
 
+    cdef void _direct(self, Frame *frame, int ingress, int egress) noexcept nogil:
+        """Decide one ordered frame by packet_out's rules; it stays dropped when it may go nowhere."""
+        cdef Plane *plane = &self.plane
+        cdef int vid
+        if ingress >= 0:
+            if self._port(ingress) == NULL:
+                return
+            frame.ingress = ingress
+            if egress < 0:
+                vid = read_vid(frame.data, frame.length)
+                frame.destination = make_key(load_mac(frame.data), max(vid, 0))
+                frame.destination_hash = hash_key(plane.forwarding.fdb, frame.destination)
+                look_up_egress(&plane.forwarding, plane.ports[ingress], frame)
+                return
+        if egress < 0 or self._port(egress) == NULL or not is_open(plane.ports[egress]):
+            return
+        if ingress < 0 or may_flood(plane, frame, egress):
+            frame.action, frame.egress = FORWARDED, egress
+
     cdef void _send_out(self) noexcept nogil:
         transmit(&self.plane)
         release(&self.plane)
-
-    cdef bint _is_up(self, uint32_t index) noexcept nogil:
-        return index < self.plane.port_count and self.plane.ports[index].link == LINK_UP
 
     # -- frames from memory --------------------------------------------------------------------------
 
@@ -708,7 +786,8 @@ cdef class Dataplane:
         cdef list out = [], chunk
         cdef Py_ssize_t start = 0
         known(self._port(ingress))
-        self._lock()                            # in memory no other thread waits for it
+        with nogil:
+            self._lock()
         try:
             while start < len(frames):
                 chunk = frames[start:start + BATCH]
@@ -729,7 +808,8 @@ cdef class Dataplane:
         known(self._port(ingress))
         if len(frames) > BATCH:
             raise ValueError(f"replay takes at most {BATCH} frames, not {len(frames)}")
-        self._lock()
+        with nogil:
+            self._lock()
         try:
             self._inject(ingress, frames)
             with nogil:

@@ -2,13 +2,13 @@
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
 
 from .batch cimport CONSUMED, DROPPED, FLOODED, FORWARDED, LOOP_PROBE, RX_PUNT_FULL, Frame
-from .ethernet cimport load16, network_offset
-from .events cimport EVENT_LOOP, EVENT_MOVED
+from .ethernet cimport load_mac, network_offset
+from .events cimport EVENT_DAMPED, EVENT_LOOP, EVENT_MOVED
 from .forward cimport LOOP_MAGIC, Forwarding, classify, drop, look_up_egress, parse
-from .mac_table cimport LEARN_MOVED
+from .mac_table cimport LEARN_DAMPED, LEARN_MOVED
 from .plane cimport Plane, may_flood, monotonic_ns, notify, tell
 from .port cimport Port
-from .punt cimport punt
+from .punt cimport PUNT_SHARE, punt
 from .trace cimport TraceRecord, record_copy, record_frame
 
 
@@ -62,10 +62,13 @@ cdef inline void hand_over(Plane *plane, Frame *frame) noexcept nogil:
     """Give a frame, or a copy of it, to the policy; without room for it, the fallback decides."""
     cdef Port *port = plane.ports[frame.ingress]
     cdef bint taken = frame.action == CONSUMED
-    if punt(&plane.punts, frame, taken, port.rx_fd >= 0):
+    if port.punts < PUNT_SHARE and punt(&plane.punts, frame, taken, port.rx_fd >= 0):
+        port.punts += 1
         if plane.punts.count == 1:
             notify(plane.punt_fd)
-    elif taken and (plane.drop_when_full or frame.for_switch):
+        return
+    plane.punts.missed += 1
+    if taken and (port.drop_when_full or frame.for_switch):
         drop(frame, RX_PUNT_FULL)
     elif taken:
         look_up_egress(&plane.forwarding, port, frame)
@@ -85,11 +88,12 @@ cdef inline void decide(Plane *plane, uint64_t now) noexcept nogil:
         classify(forwarding, frame)
         if frame.punted:
             hand_over(plane, frame)
-        if frame.learned == LEARN_MOVED:
-            tell(plane, EVENT_MOVED, forwarding.fdb.moved_from, frame.ingress, frame.source)
+        if frame.learned == LEARN_MOVED or frame.learned == LEARN_DAMPED:
+            tell(plane, EVENT_MOVED if frame.learned == LEARN_MOVED else EVENT_DAMPED, forwarding.fdb.moved_from,
+                 frame.ingress, frame.source)
         if frame.kind == LOOP_PROBE:
-            tell(plane, EVENT_LOOP, load16(frame.data + network_offset(frame.data, frame.length) + LOOP_MAGIC),
-                 frame.ingress, 0)
+            tell(plane, EVENT_LOOP, 0, frame.ingress,
+                 load_mac(frame.data + network_offset(frame.data, frame.length) + LOOP_MAGIC))
         account(plane.ports[frame.ingress], frame)
         enqueue(plane, frame, i)
         if plane.trace.records != NULL:

@@ -18,7 +18,6 @@ cdef enum:
     IPV6_FRAGMENT = 44
     ICMPV6 = 58
     IPV6_DESTINATION = 60
-    MAX_EXTENSIONS = 8          # headers walked: a kernel sends one or two
     ND_SOLICITATION = 135       # RFC 4861 §4.3, §4.4
     ND_ADVERTISEMENT = 136
 
@@ -75,6 +74,16 @@ cdef inline uint32_t network_offset(const uint8_t *data, uint32_t length) noexce
     return at
 
 
+cdef inline bint tags_are_plain(const uint8_t *data, uint32_t length) noexcept nogil:
+    """No tag, one, or two of which the outer names a VLAN. The receiving kernel strips any number of priority tags
+    (VID 0), so what lies behind others cannot be guarded."""
+    cdef uint32_t at = network_offset(data, length)
+    cdef uint16_t ethertype = load16(data + at - 2)
+    if ethertype == TPID_8021Q or ethertype == TPID_8021AD:
+        return False
+    return at < ETHERNET_HEADER + 2 * VLAN_TAG or load16(data + ETHERNET_HEADER) & 0xFFF != 0
+
+
 cdef inline bint is_nd(const uint8_t *ip, uint32_t length) noexcept nogil:
     """A neighbour solicitation or advertisement (RFC 4861 §4.3, §4.4), also one behind extension headers, which
     would else get past a guard (RFC 6980, RFC 7113). Not in a later fragment: there is no telling."""
@@ -83,9 +92,7 @@ cdef inline bint is_nd(const uint8_t *ip, uint32_t length) noexcept nogil:
     if length <= IPV6_HEADER:
         return False
     next_header = ip[6]
-    for _ in range(MAX_EXTENSIONS):
-        if at + 8 > length:
-            return False
+    while at + 8 <= length:
         if next_header == ICMPV6:
             return ip[at] == ND_SOLICITATION or ip[at] == ND_ADVERTISEMENT
         if next_header == IPV6_FRAGMENT:

@@ -7,11 +7,12 @@ cdef enum:
 cdef enum EventKind:
     EVENT_MOVED = 0
     EVENT_LOOP = 1
+    EVENT_DAMPED = 2            # as MOVED, but the station was not moved
 
 cdef struct Event:
     uint8_t kind
-    uint16_t was, now           # MOVED: the station's ports; LOOP: the probe's sender, and where it came back
-    uint64_t key                # MOVED: the FDB key
+    uint16_t was, now           # MOVED, DAMPED: the station's ports; LOOP: now is where the probe came back
+    uint64_t key                # MOVED, DAMPED: the FDB key; LOOP: the probe's token
 
 cdef struct EventQueue:
     Event events[EVENT_SLOTS]

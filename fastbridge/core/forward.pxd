@@ -14,15 +14,16 @@ from .batch cimport (
 from .bucket cimport take_token
 from .ethernet cimport (
     ETHERNET_HEADER, ETHERTYPE_ARP, ETHERTYPE_IPV6, ETHERTYPE_LOOP, is_broadcast, is_group, is_link_local,
-    is_nd, load16, load_mac, network_offset, read_ip_source, read_vid,
+    is_nd, load16, load_mac, network_offset, read_ip_source, read_vid, tags_are_plain,
 )
 from .mac_table cimport MacTableState, hash_key, holds, learn, look_up, make_key, prefetch_bucket
 from .port cimport (
-    FLAG_HAIRPIN, FLAG_ISOLATED, FLAG_LEARNING, FLAG_LOCKED, LINK_BLOCKED, LINK_UP, PUNT_NONE, PUNT_TAKE, Port,
+    FLAG_HAIRPIN, FLAG_ISOLATED, FLAG_LEARNING, FLAG_LOCKED, PUNT_NONE, PUNT_TAKE, Port, is_open,
 )
 
 cdef enum:
-    LOOP_MAGIC = 16             # bytes of a loop probe that are this switch's own
+    LOOP_MAGIC = 16             # bytes of a loop probe that are this switch's own; then come …
+    LOOP_TOKEN = 6              # … those of this one probe
 
 cdef struct Forwarding:
     MacTableState *fdb
@@ -30,7 +31,6 @@ cdef struct Forwarding:
     Port **ports
     bint filter_link_local
     bint punting                # some port's policy wants ARP or ND
-    bint guard_strict           # guarded ports: addresses without a binding are dropped too
     bint probing                # loop_magic is set
     uint64_t own_mac            # what the policies ask neighbours from; 0: none
     uint8_t loop_magic[16]
@@ -47,7 +47,7 @@ cdef inline uint8_t read_kind(const Forwarding *f, const Frame *frame) noexcept 
         return ARP_GROUP if group else ARP_UNICAST
     if ethertype == ETHERTYPE_IPV6 and is_nd(frame.data + at, frame.length - at):
         return ND_GROUP if group else ND_UNICAST
-    if f.probing and ethertype == ETHERTYPE_LOOP and frame.length >= at + LOOP_MAGIC + 2:
+    if f.probing and ethertype == ETHERTYPE_LOOP and frame.length >= at + LOOP_MAGIC + LOOP_TOKEN:
         for i in range(<uint32_t>LOOP_MAGIC):
             if frame.data[at + i] != f.loop_magic[i]:
                 return ORDINARY
@@ -100,7 +100,8 @@ cdef inline void flood(Port *port, Frame *frame, uint8_t what, uint64_t now) noe
 
 
 cdef inline uint64_t binding_key(const MacTableState *bindings, const uint8_t *ip, uint64_t extra) noexcept nogil:
-    """A 60-bit fingerprint of an IP address (16 bytes) and what it is bound to; the seed keeps it unguessable."""
+    """A fingerprint (48 bits, and the VID) of an IP address (16 bytes) and what it is bound to; the seed keeps it
+    unguessable."""
     cdef uint64_t high = 0, low = 0
     cdef int i
     for i in range(8):
@@ -112,50 +113,66 @@ cdef inline uint64_t binding_key(const MacTableState *bindings, const uint8_t *i
     )
 
 
-cdef inline bint source_allowed(const Forwarding *f, const Frame *frame) noexcept nogil:
-    """Whether a guarded port may send from the frame's MAC and IP source (no IP, or an unspecified one: yes).
-
-    Asked before learning, so that a forged source moves no station.
-    """
+cdef inline bint mac_allowed(const Forwarding *f, const Frame *frame) noexcept nogil:
+    """Whether the frame's source MAC is bound to no other port."""
     cdef uint8_t ip[16]
     cdef uint64_t key
-    cdef uint32_t at = network_offset(frame.data, frame.length)
     cdef int port
     memset(ip, 0, 16)
     key = binding_key(f.bindings, ip, frame.source)
     port = look_up(f.bindings, key, hash_key(f.bindings, key), 0)
-    if port >= 0 and port != frame.ingress:
-        return False
+    return port < 0 or port == frame.ingress
+
+
+cdef inline bint ip_allowed(const Forwarding *f, const Frame *frame) noexcept nogil:
+    """Whether a guarded port may send from the frame's IP source address (none, or an unspecified one: yes)."""
+    cdef uint8_t ip[16]
+    cdef uint64_t key
+    cdef uint32_t at = network_offset(frame.data, frame.length)
     if not read_ip_source(load16(frame.data + at - 2), frame.data + at, frame.length - at, ip):
         return True
     key = binding_key(f.bindings, ip, frame.source)         # this address from this VLAN and MAC …
     if look_up(f.bindings, key, hash_key(f.bindings, key), 0) == frame.ingress:
         return True
-    if f.guard_strict:
+    if f.ports[frame.ingress].strict:
         return False
     key = binding_key(f.bindings, ip, make_key(0, frame.vid))   # … or from nobody in particular
     return look_up(f.bindings, key, hash_key(f.bindings, key), 0) < 0
 
 
+cdef inline bint guard(Forwarding *f, Port *port, Frame *frame, bint *may_learn) noexcept nogil:
+    """Source guard, before learning, so that a forged source moves no station; False: drop it.
+
+    ARP and ND that the policy inspects are left to its verdict, which tells more; but nothing is learned of them.
+    """
+    cdef bint mac_fits = mac_allowed(f, frame)
+    if not tags_are_plain(frame.data, frame.length):
+        return False
+    if frame.kind != ORDINARY and port.punt[frame.kind] == PUNT_TAKE:
+        may_learn[0] = mac_fits
+        return True
+    return mac_fits and ip_allowed(f, frame)
+
+
 cdef inline bint admit(Forwarding *f, Port *port, Frame *frame) noexcept nogil:
     """Ingress rules and learning; False when the frame ends here."""
+    cdef bint may_learn = True
     if frame.kind == LOOP_PROBE:
         frame.action = CONSUMED
         return False
-    if port.link == LINK_BLOCKED:
+    if port.blocked:
         drop(frame, RX_BLOCKED)
         return False
     if port.flags & FLAG_LOCKED and not holds(f.fdb, frame.source, frame.source_hash, frame.ingress, f.now_ms):
         drop(frame, RX_LOCKED)
         return False
-    if port.guarded and not source_allowed(f, frame):
+    if port.guarded and not guard(f, port, frame, &may_learn):
         drop(frame, RX_SOURCE_GUARD)
         return False
-    if port.flags & FLAG_LEARNING:
+    if port.flags & FLAG_LEARNING and may_learn:
         frame.learned = learn(f.fdb, frame.source, frame.source_hash, frame.ingress, f.now_ms)
-    if frame.for_switch:                    # a neighbour's answer to a question of the policies'
+    if frame.for_switch and frame.kind == ORDINARY:
         frame.action = CONSUMED
-        frame.punted = frame.kind == ARP_UNICAST or frame.kind == ND_UNICAST
         return False
     return True
 
@@ -167,7 +184,8 @@ cdef inline bint consult(Forwarding *f, Port *port, Frame *frame) noexcept nogil
         drop(frame, RX_RATE_LIMITED)
         return False
     frame.punted = port.punt[frame.kind] != PUNT_NONE
-    if port.punt[frame.kind] == PUNT_TAKE:
+    # What is for the switch is a neighbour's answer to a question of the policies'.
+    if port.punt[frame.kind] == PUNT_TAKE or frame.for_switch:
         frame.action = CONSUMED
         return False
     return True
@@ -183,7 +201,7 @@ cdef inline void look_up_egress(Forwarding *f, Port *port, Frame *frame) noexcep
             flood(port, frame, BROADCAST if is_broadcast(frame.destination) else MULTICAST, f.now_ns)
         return
     egress = look_up(f.fdb, frame.destination, frame.destination_hash, f.now_ms)
-    if egress < 0 or f.ports[egress].link != LINK_UP:       # behind a lost link: about to be flushed
+    if egress < 0 or not is_open(f.ports[egress]):      # behind a lost link: about to be flushed
         flood(port, frame, UNKNOWN_UNICAST, f.now_ns)
     elif egress == frame.ingress and not port.flags & FLAG_HAIRPIN:
         drop(frame, RX_FILTERED)

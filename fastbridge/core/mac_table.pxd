@@ -1,7 +1,7 @@
 # MAC table (FDB), one cache line.
 #
 # (VLAN id, MAC) → port. A bucket is one 64-byte line of four entries, so a look-up that hits touches one
-# line of memory; the batch prefetches the lines of all its frames first (measured below). A bucket that is
+# line of memory; the batch prefetches the lines of all its frames first. A bucket that is
 # full passes entries on to the next one and counts them in `overflow`, so a miss knows when to stop and
 # removal needs no tombstones.
 #
@@ -14,7 +14,7 @@ from .barrier cimport prefetch
 
 cdef enum:
     WAYS = 4
-    # Old buckets emptied by each new entry while growing: at MAX_LOAD the new table takes 2.4 × the old
+    # Old buckets emptied by each new entry while growing: at MAX_LOAD the new table takes 2.5 × the old
     # bucket count of entries before it must grow itself, so 2 a step empties the old one with room to spare.
     GROW_STEP = 2
     # Entries per 8 slots beyond which the table grows: at 5/8 a bucket holds 2.5 of 4 entries on average, and
@@ -28,6 +28,7 @@ cdef enum LearnResult:
     LEARN_NEW = 1
     LEARN_MOVED = 2
     LEARN_REFUSED = 3
+    LEARN_DAMPED = 4
 
 cdef struct Bucket:
     uint64_t key[4]             # ENTRY | vid << 48 | mac; 0 = free
@@ -50,7 +51,7 @@ cdef struct MacTableState:
     uint64_t seed
     uint32_t ageing             # ms; UINT32_MAX: entries stay
     uint32_t damping            # ms; a station heard more recently than that does not move
-    uint16_t moved_from         # where the station of the last LEARN_MOVED was before
+    uint16_t moved_from         # where the station of the last LEARN_MOVED or LEARN_DAMPED was before
     uint32_t ports              # 1 + the highest port that ever had a learned entry
     uint64_t hand               # the bucket where the next search for an entry to evict begins
     uint32_t *held              # learned entries by port (65,536 of them: pages never touched cost nothing)
@@ -159,9 +160,9 @@ cdef inline LearnResult learn(
         if bucket.seen[way] != now:     # a line that says the same already is not made dirty
             bucket.seen[way] = now
         return LEARN_KNOWN
-    if <uint32_t>(now - bucket.seen[way]) < state.damping:
-        return LEARN_KNOWN
     state.moved_from = bucket.port[way]
+    if <uint32_t>(now - bucket.seen[way]) < state.damping:
+        return LEARN_DAMPED
     change_port(state, bucket, way, port)
     bucket.seen[way] = now
     state.moved += 1
@@ -172,6 +173,7 @@ cdef enum:
     # What sweep() removes when it is not the entries of a port.
     SWEEP_EXPIRED = -1
     SWEEP_ALL = -2
+    SWEEP_STEP = 2048           # buckets at a time: 128 KiB, some 20 µs
 
 cdef struct EntryRow:           # one entry, copied out; the layout of ENTRY_DTYPE
     uint64_t mac
@@ -183,6 +185,8 @@ cdef struct EntryRow:           # one entry, copied out; the layout of ENTRY_DTY
 
 # Remove what has expired at `now` (the caller counts it as aged), or what points to a port; returns how many.
 cdef uint64_t sweep(MacTableState *state, uint32_t now, int port, bint statics_too) noexcept nogil
+# The same for what has expired among SWEEP_STEP buckets from `at` on.
+cdef uint64_t sweep_some(MacTableState *state, uint32_t now, uint64_t at) noexcept nogil
 # Add, or turn into, a static entry; -1 when there is no memory.
 cdef int set_static(MacTableState *state, uint64_t key, uint16_t port) noexcept nogil
 cdef bint remove_key(MacTableState *state, uint64_t key) noexcept nogil

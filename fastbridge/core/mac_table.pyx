@@ -164,14 +164,14 @@ cdef LearnResult insert(
 
 
 cdef uint64_t sweep_table(
-    MacTableState *state, Table *table, uint32_t now, int port, bint statics_too
+    MacTableState *state, Table *table, uint32_t now, int port, bint statics_too, uint64_t first, uint64_t count
 ) noexcept nogil:
     cdef uint64_t at, removed = 0
     cdef Bucket *bucket
     cdef int i
     if table.buckets == NULL:
         return 0
-    for at in range(table.mask + 1):
+    for at in range(first, min(first + count, table.mask + 1)):
         bucket = &table.buckets[at]
         for i in range(WAYS):
             if bucket.key[i] == 0:
@@ -188,9 +188,13 @@ cdef uint64_t sweep_table(
 
 cdef uint64_t sweep(MacTableState *state, uint32_t now, int port, bint statics_too) noexcept nogil:
     return (
-        sweep_table(state, &state.table, now, port, statics_too)
-        + sweep_table(state, &state.old, now, port, statics_too)
+        sweep_table(state, &state.table, now, port, statics_too, 0, state.table.mask + 1)
+        + sweep_table(state, &state.old, now, port, statics_too, 0, state.old.mask + 1)
     )
+
+
+cdef uint64_t sweep_some(MacTableState *state, uint32_t now, uint64_t at) noexcept nogil:
+    return sweep_table(state, &state.table, now, SWEEP_EXPIRED, False, at, SWEEP_STEP)
 
 
 cdef int set_static(MacTableState *state, uint64_t key, uint16_t port) noexcept nogil:

@@ -8,7 +8,7 @@ from .linux cimport (
     CLOCK_MONOTONIC, SO_ERROR, SOL_SOCKET, clock_gettime, epoll_event, getsockname, getsockopt, iovec, mmsghdr,
     sockaddr, sockaddr_ll, socklen_t, timespec, write,
 )
-from .port cimport FLAG_FLOOD_BROADCAST, FLAG_HAIRPIN, FLAG_ISOLATED, LINK_DOWN, LINK_GONE, LINK_UP, Port
+from .port cimport FLAG_FLOOD_BROADCAST, FLAG_HAIRPIN, FLAG_ISOLATED, LINK_DOWN, LINK_GONE, Port, is_open
 from .punt cimport PuntQueue
 from .trace cimport Trace
 
@@ -40,7 +40,6 @@ cdef struct Plane:
 
     Trace trace
     PuntQueue punts
-    bint drop_when_full                 # a frame the punt queue has no room for is dropped, else flooded
     EventQueue *events
 
 
@@ -69,7 +68,7 @@ cdef inline void list_floods(Plane *plane) noexcept nogil:
     for what in range(<uint32_t>FLOODS):
         plane.flood_count[what] = 0
         for i in range(plane.port_count):
-            if plane.ports[i].link == LINK_UP and plane.ports[i].flags & (FLAG_FLOOD_BROADCAST << what):
+            if is_open(plane.ports[i]) and plane.ports[i].flags & (FLAG_FLOOD_BROADCAST << what):
                 plane.flood[what][plane.flood_count[what]] = i
                 plane.flood_count[what] += 1
 

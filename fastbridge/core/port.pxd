@@ -10,7 +10,6 @@ cdef enum Link:
     LINK_UP = 1
     LINK_DOWN = 2
     LINK_GONE = 3               # the interface was deleted: the socket is dead
-    LINK_BLOCKED = 4            # part of a loop: nothing goes in or out
 
 cdef enum PortFlag:
     # As the Linux bridge has them (net/bridge/br_private.h, BR_*; bridge(8)).
@@ -38,7 +37,11 @@ cdef struct Port:
     int rx_fd, tx_fd            # -1: in memory
     uint8_t link
     uint8_t flags
-    bint guarded                # IP sources are checked against the bindings
+    bint blocked                # part of a loop, or not set up yet: nothing goes in or out
+    bint guarded                # sources are checked against the bindings
+    bint strict                 # … and those without one are dropped
+    bint drop_when_full         # a frame the punt queue has no room for is dropped, else it goes its plain way
+    uint32_t punts              # frames in the punt queue
     bint active                 # in the list of ports read every breath
     uint32_t looks              # empty looks in a row
     Ring ring
@@ -48,3 +51,8 @@ cdef struct Port:
     TokenBucket storm[FLOODS]
     TokenBucket arp, nd
     Tally tally
+
+
+cdef inline bint is_open(const Port *port) noexcept nogil:
+    """Whether frames may leave by it."""
+    return port.link == LINK_UP and not port.blocked

@@ -14,6 +14,7 @@ cdef enum:
     PUNT_BYTES = 496
     # About 40 ms of 100,000 requests a second: longer than a scheduling gap of the policy's thread.
     PUNT_SLOTS = 4096
+    PUNT_SHARE = 1024           # of one port: its storm leaves room for the others' requests
 
 cdef struct PuntSlot:
     uint16_t ingress
@@ -26,6 +27,7 @@ cdef struct PuntQueue:
     PuntSlot *slots             # NULL: no policy
     uint32_t count
     uint64_t missed             # frames the queue had no room for
+    bint stalled                # the policy does not return: take no more
 
 
 cdef inline uint32_t add_checksum(const uint8_t *data, uint32_t length) noexcept nogil:
@@ -54,8 +56,7 @@ cdef inline void finish_checksum(const virtio_net_hdr *vnet, uint8_t *data, uint
 cdef inline bint punt(PuntQueue *queue, const Frame *frame, bint taken, bint has_vnet) noexcept nogil:
     """Copy a frame into the queue; False when it has no room, or the frame no place in a slot."""
     cdef PuntSlot *slot
-    if queue.slots == NULL or queue.count == PUNT_SLOTS or frame.length > PUNT_BYTES:
-        queue.missed += 1
+    if queue.slots == NULL or queue.stalled or queue.count == PUNT_SLOTS or frame.length > PUNT_BYTES:
         return False
     slot = &queue.slots[queue.count]
     queue.count += 1

@@ -52,13 +52,15 @@ cdef inline void activate(Plane *plane, uint16_t index) noexcept nogil:
     epoll_ctl(plane.epoll_fd, EPOLL_CTL_DEL, plane.ports[index].rx_fd, &unused)
 
 
-cdef inline void rest(Plane *plane, uint32_t place) noexcept nogil:
-    """Leave the port at this place of the active list to epoll."""
+cdef inline bint rest(Plane *plane, uint32_t place) noexcept nogil:
+    """Leave the port at this place of the active list to epoll; False when epoll cannot take it: it stays."""
     cdef uint16_t index = plane.active[place]
+    if watch(plane, plane.ports[index].rx_fd, index) < 0:
+        return False
     plane.ports[index].active = False
     plane.active_count -= 1
     plane.active[place] = plane.active[plane.active_count]
-    watch(plane, plane.ports[index].rx_fd, index)
+    return True
 
 
 cdef inline void wake_ready(Plane *plane) noexcept nogil:
@@ -128,6 +130,8 @@ cdef inline uint32_t receive(Plane *plane) noexcept nogil:
     plane.turn += 1
     for i in range(n):
         index = plane.active[(plane.turn + i) % n]
+        if plane.batch_count == BATCH or plane.big_count == BIG_BUFFERS:
+            break                               # the rest was not looked at: the next breath begins elsewhere
         if receive_from(plane, index):
             plane.ports[index].looks = 0
         else:
