@@ -6,6 +6,7 @@ read aloud. Every line is printed from what happened, none is written beforehand
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import time
@@ -62,6 +63,7 @@ def demo(pods: int, pause: float | None, arp: str) -> None:
     root where user namespaces are allowed. Leaves nothing behind: it all ends with this process.
     """
     console = make_console()
+    logging.getLogger("fastbridge").setLevel(logging.ERROR)  # what a policy drops is told in the story
     story = _Story(console, pause if pause is not None else _PAUSE if sys.stdout.isatty() else 0.0)
     # IPv4 and IPv6 have a lab each: with IPv6 on, kernels speak up by themselves and the switch learns from it.
     plan = Topology.of(pods, ipv6=None)
