@@ -36,7 +36,7 @@ from .port cimport (
     FLAGS_DEFAULT, LINK_DOWN, LINK_FREE, LINK_GONE, LINK_UP, Port, Tally, is_open,
 )
 from .punt cimport PUNT_SLOTS, PuntQueue, PuntSlot
-from .receive cimport BIG_BUFFERS, BIG_SIZE, WAKE, receive, rest, start_frame, wake_ready, watch
+from .receive cimport BIG_BUFFERS, BIG_SIZE, WAKE, receive, rest, rest_all, start_frame, wake_ready, watch
 from .ring cimport VNET_HEADER, Ring, close_ring, map_ring, request_ring
 from .trace cimport TRACE_PORTS, Trace, TraceRecord
 from .transmit cimport release, transmit
@@ -69,7 +69,6 @@ cdef enum:
     # Breaths between two questions to epoll while frames keep coming: its 0.3 µs are then spread over up to
     # 16 × 64 frames, and a newly busy port waits at most 16 breaths.
     DISCOVER = 16
-    UNWATCHED_MS = 1            # sleep while a port is active only because epoll has no memory to watch it
 
 cdef struct Order:              # one frame to send out, as packet_out() prepares it
     uint8_t *data               # behind a zero vnet header
@@ -200,11 +199,7 @@ cdef class Dataplane:
             now = monotonic_ns()
             if received:
                 last = now
-            timeout = 0 if received or now - last < self.busy_poll_ns else -1
-            while timeout and plane.active_count:       # epoll must know every port that is to wake us
-                if not rest(plane, plane.active_count - 1):
-                    timeout = UNWATCHED_MS
-                    break
+            timeout = 0 if received or now - last < self.busy_poll_ns else rest_all(plane)
             pthread_mutex_unlock(&self.mutex)
             while load_acquire(&self.waiting):
                 sched_yield()
@@ -216,10 +211,11 @@ cdef class Dataplane:
         cdef Plane *plane = &self.plane
         cdef uint32_t received
         plane.breaths += 1
+        plane.now = monotonic_ns()
         wake_ready(plane)
         received = receive(plane)
         if received:
-            decide(plane, monotonic_ns() - self.epoch_ns)
+            decide(plane, plane.now - self.epoch_ns)
             transmit(plane)
             release(plane)
         return received

@@ -1,7 +1,9 @@
 # Decide: every frame of the batch, in arrival order, and queue its copies by egress port.
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
 
-from .batch cimport CONSUMED, DROPPED, FLOODED, FORWARDED, LOOP_PROBE, RX_PUNT_FULL, Frame
+from .batch cimport (
+    CONSUMED, DROPPED, FLOODED, FORWARDED, LOOP_PROBE, RX_PUNT_FULL, RX_SOURCE_GUARD, RX_STORM_BROADCAST, Frame,
+)
 from .ethernet cimport load_mac, network_offset
 from .events cimport EVENT_DAMPED, EVENT_LOOP, EVENT_MOVED
 from .forward cimport LOOP_MAGIC, Forwarding, classify, drop, look_up_egress, parse
@@ -14,6 +16,10 @@ from .trace cimport TraceRecord, record_copy, record_frame
 
 cdef inline void account(Port *port, const Frame *frame) noexcept nogil:
     """rx = forwarded + flooded + consumed + Σ dropped, always."""
+    if frame.action == DROPPED and RX_STORM_BROADCAST <= frame.reason <= RX_SOURCE_GUARD:
+        port.excess += 1
+    else:
+        port.excess = 0
     port.tally.rx_frames += 1
     port.tally.rx_bytes += frame.length
     if frame.action == FORWARDED:

@@ -28,6 +28,7 @@ cdef struct Plane:
     int ready_count
     uint16_t *active                    # ports read every breath
     uint32_t active_count, turn, breaths
+    uint64_t now                        # ns, when the breath began
 
     Frame *batch
     uint32_t batch_count

@@ -44,6 +44,8 @@ cdef struct Port:
     uint32_t punts              # frames in the punt queue
     bint active                 # in the list of ports read every breath
     uint32_t looks              # empty looks in a row
+    uint32_t excess             # frames in a row that its limits or guard dropped
+    uint64_t paused_until       # ns; it stormed, and is not looked at before
     Ring ring
     uint32_t queued
     uint16_t queue[BATCH]       # frames to send, as indices into the batch, in arrival order

@@ -4,6 +4,10 @@
 # for IDLE_LOOKS breaths is left to epoll, which the loop asks only when no active port has frames, and every
 # DISCOVER breaths. A port is either active or known to epoll, never both: a socket that is being watched makes the
 # kernel wake the watcher for each frame, on the sender's CPU.
+#
+# A port whose frames its limits or guard drop one after the other is looked at every millisecond only. Such a storm
+# brings the next frame before any sleep, so it would keep the thread spinning for nothing, on a CPU that others may
+# need; the ring takes what comes meanwhile.
 from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
@@ -23,6 +27,8 @@ cdef enum:
     BIG_HEADROOM = 16           # before the vnet header: room for a VLAN tag
     BIG_SIZE = 73728
     IDLE_LOOKS = 64             # empty looks at a port's ring before it is left to epoll
+    STORM = 64                  # frames in a row that the port's limits or guard drop: a storm
+    PAUSE_MS = 1                # between two looks at it, and between looks at what epoll has no memory to watch
     WAKE = 0xFFFFFFFF           # epoll's tag of the wake-up eventfd
 
 
@@ -125,6 +131,7 @@ cdef inline uint32_t receive(Plane *plane) noexcept nogil:
     """Fill the batch from the active ports, each at most BURST, starting with another one each breath."""
     cdef uint32_t n = plane.active_count, i
     cdef uint16_t index
+    cdef Port *port
     if n == 0:
         return 0
     plane.turn += 1
@@ -132,11 +139,26 @@ cdef inline uint32_t receive(Plane *plane) noexcept nogil:
         index = plane.active[(plane.turn + i) % n]
         if plane.batch_count == BATCH or plane.big_count == BIG_BUFFERS:
             break                               # the rest was not looked at: the next breath begins elsewhere
+        port = plane.ports[index]
+        if port.paused_until > plane.now:
+            continue
         if receive_from(plane, index):
-            plane.ports[index].looks = 0
+            port.looks = 0
+        elif port.excess >= STORM:
+            port.paused_until = plane.now + PAUSE_MS * 1000000
+            port.excess = 0
         else:
-            plane.ports[index].looks += 1
+            port.looks += 1
     for i in range(n):
         if plane.ports[plane.active[n - 1 - i]].looks > IDLE_LOOKS:
             rest(plane, n - 1 - i)
     return plane.batch_count
+
+
+cdef inline int rest_all(Plane *plane) noexcept nogil:
+    """Leave to epoll the ports that are to wake it; returns for how many ms it may sleep, -1: until they do."""
+    cdef uint32_t n = plane.active_count, i
+    for i in range(n):
+        if plane.ports[plane.active[n - 1 - i]].paused_until <= plane.now:
+            rest(plane, n - 1 - i)
+    return PAUSE_MS if plane.active_count else -1
