@@ -7,6 +7,7 @@ good for tracking one engine over commits. Claims between engines need `fastbrid
 
 from __future__ import annotations
 
+from itertools import starmap
 from typing import Any
 
 import pytest
@@ -23,6 +24,10 @@ COLUMNS = {
     "cpu_machine_ns": ("CPU ns each, machine", "{:,.0f}"),
     "cpu_switch_ns": ("CPU ns each, switch", "{:,.0f}"),
 }
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--storm-seconds", type=float, default=5.0, help="length of each ARP storm (default: 5)")
 
 
 def pytest_ignore_collect(config: pytest.Config) -> bool | None:
@@ -62,7 +67,14 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
             terminalreporter.write_line(f"{group}", bold=True)
         first, second, *rest = cells
         numbers = "  ".join(cell.rjust(width) for cell, width in zip(rest, widths[2:], strict=True))
-        terminalreporter.write_line(f"  {first.ljust(widths[0])}  {second.ljust(widths[1])}  {numbers}")
+        terminalreporter.write_line(f"  {first.ljust(widths[0])}  {second.ljust(widths[1])}  {numbers}".rstrip())
+        if bench is not None and "figures" in bench.extra_info:
+            terminalreporter.write_line("      " + ", ".join(starmap(figure, bench.extra_info["figures"].items())))
+
+
+def figure(label: str, value: float) -> str:
+    """One of the figures that have no column."""
+    return f"{label} {value:,}" if isinstance(value, int) else f"{label} {value:,.2f}"
 
 
 def line(bench: Any) -> list[str]:
