@@ -171,13 +171,20 @@ def test_decide(benchmark: Any, policy: str) -> None:
 
 
 @pytest.mark.live
-@pytest.mark.parametrize("rate", [50_000, None], ids=["50k", "saturating"])
+@pytest.mark.parametrize(
+    ("policy", "rate"),
+    [("suppress", 50_000), ("suppress", None), ("guard,suppress", None)],
+    ids=["suppress-50k", "suppress-saturating", "guard,suppress-saturating"],
+)
 @pytest.mark.benchmark(group="arp", timer=Work.time)
-def test_answers(benchmark: Any, rate: float | None) -> None:
-    """The same between pods: the switch's threads and the asker's stack share a CPU, the generator has another."""
+def test_answers(benchmark: Any, policy: str, rate: float | None) -> None:
+    """The same between pods: the switch's threads and the asker's stack share a CPU, the generator has another.
+
+    What finds no room in the queue is flooded by suppress, which costs more than the answers, and dropped by guard.
+    """
     layout = Layout.of_machine()
     with ExitStack() as stack:
-        lab, _ = stack.enter_context(switched(Topology.of(20, ipv6=None), "suppress"))
+        lab, _ = stack.enter_context(switched(Topology.of(20, ipv6=None), policy))
         asker, *owners = lab
         station = Station(asker, layout.sender)
         stack.callback(station.stop)
