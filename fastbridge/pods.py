@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from . import ping as icmp
 from .addresses import MacAddress
+from .arp_nd import link_local
 from .errors import ConfigError
 from .link_counters import LinkCounters, interface_index, read_counters
 from .links import Links, Neighbour
@@ -102,7 +103,7 @@ class Pod(_End):
         self.ipv6 = ipv6
         self._find = find
         ips = [address.ip for address in (ipv4, ipv6) if address is not None]
-        port.owners = [(mac, ip) for ip in (*ips, *([_link_local(mac)] if ipv6 else []))]
+        port.owners = [(mac, ip) for ip in (*ips, *([IPv6Address(link_local(mac.packed))] if ipv6 else []))]
 
     def popen(self, argv: Argv | str, **options: Any) -> subprocess.Popen[Any]:
         """Start a program in the pod, with the options of `subprocess.Popen`; it is killed with the lab."""
@@ -169,9 +170,3 @@ def run_text(namespace: Namespace, argv: Argv | str, **options: Any) -> subproce
     if "stdout" not in options and "stderr" not in options:
         options.setdefault("capture_output", True)
     return namespace.run(argv, **{"text": True, "check": True} | options)
-
-
-def _link_local(mac: MacAddress) -> IPv6Address:
-    """What the kernel gives an interface by default: modified EUI-64 (RFC 4291 appendix A)."""
-    packed = mac.packed
-    return IPv6Address(bytes([0xFE, 0x80, *bytes(6), packed[0] ^ 2, *packed[1:3], 0xFF, 0xFE, *packed[3:]]))
