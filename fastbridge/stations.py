@@ -8,6 +8,7 @@ stay silent.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import secrets
 import threading
@@ -29,7 +30,7 @@ _MOVED, _LOOP, _DAMPED = 0, 1, 2  # core/events.pxd
 _FLAPS = 5
 _STATIONS_KEPT = 4096  # those that moved last
 _COMPLAIN_SECONDS = 10.0  # a flapping station is logged so often
-_SETTLE_SECONDS = 0.02  # events are read at most so often: a loop makes hundreds of thousands a second
+_SETTLE_SECONDS = 0.02  # events are read at most so often: a loop makes more of them than anybody can use
 _SHORTEST_BLOCK, _LONGEST_BLOCK = 1.0, 60.0
 _PROBE_SECONDS = 1.0  # a probe that has not come back by then has not come back
 # A group address nobody joins (locally administered), and the EtherType for local experiments (IEEE 802).
@@ -163,8 +164,9 @@ class Stations:
         for port in over:
             block = self._blocks[port]
             block.over, block.until = True, now + 2 * block.seconds + 1.0
-            self._dataplane.set_blocked(port, False)
-            _log.warning("port %s forwards again, on trial", self._name_of(port))
+            with contextlib.suppress(IndexError):  # removed meanwhile
+                self._dataplane.set_blocked(port, False)
+                _log.warning("port %s forwards again, on trial", self._name_of(port))
         self._probe(over, now)
         for port in [p for p, block in self._blocks.items() if block.over and now >= block.until]:
             del self._blocks[port]

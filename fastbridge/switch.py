@@ -27,8 +27,8 @@ from .port_socket import Interface, PortLike, is_up, open_port_sockets, start_re
 
 _log = logging.getLogger(__name__)
 
-# Ring memory for all ports together: 2,048 slots (4 MiB) a port up to 128 ports, then fewer; 128 slots
-# (two bursts) is the least that rode out a 64-frame burst at every port count tried.
+# Ring memory for all ports together: 2,048 slots (4 MiB) a port up to 128 ports, then fewer (benchmarks/
+# test_footprint.py); never fewer than 128, two bursts of what a breath takes.
 _RING_BYTES, _SLOT, _MOST_SLOTS, _FEWEST_SLOTS = 512 << 20, 2048, 2048, 128
 # How often links that are down are looked at, and how often expired FDB entries are swept away (look-ups
 # ignore them anyway, so this only gives their room back).
@@ -47,7 +47,8 @@ class Switch(Plane):
 
     ports: interface names of the current network namespace, or the `ports` of a Lab.
     ageing: seconds after which an FDB entry nothing was heard from no longer counts (802.1Q §8.8.3); None: never.
-    capacity: most FDB entries; past it frames are forwarded without learning, counted as `refused`.
+    capacity: most FDB entries; past it a source is learned at the cost of the port with the most entries (`evicted`), or,
+        from that port itself, not at all (`refused`); its frames are forwarded either way.
     filter_link_local: drop 01:80:c2:00:00:00 … :0f (LLDP, LACP, STP) as 802.1D says, instead of flooding them.
     busy_poll: seconds to spin after the last frame before sleeping; 0 sleeps at once.
     cpu: the CPU to run the data plane on; None: any.

@@ -66,8 +66,8 @@ cdef uint64_t MAC_MASK = (<uint64_t>1 << 48) - 1
 cdef enum:
     MAX_PORTS = 65535           # a port index fits the FDB's 16 bits
     BLOCKED_NAME = 4            # behind the last of LINK_NAMES
-    # Breaths between two questions to epoll while frames keep coming: its 0.3 µs are then spread over up to
-    # 16 × 64 frames, and a newly busy port waits at most 16 breaths.
+    # Breaths between two questions to epoll while frames keep coming: one system call for up to 16 × 64 frames
+    # of a busy port, and a newly busy port waits at most 16 breaths.
     DISCOVER = 16
 
 cdef struct Order:              # one frame to send out, as packet_out() prepares it

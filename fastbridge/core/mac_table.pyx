@@ -15,7 +15,7 @@ import secrets
 import numpy as np
 
 cdef enum:
-    EVICT_LOOKS = 64            # buckets looked at for an older entry to evict: 4 KiB of memory, some 2 µs
+    EVICT_LOOKS = 64            # buckets looked at for an older entry to evict: 4 KiB of memory
     # Keys hashed and prefetched ahead of the look-ups of lookup_many and learn_many, as in a breath of the
     # data plane: enough misses in flight to hide memory, few enough lines to stay in L1.
     AHEAD = 64
