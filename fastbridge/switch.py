@@ -47,8 +47,8 @@ class Switch(Plane):
 
     ports: interface names of the current network namespace, or the `ports` of a Lab.
     ageing: seconds after which an FDB entry nothing was heard from no longer counts (802.1Q §8.8.3); None: never.
-    capacity: most FDB entries; past it a source is learned at the cost of the port with the most entries (`evicted`), or,
-        from that port itself, not at all (`refused`); its frames are forwarded either way.
+    capacity: most FDB entries; past it a source is learned at the cost of the port with the most entries (`evicted`),
+        or, from that port itself, not at all (`refused`); its frames are forwarded either way.
     filter_link_local: drop 01:80:c2:00:00:00 … :0f (LLDP, LACP, STP) as 802.1D says, instead of flooding them.
     busy_poll: seconds to spin after the last frame before sleeping; 0 sleeps at once.
     cpu: the CPU to run the data plane on; None: any.
