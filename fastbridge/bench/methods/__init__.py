@@ -1,0 +1,46 @@
+"""Methods, one a file.
+
+A method is a frozen dataclass of its parameters with one function: it asks a measurer for trials and says
+what they show. It decides from trials alone (no clock, no chance), so that a replay finds the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar, Protocol
+
+from fastbridge.bench.measurer import Measurer
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What a method found; the names are those of its `units`."""
+
+    values: Mapping[str, float]
+    series: Mapping[str, tuple[tuple[float, float], ...]] = field(default_factory=dict)  #: curves, as (x, y) points
+    remarks: tuple[str, ...] = ()  #: irregularities, each with its reason
+
+
+class Method(Protocol):
+    """One measurement on one engine."""
+
+    name: ClassVar[str]  #: in results files: short, with hyphens
+    section: ClassVar[str]  #: where it is defined: "RFC 2544 §26.1"
+    units: ClassVar[Mapping[str, str]]  #: of values and of series ("x unit → y unit"), by name
+    primary: ClassVar[str]  #: the value engines are compared by
+    higher_is_better: ClassVar[bool]
+
+    @property
+    def ports(self) -> int:
+        """Pods it needs."""
+        ...
+
+    @property
+    def subject(self) -> str:
+        """What distinguishes it from others of its kind: "64 B", "5 ports, 64 B"."""
+        ...
+
+    def run(self, measurer: Measurer) -> Findings:
+        """Measure; raise BenchError when the DUT is not fit."""
+        ...

@@ -1,0 +1,124 @@
+"""What a trial offers.
+
+Frames from ports to ports, and how fast. An offer is data: the tester realises it on veth pairs, a test's
+simulated tester in virtual time, and a results file carries it beside what came of it. Ports are pods of a
+lab, by index. Frame sizes include the FCS, as in the RFCs: 64 is 60 bytes on AF_PACKET.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from fastbridge.errors import ConfigError
+
+Kind = Literal["ethernet", "udp", "arp", "nd", "tcp"]
+Restart = Literal["graceful", "killed"]
+
+FCS = 4
+SIZES = (64, 128, 256, 512, 1024, 1280, 1518)  #: RFC 2544 §9.1, Ethernet
+LARGEST_INDEX = (1 << 24) - 1  #: of an address behind a port
+
+
+def mix(parts: Iterable[tuple[int, int]]) -> tuple[int, ...]:
+    """Sizes in turn from (count, size) pairs, each spread evenly over the whole, so that no run of one size forms."""
+    places = [((i + 0.5) / count, size) for count, size in parts for i in range(count)]
+    return tuple(size for _, size in sorted(places))
+
+
+IMIX = mix([(28, 64), (16, 570), (4, 1518)])  #: CSIT's
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Frames from one port; destinations, sizes, addresses and flows are each used in turn."""
+
+    source: int
+    destinations: tuple[int, ...] = ()  #: none: to everybody (broadcast; for "nd" the all-nodes group)
+    sizes: tuple[int, ...] = (64,)
+    kind: Kind = "ethernet"  #: "ethernet" is EtherType 0x88b5; "tcp" one bulk stream, whatever the sizes say
+    sources: int = 1  #: source MAC addresses; the first is the pod's own
+    targets: int = 1  #: destination MAC addresses behind each destination; the first is the pod's own
+    first: int = 0  #: index of the first source and target address: fresh ones without a restart of the DUT
+    flows: int = 1  #: UDP source ports
+
+    def __post_init__(self) -> None:
+        if not self.sizes or min(self.sizes) < 14 + FCS:
+            raise ConfigError(f"frame sizes {self.sizes}: at least one, and each of 18 bytes or more (with FCS)")
+        if min(self.sources, self.targets, self.flows) < 1 or self.first < 0:
+            raise ConfigError("sources, targets and flows of a stream must be 1 or more, first 0 or more")
+        if self.first + max(self.sources, self.targets) - 1 > LARGEST_INDEX:
+            raise ConfigError(f"a port has no more than {LARGEST_INDEX + 1} addresses")
+        if self.source in self.destinations:
+            raise ConfigError(f"port {self.source} cannot send to itself")
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A part of a trial at one load: for so many seconds, or exactly so many frames."""
+
+    seconds: float | None = None
+    rate: float | None = None  #: intended load, frames/s over all streams; None: minimum gap, as fast as the sender can
+    frames: int | None = None
+
+    def __post_init__(self) -> None:
+        if (self.seconds is None) == (self.frames is None):
+            raise ConfigError("a phase has a length in seconds or in frames")
+        if min(value for value in (self.seconds, self.frames, self.rate) if value is not None) <= 0:
+            raise ConfigError("length and rate of a phase must be greater than 0")
+
+
+@dataclass(frozen=True)
+class Offer:
+    """One trial: streams, phase after phase without a pause between."""
+
+    streams: tuple[Stream, ...]
+    phases: tuple[Phase, ...]
+    sample: int = 0  #: every so manieth frame is stamped with number and time (latency, order, integrity); 0: none
+    restart: Restart | None = None  #: restart the DUT half way through
+    learn: bool = True  #: let the DUT learn every address of the offer before the first counted frame
+
+    def __post_init__(self) -> None:
+        if not self.streams or not self.phases:
+            raise ConfigError("an offer needs a stream and a phase")
+        if len({stream.kind == "tcp" for stream in self.streams}) > 1 or (self.is_tcp and len(self.streams) > 1):
+            raise ConfigError("a TCP stream is a trial of its own")
+        if len({not stream.destinations for stream in self.streams}) > 1:
+            raise ConfigError("unicast and broadcast streams cannot be counted apart in one trial")
+
+    @property
+    def is_tcp(self) -> bool:
+        """Whether it is one TCP bulk stream."""
+        return self.streams[0].kind == "tcp"
+
+    @property
+    def is_broadcast(self) -> bool:
+        """Whether every frame is for all other ports."""
+        return not self.streams[0].destinations
+
+    @property
+    def seconds(self) -> float:
+        """Length of its timed phases."""
+        return sum(phase.seconds or 0.0 for phase in self.phases)
+
+
+def steady(streams: Stream | Sequence[Stream], seconds: float, rate: float | None = None, *, sample: int = 0) -> Offer:
+    """The usual trial: one load all through."""
+    several = (streams,) if isinstance(streams, Stream) else tuple(streams)
+    return Offer(several, (Phase(seconds, rate),), sample=sample)
+
+
+def full_mesh(ports: int, sizes: tuple[int, ...] = (64,)) -> tuple[Stream, ...]:
+    """RFC 2889 §5.1: every port to every other, each beginning with its next neighbour."""
+    return tuple(Stream(port, tuple((port + step) % ports for step in range(1, ports)), sizes) for port in range(ports))
+
+
+def one_to_many(ports: int, sizes: tuple[int, ...] = (64,)) -> tuple[Stream, ...]:
+    """RFC 2889 §5.2: port 0 to every other."""
+    return (Stream(0, tuple(range(1, ports)), sizes),)
+
+
+def many_to_one(ports: int, sizes: tuple[int, ...] = (64,)) -> tuple[Stream, ...]:
+    """RFC 2889 §5.2: every other port to port 0."""
+    return tuple(Stream(port, (0,), sizes) for port in range(1, ports))
