@@ -81,14 +81,19 @@ class Links:
         with _naming(name):
             self._ip.link("del", index=self.index(name))
 
-    def add_bridge(self, name: str, ports: list[str]) -> None:
-        """A Linux bridge without spanning tree, up, with these ports."""
+    def add_bridge(self, name: str, ports: list[str], **settings: Any) -> None:
+        """A Linux bridge without spanning tree, up, with these ports; settings: br_mcast_snooping=0, …"""
         with _naming(name):
-            self._ip.link("add", ifname=name, kind="bridge", br_stp_state=0, br_forward_delay=0)
+            self._ip.link("add", ifname=name, kind="bridge", br_stp_state=0, br_forward_delay=0, **settings)
         bridge = self.index(name)
         for port in ports:
             self.set(port, master=bridge)
         self.set(name, state="up", arp=False)
+
+    def set_bridge_port(self, name: str, **settings: Any) -> None:
+        """Change the port of a Linux bridge: learning=0, …"""
+        with _naming(name):
+            self._ip.brport("set", index=self.index(name), **settings)
 
     def exists(self, name: str) -> bool:
         """Whether there is such a link."""

@@ -163,6 +163,34 @@ class Lab:
             with Links(self.namespace) as links:
                 links.delete(_BRIDGE)
 
+    @contextlib.contextmanager
+    def direct(self) -> Iterator[None]:
+        """Join two pods by one veth pair, without host ends, while the context lasts: no switch at all.
+
+        Names, addresses and offloads of the pods are as before; the interfaces are new ones, so that programs
+        and sockets bound to an interface must be opened inside the context, and after it once more.
+        """
+        if len(self) != 2:
+            raise ConfigError(f"a veth pair joins two pods, not {len(self)}")
+        one, two = self.pods
+        for port in self.ports:
+            port.delete()
+        with Links(one.namespace) as links:
+            links.add_pair(POD_END, one.mac, POD_END, two.mac, two.namespace.fd, self.topology.mtu)
+        try:
+            for plan, pod in zip(self.topology.pods, self, strict=True):
+                configure_pod(pod.namespace, plan)
+                pod._close()
+            yield
+        finally:
+            with Links(one.namespace) as links:
+                links.delete(POD_END)
+            with Links(self.namespace) as links:
+                for plan, pod in zip(self.topology.pods, self, strict=True):
+                    self._connect(links, plan, pod.port.mac, pod.namespace)
+                    pod._close()
+                    pod.port._close()
+
     def close(self) -> None:
         """Kill the programs in the pods and let everything go; a second call does nothing."""
         self._helper.close()
@@ -199,15 +227,18 @@ class Lab:
             for n, plan in enumerate(self.topology.pods, 1):
                 host_mac = MacAddress(_HOST_MACS + n)
                 namespace = self._helper.create()
-                links.add_pair(plan.name, host_mac, POD_END, plan.mac, namespace.fd, self.topology.mtu)
-                links.set(plan.name, state="up", arp=False)
-                configure_pod(namespace, plan)
+                self._connect(links, plan, host_mac, namespace)
                 port = Port(self.namespace, plan.name, host_mac)
                 self._pods[plan.name] = Pod(
                     plan.name, namespace, port, plan.mac, plan.ipv4, plan.ipv6, self.__getitem__
                 )
                 if progress is not None:
                     progress(n, total)
+
+    def _connect(self, links: Links, plan: PodPlan, host_mac: MacAddress, namespace: Namespace) -> None:
+        links.add_pair(plan.name, host_mac, POD_END, plan.mac, namespace.fd, self.topology.mtu)
+        links.set(plan.name, state="up", arp=False)
+        configure_pod(namespace, plan)
 
 
 def configure_pod(namespace: Namespace, plan: PodPlan) -> None:

@@ -1,7 +1,7 @@
 """Offloads of an interface.
 
-What `ethtool -k` shows, by its older ioctl: which work a sender leaves to the interface decides how
-large the frames are that a switch meets, so no TCP number means anything without it.
+What `ethtool -k` shows and `ethtool -K` sets, by its older ioctl: which work a sender leaves to the interface
+decides how large the frames are that a switch meets, so no TCP number means anything without it.
 """
 
 from __future__ import annotations
@@ -10,9 +10,14 @@ import ctypes
 import fcntl
 import socket
 
+from fastbridge.errors import BenchError
+from fastbridge.topology import Lab
+
 _SIOCETHTOOL = 0x8946
-# linux/ethtool.h: ETHTOOL_GRXCSUM, …; the names are those that `ethtool -K` takes
+# linux/ethtool.h: ETHTOOL_GRXCSUM, …; the names are those that `ethtool -K` takes. To set is one more than to get.
 _GET = {"rx": 0x14, "tx": 0x16, "sg": 0x18, "tso": 0x1E, "gso": 0x23, "gro": 0x2B}
+# What lets a frame of more than the MTU, or with its checksum still to do, reach a switch. Each needs those after it.
+_UNFINISHED = ("tso", "gso", "gro", "tx")
 
 
 class _Value(ctypes.Structure):  # struct ethtool_value
@@ -28,11 +33,29 @@ def read_offloads(sock: socket.socket, interface: str) -> str:
     return ", ".join(f"{name} {_read(sock, interface, command)}" for name, command in _GET.items())
 
 
+def turn_off_offloads(lab: Lab) -> None:
+    """Leave nothing undone in a frame that a pod sends: checksums and segmentation are done before the veth pair.
+
+    On both ends of every pair; raises BenchError where the kernel refuses.
+    """
+    for pod in lab:
+        for end, namespace in ((pod, pod.namespace), (pod.port, lab.namespace)):
+            with namespace.open_socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+                for name in _UNFINISHED:
+                    try:
+                        _ioctl(sock, end.interface, _Value(_GET[name] + 1, 0))
+                    except OSError as error:
+                        raise BenchError(f"{end.interface}: cannot turn {name} off: {error.strerror}") from error
+
+
 def _read(sock: socket.socket, interface: str, command: int) -> str:
     value = _Value(command, 0)
-    request = _Request(interface.encode(), ctypes.addressof(value), b"")
     try:
-        fcntl.ioctl(sock.fileno(), _SIOCETHTOOL, request)
+        _ioctl(sock, interface, value)
     except OSError:
         return "unknown"
     return "on" if value.data else "off"
+
+
+def _ioctl(sock: socket.socket, interface: str, value: _Value) -> None:
+    fcntl.ioctl(sock.fileno(), _SIOCETHTOOL, _Request(interface.encode(), ctypes.addressof(value), b""))

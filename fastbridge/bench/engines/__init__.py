@@ -1,54 +1,70 @@
 """Engines, one a module.
 
-An engine is a switch that can be measured: it joins the host ends of a lab, in the lab's own
-namespace, for as long as a `with` block lasts, and leaves nothing behind however the block ends.
+An engine is a switch that can be measured: it joins the host ends of a lab, in the lab's own namespace, for as
+long as a `with` block lasts, and leaves nothing behind however the block ends: its programs are killed with the
+lab, and its files are in a tmpfs that goes with them.
 """
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Mapping
+from types import MappingProxyType
 
-from fastbridge.bench.child import Child
-from fastbridge.topology import Lab
+from fastbridge.errors import ConfigError
+
+from .command import CommandEngine
+from .direct import Direct
+from .engine import Engine
+from .fastbridge import Fastbridge
+from .linux_bridge import LinuxBridge
+from .ovs import OpenVSwitch
+from .python_sockets import PythonSockets
+from .running import InKernel, Programs, Running
+from .testpmd import Testpmd
+from .vde import Vde
+
+__all__ = [
+    "ENGINES",
+    "CommandEngine",
+    "Direct",
+    "Engine",
+    "Fastbridge",
+    "InKernel",
+    "LinuxBridge",
+    "OpenVSwitch",
+    "Programs",
+    "PythonSockets",
+    "Running",
+    "Testpmd",
+    "Vde",
+    "parse_engines",
+]
+
+_KNOWN: tuple[Engine, ...] = (
+    Fastbridge(),
+    LinuxBridge(),
+    LinuxBridge(netfilter=True),
+    PythonSockets(),
+    OpenVSwitch(),
+    Testpmd(),
+    Testpmd(xdp=True),
+    Vde(),
+    Direct(),
+)
+ENGINES: Mapping[str, Engine] = MappingProxyType({engine.name: engine for engine in _KNOWN})
 
 
-@dataclass(frozen=True)
-class Running:
-    """An engine at work; `child` is its process, None where the kernel does the work."""
+def parse_engines(text: str) -> tuple[Engine, ...]:
+    """Engines from their names with commas between; "all" means every one that can run here.
 
-    command: str
-    buffers: str  #: what holds frames that wait for it
-    child: Child | None = None
-
-    def check(self) -> None:
-        """Raise BenchError when the engine has died."""
-        if self.child is not None:
-            self.child.check()
-
-    def cpu_seconds(self) -> float | None:
-        """CPU time of the engine's process so far."""
-        return None if self.child is None else self.child.cpu_seconds()
-
-
-class Engine(Protocol):
-    """A switch that can be measured."""
-
-    @property
-    def name(self) -> str:
-        """What the results call it."""
-        ...
-
-    @property
-    def joins(self) -> bool:
-        """False only for the tester's own ceiling, which joins nothing."""
-        ...
-
-    def version(self) -> str:
-        """What was measured, as its own maker numbers it."""
-        ...
-
-    def attach(self, lab: Lab, cpu: int) -> AbstractContextManager[Running]:
-        """Join the lab's host ends, on `cpu` where it is a process; ready when the block begins."""
-        ...
+    Raises ConfigError for a name that is not known, or named twice.
+    """
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if names == ["all"]:
+        return tuple(engine for engine in _KNOWN if engine.missing() is None)
+    unknown = [name for name in names if name not in ENGINES]
+    if unknown or not names:
+        raise ConfigError(f"there is no engine {', '.join(unknown) or text!r}; choose from {', '.join(ENGINES)}, or all")
+    if len(set(names)) < len(names):
+        raise ConfigError(f"an engine is named twice: {text}")
+    return tuple(ENGINES[name] for name in names)

@@ -1,8 +1,7 @@
-"""No switch: the tester's ceiling.
+"""No switch: the ceiling.
 
-A veth pair has no line rate. What the sender can push into its own pair, with nothing behind the
-host end, is the most that can be offered to any engine on this machine, and its CPU time a frame is
-the part of every engine's that is the tester's own.
+One veth pair from pod to pod (`Lab.direct`). What the tester reaches over it in frames/s, TCP and latency is
+the most, or the least, that any switch on this machine can come to. Works with default offloads, TCP included.
 """
 
 from __future__ import annotations
@@ -13,21 +12,40 @@ from dataclasses import dataclass
 
 from fastbridge.topology import Lab
 
-from . import Running
+from .engine import only_two
+from .running import Running
+
+
+class _Wire(Running):
+    command, buffers = "veth pair from pod to pod", "none"
+
+    def restart(self, kill: bool) -> None:
+        """Nothing to do: a wire has neither process nor FDB."""
+
+    def stop(self) -> None:
+        """Nothing to do: the pair belongs to the lab."""
 
 
 @dataclass(frozen=True)
 class Direct:
-    """Joins nothing; frames are counted where they leave the sender's pair."""
+    """Two pods, one veth pair."""
 
-    name: str = "no switch"
-    joins: bool = False
+    name: str = "direct"
+    ceiling: bool = True
+    most_ports: int | None = 2
+    offloads_off: bool = False
 
     def version(self) -> str:
         """Nothing that could have one."""
         return "-"
 
+    def missing(self) -> str | None:
+        """It is wherever a lab is."""
+        return None
+
     @contextmanager
     def attach(self, lab: Lab, cpu: int) -> Iterator[Running]:
-        """Leave the host ends as they are."""
-        yield Running("-", "-")
+        """Replace the pods' pairs by one between them; `cpu` means nothing to it."""
+        only_two(self.name, lab)
+        with lab.direct():
+            yield _Wire()

@@ -1,7 +1,7 @@
 """fastbridge itself.
 
-Measured as its users run it: `fastbridge run --json` as a process of its own, so that the bench's
-own work takes no time from the switch's thread.
+Measured as its users run it: `fastbridge run --json` as a process of its own, so that the bench's own work
+takes no time from the switch's thread. Works with default offloads, TCP included.
 """
 
 from __future__ import annotations
@@ -15,11 +15,10 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from fastbridge.bench.child import Child
 from fastbridge.errors import BenchError
 from fastbridge.topology import Lab
 
-from . import Running
+from .running import Programs, Running
 
 READY_SECONDS = 10.0
 
@@ -30,7 +29,9 @@ class Fastbridge:
 
     name: str = "fastbridge"
     options: tuple[str, ...] = ()
-    joins: bool = True
+    ceiling: bool = False
+    most_ports: int | None = None
+    offloads_off: bool = False
 
     def version(self) -> str:
         """The package's."""
@@ -39,18 +40,24 @@ class Fastbridge:
         except metadata.PackageNotFoundError:
             return "source tree"
 
+    def missing(self) -> str | None:
+        """It is here."""
+        return None
+
     @contextmanager
     def attach(self, lab: Lab, cpu: int) -> Iterator[Running]:
         """Run the switch until the block ends."""
-        arguments = ["run", "--json", *self.options, *(port.name for port in lab.ports)]
-        child = Child(lab.popen_host, [sys.executable, "-m", "fastbridge", *arguments], name=self.name, cpu=cpu)
-        try:
-            line = child.line(READY_SECONDS)
-            if json.loads(line).get("event") != "ready":
-                raise BenchError(f"{self.name} said {line!r} when it should have been ready")
-            yield Running(shlex.join(["fastbridge", *arguments]), _rings(child.process.pid), child)
-        finally:
-            child.stop()
+        with Programs(self.name, lab, cpu, self._start) as running:
+            yield running
+
+    def _start(self, programs: Programs) -> None:
+        arguments = ["run", "--json", *self.options, *programs.interfaces]
+        programs.command = shlex.join(["fastbridge", *arguments])
+        switch = programs.run([sys.executable, "-m", "fastbridge", *arguments])
+        line = switch.line(READY_SECONDS)
+        if json.loads(line).get("event") != "ready":
+            raise BenchError(f"{self.name} said {line!r} when it should have been ready")
+        programs.buffers = _rings(switch.process.pid)
 
 
 def _rings(pid: int) -> str:

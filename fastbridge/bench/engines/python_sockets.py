@@ -1,6 +1,7 @@
 """The plain-Python peer.
 
-A program of its own (forwarder.py), with nothing but the standard library.
+A program of its own (forwarder.py), with nothing but the standard library. Works with default offloads, TCP
+included: it carries the vnet header through.
 """
 
 from __future__ import annotations
@@ -13,11 +14,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from fastbridge.bench.child import Child
 from fastbridge.topology import Lab
 
-from . import Running
 from .forwarder import RECEIVE_BUFFER
+from .running import Programs, Running
 
 READY_SECONDS = 5.0
 
@@ -27,21 +27,27 @@ class PythonSockets:
     """AF_PACKET sockets, epoll and a dict."""
 
     name: str = "python"
-    joins: bool = True
+    ceiling: bool = False
+    most_ports: int | None = None
+    offloads_off: bool = False
 
     def version(self) -> str:
         """The interpreter's."""
         return f"{platform.python_implementation()} {platform.python_version()}"
 
+    def missing(self) -> str | None:
+        """An interpreter is what runs this."""
+        return None
+
     @contextmanager
     def attach(self, lab: Lab, cpu: int) -> Iterator[Running]:
         """Run the forwarder until the block ends."""
+        with Programs(self.name, lab, cpu, self._start) as running:
+            yield running
+
+    def _start(self, programs: Programs) -> None:
         program = Path(__file__).with_name("forwarder.py")
-        arguments = ["-I", "-S", str(program), *(port.name for port in lab.ports)]
-        child = Child(lab.popen_host, [sys.executable, *arguments], name=self.name, cpu=cpu)
-        try:
-            child.line(READY_SECONDS)
-            command = shlex.join(["python", "-I", "-S", program.name, *arguments[3:]])
-            yield Running(command, f"receive buffer {RECEIVE_BUFFER >> 20} MiB a port", child)
-        finally:
-            child.stop()
+        options = ["-I", "-S"]
+        programs.command = shlex.join(["python", *options, program.name, *programs.interfaces])
+        programs.buffers = f"receive buffer {RECEIVE_BUFFER >> 20} MiB a port"
+        programs.run([sys.executable, *options, str(program), *programs.interfaces]).line(READY_SECONDS)

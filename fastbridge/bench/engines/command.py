@@ -1,0 +1,78 @@
+"""Any other program.
+
+`--engine-command 'prog {ports}'`: whatever joins the Ethernet interfaces that it is told. Whether TCP works on
+default offloads is up to it.
+"""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from fastbridge.bench.offloads import turn_off_offloads
+from fastbridge.errors import ConfigError
+from fastbridge.topology import Lab
+
+from .probe import forwards
+from .running import Programs, Running
+
+READY_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class CommandEngine:
+    """A program that runs in the foreground, in the namespace of the host ends, until SIGTERM.
+
+    `command` is split as a shell does, but no shell runs it. The word {ports} stands for the interfaces, a word
+    each; inside a longer word, with commas between. {cpu} is the CPU that it is pinned to.
+    """
+
+    command: str
+    name: str = "command"
+    offloads_off: bool = False
+    most_ports: int | None = None
+    ceiling: bool = False
+
+    def __post_init__(self) -> None:
+        try:
+            words = shlex.split(self.command)
+        except ValueError as error:
+            raise ConfigError(f"engine command {self.command!r}: {error}") from error
+        if not any("{ports}" in word for word in words[1:]):
+            raise ConfigError(f"engine command {self.command!r}: {{ports}} must stand where the interfaces are to be")
+
+    def version(self) -> str:
+        """Unknown: every program says it in another way."""
+        return "-"
+
+    def missing(self) -> str | None:
+        """The program."""
+        program = shlex.split(self.command)[0]
+        return None if shutil.which(program) else f"there is no program {program!r} on the PATH"
+
+    @contextmanager
+    def attach(self, lab: Lab, cpu: int) -> Iterator[Running]:
+        """Run it until the block ends; it counts as ready when it forwards, or after READY_SECONDS."""
+        if self.offloads_off:
+            turn_off_offloads(lab)
+        with Programs(self.name, lab, cpu, self._start) as running:
+            yield running
+
+    def argv(self, interfaces: list[str], cpu: int) -> list[str]:
+        """The words of its command line."""
+        words: list[str] = []
+        for word in shlex.split(self.command):
+            if word == "{ports}":
+                words += interfaces
+            else:
+                words.append(word.replace("{ports}", ",".join(interfaces)).replace("{cpu}", str(cpu)))
+        return words
+
+    def _start(self, programs: Programs) -> None:
+        argv = self.argv(programs.interfaces, programs.cpu)
+        programs.command = shlex.join(argv)
+        programs.run(argv, quiet=True)
+        forwards(programs, programs.lab, READY_SECONDS)

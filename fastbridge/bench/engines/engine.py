@@ -1,0 +1,68 @@
+"""What an engine is.
+
+Apart from the package's `__init__`, which gathers the engines, so that each of them can import it.
+"""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+from fastbridge.errors import BenchError
+from fastbridge.topology import Lab
+
+from .running import Running
+
+
+class Engine(Protocol):
+    """A switch that can be measured."""
+
+    @property
+    def name(self) -> str:
+        """What the results call it."""
+        ...
+
+    @property
+    def ceiling(self) -> bool:
+        """True only for the direct veth: no switch, and so what no switch can beat."""
+        ...
+
+    @property
+    def most_ports(self) -> int | None:
+        """How many ports it can join; None: as many as there are."""
+        ...
+
+    @property
+    def offloads_off(self) -> bool:
+        """Whether it cannot pass on what offloads leave to do: `attach` then turns them off on the lab's links."""
+        ...
+
+    def version(self) -> str:
+        """What was measured, as its own maker numbers it."""
+        ...
+
+    def missing(self) -> str | None:
+        """Why it cannot run here, and the way out, in one line; None when it can."""
+        ...
+
+    def attach(self, lab: Lab, cpu: int) -> AbstractContextManager[Running]:
+        """Join the lab's host ends, on `cpu` where it is a process; ready when the block begins.
+
+        Raises BenchError when it cannot.
+        """
+        ...
+
+
+def lacks_program(package: str, *programs: str) -> str | None:
+    """One line on the first of `programs` that is not there, all from the Debian package `package`."""
+    absent = next((program for program in programs if shutil.which(program) is None), None)
+    return absent and f"there is no program {absent}: install the Debian package {package}"
+
+
+def only_two(name: str, lab: Lab) -> None:
+    """Raise BenchError unless the lab has two pods."""
+    if len(lab) != 2:
+
+
+        raise BenchError(f"{name} joins two ports, not {len(lab)}")

@@ -1,0 +1,48 @@
+"""Readiness, by trial.
+
+A program that does not say when it is ready is ready when it forwards: broadcasts from the first pod have been
+heard in every other one, and one from the second in the first.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import time
+from contextlib import ExitStack
+
+from fastbridge.topology import Lab
+
+from .running import Programs
+
+_ETHERTYPE = 0x88B6  # IEEE 802 local experimental 2: the tester's is the first, so that none is taken for another
+_INTERVAL = 0.02  # seconds
+
+
+def forwards(programs: Programs, lab: Lab, seconds: float) -> bool:
+    """Wait until the host ends of `lab` are joined; False when they are not after so many seconds.
+
+    Raises BenchError when the engine has died meanwhile. The probes teach its FDB the first two pods' addresses.
+    """
+    deadline = time.monotonic() + seconds
+    with ExitStack() as stack:
+        ears = [stack.enter_context(pod.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)) for pod in lab]
+        for ear, pod in zip(ears, lab, strict=True):
+            ear.bind((pod.interface, _ETHERTYPE))
+            ear.setblocking(False)
+        deaf = set(ears)
+        while deaf and time.monotonic() < deadline:
+            programs.check()
+            for ear, pod in zip(ears[:2], lab.pods, strict=False):
+                ear.send(b"\xff" * 6 + pod.mac.packed + _ETHERTYPE.to_bytes(2, "big") + bytes(46))
+            limit = time.monotonic() + _INTERVAL
+            while deaf and (rest := limit - time.monotonic()) > 0:
+                deaf -= {ear for ear in select.select(list(deaf), [], [], rest)[0] if _has_heard(ear)}
+    return not deaf
+
+
+def _has_heard(ear: socket.socket) -> bool:
+    try:
+        return ear.recv(64, socket.MSG_DONTWAIT) != b""
+    except BlockingIOError:
+        return False

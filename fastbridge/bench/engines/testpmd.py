@@ -1,0 +1,86 @@
+"""DPDK's testpmd.
+
+Its io mode passes frames from one port to the other unseen: not a switch, but the least a user-space forwarder
+can do. It polls, by net_af_packet or, as testpmd-xdp, by net_af_xdp (copy mode on veth). With default offloads
+ping works and TCP does not, with either: both leave the pending checksum behind. With offloads off TCP works.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from fastbridge.bench.offloads import turn_off_offloads
+from fastbridge.errors import BenchError
+from fastbridge.topology import Lab
+
+from .engine import lacks_program, only_two
+from .probe import forwards
+from .running import Programs, Running
+
+READY_SECONDS = 20.0
+_PROGRAM = "dpdk-testpmd"
+# --no-huge excludes --in-memory; without shared configuration it leaves no file behind all the same.
+_EAL = ("--no-huge", "--no-pci", "--no-shconf", "--no-telemetry", "-m", "256")
+_FORWARDING = ("--forward-mode=io", "--auto-start", "--total-num-mbufs=16384", "--rxd=2048", "--txd=2048")
+_CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_SYS_ADMIN": 21}
+
+
+@dataclass(frozen=True)
+class Testpmd:
+    """io forwarding between two host ends, by a polling thread."""
+
+    __test__ = False  # not a test, whatever pytest thinks of the name
+
+    xdp: bool = False
+    ceiling: bool = False
+    most_ports: int | None = 2
+    offloads_off: bool = True
+
+    @property
+    def name(self) -> str:
+        """One name for each driver."""
+        return "testpmd-xdp" if self.xdp else "testpmd"
+
+    def version(self) -> str:
+        """DPDK's."""
+        said = subprocess.run([_PROGRAM, "-v", "-h"], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+        return next((line.split("'")[1] for line in said.stderr.splitlines() if "RTE Version" in line), "unknown")
+
+    def missing(self) -> str | None:
+        """The program; for AF_XDP a privilege that no user namespace gives."""
+        if self.xdp and not _has_capabilities():
+            return "to load an XDP program takes root on the machine itself (CAP_NET_ADMIN and CAP_SYS_ADMIN)"
+        return lacks_program("dpdk", _PROGRAM)
+
+    @contextmanager
+    def attach(self, lab: Lab, cpu: int) -> Iterator[Running]:
+        """Run it until the block ends."""
+        only_two(self.name, lab)
+        turn_off_offloads(lab)
+        with Programs(self.name, lab, cpu, self._start) as running:
+            yield running
+
+    def _start(self, programs: Programs) -> None:
+        driver, options = ("net_af_xdp", ",busy_budget=0") if self.xdp else ("net_af_packet", "")
+        devices = [f"--vdev={driver}{n},iface={name}{options}" for n, name in enumerate(programs.interfaces)]
+        # Two threads are the least it runs with; the main one only waits for its input.
+        argv = [_PROGRAM, *_EAL, f"--lcores=0@{programs.cpu},1@{programs.cpu}", *devices, "--", *_FORWARDING]
+        programs.command = shlex.join(argv)
+        programs.buffers = "rings of 2048 frames a port" if self.xdp else "rings of 512 frames a port"
+        # Else libxdp would pin a program of its own in the machine's BPF file system, and leave it there.
+        programs.run(["env", "LIBXDP_SKIP_DISPATCHER=1", *argv] if self.xdp else argv, private=True, quiet=True)
+        if not forwards(programs, programs.lab, READY_SECONDS):
+            raise BenchError(f"{self.name} forwarded nothing in {READY_SECONDS:g} s{programs.processes[0].last_words()}")
+
+
+def _has_capabilities() -> bool:
+    status = Path("/proc/self/status").read_text()
+    effective = next(int(line.split()[1], 16) for line in status.splitlines() if line.startswith("CapEff:"))
+    in_first_namespace = Path("/proc/self/uid_map").read_text().split() == ["0", "0", str((1 << 32) - 1)]
+    return in_first_namespace and all(effective >> bit & 1 for bit in _CAPABILITIES.values())

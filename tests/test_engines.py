@@ -1,0 +1,301 @@
+"""Engines: every one that can run here joins, restarts, waits, dies and ends as the bench needs it to."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from live import PATIENCE, eventually
+
+import fastbridge
+from fastbridge import ConfigError, Lab, Topology
+from fastbridge.bench.engines import ENGINES, CommandEngine, Engine, Running, parse_engines
+from fastbridge.bench.machine import Layout
+from fastbridge.bench.offloads import read_offloads
+from fastbridge.errors import BenchError
+
+FORWARDER = Path(fastbridge.__file__).parent / "bench/engines/forwarder.py"  # type: ignore[arg-type]
+PLAIN = CommandEngine(f"{sys.executable} -I -S {FORWARDER} {{ports}}", name="command-of-the-test")
+WRAPPED = CommandEngine(f"sh -c '{sys.executable} -I -S {FORWARDER} $* & wait' sh {{ports}}", name="wrapped-command")
+EVERY = [*ENGINES.values(), PLAIN, WRAPPED]
+CPU = Layout.of_machine().switch
+
+
+@dataclass
+class Stage:
+    """An engine at work."""
+
+    engine: Engine
+    lab: Lab
+    running: Running
+
+    @property
+    def pids(self) -> list[int]:
+        return [child.process.pid for child in self.running.processes]
+
+    def talks(self) -> bool:
+        """Whether every pod reaches the next, there and back."""
+        pods = self.lab.pods
+        return all(bool(pod.ping(pods[n - 1], timeout=0.5)) for n, pod in enumerate(pods))
+
+
+@contextlib.contextmanager
+def staged(engine: Engine) -> Iterator[Stage]:
+    reason = engine.missing()
+    if reason:
+        pytest.skip(reason)
+    with Lab(Topology.of(min(3, engine.most_ports or 3), ipv6=None)) as lab, engine.attach(lab, CPU) as running:
+        yield Stage(engine, lab, running)
+
+
+def descendants(pid: int) -> list[int]:
+    children = [int(word) for task in Path(f"/proc/{pid}/task").iterdir() for word in read(task / "children").split()]
+    return [pid, *(grandchild for child in children for grandchild in descendants(child))]
+
+
+def read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+# -- names and requests ---------------------------------------------------------------------------
+
+
+def test_engines_are_found_by_name() -> None:
+    assert [engine.name for engine in parse_engines("ovs, linux-bridge")] == ["ovs", "linux-bridge"]
+    everyone = parse_engines("all")
+    assert {"fastbridge", "linux-bridge", "python", "direct"} <= {engine.name for engine in everyone}
+    assert all(engine.missing() is None for engine in everyone)
+    assert [name for name, engine in ENGINES.items() if engine.ceiling] == ["direct"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("ovs,olvs", r"there is no engine 'olvs'; choose from fastbridge, .*ovs.*, or all$"),
+        ("", "there is no engine"),
+        ("ovs,ovs", "named twice"),
+    ],
+)
+def test_a_wrong_name_is_refused_with_the_right_ones(text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        parse_engines(text)
+
+
+def test_a_command_is_told_the_interfaces() -> None:
+    engine = CommandEngine("prog -v --on={ports} {ports} --cpu {cpu} 'a b'")
+    assert engine.argv(["x", "y"], 3) == ["prog", "-v", "--on=x,y", "x", "y", "--cpu", "3", "a b"]
+    assert engine.missing() == "there is no program 'prog' on the PATH"
+
+
+@pytest.mark.parametrize("command", ["", "prog", "{ports}", "prog '{ports}"])
+def test_a_command_without_a_place_for_the_interfaces_is_refused(command: str) -> None:
+    with pytest.raises(ConfigError, match="engine command"):
+        CommandEngine(command)
+
+
+def test_a_missing_program_is_named_with_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    for name, package in [("ovs", "openvswitch-switch"), ("testpmd", "dpdk"), ("vde", "vde2")]:
+        reason = ENGINES[name].missing()
+        assert reason and ("tun" in reason or reason.endswith(f"install the Debian package {package}"))
+
+
+# -- live -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("engine", EVERY, ids=lambda engine: engine.name)
+def test_an_engine_joins_pauses_restarts_and_ends(engine: Engine) -> None:
+    assert engine.missing() or engine.version()
+    with staged(engine) as stage:
+        running, before = stage.running, stage.pids
+        assert running.command and running.buffers
+        assert stage.talks()
+        check_tcp(stage.lab)
+        check_cpu(stage)
+        for kill in (False, True):
+            running.restart(kill)
+            assert not before or not set(before) & set(stage.pids)
+            assert stage.talks(), f"after restart(kill={kill})"
+            before = stage.pids
+        running.check()
+        check_pause(stage)
+        running.stop()
+        running.stop()
+        assert not stage.pids
+        assert engine.ceiling or not stage.lab.pods[0].ping(stage.lab.pods[1], timeout=0.05)
+        assert not any(Path(f"/proc/{pid}").exists() for pid in before)
+
+
+def check_tcp(lab: Lab) -> None:
+    """A connection and some frames' worth, which takes right checksums, and no frames too large for the switch."""
+    one, two, *_ = lab.pods
+    data = os.urandom(1 << 18)
+    assert two.ipv4
+    with two.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
+        listener.bind((str(two.ipv4.ip), 0))
+        listener.listen()
+        listener.settimeout(PATIENCE)
+        with one.socket(socket.AF_INET, socket.SOCK_STREAM) as client:
+            client.settimeout(PATIENCE)
+            client.connect(listener.getsockname())
+            server, _ = listener.accept()
+            with server:
+                server.settimeout(PATIENCE)
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, len(data))
+                client.sendall(data[: len(data) // 2])  # no more than what fits the buffers on both sides
+                client.shutdown(socket.SHUT_WR)
+                heard = b""
+                while part := server.recv(1 << 16):
+                    heard += part
+    assert heard == data[: len(data) // 2]
+
+
+def check_cpu(stage: Stage) -> None:
+    """CPU time is counted, on the one CPU it was given."""
+    used = stage.running.cpu_seconds()
+    if not stage.pids:
+        assert used is None
+        return
+    assert used and used > 0
+    assert stage.talks()
+    eventually(lambda: (stage.running.cpu_seconds() or 0) > used, "CPU time to grow")
+    for pid in {process for child in stage.pids for process in descendants(child)}:
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            assert f"Cpus_allowed_list:\t{CPU}\n" in read(task / "status"), task
+
+
+def check_pause(stage: Stage) -> None:
+    """Held still, it forwards nothing and takes no time; afterwards it goes on."""
+    stage.running.pause()
+    if stage.pids:
+        assert not stage.lab.pods[0].ping(stage.lab.pods[1], timeout=0.1)
+        used = stage.running.cpu_seconds()
+        assert not stage.lab.pods[0].ping(stage.lab.pods[1], timeout=0.1)
+        assert stage.running.cpu_seconds() == used
+    stage.running.resume()
+    eventually(stage.talks, "what was paused to go on")
+    stage.running.pause()  # and it must end in this state, too
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("engine", EVERY, ids=lambda engine: engine.name)
+def test_offloads_are_off_where_the_engine_says_so(engine: Engine) -> None:
+    with staged(engine) as stage:
+        for pod in stage.lab:
+            with pod.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+                offloads = read_offloads(sock, pod.interface)
+            state = "off" if engine.offloads_off else "on"
+            assert f"tx {state}" in offloads and f"tso {state}" in offloads
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("name", ["fastbridge", "ovs", "testpmd", "vde"])
+@pytest.mark.parametrize("which", [0, -1])
+def test_an_engine_that_dies_is_noticed(name: str, which: int) -> None:
+    with staged(ENGINES[name]) as stage:
+        victim = stage.running.processes[which].process
+        os.kill(victim.pid, signal.SIGKILL)
+        victim.wait(PATIENCE)
+        with pytest.raises(BenchError, match=rf"^{name}\b.*killed by signal 9"):
+            stage.running.check()
+        with pytest.raises(BenchError, match=name):
+            stage.running.cpu_seconds()
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("name", ["fastbridge", "python", "ovs", "testpmd", "testpmd-xdp", "vde"])
+def test_one_that_cannot_start_says_why(name: str) -> None:
+    engine = ENGINES[name]
+    if engine.missing():
+        pytest.skip(str(engine.missing()))
+    with Lab(Topology.of(2, ipv6=None)) as lab:
+        lab.ports[1].interface = "nowhere"
+        with pytest.raises((BenchError, fastbridge.LabError), match="nowhere|" + name), engine.attach(lab, CPU):
+            pass
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("name", ["direct", "testpmd"])
+def test_two_ports_are_two(name: str) -> None:
+    with Lab(Topology.of(3, ipv6=None)) as lab, pytest.raises(BenchError, match="two ports, not 3"):
+        ENGINES[name].attach(lab, CPU).__enter__()
+
+
+@pytest.mark.live
+def test_the_direct_pair_comes_and_goes() -> None:
+    with Lab(2) as lab:
+        one, two = lab
+        before = one.counters().tx_frames + two.counters().tx_frames
+        with lab.direct():
+            assert one.ping(two) and (one.ipv6 is None or one.ping(two, family=6))
+            assert one.counters().tx_frames == two.counters().rx_frames > 0
+            assert not lab.run_host(["ls", "/proc/sys/net/ipv4/conf"]).stdout.count("pod")
+            assert f" {two.mac} " in two.run(["ip", "link", "show", two.interface]).stdout
+        assert before >= 0
+        assert not one.ping(two, timeout=0.05)
+        with lab.bridge():
+            assert one.ping(two)
+            assert one.counters().tx_frames == one.port.counters().rx_frames > 0
+    with Lab(3) as lab, pytest.raises(ConfigError, match="two pods, not 3"), lab.direct():
+        pass
+
+
+BENCH_THAT_WAITS = """
+import sys, time
+from fastbridge import Lab, Topology
+from fastbridge.bench.engines import ENGINES
+engine = ENGINES[sys.argv[1]]
+with Lab(Topology.of(2, ipv6=None)) as lab, engine.attach(lab, 0) as running:
+    print(*(child.process.pid for child in running.processes), flush=True)
+    time.sleep(1000)
+"""
+PLACES = ("/run", "/run/openvswitch", "/run/dpdk", "/tmp", "/sys/fs/bpf", "/dev/shm", "/dev/hugepages")
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("name", ["fastbridge", "ovs", "testpmd", "testpmd-xdp", "vde"])
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT])
+def test_nothing_is_left_when_the_bench_is_killed(name: str, end: signal.Signals) -> None:
+    if ENGINES[name].missing():
+        pytest.skip(str(ENGINES[name].missing()))
+    before = files()
+    command = [sys.executable, "-c", BENCH_THAT_WAITS, name]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as bench:
+        assert bench.stdout
+        pids = [int(word) for word in bench.stdout.readline().split()]
+        assert pids
+        namespaces = {str(Path(f"/proc/{pid}/ns/{kind}").readlink()) for pid in pids for kind in ("net", "mnt")}
+        namespaces -= {str(Path(f"/proc/self/ns/{kind}").readlink()) for kind in ("net", "mnt")}
+        assert holders(namespaces) >= set(pids)
+        bench.send_signal(end)
+    eventually(lambda: not holders(namespaces), "the end of the namespaces' last holder")
+    assert files() == before
+
+
+def files() -> set[str]:
+    return {str(path) for place in PLACES if Path(place).is_dir() for path in Path(place).iterdir()}
+
+
+def holders(namespaces: set[str]) -> set[int]:
+    """The processes that stand in one of these namespaces, or hold a descriptor of one."""
+    found = set()
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            links = [process / "ns/net", process / "ns/mnt", *(process / "fd").iterdir()]
+            if any(str(link.readlink()) in namespaces for link in links):
+                found.add(int(process.name))
+        except (FileNotFoundError, ProcessLookupError, PermissionError):  # gone meanwhile, or not ours
+            continue
+    return found
