@@ -33,6 +33,7 @@ class Child:
         *,
         name: str,
         cpu: int | None = None,
+        pass_fds: Sequence[int] = (),
     ) -> None:
         self.name = name
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process, see stop()
@@ -43,6 +44,7 @@ class Child:
             stderr=self._stderr,
             bufsize=0,
             start_new_session=True,
+            pass_fds=tuple(pass_fds),
             # `python -m` looks here first: the child shall run this very package, wherever the bench was started.
             cwd=Path(__file__).parents[2],
         )
@@ -60,7 +62,7 @@ class Child:
         waiting.register(stdout, select.POLLIN)
         while b"\n" not in self._pending:
             if not waiting.poll(max(0.0, deadline - time.monotonic()) * 1e3):
-                raise BenchError(f"{self.name} gave no answer for {timeout:g} s{self._last_words()}")
+                raise BenchError(f"{self.name} gave no answer for {timeout:g} s{self.last_words()}")
             data = stdout.read(65536)
             if not data:
                 self.process.wait(STOP_SECONDS)
@@ -84,7 +86,7 @@ class Child:
         status = self.process.poll()
         if status is not None:
             how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
-            raise BenchError(f"{self.name} {how}{self._last_words()}")
+            raise BenchError(f"{self.name} {how}{self.last_words()}")
 
     def cpu_seconds(self) -> float:
         """CPU time of all its threads, from the scheduler's own nanosecond count."""
@@ -108,7 +110,8 @@ class Child:
             if stream is not None:
                 stream.close()
 
-    def _last_words(self) -> str:
+    def last_words(self) -> str:
+        """What it said last on stderr, after ": "; empty when it said nothing."""
         if self._stderr.closed:
             return ""
         self._stderr.seek(0)

@@ -1,44 +1,48 @@
-"""Trials between pods.
+"""The tester, live.
 
-The first pod of a lab sends, the others receive; whatever joins their host ends is under test. The
-tester must not load it: receivers are counted by their interfaces' own counters, which cost nothing,
-and the sender is a process of its own on its own CPU (METHODS: the tester must not load the DUT).
-Frames carry EtherType 0x88b5 (IEEE 802 local experimental), which no kernel answers.
+It runs trials between the pods of a lab, whose host ends an engine joins. One process sends for all pods (several
+on one CPU would spoil each other's pacing) and one receives for all, over sockets that were opened in the pods;
+TCP alone runs in them. The tester must not load the engine (METHODS §3): frames are counted by the pods'
+interfaces, which costs nothing, and only stamped ones are taken by a socket, and only in trials that have any.
+
+A trial: the engine learns the addresses of the offer; the pods' counters are read once they stand still; the
+sender sends, phase after phase, while two readings of all counters make the window; the counters are read again
+once they stand still. The difference is what was received, the window gives rate and CPU time. A trial whose
+window was missed, because this process did not get the CPU in time, is run again.
 """
 
 from __future__ import annotations
 
-import json
-import sys
+import socket
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
-from fastbridge.errors import BenchError
-from fastbridge.pods import Pod
+from fastbridge.errors import BenchError, ConfigError
+from fastbridge.namespaces import reserve_files
+from fastbridge.pods import POD_END, Pod
 from fastbridge.topology import Lab
 
-from .child import Child
 from .engines import Running
+from .frames import UDP_PORT, LanePlan, announcement, plan
 from .machine import CpuTime, Layout
-from .results import Scenario, Trial
+from .offer import FCS, Offer
+from .remote import ANSWER_SECONDS, Station
+from .samples import CAPACITY, STEP, SampleLog, Window, clock_offset
+from .trial import Samples, Trial
 
-ETHERTYPE = b"\x88\xb5"
-FCS = 4
-WARM_UP = 0.05  # seconds of sending before the window: the path is full well before
-TAIL = 0.03  # and after it, so that the window closes while frames still come
-QUIET = 0.01  # drained: no frame for so long
-DRAIN_LIMIT = 1.0
-ANSWER_SECONDS = 5.0  # beyond a trial's own length
-START_SECONDS = 20.0
+WARM_UP, TAIL = 0.05, 0.03  # seconds before and after a window, in which the path fills, and is still full
+SHORTEST = 0.2  # trials of less have no window
+DRAIN_LIMIT = 5.0
+SLOWEST = 10_000.0  # frames/s: what any sender reaches, to know when to give up on one
+LEARN_RATE = 100_000.0  # frames/s that any engine's buffers can take
+FRESH = 120.0  # seconds for which what was learned is taken as known: FDBs forget after 300
 ATTEMPTS = 3
 
 
 @dataclass(frozen=True)
-class Reading:
+class _Reading:
     """All counters at one moment."""
 
     time: float
@@ -48,66 +52,33 @@ class Reading:
     switch: float | None
 
 
-class Station:
-    """The tester's process in one pod, started again when it has died."""
-
-    def __init__(self, pod: Pod, cpu: int) -> None:
-        self._pod, self._cpu = pod, cpu
-        self._ready = False
-        self._child: Child | None = self._start()
-
-    def _start(self) -> Child:
-        argv = [sys.executable, "-m", "fastbridge.bench.station"]
-        return Child(self._pod.popen, argv, name=f"the tester in {self._pod.name}", cpu=self._cpu)
-
-    def tell(self, **command: Any) -> None:
-        """Give a command; its answer is to be fetched with answer()."""
-        self._child = self._child or self._start()
-        if not self._ready:  # asked only now, so that all stations start up side by side
-            self.answer(START_SECONDS)
-            self._ready = True
-        with self._afresh_after_failure():
-            self._child.tell(json.dumps(command))
-
-    def answer(self, timeout: float) -> dict[str, Any]:
-        """The next answer; raise BenchError when it is an error, or when there is none."""
-        assert self._child is not None
-        with self._afresh_after_failure():
-            answer: dict[str, Any] = json.loads(self._child.line(timeout))
-        if "error" in answer:
-            raise BenchError(f"{self._child.name}: {answer['error']}")
-        return answer
-
-    @contextmanager
-    def _afresh_after_failure(self) -> Iterator[None]:
-        try:
-            yield
-        except BenchError:
-            self.stop()
-            raise
-
-    def ask(self, **command: Any) -> dict[str, Any]:
-        """Give a command and wait for its answer."""
-        self.tell(**command)
-        return self.answer(ANSWER_SECONDS)
-
-    def stop(self) -> None:
-        """End the process; the next command starts a new one."""
-        if self._child is not None:
-            self._child.stop()
-            self._child, self._ready = None, False
+class _MissedError(Exception):
+    """The trial is worth nothing, through no fault of the engine's; another may be."""
 
 
 class Tester:
-    """Runs trials in a lab whose host ends are joined by `engine`, called `name` in the trials."""
+    """The Measurer of a lab whose host ends are joined by `running`, called `name` in errors.
 
-    def __init__(self, lab: Lab, engine: Running, *, name: str, layout: Layout, joined: bool = True) -> None:
+    `settle`: seconds without a frame after which the engine is taken to have no more.
+    """
+
+    def __init__(self, lab: Lab, running: Running, *, name: str, layout: Layout, settle: float = 0.02) -> None:
         self.name = name
-        self._engine = engine
-        self.joined = joined
-        self._sender, *self._receivers = lab
-        self._source = Station(self._sender, layout.sender)
-        self._sinks = [Station(pod, layout.receiver) for pod in self._receivers]
+        self._lab, self._running, self._layout, self._settle = lab, running, layout, settle
+        self._pods = lab.pods
+        self._log = SampleLog()
+        self._sender = Station(
+            lab.popen_host, layout.sender, "the tester's sender", self._sending_sockets, self._log.fd
+        )
+        self._receiver = Station(
+            lab.popen_host, layout.receiver, "the tester's receiver", self._receiving_sockets, self._log.fd
+        )
+        self._in_pods: dict[tuple[int, int], Station] = {}
+        self._sinks: dict[int, socket.socket] = {}
+        self._number = 0
+        self._listening = False
+        self._learned: tuple[set[tuple[int, int, int]], float] = set(), 0.0
+        reserve_files(3 * len(self._pods))
 
     def __enter__(self) -> Tester:
         return self
@@ -119,116 +90,279 @@ class Tester:
 
     def close(self) -> None:
         """End the tester's processes."""
-        for station in (self._source, *self._sinks):
-            station.stop()
+        self._stop()
+        for sink in self._sinks.values():
+            sink.close()
+        self._log.close()
 
-    def run(self, scenario: Scenario, *, block: int = 0, position: int = 0) -> Trial:
-        """Run one trial; raise BenchError when the engine has died or nothing arrives."""
-        labels = {"engine": self.name, "scenario": scenario.name, "block": block, "position": position}
-        self._engine.check()
+    @property
+    def ports(self) -> int:
+        """Pods of the lab."""
+        return len(self._pods)
+
+    def restart(self) -> None:
+        """Stop the engine and start it: its FDB is empty then."""
+        self._running.restart(kill=False)
+        self._running.check()
+        self._learned = set(), 0.0
+
+    def trial(self, offer: Offer) -> Trial:
+        """Run one trial; raise BenchError when the engine has died, or nothing of a plain offer arrives."""
+        ports = {port for stream in offer.streams for port in (stream.source, *stream.destinations)}
+        if max(ports) >= self.ports:
+            raise ConfigError(f"there is no port {max(ports)}: the lab has {self.ports}")
+        self._running.check()
         try:
-            if scenario.frame_size is None:
-                trial = self._tcp(scenario.seconds, labels)
-            else:
-                trial = self._frames(scenario.frame_size, scenario.rate, scenario.seconds, labels)
+            trial = self._tcp(offer) if offer.is_tcp else self._frames(offer)
+        except BaseException:
+            self._stop()  # whatever they are still at
+            raise
         finally:
-            self._engine.check()  # that it died is a better reason than what came of it
-        if trial.window_bytes == 0:
-            raise BenchError(f"{self.name} forwarded nothing in {scenario.seconds:g} s")
+            self._running.check()  # that it died is a better reason than what came of it
+        if _is_plain(offer) and not (trial.window_bytes if offer.is_tcp else trial.forwarded):
+            raise BenchError(f"{self.name} forwarded nothing in {trial.seconds:g} s")
         return trial
 
-    def _frames(self, frame_size: int, rate: float | None, seconds: float, labels: dict[str, Any]) -> Trial:
-        self._announce()
-        frames = [frame(pod.mac.packed, self._sender.mac.packed, frame_size).hex() for pod in self._receivers]
-        length = WARM_UP + seconds + TAIL
-        for _ in range(ATTEMPTS):
-            before = self._drained()
-            self._source.ask(do="send", interface=self._sender.interface, frames=frames, seconds=length, rate=rate)
-            time.sleep(WARM_UP)  # from when it says that it begins
-            first = self._read()
-            time.sleep(seconds)
-            last = self._read()
-            sent = self._source.answer(length + ANSWER_SECONDS)
-            forwarded = self._drained() - before
-            began = sent["started_ns"] * 1e-9
-            if began < first.time and last.time < began + sent["seconds"]:
-                return Trial(
-                    **labels,
-                    **_window(first, last),
-                    seconds=sent["seconds"],
-                    window_seconds=last.time - first.time,
-                    window_bytes=last.octets - first.octets,
-                    window_frames=last.frames - first.frames,
-                    intended=sent["intended"],
-                    offered=sent["offered"],
-                    forwarded=forwarded,
-                    involuntary_switches=sent["involuntary_switches"],
-                )
-        raise BenchError(f"the machine is too busy to measure: {ATTEMPTS} trials of {self.name} missed their window")
+    # -- frames
 
-    def _tcp(self, seconds: float, labels: dict[str, Any]) -> Trial:
-        receiver, sink = self._receivers[0], self._sinks[0]
-        if receiver.ipv4 is None:
-            raise BenchError(f"{receiver.name} has no IPv4 address to connect to")
-        address = str(receiver.ipv4.ip)
-        sink.tell(do="receive_tcp", address=address, warm_up=2 * WARM_UP, seconds=seconds)
-        port = sink.answer(ANSWER_SECONDS)["port"]
-        self._source.tell(do="send_tcp", address=address, port=port)
-        try:
-            sink.answer(ANSWER_SECONDS)  # the window begins
-            first = self._read()
-            received = sink.answer(seconds + ANSWER_SECONDS)
-            last = self._read()
-            self._source.answer(ANSWER_SECONDS)
-        except BenchError:
-            self.close()  # one side may still wait for the other
-            raise
+    def _frames(self, offer: Offer) -> Trial:
+        lanes = [plan(stream, self._pods) for stream in offer.streams]
+        for _ in range(ATTEMPTS):
+            self._prepare(offer)
+            try:
+                return self._attempt(offer, lanes)
+            except _MissedError as missed:
+                reason = missed
+                if not offer.learn:  # a second one would not be the same: the FDB is another
+                    break
+        raise BenchError(f"{self.name}: no trial is worth anything: {reason}")
+
+    def _prepare(self, offer: Offer) -> None:
+        if any(stream.kind == "udp" for stream in offer.streams):
+            for port in self._wanted(offer):
+                if port not in self._sinks:
+                    self._sinks[port] = _open_sink(self._pods[port])
+        if offer.learn:
+            self._learn(offer)
+        else:
+            self._learned = set(), 0.0
+
+    def _attempt(self, offer: Offer, lanes: list[LanePlan]) -> Trial:
+        wanted = self._wanted(offer)
+        before = self._still()
+        clock = clock_offset()
+        self._listen(offer, wanted)
+        self._begin(lanes, offer)
+        began, first = time.monotonic(), self._read(wanted)
+        last: _Reading | None = None
+        if offer.restart is not None:
+            _sleep_until(began + offer.seconds / 2)
+            self._running.restart(kill=offer.restart == "killed")
+            self._learned = set(), 0.0
+        elif _has_window(offer):
+            _sleep_until(began + WARM_UP)
+            first = self._read(wanted)
+            _sleep_until(began + offer.seconds - TAIL)
+            last = self._read(wanted)
+        sent = self._sender.answer(_longest(offer) + ANSWER_SECONDS)
+        after = self._still()
+        if last is not None and not _is_within(first, last, sent):
+            raise _MissedError("the machine is too busy, the windows were missed")
+        window = self._window(first, last or self._read(wanted), None if last else sent["seconds"], offer)
         return Trial(
-            **labels,
-            **_window(first, last),
-            seconds=received["seconds"],
-            window_seconds=received["seconds"],
-            window_bytes=received["bytes"],
+            offer,
+            seconds=sent["seconds"],
+            **window,
+            intended=sent["intended"],
+            sent=tuple(self._by_port(lanes, sent["sent"])),
+            received=tuple(now - then for now, then in zip(after, before, strict=True)),
+            refused=sent["refused"],
+            involuntary_switches=sent["involuntary_switches"],
+            samples=self._samples(offer, sent, clock) if offer.sample else None,
         )
 
-    def _announce(self) -> None:
-        # Every receiver's address, and the sender's, are in the FDB before the first counted frame.
-        if not self.joined:
+    def _begin(self, lanes: list[LanePlan], offer: Offer) -> None:
+        sampling: dict[str, int] = {}
+        if offer.sample:
+            most = CAPACITY // (self.ports if offer.is_broadcast else 1)
+            sampling = {"sample": offer.sample, "most": most, "trial": self._number, "log": self._log.fd}
+        self._send(lanes, [(phase.seconds, phase.rate, phase.frames) for phase in offer.phases], **sampling)
+
+    def _send(self, lanes: list[LanePlan], phases: list[Any], **sampling: int) -> None:
+        # Returns when it begins.
+        sockets = self._sender.sockets()
+        self._sender.ask(
+            do="send",
+            lanes=[{"socket": sockets[lane.port], **lane.described()} for lane in lanes],
+            phases=phases,
+            **sampling,
+        )
+
+    def _by_port(self, lanes: list[LanePlan], sent: list[int]) -> list[int]:
+        return [sum(n for lane, n in zip(lanes, sent, strict=True) if lane.port == port) for port in range(self.ports)]
+
+    def _wanted(self, offer: Offer) -> list[int]:
+        """Ports whose frames are what the offer is for, as in Trial.forwarded."""
+        sources = {stream.source for stream in offer.streams}
+        if offer.is_broadcast:
+            return [port for port in range(self.ports) if len(sources) > 1 or port not in sources]
+        return sorted({port for stream in offer.streams for port in stream.destinations})
+
+    # -- learning
+
+    def _learn(self, offer: Offer) -> None:
+        """Every address of the offer is in the FDB before the first counted frame."""
+        ranges = {(stream.source, stream.first, stream.sources) for stream in offer.streams}
+        ranges |= {(port, stream.first, stream.targets) for stream in offer.streams for port in stream.destinations}
+        known, since = self._learned
+        if known == ranges and time.monotonic() < since + FRESH:
             return
-        for pod, station in zip(self._receivers, self._sinks, strict=True):
-            reply = frame(self._sender.mac.packed, pod.mac.packed, 64).hex()
-            station.ask(do="announce", interface=pod.interface, frames=[reply])
+        for count in sorted({count for _, _, count in ranges}):
+            lanes = [announcement(self._pods, *range_) for range_ in sorted(ranges) if range_[2] == count]
+            frames = count * len(lanes)
+            self._send(lanes, [(None, LEARN_RATE, frames)])
+            self._sender.answer(frames / SLOWEST + ANSWER_SECONDS)
+        self._learned = ranges, time.monotonic()
 
-    def _read(self) -> Reading:
-        frames, octets = self._received()
-        return Reading(time.monotonic(), frames, octets, CpuTime.now(), self._engine.cpu_seconds())
+    # -- samples
 
-    def _received(self) -> tuple[int, int]:
-        if not self.joined:
-            counters = self._sender.counters()
-            return counters.tx_frames, counters.tx_bytes
-        every = [pod.counters() for pod in self._receivers]
-        return sum(c.rx_frames for c in every), sum(c.rx_bytes for c in every)
+    def _listen(self, offer: Offer, wanted: list[int]) -> None:
+        self._number += 1
+        if not offer.sample:
+            if self._listening and self._receiver.is_started:
+                self._receiver.ask(do="listen", ports=[])
+            self._listening = False
+            return
+        self._log.clear()
+        if not self._receiver.is_started:
+            sockets = self._receiver.sockets()
+            self._receiver.ask(do="open", sockets=sockets, interface=POD_END, log=self._log.fd)
+        streams, copies = len(offer.streams), offer.is_broadcast
+        self._receiver.ask(do="listen", ports=wanted, trial=self._number, streams=streams, copies=copies)
+        self._listening = True
 
-    def _drained(self) -> int:
-        # The receivers' frame count once it stands still.
+    def _samples(self, offer: Offer, sent: dict[str, Any], clock: int) -> Samples:
+        heard = self._receiver.ask(do="heard")
+        copies = self.ports - 1 if offer.is_broadcast else None
+        if abs(clock_offset() - clock) > STEP:
+            raise _MissedError("the system's clock was set meanwhile, and latency cannot be told")
+        if sent["stamped"] >= CAPACITY // (self.ports if copies else 1):
+            raise BenchError(
+                f"more than {sent['stamped']} samples in a trial: sample less often than 1 in {offer.sample}"
+            )
+        return self._log.samples(Window(sent["stamped"], copies, self.ports, sent["started_ns"] + clock), heard)
+
+    # -- counters
+
+    def _read(self, wanted: list[int]) -> _Reading:
+        every = [self._pods[port].counters() for port in wanted]
+        frames, octets = sum(c.rx_frames for c in every), sum(c.rx_bytes for c in every)
+        return _Reading(time.monotonic(), frames, octets, CpuTime.now(), self._running.cpu_seconds())
+
+    def _still(self) -> list[int]:
+        """The pods' frame counts, once no frame has come for a while."""
         limit = time.monotonic() + DRAIN_LIMIT
-        frames = -1
-        while (now := self._received()[0]) != frames and time.monotonic() < limit:
+        frames: list[int] = []
+        while (now := [pod.counters().rx_frames for pod in self._pods]) != frames:
+            if time.monotonic() > limit:
+                raise BenchError(f"{self.name}: frames still come {DRAIN_LIMIT:g} s after the last was sent: a loop?")
             frames = now
-            time.sleep(QUIET)
+            time.sleep(self._settle)
         return now
 
+    def _window(self, first: _Reading, last: _Reading, seconds: float | None, offer: Offer) -> dict[str, Any]:
+        """`seconds`: of what has its whole length for a window."""
+        switch = None
+        if offer.restart is None and first.switch is not None and last.switch is not None:
+            switch = last.switch - first.switch  # after a restart it would be another process's
+        return {
+            "window_seconds": last.time - first.time if seconds is None else seconds,
+            "window_bytes": last.octets - first.octets,
+            "window_frames": last.frames - first.frames,
+            "cpu_machine_seconds": last.cpu.busy - first.cpu.busy,
+            "steal_seconds": last.cpu.steal - first.cpu.steal,
+            "cpu_switch_seconds": switch,
+        }
 
-def frame(destination: bytes, source: bytes, size: int) -> bytes:
-    """Make a test frame of `size` bytes with FCS: 64 is 60 bytes here, as AF_PACKET takes it."""
-    return (destination + source + ETHERTYPE).ljust(size - FCS, b"\0")
+    # -- TCP
+
+    def _tcp(self, offer: Offer) -> Trial:
+        """One bulk stream, for as long as the phases are; there is nothing to pace or to stamp in it."""
+        stream = offer.streams[0]
+        if len(stream.destinations) != 1 or not offer.seconds or offer.restart is not None:
+            raise ConfigError("a TCP trial has one destination, a length in seconds and no restart")
+        destination = stream.destinations[0]
+        sink = self._station_in(destination, self._layout.receiver)
+        source = self._station_in(stream.source, self._layout.sender)
+        pod = self._pods[destination]
+        if pod.ipv4 is None:
+            raise BenchError(f"{pod.name} has no IPv4 address to connect to")
+        address = str(pod.ipv4.ip)
+        source.start()  # side by side with the other one
+        port = sink.ask(do="receive_tcp", address=address, warm_up=2 * WARM_UP, seconds=offer.seconds)["port"]
+        source.tell(do="send_tcp", address=address, port=port)
+        sink.answer(ANSWER_SECONDS)  # the window begins
+        first = self._read([destination])
+        received = sink.answer(offer.seconds + ANSWER_SECONDS)
+        last = self._read([destination])
+        source.answer(ANSWER_SECONDS)
+        window = self._window(first, last, received["seconds"], offer)
+        window |= {"window_bytes": received["bytes"], "window_frames": None}
+        return Trial(offer, seconds=received["seconds"], **window)
+
+    # -- stations
+
+    def _station_in(self, port: int, cpu: int) -> Station:
+        pod = self._pods[port]
+        if (port, cpu) not in self._in_pods:
+            self._in_pods[port, cpu] = Station(pod.popen, cpu, f"the tester in {pod.name}")
+        return self._in_pods[port, cpu]
+
+    def _sending_sockets(self) -> list[socket.socket]:
+        opened = self._receiving_sockets()
+        for sender in opened:
+            sender.bind((POD_END, 0))  # protocol 0: sends only, and puts no tap on the pod end
+        return opened
+
+    def _receiving_sockets(self) -> list[socket.socket]:
+        return [pod.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) for pod in self._pods]
+
+    def _stop(self) -> None:
+        for station in (self._sender, self._receiver, *self._in_pods.values()):
+            station.stop()
 
 
-def _window(first: Reading, last: Reading) -> dict[str, Any]:
-    switch = None if first.switch is None or last.switch is None else last.switch - first.switch
-    return {
-        "cpu_machine_seconds": last.cpu.busy - first.cpu.busy,
-        "steal_seconds": last.cpu.steal - first.cpu.steal,
-        "cpu_switch_seconds": switch,
-    }
+def _open_sink(pod: Pod) -> socket.socket:
+    # Nobody reads it: once its little buffer is full the kernel drops datagrams without a word.
+    sink = pod.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sink.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+    sink.bind(("", UDP_PORT))
+    return sink
+
+
+def _has_window(offer: Offer) -> bool:
+    return offer.seconds >= SHORTEST and all(phase.frames is None for phase in offer.phases)
+
+
+def _is_within(first: _Reading, last: _Reading, sent: dict[str, Any]) -> bool:
+    began = sent["started_ns"] * 1e-9
+    return bool(began < first.time and last.time < began + sent["seconds"])
+
+
+def _is_plain(offer: Offer) -> bool:
+    """Whether some of it must arrive: steady unicast of whole frames through an engine that is there all the time."""
+    return (
+        offer.restart is None
+        and not offer.is_broadcast
+        and all(phase.frames is None for phase in offer.phases)
+        and all(64 <= size <= 1514 + FCS for stream in offer.streams for size in stream.sizes)
+    )
+
+
+def _longest(offer: Offer) -> float:
+    """Seconds after which a sender that has not come to the end never will."""
+    return offer.seconds + sum((phase.frames or 0) / min(phase.rate or SLOWEST, SLOWEST) for phase in offer.phases)
+
+
+def _sleep_until(moment: float) -> None:
+    time.sleep(max(0.0, moment - time.monotonic()))

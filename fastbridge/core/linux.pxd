@@ -16,7 +16,7 @@ cdef extern from "<time.h>" nogil:
     struct timespec:
         long tv_sec
         long tv_nsec
-    int CLOCK_MONOTONIC, CLOCK_THREAD_CPUTIME_ID
+    int CLOCK_MONOTONIC, CLOCK_REALTIME, CLOCK_THREAD_CPUTIME_ID
     int clock_gettime(int clock, timespec *time)
     int clock_nanosleep(int clock, int flags, const timespec *request, timespec *remain)
     int TIMER_ABSTIME
@@ -68,7 +68,7 @@ cdef extern from "<sys/socket.h>" nogil:
     struct mmsghdr:
         msghdr msg_hdr
         unsigned int msg_len
-    int SOL_SOCKET, SO_ERROR, MSG_DONTWAIT, MSG_TRUNC
+    int SOL_SOCKET, SO_ERROR, SO_ATTACH_FILTER, MSG_DONTWAIT, MSG_TRUNC
     int getsockname(int fd, sockaddr *address, socklen_t *length)
     int getsockopt(int fd, int level, int name, void *value, socklen_t *length)
     int setsockopt(int fd, int level, int name, const void *value, socklen_t length)
@@ -86,6 +86,16 @@ cdef extern from "<linux/virtio_net.h>" nogil:
         uint16_t csum_offset
     int VIRTIO_NET_HDR_F_NEEDS_CSUM, VIRTIO_NET_HDR_GSO_NONE
 
+cdef extern from "<linux/filter.h>" nogil:
+    struct sock_filter:
+        uint16_t code
+        uint8_t jt, jf
+        uint32_t k
+    struct sock_fprog:
+        unsigned short len
+        sock_filter *filter
+    uint16_t BPF_LD, BPF_H, BPF_W, BPF_ABS, BPF_JMP, BPF_JEQ, BPF_K, BPF_RET
+
 cdef extern from "<linux/if_packet.h>" nogil:
     struct sockaddr_ll:
         int sll_ifindex
@@ -94,6 +104,7 @@ cdef extern from "<linux/if_packet.h>" nogil:
     struct tpacket2_hdr:
         uint32_t tp_status
         uint32_t tp_len, tp_snaplen
+        uint32_t tp_sec, tp_nsec
         uint16_t tp_mac
         uint16_t tp_vlan_tci, tp_vlan_tpid
     struct tpacket_stats:
