@@ -85,6 +85,7 @@ class FakeDut:
     learning_rate: addresses/s it learns; frames of others are forwarded without being learned.
     restart_seconds, killed_seconds: outage when restarted gracefully (also by restart()) and killed.
     filters: smallest and largest frame size (with FCS) it forwards.
+    relapse: seconds after its queue was full in which it still loses every 19th frame.
     sender_rate: frames/s the tester can offer. tcp_rate: bit/s of a TCP stream.
     """
 
@@ -103,6 +104,7 @@ class FakeDut:
         restart_seconds: float = 0.1,
         killed_seconds: float | None = None,
         filters: tuple[int, int] = (0, 1 << 16),
+        relapse: float = 0.0,
         sender_rate: float = 100_000.0,
         tcp_rate: float = 10e9,
         seed: int = 1,
@@ -115,6 +117,7 @@ class FakeDut:
         self._delay, self._loss, self._filters = delay, loss, filters
         self._capacity, self._learning_rate = capacity, learning_rate
         self._outages = {"graceful": restart_seconds, "killed": killed_seconds or restart_seconds}
+        self._relapse = relapse
         self._sender_rate, self._tcp_rate = sender_rate, tcp_rate
         self._random = np.random.default_rng(seed)
         self._forget()
@@ -199,7 +202,7 @@ class FakeDut:
             if number:
                 self._forget()
             alive = np.flatnonzero((times >= begin) & (times < end))
-            left = serve(times[alive], self._rate, self._buffer)
+            left = serve(times[alive], self._rate, self._buffer, self._relapse)
             passed = (left < end) & ~lost[alive]
             copies += list(self._egress(frames, alive[passed], left[passed], end))
         return tuple(np.concatenate(column) for column in zip(*copies, strict=True))  # type: ignore[return-value]
@@ -300,15 +303,21 @@ class FakeDut:
         return tuple(port for port in ports if port != ingress)
 
 
-def serve(times: Floats, rate: float | None, room: int) -> Floats:
-    """When each frame leaves a queue that serves `rate` frames/s and holds `room`; never (inf) when there is none."""
+def serve(times: Floats, rate: float | None, room: int, relapse: float = 0.0) -> Floats:
+    """When each frame leaves a queue that serves `rate` frames/s and holds `room`; never (inf) when there is none.
+
+    For `relapse` seconds after there was none, every 19th (a prime: no sampling goes with it) is lost as well.
+    """
     if rate is None:
         return times
-    service, free = 1 / rate, -math.inf
+    service, free, ill = 1 / rate, -math.inf, -math.inf
     full = (room - 1 + 1e-6) * service  # seconds of work left when one more has no room
     left = []
-    for time in times.tolist():
+    for number, time in enumerate(times.tolist()):
         if free - time > full:
+            ill = time + relapse
+            left.append(math.inf)
+        elif time < ill and number % 19 == 0:
             left.append(math.inf)
         else:
             free = (free if free > time else time) + service

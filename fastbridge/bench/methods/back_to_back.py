@@ -1,0 +1,97 @@
+"""Back-to-back frames, RFC 2544 §26.4.
+
+As updated by RFC 9004: the longest burst at minimum gap that comes through whole, and how long a buffer it implies.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from fastbridge.bench.measurer import Measurer
+from fastbridge.bench.offer import Offer, Phase, Stream
+
+from . import Findings
+from .patterns import streams_of, subject_of
+from .throughput import Throughput
+
+SHORTEST = 16  # frames of the first burst; doubled until one loses, so that most bursts are short
+
+
+@dataclass(frozen=True)
+class BackToBack:
+    """The longest loss-free burst, by a binary search that is repeated (RFC 9004 §6.2, §6.3).
+
+    A veth has no line rate: the maximum theoretical frame rate is the most the tester can offer. While a burst comes
+    in the DUT forwards at its throughput; the corrected time leaves these frames out (RFC 9004 §6.4).
+    """
+
+    name: ClassVar[str] = "back-to-back"
+    section: ClassVar[str] = "RFC 2544 §26.4, RFC 9004"
+    units: ClassVar[Mapping[str, str]] = {
+        "mean": "frames",
+        "min": "frames",
+        "max": "frames",
+        "stdev": "frames",
+        "implied_buffer": "ms",
+        "corrected_buffer": "ms",
+        **Throughput.units,
+    }
+    primary: ClassVar[str] = "mean"
+    higher_is_better: ClassVar[bool] = True
+    ports: ClassVar[int] = 2
+
+    sizes: tuple[int, ...] = (64,)
+    repeats: int = 50
+    limit_seconds: float = 2.0  #: the longest burst tried
+    seconds: float = 1.0  #: of the search for throughput, and the next two
+    duration_sum: float = 21.0
+    width: float = 0.005  #: of both searches
+
+    @property
+    def subject(self) -> str:
+        """Frame size."""
+        return subject_of(self.sizes)
+
+    def run(self, measurer: Measurer) -> Findings:
+        """Search for throughput, then for the longest burst as often as asked."""
+        search = Throughput(self.sizes, "pair", self.seconds, self.duration_sum, self.width).run(measurer)
+        fastest = search.values["max_offered"]
+        limit = max(1, round(fastest * self.limit_seconds))
+        (stream,) = streams_of("pair", self.sizes)
+        lengths = [self._longest(measurer, stream, limit) for _ in range(self.repeats)]
+        mean = statistics.fmean(lengths)
+        implied = 1000 * mean / fastest
+        values = {
+            **search.values,
+            "mean": mean,
+            "min": float(min(lengths)),
+            "max": float(max(lengths)),
+            "stdev": statistics.stdev(lengths) if len(lengths) > 1 else 0.0,
+            "implied_buffer": implied,
+        }
+        remarks = list(search.remarks)
+        if whole := lengths.count(limit):
+            remarks.append(
+                f"≥ {limit:,} frames: {whole} of {len(lengths)} searches lost none of the longest burst, "
+                f"{self.limit_seconds:g} s; so the implied buffer time is a lower bound, and there is no corrected one"
+            )
+        elif "ndr" in search.values:
+            values["corrected_buffer"] = implied * max(0.0, 1 - search.values["ndr"] / fastest)
+        if min(lengths) == 0:
+            remarks.append("bursts of a single frame were lost")
+        return Findings(values, remarks=tuple(remarks))
+
+    def _longest(self, measurer: Measurer, stream: Stream, limit: int) -> int:
+        """The most frames in a burst that lost none, to within `width` (or a frame)."""
+        whole, broken, length = 0, limit + 1, min(SHORTEST, limit)
+        while broken - whole > max(1.0, self.width * whole):
+            trial = measurer.trial(Offer((stream,), (Phase(frames=length),)))
+            if (trial.forwarded or 0) >= length:
+                whole = length
+            else:
+                broken = length
+            length = min(2 * whole, limit) if broken > limit else (whole + broken) // 2
+        return whole

@@ -1,0 +1,65 @@
+"""Forwarding rate at maximum offered load (FRMOL), RFC 2285 §3.6.2.
+
+One trial: short enough to be repeated in every block of an interleaved comparison.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from fastbridge.bench.measurer import Measurer
+from fastbridge.bench.offer import Kind
+
+from . import Findings
+from .patterns import full_load, streams_of, subject_of
+
+
+@dataclass(frozen=True)
+class ForwardingRate:
+    """What comes out of the DUT when it is offered as much as the tester can."""
+
+    name: ClassVar[str] = "forwarding-rate"
+    section: ClassVar[str] = "RFC 2285 §3.6.2"
+    units: ClassVar[Mapping[str, str]] = {
+        "frmol": "frames/s",
+        "frmol_gbps": "Gb/s",
+        "loss": "ratio",
+        "max_offered": "frames/s",
+    }
+    primary: ClassVar[str] = "frmol"
+    higher_is_better: ClassVar[bool] = True
+    ports: ClassVar[int] = 2
+
+    sizes: tuple[int, ...] = (64,)
+    pattern: str = "pair"
+    kind: Kind = "ethernet"
+    flows: int = 1  #: UDP source ports
+    sources: int = 1  #: source addresses a port
+    targets: int = 1  #: destination addresses a port
+    seconds: float = 1.0
+
+    @property
+    def subject(self) -> str:
+        """Frame size, and all that is not one."""
+        many = ((self.flows, "flows"), (self.sources, "sources"), (self.targets, "targets"))
+        kind = "" if self.kind == "ethernet" else self.kind.upper()
+        return subject_of(self.sizes, self.pattern, kind, *(f"{n:,} {what}" for n, what in many if n > 1))
+
+    def run(self, measurer: Measurer) -> Findings:
+        """One unpaced trial; rates are those of its window, in which the path is full."""
+        streams = tuple(
+            replace(stream, kind=self.kind, flows=self.flows, sources=self.sources, targets=self.targets)
+            for stream in streams_of(self.pattern, self.sizes)
+        )
+        trial = full_load(measurer, streams, self.seconds)
+        assert trial.frames_per_second is not None and trial.loss_ratio is not None and trial.offered_rate is not None
+        return Findings(
+            {
+                "frmol": trial.frames_per_second,
+                "frmol_gbps": trial.gigabits_per_second,
+                "loss": trial.loss_ratio,
+                "max_offered": trial.offered_rate,
+            }
+        )

@@ -1,0 +1,65 @@
+"""Frame loss rate, RFC 2544 §26.3."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from fastbridge.bench.measurer import Measurer
+from fastbridge.bench.offer import steady
+from fastbridge.bench.trial import Trial
+
+from . import Findings
+from .patterns import full_load, streams_of, subject_of
+
+
+@dataclass(frozen=True)
+class FrameLoss:
+    """Loss ratio from the maximum offered load down in equal steps, until two trials in a row lose nothing."""
+
+    name: ClassVar[str] = "frame-loss"
+    section: ClassVar[str] = "RFC 2544 §26.3"
+    units: ClassVar[Mapping[str, str]] = {
+        "loss_free": "frames/s",
+        "loss_at_max": "ratio",
+        "max_offered": "frames/s",
+        "loss": "frames/s → ratio",
+    }
+    primary: ClassVar[str] = "loss_free"
+    higher_is_better: ClassVar[bool] = True
+    ports: ClassVar[int] = 2
+
+    sizes: tuple[int, ...] = (64,)
+    pattern: str = "pair"
+    seconds: float = 60.0
+    steps: int = 10  #: from 100 % to none: 10 are the RFC's fewest
+
+    @property
+    def subject(self) -> str:
+        """Frame size and pattern."""
+        return subject_of(self.sizes, self.pattern)
+
+    def run(self, measurer: Measurer) -> Findings:
+        """The unpaced trial is that at 100 %; loads are as offered, and the lower of the last two loses nothing."""
+        streams = streams_of(self.pattern, self.sizes)
+        full = full_load(measurer, streams, self.seconds)
+        curve = [_point(full)]
+        for step in range(self.steps - 1, 0, -1):
+            load = curve[0][0] * step / self.steps
+            curve.append(_point(measurer.trial(steady(streams, self.seconds, load))))
+            if curve[-1][1] == curve[-2][1] == 0.0:
+                break
+        values = {"max_offered": curve[0][0], "loss_at_max": curve[0][1]}
+        remarks: tuple[str, ...] = ()
+        if curve[-1][1] == curve[-2][1] == 0.0:
+            values["loss_free"] = curve[-2][0]
+        else:
+            remarks = (f"no two trials in a row without loss, down to {curve[-1][0]:,.1f} frames/s",)
+        if curve[0][1] == 0.0:
+            remarks = ("no loss even at the most the tester can offer",)
+        return Findings(values, {"loss": tuple(reversed(curve))}, remarks)
+
+
+def _point(trial: Trial) -> tuple[float, float]:
+    return trial.offered_rate or 0.0, trial.loss_ratio or 0.0

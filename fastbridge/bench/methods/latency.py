@@ -1,0 +1,129 @@
+"""Latency, RFC 2544 §26.2.
+
+One-way, of a sample: one frame in so many carries number and time, about 10,000 a second, so that the others cost
+the receiver nothing. Where the RFC reports the mean of twenty frames, these are percentiles of all samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from fastbridge.bench.measurer import Measurer
+from fastbridge.bench.offer import steady
+from fastbridge.bench.trial import Samples
+from fastbridge.errors import BenchError
+
+from . import Findings
+from .patterns import sampling, streams_of, subject_of
+from .throughput import Throughput
+
+PERCENTILES = {"p50": 50.0, "p90": 90.0, "p99": 99.0, "p99_9": 99.9, "max": 100.0}
+LOADS = {"at_10": 0.1, "at_50": 0.5, "at_90": 0.9}  #: of the PDR
+FEWEST = 1000  # samples, below which the 99.9th percentile is the maximum
+
+
+@dataclass(frozen=True)
+class LatencyAtLoad:
+    """Latency at one load that is known beforehand: near idle, or the same for every DUT."""
+
+    name: ClassVar[str] = "latency-at-load"
+    section: ClassVar[str] = "RFC 2544 §26.2"
+    units: ClassVar[Mapping[str, str]] = {**dict.fromkeys(PERCENTILES, "µs"), "samples": "frames"}
+    primary: ClassVar[str] = "p50"
+    higher_is_better: ClassVar[bool] = False
+    ports: ClassVar[int] = 2
+
+    load: float = 1000.0  #: frames/s
+    sizes: tuple[int, ...] = (64,)
+    pattern: str = "pair"
+    seconds: float = 120.0
+
+    @property
+    def subject(self) -> str:
+        """Frame size, pattern and load."""
+        return subject_of(self.sizes, self.pattern, f"{self.load:,.0f} frames/s")
+
+    def run(self, measurer: Measurer) -> Findings:
+        """One sampled trial."""
+        streams = streams_of(self.pattern, self.sizes)
+        trial = measurer.trial(steady(streams, self.seconds, self.load, sample=sampling(self.load, streams)))
+        samples = trial.samples
+        if samples is None or not samples.received:
+            raise BenchError(f"no sample arrived at {self.load:,.0f} frames/s: no latency")
+        values = {name: (samples.percentile(percent) or 0.0) / 1000 for name, percent in PERCENTILES.items()}
+        values["samples"] = float(samples.received)
+        return Findings(values, remarks=tuple(f"at {self.load:,.0f} frames/s {text}" for text in _irregular(samples)))
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Latency at 10, 50 and 90 % of the PDR and near idle; the search for the PDR comes first.
+
+    The RFC asks for the latency at throughput; on a machine with noise that is where queues begin to fill, and the
+    answer is the size of the buffers. So the loads are shares of the PDR, as CSIT has them.
+    """
+
+    name: ClassVar[str] = "latency"
+    section: ClassVar[str] = "RFC 2544 §26.2"
+    units: ClassVar[Mapping[str, str]] = {
+        **{f"{at}_{name}": unit for at in ("idle", *LOADS) for name, unit in LatencyAtLoad.units.items()},
+        **Throughput.units,
+        "median": "frames/s → µs",
+        "p99": "frames/s → µs",
+    }
+    primary: ClassVar[str] = "at_50_p50"
+    higher_is_better: ClassVar[bool] = False
+    ports: ClassVar[int] = 2
+
+    sizes: tuple[int, ...] = (64,)
+    pattern: str = "pair"
+    stream_seconds: float = 120.0  #: of a sampled trial
+    idle: float = 1000.0  #: frames/s
+    seconds: float = 1.0  #: of the search, as of Throughput, and the next two
+    duration_sum: float = 21.0
+    width: float = 0.005
+
+    @property
+    def subject(self) -> str:
+        """Frame size and pattern."""
+        return subject_of(self.sizes, self.pattern)
+
+    def run(self, measurer: Measurer) -> Findings:
+        """Search, then one sampled trial a load."""
+        search = Throughput(self.sizes, self.pattern, self.seconds, self.duration_sum, self.width).run(measurer)
+        loads = {"idle": self.idle}
+        if "pdr" in search.values:
+            loads |= {at: share * search.values["pdr"] for at, share in LOADS.items()}
+            loads["idle"] = min(self.idle, loads["at_10"])
+        values, remarks = dict(search.values), list(search.remarks)
+        points = []
+        for at, load in loads.items():
+            found = LatencyAtLoad(load, self.sizes, self.pattern, self.stream_seconds).run(measurer)
+            values |= {f"{at}_{name}": value for name, value in found.values.items()}
+            remarks += found.remarks
+            points.append((load, found.values))
+        points.sort(key=lambda point: point[0])
+        series = {
+            "median": tuple((load, found["p50"]) for load, found in points),
+            "p99": tuple((load, found["p99"]) for load, found in points),
+        }
+        return Findings(values, series, tuple(remarks))
+
+
+def _irregular(samples: Samples) -> list[str]:
+    """What is wrong with them, and what that means."""
+    remarks = []
+    if samples.received < FEWEST:
+        remarks.append(f"only {samples.received} samples arrived: p99.9 is the maximum")
+    for count, what in (
+        (samples.reordered, "out of order"),
+        (samples.duplicated, "twice"),
+        (samples.corrupted, "corrupted"),
+    ):
+        if count:
+            remarks.append(f"{count} of {samples.sent} samples arrived {what}")
+    if samples.missed:
+        remarks.append(f"the receiver had no room for {samples.missed} of {samples.sent} samples")
+    return remarks

@@ -1,0 +1,74 @@
+"""Reset, RFC 6201.
+
+The DUT's program is started anew under load: asked to stop, and killed.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from fastbridge.bench.measurer import Measurer
+from fastbridge.bench.offer import Offer, Phase, Restart, steady
+from fastbridge.bench.trial import Trial
+
+from . import Findings
+from .patterns import full_load, sampling, streams_of, subject_of
+
+SHARE = 0.5  # of the rate forwarded at full load; at throughput, frames lost to noise would count as outage
+RESTARTS: tuple[Restart, ...] = ("graceful", "killed")
+
+
+@dataclass(frozen=True)
+class Reset:
+    """How long the DUT forwards nothing when its process is reset (RFC 6201 §4.2), by both methods of §1.3.
+
+    By loss: frames lost over the rate at which they were offered. By time: the longest gap between two samples.
+    """
+
+    name: ClassVar[str] = "reset"
+    section: ClassVar[str] = "RFC 6201 §4.2"
+    units: ClassVar[Mapping[str, str]] = {f"{restart}_{by}": "s" for restart in RESTARTS for by in ("loss", "gap")}
+    primary: ClassVar[str] = "graceful_loss"
+    higher_is_better: ClassVar[bool] = False
+    ports: ClassVar[int] = 2
+
+    sizes: tuple[int, ...] = (64,)
+    seconds: float = 60.0  #: of a trial; the restart is half way
+    repeats: int = 3
+    full_seconds: float = 1.0  #: of the unpaced trial before
+
+    @property
+    def subject(self) -> str:
+        """Frame size."""
+        return subject_of(self.sizes)
+
+    def run(self, measurer: Measurer) -> Findings:
+        """A trial without a restart for comparison, then so many with each kind of it."""
+        streams = streams_of("pair", self.sizes)
+        load = SHARE * (full_load(measurer, streams, self.full_seconds).frames_per_second or 0.0)
+        calm = measurer.trial(steady(streams, self.full_seconds, load))
+        remarks = []
+        if calm.loss_ratio:
+            remarks.append(f"{calm.loss_ratio:.2%} of the frames are lost without any reset; they count as outage here")
+        values = {}
+        for restart in RESTARTS:
+            offer = Offer(streams, (Phase(self.seconds, load),), sample=sampling(load, streams), restart=restart)
+            trials = [measurer.trial(offer) for _ in range(self.repeats)]
+            losses = [_lost_seconds(trial) for trial in trials]
+            values[f"{restart}_loss"] = statistics.fmean(losses)
+            if max(losses) > 0.98 * self.seconds / 2:
+                remarks.append(
+                    f"{restart}: forwarded nothing until the end; the outage is {self.seconds / 2:g} s or more"
+                )
+            else:
+                gaps = [trial.samples.longest_gap for trial in trials if trial.samples]
+                values[f"{restart}_gap"] = statistics.fmean(gaps)
+        return Findings(values, remarks=tuple(remarks))
+
+
+def _lost_seconds(trial: Trial) -> float:
+    """Frames lost over the rate offered (RFC 6201 §1.3.1)."""
+    return (trial.loss_ratio or 0.0) * trial.seconds

@@ -1,0 +1,43 @@
+"""TCP bulk transfer.
+
+What users of a lab feel: segmentation offload makes frames of up to 64 KB, so that it says nothing of frames per
+second, and these say nothing of it (METHODS: honest numbers).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from fastbridge.bench.measurer import Measurer
+from fastbridge.bench.offer import Stream, steady
+from fastbridge.errors import BenchError
+
+from . import Findings
+
+
+@dataclass(frozen=True)
+class TcpBulk:
+    """One TCP connection between two pods, as fast as their kernels make it: payload received (RFC 6349 §4.2)."""
+
+    name: ClassVar[str] = "tcp-bulk"
+    section: ClassVar[str] = "RFC 6349 §4.2"
+    units: ClassVar[Mapping[str, str]] = {"throughput": "Gb/s"}
+    primary: ClassVar[str] = "throughput"
+    higher_is_better: ClassVar[bool] = True
+    ports: ClassVar[int] = 2
+
+    seconds: float = 1.0
+
+    @property
+    def subject(self) -> str:
+        """How many connections."""
+        return "1 connection"
+
+    def run(self, measurer: Measurer) -> Findings:
+        """One trial."""
+        trial = measurer.trial(steady(Stream(0, (1,), kind="tcp"), self.seconds))
+        if not trial.window_bytes:
+            raise BenchError("not a byte came through the TCP connection")
+        return Findings({"throughput": trial.gigabits_per_second})

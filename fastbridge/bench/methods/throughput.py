@@ -1,0 +1,82 @@
+"""Throughput, RFC 2544 §26.1.
+
+The highest load at which as many frames come out as went in; for machines that are not quite still, by RFC 9971.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from fastbridge.bench.measurer import Measurer
+
+from . import Findings
+from .patterns import full_load, gigabits, streams_of, subject_of
+from .search import Bounds, search
+
+
+@dataclass(frozen=True)
+class Throughput:
+    """NDR and PDR: the highest loads found to lose nothing, and no more than 0.5 %.
+
+    A load of a bidirectional pattern is that of both directions together. Beside them stands what the tester could
+    offer, and what came out of that (FRMOL, RFC 2285 §3.6.2).
+    """
+
+    name: ClassVar[str] = "throughput"
+    section: ClassVar[str] = "RFC 2544 §26.1, RFC 9971"
+    units: ClassVar[Mapping[str, str]] = {
+        "ndr": "frames/s",
+        "ndr_gbps": "Gb/s",
+        "pdr": "frames/s",
+        "pdr_gbps": "Gb/s",
+        "max_offered": "frames/s",
+        "frmol": "frames/s",
+    }
+    primary: ClassVar[str] = "ndr"
+    higher_is_better: ClassVar[bool] = True
+    ports: ClassVar[int] = 2
+
+    sizes: tuple[int, ...] = (64,)
+    pattern: str = "pair"
+    seconds: float = 1.0  #: of a trial
+    duration_sum: float = 21.0  #: of a load's trials
+    width: float = 0.005  #: between the bounds, relative
+
+    @property
+    def subject(self) -> str:
+        """Frame size and pattern."""
+        return subject_of(self.sizes, self.pattern)
+
+    def run(self, measurer: Measurer) -> Findings:
+        """Find the maximum load that can be offered, then search below it."""
+        streams = streams_of(self.pattern, self.sizes)
+        full = full_load(measurer, streams, self.seconds)
+        assert full.offered_rate is not None and full.frames_per_second is not None
+        values = {"max_offered": full.offered_rate, "frmol": full.frames_per_second}
+        remarks = []
+        found = search(
+            measurer,
+            streams,
+            full.offered_rate,
+            seconds=self.seconds,
+            duration_sum=self.duration_sum,
+            width=self.width,
+        )
+        for goal, bounds in found.items():
+            if bounds.lower is not None:
+                values |= {goal: bounds.lower, f"{goal}_gbps": gigabits(bounds.lower, self.sizes)}
+            remarks += _remarks(goal.upper(), bounds, full.offered_rate)
+        return Findings(values, remarks=tuple(remarks))
+
+
+def _remarks(goal: str, bounds: Bounds, maximum: float) -> list[str]:
+    """An irregular result (RFC 9971: a bound is missing), and one whose limit is not the DUT's."""
+    if bounds.lower is None:
+        return [f"no {goal}: the goal is missed even at {bounds.upper:,.1f} frames/s, the lowest load tried"]
+    if bounds.upper is None:
+        return [f"{goal} ≥ {bounds.lower:,.0f} frames/s: the goal is met even at the most the tester can offer"]
+    if bounds.sent_short:
+        return [f"{goal} ≥ {bounds.lower:,.0f} frames/s: the tester did not offer {bounds.upper:,.0f} in full"]
+    return []
