@@ -47,7 +47,7 @@ class Frames:
 
     @classmethod
     def of(cls, streams: tuple[Stream, ...], count: int) -> Frames:
-        """Streams in turn; each uses its destinations, sizes and addresses in turn."""
+        """Streams in turn; each uses its destinations, sizes and addresses in turn (bench/frames.py)."""
         frames = cls(*(np.zeros(count, np.int64) for _ in range(5)))
         for number, stream in enumerate(streams):
             mine = slice(number, None, len(streams))
@@ -56,8 +56,9 @@ class Frames:
             frames.source[mine] = stream.source
             frames.destination[mine] = destinations[turn % len(destinations)]
             frames.sender[mine] = stream.first + turn % stream.sources
-            frames.target[mine] = stream.first + turn % stream.targets
-            frames.size[mine] = sizes[turn % len(sizes)]
+            frames.target[mine] = stream.first + turn // len(destinations) % stream.targets
+            rounds = math.gcd(len(sizes), len(destinations))  # every destination gets every size
+            frames.size[mine] = sizes[(turn + turn // len(sizes) % rounds) % len(sizes)]
         return frames
 
     def kinds(self) -> tuple[Integers, Integers]:
@@ -159,7 +160,29 @@ class FakeDut:
             intended=intended,
             sent=tuple(np.bincount(frames.source, minlength=self.ports).tolist()),
             received=tuple(np.bincount(port, minlength=self.ports).tolist()),
-            samples=_samples(offer, times, frame[wanted], arrived[wanted]) if offer.sample else None,
+            samples=self._samples(offer, times, frame[wanted], arrived[wanted]) if offer.sample else None,
+        )
+
+    def _samples(self, offer: Offer, times: Floats, frame: Integers, arrived: Floats) -> Samples:
+        stamped = frame % offer.sample == 0
+        frame, arrived = frame[stamped], arrived[stamped]
+        histogram = HdrHistogram(1, 60_000_000_000, 3)
+        values, counts = np.unique(np.rint((arrived - times[frame]) * 1e9).astype(np.int64), return_counts=True)
+        for value, count in zip(values.tolist(), counts.tolist(), strict=True):
+            histogram.record_value(max(1, value), count)
+        sent = np.arange(0, len(times), offer.sample)
+        copies = self.ports - 1 if offer.is_broadcast else 1
+        never = sent[np.bincount(frame, minlength=len(times))[sent] < copies]
+        return Samples(
+            sent=len(sent) * copies,
+            received=len(frame),
+            duplicated=0,
+            reordered=0,
+            corrupted=0,
+            missed=0,
+            histogram=histogram.encode().decode("ascii"),
+            last_lost=float(times[never[-1]]) if len(never) else None,
+            longest_gap=float(np.diff(np.sort(arrived)).max(initial=0.0)),
         )
 
     def _tcp(self, offer: Offer) -> Trial:
@@ -168,16 +191,11 @@ class FakeDut:
         return Trial(offer, seconds, seconds, round(self._tcp_rate * seconds / 8), 0.0, 0.0)
 
     def _teach(self, offer: Offer) -> None:
-        """Announce each address of the offer once, at leisure."""
+        """Each address of the offer sends a frame to itself, at leisure."""
         for stream in offer.streams:
-            own = [mac(stream.source, stream.first + i) for i in range(stream.sources)]
-            self._announce(stream.source, own, mac((stream.source + 1) % self.ports, 0))
-            for port in stream.destinations:
-                theirs = [mac(port, stream.first + i) for i in range(stream.targets)]
-                self._announce(port, theirs, mac(stream.source, 0))
-
-    def _announce(self, port: int, addresses: list[bytes], to: bytes) -> None:
-        self._switch.process(port, [to + address + b"\x88\xb5" + bytes(46) for address in addresses])
+            for port, count in ((stream.source, stream.sources), *((p, stream.targets) for p in stream.destinations)):
+                addresses = [mac(port, stream.first + i) for i in range(count)]
+                self._switch.process(port, [mac + mac + b"\x88\xb5" + bytes(46) for mac in addresses])
 
     def _schedule(self, offer: Offer) -> tuple[Floats, int, float]:
         """When each frame is sent, how many were intended, and the length of it all."""
@@ -328,26 +346,3 @@ def serve(times: Floats, rate: float | None, room: int, relapse: float = 0.0) ->
 def _wanted(offer: Offer, frames: Frames, frame: Integers, port: Integers) -> NDArray[np.bool_]:
     """Which copies came out where they were to."""
     return np.full(len(frame), True) if offer.is_broadcast else frames.destination[frame] == port
-
-
-def _samples(offer: Offer, times: Floats, frame: Integers, arrived: Floats) -> Samples:
-    stamped = frame % offer.sample == 0
-    frame, arrived = frame[stamped], arrived[stamped]
-    histogram = HdrHistogram(1, 60_000_000_000, 3)
-    values, counts = np.unique(np.rint((arrived - times[frame]) * 1e9).astype(np.int64), return_counts=True)
-    for value, count in zip(values.tolist(), counts.tolist(), strict=True):
-        histogram.record_value(max(1, value), count)
-    sent = np.arange(0, len(times), offer.sample)
-    never = np.setdiff1d(sent, frame)
-    gaps = np.diff(np.sort(arrived))
-    return Samples(
-        sent=len(sent),
-        received=len(np.unique(frame)),
-        duplicated=0,
-        reordered=0,
-        corrupted=0,
-        missed=0,
-        histogram=histogram.encode().decode("ascii"),
-        last_lost=float(times[never[-1]]) if len(never) else None,
-        longest_gap=float(gaps.max(initial=0.0)),
-    )

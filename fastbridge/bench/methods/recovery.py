@@ -62,6 +62,8 @@ class Recovery:
             return Findings(values, remarks=(*remarks, text))
         if len(lost) < len(trials):
             remarks.append(f"{len(trials) - len(lost)} of {len(trials)} overloads lost no sample, and do not count")
+        if missed := sum(trial.samples.missed for trial in trials if trial.samples):
+            remarks.append(f"the receiver had no room for {missed} samples, which count as lost by the DUT")
         times = [max(0.0, time - self.overload_seconds) for time in lost]
         if max(times) > 0.98 * self.relief_seconds:
             remarks.append(
