@@ -202,10 +202,10 @@ class FakeDut:
         begin, intended, parts = 0.0, 0, []
         for phase in offer.phases:
             rate = min(phase.rate or math.inf, self._sender_rate)
-            count = phase.frames or math.ceil((phase.seconds or 0.0) * rate - 1e-6)
+            count = phase.frames or int((phase.seconds or 0.0) * rate + 0.5)
             parts.append(begin + np.arange(count) / rate)
             begin += phase.seconds or count / rate
-            intended += count if phase.seconds is None else math.ceil(phase.seconds * (phase.rate or rate) - 1e-6)
+            intended += count if phase.seconds is None else int(phase.seconds * (phase.rate or rate) + 0.5)
         return np.concatenate(parts), intended, begin
 
     def _forwarded(self, offer: Offer, frames: Frames, times: Floats) -> tuple[Integers, Integers, Floats]:

@@ -291,12 +291,14 @@ def test_bursts_that_differ_have_a_spread() -> None:
     assert values["stdev"] > 0
 
 
-def test_a_burst_without_end() -> None:
-    findings = found(BackToBack(repeats=2, limit_seconds=0.5, **QUICK), FakeDut(sender_rate=20_000))
-    assert findings.values["mean"] == 10_000
-    assert findings.values["implied_buffer"] == 500
+@pytest.mark.parametrize("limit", [3, 10_000, 16_400])
+def test_a_burst_without_end(limit: int) -> None:
+    method = BackToBack(repeats=2, limit_seconds=limit / 20_000, **QUICK)
+    findings = found(method, FakeDut(sender_rate=20_000))
+    assert findings.values["mean"] == limit
+    assert findings.values["implied_buffer"] == pytest.approx(limit / 20)
     assert "corrected_buffer" not in findings.values
-    assert any(remark.startswith("≥ 10,000 frames: 2 of 2") for remark in findings.remarks)
+    assert any(remark.startswith(f"≥ {limit:,} frames: 2 of 2") for remark in findings.remarks)
 
 
 # --- Recovery

@@ -86,12 +86,19 @@ class BackToBack:
 
     def _longest(self, measurer: Measurer, stream: Stream, limit: int) -> int:
         """The most frames in a burst that lost none, to within `width` (or a frame)."""
-        whole, broken, length = 0, limit + 1, min(SHORTEST, limit)
+
+        def comes_through(length: int) -> bool:
+            return (measurer.trial(Offer((stream,), (Phase(frames=length),))).forwarded or 0) >= length
+
+        whole, broken = 0, min(SHORTEST, limit)
+        while comes_through(broken):
+            whole, broken = broken, min(2 * broken, limit)
+            if whole == limit:
+                return limit
         while broken - whole > max(1.0, self.width * whole):
-            trial = measurer.trial(Offer((stream,), (Phase(frames=length),)))
-            if (trial.forwarded or 0) >= length:
-                whole = length
+            middle = (whole + broken) // 2
+            if comes_through(middle):
+                whole = middle
             else:
-                broken = length
-            length = min(2 * whole, limit) if broken > limit else (whole + broken) // 2
+                broken = middle
         return whole
