@@ -1,16 +1,20 @@
 """Engines side by side.
 
-Every engine gets a lab of its own, so that all stand ready at once and a block can visit them in any
-order with nothing to start or stop in between; only one of them has traffic at a time. An engine that
-cannot be started, dies, forwards nothing or loses frames at low load becomes unfit, with the reason,
-and the run goes on.
+Tasks with the same number of ports share labs: every engine gets a lab of its own, so that all stand ready
+at once and a block can visit them in any order with nothing to start or stop in between. Only one of them
+has traffic at a time, and the others are stopped meanwhile (an engine that polls would eat the CPU). An
+engine that cannot be started, dies, forwards nothing or loses frames at low load becomes unfit, with the
+reason, and the run goes on.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import secrets
 import socket
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
@@ -18,56 +22,39 @@ from datetime import datetime, timezone
 from fastbridge.errors import BenchError, ConfigError, FastbridgeError
 from fastbridge.topology import Lab, Topology
 
-from .engines import Engine
-from .engines.direct import Direct
-from .engines.fastbridge import Fastbridge
-from .engines.linux_bridge import LinuxBridge
-from .engines.python_sockets import PythonSockets
+from .engines import Direct, Engine, Fastbridge, LinuxBridge, PythonSockets, Running
 from .fingerprint import take_fingerprint
 from .machine import Layout
+from .measurer import Recorder
+from .offer import Stream, steady
 from .offloads import read_offloads
-from .results import SCHEMA, EngineRecord, Results, Scenario, Trial, Unfit
+from .profiles import QUICK, Profile, Task
+from .results import SCHEMA, EngineRecord, Results, Run, TaskRecord, Unfit
 from .statistics import interleave
 from .tester import Tester
 
-Progress = Callable[[int, int, str], None]  #: steps done, steps in all, what runs now
+Progress = Callable[[float, float, str], None]  #: share done (0 … 1), seconds left, what runs now
 
-LOW_LOAD = 10_000.0  # frames/s of the fitness check: 2-5 % of what a veth sender can do
-LOW_LOAD_SECONDS = 0.1
+# The fitness check: 5 % of what the direct veth pair takes (METHODS: about no loss at 5-10 % load); without a
+# direct pair to ask, 2-5 % of what a veth sender can do.
+LOW_SHARE, LOW_LOAD = 0.05, 10_000.0
+LOW_LOAD_SECONDS = 0.2
 LOW_LOAD_LOSS = 0.001
 DISCARDED_SECONDS = 0.1  # the warm-up trial at full load
+START_SECONDS = 1.0  # an engine's start and fitness check, for the time left
 
-
-@dataclass(frozen=True)
-class Profile:
-    """What is measured, and for how long."""
-
-    name: str
-    blocks: int
-    scenarios: tuple[Scenario, ...]
-
-
-# Trials are shorter than the usual 1-2 s, so that 10 blocks of everything end within 90 seconds; TCP's are the
-# longest, because a stream's rate wanders more than that of frames.
-QUICK = Profile(
-    "quick",
-    10,
-    (Scenario("64 B", 64, seconds=0.35), Scenario("1518 B", 1518, seconds=0.35), Scenario("TCP bulk", seconds=0.6)),
-)
-# Without IPv6 no kernel says a word of its own, so that the receivers' counters hold test frames only.
-_PAIR = Topology.of(2, ipv6=None)
-ENGINES: tuple[Engine, ...] = (Fastbridge(), LinuxBridge(), PythonSockets(), Direct())
+DEFAULT_ENGINES: tuple[Engine, ...] = (Fastbridge(), LinuxBridge(), PythonSockets())
 
 
 def compare(
-    engines: Sequence[Engine] = ENGINES,
+    engines: Sequence[Engine] = DEFAULT_ENGINES,
     *,
     baseline: str = "linux-bridge",
     profile: Profile = QUICK,
     seed: int | None = None,
-    progress: Progress = lambda done, total, text: None,
+    progress: Progress = lambda share, left, text: None,
 ) -> Results:
-    """Measure `engines` interleaved, and the one named `baseline` a second time as A/A control.
+    """Measure `engines` interleaved, the one named `baseline` a second time as A/A control, and the direct veth pair.
 
     Ctrl-C during the trials ends them and keeps what was measured: `interrupted` is then set. `seed`
     gives the order of every block and the bootstrap; one is made up, and recorded, when it is None.
@@ -79,113 +66,216 @@ def compare(
         raise ConfigError(f"the baseline {baseline!r} is not among the engines: {', '.join(entries)}")
     control = f"{baseline} (control)"
     entries[control] = entries[baseline]
-    contest = _Contest(entries, profile, secrets.randbelow(1 << 32) if seed is None else seed, progress)
+    entries.setdefault(Direct().name, Direct())
+    contest = _Contest(entries, control, profile, secrets.randbelow(1 << 32) if seed is None else seed, progress)
     layout = Layout.of_machine()
     started = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    with ExitStack() as stack:
-        contest.start(stack, layout)
-        interrupted = contest.measure()
+    interrupted = contest.measure(layout)
     return Results(
         schema=SCHEMA,
         profile=profile.name,
         started=started,
         seed=contest.seed,
-        blocks=profile.blocks,
         baseline=baseline,
         control=control,
         interrupted=interrupted,
         fingerprint=take_fingerprint(layout.described(), contest.offloads),
-        scenarios=profile.scenarios,
+        tasks=tuple(_record(task) for task in profile.tasks),
         engines=tuple(contest.records.values()),
+        runs=tuple(contest.runs),
         unfit=tuple(contest.unfit),
-        trials=tuple(contest.trials),
     )
 
 
-class _Contest:
-    """One run: who takes part, who has dropped out, and what was measured so far."""
+@dataclass(frozen=True)
+class _Station:
+    """An engine at work in its lab, and the tester around it."""
 
-    def __init__(self, entries: dict[str, Engine], profile: Profile, seed: int, progress: Progress) -> None:
-        self.entries, self.profile, self.seed = entries, profile, seed
-        self.testers: dict[str, Tester] = {}
-        self.records = {name: EngineRecord(name, e.version(), "", "", e.joins) for name, e in entries.items()}
+    running: Running
+    tester: Tester
+
+
+class _Contest:
+    """One run of the bench: who takes part, who has dropped out, and what was measured so far."""
+
+    def __init__(
+        self, entries: dict[str, Engine], control: str, profile: Profile, seed: int, progress: Progress
+    ) -> None:
+        self.entries, self.control, self.profile, self.seed = entries, control, profile, seed
+        self.records: dict[str, EngineRecord] = {}
         self.offloads: dict[str, str] = {}
         self.unfit: list[Unfit] = []
-        self.trials: list[Trial] = []
-        self._progress = progress
-        self._done = 0
-        pairs = sum(self._takes_part(name, scenario) for name in entries for scenario in profile.scenarios)
-        self._total = len(entries) + pairs * (profile.blocks + 1)
+        self.runs: list[Run] = []
+        self._low_load = LOW_LOAD
+        self._clock = _Clock(progress)
 
-    def start(self, stack: ExitStack, layout: Layout) -> None:
-        """Start every engine in a lab of its own; `stack` ends them all.
-
-        A lab that cannot be made is no engine's fault, and ends the run.
-        """
+    def measure(self, layout: Layout) -> bool:
+        """Run all tasks, those with the same number of ports together; True when Ctrl-C ended it early."""
         for name, engine in self.entries.items():
-            self._step(f"starting {name}")
-            lab = stack.enter_context(Lab(_PAIR))
-            self.offloads = self.offloads or _read_offloads(lab)
-            try:
-                with ExitStack() as own:
-                    running = own.enter_context(engine.attach(lab, layout.switch))
-                    tester = Tester(lab, running, name=name, layout=layout, joined=engine.joins)
-                    self.testers[name] = own.enter_context(tester)
-                    record = self.records[name]
-                    self.records[name] = replace(record, command=running.command, buffers=running.buffers)
-                    stack.enter_context(own.pop_all())
-            except FastbridgeError as error:
-                for scenario in self.profile.scenarios:
-                    self._drop(name, scenario, error)
-
-    def measure(self) -> bool:
-        """Check fitness, then run the blocks; True when Ctrl-C ended it early."""
+            reason = engine.missing()
+            version = "-" if reason else engine.version()
+            self.records[name] = EngineRecord(name, version, "-", "-", engine.ceiling, "default")
+            if reason:
+                self.unfit.append(Unfit(name, None, f"not available: {reason}"))
+        groups: dict[int, list[Task]] = {}
+        for task in self.profile.tasks:
+            groups.setdefault(task.method.ports, []).append(task)
+        self._clock.plan(self._planned(groups))
         try:
-            for scenario in self.profile.scenarios:
-                for name in self.entries:
-                    self._try(name, scenario, self._check_fitness, f"{scenario.name}: is {name} fit?")
-            for block, order in enumerate(interleave(list(self.entries), self.profile.blocks, self.seed)):
-                for scenario in self.profile.scenarios:
-                    for position, name in enumerate(order):
-
-                        def trial(tester: Tester, scenario: Scenario, block: int = block, at: int = position) -> None:
-                            self.trials.append(tester.run(scenario, block=block, position=at))
-
-                        self._try(name, scenario, trial, f"block {block + 1}: {scenario.name}, {name}")
+            for ports, tasks in sorted(groups.items()):
+                self._group(ports, tasks, layout)
         except KeyboardInterrupt:
             return True
         return False
 
-    def _try(self, name: str, scenario: Scenario, act: Callable[[Tester, Scenario], None], text: str) -> None:
-        if not self._takes_part(name, scenario):
-            return
-        self._step(text)
-        if any((entry.engine, entry.scenario) == (name, scenario.name) for entry in self.unfit):
-            return
-        try:
-            act(self.testers[name], scenario)
-        except FastbridgeError as error:
-            self._drop(name, scenario, error)
+    def _planned(self, groups: Mapping[int, list[Task]]) -> dict[str, tuple[int, float]]:
+        # What is to be done: how often, and how long it takes by the profile's estimate.
+        planned = {}
+        for ports, tasks in groups.items():
+            planned[f"start {ports}"] = (sum(self._joins(name, ports, tasks) for name in self.entries), START_SECONDS)
+            for task in tasks:
+                runs = task.blocks * sum(self._takes_part(name, task) for name in self.entries)
+                planned[task.name] = (runs, task.seconds)
+        return planned
 
-    def _check_fitness(self, tester: Tester, scenario: Scenario) -> None:
+    def _group(self, ports: int, tasks: list[Task], layout: Layout) -> None:
+        with ExitStack() as stack:
+            stations = self._start(stack, ports, tasks, layout)
+            names = list(stations)
+            for block in range(max(task.blocks for task in tasks)):
+                # Another order for every task too: who runs behind whom shall not be the same all through a block.
+                orders = interleave(names, len(tasks), self.seed + block)
+                for task, order in zip(tasks, orders, strict=True):
+                    if block < task.blocks:
+                        for position, name in enumerate(n for n in order if self._takes_part(n, task)):
+                            self._run(stations[name], name, task, block, position)
+
+    def _start(self, stack: ExitStack, ports: int, tasks: list[Task], layout: Layout) -> dict[str, _Station]:
+        """Start every engine in a lab of its own and see whether it is fit; `stack` ends them all.
+
+        A lab that cannot be made is no engine's fault, and ends the run.
+        """
+        stations: dict[str, _Station] = {}
+        # The direct pair first: the load of the fitness check is a share of what it takes.
+        for name in sorted(self.entries, key=lambda name: not self.entries[name].ceiling):
+            if not self._joins(name, ports, tasks):
+                continue
+            with self._clock.step(f"start {ports}", f"{ports} ports: starting {name}"), ExitStack() as own:
+                # Without IPv6 no kernel says a word of its own, so that the receivers' counters hold test frames only.
+                lab = own.enter_context(Lab(Topology.of(ports, ipv6=None)))
+                self.offloads = self.offloads or _read_offloads(lab)
+                try:
+                    running = own.enter_context(self.entries[name].attach(lab, layout.switch))
+                    tester = own.enter_context(Tester(lab, running, name=name, layout=layout))
+                    self._note(name, running)
+                    self._check_fitness(tester)
+                    running.pause()
+                except FastbridgeError as error:
+                    self.unfit += [Unfit(name, t.name, str(error)) for t in tasks if self._takes_part(name, t)]
+                    continue
+                stations[name] = _Station(running, tester)
+                stack.enter_context(own.pop_all())
+        return stations
+
+    def _note(self, name: str, running: Running) -> None:
+        record = self.records[name]
+        if record.command == "-":
+            off = "default" if not self.entries[name].offloads_off else "turned off"
+            self.records[name] = replace(record, command=running.command, buffers=running.buffers, offloads=off)
+
+    def _check_fitness(self, tester: Tester) -> None:
         # About no loss at low load, then one trial at full load that is thrown away.
-        if scenario.frame_size is not None:
-            low = tester.run(replace(scenario, rate=LOW_LOAD, seconds=LOW_LOAD_SECONDS))
-            if low.loss_ratio is not None and low.loss_ratio > LOW_LOAD_LOSS:
-                raise BenchError(
-                    f"lost {low.loss_ratio:.1%} of {low.offered} frames at a low load of {LOW_LOAD:.0f} frames/s"
-                )
-        tester.run(replace(scenario, seconds=DISCARDED_SECONDS))
+        stream = Stream(0, (1,))
+        low = tester.trial(steady(stream, LOW_LOAD_SECONDS, self._low_load))
+        if low.loss_ratio is not None and low.loss_ratio > LOW_LOAD_LOSS:
+            raise BenchError(
+                f"lost {low.loss_ratio:.1%} of {low.offered} frames at a low load of {self._low_load:,.0f} frames/s"
+            )
+        full = tester.trial(steady(stream, DISCARDED_SECONDS))
+        if self.entries[tester.name].ceiling and full.offered_rate:
+            self._low_load = LOW_SHARE * full.offered_rate
 
-    def _takes_part(self, name: str, scenario: Scenario) -> bool:
-        return self.entries[name].joins or scenario.frame_size is not None
+    def _run(self, station: _Station, name: str, task: Task, block: int, position: int) -> None:
+        if self._is_unfit(name, task):
+            self._clock.skip(task.name)
+            return
+        recorder = Recorder(station.tester)
+        unfinished: str | None = "interrupted"
+        text = f"{task.name}, {name}" + (f", block {block + 1} of {task.blocks}" if task.blocks > 1 else "")
+        with self._clock.step(task.name, text):
+            try:
+                station.running.resume()
+                try:
+                    task.method.run(recorder)
+                finally:
+                    station.running.pause()
+                unfinished = None
+            except FastbridgeError as error:
+                unfinished = str(error)
+                self.unfit.append(Unfit(name, task.name, unfinished))
+            finally:  # Ctrl-C as well: what was measured is kept
+                if recorder.trials or unfinished is None:
+                    self.runs.append(Run(name, task.name, block, position, tuple(recorder.trials), unfinished))
 
-    def _drop(self, name: str, scenario: Scenario, error: FastbridgeError) -> None:
-        self.unfit.append(Unfit(name, scenario.name, str(error)))
+    def _is_unfit(self, name: str, task: Task) -> bool:
+        return any(entry.engine == name and entry.task in (None, task.name) for entry in self.unfit)
 
-    def _step(self, text: str) -> None:
-        self._progress(self._done, self._total, text)
-        self._done += 1
+    def _joins(self, name: str, ports: int, tasks: Sequence[Task]) -> bool:
+        return any(self._takes_part(name, task) for task in tasks)
+
+    def _takes_part(self, name: str, task: Task) -> bool:
+        engine = self.entries[name]
+        if any(entry.engine == name and entry.task is None for entry in self.unfit):
+            return False
+        if name == self.control and task.blocks < 2:
+            return False  # one run against itself has no interval
+        if engine.ceiling and not task.ceiling:
+            return False
+        return engine.most_ports is None or task.method.ports <= engine.most_ports
+
+
+class _Clock:
+    """Share done and time left, from the profile's estimates and, once known, from what runs really took."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._left: dict[str, int] = {}
+        self._each: dict[str, list[float]] = {}
+        self._guess: dict[str, float] = {}
+        self._spent = 0.0
+
+    def plan(self, planned: Mapping[str, tuple[int, float]]) -> None:
+        """What is to be done: name → (how often, seconds each by estimate)."""
+        self._left = {name: count for name, (count, _) in planned.items()}
+        self._guess = {name: seconds for name, (_, seconds) in planned.items()}
+
+    def step(self, name: str, text: str) -> ExitStack:
+        """A context: one of them runs now."""
+        left = sum(count * self._seconds(other) for other, count in self._left.items())
+        self._progress(self._spent / (self._spent + left) if left else 1.0, left, text)
+        self._left[name] -= 1
+        began = time.monotonic()
+        stack = ExitStack()
+        stack.callback(self._finish, name, began)
+        return stack
+
+    def skip(self, name: str) -> None:
+        """One of them will not run."""
+        self._left[name] -= 1
+
+    def _finish(self, name: str, began: float) -> None:
+        took = time.monotonic() - began
+        self._each.setdefault(name, []).append(took)
+        self._spent += took
+
+    def _seconds(self, name: str) -> float:
+        known = self._each.get(name)
+        return sum(known) / len(known) if known else self._guess[name]
+
+
+def _record(task: Task) -> TaskRecord:
+    parameters = json.loads(json.dumps(dataclasses.asdict(task.method)))  # type: ignore[call-overload] # as read back
+    return TaskRecord(task.name, task.method.name, parameters, task.method.ports, task.blocks)
 
 
 def _read_offloads(lab: Lab) -> dict[str, str]:

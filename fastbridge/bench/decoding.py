@@ -9,9 +9,9 @@ from __future__ import annotations
 import types
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields, is_dataclass
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from fastbridge.errors import BenchError
+from fastbridge.errors import BenchError, ConfigError
 
 T = TypeVar("T")
 
@@ -32,8 +32,13 @@ def decode(kind: type[T], value: Any, path: str = "") -> T:
 
 def _any(kind: Any, value: Any, path: str) -> Any:
     origin = get_origin(kind)
+    if kind is Any:
+        return value
     if is_dataclass(kind):
         return _dataclass(kind, value, path)
+    if origin is Literal:
+        _require(value in get_args(kind), path, f"one of {', '.join(map(repr, get_args(kind)))}", value)
+        return value
     if origin in (Union, types.UnionType):
         return _union(get_args(kind), value, path)
     if origin is tuple:
@@ -46,7 +51,8 @@ def _any(kind: Any, value: Any, path: str) -> Any:
 def _dataclass(kind: Any, value: Any, path: str) -> Any:
     _require(isinstance(value, dict), path, "an object", value)
     hints = get_type_hints(kind)
-    unknown = value.keys() - hints.keys()
+    names = {field.name for field in fields(kind)}
+    unknown = value.keys() - names
     if unknown:
         raise BenchError(f"{_join(path, min(unknown))}: no such field")
     required = (f.name for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING)
@@ -54,7 +60,11 @@ def _dataclass(kind: Any, value: Any, path: str) -> Any:
     if missing:
         raise BenchError(f"{_join(path, missing[0])}: the field is missing")
     make: Callable[..., Any] = kind
-    return make(**{name: _any(hints[name], item, _join(path, name)) for name, item in value.items()})
+    arguments = {name: _any(hints[name], item, _join(path, name)) for name, item in value.items()}
+    try:
+        return make(**arguments)
+    except ConfigError as error:
+        raise BenchError(f"{path or 'results'}: {error}") from None
 
 
 def _union(kinds: tuple[Any, ...], value: Any, path: str) -> Any:

@@ -1,124 +1,179 @@
 """Rows from results.
 
-Everything here is recomputed from the raw trials, so a report can be redrawn anywhere, and later.
+Everything here is recomputed from the raw trials, by the methods that asked for them, so a report can be
+redrawn anywhere, and later.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from .results import Results, Scenario, Trial
+from fastbridge.errors import BenchError
+
+from .decoding import decode
+from .measurer import Replay
+from .methods import Findings, Method
+from .methods.registry import METHODS
+from .results import Results, Run, TaskRecord
 from .statistics import Ratio, ratio, verdict
+from .trial import Trial
 
 # A trial in which the hypervisor took more than this share of the machine says nothing of the engine.
 STEAL_LIMIT = 0.02
-UNDER_OFFERED = 0.99  # offered / intended below which a trial is flagged
-SWITCHES_PER_SECOND = 100.0  # involuntary switches of the sender above which it is
+UNDER_OFFERED = 0.99  # offered / intended below which a paced trial is flagged
+SWITCHES_PER_SECOND = 100.0  # involuntary switches of the sender above which a trial is
 
 
 @dataclass(frozen=True)
 class Row:
-    """One engine in one scenario."""
+    """One engine in one task."""
 
-    scenario: str
+    task: str
     engine: str
-    ratio: Ratio | None  #: to the baseline, over blocks
+    ratio: Ratio | None  #: of the method's primary value, to the baseline, over blocks
     noise_floor: float | None  #: the A/A control's
-    verdict: str  #: baseline, control, ceiling, win, loss, no difference, not measured, or unfit
-    frames_per_second: float | None  #: median of the trials; None for TCP
+    verdict: str  #: baseline, control, ceiling, win, loss, no difference, single run, not measured, or unfit
+    values: Mapping[str, float]  #: what the method found, by name; medians over the blocks
+    series: Mapping[str, tuple[tuple[float, float], ...]]  #: of the first block
+    remarks: tuple[str, ...]  #: the method's, over all blocks
+    frames_per_second: float | None  #: median of the trials, where a run is one trial; None for TCP
     gigabits_per_second: float | None
     loss_ratio: float | None
     cpu_machine_ns: float | None  #: busy time of the whole machine a forwarded frame, the tester's share included
-    cpu_added_ns: float | None  #: the same without what the sender alone takes for the frames it offered
-    cpu_switch_ns: float | None  #: CPU time of the engine's process a frame
-    trials: int
-    dropped: int  #: trials left out of the ratio for steal
+    cpu_added_ns: float | None  #: the same without what the direct veth pair takes for the frames offered
+    cpu_switch_ns: float | None  #: CPU time of the engine's processes a frame
+    runs: int
+    dropped: int  #: runs left out of the ratio for steal
     flags: tuple[str, ...] = ()
     unfit: str | None = None
 
 
+def method_of(task: TaskRecord) -> Method:
+    """The method of a recorded task; raise BenchError that names what is wrong with the record."""
+    kind = METHODS.get(task.method)
+    if kind is None:
+        raise BenchError(f"task {task.name!r}: no method {task.method!r} here; known are {', '.join(sorted(METHODS))}")
+    return decode(kind, dict(task.parameters), f"parameters of {task.name!r}")
+
+
+def findings(run: Run, task: TaskRecord) -> Findings:
+    """What the method finds in a finished run; raise BenchError when the record is not one of its."""
+    try:
+        return method_of(task).run(Replay(run.trials, task.ports))
+    except BenchError as error:
+        raise BenchError(f"{task.name}, {run.engine}, block {run.block + 1}: {error}") from None
+
+
 def rows(results: Results) -> list[Row]:
-    """All rows, scenario by scenario, engines in the order of the results."""
-    return [row for scenario in results.scenarios for row in _scenario_rows(results, scenario)]
+    """All rows, task by task, engines in the order of the results."""
+    return [row for task in results.tasks for row in _task_rows(results, task)]
 
 
-def _scenario_rows(results: Results, scenario: Scenario) -> list[Row]:
-    trials = [trial for trial in results.trials if trial.scenario == scenario.name]
-    unfit = {entry.engine: entry.reason for entry in results.unfit if entry.scenario == scenario.name}
-    kept = _without_steal(trials, results.fingerprint.cpus)
+def _task_rows(results: Results, task: TaskRecord) -> list[Row]:
+    method = method_of(task)
+    finished = [run for run in results.runs if run.task == task.name and run.unfinished is None]
+    found = {(run.engine, run.block): findings(run, task) for run in finished}
+    kept = _without_steal(finished, results.fingerprint.cpus)
     by_block = {
-        engine.name: {trial.block: trial.rate for trial in kept if trial.engine == engine.name}
+        engine.name: {
+            run.block: found[run.engine, run.block].values[method.primary]
+            for run in kept
+            if run.engine == engine.name and method.primary in found[run.engine, run.block].values
+        }
         for engine in results.engines
     }
     baseline = by_block.get(results.baseline, {})
     control = ratio(by_block.get(results.control, {}), baseline, seed=results.seed)
     floor = control.noise_floor if control else None
-    ceilings = {engine.name for engine in results.engines if not engine.joins}
-    alone = per_frame((t for t in trials if t.engine in ceilings), lambda trial: trial.cpu_machine_seconds)
+    ceilings = {engine.name for engine in results.engines if engine.ceiling}
+    alone = per_frame(_single(r for r in finished if r.engine in ceilings), lambda trial: trial.cpu_machine_seconds)
     made = []
     for engine in results.engines:
-        own = [trial for trial in trials if trial.engine == engine.name]
-        reason = unfit.get(engine.name)
-        if not own and reason is None:
-            continue  # a scenario that is not this engine's, or one that was not reached
-        measured = (
-            None if engine.name == results.baseline else ratio(by_block[engine.name], baseline, seed=results.seed)
+        own = [run for run in finished if run.engine == engine.name]
+        reason = next(
+            (u.reason for u in results.unfit if u.engine == engine.name and u.task in (None, task.name)), None
         )
-        word = _role(results, engine.name, engine.joins) or verdict(measured, floor)
+        if not own and reason is None:
+            continue  # a task that is not this engine's, or one that was not reached
+        is_baseline = engine.name == results.baseline
+        measured = None if is_baseline else ratio(by_block[engine.name], baseline, seed=results.seed)
+        word = _role(results, engine.name, engine.ceiling) or _word(measured, floor, task, method)
+        trials = _single(own)
+        its = [found[run.engine, run.block] for run in own]
         made.append(
             Row(
-                scenario=scenario.name,
+                task=task.name,
                 engine=engine.name,
                 ratio=measured,
                 noise_floor=floor,
                 verdict=word if reason is None else "unfit",
-                frames_per_second=_median(own, lambda trial: trial.frames_per_second),
-                gigabits_per_second=_median(own, lambda trial: trial.gigabits_per_second),
-                loss_ratio=_median(own, lambda trial: trial.loss_ratio),
-                cpu_machine_ns=per_frame(own, lambda trial: trial.cpu_machine_seconds),
-                cpu_added_ns=None if alone is None else per_frame(own, lambda trial: _added_seconds(trial, alone)),
-                cpu_switch_ns=per_frame(own, lambda trial: trial.cpu_switch_seconds),
-                trials=len(own),
-                dropped=sum(trial not in kept for trial in own),
-                flags=_flags(own, results.fingerprint.cpus),
+                values=_medians(its),
+                series=dict(its[0].series) if its else {},
+                remarks=tuple(dict.fromkeys(remark for each in its for remark in each.remarks)),
+                frames_per_second=_median(trials, lambda trial: trial.frames_per_second),
+                gigabits_per_second=_median(trials, lambda trial: trial.gigabits_per_second),
+                loss_ratio=_median(trials, lambda trial: trial.loss_ratio),
+                cpu_machine_ns=per_frame(trials, lambda trial: trial.cpu_machine_seconds),
+                cpu_added_ns=None if alone is None else per_frame(trials, lambda trial: _added(trial, alone)),
+                cpu_switch_ns=per_frame(trials, lambda trial: trial.cpu_switch_seconds),
+                runs=len(own),
+                dropped=sum(run not in kept for run in own),
+                flags=_flags([trial for run in own for trial in run.trials], results.fingerprint.cpus),
                 unfit=reason,
             )
         )
     return made
 
 
-def _role(results: Results, engine: str, joins: bool) -> str | None:
-    if not joins:
+def _role(results: Results, engine: str, ceiling: bool) -> str | None:
+    if ceiling:
         return "ceiling"
     return {results.baseline: "baseline", results.control: "control"}.get(engine)
 
 
-def _added_seconds(trial: Trial, sender_ns: float) -> float | None:
+def _word(measured: Ratio | None, floor: float | None, task: TaskRecord, method: Method) -> str:
+    if task.blocks < 2:
+        return "single run"  # no interval, no claim
+    return verdict(measured, floor, higher_is_better=method.higher_is_better)
+
+
+def _single(runs: Iterable[Run]) -> list[Trial]:
+    # Rate, loss and CPU time are quoted where a run is one trial; a search's trials are at many loads.
+    return [run.trials[0] for run in runs if len(run.trials) == 1]
+
+
+def _added(trial: Trial, direct_ns: float) -> float | None:
     # The sender's frames, also those that the engine lost, took the sender's time.
     if trial.offered is None:
         return None
-    return trial.cpu_machine_seconds - sender_ns * 1e-9 * trial.offered * trial.window_seconds / trial.seconds
+    return trial.cpu_machine_seconds - direct_ns * 1e-9 * trial.offered * trial.window_seconds / trial.seconds
 
 
 def _stolen(trial: Trial, cpus: int) -> bool:
     return trial.steal_seconds > STEAL_LIMIT * trial.window_seconds * cpus
 
 
-def _without_steal(trials: Sequence[Trial], cpus: int) -> list[Trial]:
-    # Where most trials suffer alike, leaving them out would leave nothing: then they stay, flagged.
-    clean = [trial for trial in trials if not _stolen(trial, cpus)]
-    return clean if 2 * len(clean) >= len(trials) else list(trials)
+def _without_steal(runs: Sequence[Run], cpus: int) -> list[Run]:
+    # Where most runs suffer alike, leaving them out would leave nothing: then they stay, flagged.
+    clean = [run for run in runs if not any(_stolen(trial, cpus) for trial in run.trials)]
+    return clean if 2 * len(clean) >= len(runs) else list(runs)
 
 
 def _flags(trials: Sequence[Trial], cpus: int) -> tuple[str, ...]:
+    paced = [trial for trial in trials if all(phase.rate is not None for phase in trial.offer.phases)]
     counts = {
         "steal": sum(_stolen(trial, cpus) for trial in trials),
-        "offered < intended": sum((t.offered or 0) < UNDER_OFFERED * (t.intended or 0) for t in trials),
-        "sender interrupted": sum((t.involuntary_switches or 0) > SWITCHES_PER_SECOND * t.seconds for t in trials),
+        "offered < intended": sum((t.offered or 0) < UNDER_OFFERED * (t.intended or 0) for t in paced),
+        "sender interrupted": sum(t.involuntary_switches > SWITCHES_PER_SECOND * t.seconds for t in trials),
     }
     return tuple(f"{name} in {count} of {len(trials)} trials" for name, count in counts.items() if count)
+
+
+def _medians(found: Sequence[Findings]) -> dict[str, float]:
+    names = dict.fromkeys(name for each in found for name in each.values)
+    return {name: median(each.values[name] for each in found if name in each.values) for name in names}
 
 
 def _median(trials: Iterable[Trial], value: Callable[[Trial], float | None]) -> float | None:

@@ -1,8 +1,8 @@
 """Results, raw trials first.
 
 A run's results are its raw trials and where they were measured, and nothing that can be computed
-from them: ratios, intervals and verdicts are recomputed on every reading (see `report`). Frames are
-counted as they were; no count is derived from another.
+from them: what a method found, ratios, intervals and verdicts are recomputed on every reading (see
+`report`), by running the method again on the recorded trials.
 """
 
 from __future__ import annotations
@@ -11,82 +11,37 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from fastbridge.errors import BenchError
 
 from .decoding import decode
+from .trial import Trial
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 @dataclass(frozen=True)
-class Scenario:
-    """What is offered to every engine. Frame sizes include the FCS: 64 is 60 bytes on AF_PACKET."""
+class TaskRecord:
+    """A method with its parameters, run on every engine `blocks` times."""
 
     name: str
-    frame_size: int | None = None  #: None: one TCP stream on default offloads
-    rate: float | None = None  #: intended load in frames/s; None: as fast as the sender can
-    seconds: float = 0.5  #: length of a trial's window
+    method: str  #: as methods.registry names it
+    parameters: Mapping[str, Any]  #: the method's own fields
+    ports: int  #: pods around each engine
+    blocks: int  #: intended
 
 
 @dataclass(frozen=True)
-class Trial:
-    """One trial, as counted.
-
-    The rate and the CPU time are taken over a window inside the trial, in which the path is full:
-    buffers filling at the start and draining at the end would flatter the engine with the bigger ones.
-    Loss is taken over the whole trial, after the drain.
-    """
+class Run:
+    """One run of a task's method on one engine."""
 
     engine: str
-    scenario: str
+    task: str
     block: int
     position: int  #: in its block
-    seconds: float  #: time during which frames were offered
-    window_seconds: float
-    window_bytes: int  #: received in the window: frames without FCS, or TCP payload
-    cpu_machine_seconds: float  #: busy time of all CPUs in the window, /proc/stat (10 ms steps)
-    steal_seconds: float  #: taken by the hypervisor in the window
-    cpu_switch_seconds: float | None = None  #: of the engine's process; None where it has none
-    intended: int | None = None  #: None in the frame counts: a TCP trial
-    offered: int | None = None
-    forwarded: int | None = None
-    window_frames: int | None = None
-    involuntary_switches: int | None = None  #: of the sender
-
-    @property
-    def frames_per_second(self) -> float | None:
-        """Forwarding rate in the window."""
-        return None if self.window_frames is None else self.window_frames / self.window_seconds
-
-    @property
-    def gigabits_per_second(self) -> float:
-        """Frames without FCS, or TCP payload."""
-        return self.window_bytes * 8e-9 / self.window_seconds
-
-    @property
-    def rate(self) -> float:
-        """What engines are compared by: frames/s, or for TCP Gb/s."""
-        return self.gigabits_per_second if self.window_frames is None else self.window_frames / self.window_seconds
-
-    @property
-    def loss_ratio(self) -> float | None:
-        """Of the offered frames; a stray frame of a pod's own kernel cannot make it negative."""
-        if self.offered is None or self.forwarded is None:
-            return None
-        return max(0.0, 1.0 - self.forwarded / self.offered) if self.offered else 0.0
-
-    @property
-    def cpu_machine_ns(self) -> float | None:
-        """Busy time of the whole machine a forwarded frame: sender, switch, receiver and all."""
-        return self.cpu_machine_seconds * 1e9 / self.window_frames if self.window_frames else None
-
-    @property
-    def cpu_switch_ns(self) -> float | None:
-        """CPU time of the engine's process a forwarded frame."""
-        if self.cpu_switch_seconds is None or not self.window_frames:
-            return None
-        return self.cpu_switch_seconds * 1e9 / self.window_frames
+    trials: tuple[Trial, ...]  #: in the order the method asked for them
+    unfinished: str | None = None  #: why the method did not come to its end, if it did not
 
 
 @dataclass(frozen=True)
@@ -95,17 +50,18 @@ class EngineRecord:
 
     name: str
     version: str
-    command: str
+    command: str  #: of the smallest lab it ran in
     buffers: str  #: what holds frames that wait for it
-    joins: bool  #: False for the tester's own ceiling
+    ceiling: bool  #: True for the direct veth pair: no switch, the most the tester can offer and the least latency
+    offloads: str  #: of the pods it joined: "default", or which were turned off for it
 
 
 @dataclass(frozen=True)
 class Unfit:
-    """Why an engine has no, or no further, trials in a scenario."""
+    """Why an engine has no, or no further, runs."""
 
     engine: str
-    scenario: str
+    task: str | None  #: None: of any task
     reason: str
 
 
@@ -123,7 +79,7 @@ class Fingerprint:
     mitigations: Mapping[str, str]
     versions: Mapping[str, str]
     layout: Mapping[str, str]  #: role → CPU
-    offloads: Mapping[str, str]  #: end of a veth pair → its features, as `ethtool -k` has them
+    offloads: Mapping[str, str]  #: end of a veth pair → its features by default, as `ethtool -k` has them
 
 
 @dataclass(frozen=True)
@@ -133,20 +89,19 @@ class Results:
     schema: int
     profile: str
     started: str  #: UTC, ISO 8601
-    seed: int
-    blocks: int  #: intended
+    seed: int  #: of the order within blocks, and of the bootstrap
     baseline: str
     control: str  #: the baseline engine under a second name (A/A)
     interrupted: bool
     fingerprint: Fingerprint
-    scenarios: tuple[Scenario, ...]
+    tasks: tuple[TaskRecord, ...]
     engines: tuple[EngineRecord, ...]
+    runs: tuple[Run, ...]
     unfit: tuple[Unfit, ...]
-    trials: tuple[Trial, ...]
 
     def to_json(self) -> str:
         """The results as a JSON document."""
-        return json.dumps(asdict(self), indent=1) + "\n"
+        return json.dumps(asdict(self), separators=(",", ":")).replace('{"engine":', '\n{"engine":') + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> Results:
@@ -178,11 +133,18 @@ class Results:
 
     def _check_names(self) -> None:
         engines = {engine.name for engine in self.engines}
-        scenarios = {scenario.name for scenario in self.scenarios}
-        for i, trial in enumerate(self.trials):
-            if trial.engine not in engines:
-                raise BenchError(f"trials[{i}].engine: {trial.engine!r} is not in engines")
-            if trial.scenario not in scenarios:
-                raise BenchError(f"trials[{i}].scenario: {trial.scenario!r} is not in scenarios")
-            if trial.window_seconds <= 0:
-                raise BenchError(f"trials[{i}].window_seconds: must be greater than 0, not {trial.window_seconds}")
+        tasks = {task.name: task for task in self.tasks}
+        for i, run in enumerate(self.runs):
+            if run.engine not in engines:
+                raise BenchError(f"runs[{i}].engine: {run.engine!r} is not in engines")
+            if run.task not in tasks:
+                raise BenchError(f"runs[{i}].task: {run.task!r} is not in tasks")
+            for j, trial in enumerate(run.trials):
+                for field in ("seconds", "window_seconds"):
+                    if getattr(trial, field) <= 0:
+                        value = getattr(trial, field)
+                        raise BenchError(f"runs[{i}].trials[{j}].{field}: must be greater than 0, not {value}")
+                ports = tasks[run.task].ports
+                for field in ("sent", "received"):
+                    if len(getattr(trial, field)) not in (0, ports):
+                        raise BenchError(f"runs[{i}].trials[{j}].{field}: needs a number for each of {ports} ports")

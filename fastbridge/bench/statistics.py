@@ -53,12 +53,12 @@ def ratio(values: Mapping[int, float], baseline: Mapping[int, float], *, seed: i
     return Ratio(float(np.exp(logs.mean())), float(low), float(high), len(common))
 
 
-def verdict(measured: Ratio | None, noise_floor: float | None) -> str:
+def verdict(measured: Ratio | None, noise_floor: float | None, *, higher_is_better: bool = True) -> str:
     """Say win or loss only where the whole interval lies outside 1 ± the noise floor."""
     if measured is None or noise_floor is None:
         return "not measured"
     if measured.low > 1.0 + noise_floor:
-        return "win"
+        return "win" if higher_is_better else "loss"
     if measured.high < 1.0 - noise_floor:
-        return "loss"
+        return "loss" if higher_is_better else "win"
     return "no difference"

@@ -21,7 +21,8 @@ _COMMANDS = {
     "demo": "Show how pods find each other, frame by frame.",
     "run": "Forward frames between interfaces until Ctrl-C or SIGTERM.",
     "lab": "Make pods that stay, in named network namespaces.",
-    "compare": "Measure fastbridge against the Linux bridge on this machine.",
+    "compare": "Measure fastbridge against the Linux bridge and other switches on this machine.",
+    "report": "Show the results in FILE, recomputed from its raw trials.",
 }
 _INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
