@@ -22,7 +22,7 @@ from fastbridge.bench.machine import Layout
 from fastbridge.bench.offloads import read_offloads
 from fastbridge.errors import BenchError
 
-FORWARDER = Path(fastbridge.__file__).parent / "bench/engines/forwarder.py"  # type: ignore[arg-type]
+FORWARDER = Path(fastbridge.__file__).parent / "bench/engines/forwarder.py"
 PLAIN = CommandEngine(f"{sys.executable} -I -S {FORWARDER} {{ports}}", name="command-of-the-test")
 WRAPPED = CommandEngine(f"sh -c '{sys.executable} -I -S {FORWARDER} $* & wait' sh {{ports}}", name="wrapped-command")
 EVERY = [*ENGINES.values(), PLAIN, WRAPPED]
@@ -44,7 +44,7 @@ class Stage:
     def talks(self) -> bool:
         """Whether every pod reaches the next, there and back."""
         pods = self.lab.pods
-        return all(bool(pod.ping(pods[n - 1], timeout=0.5)) for n, pod in enumerate(pods))
+        return all(bool(pod.ping(pods[n - 1], timeout=5)) for n, pod in enumerate(pods))
 
 
 @contextlib.contextmanager
@@ -237,13 +237,12 @@ def test_two_ports_are_two(name: str) -> None:
 def test_the_direct_pair_comes_and_goes() -> None:
     with Lab(2) as lab:
         one, two = lab
-        before = one.counters().tx_frames + two.counters().tx_frames
+        assert one.counters() and two.port.counters()  # what they remember of the old interfaces must not stick
         with lab.direct():
             assert one.ping(two) and (one.ipv6 is None or one.ping(two, family=6))
             assert one.counters().tx_frames == two.counters().rx_frames > 0
             assert not lab.run_host(["ls", "/proc/sys/net/ipv4/conf"]).stdout.count("pod")
             assert f" {two.mac} " in two.run(["ip", "link", "show", two.interface]).stdout
-        assert before >= 0
         assert not one.ping(two, timeout=0.05)
         with lab.bridge():
             assert one.ping(two)
@@ -261,7 +260,7 @@ with Lab(Topology.of(2, ipv6=None)) as lab, engine.attach(lab, 0) as running:
     print(*(child.process.pid for child in running.processes), flush=True)
     time.sleep(1000)
 """
-PLACES = ("/run", "/run/openvswitch", "/run/dpdk", "/tmp", "/sys/fs/bpf", "/dev/shm", "/dev/hugepages")
+PLACES = ("run/*", "run/*/*", "tmp/*dpdk*", "tmp/*ovs*", "tmp/*vde*", "sys/fs/bpf/*", "dev/shm/*", "dev/hugepages/*")
 
 
 @pytest.mark.live
@@ -285,7 +284,7 @@ def test_nothing_is_left_when_the_bench_is_killed(name: str, end: signal.Signals
 
 
 def files() -> set[str]:
-    return {str(path) for place in PLACES if Path(place).is_dir() for path in Path(place).iterdir()}
+    return {str(path) for place in PLACES for path in Path("/").glob(place)}
 
 
 def holders(namespaces: set[str]) -> set[int]:

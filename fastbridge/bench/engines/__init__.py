@@ -64,7 +64,9 @@ def parse_engines(text: str) -> tuple[Engine, ...]:
         return tuple(engine for engine in _KNOWN if engine.missing() is None)
     unknown = [name for name in names if name not in ENGINES]
     if unknown or not names:
-        raise ConfigError(f"there is no engine {', '.join(unknown) or text!r}; choose from {', '.join(ENGINES)}, or all")
+        raise ConfigError(
+            f"there is no engine {', '.join(unknown) or text!r}; choose from {', '.join(ENGINES)}, or all"
+        )
     if len(set(names)) < len(names):
         raise ConfigError(f"an engine is named twice: {text}")
     return tuple(ENGINES[name] for name in names)

@@ -75,4 +75,4 @@ class CommandEngine:
         argv = self.argv(programs.interfaces, programs.cpu)
         programs.command = shlex.join(argv)
         programs.run(argv, quiet=True)
-        forwards(programs, programs.lab, READY_SECONDS)
+        forwards(programs, READY_SECONDS)

@@ -63,6 +63,4 @@ def lacks_program(package: str, *programs: str) -> str | None:
 def only_two(name: str, lab: Lab) -> None:
     """Raise BenchError unless the lab has two pods."""
     if len(lab) != 2:
-
-
         raise BenchError(f"{name} joins two ports, not {len(lab)}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -62,10 +63,10 @@ class Fastbridge:
 
 def _rings(pid: int) -> str:
     """The rings as the kernel granted them: a short one is a reason for loss."""
-    sizes = []
+    sizes: Counter[str] = Counter()
     for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
         area, *_, name = line.split()
         if name.startswith("socket:"):
             first, last = (int(address, 16) for address in area.split("-"))
-            sizes.append(f"{(last - first) / (1 << 20):g}")
-    return f"rings of {', '.join(sizes)} MiB"
+            sizes[f"{(last - first) / (1 << 20):g} MiB"] += 1
+    return f"rings: {', '.join(f'{count} of {size}' for size, count in sizes.items())}"

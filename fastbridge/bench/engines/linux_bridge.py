@@ -25,7 +25,7 @@ class LinuxBridge:
 
     netfilter: bool = False
     ceiling: bool = False
-    most_ports: int | None = 1024  # BR_MAX_PORTS; the kernel says "exchange full" beyond
+    most_ports: int | None = 1023  # port numbers have 10 bits, and 0 is none
     offloads_off: bool = False
 
     @property

@@ -20,6 +20,7 @@ from fastbridge.errors import BenchError
 from fastbridge.topology import Lab
 
 from .engine import lacks_program
+from .probe import await_forwarding
 from .running import Programs, Running
 
 READY_SECONDS = 10
@@ -57,19 +58,21 @@ class OpenVSwitch:
             yield running
 
     def _start(self, programs: Programs) -> None:
-        bridge = ["--may-exist", "add-br", "br0", "--", "set", "bridge", "br0", "datapath_type=netdev"]
+        bridge = ["add-br", "br0", "--", "set", "bridge", "br0", "datapath_type=netdev"]
         for interface in programs.interfaces:
-            bridge += ["--", "--may-exist", "add-port", "br0", interface]
+            bridge += ["--", "add-port", "br0", interface]
         programs.command = f"ovs-vswitchd; {shlex.join(['ovs-vsctl', *bridge])}"
         receive_buffer = int(Path("/proc/sys/net/core/rmem_default").read_text())
         programs.buffers = f"receive buffer {receive_buffer >> 10} KiB a port"
-        programs.run([*_ENVIRONMENT, "sh", "-c", _DATABASE, "sh", *_LOG], private=True)
-        _ask_until_it_listens(programs, [*_CONTROL, "--no-wait", "--", *bridge])
-        programs.run([*_ENVIRONMENT, "ovs-vswitchd", "unix:/run/db.sock", "--disable-system", *_LOG], private=True)
-        programs.ask([*_CONTROL, "init"], timeout=READY_SECONDS + 5)  # returns when vswitchd has done it all
+        programs.run([*_ENVIRONMENT, "sh", "-c", _DATABASE, "sh", *_LOG], "ovsdb-server", private=True)
+        _ask_until_it_listens(programs, [*_CONTROL, "--no-wait", "init"])
+        switch = [*_ENVIRONMENT, "ovs-vswitchd", "unix:/run/db.sock", "--disable-system", *_LOG]
+        programs.run(switch, "ovs-vswitchd", private=True)
+        programs.ask([*_CONTROL, "--", *bridge], timeout=READY_SECONDS + 5)  # returns when the ports are made
         wrong = programs.ask([*_CONTROL, "--bare", "--columns=error", "find", "interface", "error!=[]"], timeout=5)
         if wrong.strip():
             raise BenchError(f"{self.name}: {' '.join(wrong.split())}")
+        await_forwarding(programs, READY_SECONDS)  # some 0.15 s later, when the flow table has its rule
 
 
 def _ask_until_it_listens(programs: Programs, argv: list[str]) -> None:

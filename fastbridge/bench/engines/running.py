@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import signal
+import subprocess
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
@@ -116,8 +118,8 @@ class Programs(Running):
         """The host ends it is to join."""
         return [port.name for port in self.lab.ports]
 
-    def run(self, argv: Iterable[str], *, private: bool = False, quiet: bool = False) -> Child:
-        """Start one of its programs.
+    def run(self, argv: Sequence[str], part: str = "", *, private: bool = False, quiet: bool = False) -> Child:
+        """Start one of its programs; `part` is what errors call it, where there are several.
 
         `private`: with a /run of its own, empty and gone with it, which the programs after it share. `quiet`:
         its stdout goes where its stderr goes.
@@ -125,17 +127,23 @@ class Programs(Running):
         words = [*(_TO_STDERR if quiet else ()), *argv]
         if private:
             words = [*(self._enter() or _PRIVATE), *words]
-        name = f"{self.name} ({next(iter(argv))})" if self.processes else self.name
+        name = f"{self.name}'s {part}" if part else self.name
         self.processes.append(Child(self.lab.popen_host, words, name=name, cpu=self.cpu))
         return self.processes[-1]
 
     def ask(self, argv: Sequence[str], *, timeout: float) -> str:
-        """Run a program of its to the end, in the same private /run; returns what it says."""
-        done = self.lab.run_host([*self._enter(), *argv], timeout=timeout, check=False)
+        """Run a program of its to the end, in the same private /run; returns what it says.
+
+        Raises BenchError when it fails, or takes longer than `timeout` seconds.
+        """
+        try:
+            done = self.lab.run_host([*self._enter(), *argv], timeout=timeout, check=False)
+        except subprocess.TimeoutExpired:
+            raise BenchError(f"{self.name}: no end of {shlex.join(argv)} in {timeout:g} s") from None
         if done.returncode:
             self.check()  # a better reason than that it could not be asked
             last = (done.stderr.strip() or done.stdout.strip()).splitlines()[-1:]
-            raise BenchError(f"{self.name}: {argv[0]} ended with status {done.returncode}: {''.join(last)}")
+            raise BenchError(f"{self.name}: {shlex.join(argv)}: {' '.join(last)}")
         return done.stdout
 
     def restart(self, kill: bool) -> None:

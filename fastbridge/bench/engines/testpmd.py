@@ -7,7 +7,6 @@ ping works and TCP does not, with either: both leave the pending checksum behind
 
 from __future__ import annotations
 
-import os
 import shlex
 import subprocess
 from collections.abc import Iterator
@@ -16,18 +15,24 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fastbridge.bench.offloads import turn_off_offloads
-from fastbridge.errors import BenchError
 from fastbridge.topology import Lab
 
 from .engine import lacks_program, only_two
-from .probe import forwards
+from .probe import await_forwarding
 from .running import Programs, Running
 
 READY_SECONDS = 20.0
 _PROGRAM = "dpdk-testpmd"
 # --no-huge excludes --in-memory; without shared configuration it leaves no file behind all the same.
 _EAL = ("--no-huge", "--no-pci", "--no-shconf", "--no-telemetry", "-m", "256")
-_FORWARDING = ("--forward-mode=io", "--auto-start", "--total-num-mbufs=16384", "--rxd=2048", "--txd=2048")
+_FORWARDING = (
+    "--forward-mode=io",
+    "--auto-start",
+    "--nb-ports=2",
+    "--total-num-mbufs=16384",
+    "--rxd=2048",
+    "--txd=2048",
+)
 _CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_SYS_ADMIN": 21}
 
 
@@ -49,7 +54,9 @@ class Testpmd:
 
     def version(self) -> str:
         """DPDK's."""
-        said = subprocess.run([_PROGRAM, "-v", "-h"], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+        said = subprocess.run(
+            [_PROGRAM, "-v", "-h"], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+        )
         return next((line.split("'")[1] for line in said.stderr.splitlines() if "RTE Version" in line), "unknown")
 
     def missing(self) -> str | None:
@@ -74,9 +81,8 @@ class Testpmd:
         programs.command = shlex.join(argv)
         programs.buffers = "rings of 2048 frames a port" if self.xdp else "rings of 512 frames a port"
         # Else libxdp would pin a program of its own in the machine's BPF file system, and leave it there.
-        programs.run(["env", "LIBXDP_SKIP_DISPATCHER=1", *argv] if self.xdp else argv, private=True, quiet=True)
-        if not forwards(programs, programs.lab, READY_SECONDS):
-            raise BenchError(f"{self.name} forwarded nothing in {READY_SECONDS:g} s{programs.processes[0].last_words()}")
+        programs.run(["env", "LIBXDP_SKIP_DISPATCHER=1", *argv] if self.xdp else argv, private=True)
+        await_forwarding(programs, READY_SECONDS)
 
 
 def _has_capabilities() -> bool:
