@@ -10,6 +10,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Interface
+from itertools import islice
 from math import gcd, lcm
 from typing import Any
 
@@ -72,9 +73,9 @@ def address_range(pods: Sequence[Pod], port: int, first: int, count: int) -> Add
 def plan(stream: Stream, pods: Sequence[Pod]) -> LanePlan:
     """What `stream` sends; raise BenchError when a pod lacks what it takes."""
     make = {"ethernet": _ethernet, "udp": _udp, "arp": _arp, "nd": _nd}[stream.kind]
-    templates = list(make(stream, pods))
+    templates = list(islice(make(stream, pods), MOST_TEMPLATES + 1))
     if len(templates) > MOST_TEMPLATES:
-        raise BenchError(f"{len(templates)} different frames in one stream: fewer sizes, destinations or flows")
+        raise BenchError(f"more than {MOST_TEMPLATES} different frames in a stream: fewer sizes, destinations or flows")
     sources = targets = None
     if stream.sources > 1:
         sources = address_range(pods, stream.source, stream.first, stream.sources)
@@ -118,6 +119,8 @@ def _ethernet(stream: Stream, pods: Sequence[Pod]) -> Iterator[tuple[bytes, int]
 
 def _udp(stream: Stream, pods: Sequence[Pod]) -> Iterator[tuple[bytes, int]]:
     # All destinations get a size and flow before the next one, so that each gets them all.
+    if stream.flows > (1 << 16) - FIRST_FLOW:
+        raise BenchError(f"{stream.flows} flows: there are source ports for {(1 << 16) - FIRST_FLOW}")
     source, ip = _source(stream, pods), _ipv4(pods[stream.source])
     destinations = [
         (mac, _ipv4(pod).packed if pod else b"\xff" * 4) for mac, pod in _destinations(stream, pods, BROADCAST)

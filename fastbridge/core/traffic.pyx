@@ -167,7 +167,7 @@ cdef int fill_sender(Sender *sender, lane) except -1:
         raise ValueError(f"a lane needs at least one frame, and each 14 to {LARGEST} bytes")
     counted = lane.sources is not None or len(lane.targets) > 0
     # No buffer may be in a batch twice with two addresses.
-    sender.fd, sender.positions = lane.fd, count * (-(-BATCH // count) if counted else 1)
+    sender.fd, sender.positions = lane.fd, count * ((BATCH + count - 1) // count if counted else 1)
     sender.messages = <linux.mmsghdr *>PyMem_Calloc(sender.positions + BATCH, sizeof(linux.mmsghdr))
     sender.vectors = <linux.iovec *>PyMem_Calloc(sender.positions, sizeof(linux.iovec))
     longest = max(len(frame) for frame in lane.frames)
