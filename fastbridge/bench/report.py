@@ -46,7 +46,8 @@ class Row:
     cpu_switch_ns: float | None  #: CPU time of the engine's processes a frame
     runs: int
     dropped: int  #: runs left out of the ratio for steal
-    flags: tuple[str, ...] = ()
+    trials: int
+    flags: Mapping[str, int]  #: what makes a trial doubtful → in how many of them
     unfit: str | None = None
 
 
@@ -120,6 +121,7 @@ def _task_rows(results: Results, task: TaskRecord) -> list[Row]:
                 cpu_switch_ns=per_frame(trials, lambda trial: trial.cpu_switch_seconds),
                 runs=len(own),
                 dropped=sum(run not in kept for run in own),
+                trials=sum(len(run.trials) for run in own),
                 flags=_flags([trial for run in own for trial in run.trials], results.fingerprint.cpus),
                 unfit=reason,
             )
@@ -161,14 +163,14 @@ def _without_steal(runs: Sequence[Run], cpus: int) -> list[Run]:
     return clean if 2 * len(clean) >= len(runs) else list(runs)
 
 
-def _flags(trials: Sequence[Trial], cpus: int) -> tuple[str, ...]:
+def _flags(trials: Sequence[Trial], cpus: int) -> dict[str, int]:
     paced = [trial for trial in trials if all(phase.rate is not None for phase in trial.offer.phases)]
     counts = {
         "steal": sum(_stolen(trial, cpus) for trial in trials),
         "offered < intended": sum((t.offered or 0) < UNDER_OFFERED * (t.intended or 0) for t in paced),
         "sender interrupted": sum(t.involuntary_switches > SWITCHES_PER_SECOND * t.seconds for t in trials),
     }
-    return tuple(f"{name} in {count} of {len(trials)} trials" for name, count in counts.items() if count)
+    return {name: count for name, count in counts.items() if count}
 
 
 def _medians(found: Sequence[Findings]) -> dict[str, float]:

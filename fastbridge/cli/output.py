@@ -5,6 +5,7 @@ Consoles, numbers and the counter table that more than one command prints.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 
 from rich import box
@@ -13,10 +14,15 @@ from rich.table import Table
 
 from fastbridge.counters import Counters, PortCounters
 
+_FILE_WIDTH = 120
+
 
 def make_console(*, stderr: bool = False) -> Console:
-    """A console that colours for a terminal only, and only what it is told to."""
-    return Console(stderr=stderr, highlight=False, soft_wrap=False)
+    """A console that colours for a terminal only, and only what it is told to; a file has room for any table."""
+    console = Console(stderr=stderr, highlight=False, soft_wrap=False)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = _FILE_WIDTH
+    return console
 
 
 def make_table(title: str, *columns: str, right: tuple[str, ...] = ()) -> Table:

@@ -19,7 +19,8 @@ from fastbridge.bench.results import Results, TaskRecord
 from .output import make_table
 
 _VERDICT_STYLES = {"win": "bold green", "loss": "bold red", "unfit": "red", "no difference": "yellow"}
-_FORMATS = {"frames/s": "{:,.0f}", "frames": "{:,.0f}", "addresses": "{:,.0f}", "addresses/s": "{:,.0f}"}
+_WHOLE = ("frames/s", "frames", "addresses", "addresses/s")
+_MOST_COLUMNS = 6  # of values, beside an engine's name, ratio and verdict
 
 
 def show_results(console: Console, results: Results) -> None:
@@ -35,7 +36,7 @@ def show_results(console: Console, results: Results) -> None:
     console.print()
     for text in _irregularities(results, rows):
         console.print(f"  {text}", style="dim", soft_wrap=True)
-    console.print(_conditions(results, rows))
+    console.print(_conditions(results, rows, {task.name for task in contest}))
     if results.interrupted:
         console.print("Interrupted: these are the trials until then.", style="yellow")
 
@@ -55,7 +56,7 @@ def _contest(results: Results, tasks: list[TaskRecord], rows: list[Row]) -> Tabl
         table.add_row(task.name, style="bold")
         for row in (row for row in rows if row.task == task.name):
             table.add_row(
-                f" {results.baseline if row.engine == results.control else row.engine}",
+                f" {_engine(row)}",
                 "" if row.frames_per_second is None else f"{row.frames_per_second:,.0f}",
                 "" if row.gigabits_per_second is None else f"{row.gigabits_per_second:.2f}",
                 "" if row.loss_ratio is None else f"{row.loss_ratio:.1%}",
@@ -68,21 +69,50 @@ def _contest(results: Results, tasks: list[TaskRecord], rows: list[Row]) -> Tabl
 
 
 def _method_table(tasks: list[TaskRecord], rows: list[Row]) -> Table:
-    methods = {task.name: method_of(task) for task in tasks}
-    method = methods[tasks[0].name]
-    found = [row for row in rows if row.task in methods]
+    method = method_of(tasks[0])
+    found = [row for row in rows if row.task in {task.name for task in tasks}]
     names = [name for name in method.units if any(name in row.values for row in found)]
-    heads = [f"{name.replace('_', ' ')}\n{_shown_unit(method.units[name])}" for name in names]
-    title = f"{method.name.replace('-', ' ').capitalize()} ({method.section})"
-    repeated = any(row.ratio for row in found)
-    table = make_table(title, "engine", *heads, *(["ratio [95 %]", "verdict"] if repeated else []), right=tuple(heads))
+    return (_upright if len(names) <= _MOST_COLUMNS else _turned)(method, tasks, found, names)
+
+
+def _title(method: Method) -> str:
+    return f"{method.name.replace('-', ' ').capitalize()} ({method.section})"
+
+
+def _upright(method: Method, tasks: list[TaskRecord], rows: list[Row], names: list[str]) -> Table:
+    """A line an engine, a column a value."""
+    heads = [f"{_words(name)}\n{_shown_unit(method.units[name])}" for name in names]
+    repeated = any(row.ratio for row in rows)
+    more = ["ratio [95 %]", "verdict"] if repeated else []
+    table = make_table(_title(method), "engine", *heads, *more, right=tuple(heads))
     for task in tasks:
-        table.add_row(methods[task.name].subject, style="bold")
-        for row in (row for row in found if row.task == task.name):
+        table.add_row(method_of(task).subject, style="bold")
+        for row in (row for row in rows if row.task == task.name):
             cells = [_cell(method, name, row) for name in names]
             cells += [_ratio(row), row.verdict] if repeated else []
-            table.add_row(f" {row.engine}", *cells, style=_VERDICT_STYLES.get(row.verdict, ""))
+            table.add_row(f" {_engine(row)}", *cells, style=_VERDICT_STYLES.get(row.verdict, ""))
     return table
+
+
+def _turned(method: Method, tasks: list[TaskRecord], rows: list[Row], names: list[str]) -> Table:
+    """A column an engine, a line a value: for methods that find many."""
+    engines = list(dict.fromkeys(_engine(row) for row in rows))
+    table = make_table(_title(method), "", *engines, right=tuple(engines))
+    for task in tasks:
+        own = {_engine(row): row for row in rows if row.task == task.name}
+        table.add_row(method_of(task).subject, style="bold")
+        for name in names:
+            cells = [_cell(method, name, own[engine]) if engine in own else "" for engine in engines]
+            table.add_row(f" {_words(name)}, {_shown_unit(method.units[name])}", *cells)
+    return table
+
+
+def _engine(row: Row) -> str:
+    return "(control)" if row.verdict == "control" else row.engine
+
+
+def _words(name: str) -> str:
+    return name.replace("99_9", "99.9").replace("_", " ")
 
 
 def _ratio(row: Row) -> str:
@@ -93,8 +123,8 @@ def _cell(method: Method, name: str, row: Row) -> str:
     if name not in row.values:
         return ""
     value, unit = row.values[name], method.units[name]
-    if unit in _FORMATS:
-        return _FORMATS[unit].format(value)
+    if unit in _WHOLE:
+        return f"{value:,.0f}"
     if unit == "ratio":
         return f"{value:.2%}"
     return f"{value:,.1f}" if unit == "µs" else f"{value:,.3g}"
@@ -108,21 +138,30 @@ def _irregularities(results: Results, rows: list[Row]) -> Iterator[str]:
     for entry in results.unfit:
         if entry.task is None:
             yield f"{entry.engine}: {entry.reason}"
+    # One reason once, and of whom: most hold for many.
+    said: dict[str, list[str]] = {}
+    for entry in results.unfit:
+        if entry.task is not None:
+            said.setdefault(f"unfit: {entry.reason}", []).append(f"{entry.engine} ({entry.task})")
     for row in rows:
-        reasons = [entry.reason for entry in results.unfit if (entry.engine, entry.task) == (row.engine, row.task)]
-        for remark in (*(f"unfit: {reason}" for reason in reasons), *row.remarks, *row.flags):
-            yield f"{row.task}, {row.engine}: {remark}"
-        if row.dropped:
-            yield f"{row.task}, {row.engine}: {row.dropped} of {row.runs} runs left out of the ratio for steal"
+        for remark in row.remarks:
+            said.setdefault(remark, []).append(f"{row.engine} ({row.task})")
+    for text, whom in said.items():
+        yield f"{text}: {', '.join(whom)}"
+    trials = sum(row.trials for row in rows)
+    for flag in dict.fromkeys(flag for row in rows for flag in row.flags):
+        yield f"{flag}: in {sum(row.flags.get(flag, 0) for row in rows)} of {trials} trials"
+    if dropped := sum(row.dropped for row in rows):
+        yield f"left out of the ratios for steal: {dropped} of {sum(row.runs for row in rows)} runs"
 
 
-def _conditions(results: Results, rows: list[Row]) -> str:
+def _conditions(results: Results, rows: list[Row], contest: set[str]) -> str:
     floors = {row.task: row.noise_floor for row in rows}
     known = [f"{task} ± {floor:.1%}" for task, floor in floors.items() if floor is not None]
     alone = [
         f"{row.task} {row.cpu_machine_ns:,.0f}"
         for row in rows
-        if row.verdict == "ceiling" and row.cpu_machine_ns is not None
+        if row.verdict == "ceiling" and row.cpu_machine_ns is not None and row.task in contest
     ]
     machine = results.fingerprint
     roles = ", ".join(f"{role} {cpu}" for role, cpu in machine.layout.items())
