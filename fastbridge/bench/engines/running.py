@@ -11,6 +11,7 @@ import os
 import shlex
 import signal
 import subprocess
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
@@ -19,6 +20,8 @@ from pathlib import Path
 from fastbridge.bench.child import Child
 from fastbridge.errors import BenchError
 from fastbridge.topology import Lab
+
+PAUSE_SECONDS = 5.0
 
 # A tmpfs in a mount namespace of its own goes with the last process in it, so that no file outlives an engine,
 # not even when the bench is killed. What the engines write, they write in /run.
@@ -56,8 +59,18 @@ class Running(ABC):
         return used
 
     def pause(self) -> None:
-        """Hold its processes still: one that polls would take the CPU from the engine that is measured."""
+        """Hold its processes still: one that polls would take the CPU from the engine that is measured.
+
+        Returns when every thread has stopped: on a busy CPU a signal takes its time. Raises BenchError when one
+        has not after PAUSE_SECONDS.
+        """
         self._signal(signal.SIGSTOP)
+        deadline = time.monotonic() + PAUSE_SECONDS
+        for process in self.processes:
+            while not all(map(_is_still, _tree(process.process.pid))):
+                if time.monotonic() > deadline:
+                    raise BenchError(f"{process.name} goes on in spite of SIGSTOP")
+                time.sleep(0.001)
 
     def resume(self) -> None:
         """Let them run again."""
@@ -183,6 +196,15 @@ def _cpu_seconds(pid: int) -> float:
         for task in Path(f"/proc/{pid}/task").iterdir():
             total += int((task / "schedstat").read_text().split()[0])
     return total * 1e-9
+
+
+def _is_still(pid: int) -> bool:
+    """Whether all threads of a process are stopped; one that is gone, or about to be, counts as such."""
+    with contextlib.suppress(OSError):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            if (task / "stat").read_text().rpartition(")")[2].split()[0] not in "TtZX":
+                return False
+    return True
 
 
 def _tree(pid: int) -> list[int]:
