@@ -54,7 +54,7 @@ class LatencyAtLoad:
             raise BenchError(f"no sample arrived at {self.load:,.0f} frames/s: no latency")
         values = {name: (samples.percentile(percent) or 0.0) / 1000 for name, percent in PERCENTILES.items()}
         values["samples"] = float(samples.received)
-        return Findings(values, remarks=tuple(f"at {self.load:,.0f} frames/s {text}" for text in _irregular(samples)))
+        return Findings(values, remarks=tuple(f"at {self.load:,.0f} frames/s {text}" for text in irregular(samples)))
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ class Latency:
         return Findings(values, series, tuple(remarks))
 
 
-def _irregular(samples: Samples) -> list[str]:
+def irregular(samples: Samples) -> list[str]:
     """What is wrong with them, and what that means."""
     remarks = []
     if samples.received < FEWEST:

@@ -41,9 +41,16 @@ def full_load(measurer: Measurer, streams: tuple[Stream, ...], seconds: float) -
     Raise BenchError when nothing of it comes out.
     """
     trial = measurer.trial(steady(streams, seconds))
+    if not trial.offered:
+        raise BenchError(f"none of {trial.intended or 0:,} frames can be sent: they are too long for the pod's MTU")
     if not trial.forwarded:
         raise BenchError(f"the DUT forwarded none of {trial.offered or 0:,} frames")
     return trial
+
+
+def copies_of(trial: Trial) -> int:
+    """How many copies of each frame come out when none is lost: of broadcasts one a port."""
+    return max(1, (trial.expected or 0) // (trial.offered or 1))
 
 
 def sampling(load: float, streams: tuple[Stream, ...]) -> int:

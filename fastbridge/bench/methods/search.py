@@ -17,6 +17,8 @@ from fastbridge.bench.offer import Stream, steady
 from fastbridge.bench.trial import Trial
 from fastbridge.errors import BenchError
 
+from .patterns import copies_of
+
 GOALS = {"ndr": 0.0, "pdr": 0.005}  #: loss ratio
 EXCEED_RATIO = 0.5  # CSIT's, as the other constants of the search that are not set here
 LOWEST = 1e-3  # of the maximum load: who loses frames there has no throughput worth a search
@@ -58,7 +60,7 @@ class Adapter:
             intended_load,
             intended_count=trial.intended,
             offered_count=trial.offered,
-            forwarding_count=trial.forwarded,
+            forwarding_count=(trial.forwarded or 0) // copies_of(trial),
             duration_with_overheads=length,
         )
 

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from fastbridge.bench.measurer import Measurer
+from fastbridge.bench.trial import Trial
 
 from . import Findings
-from .patterns import full_load, gigabits, streams_of, subject_of
+from .patterns import copies_of, full_load, gigabits, streams_of, subject_of
 from .search import Bounds, search
 
 
@@ -53,22 +54,25 @@ class Throughput:
         """Find the maximum load that can be offered, then search below it."""
         streams = streams_of(self.pattern, self.sizes)
         full = full_load(measurer, streams, self.seconds)
-        assert full.offered_rate is not None and full.frames_per_second is not None
-        values = {"max_offered": full.offered_rate, "frmol": full.frames_per_second}
-        remarks = []
-        found = search(
-            measurer,
-            streams,
-            full.offered_rate,
-            seconds=self.seconds,
-            duration_sum=self.duration_sum,
-            width=self.width,
-        )
-        for goal, bounds in found.items():
-            if bounds.lower is not None:
-                values |= {goal: bounds.lower, f"{goal}_gbps": gigabits(bounds.lower, self.sizes)}
-            remarks += _remarks(goal.upper(), bounds, full.offered_rate)
-        return Findings(values, remarks=tuple(remarks))
+        return throughput_below(measurer, full, seconds=self.seconds, duration_sum=self.duration_sum, width=self.width)
+
+
+def throughput_below(measurer: Measurer, full: Trial, *, seconds: float, duration_sum: float, width: float) -> Findings:
+    """What `Throughput` finds for the streams of an unpaced trial, whatever their pattern; see `search` for the rest.
+
+    Rates of broadcasts are those at one port.
+    """
+    assert full.offered_rate is not None and full.frames_per_second is not None
+    streams = full.offer.streams
+    sizes = streams[0].sizes
+    values = {"max_offered": full.offered_rate, "frmol": full.frames_per_second / copies_of(full)}
+    remarks = []
+    found = search(measurer, streams, full.offered_rate, seconds=seconds, duration_sum=duration_sum, width=width)
+    for goal, bounds in found.items():
+        if bounds.lower is not None:
+            values |= {goal: bounds.lower, f"{goal}_gbps": gigabits(bounds.lower, sizes)}
+        remarks += _remarks(goal.upper(), bounds, full.offered_rate)
+    return Findings(values, remarks=tuple(remarks))
 
 
 def _remarks(goal: str, bounds: Bounds, maximum: float) -> list[str]:

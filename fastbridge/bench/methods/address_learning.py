@@ -1,0 +1,74 @@
+"""Address learning rate, RFC 2889 §5.8."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from fastbridge.bench.measurer import Measurer
+
+from . import Findings
+from .stations import PORTS, Look, look
+
+
+@dataclass(frozen=True)
+class AddressLearning:
+    """The highest rate of frames from new addresses after which a frame to none of them is flooded or lost.
+
+    `addresses` must not be more than the DUT can hold (`address-caching`); the share of flooded frames against the
+    learning rate shows where it is. A try that fails is made twice before it counts.
+    """
+
+    name: ClassVar[str] = "address-learning"
+    section: ClassVar[str] = "RFC 2889 §5.8"
+    units: ClassVar[Mapping[str, str]] = {
+        "learning_rate": "addresses/s",
+        "max_offered": "addresses/s",
+        "flooded_at_max": "ratio",
+        "flooded": "addresses/s → ratio",
+    }
+    primary: ClassVar[str] = "learning_rate"
+    higher_is_better: ClassVar[bool] = True
+    ports: ClassVar[int] = PORTS
+
+    addresses: int = 10_000
+    test_rate: float = 20_000.0  #: frames/s of those that look for them: what any DUT forwards
+    width: float = 0.01  #: between the bounds, relative
+    lowest: float = 0.001  #: of the maximum rate: who cannot learn that fast is not searched further
+
+    @property
+    def subject(self) -> str:
+        """How many."""
+        return f"{self.addresses:,} addresses"
+
+    def run(self, measurer: Measurer) -> Findings:
+        """As fast as the tester can first, then between what was learned and what was not."""
+        full = self._try(measurer, None)
+        maximum = full.learning.offered_rate or 0.0
+        curve = [(maximum, full.flooded)]
+        values = {"max_offered": maximum, "flooded_at_max": full.flooded}
+        if full.is_complete:
+            remark = f"≥ {maximum:,.0f} addresses/s: learned even as fast as the tester can send"
+            return Findings({**values, "learning_rate": maximum}, {"flooded": tuple(curve)}, (remark,))
+        low, high = 0.0, maximum
+        while high - low > self.width * high and high > self.lowest * maximum:
+            rate = (low + high) / 2 if low else max(high / 2, self.lowest * maximum)
+            seen = self._try(measurer, rate)
+            curve.append((rate, seen.flooded))
+            if seen.is_complete:
+                low = rate
+            else:
+                high = rate
+        series = {"flooded": tuple(sorted(curve))}
+        if low:
+            return Findings({**values, "learning_rate": low}, series)
+        remark = (
+            f"even at {high:,.0f} addresses/s {min(curve)[1]:.1%} of the frames are flooded: "
+            f"the DUT does not hold {self.addresses:,} addresses, or learns none"
+        )
+        return Findings(values, series, (remark,))
+
+    def _try(self, measurer: Measurer, rate: float | None) -> Look:
+        seen = look(measurer, self.addresses, rate, self.test_rate)
+        return seen if seen.is_complete else look(measurer, self.addresses, rate, self.test_rate)

@@ -1,0 +1,110 @@
+"""Congestion control, RFC 2889 §5.5.
+
+Port A sends half of its frames to C and half to D, port B all to C: C gets three quarters of the load, D one. In the
+RFC A and B send at line rate, so that C is offered 150 % of what it can take and D half. A veth has no line rate. In
+its place stands what the DUT was seen to forward to C alone.
+
+What it shows of a software switch: one whose ports have limits of their own (a thread, a queue each) and keeps them
+apart loses nothing on D. One in which a single CPU does all the work has no limit per port to overload; it is
+overloaded as a whole, and D, that nobody overloads, loses as much as C. That is head-of-line blocking to whoever is
+behind D, but no queue design is to blame for it; a remark tells the two apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from fastbridge.bench.measurer import Measurer
+from fastbridge.bench.offer import Stream, steady
+from fastbridge.bench.trial import Trial
+from fastbridge.errors import BenchError
+
+from . import Findings
+from .patterns import full_load, subject_of
+
+A, B, C, D = range(4)
+SHARE_OF_C = 0.75  # of the load
+OVERLOAD = 1.5  # of what comes out of C at most: the RFC's
+APART = 1.1  # C must be overloaded by that before the DUT as a whole is, or its ports cannot be told apart
+HELD_BACK = 0.98  # of the intended load, below which it was not offered: the tester's pacing is within 1 %
+
+
+@dataclass(frozen=True)
+class Congestion:
+    """Loss on D, which is not overloaded, while C is: head-of-line blocking; and a sender held back: back pressure.
+
+    Two unpaced trials say how much comes out of C alone, and out of C and D. The load then offers C half as much
+    again as it can take, or less where the DUT as a whole or the tester does not reach that. Back pressure is the
+    ratio of that load the sender could not get rid of, though it had before.
+    """
+
+    name: ClassVar[str] = "congestion"
+    section: ClassVar[str] = "RFC 2889 §5.5"
+    units: ClassVar[Mapping[str, str]] = {
+        "loss_d": "ratio",
+        "loss_c": "ratio",
+        "back_pressure": "ratio",
+        "load": "frames/s",
+        "rate_c": "frames/s",
+        "rate_c_and_d": "frames/s",
+    }
+    primary: ClassVar[str] = "loss_d"
+    higher_is_better: ClassVar[bool] = False
+    ports: ClassVar[int] = 4
+
+    sizes: tuple[int, ...] = (64,)
+    seconds: float = 1.0
+
+    @property
+    def subject(self) -> str:
+        """Frame size."""
+        return subject_of(self.sizes)
+
+    def run(self, measurer: Measurer) -> Findings:
+        """Find out what is an overload of C, then offer it."""
+        one = full_load(measurer, (Stream(A, (C,), self.sizes), Stream(B, (C,), self.sizes)), self.seconds)
+        two = full_load(measurer, (Stream(A, (D,), self.sizes), Stream(B, (C,), self.sizes)), self.seconds)
+        assert one.frames_per_second is not None and two.frames_per_second is not None
+        assert one.offered_rate is not None and two.offered_rate is not None
+        full = one.frames_per_second / SHARE_OF_C  # the load that just fills C
+        are_apart = two.frames_per_second > APART * full
+        most = min(one.offered_rate, two.offered_rate, two.frames_per_second if are_apart else one.offered_rate)
+        load = min(OVERLOAD * full, most)
+        trial = measurer.trial(steady((Stream(A, (C, D), self.sizes), Stream(B, (C,), self.sizes)), self.seconds, load))
+        values = {"load": load, "rate_c": one.frames_per_second, "rate_c_and_d": two.frames_per_second}
+        values["back_pressure"] = _held_back(trial)
+        values["loss_c"], loss_d = _losses(trial)
+        if not values["loss_c"] and not values["back_pressure"]:
+            remark = f"C is not overloaded by {load:,.0f} frames/s, the most the tester can offer: nothing is shown"
+            return Findings(values, remarks=(remark,))
+        values["loss_d"] = loss_d
+        return Findings(values, remarks=tuple(_remarks(values, are_apart)))
+
+
+def _losses(trial: Trial) -> tuple[float, float]:
+    """Loss ratios of C and D; of A's frames the first goes to C, the second to D, and so on."""
+    to_d = trial.sent[A] // 2
+    to_c = trial.sent[A] - to_d + trial.sent[B]
+    if not to_d:
+        raise BenchError(f"{trial.offered} frames are too few to see congestion by")
+    return max(0.0, 1 - trial.received[C] / to_c), max(0.0, 1 - trial.received[D] / to_d)
+
+
+def _held_back(trial: Trial) -> float:
+    offered = (trial.offered or 0) / (trial.intended or 1)
+    return 1 - offered if offered < HELD_BACK else 0.0
+
+
+def _remarks(values: Mapping[str, float], are_apart: bool) -> list[str]:
+    remarks = []
+    if values["loss_d"]:
+        remarks.append(f"head-of-line blocking: {values['loss_d']:.2%} of the frames to D are lost")
+        if not are_apart:
+            remarks.append("the ports have no limit of their own: it is the DUT as a whole that is overloaded")
+    else:
+        remarks.append("no head-of-line blocking")
+    if values["back_pressure"]:
+        remarks.append(f"back pressure: {values['back_pressure']:.1%} of the intended frames were not offered")
+    return remarks

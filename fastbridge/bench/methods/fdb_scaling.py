@@ -1,0 +1,72 @@
+"""FDB scaling: how the forwarding rate changes with the number of stations.
+
+No RFC's test; the measure is that of RFC 2285 §3.6.2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from fastbridge.bench.measurer import Measurer
+from fastbridge.bench.offer import Stream
+from fastbridge.errors import BenchError
+
+from . import Findings
+from .patterns import full_load, subject_of
+
+MONITOR = 2
+
+
+@dataclass(frozen=True)
+class FdbScaling:
+    """FRMOL with so many stations in the FDB, half of them sources behind one port, half targets behind another.
+
+    All are learned before, and used in turn while it is measured, so that no cache can hold what the FDB cannot. The
+    fewest are 2. A third port watches: where frames come out of it, the FDB did not hold them all, and the rate is
+    that of flooding. Each number begins with an empty FDB.
+    """
+
+    name: ClassVar[str] = "fdb-scaling"
+    section: ClassVar[str] = "RFC 2285 §3.6.2"
+    units: ClassVar[Mapping[str, str]] = {
+        "fewest": "frames/s",
+        "most": "frames/s",
+        "kept": "ratio",
+        "rate": "stations → frames/s",
+        "flooded": "stations → ratio",
+    }
+    primary: ClassVar[str] = "most"
+    higher_is_better: ClassVar[bool] = True
+    ports: ClassVar[int] = 3
+
+    stations: tuple[int, ...] = (2, 1_000, 10_000, 100_000, 1_000_000)
+    sizes: tuple[int, ...] = (64,)
+    seconds: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.stations or min(self.stations) < 2 or list(self.stations) != sorted(set(self.stations)):
+            raise BenchError(f"numbers of stations {self.stations}: at least one, ascending, and each 2 or more")
+
+    @property
+    def subject(self) -> str:
+        """Frame size, and how far it goes."""
+        return subject_of(self.sizes, f"up to {self.stations[-1]:,} stations")
+
+    def run(self, measurer: Measurer) -> Findings:
+        """One unpaced trial a number."""
+        rates, flooded, remarks = [], [], []
+        for count in self.stations:
+            measurer.restart()
+            stream = Stream(0, (1,), self.sizes, sources=count // 2, targets=count - count // 2)
+            trial = full_load(measurer, (stream,), self.seconds)
+            assert trial.offered is not None and trial.frames_per_second is not None
+            rates.append((float(count), trial.frames_per_second))
+            flooded.append((float(count), min(1.0, trial.received[MONITOR] / trial.offered)))
+            if flooded[-1][1]:
+                remarks.append(f"{flooded[-1][1]:.1%} of the frames were flooded with {count:,} stations: too many")
+            if trial.offered < stream.targets:
+                remarks.append(f"only {trial.offered:,} of {count:,} stations were used in {trial.seconds:g} s")
+        values = {"fewest": rates[0][1], "most": rates[-1][1], "kept": rates[-1][1] / rates[0][1]}
+        return Findings(values, {"rate": tuple(rates), "flooded": tuple(flooded)}, tuple(remarks))

@@ -1,0 +1,74 @@
+"""Maximum forwarding rate, RFC 2889 §5.6.
+
+The other half of that section, forward pressure, sends with less than the legal gap between frames. A veth pair has
+neither a gap nor a line rate, so there is nothing to press.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from fastbridge.bench.measurer import Measurer
+from fastbridge.bench.offer import steady
+
+from . import Findings
+from .patterns import full_load, gigabits, streams_of, subject_of
+
+
+@dataclass(frozen=True)
+class MaxForwardingRate:
+    """The peak of the forwarding rate over all loads, and the load at which it is reached.
+
+    A DUT that does useless work in an overload forwards the most at some load below the maximum. Loads step down
+    from there, until the next one is less than what has already been seen to come out: it cannot beat that.
+    """
+
+    name: ClassVar[str] = "max-forwarding-rate"
+    section: ClassVar[str] = "RFC 2889 §5.6"
+    units: ClassVar[Mapping[str, str]] = {
+        "mfr": "frames/s",
+        "mfr_gbps": "Gb/s",
+        "mfr_load": "frames/s",
+        "frmol": "frames/s",
+        "max_offered": "frames/s",
+        "forwarding_rate": "frames/s → frames/s",
+    }
+    primary: ClassVar[str] = "mfr"
+    higher_is_better: ClassVar[bool] = True
+    ports: ClassVar[int] = 2
+
+    sizes: tuple[int, ...] = (64,)
+    pattern: str = "pair"
+    seconds: float = 1.0
+    steps: int = 20  #: from the maximum load to none
+
+    @property
+    def subject(self) -> str:
+        """Frame size and pattern."""
+        return subject_of(self.sizes, self.pattern)
+
+    def run(self, measurer: Measurer) -> Findings:
+        """The first trial is unpaced; x of the curve is the load as offered."""
+        streams = streams_of(self.pattern, self.sizes)
+        full = full_load(measurer, streams, self.seconds)
+        assert full.offered_rate is not None and full.frames_per_second is not None
+        curve = [(full.offered_rate, full.frames_per_second)]
+        best = curve[0]
+        for step in range(self.steps - 1, 0, -1):
+            load = full.offered_rate * step / self.steps
+            if load <= best[1]:
+                break
+            trial = measurer.trial(steady(streams, self.seconds, load))
+            curve.append((trial.offered_rate or 0.0, trial.frames_per_second or 0.0))
+            best = max(best, curve[-1], key=lambda point: point[1])
+        values = {
+            "mfr": best[1],
+            "mfr_gbps": gigabits(best[1], self.sizes),
+            "mfr_load": best[0],
+            "frmol": full.frames_per_second,
+            "max_offered": full.offered_rate,
+        }
+        remarks = ("the tester cannot overload the DUT",) if full.loss_ratio == 0.0 else ()
+        return Findings(values, {"forwarding_rate": tuple(reversed(curve))}, remarks)

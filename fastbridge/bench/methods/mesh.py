@@ -1,0 +1,63 @@
+"""Meshed traffic, RFC 2889 §5.1 and §5.2."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import ClassVar
+
+from fastbridge.bench.measurer import Measurer
+from fastbridge.bench.offer import Stream, full_mesh, many_to_one, one_to_many
+from fastbridge.errors import BenchError
+
+from . import Findings
+from .patterns import full_load, subject_of
+from .throughput import Throughput, throughput_below
+
+Pattern = Callable[[int, tuple[int, ...]], tuple[Stream, ...]]
+
+PATTERNS: Mapping[str, Pattern] = MappingProxyType(
+    {"mesh": full_mesh, "one-to-many": one_to_many, "many-to-one": many_to_one}
+)
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """Throughput, frame loss and forwarding rate between many ports.
+
+    "mesh" is every port to every other, each beginning with its next neighbour (§5.1); "one-to-many" and
+    "many-to-one" are one port to or from all the others (§5.2). Loads and rates are those of all ports together.
+    What the RFC calls the forwarding rate at an offered load is here that at the maximum one; the curve below it
+    is `frame-loss`'s business.
+    """
+
+    name: ClassVar[str] = "mesh"
+    section: ClassVar[str] = "RFC 2889 §5.1, §5.2"
+    units: ClassVar[Mapping[str, str]] = {**Throughput.units, "loss": "ratio"}
+    primary: ClassVar[str] = "ndr"
+    higher_is_better: ClassVar[bool] = True
+
+    ports: int = 5
+    pattern: str = "mesh"
+    sizes: tuple[int, ...] = (64,)
+    seconds: float = 1.0  #: of a trial
+    duration_sum: float = 21.0  #: of a load's trials
+    width: float = 0.005  #: between the bounds, relative
+
+    def __post_init__(self) -> None:
+        if self.pattern not in PATTERNS:
+            raise BenchError(f"no traffic pattern {self.pattern!r}; there are {', '.join(PATTERNS)}")
+        if self.ports < 2:
+            raise BenchError(f"a mesh of {self.ports} ports: it takes 2")
+
+    @property
+    def subject(self) -> str:
+        """Frame size, pattern and port count."""
+        return subject_of(self.sizes, self.pattern, f"{self.ports} ports")
+
+    def run(self, measurer: Measurer) -> Findings:
+        """Offer as much as can be, then search below it."""
+        full = full_load(measurer, PATTERNS[self.pattern](self.ports, self.sizes), self.seconds)
+        found = throughput_below(measurer, full, seconds=self.seconds, duration_sum=self.duration_sum, width=self.width)
+        return Findings({**found.values, "loss": full.loss_ratio or 0.0}, remarks=found.remarks)

@@ -1,0 +1,86 @@
+"""Port scaling: how the forwarding rate changes with the number of ports.
+
+No RFC's test; the measure is that of RFC 2285 §3.6. One run has one number of ports.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import ClassVar
+
+from fastbridge.bench.measurer import Measurer
+from fastbridge.bench.offer import Stream, full_mesh, steady
+from fastbridge.errors import BenchError
+
+from . import Findings
+from .mesh import Pattern
+from .patterns import full_load, subject_of
+
+
+def ring(ports: int, sizes: tuple[int, ...]) -> tuple[Stream, ...]:
+    """Every port to the next one."""
+    return tuple(Stream(port, ((port + 1) % ports,), sizes) for port in range(ports))
+
+
+PATTERNS: Mapping[str, Pattern] = MappingProxyType({"ring": ring, "mesh": full_mesh})
+
+
+@dataclass(frozen=True)
+class PortScaling:
+    """What comes out of the DUT with traffic over all its ports.
+
+    "ring": every port sends to the next one, so that every port is busy both ways and the number of pairs grows with
+    that of ports, not with its square; "mesh": every port to every other. `load` is that of all ports together in
+    frames/s; without one it is as much as the tester can offer, which it offers from one CPU: the number of ports
+    changes how the frames are spread, not how many there can be.
+    """
+
+    name: ClassVar[str] = "port-scaling"
+    section: ClassVar[str] = "RFC 2285 §3.6"
+    units: ClassVar[Mapping[str, str]] = {
+        "rate": "frames/s",
+        "rate_gbps": "Gb/s",
+        "loss": "ratio",
+        "offered": "frames/s",
+    }
+    primary: ClassVar[str] = "rate"
+    higher_is_better: ClassVar[bool] = True
+
+    ports: int = 2
+    pattern: str = "ring"
+    sizes: tuple[int, ...] = (64,)
+    load: float | None = None
+    seconds: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.pattern not in PATTERNS:
+            raise BenchError(f"no traffic pattern {self.pattern!r}; there are {', '.join(PATTERNS)}")
+        if self.ports < 2:
+            raise BenchError(f"traffic over {self.ports} ports: it takes 2")
+
+    @property
+    def subject(self) -> str:
+        """Port count, pattern, frame size and load."""
+        load = "" if self.load is None else f"{self.load:,.0f} frames/s"
+        return subject_of(self.sizes, self.pattern, load, f"{self.ports} ports")
+
+    def run(self, measurer: Measurer) -> Findings:
+        """One trial."""
+        streams = PATTERNS[self.pattern](self.ports, self.sizes)
+        if self.load is None:
+            trial = full_load(measurer, streams, self.seconds)
+        else:
+            trial = measurer.trial(steady(streams, self.seconds, self.load))
+        assert trial.frames_per_second is not None and trial.loss_ratio is not None and trial.offered_rate is not None
+        values = {
+            "rate": trial.frames_per_second,
+            "rate_gbps": trial.gigabits_per_second,
+            "loss": trial.loss_ratio,
+            "offered": trial.offered_rate,
+        }
+        remarks: tuple[str, ...] = ()
+        if self.load is not None and trial.offered_rate < 0.99 * self.load:
+            remarks = (f"only {trial.offered_rate:,.0f} of {self.load:,.0f} frames/s were offered",)
+        return Findings(values, remarks=remarks)

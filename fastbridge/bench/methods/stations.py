@@ -1,0 +1,69 @@
+"""Stations learned and looked for.
+
+What RFC 2889 §5.7 and §5.8 share: many addresses behind a learning port send a frame each, then a test port sends one
+to each of them, and a third port watches. A frame it sees was flooded: the DUT does not know that address.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fastbridge.bench.measurer import Measurer
+from fastbridge.bench.offer import Offer, Phase, Stream
+from fastbridge.bench.trial import Trial
+from fastbridge.errors import BenchError
+
+LEARNING, TEST, MONITOR = range(3)  # ports
+PORTS = 3
+
+
+@dataclass(frozen=True)
+class Look:
+    """A trial in which addresses were learned, and one that looked for them."""
+
+    learning: Trial
+    test: Trial
+
+    @property
+    def count(self) -> int:
+        """Addresses that were looked for."""
+        return self.test.sent[TEST]
+
+    @property
+    def known(self) -> int:
+        """How many of them the DUT knew: frames to them came out of their port alone."""
+        return max(0, min(self.count, self.test.received[LEARNING]) - self.test.received[MONITOR])
+
+    @property
+    def flooded(self) -> float:
+        """Ratio of frames to them that the monitor port saw."""
+        return min(1.0, self.test.received[MONITOR] / self.count) if self.count else 0.0
+
+    @property
+    def lost(self) -> int:
+        """Frames that were intended and did not come out, of both trials."""
+        wanted = (self.learning, TEST), (self.test, LEARNING)
+        return sum(max(0, (trial.intended or 0) - trial.received[port]) for trial, port in wanted)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all was known all the time, the test port's own address as well, and nothing lost."""
+        return not (self.lost or self.learning.received[MONITOR] or self.test.received[MONITOR])
+
+
+def look(measurer: Measurer, count: int, learning_rate: float | None, test_rate: float) -> Look:
+    """Let an empty DUT learn `count` addresses at one rate (None: as fast as can be), and look for them at another.
+
+    Raise BenchError when not one frame gets through.
+    """
+    measurer.restart()
+    measurer.trial(_burst(Stream(TEST, (LEARNING,)), 1, test_rate))  # so the DUT knows where learning frames go
+    learning = measurer.trial(_burst(Stream(LEARNING, (TEST,), sources=count), count, learning_rate))
+    test = measurer.trial(_burst(Stream(TEST, (LEARNING,), targets=count), count, test_rate))
+    if not learning.received[TEST] and not test.received[LEARNING]:
+        raise BenchError(f"the DUT forwarded none of {count:,} frames")
+    return Look(learning, test)
+
+
+def _burst(stream: Stream, frames: int, rate: float | None) -> Offer:
+    return Offer((stream,), (Phase(frames=frames, rate=rate),), learn=False)
