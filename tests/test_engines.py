@@ -227,6 +227,21 @@ def test_one_that_cannot_start_says_why(name: str) -> None:
 
 
 @pytest.mark.live
+def test_a_command_that_dies_says_its_last_words_and_one_that_is_deaf_is_waited_for_no_longer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("fastbridge.bench.engines.command.READY_SECONDS", 0.3)
+    with Lab(Topology.of(2, ipv6=None)) as lab:
+        mortal = CommandEngine("sh -c 'echo it was too much; exit 3' sh {ports}", name="mortal")
+        with pytest.raises(BenchError, match="^mortal ended with status 3: it was too much$"), mortal.attach(lab, CPU):
+            pass
+        with CommandEngine("sh -c 'sleep 1000' {ports}").attach(lab, CPU) as running:
+            running.check()
+            running.restart(kill=True)
+            running.check()
+
+
+@pytest.mark.live
 @pytest.mark.parametrize("name", ["direct", "testpmd"])
 def test_two_ports_are_two(name: str) -> None:
     with Lab(Topology.of(3, ipv6=None)) as lab, pytest.raises(BenchError, match="two ports, not 3"):

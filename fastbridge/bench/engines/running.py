@@ -13,7 +13,7 @@ import signal
 import subprocess
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
@@ -141,7 +141,8 @@ class Programs(Running):
         if private:
             words = [*(self._enter() or _PRIVATE), *words]
         name = f"{self.name}'s {part}" if part else self.name
-        self.processes.append(Child(self.lab.popen_host, words, name=name, cpu=self.cpu))
+        with _on_cpu(self.cpu):
+            self.processes.append(Child(self.lab.popen_host, words, name=name))
         return self.processes[-1]
 
     def ask(self, argv: Sequence[str], *, timeout: float) -> str:
@@ -187,6 +188,17 @@ class Programs(Running):
 
     def _enter(self) -> list[str]:
         return ["nsenter", f"--mount=/proc/{self.processes[0].process.pid}/ns/mnt"] if self.processes else []
+
+
+@contextlib.contextmanager
+def _on_cpu(cpu: int) -> Iterator[None]:
+    """Programs started meanwhile inherit the CPU; pinned afterwards, one could have started others before."""
+    usual = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {cpu})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, usual)
 
 
 def _cpu_seconds(pid: int) -> float:
