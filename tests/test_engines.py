@@ -233,7 +233,7 @@ def test_a_command_that_dies_says_its_last_words_and_one_that_is_deaf_is_waited_
     monkeypatch.setattr("fastbridge.bench.engines.command.READY_SECONDS", 0.3)
     with Lab(Topology.of(2, ipv6=None)) as lab:
         mortal = CommandEngine("sh -c 'echo it was too much; exit 3' sh {ports}", name="mortal")
-        with pytest.raises(BenchError, match="^mortal ended with status 3: it was too much$"), mortal.attach(lab, CPU):
+        with pytest.raises(BenchError, match=r"^mortal ended with status 3: it was too much$"), mortal.attach(lab, CPU):
             pass
         with CommandEngine("sh -c 'sleep 1000' {ports}").attach(lab, CPU) as running:
             running.check()
