@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import socket
 import time
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
@@ -24,10 +23,12 @@ from fastbridge.namespaces import reserve_files
 from fastbridge.pods import POD_END, Pod
 from fastbridge.topology import Lab
 
+from .bulk import Bulk
 from .engines import Running
 from .frames import UDP_PORT, LanePlan, announcement, plan
-from .machine import CpuTime, Layout
+from .machine import Layout
 from .offer import FCS, Offer
+from .readings import Reading
 from .remote import ANSWER_SECONDS, Station
 from .samples import CAPACITY, STEP, SampleLog, Window, clock_offset
 from .trial import Samples, Trial
@@ -39,17 +40,6 @@ SLOWEST = 10_000.0  # frames/s: what any sender reaches, to know when to give up
 LEARN_RATE = 100_000.0  # frames/s that any engine's buffers can take
 FRESH = 120.0  # seconds for which what was learned is taken as known: FDBs forget after 300
 ATTEMPTS = 3
-
-
-@dataclass(frozen=True)
-class _Reading:
-    """All counters at one moment."""
-
-    time: float
-    frames: int
-    octets: int
-    cpu: CpuTime
-    switch: float | None
 
 
 class _MissedError(Exception):
@@ -64,7 +54,7 @@ class Tester:
 
     def __init__(self, lab: Lab, running: Running, *, name: str, layout: Layout, settle: float = 0.02) -> None:
         self.name = name
-        self._lab, self._running, self._layout, self._settle = lab, running, layout, settle
+        self._running, self._settle = running, settle
         self._pods = lab.pods
         self._log = SampleLog()
         self._sender = Station(
@@ -73,7 +63,7 @@ class Tester:
         self._receiver = Station(
             lab.popen_host, layout.receiver, "the tester's receiver", self._receiving_sockets, self._log.fd
         )
-        self._in_pods: dict[tuple[int, int], Station] = {}
+        self._bulk = Bulk(self._pods, running, layout)
         self._sinks: dict[int, socket.socket] = {}
         self._number = 0
         self._listening = False
@@ -113,7 +103,7 @@ class Tester:
             raise ConfigError(f"there is no port {max(ports)}: the lab has {self.ports}")
         self._running.check()
         try:
-            trial = self._tcp(offer) if offer.is_tcp else self._frames(offer)
+            trial = self._bulk.trial(offer) if offer.is_tcp else self._frames(offer)
         except BaseException:
             self._stop()  # whatever they are still at
             raise
@@ -152,9 +142,10 @@ class Tester:
         before = self._still()
         clock = clock_offset()
         self._listen(offer, wanted)
+        first = self._read(wanted)
         self._begin(lanes, offer)
-        began, first = time.monotonic(), self._read(wanted)
-        last: _Reading | None = None
+        began = time.monotonic()
+        last: Reading | None = None
         if offer.restart is not None:
             _sleep_until(began + offer.seconds / 2)
             self._running.restart(kill=offer.restart == "killed")
@@ -166,9 +157,11 @@ class Tester:
             last = self._read(wanted)
         sent = self._sender.answer(_longest(offer) + ANSWER_SECONDS)
         after = self._still()
-        if last is not None and not _is_within(first, last, sent):
+        if last is not None and not first.time > sent["started_ns"] * 1e-9 > last.time - sent["seconds"]:
             raise _MissedError("the machine is too busy, the windows were missed")
-        window = self._window(first, last or self._read(wanted), None if last else sent["seconds"], offer)
+        window = first.until(last or self._read(wanted), None if last else sent["seconds"])
+        if offer.restart is not None:
+            window["cpu_switch_seconds"] = None  # of another process
         return Trial(
             offer,
             seconds=sent["seconds"],
@@ -254,10 +247,8 @@ class Tester:
 
     # -- counters
 
-    def _read(self, wanted: list[int]) -> _Reading:
-        every = [self._pods[port].counters() for port in wanted]
-        frames, octets = sum(c.rx_frames for c in every), sum(c.rx_bytes for c in every)
-        return _Reading(time.monotonic(), frames, octets, CpuTime.now(), self._running.cpu_seconds())
+    def _read(self, wanted: list[int]) -> Reading:
+        return Reading.of([self._pods[port] for port in wanted], self._running)
 
     def _still(self) -> list[int]:
         """The pods' frame counts, once no frame has come for a while."""
@@ -270,53 +261,7 @@ class Tester:
             time.sleep(self._settle)
         return now
 
-    def _window(self, first: _Reading, last: _Reading, seconds: float | None, offer: Offer) -> dict[str, Any]:
-        """`seconds`: of what has its whole length for a window."""
-        switch = None
-        if offer.restart is None and first.switch is not None and last.switch is not None:
-            switch = last.switch - first.switch  # after a restart it would be another process's
-        return {
-            "window_seconds": last.time - first.time if seconds is None else seconds,
-            "window_bytes": last.octets - first.octets,
-            "window_frames": last.frames - first.frames,
-            "cpu_machine_seconds": last.cpu.busy - first.cpu.busy,
-            "steal_seconds": last.cpu.steal - first.cpu.steal,
-            "cpu_switch_seconds": switch,
-        }
-
-    # -- TCP
-
-    def _tcp(self, offer: Offer) -> Trial:
-        """One bulk stream, for as long as the phases are; there is nothing to pace or to stamp in it."""
-        stream = offer.streams[0]
-        if len(stream.destinations) != 1 or not offer.seconds or offer.restart is not None:
-            raise ConfigError("a TCP trial has one destination, a length in seconds and no restart")
-        destination = stream.destinations[0]
-        sink = self._station_in(destination, self._layout.receiver)
-        source = self._station_in(stream.source, self._layout.sender)
-        pod = self._pods[destination]
-        if pod.ipv4 is None:
-            raise BenchError(f"{pod.name} has no IPv4 address to connect to")
-        address = str(pod.ipv4.ip)
-        source.start()  # side by side with the other one
-        port = sink.ask(do="receive_tcp", address=address, warm_up=2 * WARM_UP, seconds=offer.seconds)["port"]
-        source.tell(do="send_tcp", address=address, port=port)
-        sink.answer(ANSWER_SECONDS)  # the window begins
-        first = self._read([destination])
-        received = sink.answer(offer.seconds + ANSWER_SECONDS)
-        last = self._read([destination])
-        source.answer(ANSWER_SECONDS)
-        window = self._window(first, last, received["seconds"], offer)
-        window |= {"window_bytes": received["bytes"], "window_frames": None}
-        return Trial(offer, seconds=received["seconds"], **window)
-
     # -- stations
-
-    def _station_in(self, port: int, cpu: int) -> Station:
-        pod = self._pods[port]
-        if (port, cpu) not in self._in_pods:
-            self._in_pods[port, cpu] = Station(pod.popen, cpu, f"the tester in {pod.name}")
-        return self._in_pods[port, cpu]
 
     def _sending_sockets(self) -> list[socket.socket]:
         opened = self._receiving_sockets()
@@ -328,8 +273,8 @@ class Tester:
         return [pod.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) for pod in self._pods]
 
     def _stop(self) -> None:
-        for station in (self._sender, self._receiver, *self._in_pods.values()):
-            station.stop()
+        for stations in (self._sender, self._receiver, self._bulk):
+            stations.stop()
 
 
 def _open_sink(pod: Pod) -> socket.socket:
@@ -342,11 +287,6 @@ def _open_sink(pod: Pod) -> socket.socket:
 
 def _has_window(offer: Offer) -> bool:
     return offer.seconds >= SHORTEST and all(phase.frames is None for phase in offer.phases)
-
-
-def _is_within(first: _Reading, last: _Reading, sent: dict[str, Any]) -> bool:
-    began = sent["started_ns"] * 1e-9
-    return bool(began < first.time and last.time < began + sent["seconds"])
 
 
 def _is_plain(offer: Offer) -> bool:

@@ -67,7 +67,7 @@ class PhaseSent(NamedTuple):
 
     intended: int  #: paced: the frames due in that time; unpaced: the frames tried
     sent: int  #: frames the kernel accepted
-    refused: int  #: frames the kernel refused for want of memory or queue space
+    refused: int  #: frames the kernel refused: no memory, no queue space, or too long for the interface
     seconds: float
 
 
@@ -247,7 +247,7 @@ cdef class Generator:
         """Send from the first frame on: `phases` are (seconds, rate, frames), of which one of the outer two is None.
 
         Rate is in frames a second over all lanes; None sends as fast as possible. Raise OSError when an
-        interface goes down or away, or a frame is too long for it.
+        interface goes down or away.
         """
         cdef Phase phase
         cdef uint64_t started = 0, start = 0, before
@@ -355,7 +355,7 @@ cdef class Generator:
         if sent > 0:
             lane.sent += sent
             self.stamped += stamping
-        elif linux.errno == linux.ENOBUFS or linux.errno == linux.EAGAIN or linux.errno == linux.ENOMEM:
+        elif linux.errno in (linux.ENOBUFS, linux.EAGAIN, linux.ENOMEM, linux.EMSGSIZE):
             sent = 1
             phase.refused += 1
         elif linux.errno == linux.EINTR:
