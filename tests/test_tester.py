@@ -523,6 +523,25 @@ def test_a_station_that_dies_is_named_and_started_again(station: str) -> None:
 
 
 @pytest.mark.live
+def test_a_trial_whose_window_was_missed_is_run_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    late = [0.4]
+
+    def oversleep(moment: float) -> None:
+        time.sleep(max(0.0, moment - time.monotonic()) + (late.pop() if late else 0.0))
+
+    monkeypatch.setattr("fastbridge.bench.tester._sleep_until", oversleep)
+    offer = steady(Stream(0, (1,)), 0.25, 4000.0, sample=10)
+    with bridged(2) as tester:
+        check_counts(tester.trial(offer))
+        assert not late
+        late[:] = [0.4] * 10
+        with pytest.raises(BenchError, match="bridge: no trial is worth anything: .* the windows were missed"):
+            tester.trial(offer)
+        late[:] = []
+        check_counts(tester.trial(offer))
+
+
+@pytest.mark.live
 def test_frames_too_long_for_the_link_are_refused_and_the_others_sent() -> None:
     with bridged(2) as tester:
         trial = tester.trial(Offer((Stream(0, (1,), (1518, 1519)),), (Phase(frames=1000, rate=4000.0),)))
