@@ -40,8 +40,8 @@ class SampleLog:
     def __init__(self) -> None:
         self.fd = os.memfd_create("fastbridge-samples")
         os.ftruncate(self.fd, 2 * CAPACITY * 8)
-        self._numbers: Any = np.frombuffer(mmap.mmap(self.fd, 0), dtype=np.uint64).view(np.int64)
-        self._used = 0
+        self._memory = mmap.mmap(self.fd, 0)
+        self._numbers: Any = np.frombuffer(self._memory, dtype=np.int64)
 
     @property
     def sent(self) -> Any:
@@ -54,8 +54,8 @@ class SampleLog:
         return self._numbers[CAPACITY:]
 
     def clear(self) -> None:
-        """Forget the arrivals of the last trial."""
-        self.arrived[: self._used] = 0
+        """Forget all, for every process, and give the memory back; also of a trial that was given up."""
+        self._memory.madvise(mmap.MADV_REMOVE)
 
     def samples(self, window: Window, heard: dict[str, int]) -> Samples:
         """What came of a trial's samples; `heard` is the receiver's count.
@@ -63,9 +63,8 @@ class SampleLog:
         Raises BenchError when one arrived before it was sent: the clock has been set.
         """
         width = 1 if window.copies is None else window.ports
-        self._used = window.stamped * width
         sent = self.sent[: window.stamped]
-        arrived = self.arrived[: self._used].reshape(window.stamped, width)
+        arrived = self.arrived[: window.stamped * width].reshape(window.stamped, width)
         came = arrived > 0
         latency = (arrived - sent[:, np.newaxis])[came]
         if latency.size and latency.min() < 0:

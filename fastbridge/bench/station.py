@@ -71,6 +71,8 @@ class Hand:
     def listen(self, ports: list[int], trial: int = 0, streams: int = 0, copies: bool = False) -> dict[str, Any]:
         """Take the samples of a trial from `ports`; from none, to cost nothing."""
         assert self._arrivals is not None
+        if self._heard is not None:  # a trial that was given up
+            self.heard()
         # A socket costs its pod's frames time where its EtherType is theirs, even one that takes none of them.
         for port in self._attached.symmetric_difference(ports):
             self._sockets[port].bind((self._interface, STAMPED if port in ports else NEVER_SENT))
@@ -84,7 +86,8 @@ class Hand:
         """End what listen() began; answer what the log does not say."""
         assert self._arrivals is not None and self._heard is not None
         self._arrivals.stop()
-        return self._heard.result()._asdict()
+        heard, self._heard = self._heard.result(), None
+        return heard._asdict()
 
     def _logs(self, fd: int) -> tuple[memoryview, memoryview]:
         if self._log is None:
