@@ -526,7 +526,7 @@ def test_a_station_that_dies_is_named_and_started_again(station: str) -> None:
 
 @pytest.mark.live
 def test_a_trial_whose_window_was_missed_is_run_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    late = [0.4]
+    late = [0.3]
 
     def oversleep(moment: float) -> None:
         time.sleep(max(0.0, moment - time.monotonic()) + (late.pop() if late else 0.0))
@@ -536,7 +536,7 @@ def test_a_trial_whose_window_was_missed_is_run_again(monkeypatch: pytest.Monkey
     with bridged(2) as tester:
         check_counts(tester.trial(offer))
         assert not late
-        late[:] = [0.4] * 10
+        late[:] = [0.3] * 6
         with pytest.raises(BenchError, match=r"bridge: no trial is worth anything: .* the windows were missed"):
             tester.trial(offer)
         late[:] = []
