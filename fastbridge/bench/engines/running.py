@@ -24,8 +24,8 @@ from fastbridge.topology import Lab
 PAUSE_SECONDS = 5.0
 
 # A tmpfs in a mount namespace of its own goes with the last process in it, so that no file outlives an engine,
-# not even when the bench is killed. What the engines write, they write in /run.
-_PRIVATE = ("unshare", "--mount", "sh", "-c", 'mount -t tmpfs tmpfs /run && exec "$@"', "sh")
+# not even when the bench is killed. What the engines write, they write in /run. mount -n: no note of it in the old one.
+_PRIVATE = ("unshare", "--mount", "sh", "-c", 'mount -n -t tmpfs tmpfs /run && exec "$@"', "sh")
 _TO_STDERR = ("sh", "-c", 'exec "$@" >&2', "sh")  # nobody reads stdout, and a full pipe would stop the program
 
 
