@@ -82,7 +82,8 @@ class FakeDut:
 
     rate, buffer: frames/s it forwards, all ports together, and frames it holds meanwhile (tail drop); None: any rate.
     egress_rate, egress_buffer: the same of each port's egress, behind the switch.
-    delay: seconds a frame takes besides; loss: ratio lost, evenly spread. capacity: FDB entries.
+    delay: seconds a frame takes besides; loss: ratio lost, evenly spread.
+    capacity: FDB entries; evicts: whether a full FDB learns at the cost of another entry, or no more.
     learning_rate: addresses/s it learns; frames of others are forwarded without being learned.
     restart_seconds, killed_seconds: outage when restarted gracefully (also by restart()) and killed.
     filters: smallest and largest frame size (with FCS) it forwards.
@@ -101,6 +102,7 @@ class FakeDut:
         delay: float = 10e-6,
         loss: float = 0.0,
         capacity: int = 65536,
+        evicts: bool = True,
         learning_rate: float | None = None,
         restart_seconds: float = 0.1,
         killed_seconds: float | None = None,
@@ -116,7 +118,7 @@ class FakeDut:
         self._rate, self._buffer = rate, buffer
         self._egress_rate, self._egress_buffer = egress_rate, egress_buffer
         self._delay, self._loss, self._filters = delay, loss, filters
-        self._capacity, self._learning_rate = capacity, learning_rate
+        self._capacity, self._evicts, self._learning_rate = capacity, evicts, learning_rate
         self._outages = {"graceful": restart_seconds, "killed": killed_seconds or restart_seconds}
         self._relapse = relapse
         self._sender_rate, self._tcp_rate = sender_rate, tcp_rate
@@ -132,7 +134,7 @@ class FakeDut:
         self._switch = Switch.in_memory(
             self.ports, capacity=self._capacity, ageing=None, clock=lambda: self.virtual_seconds
         )
-        self._next_learned = 0.0
+        self._next_learned, self._learned = 0.0, 0
 
     def trial(self, offer: Offer) -> Trial:
         """Run one."""
@@ -195,6 +197,8 @@ class FakeDut:
         for stream in offer.streams:
             for port, count in ((stream.source, stream.sources), *((p, stream.targets) for p in stream.destinations)):
                 addresses = [mac(port, stream.first + i) for i in range(count)]
+                if not self._evicts:
+                    addresses = [mac for mac in addresses if self._is_known(mac) or self._has_room()]
                 self._switch.process(port, [mac + mac + b"\x88\xb5" + bytes(46) for mac in addresses])
 
     def _schedule(self, offer: Offer) -> tuple[Floats, int, float]:
@@ -287,7 +291,7 @@ class FakeDut:
         for run in runs:
             ingress = int(sources[run[0]])
             several = [headers[kind] for kind in kinds[part[run]].tolist()]
-            if self._learning_rate is None:
+            if self._learning_rate is None and self._evicts:
                 answers += self._decide(ingress, several)
                 continue
             for header, time in zip(several, times[run].tolist(), strict=True):
@@ -307,13 +311,22 @@ class FakeDut:
 
     def _learns(self, address: bytes, now: float) -> bool:
         """Whether a frame's source is known or can be learned now."""
-        assert self._learning_rate is not None
-        if self._switch.fdb.lookup(int.from_bytes(address, "big")):
+        if self._is_known(address):
             return True
-        if now < self._next_learned - 1e-9:
-            return False
-        self._next_learned = max(self._next_learned, now - 1 / self._learning_rate) + 1 / self._learning_rate
-        return True
+        if self._learning_rate is not None:
+            if now < self._next_learned - 1e-9:
+                return False
+            gap = 1 / self._learning_rate
+            self._next_learned = max(self._next_learned, now - gap) + gap
+        return self._has_room()
+
+    def _is_known(self, address: bytes) -> bool:
+        return self._switch.fdb.lookup(int.from_bytes(address, "big")) is not None
+
+    def _has_room(self) -> bool:
+        """Whether a new address can be learned, which it then is."""
+        self._learned += 1
+        return self._evicts or self._learned <= self._capacity
 
     def _look_up(self, ingress: int, destination: bytes) -> tuple[int, ...]:
         entry = None if destination[0] & 1 else self._switch.fdb.lookup(int.from_bytes(destination, "big"))

@@ -64,8 +64,8 @@ class AddressCaching:
             high = count
             held = seen.known + 1
             likely = (held, held + 1) if count not in likely or count == self.limit else ()
-            if seen.lost and not seen.flooded:
-                remarks.append(f"{seen.lost} frames were lost with {count:,} addresses, and none was flooded")
+            if seen.lost:
+                remarks.append(f"{seen.lost} frames were lost with {count:,} addresses: the FDB need not be the reason")
         if high > self.limit:
             remarks.append(f"≥ {self.limit:,} addresses: no more were tried")
         if low == 1:

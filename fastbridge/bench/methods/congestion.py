@@ -22,7 +22,7 @@ from fastbridge.bench.trial import Trial
 from fastbridge.errors import BenchError
 
 from . import Findings
-from .patterns import full_load, subject_of
+from .patterns import came_out, full_load, subject_of
 
 A, B, C, D = range(4)
 SHARE_OF_C = 0.75  # of the load
@@ -89,7 +89,7 @@ def _losses(trial: Trial) -> tuple[float, float]:
     to_c = trial.sent[A] - to_d + trial.sent[B]
     if not to_d:
         raise BenchError(f"{trial.offered} frames are too few to see congestion by")
-    return max(0.0, 1 - trial.received[C] / to_c), max(0.0, 1 - trial.received[D] / to_d)
+    return max(0.0, 1 - came_out(trial, C, A) / to_c), max(0.0, 1 - came_out(trial, D, A) / to_d)
 
 
 def _held_back(trial: Trial) -> float:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from statistics import fmean
 from typing import ClassVar
 
 from fastbridge.bench.measurer import Measurer
@@ -26,6 +27,7 @@ from fastbridge.bench.trial import Trial
 from fastbridge.errors import BenchError
 
 from . import Findings
+from .patterns import came_out
 
 SMALLEST, LARGEST = 64, 1518  # legal sizes
 
@@ -65,17 +67,16 @@ class ErroredFrames:
     def run(self, measurer: Measurer) -> Findings:
         """One trial a size."""
         for size in (SMALLEST, LARGEST):
-            trial = self._trial(measurer, size)
-            if trial.loss_ratio or not trial.offered:
-                raise BenchError(f"{trial.loss_ratio or 0.0:.1%} of legal frames of {size} bytes are lost")
+            if filtered := _filtered(self._trial(measurer, size)):
+                raise BenchError(f"{filtered:.1%} of legal frames of {size} bytes are lost")
         values, curve, remarks = {}, [], []
         for name, sizes in (("runts_filtered", self.runts), ("oversize_filtered", self.oversize)):
             trials = {size: self._trial(measurer, size) for size in sizes}
-            curve += [(float(size), trial.loss_ratio or 0.0) for size, trial in trials.items() if trial.offered]
             remarks += [_fate(size, trial) for size, trial in trials.items()]
-            offered = sum(trial.offered or 0 for trial in trials.values())
-            if offered:
-                values[name] = 1 - sum(min(t.forwarded or 0, t.offered or 0) for t in trials.values()) / offered
+            ratios = [(float(size), _filtered(trial)) for size, trial in trials.items() if trial.offered]
+            curve += ratios
+            if ratios:
+                values[name] = fmean(ratio for _, ratio in ratios)
         remarks.append("not tested: CRC errors, alignment errors and dribble bits, which no veth can carry")
         return Findings(values, {"filtered": tuple(sorted(curve))}, tuple(remarks))
 
@@ -83,12 +84,18 @@ class ErroredFrames:
         return measurer.trial(Offer((Stream(0, (1,), (size,)),), (Phase(frames=self.frames, rate=self.rate),)))
 
 
+def _filtered(trial: Trial) -> float:
+    """Ratio of its frames that did not come out; of none, all."""
+    return 1 - min(1.0, came_out(trial, 1, 0) / trial.offered) if trial.offered else 1.0
+
+
 def _fate(size: int, trial: Trial) -> str:
     if not trial.offered:
         return f"{size} bytes: cannot be sent over this link, so the DUT is not asked"
-    if not trial.forwarded:
+    filtered = _filtered(trial)
+    if filtered == 1.0:
         return f"{size} bytes: filtered"
-    text = f"{size} bytes: forwarded" if not trial.loss_ratio else f"{size} bytes: {trial.loss_ratio:.0%} filtered"
+    text = f"{size} bytes: forwarded" if not filtered else f"{size} bytes: {filtered:.1%} filtered"
     if trial.window_frames and (length := trial.window_bytes / trial.window_frames + FCS) > size + 0.5:
         text += f", padded to {length:.0f}"
     return text

@@ -14,7 +14,7 @@ from fastbridge.bench.offer import Stream
 from fastbridge.errors import BenchError
 
 from . import Findings
-from .patterns import full_load, subject_of
+from .patterns import came_out, full_load, subject_of
 
 MONITOR = 2
 
@@ -63,7 +63,7 @@ class FdbScaling:
             trial = full_load(measurer, (stream,), self.seconds)
             assert trial.offered is not None and trial.frames_per_second is not None
             rates.append((float(count), trial.frames_per_second))
-            flooded.append((float(count), min(1.0, trial.received[MONITOR] / trial.offered)))
+            flooded.append((float(count), min(1.0, came_out(trial, MONITOR, 0) / trial.offered)))
             if flooded[-1][1]:
                 remarks.append(f"{flooded[-1][1]:.1%} of the frames were flooded with {count:,} stations: too many")
             if trial.offered < stream.targets:

@@ -53,6 +53,14 @@ def copies_of(trial: Trial) -> int:
     return max(1, (trial.expected or 0) // (trial.offered or 1))
 
 
+def came_out(trial: Trial, port: int, sender: int) -> int:
+    """Frames that came out of `port`, but for those the DUT itself says to everybody.
+
+    A Linux bridge, for one, joins groups and reports that; `sender` gets those, too, and nothing else.
+    """
+    return max(0, trial.received[port] - trial.received[sender])
+
+
 def sampling(load: float, streams: tuple[Stream, ...]) -> int:
     """Stamp every so manieth frame: about 10,000 a second, of every stream and size."""
     every = max(1, round(load / SAMPLES_PER_SECOND))

@@ -13,6 +13,8 @@ from fastbridge.bench.offer import Offer, Phase, Stream
 from fastbridge.bench.trial import Trial
 from fastbridge.errors import BenchError
 
+from .patterns import came_out
+
 LEARNING, TEST, MONITOR = range(3)  # ports
 PORTS = 3
 
@@ -32,23 +34,23 @@ class Look:
     @property
     def known(self) -> int:
         """How many of them the DUT knew: frames to them came out of their port alone."""
-        return max(0, min(self.count, self.test.received[LEARNING]) - self.test.received[MONITOR])
+        return max(0, min(self.count, came_out(self.test, LEARNING, TEST)) - came_out(self.test, MONITOR, TEST))
 
     @property
     def flooded(self) -> float:
         """Ratio of frames to them that the monitor port saw."""
-        return min(1.0, self.test.received[MONITOR] / self.count) if self.count else 0.0
+        return min(1.0, came_out(self.test, MONITOR, TEST) / self.count) if self.count else 0.0
 
     @property
     def lost(self) -> int:
         """Frames that were intended and did not come out, of both trials."""
-        wanted = (self.learning, TEST), (self.test, LEARNING)
-        return sum(max(0, (trial.intended or 0) - trial.received[port]) for trial, port in wanted)
+        learning = (self.learning.intended or 0) - came_out(self.learning, TEST, LEARNING)
+        return max(0, learning) + max(0, (self.test.intended or 0) - came_out(self.test, LEARNING, TEST))
 
     @property
     def is_complete(self) -> bool:
         """Whether all was known all the time, the test port's own address as well, and nothing lost."""
-        return not (self.lost or self.learning.received[MONITOR] or self.test.received[MONITOR])
+        return not (self.lost or self.flooded or came_out(self.learning, MONITOR, LEARNING))
 
 
 def look(measurer: Measurer, count: int, learning_rate: float | None, test_rate: float) -> Look:
@@ -60,7 +62,7 @@ def look(measurer: Measurer, count: int, learning_rate: float | None, test_rate:
     measurer.trial(_burst(Stream(TEST, (LEARNING,)), 1, test_rate))  # so the DUT knows where learning frames go
     learning = measurer.trial(_burst(Stream(LEARNING, (TEST,), sources=count), count, learning_rate))
     test = measurer.trial(_burst(Stream(TEST, (LEARNING,), targets=count), count, test_rate))
-    if not learning.received[TEST] and not test.received[LEARNING]:
+    if not came_out(learning, TEST, LEARNING) and not came_out(test, LEARNING, TEST):
         raise BenchError(f"the DUT forwarded none of {count:,} frames")
     return Look(learning, test)
 
