@@ -171,7 +171,9 @@ class _Contest:
                     self._check_fitness(tester)
                     running.pause()
                 except FastbridgeError as error:
-                    self.unfit += [Unfit(name, t.name, str(error)) for t in tasks if self._takes_part(name, t)]
+                    for task in (task for task in tasks if self._takes_part(name, task)):
+                        self.unfit.append(Unfit(name, task.name, str(error)))
+                        self._clock.skip(task.name, task.blocks)
                     continue
                 stations[name] = _Station(running, tester)
                 stack.enter_context(own.pop_all())
@@ -259,9 +261,9 @@ class _Clock:
         stack.callback(self._finish, name, began)
         return stack
 
-    def skip(self, name: str) -> None:
-        """One of them will not run."""
-        self._left[name] -= 1
+    def skip(self, name: str, count: int = 1) -> None:
+        """So many of them will not run."""
+        self._left[name] -= count
 
     def _finish(self, name: str, began: float) -> None:
         took = time.monotonic() - began
