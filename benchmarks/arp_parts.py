@@ -1,10 +1,10 @@
-"""What the ARP benchmarks share: questions made by hand, a clock, a lab with its switch."""
+"""What the ARP benchmarks share: questions made by hand, a lab with its switch, stations that send."""
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
 
 import pytest
 
@@ -12,21 +12,12 @@ from fastbridge import Lab, PrivilegeError, Topology
 from fastbridge.bench import Running
 from fastbridge.bench.engines.fastbridge import Fastbridge
 from fastbridge.bench.machine import Layout
-from fastbridge.pods import Pod
+from fastbridge.bench.remote import Station
+from fastbridge.pods import POD_END, Pod
 from fastbridge.topology import PodPlan
 
 BROADCAST = b"\xff" * 6
 _ARP_REQUEST = bytes.fromhex("0806 0001 0800 0604 0001")
-
-
-class Work:
-    """The clock of these benchmarks: a round's time is what was measured in it, not how long it took."""
-
-    seconds = 0.0
-
-    @classmethod
-    def time(cls) -> float:
-        return cls.seconds
 
 
 def arp_request(asker: Pod | PodPlan, target: Pod | PodPlan) -> bytes:
@@ -36,20 +27,37 @@ def arp_request(asker: Pod | PodPlan, target: Pod | PodPlan) -> bytes:
     return b"".join((BROADCAST, sender, _ARP_REQUEST, sender, asker.ipv4.ip.packed, bytes(6), target.ipv4.ip.packed))
 
 
-def record(benchmark: Any, samples: list[float], what: str, figures: dict[str, float | int]) -> None:
-    """Give the benchmark rounds of these lengths, and its row these figures."""
-    left = iter(samples)
-
-    def one() -> None:
-        Work.seconds += next(left)
-
-    benchmark.pedantic(one, rounds=len(samples))
-    benchmark.extra_info.update(what=what, figures=figures)
-
-
 def percentile(samples: list[float], share: float) -> float:
     """By nearest rank."""
     return sorted(samples)[min(len(samples) - 1, int(share * len(samples)))]
+
+
+class Sender:
+    """A station that sends frames from a pod."""
+
+    def __init__(self, stack: ExitStack, pod: Pod, cpu: int) -> None:
+        def wire() -> list[socket.socket]:
+            sock = pod.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+            sock.bind((POD_END, 0))
+            return [sock]
+
+        self._station = Station(pod.popen, cpu, f"the sender in {pod.name}", wire)
+        stack.callback(self._station.stop)
+
+    def begin(self, frames: list[bytes], seconds: float, rate: float | None) -> None:
+        """Send these in turn; returns when it begins."""
+        lane = {
+            "socket": self._station.sockets()[0],
+            "frames": [(frame.hex(), len(frame)) for frame in frames],
+            "sources": None,
+            "targets": [],
+        }
+        self._station.ask(do="send", lanes=[lane], phases=[(seconds, rate, None)])
+
+    def end(self, patience: float) -> float:
+        """Wait until it has sent for so long; returns the frames offered a second."""
+        sent = self._station.answer(patience)
+        return float(sum(sent["sent"]) / sent["seconds"])
 
 
 @contextmanager

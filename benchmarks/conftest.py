@@ -7,13 +7,19 @@ good for tracking one engine over commits. Claims between engines need `fastbrid
 
 from __future__ import annotations
 
+import argparse
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict
 from itertools import starmap
 from typing import Any
 
 import pytest
 
+from fastbridge.bench import DEFAULT_ENGINES, Engine, Layout, parse_engines
+from fastbridge.bench.engines import Direct
 from fastbridge.bench.fingerprint import take_fingerprint
-from fastbridge.bench.machine import Layout
+from fastbridge.errors import ConfigError
 
 COLUMNS = {
     "ns": ("ns each", "{:,.1f}"),
@@ -26,8 +32,34 @@ COLUMNS = {
 }
 
 
+# Where these differ a ratio is one of machines, or of the tester's own interference.
+DECISIVE = {
+    "cpu": "CPU",
+    "cpus": "number of CPUs",
+    "hypervisor": "hypervisor",
+    "release": "kernel",
+    "layout": "CPU layout",
+}
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--storm-seconds", type=float, default=5.0, help="length of each ARP storm (default: 5)")
+    names = ",".join(engine.name for engine in (*DEFAULT_ENGINES, Direct()))
+    parser.addoption("--engines", type=engines, default=names, help=f"measured from veth to veth (default: {names})")
+
+
+def engines(text: str) -> tuple[Engine, ...]:
+    """Those of a command line."""
+    try:
+        return parse_engines(text)
+    except ConfigError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "engine" in metafunc.fixturenames:
+        chosen = metafunc.config.getoption("engines")
+        metafunc.parametrize("engine", chosen, ids=lambda engine: engine.name, scope="module")
 
 
 def pytest_ignore_collect(config: pytest.Config) -> bool | None:
@@ -37,23 +69,46 @@ def pytest_ignore_collect(config: pytest.Config) -> bool | None:
 
 
 def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:
-    fingerprint = take_fingerprint(Layout.of_machine().described(), {})
-    machine_info["fastbridge"] = {
-        "kernel": fingerprint.kernel,
-        "microcode": fingerprint.microcode,
-        "hypervisor": fingerprint.hypervisor,
-        "governor": fingerprint.governor,
-        "boot": fingerprint.boot,
-        "mitigations": dict(fingerprint.mitigations),
-        "versions": dict(fingerprint.versions),
-        "layout": dict(fingerprint.layout),
-    }
+    fingerprint = asdict(take_fingerprint(Layout.of_machine().described(), {}))
+    del fingerprint["offloads"]  # of veth pairs; each lab has its own
+    fingerprint["versions"].pop("commit")  # pytest-benchmark has it elsewhere, and would say that the machine differs
+    machine_info["fastbridge"] = {**fingerprint, "release": platform.release()}
+
+
+def pytest_benchmark_compare_machine_info(
+    config: pytest.Config, benchmarksession: Any, machine_info: dict[str, Any], compared_benchmark: dict[str, Any]
+) -> None:
+    """Refuse to compare unlike machines; called before anything is measured."""
+    saved = compared_benchmark.get("machine_info", {}).get("fastbridge", {})
+    differing = list(differences(machine_info["fastbridge"], saved))
+    if differing:
+        when = compared_benchmark.get("datetime", "an unknown time")
+        raise pytest.UsageError(
+            f"the benchmark saved at {when} is not comparable, it is of another machine: {'; '.join(differing)}. "
+            "Save one here (--benchmark-autosave) and compare with that"
+        )
+
+
+def differences(here: Mapping[str, Any], saved: Mapping[str, Any]) -> list[str]:
+    """What distinguishes two machines, one phrase each."""
+    return [
+        f"{what} {text(saved.get(key))} there, {text(here[key])} here"
+        for key, what in DECISIVE.items()
+        if saved.get(key) != here[key]
+    ]
+
+
+def text(value: Any) -> str:
+    """A fingerprint's entry, in one line."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{role} on {cpu}" for role, cpu in value.items())
+    return "unknown" if value is None else str(value)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     session = getattr(config, "_benchmarksession", None)
     measured = [bench for bench in getattr(session, "benchmarks", ()) if bench.extra_info.get("what")]
-    measured.sort(key=lambda bench: bench.group)
+    measured.sort(key=lambda bench: bench.group or "")
     if not measured:
         return
     heads = ["", "what", *(head for head, _ in COLUMNS.values())]

@@ -13,11 +13,11 @@ from ipaddress import ip_address
 from typing import Any
 
 import pytest
-from arp_parts import Work, arp_request, percentile, record, switched
+from arp_parts import Sender, arp_request, percentile, switched
+from work import Work, record
 
 from fastbridge import Switch, Topology
 from fastbridge.bench.machine import Layout
-from fastbridge.bench.tester import Station
 from fastbridge.link_counters import interface_index
 from fastbridge.namespaces import reserve_files
 from fastbridge.topology import kernel_has_ipv6
@@ -186,15 +186,12 @@ def test_answers(benchmark: Any, policy: str, rate: float | None) -> None:
     with ExitStack() as stack:
         lab, _ = stack.enter_context(switched(Topology.of(20, ipv6=None), policy))
         asker, *owners = lab
-        station = Station(asker, layout.sender)
-        stack.callback(station.stop)
+        station = Sender(stack, asker, layout.sender)
         for owner in owners:
             assert owner.ping(asker)
-        frames = [arp_request(asker, owner).hex() for owner in owners]
-        before = asker.counters().rx_frames
-        station.tell(do="send", interface="eth0", frames=frames, seconds=LIVE_SECONDS, rate=rate)
-        station.answer(5.0)
-        sent = station.answer(LIVE_SECONDS + 5.0)
-        answered = (asker.counters().rx_frames - before) / sent["seconds"]
-    figures = {"asked a second": sent["offered"] / sent["seconds"], "answered a second": answered}
-    record(benchmark, [1 / answered], "request answered live", {key: round(value) for key, value in figures.items()})
+        before, began = asker.counters().rx_frames, time.monotonic()
+        station.begin([arp_request(asker, owner) for owner in owners], LIVE_SECONDS, rate)
+        asked = station.end(LIVE_SECONDS + 5.0)
+        answered = (asker.counters().rx_frames - before) / (time.monotonic() - began)
+    figures = {"asked a second": round(asked), "answered a second": round(answered)}
+    record(benchmark, [1 / answered], "request answered live", figures)

@@ -15,12 +15,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from arp_parts import Work, arp_request, percentile, record, switched
+from arp_parts import Sender, arp_request, percentile, switched
+from work import Work, record
 
 from fastbridge import Lab, PrivilegeError, Switch, Topology
 from fastbridge.bench.machine import Layout
-from fastbridge.bench.tester import Station
-from fastbridge.core.traffic import Generator
+from fastbridge.bench.remote import Station
+from fastbridge.core.traffic import Generator, Lane
 from fastbridge.pods import Pod
 
 pytestmark = pytest.mark.live
@@ -53,17 +54,18 @@ class Storm:
         self.stormer, client, self.server, self.asker, self.owner = lab
         for asker, owner in itertools.permutations(lab, 2):
             assert asker.ping(owner)
-        self.source, self.sink = Station(client, layout.sender), Station(self.server, layout.receiver)
-        self.beside, self.elsewhere = Station(self.stormer, layout.sender), Station(alone["pod1"], layout.sender)
-        for station in (self.source, self.sink, self.beside, self.elsewhere):
+        self.source = Station(client.popen, layout.sender, "the TCP client")
+        self.sink = Station(self.server.popen, layout.receiver, "the TCP server")
+        for station in (self.source, self.sink):
             stack.callback(station.stop)
+        self.beside = Sender(stack, self.stormer, layout.sender)
+        self.elsewhere = Sender(stack, alone["pod1"], layout.sender)
 
     def trial(self, beside: bool, seconds: float) -> Trial:
         storm = self.beside if beside else self.elsewhere
-        frames = [arp_request(self.stormer, pod).hex() for pod in (self.server, self.asker, self.owner)]
+        frames = [arp_request(self.stormer, pod) for pod in (self.server, self.asker, self.owner)]
         length = seconds + 2 * WARM_UP
-        storm.tell(do="send", interface="eth0", frames=frames, seconds=length, rate=None)
-        storm.answer(5.0)
+        storm.begin(frames, length, None)
         assert self.server.ipv4
         address = str(self.server.ipv4.ip)
         self.sink.tell(do="receive_tcp", address=address, warm_up=WARM_UP, seconds=seconds)
@@ -72,9 +74,9 @@ class Storm:
         asked, answers = ask(self.asker, self.owner, seconds)
         received = self.sink.answer(seconds + 5.0)
         self.source.answer(5.0)
-        sent = storm.answer(length + 5.0)
+        stormed = storm.end(length + 5.0)
         rate = received["bytes"] * 8e-9 / received["seconds"]
-        return Trial(rate, sent["offered"] / sent["seconds"], asked, answers)
+        return Trial(rate, stormed, asked, answers)
 
 
 def ask(pod: Pod, target: Pod, seconds: float) -> tuple[int, list[float]]:
@@ -170,6 +172,6 @@ def send(pod: Pod, frames: list[bytes], switch: Switch) -> None:
     os.sched_setaffinity(threading.get_native_id(), {Layout.of_machine().sender})
     with pod.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as wire:
         wire.bind((pod.interface, 0))
-        generator = Generator(wire.fileno(), frames)
-        while switch.counters().ports[pod.port.name].rx_frames < len(frames):
-            generator.send(0.05)
+        generator = Generator([Lane(wire.fileno(), frames)])
+        while (missing := len(frames) - switch.counters().ports[pod.port.name].rx_frames) > 0:
+            generator.send([(None, None, missing)])

@@ -1,0 +1,202 @@
+"""Two independent checks: does the tester agree with programs that it shares no code with?
+
+NOTES.md has figures, and what they mean. Nothing here fails because a machine is slow or noisy: what is asserted
+is that the two are of the same size.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from itertools import product
+from statistics import median
+from typing import Any
+
+import pytest
+from work import Work, record
+
+from fastbridge import Lab, PrivilegeError, Topology
+from fastbridge.bench import Layout, Ratio, Running, parse_engines
+from fastbridge.bench import Tester as BenchTester  # pytest would collect a name that starts with Test
+from fastbridge.bench.child import Child
+from fastbridge.bench.engines.engine import lacks_program
+from fastbridge.bench.frames import ETHERTYPE
+from fastbridge.bench.methods.forwarding_rate import ForwardingRate
+from fastbridge.bench.methods.latency import LatencyAtLoad
+from fastbridge.bench.statistics import interleave, ratio
+
+pytestmark = [pytest.mark.live, pytest.mark.benchmark(group="agreement", timer=Work.time)]
+
+ENGINES = ("direct", "linux-bridge", "fastbridge")
+BLOCKS = 6
+SEED = 1
+SECONDS = 0.4  # of a trial
+PATIENCE, WARM_UP = 10.0, 0.1
+PINGS = 300
+SANE = 3.0  # the factor beyond which one of the two measures something else
+# A frame may find a switch asleep at 1,000/s; at one every 25 us it finds one that spins for 50 awake, and no queue.
+IDLE, AWAKE = LatencyAtLoad(1_000.0, seconds=SECONDS), LatencyAtLoad(40_000.0, seconds=SECONDS)
+
+
+@dataclass(frozen=True)
+class Place:
+    """An engine at work in a lab of its own, and the tester around it."""
+
+    lab: Lab
+    running: Running
+    tester: BenchTester
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """The others' engines are still meanwhile."""
+        self.running.resume()
+        try:
+            yield
+        finally:
+            self.running.pause()
+
+
+@contextmanager
+def places(names: str, package: str, program: str) -> Iterator[dict[str, Place]]:
+    """One for each engine; skips where the program that the tester is compared with is missing."""
+    if reason := lacks_program(package, program):
+        pytest.skip(reason)
+    layout = Layout.of_machine()
+    with ExitStack() as stack:
+        found = {}
+        for engine in parse_engines(names):
+            try:
+                lab = stack.enter_context(Lab(Topology.of(2, ipv6=None)))
+            except PrivilegeError as error:
+                pytest.skip(str(error))
+            running = stack.enter_context(engine.attach(lab, layout.switch))
+            tester = stack.enter_context(BenchTester(lab, running, name=engine.name, layout=layout))
+            running.pause()
+            found[engine.name] = Place(lab, running, tester)
+        yield found
+
+
+def test_forwarding_rate(benchmark: Any) -> None:
+    """The tester's against trafgen's: the same frames, as fast as each can, counted by the receiving interface.
+
+    The bridge works on the sender's CPU, so each rate is that of a sender and the bridge together; what the bridge
+    adds to a frame, beyond the direct pair, is the bridge's alone, whoever sends.
+    """
+    rates: dict[tuple[str, str], dict[int, float]] = {}
+    with places("direct,linux-bridge", "netsniff-ng", "trafgen") as found:
+        ways = list(product(found, ("tester", "trafgen")))
+        names = [" ".join(way) for way in ways]
+        for block, order in enumerate(interleave(names, BLOCKS, SEED)):
+            for engine, sender in (ways[names.index(name)] for name in order):
+                place = found[engine]
+                with place.alone():
+                    measure = own_rate if sender == "tester" else trafgen_rate
+                    rates.setdefault((engine, sender), {})[block] = measure(place)
+    added = {
+        sender: {
+            block: 1e9 / rate - 1e9 / rates["direct", sender][block]
+            for block, rate in rates["linux-bridge", sender].items()
+        }
+        for sender in ("tester", "trafgen")
+    }
+    figures: dict[str, float | int] = {
+        f"{engine}, {sender}, frames/s": round(median(values.values())) for (engine, sender), values in rates.items()
+    }
+    bridge = [rates["linux-bridge", sender] for sender in ("tester", "trafgen")]
+    figures |= described("tester / trafgen on the bridge", ratio(*bridge, seed=SEED))
+    figures |= {f"ns added by the bridge, {sender}": median(values.values()) for sender, values in added.items()}
+    figures |= described("of these, tester / trafgen", ratio(added["tester"], added["trafgen"], seed=SEED))
+    record(benchmark, [1 / rate for rate in bridge[0].values()], "frame over the Linux bridge", with_load(figures))
+    assert 1 / SANE < median(bridge[0].values()) / median(bridge[1].values()) < SANE
+
+
+def own_rate(place: Place) -> float:
+    """The tester's."""
+    return ForwardingRate(seconds=SECONDS).run(place.tester).values["frmol"]
+
+
+def trafgen_rate(place: Place) -> float:
+    """Frames a second that trafgen (of Debian's netsniff-ng) gets through, by its mapped ring: its fastest way."""
+    source, target = place.lab.pods
+    header = target.mac.packed + source.mac.packed + ETHERTYPE
+    frame = "{ %s, fill(0, 46) }" % ", ".join(f"0x{byte:02x}" for byte in header)
+    argv = ["trafgen", "--dev", source.interface, "--cpus", "1", "--no-sock-mem", "--no-cpu-stats", frame]
+    before = target.counters().rx_frames
+    sender = Child(source.popen, argv, name="trafgen", cpu=Layout.of_machine().sender)
+    try:
+        deadline = time.monotonic() + PATIENCE
+        while target.counters().rx_frames == before:
+            sender.check()
+            assert time.monotonic() < deadline, "nothing of trafgen's arrives"
+            time.sleep(0.01)
+        time.sleep(WARM_UP)
+        began, first = time.monotonic(), target.counters()
+        time.sleep(SECONDS)
+        ended, last = time.monotonic(), target.counters()
+        sender.check()
+    finally:
+        os.killpg(sender.process.pid, signal.SIGINT)  # it works in a child of its own, which it then waits for
+        sender.process.wait(PATIENCE)
+        sender.stop()
+    frames = last.rx_frames - first.rx_frames
+    assert last.rx_bytes - first.rx_bytes == 60 * frames, "not the frames that trafgen was to send"
+    return frames / (ended - began)
+
+
+def test_latency(benchmark: Any) -> None:
+    """The tester's, one way, against ping's, there and back, a thousand times a second.
+
+    Both clocks start in the sender's user space and stop when the kernel takes the frame from the pod's interface.
+    So a round trip is two ways and an echo, whose cost the direct pair shows. A switch that sleeps is woken by the
+    request and still awake when the answer comes: its first way is the one near idle, its second one awake.
+    """
+    idle, awake, trips = ({name: {} for name in ENGINES} for _ in range(3))  # type: ignore[var-annotated]
+    with places(",".join(ENGINES), "iputils-ping", "ping") as found:
+        for block, order in enumerate(interleave(ENGINES, BLOCKS, SEED)):
+            for name in order:
+                with found[name].alone():
+                    tester = found[name].tester
+                    idle[name][block] = IDLE.run(tester).values["p50"]
+                    trips[name][block] = round_trip(found[name])
+                    awake[name][block] = AWAKE.run(tester).values["p50"]
+    figures: dict[str, float | int] = {}
+    echo = median(trips["direct"][n] - idle["direct"][n] - awake["direct"][n] for n in range(BLOCKS))
+    for name in ENGINES:
+        due = {n: idle[name][n] + awake[name][n] + echo for n in range(BLOCKS)}
+        ways = {"idle": idle, "awake": awake, "ping": trips}
+        figures |= {f"{name}: µs {way}": median(values[name].values()) for way, values in ways.items()}
+        if name != "direct":
+            figures |= described(f"{name}: ping / (idle + awake + echo)", ratio(trips[name], due, seed=SEED))
+        assert max(median(idle[name].values()), median(awake[name].values())) / SANE < median(trips[name].values())
+        assert median(trips[name].values()) < SANE * median(due.values())
+    figures["µs an echo"] = echo
+    samples = [trip * 1e-6 for trip in trips["linux-bridge"].values()]
+    record(benchmark, samples, "ping over the Linux bridge", with_load(figures))
+
+
+def round_trip(place: Place) -> float:
+    """Ping's median, in µs."""
+    source, target = place.lab.pods
+    assert target.ipv4
+    argv = ["ping", "-n", "-i", "0.001", "-c", str(PINGS), str(target.ipv4.ip)]
+    done = source.run(["taskset", "--cpu-list", str(Layout.of_machine().sender), *argv], timeout=PATIENCE)
+    times = [1e3 * float(number) for number in re.findall(r"time=([\d.]+) ms", done.stdout)]
+    assert len(times) > 0.9 * PINGS, done.stdout[-200:]
+    return median(times)
+
+
+def described(what: str, measured: Ratio | None) -> dict[str, float]:
+    """A ratio and its 95 % interval."""
+    if measured is None:
+        return {}
+    return {what: measured.mean, f"{what} at least": measured.low, f"{what} at most": measured.high}
+
+
+def with_load(figures: dict[str, float | int]) -> dict[str, float | int]:
+    """The machine's load beside them: on a busy one they say little."""
+    return {**figures, "load average": os.getloadavg()[0]}
