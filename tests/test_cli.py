@@ -78,6 +78,11 @@ def complaint(done: subprocess.CompletedProcess[str], status: int) -> str:
         ("lab exec pod1", ["CMD"]),
         ("lab exec pod1 --", ["command"]),
         ("compare --seed x", ["--seed", "'x'"]),
+        ("compare --profile fast", ["--profile", "'fast'", "quick"]),
+        ("compare --engines fastbridge,brdge", ["--engines", "brdge", "linux-bridge"]),
+        ("compare --engines python", ["baseline", "'linux-bridge'", "python"]),
+        ("compare --engine-command prog", ["'prog'", "{ports}"]),
+        ("report", ["FILE"]),
     ],
 )
 def test_wrong_request(arguments: str, words: list[str]) -> None:
@@ -96,6 +101,7 @@ def test_wrong_request(arguments: str, words: list[str]) -> None:
         ("lab down --name other", ["no lab 'other'"]),
         ("compare -o /nonexistent/results.json", ["/nonexistent/results.json", "-o"]),
         ("compare -o /", ["cannot write /"]),
+        ("report /nonexistent.json", ["/nonexistent.json", "No such file"]),
     ],
 )
 def test_right_request_that_fails(arguments: str, words: list[str]) -> None:
@@ -140,6 +146,7 @@ def test_version_and_help() -> None:
         ["demo"],
         ["run"],
         ["compare"],
+        ["report"],
         ["lab"],
         *(["lab", it] for it in ("up", "list", "exec", "down")),
     ):
@@ -407,46 +414,80 @@ def test_lab_up_list_exec_down(netns_directory: None) -> None:
 # -- compare --------------------------------------------------------------------------------------
 
 SMALL_COMPARE = """
-from functools import partial
-from fastbridge import bench
-from fastbridge.bench.engines.direct import Direct
-from fastbridge.bench.engines.linux_bridge import LinuxBridge
-small = bench.Profile("small", BLOCKS, (bench.Scenario("64 B", 64, seconds=0.05),))
-bench.compare = partial(bench.compare, (LinuxBridge(), Direct()), profile=small)
+from fastbridge.bench import profiles
+from fastbridge.bench.methods.forwarding_rate import ForwardingRate
+task = profiles.Task(ForwardingRate((64,), seconds=0.2), BLOCKS, ceiling=True)
+profiles.PROFILES = {"quick": profiles.Profile("small", (task,))}
 from fastbridge.cli import main
 main()
 """
 
 
-def small_compare(blocks: int) -> list[str]:
-    return [sys.executable, "-W", "error", "-c", SMALL_COMPARE.replace("BLOCKS", str(blocks)), "compare"]
+def small_compare(blocks: int, *arguments: str) -> list[str]:
+    script = SMALL_COMPARE.replace("BLOCKS", str(blocks))
+    return [sys.executable, "-W", "error", "-c", script, "compare", "--engines", "linux-bridge", *arguments]
 
 
 @pytest.mark.live
-def test_compare(tmp_path: Path) -> None:
+def test_compare_and_report(tmp_path: Path) -> None:
     path = tmp_path / "results.json"
-    command = [*small_compare(2), "--quick", "--seed", "7", "-o", str(path)]
+    command = small_compare(2, "--quick", "--seed", "7", "-o", str(path))
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     results = Results.load(path)
-    assert (results.seed, results.interrupted, len(results.trials)) == (7, False, 6)
+    assert (results.seed, results.interrupted, len(results.runs)) == (7, False, 6)
     for words in ("64 B", "baseline", "control", "ceiling", "Noise floor", f"written to {path}"):
         assert words in done.stdout
-    assert "0%  starting linux-bridge" in done.stderr
+    assert "  0%" in done.stderr and "2 ports: starting direct" in done.stderr
+    again = run("report", str(path))
+    assert (again.returncode, again.stderr) == (0, "")
+    assert again.stdout == done.stdout.replace(f"written to {path}\n", "")
+
+
+@pytest.mark.live
+def test_compare_with_a_command_of_the_user_s(tmp_path: Path) -> None:
+    forwarder = f"{sys.executable} -I -S {ROOT}/fastbridge/bench/engines/forwarder.py {{ports}}"
+    command = small_compare(2, "--engine-command", forwarder, "-o", str(tmp_path / "results.json"))
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    results = Results.load(tmp_path / "results.json")
+    assert not results.unfit
+    assert {run.engine for run in results.runs} == {"linux-bridge", "linux-bridge (control)", "direct", "forwarder.py"}
 
 
 @pytest.mark.live
 def test_interrupted_compare_keeps_what_was_measured(tmp_path: Path) -> None:
     path = tmp_path / "results.json"
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen([*small_compare(30), "-o", str(path)], cwd=ROOT, **pipes) as process:  # type: ignore[call-overload]
+    with subprocess.Popen(small_compare(90, "-o", str(path)), cwd=ROOT, **pipes) as process:  # type: ignore[call-overload]
         assert any("block" in line for line in process.stderr)
         process.send_signal(signal.SIGINT)
         out, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
     results = Results.load(path)
-    assert results.interrupted and results.trials
+    assert results.interrupted and results.runs
     assert "Interrupted" in out
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("{", ["not a JSON document"]),
+        ('{"schema": 1}', ["schema", "version 1"]),
+        ('{"schema": 2}', ["profile", "missing"]),
+    ],
+)
+def test_report_of_a_broken_file(tmp_path: Path, content: str, words: list[str]) -> None:
+    path = tmp_path / "broken.json"
+    path.write_text(content)
+    line = complaint(run("report", str(path)), 1)
+    assert all(word in line for word in ("broken.json", *words)), line
+
+
+def test_report_shows_its_schema() -> None:
+    done = run("report", "--schema")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)["$defs"]["Trial"]["properties"]["sent"]["description"]
 
 
 # -- frames in words ------------------------------------------------------------------------------

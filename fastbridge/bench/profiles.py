@@ -11,9 +11,23 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from .methods import Method
+from .methods.address_caching import AddressCaching
+from .methods.address_learning import AddressLearning
+from .methods.back_to_back import BackToBack
+from .methods.broadcast import Broadcast
+from .methods.congestion import Congestion
+from .methods.errored_frames import ErroredFrames
+from .methods.fdb_scaling import FdbScaling
 from .methods.forwarding_rate import ForwardingRate
-from .methods.latency import LatencyAtLoad
+from .methods.frame_loss import FrameLoss
+from .methods.latency import Latency, LatencyAtLoad
+from .methods.max_forwarding_rate import MaxForwardingRate
+from .methods.mesh import Mesh
+from .methods.port_scaling import PortScaling
+from .methods.recovery import Recovery
+from .methods.reset import Reset
 from .methods.tcp_bulk import TcpBulk
+from .methods.throughput import Throughput
 from .offer import IMIX, SIZES
 
 
@@ -52,4 +66,68 @@ QUICK = Profile(
         Task(LatencyAtLoad(100_000.0, seconds=0.3), 2, ceiling=True, seconds=0.7),
     ),
 )
-PROFILES: Mapping[str, Profile] = MappingProxyType({profile.name: profile for profile in (QUICK,)})
+
+# A search's trials are short, and three of a load decide about it; bounds 5 % apart are what a noisy machine can tell.
+_SECONDS, _SUM, _WIDTH = 0.3, 0.9, 0.05
+_FOUR = 4  # ports: the fewest of RFC 2889 §5.10, and of §5.5
+STANDARD = Profile(
+    "standard",
+    (
+        *(
+            Task(ForwardingRate(sizes, seconds=0.5), 10, ceiling=True, seconds=0.9)
+            for sizes in ((64,), (512,), (1518,), IMIX)
+        ),
+        Task(TcpBulk(seconds=1.0), 10, ceiling=True, seconds=1.4),
+        *(
+            Task(Latency(sizes, "pair", 1.0, 1000.0, _SECONDS, _SUM, _WIDTH), ceiling=True, seconds=14)
+            for sizes in ((64,), IMIX)
+        ),
+        Task(Throughput((1518,), "pair", _SECONDS, _SUM, _WIDTH), seconds=9),
+        Task(FrameLoss(seconds=0.4), ceiling=True, seconds=5),
+        Task(BackToBack((64,), 5, 0.5, _SECONDS, _SUM, _WIDTH), seconds=14),
+        Task(Recovery((64,), 0.5, 1.0, 2, _SECONDS, _SUM, _WIDTH), seconds=12),
+        Task(Reset((64,), 3.0, 1, _SECONDS), seconds=9),
+        Task(MaxForwardingRate((64,), "pair", _SECONDS, 10), seconds=4),
+        *(
+            Task(Mesh(_FOUR, pattern, (64,), _SECONDS, _SUM, _WIDTH), seconds=10)
+            for pattern in ("mesh", "one-to-many", "many-to-one")
+        ),
+        Task(Congestion((64,), _SECONDS), seconds=4),
+        Task(AddressCaching(70_000, width=0.01), seconds=14),
+        Task(AddressLearning(8_000, width=0.05), seconds=5),
+        Task(ErroredFrames(), seconds=3),
+        Task(Broadcast(_FOUR, (64,), 0.5, _SECONDS, _SUM, _WIDTH), seconds=9),
+        Task(FdbScaling((2, 1_000, 10_000, 100_000), seconds=_SECONDS), seconds=9),
+        *(Task(PortScaling(ports, seconds=_SECONDS), seconds=2) for ports in (2, 16, 64, 256)),
+    ),
+)
+
+_EVERY = (*((size,) for size in SIZES), IMIX)
+_HOUR = 3600.0
+RFC2544 = Profile(
+    "rfc2544",
+    (
+        *(Task(ForwardingRate(sizes, seconds=60.0), 10, ceiling=True, seconds=61) for sizes in _EVERY),
+        Task(TcpBulk(seconds=60.0), 10, ceiling=True, seconds=61),
+        *(Task(Latency(sizes, seconds=60.0, duration_sum=60.0), ceiling=True, seconds=_HOUR / 2) for sizes in _EVERY),
+        *(Task(FrameLoss(sizes), ceiling=True, seconds=600) for sizes in _EVERY),
+        *(Task(BackToBack(sizes), seconds=_HOUR / 2) for sizes in _EVERY),
+        *(Task(Recovery(sizes), seconds=600) for sizes in _EVERY),
+        *(Task(Reset(sizes), seconds=360) for sizes in _EVERY),
+        *(Task(MaxForwardingRate(sizes, seconds=60.0), seconds=_HOUR / 3) for sizes in _EVERY),
+        *(
+            Task(Mesh(_FOUR, pattern, sizes, seconds=60.0, duration_sum=60.0), seconds=_HOUR / 2)
+            for pattern in ("mesh", "one-to-many", "many-to-one")
+            for sizes in _EVERY
+        ),
+        *(Task(Congestion(sizes, seconds=60.0), seconds=200) for sizes in _EVERY),
+        Task(AddressCaching(), seconds=_HOUR / 6),
+        Task(AddressLearning(), seconds=60),
+        Task(ErroredFrames(), seconds=3),
+        *(Task(Broadcast(_FOUR, sizes, seconds=60.0, duration_sum=60.0), seconds=_HOUR / 2) for sizes in _EVERY),
+        Task(FdbScaling(seconds=60.0), seconds=400),
+        *(Task(PortScaling(ports, seconds=60.0), seconds=62) for ports in (2, 4, 8, 16, 32, 64, 128, 256)),
+    ),
+)
+
+PROFILES: Mapping[str, Profile] = MappingProxyType({it.name: it for it in (QUICK, STANDARD, RFC2544)})

@@ -7,6 +7,7 @@ method found, and writes everything that was measured as JSON.
 from __future__ import annotations
 
 import contextlib
+import shlex
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -99,8 +100,10 @@ def compare(
     FCS. Ctrl-C keeps what was measured so far; `fastbridge report` shows the results again.
     """
     console = make_console()
-    chosen = [replace(it, options=("--arp", arp)) if arp and isinstance(it, Fastbridge) else it for it in engines]
-    chosen += [CommandEngine(command) for command in commands]
+    chosen = [
+        replace(it, options=(*it.options, "--arp", arp)) if arp and isinstance(it, Fastbridge) else it for it in engines
+    ]
+    chosen += [replace(engine, name=_name(engine)) for engine in map(CommandEngine, commands)]
     with _writable(output), _progress() as report:
         results = bench.compare(chosen, baseline=baseline, profile=PROFILES[profile], seed=seed, progress=report)
     try:
@@ -110,6 +113,12 @@ def compare(
     console.print(f"written to {output}", soft_wrap=True)
     if results.interrupted:
         context.exit(130)
+
+
+def _name(engine: CommandEngine) -> str:
+    """A command's name in the results: its program's, or of what an interpreter is told to run."""
+    words = shlex.split(engine.command)
+    return Path(next((word for word in words[1:] if word.endswith((".py", ".pl", ".sh", ".rb"))), words[0])).name
 
 
 @contextlib.contextmanager

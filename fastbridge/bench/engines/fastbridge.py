@@ -24,12 +24,16 @@ from .running import Programs, Running
 READY_SECONDS = 10.0
 
 
+# Room for every address that a method uses, as the Linux bridge has; 65,536 are the default.
+_CAPACITY = ("--capacity", "1100000")
+
+
 @dataclass(frozen=True)
 class Fastbridge:
     """`fastbridge run` over the lab's host ends; `options` are given to it as they are."""
 
     name: str = "fastbridge"
-    options: tuple[str, ...] = ()
+    options: tuple[str, ...] = _CAPACITY
     ceiling: bool = False
     most_ports: int | None = None
     offloads_off: bool = False

@@ -9,10 +9,19 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from . import Method
+from .address_caching import AddressCaching
+from .address_learning import AddressLearning
 from .back_to_back import BackToBack
+from .broadcast import Broadcast
+from .congestion import Congestion
+from .errored_frames import ErroredFrames
+from .fdb_scaling import FdbScaling
 from .forwarding_rate import ForwardingRate
 from .frame_loss import FrameLoss
 from .latency import Latency, LatencyAtLoad
+from .max_forwarding_rate import MaxForwardingRate
+from .mesh import Mesh
+from .port_scaling import PortScaling
 from .recovery import Recovery
 from .reset import Reset
 from .tcp_bulk import TcpBulk
@@ -28,5 +37,14 @@ _ALL: tuple[type[Method], ...] = (
     BackToBack,
     Recovery,
     Reset,
+    Mesh,
+    Congestion,
+    MaxForwardingRate,
+    AddressCaching,
+    AddressLearning,
+    ErroredFrames,
+    Broadcast,
+    FdbScaling,
+    PortScaling,
 )
 METHODS: Mapping[str, type[Method]] = MappingProxyType({method.name: method for method in _ALL})
