@@ -51,7 +51,7 @@ class AddressLearning:
         if full.is_complete:
             remark = f"≥ {maximum:,.0f} addresses/s: learned even as fast as the tester can send"
             return Findings({**values, "learning_rate": maximum}, {"flooded": tuple(curve)}, (remark,))
-        low, high = 0.0, maximum
+        low, high, seen = 0.0, maximum, full
         while high - low > self.width * high and high > self.lowest * maximum:
             rate = (low + high) / 2 if low else max(high / 2, self.lowest * maximum)
             seen = self._try(measurer, rate)
@@ -64,8 +64,8 @@ class AddressLearning:
         if low:
             return Findings({**values, "learning_rate": low}, series)
         remark = (
-            f"even at {high:,.0f} addresses/s {min(curve)[1]:.1%} of the frames are flooded: "
-            f"the DUT does not hold {self.addresses:,} addresses, or learns none"
+            f"even at {high:,.0f} addresses/s {seen.flooded:.1%} of the frames are flooded and {seen.lost:,} lost: "
+            f"the DUT does not hold {self.addresses:,} addresses, or does not forward {self.test_rate:,.0f} frames/s"
         )
         return Findings(values, series, (remark,))
 

@@ -99,7 +99,7 @@ def _held_back(trial: Trial) -> float:
 
 
 def _nothing(load: float) -> str:
-    return f"{load:,.0f} frames/s, the most the tester can offer, do not overload C: nothing is shown"
+    return f"{load:,.0f} frames/s do not overload C: nothing is shown"
 
 
 def _remarks(values: Mapping[str, float], are_apart: bool) -> list[str]:
