@@ -25,7 +25,7 @@ from fastbridge.bench.methods.max_forwarding_rate import MaxForwardingRate
 from fastbridge.bench.methods.mesh import Mesh
 from fastbridge.bench.methods.port_scaling import PortScaling
 from fastbridge.bench.offer import Offer
-from fastbridge.bench.tester import Tester
+from fastbridge.bench.tester import Tester as LiveTester
 from fastbridge.bench.trial import Trial
 from fastbridge.errors import BenchError
 
@@ -512,7 +512,7 @@ def test_on_a_linux_bridge(method: Method, primary: float) -> None:
     with (
         Lab(Topology.of(method.ports, ipv6=None)) as lab,
         LinuxBridge().attach(lab, layout.switch) as running,
-        Tester(lab, running, name="bridge", layout=layout) as tester,
+        LiveTester(lab, running, name="bridge", layout=layout) as tester,
     ):
         findings = found(method, tester)
     assert findings.values[method.primary] == primary
