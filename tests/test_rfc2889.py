@@ -24,7 +24,7 @@ from fastbridge.bench.methods.fdb_scaling import FdbScaling
 from fastbridge.bench.methods.max_forwarding_rate import MaxForwardingRate
 from fastbridge.bench.methods.mesh import Mesh
 from fastbridge.bench.methods.port_scaling import PortScaling
-from fastbridge.bench.offer import Offer
+from fastbridge.bench.offer import Offer, Stream, steady
 from fastbridge.bench.tester import Tester as LiveTester
 from fastbridge.bench.trial import Trial
 from fastbridge.errors import BenchError
@@ -198,13 +198,21 @@ def test_the_load_overloads_c_and_not_the_dut(rate: float) -> None:
     assert findings.values["loss_d"] < 0.02  # nothing but what a load within 2 % of the DUT's limit can lose
 
 
-def test_back_pressure() -> None:
-    def held_back(trial: Trial) -> Trial:
-        if trial.offer.phases[0].rate is None:
-            return trial
-        sent, received = ([round(n * 0.8) for n in counts] for counts in (trial.sent, trial.received))
-        return replace(trial, sent=tuple(sent), received=(0, 0, sent[0] - sent[0] // 2 + sent[1], received[3]))
+def held_back(trial: Trial) -> Trial:
+    """As of a DUT that slows down who sends faster than C takes."""
+    if trial.offer.phases[0].rate is None:
+        return trial
+    sent, received = ([round(n * 0.8) for n in counts] for counts in (trial.sent, trial.received))
+    return replace(trial, sent=tuple(sent), received=(0, 0, sent[0] - sent[0] // 2 + sent[1], received[3]))
 
+
+def test_a_tester_that_cannot_overload_c_sees_no_back_pressure() -> None:
+    findings = found(Congestion(), Altered(FakeDut(4, sender_rate=20_000), held_back))
+    assert set(findings.values) == {"rate_c", "rate_c_and_d"}
+    assert "do not overload C" in findings.remarks[0]
+
+
+def test_back_pressure() -> None:
     dut = Altered(FakeDut(4, egress_rate=5_000, egress_buffer=20, sender_rate=50_000), held_back)
     findings = found(Congestion(), dut)
     assert findings.values["back_pressure"] == about(0.2)
@@ -290,7 +298,26 @@ def test_what_the_dut_says_itself_is_no_flood(method: Method) -> None:
     )
 
 
-def test_a_frame_that_is_lost_once_decides_nothing() -> None:
+def test_a_test_port_that_is_forgotten_is_an_address_too_many() -> None:
+    def forgetful(trial: Trial) -> Trial:  # floods the learning frames from the 401st on
+        flooded = max(0, trial.offer.streams[0].sources - 400)
+        return replace(trial, received=(*trial.received[:2], flooded)) if flooded else trial
+
+    findings = found(AddressCaching(limit=2_000), Altered(FakeDut(3), forgetful))
+    assert findings.values["capacity"] == 401
+
+
+def test_wrong_guesses_are_not_followed_for_ever() -> None:
+    def one_missing(trial: Trial) -> Trial:
+        return replace(trial, received=(*trial.received[:2], 1)) if trial.offer.streams[0].targets > 50 else trial
+
+    dut = FakeDut(3)
+    assert found(AddressCaching(limit=5_000), Altered(dut, one_missing)).values["capacity"] == 51
+    assert dut.trials < 3 * 25
+
+
+@pytest.mark.parametrize("method", [AddressCaching(limit=1_000), AddressLearning(addresses=400)], ids=named)
+def test_a_frame_that_is_lost_once_decides_nothing(method: Method) -> None:
     seen: set[int] = set()
 
     def hiccup(trial: Trial) -> Trial:
@@ -300,7 +327,9 @@ def test_a_frame_that_is_lost_once_decides_nothing() -> None:
         seen.add(count)
         return replace(trial, received=(trial.received[0] - 1, *trial.received[1:]))
 
-    assert found(AddressCaching(limit=1_000), Altered(FakeDut(3, capacity=500), hiccup)).values["capacity"] == 500
+    dut = FakeDut(3, capacity=500, sender_rate=20_000)
+    expected = {"address-caching": 500, "address-learning": 20_000}[method.name]
+    assert found(method, Altered(dut, hiccup)).values[method.primary] == expected
 
 
 def test_a_dut_that_learns_slowly_is_asked_slowly() -> None:
@@ -432,6 +461,12 @@ def test_a_rate_that_falls_with_the_stations() -> None:
     assert values["kept"] == about(0.1)
 
 
+def test_what_the_dut_learned_before_takes_no_room() -> None:
+    dut = FakeDut(3, capacity=500, evicts=False, sender_rate=20_000)
+    dut.trial(steady(Stream(0, (1,), sources=400, first=1000), 1.0))
+    assert found(FdbScaling(stations=(2, 400)), dut).remarks == ()
+
+
 def test_stations_that_were_not_used_are_remarked() -> None:
     findings = found(FdbScaling(stations=(2, 5_000), seconds=0.5), FakeDut(3, sender_rate=4_000))
     assert "only 2,000 of 5,000 stations were used" in findings.remarks[0]
@@ -444,6 +479,12 @@ def test_port_scaling(pattern: str, ports: int) -> None:
     assert values["rate"] == about(9_000)
     assert values["loss"] == about(0.55)
     assert values["offered"] == about(20_000)
+
+
+@pytest.mark.parametrize("ports", [2, 5])
+def test_a_ring_uses_every_egress_alike(ports: int) -> None:
+    dut = FakeDut(ports, egress_rate=3_000, egress_buffer=20, sender_rate=20_000)
+    assert found(PortScaling(ports), dut).values["rate"] == about(3_000 * ports)
 
 
 @pytest.mark.parametrize(("load", "rate"), [(5_000.0, 5_000), (15_000.0, 9_000)])

@@ -24,8 +24,9 @@ class FdbScaling:
     """FRMOL with so many stations in the FDB, half of them sources behind one port, half targets behind another.
 
     All are learned before, and used in turn while it is measured, so that no cache can hold what the FDB cannot. The
-    fewest are 2. A third port watches: where frames come out of it, the FDB did not hold them all, and the rate is
-    that of flooding. Each number begins with an empty FDB.
+    fewest are 2. The stations of one number are among those of the next, so an FDB that was empty at first holds no
+    others. A third port watches: where frames come out of it, the FDB did not hold them all, and the rate is that
+    of flooding.
     """
 
     name: ClassVar[str] = "fdb-scaling"
@@ -57,8 +58,8 @@ class FdbScaling:
     def run(self, measurer: Measurer) -> Findings:
         """One unpaced trial a number."""
         rates, flooded, remarks = [], [], []
+        measurer.restart()
         for count in self.stations:
-            measurer.restart()
             stream = Stream(0, (1,), self.sizes, sources=count // 2, targets=count - count // 2)
             trial = full_load(measurer, (stream,), self.seconds)
             assert trial.offered is not None and trial.frames_per_second is not None
