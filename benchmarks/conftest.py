@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import argparse
 import platform
-from collections.abc import Mapping
+import textwrap
+import warnings
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from itertools import starmap
 from typing import Any
 
 import pytest
+from pytest_benchmark.logger import PytestBenchmarkWarning
+from pytest_benchmark.session import PerformanceRegression
 
 from fastbridge.bench import DEFAULT_ENGINES, Engine, Layout, parse_engines
 from fastbridge.bench.engines import Direct
@@ -56,6 +60,18 @@ def engines(text: str) -> tuple[Engine, ...]:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    # pytest-benchmark warns by Python's warnings, and those are errors here: a traceback would be all one sees.
+    config.addinivalue_line("filterwarnings", f"default::{PytestBenchmarkWarning.__module__}.PytestBenchmarkWarning")
+    warnings.filterwarnings("default", category=PytestBenchmarkWarning)
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    benchmarks = getattr(session.config, "_benchmarksession", None)
+    if benchmarks is not None and benchmarks.compare and not benchmarks.compared_mapping:
+        raise pytest.UsageError(f"there is no saved benchmark in {benchmarks.storage} to compare with")
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "engine" in metafunc.fixturenames:
         chosen = metafunc.config.getoption("engines")
@@ -80,32 +96,47 @@ def pytest_benchmark_compare_machine_info(
 ) -> None:
     """Refuse to compare unlike machines; called before anything is measured."""
     saved = compared_benchmark.get("machine_info", {}).get("fastbridge", {})
-    differing = list(differences(machine_info["fastbridge"], saved))
+    here = machine_info["fastbridge"]
+    differing = differences(here, saved, DECISIVE)
+    when = compared_benchmark.get("datetime", "an unknown time")
     if differing:
-        when = compared_benchmark.get("datetime", "an unknown time")
         raise pytest.UsageError(
             f"the benchmark saved at {when} is not comparable, it is of another machine: {'; '.join(differing)}. "
             "Save one here (--benchmark-autosave) and compare with that"
         )
+    others = differences(here, saved, {key: key for key in here if key not in DECISIVE})
+    if others:
+        benchmarksession.logger.info(f"Not quite what was saved at {when}: {'; '.join(others)}")
+    # pytest-benchmark's own check comes next. It would warn of any difference, the clock rate's too, in kilobytes.
+    compared_benchmark["machine_info"] = machine_info
 
 
-def differences(here: Mapping[str, Any], saved: Mapping[str, Any]) -> list[str]:
-    """What distinguishes two machines, one phrase each."""
+def differences(here: Mapping[str, Any], saved: Mapping[str, Any], names: Mapping[str, str]) -> list[str]:
+    """What distinguishes two fingerprints, one phrase each."""
     return [
-        f"{what} {text(saved.get(key))} there, {text(here[key])} here"
-        for key, what in DECISIVE.items()
+        f"{name} {in_words(saved.get(key))} there, {in_words(here[key])} here"
+        for key, name in names.items()
         if saved.get(key) != here[key]
     ]
 
 
-def text(value: Any) -> str:
+def in_words(value: Any) -> str:
     """A fingerprint's entry, in one line."""
     if isinstance(value, Mapping):
-        return ", ".join(f"{role} on {cpu}" for role, cpu in value.items())
+        return ", ".join(f"{key} {part}" for key, part in value.items())
     return "unknown" if value is None else str(value)
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+@pytest.hookimpl(wrapper=True)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> Iterator[None]:
+    write_table(terminalreporter, config)
+    try:
+        yield
+    except PerformanceRegression as regression:  # what has regressed is said already; not by a traceback as well
+        pytest.exit(str(regression), returncode=1)
+
+
+def write_table(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     session = getattr(config, "_benchmarksession", None)
     measured = [bench for bench in getattr(session, "benchmarks", ()) if bench.extra_info.get("what")]
     measured.sort(key=lambda bench: bench.group or "")
@@ -124,11 +155,16 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         numbers = "  ".join(cell.rjust(width) for cell, width in zip(rest, widths[2:], strict=True))
         terminalreporter.write_line(f"  {first.ljust(widths[0])}  {second.ljust(widths[1])}  {numbers}".rstrip())
         if bench is not None and "figures" in bench.extra_info:
-            terminalreporter.write_line("      " + ", ".join(starmap(figure, bench.extra_info["figures"].items())))
+            text = "; ".join(starmap(figure, bench.extra_info["figures"].items()))
+            for part in textwrap.wrap(text, 114, initial_indent=" " * 6, subsequent_indent=" " * 6):
+                terminalreporter.write_line(part)
 
 
-def figure(label: str, value: float) -> str:
+def figure(label: str, value: float | list[float]) -> str:
     """One of the figures that have no column."""
+    if isinstance(value, list):
+        mean, low, high = value
+        return f"{label} {mean:.2f} [{low:.2f} … {high:.2f}]"
     return f"{label} {value:,}" if isinstance(value, int) else f"{label} {value:,.2f}"
 
 

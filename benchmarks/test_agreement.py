@@ -1,7 +1,7 @@
 """Two independent checks: does the tester agree with programs that it shares no code with?
 
 NOTES.md has figures, and what they mean. Nothing here fails because a machine is slow or noisy: what is asserted
-is that the two are of the same size.
+is no more than that the best blocks of both are of the same size.
 """
 
 from __future__ import annotations
@@ -9,16 +9,16 @@ from __future__ import annotations
 import os
 import re
 import signal
+import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from itertools import product
 from statistics import median
 from typing import Any
 
 import pytest
-from work import Work, record
+from work import Figures, Work, record
 
 from fastbridge import Lab, PrivilegeError, Topology
 from fastbridge.bench import Layout, Ratio, Running, parse_engines
@@ -38,7 +38,7 @@ SEED = 1
 SECONDS = 0.4  # of a trial
 PATIENCE, WARM_UP = 10.0, 0.1
 PINGS = 300
-SANE = 3.0  # the factor beyond which one of the two measures something else
+SANE = 3.0  # between the best blocks: a factor beyond which one of the two measures something else
 # A frame may find a switch asleep at 1,000/s; at one every 25 us it finds one that spins for 50 awake, and no queue.
 IDLE, AWAKE = LatencyAtLoad(1_000.0, seconds=SECONDS), LatencyAtLoad(40_000.0, seconds=SECONDS)
 
@@ -62,14 +62,14 @@ class Place:
 
 
 @contextmanager
-def places(names: str, package: str, program: str) -> Iterator[dict[str, Place]]:
+def places(names: Sequence[str], package: str, program: str) -> Iterator[dict[str, Place]]:
     """One for each engine; skips where the program that the tester is compared with is missing."""
     if reason := lacks_program(package, program):
         pytest.skip(reason)
     layout = Layout.of_machine()
     with ExitStack() as stack:
         found = {}
-        for engine in parse_engines(names):
+        for engine in parse_engines(",".join(names)):
             try:
                 lab = stack.enter_context(Lab(Topology.of(2, ipv6=None)))
             except PrivilegeError as error:
@@ -87,32 +87,29 @@ def test_forwarding_rate(benchmark: Any) -> None:
     The bridge works on the sender's CPU, so each rate is that of a sender and the bridge together; what the bridge
     adds to a frame, beyond the direct pair, is the bridge's alone, whoever sends.
     """
-    rates: dict[tuple[str, str], dict[int, float]] = {}
-    with places("direct,linux-bridge", "netsniff-ng", "trafgen") as found:
-        ways = list(product(found, ("tester", "trafgen")))
-        names = [" ".join(way) for way in ways]
-        for block, order in enumerate(interleave(names, BLOCKS, SEED)):
-            for engine, sender in (ways[names.index(name)] for name in order):
-                place = found[engine]
-                with place.alone():
-                    measure = own_rate if sender == "tester" else trafgen_rate
-                    rates.setdefault((engine, sender), {})[block] = measure(place)
+    senders = {"tester": own_rate, "trafgen": trafgen_rate}
+    ways = {f"{engine}, {sender}": (engine, sender) for engine in ENGINES[:2] for sender in senders}
+    rates: dict[tuple[str, str], dict[int, float]] = {way: {} for way in ways.values()}
+    with places(ENGINES[:2], "netsniff-ng", "trafgen") as found:
+        for block, order in enumerate(interleave(list(ways), BLOCKS, SEED)):
+            for engine, sender in map(ways.__getitem__, order):
+                with found[engine].alone():
+                    rates[engine, sender][block] = senders[sender](found[engine])
     added = {
         sender: {
             block: 1e9 / rate - 1e9 / rates["direct", sender][block]
             for block, rate in rates["linux-bridge", sender].items()
         }
-        for sender in ("tester", "trafgen")
+        for sender in senders
     }
-    figures: dict[str, float | int] = {
+    figures: Figures = {
         f"{engine}, {sender}, frames/s": round(median(values.values())) for (engine, sender), values in rates.items()
     }
-    bridge = [rates["linux-bridge", sender] for sender in ("tester", "trafgen")]
-    figures |= described("tester / trafgen on the bridge", ratio(*bridge, seed=SEED))
-    figures |= {f"ns added by the bridge, {sender}": median(values.values()) for sender, values in added.items()}
-    figures |= described("of these, tester / trafgen", ratio(added["tester"], added["trafgen"], seed=SEED))
+    bridge = [rates["linux-bridge", sender] for sender in senders]
+    figures["tester / trafgen on the bridge"] = interval(ratio(*bridge, seed=SEED))
+    figures |= {f"ns the bridge adds, {sender}": median(values.values()) for sender, values in added.items()}
     record(benchmark, [1 / rate for rate in bridge[0].values()], "frame over the Linux bridge", with_load(figures))
-    assert 1 / SANE < median(bridge[0].values()) / median(bridge[1].values()) < SANE
+    assert 1 / SANE < max(bridge[0].values()) / max(bridge[1].values()) < SANE
 
 
 def own_rate(place: Place) -> float:
@@ -124,11 +121,10 @@ def trafgen_rate(place: Place) -> float:
     """Frames a second that trafgen (of Debian's netsniff-ng) gets through, by its mapped ring: its fastest way."""
     source, target = place.lab.pods
     header = target.mac.packed + source.mac.packed + ETHERTYPE
-    frame = "{ %s, fill(0, 46) }" % ", ".join(f"0x{byte:02x}" for byte in header)
+    frame = f"{{ {', '.join(map(str, header))}, fill(0, 46) }}"
     argv = ["trafgen", "--dev", source.interface, "--cpus", "1", "--no-sock-mem", "--no-cpu-stats", frame]
     before = target.counters().rx_frames
-    sender = Child(source.popen, argv, name="trafgen", cpu=Layout.of_machine().sender)
-    try:
+    with at_work(Child(source.popen, argv, name="trafgen", cpu=Layout.of_machine().sender)) as sender:
         deadline = time.monotonic() + PATIENCE
         while target.counters().rx_frames == before:
             sender.check()
@@ -139,13 +135,21 @@ def trafgen_rate(place: Place) -> float:
         time.sleep(SECONDS)
         ended, last = time.monotonic(), target.counters()
         sender.check()
-    finally:
-        os.killpg(sender.process.pid, signal.SIGINT)  # it works in a child of its own, which it then waits for
-        sender.process.wait(PATIENCE)
-        sender.stop()
     frames = last.rx_frames - first.rx_frames
     assert last.rx_bytes - first.rx_bytes == 60 * frames, "not the frames that trafgen was to send"
     return frames / (ended - began)
+
+
+@contextmanager
+def at_work(program: Child) -> Iterator[Child]:
+    """Ends it with all that it has started: trafgen sends from a child of its own, which it waits for."""
+    try:
+        yield program
+    finally:
+        with suppress(ProcessLookupError, subprocess.TimeoutExpired):
+            os.killpg(program.process.pid, signal.SIGINT)
+            program.process.wait(PATIENCE)
+        program.stop()
 
 
 def test_latency(benchmark: Any) -> None:
@@ -155,8 +159,8 @@ def test_latency(benchmark: Any) -> None:
     So a round trip is two ways and an echo, whose cost the direct pair shows. A switch that sleeps is woken by the
     request and still awake when the answer comes: its first way is the one near idle, its second one awake.
     """
-    idle, awake, trips = ({name: {} for name in ENGINES} for _ in range(3))  # type: ignore[var-annotated]
-    with places(",".join(ENGINES), "iputils-ping", "ping") as found:
+    idle, awake, trips = by_block(), by_block(), by_block()
+    with places(ENGINES, "iputils-ping", "ping") as found:
         for block, order in enumerate(interleave(ENGINES, BLOCKS, SEED)):
             for name in order:
                 with found[name].alone():
@@ -164,19 +168,22 @@ def test_latency(benchmark: Any) -> None:
                     idle[name][block] = IDLE.run(tester).values["p50"]
                     trips[name][block] = round_trip(found[name])
                     awake[name][block] = AWAKE.run(tester).values["p50"]
-    figures: dict[str, float | int] = {}
+    figures: Figures = {}
     echo = median(trips["direct"][n] - idle["direct"][n] - awake["direct"][n] for n in range(BLOCKS))
     for name in ENGINES:
         due = {n: idle[name][n] + awake[name][n] + echo for n in range(BLOCKS)}
         ways = {"idle": idle, "awake": awake, "ping": trips}
         figures |= {f"{name}: µs {way}": median(values[name].values()) for way, values in ways.items()}
         if name != "direct":
-            figures |= described(f"{name}: ping / (idle + awake + echo)", ratio(trips[name], due, seed=SEED))
-        assert max(median(idle[name].values()), median(awake[name].values())) / SANE < median(trips[name].values())
-        assert median(trips[name].values()) < SANE * median(due.values())
+            figures[f"{name}: ping / (idle + awake + echo)"] = interval(ratio(trips[name], due, seed=SEED))
+        assert min(idle[name].values()) / SANE < min(trips[name].values()) < SANE * min(due.values())
     figures["µs an echo"] = echo
     samples = [trip * 1e-6 for trip in trips["linux-bridge"].values()]
     record(benchmark, samples, "ping over the Linux bridge", with_load(figures))
+
+
+def by_block() -> dict[str, dict[int, float]]:
+    return {name: {} for name in ENGINES}
 
 
 def round_trip(place: Place) -> float:
@@ -190,13 +197,12 @@ def round_trip(place: Place) -> float:
     return median(times)
 
 
-def described(what: str, measured: Ratio | None) -> dict[str, float]:
-    """A ratio and its 95 % interval."""
-    if measured is None:
-        return {}
-    return {what: measured.mean, f"{what} at least": measured.low, f"{what} at most": measured.high}
+def interval(measured: Ratio | None) -> list[float]:
+    """A mean ratio and its 95 % interval."""
+    assert measured is not None
+    return [measured.mean, measured.low, measured.high]
 
 
-def with_load(figures: dict[str, float | int]) -> dict[str, float | int]:
+def with_load(figures: Figures) -> Figures:
     """The machine's load beside them: on a busy one they say little."""
     return {**figures, "load average": os.getloadavg()[0]}

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from arp_parts import Sender, arp_request, percentile, switched
-from work import Work, record
+from work import Figures, Work, record
 
 from fastbridge import Switch, Topology
 from fastbridge.bench.machine import Layout
@@ -143,7 +143,7 @@ def resolved() -> Iterator[dict[str, Pods]]:
 def test_resolve(benchmark: Any, resolved: dict[str, Pods], family: int, policy: str) -> None:
     pods = resolved[policy]
     samples = pods.seconds[family]
-    figures: dict[str, float | int] = {
+    figures: Figures = {
         "ms p50": percentile(samples, 0.5) * 1e3,
         "ms p99": percentile(samples, 0.99) * 1e3,
         "frames delivered to pods": pods.frames[family],

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 from arp_parts import Sender, arp_request, percentile, switched
-from work import Work, record
+from work import Figures, Work, record
 
 from fastbridge import Lab, PrivilegeError, Switch, Topology
 from fastbridge.bench.machine import Layout
@@ -107,7 +107,7 @@ def test_arp_storm(benchmark: Any, request: pytest.FixtureRequest) -> None:
         for beside in (False, True, True, False) * (BLOCKS // 2):
             trials[beside].append(storm.trial(beside, seconds))
     with_storm, without = ([trial.gigabits_per_second for trial in trials[beside]] for beside in (True, False))
-    figures: dict[str, float | int] = {
+    figures: Figures = {
         "% of what it is with the storm elsewhere": 100 * fmean(with_storm) / fmean(without),
         "storm, frames/s": round(fmean(trial.storm for trial in trials[True])),
         "resolutions meanwhile": sum(trial.asked for trial in trials[True]),
@@ -146,7 +146,7 @@ def test_fdb_flood(benchmark: Any) -> None:
         seconds = time.monotonic() - began
         after = {entry.mac: entry.port for entry in switch.fdb}
         counters = switch.counters()
-    figures: dict[str, float | int] = {
+    figures: Figures = {
         "frames from random sources": counters.ports[flooder.port.name].rx_frames,
         "learned": counters.learned,
         "refused": counters.refused,

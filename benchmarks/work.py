@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+Figures = dict[str, "float | int | list[float]"]  #: by label; a list is a ratio and its interval
+
 
 class Work:
     """The clock of these benchmarks: a round's time is what was measured in it, not how long it took."""
@@ -15,7 +17,7 @@ class Work:
         return cls.seconds
 
 
-def record(benchmark: Any, samples: list[float], what: str, figures: dict[str, float | int]) -> None:
+def record(benchmark: Any, samples: list[float], what: str, figures: Figures) -> None:
     """Give the benchmark rounds of these lengths, and its row these figures."""
     left = iter(samples)
 
