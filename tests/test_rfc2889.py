@@ -261,9 +261,9 @@ def test_capacity(capacity: int, evicts: bool) -> None:
 
 
 def test_a_table_that_takes_no_more_is_found_in_a_few_tries() -> None:
-    dut = FakeDut(3, capacity=700, evicts=False)
-    found(AddressCaching(limit=2_000), dut)
-    assert dut.trials == 3 * 3  # too many, what it held, and one more
+    dut = FakeDut(3, capacity=2_500, evicts=False)
+    found(AddressCaching(limit=20_000), dut)
+    assert dut.trials == 3 * 4  # few, too many, what it held, and one more
 
 
 def test_capacity_to_within_a_width() -> None:
@@ -335,6 +335,16 @@ def test_a_frame_that_is_lost_once_decides_nothing(method: Method) -> None:
 def test_a_dut_that_learns_slowly_is_asked_slowly() -> None:
     dut = FakeDut(3, rate=4_000, buffer=20, capacity=1_500)
     assert found(AddressCaching(limit=2_000), dut).values == {"capacity": 1_500, "rate": 50_000 / 16}
+
+
+def test_learning_frames_that_are_lost_are_sent_more_slowly() -> None:
+    def lossy(trial: Trial) -> Trial:
+        stream, rate = trial.offer.streams[0], trial.offer.phases[0].rate or 0
+        too_fast = stream.sources > 1 and rate > 20_000
+        return replace(trial, received=(0, stream.sources - 5, 0)) if too_fast else trial
+
+    values = found(AddressCaching(limit=500), Altered(FakeDut(3), lossy)).values
+    assert values == {"capacity": 500, "rate": 12_500}
 
 
 def test_loss_is_remarked() -> None:
