@@ -7,7 +7,7 @@ and pytest-benchmark's own comparison and regression limits work.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from statistics import median
 from typing import Any
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.live
 
 ROUNDS = 5
 FRAMES = 100_000
-WORK = {  # seconds, by the unit of what the method found
+WORK: dict[str, Callable[[float], float]] = {  # seconds, by the unit of what the method found
     "frames/s": lambda rate: FRAMES / rate,
     "Gb/s": lambda rate: 8.0 / rate,
     "µs": lambda latency: latency * 1e-6,
