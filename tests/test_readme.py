@@ -37,8 +37,13 @@ def test_the_policy_runs_as_written() -> None:
     assert "10.0.0.2 → 02:00:00:00:00:02 on pod2" in example("NoGossip")
 
 
+@pytest.mark.live
+def test_the_bench_as_a_library_runs_as_written() -> None:
+    assert re.search(r"'frmol': \d{4,}", example("METHODS"))
+
+
 def test_all_python_is_tried() -> None:
-    assert len(blocks("python")) == 2
+    assert len(blocks("python")) == 3
 
 
 @pytest.mark.live

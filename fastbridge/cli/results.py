@@ -139,15 +139,15 @@ def _irregularities(results: Results, rows: list[Row]) -> Iterator[str]:
         if entry.task is None:
             yield f"{entry.engine}: {entry.reason}"
     # One reason once, and of whom: most hold for many.
-    said: dict[str, list[str]] = {}
+    said: dict[str, dict[str, list[str]]] = {}
     for entry in results.unfit:
         if entry.task is not None:
-            said.setdefault(f"unfit: {entry.reason}", []).append(f"{entry.engine} ({entry.task})")
+            said.setdefault(f"unfit: {entry.reason}", {}).setdefault(entry.task, []).append(entry.engine)
     for row in rows:
         for remark in row.remarks:
-            said.setdefault(remark, []).append(f"{row.engine} ({row.task})")
+            said.setdefault(remark, {}).setdefault(row.task, []).append(_engine(row))
     for text, whom in said.items():
-        yield f"{text}: {', '.join(whom)}"
+        yield f"{text}: " + "; ".join(f"{task} ({', '.join(engines)})" for task, engines in whom.items())
     trials = sum(row.trials for row in rows)
     for flag in dict.fromkeys(flag for row in rows for flag in row.flags):
         yield f"{flag}: in {sum(row.flags.get(flag, 0) for row in rows)} of {trials} trials"
