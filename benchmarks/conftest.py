@@ -2,7 +2,8 @@
 
 pytest-benchmark times rounds; what a switch is judged by (frames/s, Gb/s, loss, ns a frame) goes into
 `extra_info`, is saved with the rest, and is printed here. Rounds of one benchmark run one after the other:
-good for tracking one engine over commits. Claims between engines need `fastbridge compare`.
+good for tracking one engine over commits, on one machine: a comparison with another one is refused. Claims
+between engines need `fastbridge compare`.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ COLUMNS = {
     "cpu_switch_ns": ("CPU ns each, switch", "{:,.0f}"),
 }
 
+ENGINES = (*DEFAULT_ENGINES, Direct())
 
 # Where these differ a ratio is one of machines, or of the tester's own interference.
 DECISIVE = {
@@ -48,8 +50,8 @@ DECISIVE = {
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--storm-seconds", type=float, default=5.0, help="length of each ARP storm (default: 5)")
-    names = ",".join(engine.name for engine in (*DEFAULT_ENGINES, Direct()))
-    parser.addoption("--engines", type=engines, default=names, help=f"measured from veth to veth (default: {names})")
+    names = ",".join(engine.name for engine in ENGINES)
+    parser.addoption("--engines", type=engines, default=ENGINES, help=f"measured from veth to veth (default: {names})")
 
 
 def engines(text: str) -> tuple[Engine, ...]:
@@ -74,7 +76,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "engine" in metafunc.fixturenames:
-        chosen = metafunc.config.getoption("engines")
+        chosen = metafunc.config.getoption("engines", ENGINES)  # of `pytest .` this file comes too late for options
         metafunc.parametrize("engine", chosen, ids=lambda engine: engine.name, scope="module")
 
 
