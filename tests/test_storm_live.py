@@ -13,7 +13,7 @@ from frames import ethernet
 from live import Wire, check_accounts, eventually, wires
 
 from fastbridge import Lab, MacAddress, StormControl, Switch, Topology
-from fastbridge.core.traffic import Generator
+from fastbridge.core.traffic import Generator, Lane
 
 pytestmark = pytest.mark.live
 
@@ -27,11 +27,12 @@ def arp(wire: Wire, ip: str, target: str) -> bytes:
 @contextlib.contextmanager
 def storm(wire: Wire, frames: list[bytes]) -> Iterator[None]:
     """Sends as fast as it can, from another thread, for as long as the block lasts."""
-    generator, over = Generator(wire.socket.fileno(), [bytes(10) + frame for frame in frames]), threading.Event()
+    generator = Generator([Lane(wire.socket.fileno(), [bytes(10) + frame for frame in frames])])
+    over = threading.Event()
 
     def send() -> None:
         while not over.is_set():
-            generator.send(0.01)
+            generator.send([(0.01, None, None)])
 
     thread = threading.Thread(target=send)
     thread.start()
