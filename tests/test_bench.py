@@ -40,13 +40,14 @@ from fastbridge.bench.decoding import decode
 from fastbridge.bench.engines import LinuxBridge, Programs, PythonSockets
 from fastbridge.bench.measurer import Recorder, Replay
 from fastbridge.bench.methods.forwarding_rate import ForwardingRate
+from fastbridge.bench.methods.port_scaling import PortScaling
 from fastbridge.bench.methods.registry import METHODS
 from fastbridge.bench.methods.tcp_bulk import TcpBulk
 from fastbridge.bench.profiles import PROFILES
 from fastbridge.bench.schema import results_schema
 from fastbridge.bench.statistics import interleave, ratio, verdict
-from fastbridge.errors import BenchError, ConfigError
-from fastbridge.topology import Lab
+from fastbridge.errors import BenchError, ConfigError, LabError
+from fastbridge.topology import Lab, Topology
 
 FINGERPRINT = Fingerprint(
     "cpu", 2, "0x1", "none seen", "6.1", "quiet", "unknown", {}, {"python": "3"}, {"sender": "CPU 0"}, {}
@@ -126,7 +127,7 @@ def test_drift_common_to_a_block_cancels() -> None:
 
 
 def test_mean_is_geometric_and_the_interval_brackets_it() -> None:
-    measured = ratio({0: 2.0, 1: 8.0, 2: 4.0}, {0: 1.0, 1: 1.0, 2: 1.0}, seed=1)
+    measured = ratio(dict(enumerate([2.0, 8.0, 4.0, 2.0, 8.0])), dict.fromkeys(range(5), 1.0), seed=1)
     assert measured is not None
     assert measured.mean == pytest.approx(4.0)
     assert 2.0 <= measured.low < 4.0 < measured.high <= 8.0
@@ -151,9 +152,15 @@ def test_the_same_seed_gives_the_same_interval() -> None:
 
 
 def test_only_blocks_with_both_sides_count() -> None:
-    measured = ratio({0: 2.0, 1: 2.0, 2: 9.0}, {0: 1.0, 1: 1.0}, seed=1)
-    assert measured is not None and measured.blocks == 2 and measured.mean == pytest.approx(2.0)
-    assert ratio({0: 2.0}, {0: 1.0}, seed=1) is None
+    values, base = dict.fromkeys(range(7), 2.0) | {7: 9.0, 8: 0.0}, dict.fromkeys((*range(7), 8, 9), 1.0)
+    measured = ratio(values, base, seed=1)
+    assert measured is not None and measured.blocks == 7 and measured.mean == pytest.approx(2.0)
+
+
+def test_few_blocks_have_no_interval() -> None:
+    four, five = dict.fromkeys(range(4), 2.0), dict.fromkeys(range(5), 2.0)
+    assert ratio(four, five, seed=1) is None
+    assert ratio(five, five, seed=1) is not None
 
 
 @pytest.mark.parametrize(
@@ -195,9 +202,9 @@ def test_rows_are_computed_from_the_trials() -> None:
 
 
 def test_stolen_runs_are_flagged_and_left_out() -> None:
-    runs = [make_run("base", block, 100_000) for block in range(4)]
-    runs += [make_run("slow", block, 50_000) for block in range(4)]
-    runs += [make_run("slow", 4, 1, steal_seconds=1.0), make_run("base", 4, 100_000)]
+    runs = [make_run("base", block, 100_000) for block in range(6)]
+    runs += [make_run("slow", block, 50_000) for block in range(5)]
+    runs += [make_run("slow", 5, 1, steal_seconds=1.0)]
     row = rows(make_results(runs))[-1]
     assert row.dropped == 1 and row.flags == {"steal": 1}
     assert row.ratio is not None and row.ratio.mean == pytest.approx(0.5)
@@ -244,13 +251,26 @@ def test_an_unfinished_run_is_kept_but_not_counted() -> None:
     assert row.runs == 1 and row.frames_per_second == 1000
 
 
-def test_a_record_its_method_did_not_ask_for_is_refused() -> None:
-    run = make_run("base", 0, 1000)
+def test_a_record_its_method_did_not_ask_for_spoils_its_own_row_only() -> None:
+    good, run = make_run("base", 0, 1000), make_run("other", 0, 1000)
     other = replace(run.trials[0], offer=replace(run.trials[0].offer, sample=7))
-    with pytest.raises(BenchError, match="64 B, base, block 1: trial 0 of the record is not the one"):
-        rows(make_results([replace(run, trials=(other,))]))
-    with pytest.raises(BenchError, match="the record ends before the method does"):
-        rows(make_results([replace(run, trials=())]))
+    for trials, reason in (
+        ((other,), "trial 0 of the record is not the one its method asks for"),
+        ((), "the record ends before the method does"),
+        (run.trials * 2, "1 trials are on record that the method does not ask for"),
+    ):
+        base, _, spoilt = rows(make_results([good, make_run("base (control)", 0, 1), replace(run, trials=trials)]))
+        assert base.frames_per_second == 1000 and base.unfit is None
+        assert spoilt.verdict == "unfit" and spoilt.unfit is not None and reason in spoilt.unfit
+
+
+def test_a_load_that_another_machine_computes_a_little_differently_replays() -> None:
+    offer = Offer((Stream(0, (1,)),), (Phase(1.0, 123456.789),))
+    trial = replace(make_run("base", 0, 1000).trials[0], offer=offer)
+    near = replace(offer, phases=(Phase(1.0, 123456.789 * (1 + 1e-14)),))
+    assert Replay([trial], 2).trial(near) == trial
+    with pytest.raises(BenchError):
+        Replay([trial], 2).trial(replace(offer, phases=(Phase(1.0, 123457.0),)))
 
 
 # -- results as JSON -----------------------------------------------------------------------------
@@ -295,6 +315,17 @@ def broken(path: list[str | int], value: Any) -> str:
         (["runs", 0, "trials", 0, "seconds"], ..., r"^runs\[0\]\.trials\[0\]\.seconds: the field is missing$"),
         (["runs", 0, "trials", 0, "extra"], 1, r"^runs\[0\]\.trials\[0\]\.extra: no such field$"),
         (["runs", 0, "trials", 0, "received"], [1], r"^runs\[0\]\.trials\[0\]\.received: needs a number for each of 2"),
+        (["runs", 0, "trials", 0, "window_frames"], -5, r"window_frames: must be 0 or more, not -5"),
+        (["runs", 0, "trials", 0, "window_frames"], None, r"window_frames: frames must be counted"),
+        (["runs", 0, "trials", 0, "sent"], [-5, 0], r"sent: must be 0 or more each"),
+        (["runs", 0, "trials", 0, "seconds"], math.nan, r"seconds: a number is needed, not nan"),
+        (["runs", 0, "trials", 0, "window_seconds"], math.inf, r"window_seconds: a number is needed, not inf"),
+        (["runs", 0, "trials", 0, "offer", "sample"], 5, r"samples: the offer asks for samples"),
+        (["engines", 1, "name"], "base", r"^engines\[1\]: a second 'base'$"),
+        (["baseline"], "nobody", r"^baseline: 'nobody' is not in engines$"),
+        (["seed"], -1, r"^seed: must be 0 or more$"),
+        (["fingerprint", "cpus"], 0, r"^fingerprint\.cpus: must be greater than 0$"),
+        (["unfit"], [{"engine": "x", "task": None, "reason": "y"}], r"^unfit\[0\]\.engine: 'x' is not in engines$"),
         (["runs", 0, "trials", 0, "window_seconds"], 0, r"^runs\[0\]\.trials\[0\]\.window_seconds: must be greater"),
         (["runs", 0, "trials", 0, "offer", "restart"], "now", r"offer\.restart: one of 'graceful', 'killed' is needed"),
         (
@@ -419,6 +450,24 @@ class Faulty:
 DEAF = Faulty("deaf", "print('ready', flush=True); import time; time.sleep(600)")
 MORTAL = Faulty("mortal", "print('ready', flush=True); raise SystemExit('it was too much')")
 STILLBORN = Faulty("stillborn", "raise SystemExit('no such device')")
+# Forwards nine of ten frames, by a filter a Linux bridge would not have.
+LOSSY = Faulty(
+    "lossy",
+    """
+import socket, sys
+ports = [socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 3) for _ in range(2)]
+for port, name in zip(ports, ("pod1", "pod2")):
+    port.bind((name, 3))
+    port.setsockopt(263, 23, 1)
+print('ready', flush=True)
+count = 0
+while True:
+    frame = ports[0].recv(65536)
+    count += 1
+    if count % 10:
+        ports[1].send(frame)
+""",
+)
 ABSENT = Faulty("absent", "", lacks="there is no program absent: install it")
 RATE = Task(ForwardingRate((64,), seconds=0.2), 2, ceiling=True)
 TINY = Profile("tiny", (RATE, Task(TcpBulk(seconds=0.1), 2)))
@@ -427,7 +476,7 @@ TINY = Profile("tiny", (RATE, Task(TcpBulk(seconds=0.1), 2)))
 @pytest.mark.live
 def test_a_tiny_comparison_measures_and_leaves_faulty_engines_behind() -> None:
     steps: list[tuple[float, float, str]] = []
-    engines = (LinuxBridge(), PythonSockets(), DEAF, MORTAL, STILLBORN, ABSENT)
+    engines = (LinuxBridge(), PythonSockets(), DEAF, MORTAL, STILLBORN, ABSENT, LOSSY)
     results = compare(engines, profile=TINY, seed=1, progress=lambda *step: steps.append(step))
     assert Results.from_json(results.to_json()) == results
     jsonschema.validate(json.loads(results.to_json()), results_schema())
@@ -437,7 +486,7 @@ def test_a_tiny_comparison_measures_and_leaves_faulty_engines_behind() -> None:
         for engine in ("linux-bridge", "linux-bridge (control)", "python"):
             row = made[task.name, engine]
             assert row.unfit is None and row.runs == 2 and row.gigabits_per_second
-        for engine in ("deaf", "mortal", "stillborn", "absent"):
+        for engine in ("deaf", "mortal", "stillborn", "absent", "lossy"):
             assert made[task.name, engine].verdict == "unfit"
     assert made[RATE.name, "direct"].verdict == "ceiling"
     assert (TINY.tasks[1].name, "direct") not in made
@@ -446,6 +495,8 @@ def test_a_tiny_comparison_measures_and_leaves_faulty_engines_behind() -> None:
     assert made[RATE.name, "mortal"].unfit == "mortal ended with status 1: it was too much"
     assert made[TINY.tasks[1].name, "stillborn"].unfit == "stillborn ended with status 1: no such device"
     assert made[RATE.name, "absent"].unfit == "not available: there is no program absent: install it"
+    lossy = made[RATE.name, "lossy"].unfit
+    assert lossy is not None and "at a low load of" in lossy
     shares = [share for share, _, _ in steps]
     assert shares[0] == 0.0 and shares[-1] > 0.8 and all(left >= 0 for _, left, _ in steps)
 
@@ -460,6 +511,25 @@ def test_ctrl_c_keeps_what_was_measured() -> None:
     assert results.interrupted
     assert sorted(run.engine for run in results.runs) == ["direct", "linux-bridge", "linux-bridge (control)"]
     assert all(run.block == 0 and run.unfinished is None for run in results.runs)
+
+
+@pytest.mark.live
+def test_an_engine_that_joins_too_few_ports_and_a_lab_that_fails_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def lab(topology: Topology) -> Lab:
+        if len(topology.pods) > 3:
+            raise LabError("no more pods to be had")
+        return Lab(topology)
+
+    monkeypatch.setattr(sys.modules["fastbridge.bench.compare"], "Lab", lab)
+    few = Faulty("few", "print('ready', flush=True); import time; time.sleep(600)", most_ports=2)
+    tasks = (replace(RATE, blocks=1), Task(PortScaling(3, seconds=0.2)), Task(PortScaling(4, seconds=0.2)))
+    kept: list[Results] = []
+    results = compare((LinuxBridge(), few), profile=Profile("ports", tasks), keep=kept.append)
+    made = {(row.task, row.engine): row for row in rows(results)}
+    assert made[tasks[0].name, "linux-bridge"].frames_per_second and made[tasks[1].name, "linux-bridge"].values
+    assert made[tasks[2].name, "linux-bridge"].unfit == "no more pods to be had"
+    assert made[tasks[1].name, "few"].unfit == "joins 2 ports, and 3 are needed"
+    assert [len(it.runs) for it in kept] == [2, 3, 3] and all(it.interrupted for it in kept)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ the field by its path (`trials[3].offered`), so that a broken file can be mended
 
 from __future__ import annotations
 
+import math
 import types
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields, is_dataclass
@@ -86,6 +87,7 @@ def _mapping(kind: Any, value: Any, path: str) -> dict[str, Any]:
 def _scalar(kind: type, value: Any, path: str) -> Any:
     fits = isinstance(value, (int, float)) if kind is float else isinstance(value, kind)
     _require(fits and (kind is bool or not isinstance(value, bool)), path, _WORDS[kind], value)
+    _require(kind is not float or math.isfinite(value), path, _WORDS[kind], value)
     return float(value) if kind is float else value
 
 

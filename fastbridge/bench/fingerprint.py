@@ -42,10 +42,10 @@ def take_fingerprint(layout: Mapping[str, str], offloads: Mapping[str, str]) -> 
 
 def _versions() -> dict[str, str]:
     versions = {"python": platform.python_version(), "cython": CYTHON_VERSION}
-    for package in ("fastbridge", "numpy", "pyroute2"):
+    for package in ("fastbridge", "numpy", "pyroute2", "MLRsearch", "hdrhistogram"):
         try:
             versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:  # run from a source tree
+        except metadata.PackageNotFoundError:  # run from a source tree, or an extra's
             versions[package] = UNKNOWN
     return {**versions, "commit": _commit()}
 

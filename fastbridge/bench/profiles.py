@@ -54,16 +54,17 @@ class Profile:
     tasks: tuple[Task, ...]
 
 
-# Ten blocks are the fewest an interval is worth quoting from. Trials are shorter than the usual 1-2 s, so that all
-# end within two minutes; TCP's are the longest, because a stream's rate wanders more than that of frames.
+# Ten blocks for what is claimed of rates; latency differs by factors, and five will do. Trials are shorter than the
+# usual 1-2 s, so that all end within two minutes; TCP's are the longest, because a stream's rate wanders more than
+# that of frames.
 QUICK = Profile(
     "quick",
     (
         Task(ForwardingRate((64,), seconds=0.3), 10, ceiling=True, seconds=0.6),
         Task(ForwardingRate((1518,), seconds=0.3), 10, ceiling=True, seconds=0.6),
         Task(TcpBulk(seconds=0.4), 10, ceiling=True, seconds=0.7),
-        Task(LatencyAtLoad(1_000.0, seconds=0.5), 2, ceiling=True, seconds=0.9),
-        Task(LatencyAtLoad(100_000.0, seconds=0.3), 2, ceiling=True, seconds=0.7),
+        Task(LatencyAtLoad(1_000.0, seconds=0.4), 5, ceiling=True, seconds=0.7),
+        Task(LatencyAtLoad(100_000.0, seconds=0.2), 5, ceiling=True, seconds=0.5),
     ),
 )
 

@@ -62,9 +62,12 @@ def method_of(task: TaskRecord) -> Method:
 def findings(run: Run, task: TaskRecord) -> Findings:
     """What the method finds in a finished run; raise BenchError when the record is not one of its."""
     try:
-        return method_of(task).run(Replay(run.trials, task.ports))
+        replay = Replay(run.trials, task.ports)
+        found = method_of(task).run(replay)
+        replay.finish()
     except BenchError as error:
         raise BenchError(f"{task.name}, {run.engine}, block {run.block + 1}: {error}") from None
+    return found
 
 
 def rows(results: Results) -> list[Row]:
@@ -74,8 +77,8 @@ def rows(results: Results) -> list[Row]:
 
 def _task_rows(results: Results, task: TaskRecord) -> list[Row]:
     method = method_of(task)
-    finished = [run for run in results.runs if run.task == task.name and run.unfinished is None]
-    found = {(run.engine, run.block): findings(run, task) for run in finished}
+    found, broken = _replay(results, task)
+    finished = [run for run in results.runs if run.task == task.name and (run.engine, run.block) in found]
     kept = _without_steal(finished, results.fingerprint.cpus)
     by_block = {
         engine.name: {
@@ -93,7 +96,7 @@ def _task_rows(results: Results, task: TaskRecord) -> list[Row]:
     made = []
     for engine in results.engines:
         own = [run for run in finished if run.engine == engine.name]
-        reason = next(
+        reason = broken.get(engine.name) or next(
             (u.reason for u in results.unfit if u.engine == engine.name and u.task in (None, task.name)), None
         )
         if not own and reason is None:
@@ -127,6 +130,18 @@ def _task_rows(results: Results, task: TaskRecord) -> list[Row]:
             )
         )
     return made
+
+
+def _replay(results: Results, task: TaskRecord) -> tuple[dict[tuple[str, int], Findings], dict[str, str]]:
+    """What the finished runs show, by engine and block; and, by engine, why a run shows nothing."""
+    found, broken = {}, {}
+    for run in results.runs:
+        if run.task == task.name and run.unfinished is None:
+            try:
+                found[run.engine, run.block] = findings(run, task)
+            except BenchError as error:  # the other engines' rows are worth no less for it
+                broken[run.engine] = f"the record cannot be read again: {error}"
+    return found, broken
 
 
 def _role(results: Results, engine: str, ceiling: bool) -> str | None:

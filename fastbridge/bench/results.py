@@ -118,8 +118,17 @@ class Results:
         return results
 
     def save(self, path: str | Path) -> None:
-        """Write to_json() to `path`."""
-        Path(path).write_text(self.to_json(), encoding="utf-8")
+        """Write to_json() to `path`, at once or not at all. Raises OSError."""
+        path = Path(path)
+        if path.exists() and not path.is_file():  # a device, a pipe
+            path.write_text(self.to_json(), encoding="utf-8")
+            return
+        partial = path.with_name(f".{path.name}.partial")
+        try:
+            partial.write_text(self.to_json(), encoding="utf-8")
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, path: str | Path) -> Results:
@@ -132,19 +141,49 @@ class Results:
             raise BenchError(f"{path}: {error}") from None
 
     def _check_names(self) -> None:
-        engines = {engine.name for engine in self.engines}
-        tasks = {task.name: task for task in self.tasks}
+        engines = _unique("engines", [engine.name for engine in self.engines])
+        tasks = dict(zip(_unique("tasks", [task.name for task in self.tasks]), self.tasks, strict=True))
+        _unique("runs", [f"{run.engine}, {run.task}, block {run.block}" for run in self.runs])
+        for field in ("baseline", "control"):
+            _require(getattr(self, field) in engines, field, f"{getattr(self, field)!r} is not in engines")
+        _require(self.seed >= 0, "seed", "must be 0 or more")
+        _require(self.fingerprint.cpus > 0, "fingerprint.cpus", "must be greater than 0")
+        for i, entry in enumerate(self.unfit):
+            _require(entry.engine in engines, f"unfit[{i}].engine", f"{entry.engine!r} is not in engines")
+            known = entry.task is None or entry.task in tasks
+            _require(known, f"unfit[{i}].task", f"{entry.task!r} is not in tasks")
         for i, run in enumerate(self.runs):
-            if run.engine not in engines:
-                raise BenchError(f"runs[{i}].engine: {run.engine!r} is not in engines")
-            if run.task not in tasks:
-                raise BenchError(f"runs[{i}].task: {run.task!r} is not in tasks")
+            _require(run.engine in engines, f"runs[{i}].engine", f"{run.engine!r} is not in engines")
+            _require(run.task in tasks, f"runs[{i}].task", f"{run.task!r} is not in tasks")
             for j, trial in enumerate(run.trials):
-                for field in ("seconds", "window_seconds"):
-                    if getattr(trial, field) <= 0:
-                        value = getattr(trial, field)
-                        raise BenchError(f"runs[{i}].trials[{j}].{field}: must be greater than 0, not {value}")
-                ports = tasks[run.task].ports
-                for field in ("sent", "received"):
-                    if len(getattr(trial, field)) not in (0, ports):
-                        raise BenchError(f"runs[{i}].trials[{j}].{field}: needs a number for each of {ports} ports")
+                _check_trial(trial, f"runs[{i}].trials[{j}]", tasks[run.task].ports)
+
+
+def _check_trial(trial: Trial, path: str, ports: int) -> None:
+    for field in ("seconds", "window_seconds"):
+        value = getattr(trial, field)
+        _require(value > 0, f"{path}.{field}", f"must be greater than 0, not {value}")
+    for field in ("window_bytes", "window_frames", "intended", "refused", "involuntary_switches"):
+        value = getattr(trial, field)
+        _require(value is None or value >= 0, f"{path}.{field}", f"must be 0 or more, not {value}")
+    for field in ("sent", "received"):
+        counts = getattr(trial, field)
+        wanted = 0 if trial.offer.is_tcp else ports
+        _require(len(counts) == wanted, f"{path}.{field}", f"needs a number for each of {wanted} ports")
+        _require(all(count >= 0 for count in counts), f"{path}.{field}", "must be 0 or more each")
+    if not trial.offer.is_tcp:
+        for field in ("window_frames", "intended"):
+            _require(getattr(trial, field) is not None, f"{path}.{field}", "frames must be counted")
+    if trial.offer.sample:
+        _require(trial.samples is not None, f"{path}.samples", "the offer asks for samples")
+
+
+def _unique(path: str, names: list[str]) -> list[str]:
+    for i, name in enumerate(names):
+        _require(name not in names[:i], f"{path}[{i}]", f"a second {name!r}")
+    return names
+
+
+def _require(holds: bool, path: str, otherwise: str) -> None:
+    if not holds:
+        raise BenchError(f"{path}: {otherwise}")

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import shlex
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import rich_click as click
@@ -19,7 +21,7 @@ from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bar
 
 from fastbridge import bench
-from fastbridge.bench import Engine
+from fastbridge.bench import Engine, Results
 from fastbridge.bench.compare import Progress
 from fastbridge.bench.engines import ENGINES, CommandEngine, Fastbridge, parse_engines
 from fastbridge.bench.profiles import PROFILES
@@ -46,7 +48,7 @@ def _read_engines(context: click.Context, parameter: click.Parameter, text: str)
     default="quick",
     show_default=True,
     help="quick: two minutes, speed and latency; standard: a quarter of an hour, all methods; rfc2544: with the trial "
-    "lengths of the RFCs, hours.",
+    "lengths of the RFCs, days.",
 )
 @click.option("--quick", "profile", flag_value="quick", help="The same as --profile quick.")
 @click.option(
@@ -105,14 +107,29 @@ def compare(
     ]
     chosen += [replace(engine, name=_name(engine)) for engine in map(CommandEngine, commands)]
     with _writable(output), _progress() as report:
-        results = bench.compare(chosen, baseline=baseline, profile=PROFILES[profile], seed=seed, progress=report)
-    try:
-        results.save(output)
-    finally:  # whatever becomes of the file, the measurement is not lost
-        show_results(console, results)
-    console.print(f"written to {output}", soft_wrap=True)
+        results = bench.compare(
+            chosen,
+            baseline=baseline,
+            profile=PROFILES[profile],
+            seed=seed,
+            progress=report,
+            keep=partial(_keep, output),
+        )
+        try:
+            if results.runs:
+                results.save(output)
+        finally:  # whatever becomes of the file, the measurement is not lost
+            show_results(console, results)
+    console.print(f"written to {output}" if results.runs else "nothing was measured", soft_wrap=True)
     if results.interrupted:
         context.exit(130)
+
+
+def _keep(output: Path, results: Results) -> None:
+    """Hours of measuring shall survive a power cut; a disk that is full now may not be at the end."""
+    if results.runs:
+        with contextlib.suppress(OSError):
+            results.save(output)
 
 
 def _name(engine: CommandEngine) -> str:
@@ -124,17 +141,17 @@ def _name(engine: CommandEngine) -> str:
 @contextlib.contextmanager
 def _writable(path: Path) -> Iterator[None]:
     """Find out before the measurement, not after it, that a file cannot be written."""
-    existed = path.exists()
     try:
         path.open("a").close()
+        if path.is_file():  # it is replaced in one go, by one beside it
+            tempfile.TemporaryFile(dir=path.absolute().parent).close()
     except OSError as error:
         raise BenchError(f"cannot write {path}: {error.strerror}; choose another place with -o") from error
     try:
         yield
-    except BaseException:
-        if not existed:
-            path.unlink(missing_ok=True)
-        raise
+    finally:
+        if path.is_file() and path.stat().st_size == 0:
+            path.unlink()  # nothing has come of it
 
 
 @contextlib.contextmanager

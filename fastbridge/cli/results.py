@@ -19,7 +19,7 @@ from fastbridge.bench.results import Results, TaskRecord
 from .output import make_table
 
 _VERDICT_STYLES = {"win": "bold green", "loss": "bold red", "unfit": "red", "no difference": "yellow"}
-_WHOLE = ("frames/s", "frames", "addresses", "addresses/s")
+_WHOLE = ("frames/s", "frames", "addresses", "addresses/s", "stations", "bytes")
 _MOST_COLUMNS = 6  # of values, beside an engine's name, ratio and verdict
 
 
@@ -34,6 +34,12 @@ def show_results(console: Console, results: Results) -> None:
         console.print()
         console.print(_method_table([task for task in others if task.method == name], rows))
     console.print()
+    for task in results.tasks:
+        for text in _curves(method_of(task), [row for row in rows if row.task == task.name]):
+            console.print(f"  {task.name}, {text}", soft_wrap=True)
+    console.print()
+    for text in _engines(results):
+        console.print(f"  {text}", soft_wrap=True)
     for text in _irregularities(results, rows):
         console.print(f"  {text}", style="dim", soft_wrap=True)
     console.print(_conditions(results, rows, {task.name for task in contest}))
@@ -49,7 +55,7 @@ def _is_contest(task: TaskRecord, rows: list[Row]) -> bool:
 
 
 def _contest(results: Results, tasks: list[TaskRecord], rows: list[Row]) -> Table:
-    numbers = ("frames/s", "Gb/s", "loss", "CPU ns")
+    numbers = ("frames/s", "Gb/s", "loss", "CPU ns", "switch ns")
     title = f"fastbridge compare, {results.profile}"
     table = make_table(title, "engine", *numbers, "ratio [95 %]", "verdict", right=numbers)
     for task in tasks:
@@ -61,6 +67,7 @@ def _contest(results: Results, tasks: list[TaskRecord], rows: list[Row]) -> Tabl
                 "" if row.gigabits_per_second is None else f"{row.gigabits_per_second:.2f}",
                 "" if row.loss_ratio is None else f"{row.loss_ratio:.1%}",
                 "" if row.cpu_added_ns is None or row.verdict == "ceiling" else f"{row.cpu_added_ns:,.0f}",
+                "" if row.cpu_switch_ns is None else f"{row.cpu_switch_ns:,.0f}",
                 _ratio(row),
                 row.verdict,
                 style=_VERDICT_STYLES.get(row.verdict, ""),
@@ -107,6 +114,23 @@ def _turned(method: Method, tasks: list[TaskRecord], rows: list[Row], names: lis
     return table
 
 
+def _curves(method: Method, rows: list[Row]) -> Iterator[str]:
+    """Each curve of each engine in a line, point after point."""
+    for row in rows:
+        for name, points in row.series.items():
+            x_unit, y_unit = method.units[name].split(" → ")
+            shown = ", ".join(f"{_number(x, x_unit)}: {_number(y, y_unit)}" for x, y in points)
+            yield f"{_engine(row)}: {_words(name)} ({_shown_unit(y_unit)}) at {x_unit}: {shown}"
+
+
+def _engines(results: Results) -> Iterator[str]:
+    """What was run, and how."""
+    for engine in results.engines:
+        if engine.name != results.control and engine.command != "-":
+            offloads = "" if engine.offloads == "default" else f", offloads {engine.offloads}"
+            yield f"{engine.name} {engine.version}: {engine.command} ({engine.buffers}{offloads})".replace(" -:", ":")
+
+
 def _engine(row: Row) -> str:
     return "(control)" if row.verdict == "control" else row.engine
 
@@ -122,7 +146,10 @@ def _ratio(row: Row) -> str:
 def _cell(method: Method, name: str, row: Row) -> str:
     if name not in row.values:
         return ""
-    value, unit = row.values[name], method.units[name]
+    return _number(row.values[name], method.units[name])
+
+
+def _number(value: float, unit: str) -> str:
     if unit in _WHOLE:
         return f"{value:,.0f}"
     if unit == "ratio":
@@ -171,7 +198,7 @@ def _conditions(results: Results, rows: list[Row], contest: set[str]) -> str:
         f"Noise floor ({results.baseline} against itself): {', '.join(known) or 'not measured'}. A win or a loss is "
         "claimed only outside of it.\n"
         "CPU ns: busy time of all CPUs for each forwarded frame, waiting in a spin included, less what the direct veth "
-        f"pair takes for a frame ({', '.join(alone) or 'not measured'}). Layout: {roles}.\n"
-        f"{machine.cpu}, {machine.cpus} CPUs, Linux {machine.kernel.split()[0]}, hypervisor: {machine.hypervisor}; "
-        f"seed {results.seed}"
+        f"pair takes for a frame ({', '.join(alone) or 'not measured'}); switch ns: of the engine's own processes.\n"
+        f"{machine.cpu}, {machine.cpus} CPUs ({roles}), Linux {machine.kernel.partition(' ')[0]}, "
+        f"hypervisor: {machine.hypervisor}; seed {results.seed}"
     )
