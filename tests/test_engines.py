@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -17,7 +18,7 @@ from live import PATIENCE, eventually
 
 import fastbridge
 from fastbridge import ConfigError, Lab, Topology
-from fastbridge.bench.engines import ENGINES, CommandEngine, Engine, Running, parse_engines
+from fastbridge.bench.engines import ENGINES, CommandEngine, Engine, LinuxBridge, Running, parse_command, parse_engines
 from fastbridge.bench.machine import Layout
 from fastbridge.bench.offloads import read_offloads
 from fastbridge.errors import BenchError
@@ -73,10 +74,14 @@ def read(path: Path) -> str:
 
 def test_engines_are_found_by_name() -> None:
     assert [engine.name for engine in parse_engines("ovs, linux-bridge")] == ["ovs", "linux-bridge"]
-    everyone = parse_engines("all")
-    assert {"fastbridge", "linux-bridge", "python", "direct"} <= {engine.name for engine in everyone}
-    assert all(engine.missing() is None for engine in everyone)
     assert [name for name, engine in ENGINES.items() if engine.ceiling] == ["direct"]
+
+
+def test_all_are_all_those_that_cannot_run_here_included(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    everyone = parse_engines("all")
+    assert [engine.name for engine in everyone] == list(ENGINES)
+    assert [engine for engine in everyone if engine.missing()]
 
 
 @pytest.mark.parametrize(
@@ -98,10 +103,28 @@ def test_a_command_is_told_the_interfaces() -> None:
     assert engine.missing() == "there is no program 'prog' on the PATH"
 
 
+@pytest.mark.parametrize(
+    ("text", "name", "command"),
+    [
+        ("prog {ports}", "prog", "prog {ports}"),
+        (" /opt/a=b/prog {ports}", "prog", " /opt/a=b/prog {ports}"),
+        ("mine=prog {ports}", "mine", "prog {ports}"),
+        (" my-1.0_x=/opt/prog --on={ports}", "my-1.0_x", "/opt/prog --on={ports}"),
+        ("prog --on={ports}", "prog", "prog --on={ports}"),
+        ("python3 -I /opt/hub.py {ports}", "hub.py", "python3 -I /opt/hub.py {ports}"),
+        ("prog --setup=x.sh {ports}", "prog", "prog --setup=x.sh {ports}"),
+        ("a=b=c {ports}", "a", "b=c {ports}"),
+    ],
+)
+def test_a_command_can_be_named(text: str, name: str, command: str) -> None:
+    assert parse_command(text) == CommandEngine(command, name)
+
+
 @pytest.mark.parametrize("command", ["", "prog", "{ports}", "prog '{ports}"])
 def test_a_command_without_a_place_for_the_interfaces_is_refused(command: str) -> None:
-    with pytest.raises(ConfigError, match="engine command"):
-        CommandEngine(command)
+    for text in (command, f"name={command}"):
+        with pytest.raises(ConfigError, match=rf"engine command {re.escape(repr(command))}"):
+            parse_command(text)
 
 
 def test_a_missing_program_is_named_with_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -215,14 +238,25 @@ def test_an_engine_that_dies_is_noticed(name: str, which: int) -> None:
 
 
 @pytest.mark.live
-@pytest.mark.parametrize("name", ["fastbridge", "python", "ovs", "testpmd", "testpmd-xdp", "vde"])
-def test_one_that_cannot_start_says_why(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("fastbridge", "fastbridge ended with status 1: fastbridge: there is no interface 'nowhere'"),
+        ("python", r"python ended with status 1: OSError: \[Errno 19\] No such device$"),
+        ("ovs", r"ovs: could not open network device nowhere \(No such device\)$"),
+        ("testpmd", "nowhere: cannot turn tso off: No such device$"),
+        ("testpmd-xdp", "nowhere: cannot turn tso off: No such device$"),
+        ("vde", "there is no interface nowhere"),
+    ],
+)
+def test_one_that_cannot_start_says_why(name: str, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fastbridge.bench.engines.ovs.turn_off_offloads", lambda lab: None)  # it shall say it itself
     engine = ENGINES[name]
     if engine.missing():
         pytest.skip(str(engine.missing()))
     with Lab(Topology.of(2, ipv6=None)) as lab:
         lab.ports[1].interface = "nowhere"
-        with pytest.raises((BenchError, fastbridge.LabError), match="nowhere|" + name), engine.attach(lab, CPU):
+        with pytest.raises((BenchError, fastbridge.LabError), match=f"^{reason}"), engine.attach(lab, CPU):
             pass
 
 
@@ -239,6 +273,29 @@ def test_a_command_that_dies_says_its_last_words_and_one_that_is_deaf_is_waited_
             running.check()
             running.restart(kill=True)
             running.check()
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("wait", ["", "sleep 0.2;"])  # a daemon's parent may leave before or after the first probe
+def test_a_command_that_leaves_for_the_background_is_told_to_stay(wait: str) -> None:
+    daemon = f"setsid {sys.executable} -I -S {FORWARDER} $* >/dev/null & {wait} exit 0"
+    message = "^daemon ended with status 0; it must stay in the foreground"
+    engine = parse_command(f"daemon=sh -c '{daemon}' sh {{ports}}")
+    with (
+        Lab(Topology.of(2, ipv6=None)) as lab,
+        pytest.raises(BenchError, match=message),
+        engine.attach(lab, CPU) as running,
+    ):
+        running.processes[0].process.wait(PATIENCE)
+        running.check()
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("netfilter", [False, True])
+def test_the_bridge_says_that_it_cannot_be_killed(netfilter: bool) -> None:
+    with staged(LinuxBridge(netfilter)) as stage:
+        assert not stage.running.processes
+        assert "it has no process" in stage.running.command
 
 
 @pytest.mark.live

@@ -12,7 +12,7 @@ from types import MappingProxyType
 
 from fastbridge.errors import ConfigError
 
-from .command import CommandEngine
+from .command import CommandEngine, parse_command
 from .direct import Direct
 from .engine import Engine
 from .fastbridge import Fastbridge
@@ -37,6 +37,7 @@ __all__ = [
     "Running",
     "Testpmd",
     "Vde",
+    "parse_command",
     "parse_engines",
 ]
 
@@ -55,13 +56,14 @@ ENGINES: Mapping[str, Engine] = MappingProxyType({engine.name: engine for engine
 
 
 def parse_engines(text: str) -> tuple[Engine, ...]:
-    """Engines from their names with commas between; "all" means every one that can run here.
+    """Engines from their names with commas between; "all" means every one.
 
+    Those that cannot run here are among them: `missing` says why, and so do the results.
     Raises ConfigError for a name that is not known, or named twice.
     """
     names = [name.strip() for name in text.split(",") if name.strip()]
     if names == ["all"]:
-        return tuple(engine for engine in _KNOWN if engine.missing() is None)
+        return _KNOWN
     unknown = [name for name in names if name not in ENGINES]
     if unknown or not names:
         raise ConfigError(

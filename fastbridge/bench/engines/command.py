@@ -1,25 +1,30 @@
 """Any other program.
 
-`--engine-command 'prog {ports}'`: whatever joins the Ethernet interfaces that it is told. Whether TCP works on
-default offloads is up to it.
+`--engine-command 'prog {ports}'`: whatever joins the Ethernet interfaces that it is told. It meets default
+offloads, and has to pass on what they leave to do; where it does not, no TCP connection works, and that is a fact
+about the program (`offloads_off` is for those who measure it from Python).
 """
 
 from __future__ import annotations
 
+import re
 import shlex
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from fastbridge.bench.offloads import turn_off_offloads
-from fastbridge.errors import ConfigError
+from fastbridge.errors import BenchError, ConfigError
 from fastbridge.topology import Lab
 
 from .probe import forwards
 from .running import Programs, Running
 
 READY_SECONDS = 10.0
+_NAMED = re.compile(r"([A-Za-z0-9_.-]+)=(.*)", re.DOTALL)
+_SCRIPTS = (".py", ".pl", ".sh", ".rb")
 
 
 @dataclass(frozen=True)
@@ -58,7 +63,7 @@ class CommandEngine:
         """Run it until the block ends; it counts as ready when it forwards, or after READY_SECONDS."""
         if self.offloads_off:
             turn_off_offloads(lab)
-        with Programs(self.name, lab, cpu, self._start) as running:
+        with _Foreground(self.name, lab, cpu, self._start) as running:
             yield running
 
     def argv(self, interfaces: list[str], cpu: int) -> list[str]:
@@ -76,3 +81,32 @@ class CommandEngine:
         programs.command = shlex.join(argv)
         programs.run(argv, quiet=True)
         forwards(programs, READY_SECONDS)
+
+
+class _Foreground(Programs):
+    """A program of which only the first process is known to be its own."""
+
+    def check(self) -> None:
+        """Raise BenchError when it has died; what seems to have left for the background is told to stay."""
+        try:
+            super().check()
+        except BenchError as error:
+            if any(child.process.returncode == 0 for child in self.processes):
+                raise BenchError(f"{error}; it must stay in the foreground until SIGTERM") from None
+            raise
+
+
+def parse_command(text: str) -> CommandEngine:
+    """`COMMAND` or `NAME=COMMAND`; without a name it has the file name of its program.
+
+    Of a program that is given a script, an interpreter most likely, it is the script's. Raises ConfigError for a
+    command without {ports}.
+    """
+    named = _NAMED.fullmatch(text.strip())
+    engine = CommandEngine(named[2] if named else text)
+    return replace(engine, name=named[1] if named else _program(shlex.split(engine.command)))
+
+
+def _program(words: list[str]) -> str:
+    scripts = (word for word in words[1:] if word.endswith(_SCRIPTS) and not word.startswith("-"))
+    return Path(next(scripts, words[0])).name

@@ -2,7 +2,8 @@
 
 It has no thread: it forwards in the softirq of the CPU that sends. By default bridge-nf-call-* is off, its
 fastest setting (METHODS: on, netfilter's hooks cost about 8 %, trim padding and drop malformed IP); the
-variant linux-bridge-nf has them on. Works with default offloads, TCP included.
+variant linux-bridge-nf has them on. Works with default offloads, TCP included. There is no process to kill: both
+kinds of restart delete the bridge and make it anew, so that two results of them differ by chance alone.
 """
 
 from __future__ import annotations
@@ -46,6 +47,6 @@ class LinuxBridge:
     @contextmanager
     def attach(self, lab: Lab, cpu: int) -> Iterator[Running]:
         """Enslave the host ends; `cpu` means nothing to it."""
-        command = f"bridge over netlink, bridge-nf-call-*={int(self.netfilter)}"
+        command = f"bridge over netlink, bridge-nf-call-*={int(self.netfilter)}; killed = deleted: it has no process"
         with InKernel(command, partial(lab.bridge, call_iptables=self.netfilter)) as running:
             yield running
