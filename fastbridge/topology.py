@@ -167,29 +167,23 @@ class Lab:
     def direct(self) -> Iterator[None]:
         """Join two pods by one veth pair, without host ends, while the context lasts: no switch at all.
 
-        Names, addresses and offloads of the pods are as before; the interfaces are new ones, so that programs
-        and sockets bound to an interface must be opened inside the context, and after it once more.
+        Names and addresses of the pods are as before. The interfaces are new ones, in the context and after it
+        once more: with default offloads, whatever was set, and with programs and sockets to be bound anew.
         """
         if len(self) != 2:
             raise ConfigError(f"a veth pair joins two pods, not {len(self)}")
         one, two = self.pods
-        for port in self.ports:
-            port.delete()
-        with Links(one.namespace) as links:
-            links.add_pair(POD_END, one.mac, POD_END, two.mac, two.namespace.fd, self.topology.mtu)
         try:
+            for port in self.ports:
+                port.delete()
+            with Links(one.namespace) as links:
+                links.add_pair(POD_END, one.mac, POD_END, two.mac, two.namespace.fd, self.topology.mtu)
             for plan, pod in zip(self.topology.pods, self, strict=True):
                 configure_pod(pod.namespace, plan)
                 pod._close()
             yield
         finally:
-            with Links(one.namespace) as links:
-                links.delete(POD_END)
-            with Links(self.namespace) as links:
-                for plan, pod in zip(self.topology.pods, self, strict=True):
-                    self._connect(links, plan, pod.port.mac, pod.namespace)
-                    pod._close()
-                    pod.port._close()
+            self._reconnect()
 
     def close(self) -> None:
         """Kill the programs in the pods and let everything go; a second call does nothing."""
@@ -234,6 +228,18 @@ class Lab:
                 )
                 if progress is not None:
                     progress(n, total)
+
+    def _reconnect(self) -> None:
+        # Whatever links the pods have, or have not: how far they were replaced is not known here.
+        for pod in self:
+            with Links(pod.namespace) as links:
+                if links.exists(POD_END):
+                    links.delete(POD_END)  # and with it the other end, wherever it is
+        with Links(self.namespace) as links:
+            for plan, pod in zip(self.topology.pods, self, strict=True):
+                self._connect(links, plan, pod.port.mac, pod.namespace)
+                pod._close()
+                pod.port._close()
 
     def _connect(self, links: Links, plan: PodPlan, host_mac: MacAddress, namespace: Namespace) -> None:
         links.add_pair(plan.name, host_mac, POD_END, plan.mac, namespace.fd, self.topology.mtu)

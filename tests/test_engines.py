@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import re
 import signal
@@ -17,11 +18,13 @@ import pytest
 from live import PATIENCE, eventually
 
 import fastbridge
-from fastbridge import ConfigError, Lab, Topology
+from fastbridge import ConfigError, Lab, Topology, topology
 from fastbridge.bench.engines import ENGINES, CommandEngine, Engine, LinuxBridge, Running, parse_command, parse_engines
 from fastbridge.bench.machine import Layout
-from fastbridge.bench.offloads import read_offloads
+from fastbridge.bench.offloads import read_offloads, turn_off_offloads
 from fastbridge.errors import BenchError
+from fastbridge.links import Links
+from fastbridge.pods import Port
 
 FORWARDER = Path(fastbridge.__file__).parent / "bench/engines/forwarder.py"
 PLAIN = CommandEngine(f"{sys.executable} -I -S {FORWARDER} {{ports}}", name="command-of-the-test")
@@ -321,6 +324,64 @@ def test_the_direct_pair_comes_and_goes() -> None:
             assert one.counters().tx_frames == one.port.counters().rx_frames > 0
     with Lab(3) as lab, pytest.raises(ConfigError, match="two pods, not 3"), lab.direct():
         pass
+
+
+@pytest.mark.live
+@pytest.mark.parametrize(
+    ("owner", "step", "time"),
+    [
+        (Port, "delete", 1),
+        (Port, "delete", 2),
+        (Links, "add_pair", 1),
+        (topology, "configure_pod", 1),
+        (topology, "configure_pod", 2),
+    ],
+)
+def test_ctrl_c_on_the_way_to_the_direct_pair_leaves_the_lab_with_its_links(
+    owner: object, step: str, time: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = getattr(owner, step)
+    calls = itertools.count(1)
+
+    def interrupted(*arguments: object) -> object:
+        if next(calls) == time:
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    with Lab(2) as lab:
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(owner, step, interrupted)
+            lab.direct().__enter__()
+        check_links(lab)
+
+
+@pytest.mark.live
+def test_the_links_come_back_when_the_direct_pair_is_gone_already() -> None:
+    with Lab(2) as lab:
+        with lab.direct():
+            lab.pods[0].run(["ip", "link", "delete", "eth0"])
+        check_links(lab)
+
+
+def check_links(lab: Lab) -> None:
+    one, two = lab.pods
+    with lab.bridge():
+        assert one.ping(two, timeout=PATIENCE)
+        assert one.counters().tx_frames == one.port.counters().rx_frames > 0
+
+
+@pytest.mark.live
+def test_offloads_do_not_survive_the_direct_pair() -> None:
+    def are_on() -> bool:
+        with lab.pods[0].socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            return "tso on" in read_offloads(sock, lab.pods[0].interface)
+
+    with Lab(2) as lab:
+        turn_off_offloads(lab)
+        assert not are_on()
+        with lab.direct():
+            assert are_on()
+        assert are_on()
 
 
 BENCH_THAT_WAITS = """
