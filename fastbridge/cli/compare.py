@@ -7,7 +7,6 @@ method found, and writes everything that was measured as JSON.
 from __future__ import annotations
 
 import contextlib
-import shlex
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -23,7 +22,7 @@ from rich.progress import Progress as Bar
 from fastbridge import bench
 from fastbridge.bench import Engine, Results
 from fastbridge.bench.compare import Progress
-from fastbridge.bench.engines import ENGINES, CommandEngine, Fastbridge, parse_engines
+from fastbridge.bench.engines import ENGINES, Fastbridge, parse_command, parse_engines
 from fastbridge.bench.profiles import PROFILES
 from fastbridge.errors import BenchError, ConfigError
 
@@ -57,14 +56,15 @@ def _read_engines(context: click.Context, parameter: click.Parameter, text: str)
     default="fastbridge,linux-bridge,python",
     show_default=True,
     callback=_read_engines,
-    help=f"Which engines, or `all` that are available here: {', '.join(ENGINES)}.",
+    help=f"Which engines, or `all`: {', '.join(ENGINES)}.",
 )
 @click.option(
     "--engine-command",
     "commands",
-    metavar="COMMAND",
+    metavar="[NAME=]COMMAND",
     multiple=True,
-    help="Also measure a program of your own: `prog {ports}`, where {ports} becomes the interfaces it is to join.",
+    help="Also measure a program of your own: `prog {ports}`, where {ports} becomes the interfaces it is to join. It "
+    "must stay in the foreground.",
 )
 @click.option(
     "--baseline", metavar="NAME", default="linux-bridge", show_default=True, help="The engine that ratios are to."
@@ -105,7 +105,7 @@ def compare(
     chosen = [
         replace(it, options=(*it.options, "--arp", arp)) if arp and isinstance(it, Fastbridge) else it for it in engines
     ]
-    chosen += [replace(engine, name=_name(engine)) for engine in map(CommandEngine, commands)]
+    chosen += map(parse_command, commands)
     with _writable(output), _progress() as report:
         results = bench.compare(
             chosen,
@@ -130,12 +130,6 @@ def _keep(output: Path, results: Results) -> None:
     if results.runs:
         with contextlib.suppress(OSError):
             results.save(output)
-
-
-def _name(engine: CommandEngine) -> str:
-    """A command's name in the results: its program's, or of what an interpreter is told to run."""
-    words = shlex.split(engine.command)
-    return Path(next((word for word in words[1:] if word.endswith((".py", ".pl", ".sh", ".rb"))), words[0])).name
 
 
 @contextlib.contextmanager

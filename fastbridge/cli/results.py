@@ -27,8 +27,10 @@ def show_results(console: Console, results: Results) -> None:
     """Print everything that is known from `results`; raise BenchError where the record contradicts itself."""
     rows = make_rows(results)
     contest = [task for task in results.tasks if _is_contest(task, rows)]
-    if contest:
-        console.print(_contest(results, contest, rows))
+    console.print(f"fastbridge compare, profile {results.profile}", style="bold")
+    for table in _contest(contest, rows):
+        console.print()
+        console.print(table)
     others = [task for task in results.tasks if task not in contest and any(row.task == task.name for row in rows)]
     for name in dict.fromkeys(task.method for task in others):
         console.print()
@@ -54,25 +56,35 @@ def _is_contest(task: TaskRecord, rows: list[Row]) -> bool:
     return rates and any(row.task == task.name and row.gigabits_per_second is not None for row in rows)
 
 
-def _contest(results: Results, tasks: list[TaskRecord], rows: list[Row]) -> Table:
-    numbers = ("frames/s", "Gb/s", "loss", "CPU ns", "switch ns")
-    title = f"fastbridge compare, {results.profile}"
-    table = make_table(title, "engine", *numbers, "ratio [95 %]", "verdict", right=numbers)
+def _contest(tasks: list[TaskRecord], rows: list[Row]) -> Iterator[Table]:
+    """A table a task, with the same columns; so narrow that a terminal of 80 has room for it."""
+    heads = ("engine", "frames/s", "Gb/s", "loss", "CPU\nns", "switch\nns", "ratio [95 %]", "verdict")
+    lines = {task.name: [(row, _contest_cells(row)) for row in rows if row.task == task.name] for task in tasks}
+    texts = [[max(head.split("\n"), key=len) for head in heads]]
+    texts += [list(cells) for of in lines.values() for _, cells in of]
+    widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
     for task in tasks:
-        table.add_row(task.name, style="bold")
-        for row in (row for row in rows if row.task == task.name):
-            table.add_row(
-                f" {_engine(row)}",
-                "" if row.frames_per_second is None else f"{row.frames_per_second:,.0f}",
-                "" if row.gigabits_per_second is None else f"{row.gigabits_per_second:.2f}",
-                "" if row.loss_ratio is None else f"{row.loss_ratio:.1%}",
-                "" if row.cpu_added_ns is None or row.verdict == "ceiling" else f"{row.cpu_added_ns:,.0f}",
-                "" if row.cpu_switch_ns is None else f"{row.cpu_switch_ns:,.0f}",
-                _ratio(row),
-                row.verdict,
-                style=_VERDICT_STYLES.get(row.verdict, ""),
-            )
-    return table
+        table = make_table(task.name, *heads, right=heads[1:6])
+        table.show_header = task is tasks[0]
+        table.padding = 0
+        for column, width in zip(table.columns, widths, strict=True):
+            column.width = width
+        for row, cells in lines[task.name]:
+            table.add_row(*cells, style=_VERDICT_STYLES.get(row.verdict, ""))
+        yield table
+
+
+def _contest_cells(row: Row) -> tuple[str, ...]:
+    return (
+        _engine(row),
+        "" if row.frames_per_second is None else f"{row.frames_per_second:,.0f}",
+        "" if row.gigabits_per_second is None else f"{row.gigabits_per_second:.2f}",
+        "" if row.loss_ratio is None else f"{row.loss_ratio:.1%}",
+        "" if row.cpu_added_ns is None or row.verdict == "ceiling" else f"{row.cpu_added_ns:,.0f}",
+        "" if row.cpu_switch_ns is None else f"{row.cpu_switch_ns:,.0f}",
+        _ratio(row),
+        row.verdict,
+    )
 
 
 def _method_table(tasks: list[TaskRecord], rows: list[Row]) -> Table:
@@ -119,8 +131,8 @@ def _curves(method: Method, rows: list[Row]) -> Iterator[str]:
     for row in rows:
         for name, points in row.series.items():
             x_unit, y_unit = method.units[name].split(" → ")
-            shown = ", ".join(f"{_number(x, x_unit)}: {_number(y, y_unit)}" for x, y in points)
-            yield f"{_engine(row)}: {_words(name)} ({_shown_unit(y_unit)}) at {x_unit}: {shown}"
+            shown = ", ".join(f"{_number(x, x_unit)} → {_number(y, y_unit)}" for x, y in points)
+            yield f"{_engine(row)}: {x_unit} → {_words(name)} ({_shown_unit(y_unit)}): {shown}"
 
 
 def _engines(results: Results) -> Iterator[str]:
