@@ -150,7 +150,8 @@ class FakeDut:
         wanted = _wanted(offer, frames, frame, port)
         timed = offer.seconds > 0
         begin = WARM_UP * seconds if timed else 0.0
-        inside = wanted & (arrived >= begin) & (arrived < seconds) if timed else wanted
+        inside = np.isin(port, frames.destination) | offer.is_broadcast
+        inside = inside & (arrived >= begin) & (arrived < seconds) if timed else inside
         return Trial(
             offer,
             seconds,

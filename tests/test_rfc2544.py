@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -17,12 +18,13 @@ from fastbridge.bench.methods.back_to_back import BackToBack
 from fastbridge.bench.methods.forwarding_rate import ForwardingRate
 from fastbridge.bench.methods.frame_loss import FrameLoss
 from fastbridge.bench.methods.latency import Latency, LatencyAtLoad
+from fastbridge.bench.methods.max_forwarding_rate import MaxForwardingRate
 from fastbridge.bench.methods.recovery import Recovery
 from fastbridge.bench.methods.reset import Reset
 from fastbridge.bench.methods.tcp_bulk import TcpBulk
 from fastbridge.bench.methods.throughput import Throughput
 from fastbridge.bench.offer import IMIX, Offer, Stream, steady
-from fastbridge.bench.trial import Trial
+from fastbridge.bench.trial import CAPACITY, Trial
 from fastbridge.errors import BenchError
 
 QUICK: dict[str, Any] = {"seconds": 1.0, "duration_sum": 3.0, "width": 0.005}  # of a search
@@ -129,6 +131,40 @@ def test_frames_that_were_not_sent_bound_the_throughput_and_are_not_laid_to_the_
     assert all("the tester did not offer" in remark for remark in findings.remarks) and len(findings.remarks) == 2
 
 
+@pytest.mark.parametrize(("seconds", "width"), [(0.3, 0.05), (1.0, 0.005)])
+@pytest.mark.parametrize("pattern", ["pair", "bidirectional"])
+def test_large_buffers_are_no_throughput(pattern: str, seconds: float, width: float) -> None:
+    rate = 20_000
+    dut = FakeDut(rate=rate, buffer=10_000, sender_rate=80_000)
+    values = found(Throughput((64,), pattern, seconds, 3 * seconds, width), dut).values
+    highest = max(width, 0.005 / (0.9 * seconds))  # what a window of that length can tell
+    for goal in ("ndr", "pdr"):
+        assert rate * (1 - width) < values[goal] < rate * (1 + highest) * 1.005
+
+
+def test_large_buffers_are_loss_in_a_curve() -> None:
+    findings = found(FrameLoss(seconds=0.4), FakeDut(rate=22_000, buffer=10**6, sender_rate=50_000))
+    assert findings.values["loss_free"] == 20_000
+    assert findings.values["loss_at_max"] == about(1 - 22_000 / 50_000)
+
+
+def test_a_dut_with_large_buffers_can_be_overloaded() -> None:
+    findings = found(MaxForwardingRate(seconds=0.4), FakeDut(rate=22_000, buffer=10**6, sender_rate=50_000))
+    assert findings.values["mfr"] == about(22_000) and findings.remarks == ()
+    loss = found(ForwardingRate(seconds=0.4), FakeDut(rate=22_000, buffer=10**6, sender_rate=50_000)).values["loss"]
+    assert loss == about(1 - 22_000 / 50_000)
+
+
+def test_a_sender_behind_at_the_edge_of_a_window_is_no_loss() -> None:
+    def behind(trial: Trial, _: int) -> Trial:
+        late = round(0.004 * (trial.offered_rate or 0))
+        return replace(trial, window_frames=(trial.window_frames or 0) - late)
+
+    method = Throughput(seconds=1.0, duration_sum=3.0, width=0.005)
+    findings = found(method, Altered(FakeDut(rate=8_000, buffer=20, sender_rate=20_000), behind))
+    assert findings.values["ndr"] == about(8_000)
+
+
 def test_a_hiccup_in_every_third_trial_does_not_decide() -> None:
     def hiccup(trial: Trial, number: int) -> Trial:
         return replace(trial, received=(0, trial.received[1] - 7)) if number % 3 == 0 else trial
@@ -226,9 +262,21 @@ def test_samples_out_of_order_twice_or_corrupted_are_remarked() -> None:
 def test_samples_are_of_every_stream_and_size() -> None:
     streams = patterns.streams_of("bidirectional", (64, 1518, 512))
     for load in (1.0, 20_000.0, 60_000.0, 1e6):
-        every = patterns.sampling(load, streams)
+        every = patterns.sampling(load, streams, 1.0, 2)
         assert every >= max(1, round(load / 10_000))
         assert {frame % 6 for frame in range(0, 6 * every, every)} == set(range(6))
+
+
+@pytest.mark.parametrize("destinations", [(1,), ()])
+@pytest.mark.parametrize("seconds", [0.3, 120.0, 3600.0])
+@pytest.mark.parametrize("ports", [4, 256])
+@pytest.mark.parametrize("load", [1.0, 9_999.0, 10_001.0, 1e6])
+def test_samples_fit_the_log(load: float, ports: int, seconds: float, destinations: tuple[int, ...]) -> None:
+    every = patterns.sampling(load, (Stream(0, destinations),), seconds, ports)
+    copies = 1 if destinations else ports
+    assert math.ceil(round(load * seconds) / every) < CAPACITY // copies
+    if load * seconds * copies < CAPACITY / 2:
+        assert every == max(1, round(load / 10_000))
 
 
 # --- Frame loss

@@ -149,6 +149,24 @@ def test_a_mesh_is_bound_by_its_busiest_egress(pattern: str, share: float) -> No
     assert found(Mesh(4, pattern, **QUICK), dut).values["ndr"] == about(4_000 / share)
 
 
+@pytest.mark.parametrize("method", [Mesh(4, **QUICK), PortScaling(4)], ids=named)
+def test_flooded_copies_hide_no_loss(method: Method) -> None:
+    dut = FakeDut(4, loss=0.25, capacity=1, evicts=False, sender_rate=20_000)
+    findings = found(method, dut)
+    assert findings.values["loss"] == pytest.approx(0.25, abs=0.02)
+    assert findings.values["frmol" if "frmol" in method.units else "rate"] <= 20_000
+    assert "ndr" not in findings.values and "pdr" not in findings.values
+    assert findings.remarks[0].startswith("more came out than went in")
+
+
+def test_throughput_of_a_dut_that_floods() -> None:
+    dut = FakeDut(4, rate=9_000, buffer=20, capacity=1, evicts=False, sender_rate=20_000)
+    findings = found(Mesh(4, **QUICK), dut)
+    assert findings.values["ndr"] == about(9_000)
+    assert findings.values["loss"] == about(1 - 9_000 / 20_000)
+    assert any("flooded" in remark for remark in findings.remarks)
+
+
 # --- Congestion
 
 
@@ -435,6 +453,13 @@ def test_broadcast(ports: int, rate: float) -> None:
     assert loads == (about(rate / 10), about(rate / 2), about(rate * 0.9))
     assert medians == (about(300 + 1e6 / rate),) * 3
     assert findings.values["at_50_p99"] == medians[1]
+
+
+def test_large_buffers_do_not_make_broadcasts_faster() -> None:
+    dut = FakeDut(4, rate=5_000, buffer=5_000, sender_rate=20_000)
+    findings = found(Broadcast(4, (64,), 0.5, 0.4, 1.2, 0.05), dut)
+    assert 4_750 < findings.values["ndr"] < 5_250 * 1.01
+    assert findings.values["loss"] == about(0.75)
 
 
 def test_a_port_that_loses_broadcasts_bounds_their_rate() -> None:

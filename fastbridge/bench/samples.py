@@ -16,9 +16,8 @@ import numpy as np
 
 from fastbridge.errors import BenchError
 
-from .trial import Samples
+from .trial import CAPACITY, Samples
 
-CAPACITY = 1 << 22  #: samples, or arrivals of their copies; memory is taken as they are written
 LONGEST = 3_600_000_000_000  #: ns that a histogram can hold
 DIGITS = 3  #: significant ones: below 2 µs every ns is told apart
 STEP = 100_000  #: ns; two clocks read one after the other are nearer than that
@@ -39,7 +38,7 @@ class SampleLog:
 
     def __init__(self) -> None:
         self.fd = os.memfd_create("fastbridge-samples")
-        os.ftruncate(self.fd, 2 * CAPACITY * 8)
+        os.ftruncate(self.fd, 2 * CAPACITY * 8)  # memory is taken as it is written
         self._memory = mmap.mmap(self.fd, 0)
         self._numbers: Any = np.frombuffer(self._memory, dtype=np.int64)
 

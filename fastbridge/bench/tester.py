@@ -30,8 +30,8 @@ from .machine import Layout
 from .offer import FCS, Offer
 from .readings import Reading
 from .remote import ANSWER_SECONDS, Station
-from .samples import CAPACITY, STEP, SampleLog, Window, clock_offset
-from .trial import Samples, Trial
+from .samples import STEP, SampleLog, Window, clock_offset
+from .trial import CAPACITY, Samples, Trial
 
 WARM_UP, TAIL = 0.05, 0.03  # seconds before and after a window, in which the path fills, and is still full
 SHORTEST = 0.2  # trials of less have no window

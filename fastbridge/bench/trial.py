@@ -10,7 +10,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from fastbridge.errors import BenchError
+
 from .offer import Offer
+
+CAPACITY = 1 << 22  #: samples of a trial, or arrivals of their copies, that there is room for
 
 
 @dataclass(frozen=True)
@@ -29,10 +33,15 @@ class Samples:
 
     @cached_property
     def latency(self) -> Any:
-        """The hdrh.histogram.HdrHistogram of one-way latency in ns."""
-        from hdrh.histogram import HdrHistogram  # an extra's; counts need it not
-
-        return HdrHistogram.decode(self.histogram)
+        """The hdrh.histogram.HdrHistogram of one-way latency in ns; raise BenchError when it cannot be read."""
+        try:
+            from hdrh.histogram import HdrHistogram  # an extra's; counts need it not
+        except ImportError:
+            raise BenchError("latency needs the package hdrhistogram: pip install 'fastbridge[bench]'") from None
+        try:
+            return HdrHistogram.decode(self.histogram)
+        except Exception as error:  # of base64, zlib or the package's own, by what is broken
+            raise BenchError(f"samples.histogram is not an HdrHistogram in base64: {error}") from None
 
     def percentile(self, percent: float) -> float | None:
         """One-way latency in ns; None when no sample arrived."""

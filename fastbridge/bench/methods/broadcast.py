@@ -12,7 +12,7 @@ from fastbridge.errors import BenchError
 
 from . import Findings
 from .latency import LOADS, PERCENTILES, irregular
-from .patterns import full_load, sampling, subject_of
+from .patterns import full_load, loss_of, sampling, subject_of
 from .throughput import Throughput, throughput_below
 
 
@@ -57,13 +57,14 @@ class Broadcast:
         streams = (Stream(0, (), self.sizes),)
         full = full_load(measurer, streams, self.seconds)
         found = throughput_below(measurer, full, seconds=self.seconds, duration_sum=self.duration_sum, width=self.width)
-        values, remarks = {**found.values, "loss": full.loss_ratio or 0.0}, list(found.remarks)
+        values, remarks = {**found.values, "loss": loss_of(full)}, list(found.remarks)
         if "pdr" not in values:
             return Findings(values, remarks=(*remarks, "no latency: there is no PDR to take shares of"))
         points = []
         for at, share in LOADS.items():
             load = share * values["pdr"]
-            trial = measurer.trial(steady(streams, self.stream_seconds, load, sample=sampling(load, streams)))
+            every = sampling(load, streams, self.stream_seconds, measurer.ports)
+            trial = measurer.trial(steady(streams, self.stream_seconds, load, sample=every))
             if trial.samples is None or not trial.samples.received:
                 raise BenchError(f"no sample arrived at {load:,.0f} frames/s: no latency")
             remarks += [f"at {load:,.0f} frames/s {text}" for text in irregular(trial.samples)]

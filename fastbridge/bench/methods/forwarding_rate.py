@@ -13,7 +13,7 @@ from fastbridge.bench.measurer import Measurer
 from fastbridge.bench.offer import Kind
 
 from . import Findings
-from .patterns import full_load, streams_of, subject_of
+from .patterns import counted, forwarding_rate, full_load, loss_of, streams_of, subject_of
 
 
 @dataclass(frozen=True)
@@ -54,12 +54,11 @@ class ForwardingRate:
             for stream in streams_of(self.pattern, self.sizes)
         )
         trial = full_load(measurer, streams, self.seconds)
-        assert trial.frames_per_second is not None and trial.loss_ratio is not None and trial.offered_rate is not None
         return Findings(
             {
-                "frmol": trial.frames_per_second,
+                "frmol": forwarding_rate(trial),
                 "frmol_gbps": trial.gigabits_per_second,
-                "loss": trial.loss_ratio,
-                "max_offered": trial.offered_rate,
+                "loss": loss_of(trial),
+                "max_offered": counted(trial.offered_rate, "sent"),
             }
         )

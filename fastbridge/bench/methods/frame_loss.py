@@ -11,12 +11,15 @@ from fastbridge.bench.offer import steady
 from fastbridge.bench.trial import Trial
 
 from . import Findings
-from .patterns import full_load, streams_of, subject_of
+from .patterns import counted, full_load, loss_of, streams_of, subject_of
 
 
 @dataclass(frozen=True)
 class FrameLoss:
-    """Loss ratio from the maximum offered load down in equal steps, until two trials in a row lose nothing."""
+    """Loss ratio from the maximum offered load down in equal steps, until two trials in a row lose nothing.
+
+    What only buffers hold until after the trial counts as lost (see `patterns.sustained`).
+    """
 
     name: ClassVar[str] = "frame-loss"
     section: ClassVar[str] = "RFC 2544 §26.3"
@@ -62,4 +65,4 @@ class FrameLoss:
 
 
 def _point(trial: Trial) -> tuple[float, float]:
-    return trial.offered_rate or 0.0, trial.loss_ratio or 0.0
+    return counted(trial.offered_rate, "sent"), loss_of(trial)

@@ -48,7 +48,8 @@ class LatencyAtLoad:
     def run(self, measurer: Measurer) -> Findings:
         """One sampled trial."""
         streams = streams_of(self.pattern, self.sizes)
-        trial = measurer.trial(steady(streams, self.seconds, self.load, sample=sampling(self.load, streams)))
+        every = sampling(self.load, streams, self.seconds, measurer.ports)
+        trial = measurer.trial(steady(streams, self.seconds, self.load, sample=every))
         samples = trial.samples
         if samples is None or not samples.received:
             raise BenchError(f"no sample arrived at {self.load:,.0f} frames/s: no latency")

@@ -12,9 +12,10 @@ from typing import ClassVar
 
 from fastbridge.bench.measurer import Measurer
 from fastbridge.bench.offer import steady
+from fastbridge.bench.trial import Trial
 
 from . import Findings
-from .patterns import full_load, gigabits, streams_of, subject_of
+from .patterns import counted, forwarding_rate, full_load, gigabits, loss_of, streams_of, subject_of
 
 
 @dataclass(frozen=True)
@@ -53,22 +54,25 @@ class MaxForwardingRate:
         """The first trial is unpaced; x of the curve is the load as offered."""
         streams = streams_of(self.pattern, self.sizes)
         full = full_load(measurer, streams, self.seconds)
-        assert full.offered_rate is not None and full.frames_per_second is not None
-        curve = [(full.offered_rate, full.frames_per_second)]
+        maximum, frmol = _point(full)
+        curve = [(maximum, frmol)]
         best = curve[0]
         for step in range(self.steps - 1, 0, -1):
-            load = full.offered_rate * step / self.steps
+            load = maximum * step / self.steps
             if load <= best[1]:
                 break
-            trial = measurer.trial(steady(streams, self.seconds, load))
-            curve.append((trial.offered_rate or 0.0, trial.frames_per_second or 0.0))
+            curve.append(_point(measurer.trial(steady(streams, self.seconds, load))))
             best = max(best, curve[-1], key=lambda point: point[1])
         values = {
             "mfr": best[1],
             "mfr_gbps": gigabits(best[1], self.sizes),
             "mfr_load": best[0],
-            "frmol": full.frames_per_second,
-            "max_offered": full.offered_rate,
+            "frmol": frmol,
+            "max_offered": maximum,
         }
-        remarks = ("the tester cannot overload the DUT",) if full.loss_ratio == 0.0 else ()
+        remarks = ("the tester cannot overload the DUT",) if loss_of(full) == 0.0 else ()
         return Findings(values, {"forwarding_rate": tuple(reversed(curve))}, remarks)
+
+
+def _point(trial: Trial) -> tuple[float, float]:
+    return counted(trial.offered_rate, "sent"), forwarding_rate(trial)

@@ -12,7 +12,7 @@ from fastbridge.bench.offer import Stream, full_mesh, many_to_one, one_to_many
 from fastbridge.errors import BenchError
 
 from . import Findings
-from .patterns import full_load, subject_of
+from .patterns import flood_aware, full_load, loss_of, subject_of
 from .throughput import Throughput, throughput_below
 
 Pattern = Callable[[int, tuple[int, ...]], tuple[Stream, ...]]
@@ -59,5 +59,6 @@ class Mesh:
     def run(self, measurer: Measurer) -> Findings:
         """Offer as much as can be, then search below it."""
         full = full_load(measurer, PATTERNS[self.pattern](self.ports, self.sizes), self.seconds)
+        full, flooded = flood_aware(measurer, full)
         found = throughput_below(measurer, full, seconds=self.seconds, duration_sum=self.duration_sum, width=self.width)
-        return Findings({**found.values, "loss": full.loss_ratio or 0.0}, remarks=found.remarks)
+        return Findings({**found.values, "loss": loss_of(full)}, remarks=(*flooded, *found.remarks))

@@ -6,14 +6,26 @@ What the methods of RFC 2544 share: the streams, their names, and the first tria
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from typing import TypeVar
 
 from fastbridge.bench.measurer import Measurer
 from fastbridge.bench.offer import FCS, IMIX, Stream, steady
-from fastbridge.bench.trial import Trial
+from fastbridge.bench.trial import CAPACITY, Trial
 from fastbridge.errors import BenchError
+
+Number = TypeVar("Number", int, float)
 
 PATTERNS = ("pair", "bidirectional")
 SAMPLES_PER_SECOND = 10_000  # ten beyond the 99.9th percentile of a second, and no load worth mentioning
+# The accuracy of a window. At either edge a sender that lost its CPU is behind by a time slice, which it catches up
+# with; two frames are on their way. An unpaced sender's own rate wanders besides: 5 % between a window and the whole
+# were seen with a bridge that loses nothing.
+SLICE = 0.005  # seconds
+ON_THEIR_WAY = 2  # frames
+WANDERING = 0.05  # of an unpaced sender's rate
+STRAYS = 0.001  # of all frames, that the DUT and the pods' kernels say themselves: more are floods
+MOST_STRAYS = 100  # where that is less
 
 
 def streams_of(pattern: str, sizes: tuple[int, ...]) -> tuple[Stream, ...]:
@@ -35,17 +47,76 @@ def gigabits(frames_per_second: float, sizes: tuple[int, ...]) -> float:
     return frames_per_second * sum(size - FCS for size in sizes) / len(sizes) * 8e-9
 
 
-def full_load(measurer: Measurer, streams: tuple[Stream, ...], seconds: float) -> Trial:
+def full_load(measurer: Measurer, streams: tuple[Stream, ...], seconds: float, sample: int = 0) -> Trial:
     """An unpaced trial: what it offers is the most that can be offered to this DUT here.
 
     Raise BenchError when nothing of it comes out.
     """
-    trial = measurer.trial(steady(streams, seconds))
+    trial = measurer.trial(steady(streams, seconds, sample=sample))
     if not trial.offered:
         raise BenchError(f"none of {trial.intended or 0:,} frames can be sent: they are too long for the pod's MTU")
     if not trial.forwarded:
         raise BenchError(f"the DUT forwarded none of {trial.offered or 0:,} frames")
     return trial
+
+
+def counted(value: Number | None, what: str) -> Number:
+    """It; raise BenchError when a trial has not got it, as a record of TCP or a broken one."""
+    if value is None:
+        raise BenchError(f"a trial has no {what}: it is not one of frames, or its record is broken")
+    return value
+
+
+def forwarding_rate(trial: Trial) -> float:
+    """Frames/s in the window, every copy of a broadcast once, and no more than were offered: others are floods."""
+    rate = counted(trial.frames_per_second, "window_frames") / copies_of(trial)
+    return min(rate, counted(trial.offered_rate, "sent")) if is_flooded(trial) else rate
+
+
+def is_flooded(trial: Trial) -> bool:
+    """Whether more came out than went in, at ports that are destinations themselves."""
+    expected = counted(trial.expected, "sent")
+    return counted(trial.forwarded, "received") > expected + max(MOST_STRAYS, STRAYS * expected)
+
+
+def flood_aware(measurer: Measurer, trial: Trial) -> tuple[Trial, tuple[str, ...]]:
+    """The trial, and no remark; or, where it was flooded, the like of it with samples, and what is to be said of it."""
+    if not is_flooded(trial):
+        return trial, ()
+    offer, load = trial.offer, counted(trial.offered_rate, "sent")
+    again = measurer.trial(replace(offer, sample=sampling(load, offer.streams, trial.seconds, measurer.ports)))
+    text = (
+        f"more came out than went in, {counted(trial.forwarded, 'received'):,} of {trial.offered:,} frames: flooded. "
+        "Loss is that of samples, and rates are no more than were offered"
+    )
+    return again, (text,)
+
+
+def sustained(trial: Trial, width: float = WANDERING) -> int:
+    """Frames that came out, every copy of a broadcast once, but no more than the window's rate makes in the trial.
+
+    What comes out after the last frame was sent came out of buffers. A DUT with large ones lets nothing be missing
+    in a short trial at any load; so a load counts as forwarded only where the window shows it. `width`: by how much
+    its rate may be less, relative; at least its accuracy, see SLICE and what follows it. Where copies of flooded
+    frames hide which are missing, it is told from the samples, if there are any.
+    """
+    offered = counted(trial.offered, "sent")
+    if is_flooded(trial) and trial.samples is not None and trial.samples.sent:
+        return round(offered * min(1.0, trial.samples.received / trial.samples.sent))
+    forwarded = counted(trial.forwarded, "received") // copies_of(trial)
+    rate, load = forwarding_rate(trial), counted(trial.offered_rate, "sent")
+    unpaced = any(phase.rate is None for phase in trial.offer.phases)
+    short = (load - rate) * trial.window_seconds  # frames
+    tolerance = max(width, SLICE / trial.window_seconds, WANDERING if unpaced else 0.0)
+    if short <= tolerance * load * trial.window_seconds + ON_THEIR_WAY:
+        return forwarded
+    return min(forwarded, int(rate * trial.seconds))
+
+
+def loss_of(trial: Trial, width: float = WANDERING) -> float:
+    """Ratio of the offered frames that were not forwarded at the rate at which they were offered (see `sustained`)."""
+    offered = counted(trial.offered, "sent")
+    return max(0.0, 1 - sustained(trial, width) / offered) if offered else 0.0
 
 
 def copies_of(trial: Trial) -> int:
@@ -58,12 +129,21 @@ def came_out(trial: Trial, port: int, sender: int) -> int:
 
     A Linux bridge, for one, joins groups and reports that; `sender` gets those, too, and nothing else.
     """
-    return max(0, trial.received[port] - trial.received[sender])
+    return max(0, of_port(trial.received, port, "received") - of_port(trial.received, sender, "received"))
 
 
-def sampling(load: float, streams: tuple[Stream, ...]) -> int:
-    """Stamp every so manieth frame: about 10,000 a second, of every stream and size."""
-    every = max(1, round(load / SAMPLES_PER_SECOND))
+def of_port(counts: tuple[int, ...], port: int, what: str) -> int:
+    """A port's count; raise BenchError when a trial has not got it."""
+    return counted(counts[port] if port < len(counts) else None, f"count {what!r} of port {port}")
+
+
+def sampling(load: float, streams: tuple[Stream, ...], seconds: float, ports: int) -> int:
+    """Stamp every so manieth frame: about 10,000 a second, of every stream and size.
+
+    Less often where a long trial, or one with a copy for each of `ports`, would have more than there is room for.
+    """
+    room = CAPACITY // (1 if streams[0].destinations else ports) - 2
+    every = max(1, round(load / SAMPLES_PER_SECOND), math.ceil(load * seconds / room))
     turn = math.lcm(*(len(stream.sizes) for stream in streams)) * len(streams)
     while math.gcd(every, turn) != 1:
         every += 1

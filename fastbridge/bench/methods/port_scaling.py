@@ -16,7 +16,7 @@ from fastbridge.errors import BenchError
 
 from . import Findings
 from .mesh import Pattern
-from .patterns import full_load, subject_of
+from .patterns import counted, flood_aware, forwarding_rate, full_load, gigabits, loss_of, subject_of
 
 
 def ring(ports: int, sizes: tuple[int, ...]) -> tuple[Stream, ...]:
@@ -73,14 +73,14 @@ class PortScaling:
             trial = full_load(measurer, streams, self.seconds)
         else:
             trial = measurer.trial(steady(streams, self.seconds, self.load))
-        assert trial.frames_per_second is not None and trial.loss_ratio is not None and trial.offered_rate is not None
+        trial, remarks = flood_aware(measurer, trial)
+        offered, rate = counted(trial.offered_rate, "sent"), forwarding_rate(trial)
         values = {
-            "rate": trial.frames_per_second,
-            "rate_gbps": trial.gigabits_per_second,
-            "loss": trial.loss_ratio,
-            "offered": trial.offered_rate,
+            "rate": rate,
+            "rate_gbps": gigabits(rate, self.sizes),
+            "loss": loss_of(trial),
+            "offered": offered,
         }
-        remarks: tuple[str, ...] = ()
-        if self.load is not None and trial.offered_rate < 0.99 * self.load:
-            remarks = (f"only {trial.offered_rate:,.0f} of {self.load:,.0f} frames/s were offered",)
+        if self.load is not None and offered < 0.99 * self.load:
+            remarks += (f"only {offered:,.0f} of {self.load:,.0f} frames/s were offered",)
         return Findings(values, remarks=remarks)

@@ -54,7 +54,8 @@ class Recovery:
         load = min(OVERLOAD * values["ndr"], values["max_offered"])
         streams = streams_of("pair", self.sizes)
         phases = (Phase(self.overload_seconds, load), Phase(self.relief_seconds, load / 2))
-        offer = Offer(streams, phases, sample=sampling(load, streams))
+        seconds = self.overload_seconds + self.relief_seconds
+        offer = Offer(streams, phases, sample=sampling(load, streams, seconds, measurer.ports))
         trials = [measurer.trial(offer) for _ in range(self.repeats)]
         lost = [trial.samples.last_lost for trial in trials if trial.samples and trial.samples.last_lost is not None]
         if not lost:

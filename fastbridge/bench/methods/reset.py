@@ -15,7 +15,7 @@ from fastbridge.bench.offer import Offer, Phase, Restart, steady
 from fastbridge.bench.trial import Trial
 
 from . import Findings
-from .patterns import full_load, sampling, streams_of, subject_of
+from .patterns import counted, forwarding_rate, full_load, sampling, streams_of, subject_of
 
 SHARE = 0.5  # of the rate forwarded at full load; at throughput, frames lost to noise would count as outage
 RESTARTS: tuple[Restart, ...] = ("graceful", "killed")
@@ -48,14 +48,15 @@ class Reset:
     def run(self, measurer: Measurer) -> Findings:
         """A trial without a restart for comparison, then so many with each kind of it."""
         streams = streams_of("pair", self.sizes)
-        load = SHARE * (full_load(measurer, streams, self.full_seconds).frames_per_second or 0.0)
+        load = SHARE * forwarding_rate(full_load(measurer, streams, self.full_seconds))
         calm = measurer.trial(steady(streams, self.full_seconds, load))
         remarks = []
         if calm.loss_ratio:
             remarks.append(f"{calm.loss_ratio:.2%} of the frames are lost without any reset; they count as outage here")
         values = {}
         for restart in RESTARTS:
-            offer = Offer(streams, (Phase(self.seconds, load),), sample=sampling(load, streams), restart=restart)
+            every = sampling(load, streams, self.seconds, measurer.ports)
+            offer = Offer(streams, (Phase(self.seconds, load),), sample=every, restart=restart)
             trials = [measurer.trial(offer) for _ in range(self.repeats)]
             losses = [_lost_seconds(trial) for trial in trials]
             values[f"{restart}_loss"] = statistics.fmean(losses)
@@ -71,4 +72,4 @@ class Reset:
 
 def _lost_seconds(trial: Trial) -> float:
     """Frames lost over the rate offered (RFC 6201 §1.3.1)."""
-    return (trial.loss_ratio or 0.0) * trial.seconds
+    return counted(trial.loss_ratio, "received") * trial.seconds

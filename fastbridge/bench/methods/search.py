@@ -3,6 +3,10 @@
 MLRsearch (RFC 9971) finds the highest loads that meet two goals at once: no loss (NDR), and a loss ratio of at most
 0.5 % (PDR). A load meets a goal when at most half of its trials, by length, lose more: one hiccup of the machine
 decides nothing. What is reported is the lower bound: a load that was measured and met the goal.
+
+A load must also come out at the rate at which it is offered, to within the search's own width: in a short trial
+large buffers swallow what the DUT cannot forward, and give it back after the last frame was sent, so that none is
+missing in the end (see `patterns.sustained`; trials of less than 0.2 s have no window to tell it by).
 """
 
 from __future__ import annotations
@@ -17,7 +21,7 @@ from fastbridge.bench.offer import Stream, steady
 from fastbridge.bench.trial import Trial
 from fastbridge.errors import BenchError
 
-from .patterns import copies_of
+from .patterns import counted, loss_of, sampling, sustained
 
 GOALS = {"ndr": 0.0, "pdr": 0.005}  #: loss ratio
 EXCEED_RATIO = 0.5  # CSIT's, as the other constants of the search that are not set here
@@ -44,6 +48,8 @@ class Adapter:
     streams: tuple[Stream, ...]
     most_seconds: float
     library: ModuleType
+    width: float  #: by which a window's rate may be less than the load, relative
+    sampled: bool  #: whether loss is to be told by samples, as copies of flooded frames hide it
     seconds: float = 0.0
     trials: list[tuple[float, Trial]] = field(default_factory=list)
 
@@ -51,22 +57,25 @@ class Adapter:
         """Run a trial; frames that were intended and not offered count as lost (METHODS: the search)."""
         if self.seconds > self.most_seconds:
             raise BenchError(f"the search for throughput does not settle: {self.seconds:.0f} s of trials contradict")
-        trial = self.measurer.trial(steady(self.streams, intended_duration, intended_load))
+        every = 0
+        if self.sampled:
+            every = sampling(intended_load, self.streams, intended_duration, self.measurer.ports)
+        trial = self.measurer.trial(steady(self.streams, intended_duration, intended_load, sample=every))
         self.trials.append((intended_load, trial))
         length = max(trial.seconds, intended_duration)
         self.seconds += length
         return self.library.MeasurementResult(
             intended_duration,
             intended_load,
-            intended_count=trial.intended,
-            offered_count=trial.offered,
-            forwarding_count=(trial.forwarded or 0) // copies_of(trial),
+            intended_count=counted(trial.intended, "intended"),
+            offered_count=counted(trial.offered, "sent"),
+            forwarding_count=sustained(trial, self.width),
             duration_with_overheads=length,
         )
 
     def sent_short(self, load: float, loss_ratio: float) -> bool:
         """Whether no trial at this load lost more than that of what it offered."""
-        return all((trial.loss_ratio or 0.0) <= loss_ratio for tried, trial in self.trials if tried == load)
+        return all(loss_of(trial, self.width) <= loss_ratio for tried, trial in self.trials if tried == load)
 
 
 def search(
@@ -77,10 +86,12 @@ def search(
     seconds: float,
     duration_sum: float,
     width: float,
+    sampled: bool = False,
 ) -> dict[str, Bounds]:
     """The bounds of each goal, up to `maximum` frames/s over all streams.
 
-    seconds: a trial's; duration_sum: of a load's trials together; width: of what remains between the bounds, relative.
+    seconds: a trial's; duration_sum: of a load's trials together; width: of what remains between the bounds, relative;
+    sampled: tell loss by samples.
     Raises BenchError when MLRsearch is missing, and for a maximum too low to tell loads apart.
     """
     library = _library()
@@ -106,7 +117,7 @@ def search(
     config.max_load = maximum
     config.search_duration_max = math.inf
     config.warmup_duration = None
-    adapter = Adapter(measurer, streams, MOST_DURATION_SUMS * max(duration_sum, seconds), library)
+    adapter = Adapter(measurer, streams, MOST_DURATION_SUMS * max(duration_sum, seconds), library, width, sampled)
     results = library.MultipleLossRatioSearch(config).search(adapter)
     return {name: _bounds(results[goal], adapter, GOALS[name]) for name, goal in goals.items()}
 

@@ -13,7 +13,7 @@ from fastbridge.bench.measurer import Measurer
 from fastbridge.bench.trial import Trial
 
 from . import Findings
-from .patterns import copies_of, full_load, gigabits, streams_of, subject_of
+from .patterns import counted, forwarding_rate, full_load, gigabits, is_flooded, streams_of, subject_of
 from .search import Bounds, search
 
 
@@ -22,7 +22,8 @@ class Throughput:
     """NDR and PDR: the highest loads found to lose nothing, and no more than 0.5 %.
 
     A load of a bidirectional pattern is that of both directions together. Beside them stands what the tester could
-    offer, and what came out of that (FRMOL, RFC 2285 §3.6.2).
+    offer, and what came out of that (FRMOL, RFC 2285 §3.6.2). A load that only buffers hold until after the trial
+    is not forwarded (see `search`).
     """
 
     name: ClassVar[str] = "throughput"
@@ -62,20 +63,28 @@ def throughput_below(measurer: Measurer, full: Trial, *, seconds: float, duratio
 
     Rates of broadcasts are those at one port.
     """
-    assert full.offered_rate is not None and full.frames_per_second is not None
+    maximum = counted(full.offered_rate, "sent")
     streams = full.offer.streams
     sizes = streams[0].sizes
-    values = {"max_offered": full.offered_rate, "frmol": full.frames_per_second / copies_of(full)}
+    values = {"max_offered": maximum, "frmol": forwarding_rate(full)}
     remarks = []
-    found = search(measurer, streams, full.offered_rate, seconds=seconds, duration_sum=duration_sum, width=width)
+    found = search(
+        measurer,
+        streams,
+        maximum,
+        seconds=seconds,
+        duration_sum=duration_sum,
+        width=width,
+        sampled=is_flooded(full),
+    )
     for goal, bounds in found.items():
         if bounds.lower is not None:
             values |= {goal: bounds.lower, f"{goal}_gbps": gigabits(bounds.lower, sizes)}
-        remarks += _remarks(goal.upper(), bounds, full.offered_rate)
+        remarks += _remarks(goal.upper(), bounds)
     return Findings(values, remarks=tuple(remarks))
 
 
-def _remarks(goal: str, bounds: Bounds, maximum: float) -> list[str]:
+def _remarks(goal: str, bounds: Bounds) -> list[str]:
     """An irregular result (RFC 9971: a bound is missing), and one whose limit is not the DUT's."""
     if bounds.lower is None:
         return [f"no {goal}: the goal is missed even at {bounds.upper:,.1f} frames/s, the lowest load tried"]
