@@ -213,6 +213,54 @@ def test_an_unknown_pattern() -> None:
         Throughput(pattern="ring").run(FakeDut())
 
 
+def test_a_record_without_counts_says_what_is_missing() -> None:
+    def without(**fields: Any) -> Altered:
+        return Altered(FakeDut(sender_rate=20_000), lambda trial, _: replace(trial, **fields))
+
+    for method in METHODS:
+        if method.name not in ("tcp-bulk", "latency-at-load"):
+            with pytest.raises(BenchError, match="no window_frames: it is not one of frames, or its record is broken"):
+                method.run(without(window_frames=None))
+    with pytest.raises(BenchError, match="no intended"):
+        Throughput(**QUICK).run(without(intended=None))
+
+
+@pytest.mark.parametrize("broken", ["", "not base64!", "AAAA", "HISTFAAAACR42pNpmSzMwMD"])
+def test_a_broken_histogram_is_named(broken: str) -> None:
+    def spoil(trial: Trial, _: int) -> Trial:
+        assert trial.samples is not None
+        return replace(trial, samples=replace(trial.samples, histogram=broken))
+
+    with pytest.raises(BenchError, match=r"samples\.histogram is not an HdrHistogram"):
+        LatencyAtLoad(seconds=0.5).run(Altered(FakeDut(), spoil))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Throughput(seconds=0.0), "throughput: seconds is 0.0, and must be greater than 0"),
+        (lambda: Throughput(duration_sum=-1.0), "duration_sum is -1.0"),
+        (lambda: Throughput(width=0.0), "width is 0.0"),
+        (lambda: Latency(idle=0.0), "idle is 0.0"),
+        (lambda: LatencyAtLoad(load=math.inf), "load is inf"),
+        (lambda: FrameLoss(steps=1), "steps is 1, and must be 2 or more"),
+        (
+            lambda: FrameLoss(steps=2.5),  # type: ignore[arg-type]
+            "steps is 2.5, and must be a whole number",
+        ),
+        (lambda: BackToBack(repeats=0), "repeats is 0"),
+        (lambda: BackToBack(limit_seconds=0.0), "limit_seconds is 0.0"),
+        (lambda: Recovery(relief_seconds=0.0), "relief_seconds is 0.0"),
+        (lambda: Reset(full_seconds=math.nan), "full_seconds is nan"),
+        (lambda: ForwardingRate(flows=0), "flows is 0"),
+        (lambda: TcpBulk(seconds=0.0), "seconds is 0.0"),
+    ],
+)
+def test_parameters_that_make_no_sense(make: Callable[[], Method], message: str) -> None:
+    with pytest.raises(BenchError, match=message):
+        make()
+
+
 # --- Latency
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from typing import Any
@@ -130,6 +132,20 @@ def test_a_dut_that_cannot_be_overloaded(method: Method) -> None:
         assert findings.remarks
 
 
+@pytest.mark.parametrize("method", METHODS, ids=named)
+@pytest.mark.parametrize("field", ["sent", "received", "intended", "window_frames"])
+def test_a_record_without_counts_says_what_is_missing(method: Method, field: str) -> None:
+    def less(trial: Trial) -> Trial:
+        return replace(trial, **{field: () if field in ("sent", "received") else None})
+
+    try:
+        method.run(Altered(FakeDut(method.ports, sender_rate=20_000), less))
+    except BenchError as error:
+        assert field in str(error) or re.search("be sent|forwarded none|legal frames", str(error))
+    else:  # it was not needed
+        assert field in ("intended", "window_frames")
+
+
 # --- Mesh
 
 
@@ -191,8 +207,30 @@ def test_what_the_ports_share_blocks_the_head_of_line(rate: float) -> None:
     loss_c, loss_d = findings.values["loss_c"], findings.values["loss_d"]
     assert 0.75 * loss_c + 0.25 * loss_d == about(0.5)
     assert loss_d > 0.2
-    assert findings.remarks[0].startswith("head-of-line blocking")
-    assert "no limit of their own" in findings.remarks[1]
+    assert len(findings.remarks) == 1
+    assert "no limit of their own: it is the DUT as a whole" in findings.remarks[0]
+
+
+def test_a_dut_that_loses_on_both_alike_is_overloaded_as_a_whole() -> None:
+    def alike(trial: Trial) -> Trial:
+        a_to_both = len(trial.offer.streams[0].destinations) == 2
+        a, b, c, d = trial.received
+        return replace(trial, received=(a, b, c, round(d * 0.67))) if a_to_both else trial
+
+    dut = Altered(FakeDut(4, egress_rate=5_000, egress_buffer=20, sender_rate=50_000), alike)
+    findings = found(Congestion(), dut)
+    assert findings.values["loss_d"] == about(findings.values["loss_c"])
+    assert len(findings.remarks) == 1 and "C loses as much: it is the DUT as a whole" in findings.remarks[0]
+
+
+def test_one_hiccup_does_not_bound_the_congestion() -> None:
+    dut = FakeDut(4, egress_rate=5_000, egress_buffer=20, sender_rate=50_000)
+
+    def hiccup(trial: Trial) -> Trial:  # in the first trial of each bound
+        first = dut.trials in (1, 4)
+        return replace(trial, window_frames=(trial.window_frames or 0) // 2) if first else trial
+
+    assert found(Congestion(), Altered(dut, hiccup)).values["load"] == about(10_000)
 
 
 def test_head_of_line_blocking_of_ports_with_limits_of_their_own() -> None:
@@ -485,6 +523,7 @@ def test_fdb_scaling(evicts: bool) -> None:
     flooded = [ratio for _, ratio in findings.series["flooded"]]
     assert flooded[:2] == [0, 0] and flooded[2] > 0.1
     assert len(findings.remarks) == 1 and "were flooded with 1,000 stations" in findings.remarks[0]
+    assert "or frames were lost while learning" in findings.remarks[0]
     assert findings.values == {"fewest": about(9_013), "most": about(9_013), "kept": about(1)}
 
 
@@ -494,6 +533,14 @@ def test_a_rate_that_falls_with_the_stations() -> None:
 
     values = found(FdbScaling(stations=(2, 20, 200)), Altered(FakeDut(3, sender_rate=20_000), slow)).values
     assert values["kept"] == about(0.1)
+
+
+def test_a_rate_of_nothing_is_no_denominator() -> None:
+    def silent(trial: Trial) -> Trial:
+        return replace(trial, window_frames=0) if trial.offer.streams[0].targets == 1 else trial
+
+    values = found(FdbScaling(stations=(2, 20)), Altered(FakeDut(3, sender_rate=20_000), silent)).values
+    assert values["fewest"] == 0 and "kept" not in values
 
 
 def test_what_the_dut_learned_before_takes_no_room() -> None:
@@ -542,11 +589,24 @@ def test_a_load_the_tester_cannot_offer() -> None:
     ("make", "message"),
     [
         (lambda: Mesh(pattern="star"), "'star'; there are mesh, one-to-many, many-to-one"),
-        (lambda: Mesh(1), "1 ports: it takes 2"),
+        (lambda: Mesh(1), "ports is 1, and must be 2 or more"),
         (lambda: PortScaling(pattern="pair"), "'pair'; there are ring, mesh"),
-        (lambda: PortScaling(1), "it takes 2"),
-        (lambda: Broadcast(1), "to 0 ports"),
-        (lambda: AddressCaching(limit=1), "it takes 2"),
+        (lambda: PortScaling(1), "ports is 1, and must be 2 or more"),
+        (lambda: Broadcast(1), "ports is 1, and must be 2 or more"),
+        (lambda: AddressCaching(limit=1), "limit is 1, and must be 2 or more"),
+        (lambda: AddressCaching(width=-0.1), "width is -0.1, and must be 0 or more"),
+        (lambda: AddressCaching(rate=math.inf), "rate is inf"),
+        (lambda: AddressLearning(addresses=0), "addresses is 0"),
+        (lambda: AddressLearning(width=0.0), "width is 0.0, and must be greater than 0"),
+        (lambda: ErroredFrames(frames=0), "frames is 0"),
+        (lambda: PortScaling(load=0.0), "load is 0.0, and must be greater than 0"),
+        (lambda: PortScaling(seconds=math.nan), "seconds is nan"),
+        (lambda: Mesh(width=1.0), "width is 1.0, and must be less than 1"),
+        (lambda: Broadcast(stream_seconds=-1.0), "stream_seconds is -1.0"),
+        (lambda: Congestion(seconds=0.0), "seconds is 0.0"),
+        (lambda: MaxForwardingRate(steps=1), "steps is 1, and must be 2 or more"),
+        (lambda: MaxForwardingRate(pattern="ring"), "'ring'; there are pair and bidirectional"),
+        (lambda: FdbScaling(seconds=0.0), "seconds is 0.0"),
         (lambda: ErroredFrames(runts=(64,)), "a runt has less than 64"),
         (lambda: ErroredFrames(oversize=(1518,)), "more than 1518"),
         (lambda: FdbScaling(stations=(1, 10)), "2 or more"),

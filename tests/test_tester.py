@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import struct
+import subprocess
 import sys
 import time
 from array import array
@@ -21,12 +23,13 @@ from scapy.layers.inet import IP, UDP
 from scapy.layers.inet6 import ICMPv6ND_NS, IPv6
 from scapy.layers.l2 import ARP, Ether
 
+from fastbridge.bench.child import Child
 from fastbridge.bench.engines.linux_bridge import LinuxBridge
 from fastbridge.bench.engines.running import Running
 from fastbridge.bench.frames import announcement, plan, station_mac
 from fastbridge.bench.machine import Layout
 from fastbridge.bench.offer import IMIX, Offer, Phase, Stream, full_mesh, steady
-from fastbridge.bench.samples import SampleLog, Window
+from fastbridge.bench.samples import MissedError, SampleLog, Window
 from fastbridge.bench.tester import Tester as LiveTester  # pytest would collect a name that starts with Test
 from fastbridge.bench.trial import Trial
 from fastbridge.core.arrivals import Arrivals, Heard
@@ -291,7 +294,7 @@ def test_samples_of_a_broadcast_are_copies(log: SampleLog) -> None:
 
 def test_a_clock_set_back_is_no_latency(log: SampleLog) -> None:
     log.sent[:2], log.arrived[:2] = 10**18, 10**18 - 1
-    with pytest.raises(BenchError, match="clock was set back"):
+    with pytest.raises(MissedError, match="clock was set back"):
         log.samples(Window(2, None, 2, 10**18), NOTHING_WRONG)
 
 
@@ -457,6 +460,62 @@ def test_every_kind_of_offer_through_a_bridge() -> None:
         unpaced = tester.trial(steady(one, seconds))
         check_counts(unpaced)
         assert unpaced.samples is None and (unpaced.frames_per_second or 0) > rate
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("rate", [10_000.0, 50_000.0])
+def test_what_is_offered_is_what_was_intended(rate: float) -> None:
+    with bridged(2) as tester:
+        for _ in range(10):  # the machine may be busy
+            trial = tester.trial(steady(Stream(0, (1,)), 0.25, rate))
+            assert trial.intended == 0.25 * rate
+            if abs((trial.offered_rate or 0) / rate - 1) < 0.01 and (trial.offered or 0) > 0.99 * trial.intended:
+                return
+    pytest.fail(f"offered {trial.offered} of {trial.intended} frames in {trial.seconds} s")
+
+
+@pytest.mark.live
+def test_a_load_without_a_frame_is_refused() -> None:
+    with bridged(2) as tester, pytest.raises(BenchError, match=r"not one frame in a trial of 0\.3 s"):
+        tester.trial(steady(Stream(0, (1,)), 0.3, 1.0))
+
+
+@pytest.mark.live
+def test_addresses_are_learned_anew_before_they_age(monkeypatch: pytest.MonkeyPatch) -> None:
+    offer = steady(Stream(0, (1,), targets=50), 0.25, 4000.0)
+    with bridged(2) as tester:
+        tester.trial(offer)
+        _, first = tester._learned
+        tester.trial(offer)
+        assert tester._learned[1] == first
+        monkeypatch.setattr("fastbridge.bench.tester.AGEING", time.monotonic() - first + 0.1)  # less than the trial
+        tester.trial(offer)
+        assert tester._learned[1] > first
+
+
+@pytest.mark.live
+def test_a_clock_set_back_is_another_try(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, set_back = SampleLog.samples, [True]
+
+    def samples(self: SampleLog, window: Window, heard: dict[str, int]) -> Any:
+        if set_back and set_back.pop():
+            self.sent[: window.stamped] += 10**12
+        return whole(self, window, heard)
+
+    monkeypatch.setattr(SampleLog, "samples", samples)
+    with bridged(2) as tester:
+        check_counts(tester.trial(steady(Stream(0, (1,)), 0.25, 4000.0, sample=10)))
+    assert not set_back
+
+
+def test_last_words_are_the_last_of_many() -> None:
+    talk = "import sys; sys.stderr.write('x' * 9999 + '\\n' + 'the end\\n')"
+    child = Child(subprocess.Popen, [sys.executable, "-c", talk], name="talker")
+    child.process.wait(20)
+    assert child.last_words() == ": the end"
+    at = os.lseek(child._stderr.fileno(), 0, os.SEEK_CUR)
+    assert at == 10_008  # the place is the child's, too: it would write over what it said
+    child.stop()
 
 
 @pytest.mark.live

@@ -18,6 +18,7 @@ from typing import Any
 from fastbridge.errors import BenchError
 
 STOP_SECONDS = 2.0  # time to leave on SIGTERM before SIGKILL
+LAST_WORDS = 4096  # bytes of its stderr that are looked at
 
 
 class Child:
@@ -114,6 +115,8 @@ class Child:
         """What it said last on stderr, after ": "; empty when it said nothing."""
         if self._stderr.closed:
             return ""
-        self._stderr.seek(0)
-        lines = self._stderr.read().decode(errors="replace").strip().splitlines()
+        # By pread, as the place in the file is the child's as well, and it may have said a lot.
+        size = os.fstat(self._stderr.fileno()).st_size
+        tail = os.pread(self._stderr.fileno(), LAST_WORDS, max(0, size - LAST_WORDS))
+        lines = tail.decode(errors="replace").strip().splitlines()
         return f": {lines[-1].strip()}" if lines else ""

@@ -23,6 +23,10 @@ DIGITS = 3  #: significant ones: below 2 µs every ns is told apart
 STEP = 100_000  #: ns; two clocks read one after the other are nearer than that
 
 
+class MissedError(Exception):
+    """The trial is worth nothing, through no fault of the engine's; another may be."""
+
+
 @dataclass(frozen=True)
 class Window:
     """Which part of the log a trial filled, and how."""
@@ -59,7 +63,7 @@ class SampleLog:
     def samples(self, window: Window, heard: dict[str, int]) -> Samples:
         """What came of a trial's samples; `heard` is the receiver's count.
 
-        Raises BenchError when one arrived before it was sent: the clock has been set.
+        Raises MissedError when one arrived before it was sent: the clock has been set.
         """
         width = 1 if window.copies is None else window.ports
         sent = self.sent[: window.stamped]
@@ -67,7 +71,7 @@ class SampleLog:
         came = arrived > 0
         latency = (arrived - sent[:, np.newaxis])[came]
         if latency.size and latency.min() < 0:
-            raise BenchError("a sample arrived before it was sent: the system's clock was set back")
+            raise MissedError("a sample arrived before it was sent: the system's clock was set back")
         lost = sent[came.sum(axis=1) < (window.copies or 1)]
         gaps = np.diff(np.sort(arrived[came]))
         return Samples(

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from fastbridge.bench.measurer import Measurer
-from fastbridge.errors import BenchError
 
 from . import Findings
+from .bounds import at_least, positive, whole
 from .stations import PORTS, Look, look
 
 FIRST = 1000  # addresses tried first, and STEP times as many after that while they are all held
@@ -45,8 +45,9 @@ class AddressCaching:
     width: float = 0.0  #: between the bounds, relative; 0: to the address
 
     def __post_init__(self) -> None:
-        if self.limit < 2:
-            raise BenchError(f"up to {self.limit} addresses: it takes 2")
+        whole(self, limit=2)
+        positive(self, "rate")
+        at_least(self, width=0)
 
     @property
     def subject(self) -> str:

@@ -9,6 +9,8 @@ from typing import ClassVar
 from fastbridge.bench.measurer import Measurer
 
 from . import Findings
+from .bounds import positive, whole
+from .patterns import counted
 from .stations import PORTS, Look, look
 
 
@@ -37,6 +39,10 @@ class AddressLearning:
     width: float = 0.01  #: between the bounds, relative
     lowest: float = 0.001  #: of the maximum rate: who cannot learn that fast is not searched further
 
+    def __post_init__(self) -> None:
+        whole(self, addresses=1)
+        positive(self, "test_rate", "width", "lowest")
+
     @property
     def subject(self) -> str:
         """How many."""
@@ -45,7 +51,7 @@ class AddressLearning:
     def run(self, measurer: Measurer) -> Findings:
         """As fast as the tester can first, then between what was learned and what was not."""
         full = self._try(measurer, None)
-        maximum = full.learning.offered_rate or 0.0
+        maximum = counted(full.learning.offered_rate, "sent")
         curve = [(maximum, full.flooded)]
         values = {"max_offered": maximum, "flooded_at_max": full.flooded}
         if full.is_complete:

@@ -14,7 +14,8 @@ from fastbridge.bench.measurer import Measurer
 from fastbridge.bench.offer import Offer, Phase, Stream
 
 from . import Findings
-from .patterns import streams_of, subject_of
+from .bounds import positive, search_parameters, whole
+from .patterns import counted, streams_of, subject_of
 from .throughput import Throughput
 
 SHORTEST = 16  # frames of the first burst; doubled until one loses, so that most bursts are short
@@ -49,6 +50,11 @@ class BackToBack:
     seconds: float = 1.0  #: of the search for throughput, and the next two
     duration_sum: float = 21.0
     width: float = 0.005  #: of both searches
+
+    def __post_init__(self) -> None:
+        positive(self, "limit_seconds")
+        whole(self, repeats=1)
+        search_parameters(self)
 
     @property
     def subject(self) -> str:
@@ -88,7 +94,7 @@ class BackToBack:
         """The most frames in a burst that lost none, to within `width` (or a frame)."""
 
         def comes_through(length: int) -> bool:
-            return (measurer.trial(Offer((stream,), (Phase(frames=length),))).forwarded or 0) >= length
+            return counted(measurer.trial(Offer((stream,), (Phase(frames=length),))).forwarded, "received") >= length
 
         whole, broken = 0, min(SHORTEST, limit)
         while comes_through(broken):

@@ -11,6 +11,7 @@ from fastbridge.bench.offer import Stream, steady
 from fastbridge.errors import BenchError
 
 from . import Findings
+from .bounds import positive, search_parameters, whole
 from .latency import LOADS, PERCENTILES, irregular
 from .patterns import full_load, loss_of, sampling, subject_of
 from .throughput import Throughput, throughput_below
@@ -44,8 +45,9 @@ class Broadcast:
     width: float = 0.005
 
     def __post_init__(self) -> None:
-        if self.ports < 2:
-            raise BenchError(f"a broadcast to {self.ports - 1} ports: it takes 1, and the RFC's 3")
+        whole(self, ports=2)
+        positive(self, "stream_seconds")
+        search_parameters(self)
 
     @property
     def subject(self) -> str:

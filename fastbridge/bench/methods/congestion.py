@@ -7,14 +7,15 @@ take (the Linux bridge: it does its work in the sender's own system call) shows 
 
 What it shows of a software switch: one whose ports have limits of their own (a thread, a queue each) and keeps them
 apart loses nothing on D. One in which a single CPU does all the work has no limit per port to overload; it is
-overloaded as a whole, and D, that nobody overloads, loses as much as C. That is head-of-line blocking to whoever is
-behind D, but no queue design is to blame for it; a remark tells the two apart.
+overloaded as a whole, and D, that nobody overloads, loses as much as C. Whoever is behind D may call it head-of-line
+blocking, but no queue design is to blame for it; a remark tells the two apart.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from statistics import median
 from typing import ClassVar
 
 from fastbridge.bench.measurer import Measurer
@@ -23,12 +24,15 @@ from fastbridge.bench.trial import Trial
 from fastbridge.errors import BenchError
 
 from . import Findings
-from .patterns import came_out, full_load, subject_of
+from .bounds import positive
+from .patterns import came_out, counted, forwarding_rate, full_load, of_port, subject_of
 
 A, B, C, D = range(4)
 SHARE_OF_C = 0.75  # of the load
 OVERLOAD = 1.5  # of what comes out of C at most: the RFC's
 APART = 1.1  # C must be overloaded by that before the DUT as a whole is, or its ports cannot be told apart
+BOUNDING = 3  # trials of a bound
+ALIKE = 0.9  # of C's loss: a DUT that is overloaded as a whole loses that much on D, too
 HELD_BACK = 0.9  # of the intended load, below which it was not offered; the tester's own maximum varies by some %
 
 
@@ -36,9 +40,10 @@ HELD_BACK = 0.9  # of the intended load, below which it was not offered; the tes
 class Congestion:
     """Loss on D, which is not overloaded, while C is: head-of-line blocking; and a sender held back: back pressure.
 
-    Two unpaced trials say how much comes out of C alone, and out of C and D. The load then offers C half as much
-    again as it can take, or less where the DUT as a whole or the tester does not reach that. Back pressure is the
-    ratio of that load the sender could not get rid of, though it could when the frames were for C and D alike.
+    Unpaced trials, the median of three each, say how much comes out of C alone, and out of C and D. The load then
+    offers C half as much again as it can take, or less where the DUT as a whole or the tester does not reach that.
+    Back pressure is the ratio of that load the sender could not get rid of, though it could when the frames were for
+    C and D alike.
     """
 
     name: ClassVar[str] = "congestion"
@@ -58,6 +63,9 @@ class Congestion:
     sizes: tuple[int, ...] = (64,)
     seconds: float = 1.0
 
+    def __post_init__(self) -> None:
+        positive(self, "seconds")
+
     @property
     def subject(self) -> str:
         """Frame size."""
@@ -65,14 +73,12 @@ class Congestion:
 
     def run(self, measurer: Measurer) -> Findings:
         """Find out what is an overload of C, then offer it."""
-        one = full_load(measurer, (Stream(A, (C,), self.sizes), Stream(B, (C,), self.sizes)), self.seconds)
-        two = full_load(measurer, (Stream(A, (D,), self.sizes), Stream(B, (C,), self.sizes)), self.seconds)
-        assert one.frames_per_second is not None and two.frames_per_second is not None
-        assert two.offered_rate is not None
-        values = {"rate_c": one.frames_per_second, "rate_c_and_d": two.frames_per_second}
-        full = one.frames_per_second / SHARE_OF_C  # the load that just fills C
-        are_apart = two.frames_per_second > APART * full
-        load = min(OVERLOAD * full, two.frames_per_second if are_apart else two.offered_rate)
+        one = self._bound(measurer, (Stream(A, (C,), self.sizes), Stream(B, (C,), self.sizes)))
+        two = self._bound(measurer, (Stream(A, (D,), self.sizes), Stream(B, (C,), self.sizes)))
+        values = {"rate_c": one.rate, "rate_c_and_d": two.rate}
+        full = one.rate / SHARE_OF_C  # the load that just fills C
+        are_apart = two.rate > APART * full
+        load = min(OVERLOAD * full, two.rate if are_apart else two.offered_rate)
         if load <= full:
             return Findings(values, remarks=(_nothing(load),))
         trial = measurer.trial(steady((Stream(A, (C, D), self.sizes), Stream(B, (C,), self.sizes)), self.seconds, load))
@@ -83,18 +89,32 @@ class Congestion:
         values["loss_d"] = loss_d
         return Findings(values, remarks=tuple(_remarks(values, are_apart)))
 
+    def _bound(self, measurer: Measurer, streams: tuple[Stream, ...]) -> _Bound:
+        trials = [full_load(measurer, streams, self.seconds) for _ in range(BOUNDING)]
+        offered = [counted(trial.offered_rate, "sent") for trial in trials]
+        return _Bound(median(map(forwarding_rate, trials)), median(offered))
+
+
+@dataclass(frozen=True)
+class _Bound:
+    """What came out at full load, and what was offered: frames/s."""
+
+    rate: float
+    offered_rate: float
+
 
 def _losses(trial: Trial) -> tuple[float, float]:
     """Loss ratios of C and D; of A's frames the first goes to C, the second to D, and so on."""
-    to_d = trial.sent[A] // 2
-    to_c = trial.sent[A] - to_d + trial.sent[B]
+    of_a = of_port(trial.sent, A, "sent")
+    to_d = of_a // 2
+    to_c = of_a - to_d + of_port(trial.sent, B, "sent")
     if not to_d:
         raise BenchError(f"{trial.offered} frames are too few to see congestion by")
     return max(0.0, 1 - came_out(trial, C, A) / to_c), max(0.0, 1 - came_out(trial, D, A) / to_d)
 
 
 def _held_back(trial: Trial) -> float:
-    offered = (trial.offered or 0) / (trial.intended or 1)
+    offered = counted(trial.offered, "sent") / (trial.intended or 1)
     return 1 - offered if offered < HELD_BACK else 0.0
 
 
@@ -104,10 +124,14 @@ def _nothing(load: float) -> str:
 
 def _remarks(values: Mapping[str, float], are_apart: bool) -> list[str]:
     remarks = []
-    if values["loss_d"]:
+    if values["loss_d"] and (not are_apart or values["loss_d"] >= ALIKE * values["loss_c"]):
+        why = "C loses as much" if are_apart else "the ports have no limit of their own"
+        remarks.append(
+            f"{values['loss_d']:.2%} of the frames to D are lost, but {why}: it is the DUT as a whole that is "
+            "overloaded, and that is no head-of-line blocking"
+        )
+    elif values["loss_d"]:
         remarks.append(f"head-of-line blocking: {values['loss_d']:.2%} of the frames to D are lost")
-        if not are_apart:
-            remarks.append("the ports have no limit of their own: it is the DUT as a whole that is overloaded")
     else:
         remarks.append("no head-of-line blocking")
     if values["back_pressure"]:

@@ -27,6 +27,7 @@ from fastbridge.bench.trial import Trial
 from fastbridge.errors import BenchError
 
 from . import Findings
+from .bounds import positive, whole
 from .patterns import came_out
 
 SMALLEST, LARGEST = 64, 1518  # legal sizes
@@ -56,6 +57,8 @@ class ErroredFrames:
     rate: float = 10_000.0  #: frames/s
 
     def __post_init__(self) -> None:
+        whole(self, frames=1)
+        positive(self, "rate")
         if not self.runts or max(self.runts) >= SMALLEST or min(self.oversize, default=LARGEST + 1) <= LARGEST:
             raise BenchError(f"a runt has less than {SMALLEST} bytes, an over-size frame more than {LARGEST}")
 

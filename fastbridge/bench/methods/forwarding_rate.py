@@ -13,7 +13,8 @@ from fastbridge.bench.measurer import Measurer
 from fastbridge.bench.offer import Kind
 
 from . import Findings
-from .patterns import counted, forwarding_rate, full_load, loss_of, streams_of, subject_of
+from .bounds import positive, whole
+from .patterns import counted, forwarding_rate, full_load, known_pattern, loss_of, streams_of, subject_of
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,11 @@ class ForwardingRate:
     sources: int = 1  #: source addresses a port
     targets: int = 1  #: destination addresses a port
     seconds: float = 1.0
+
+    def __post_init__(self) -> None:
+        known_pattern(self.pattern)
+        positive(self, "seconds")
+        whole(self, flows=1, sources=1, targets=1)
 
     @property
     def subject(self) -> str:

@@ -11,7 +11,8 @@ from fastbridge.bench.offer import steady
 from fastbridge.bench.trial import Trial
 
 from . import Findings
-from .patterns import counted, full_load, loss_of, streams_of, subject_of
+from .bounds import positive, whole
+from .patterns import counted, full_load, known_pattern, loss_of, streams_of, subject_of
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,11 @@ class FrameLoss:
     pattern: str = "pair"
     seconds: float = 60.0
     steps: int = 10  #: from 100 % to none: 10 are the RFC's fewest
+
+    def __post_init__(self) -> None:
+        known_pattern(self.pattern)
+        positive(self, "seconds")
+        whole(self, steps=2)
 
     @property
     def subject(self) -> str:

@@ -16,7 +16,8 @@ from fastbridge.bench.trial import Samples
 from fastbridge.errors import BenchError
 
 from . import Findings
-from .patterns import sampling, streams_of, subject_of
+from .bounds import positive, search_parameters
+from .patterns import known_pattern, sampling, streams_of, subject_of
 from .throughput import Throughput
 
 PERCENTILES = {"p50": 50.0, "p90": 90.0, "p99": 99.0, "p99_9": 99.9, "max": 100.0}
@@ -39,6 +40,10 @@ class LatencyAtLoad:
     sizes: tuple[int, ...] = (64,)
     pattern: str = "pair"
     seconds: float = 120.0
+
+    def __post_init__(self) -> None:
+        known_pattern(self.pattern)
+        positive(self, "load", "seconds")
 
     @property
     def subject(self) -> str:
@@ -85,6 +90,11 @@ class Latency:
     seconds: float = 1.0  #: of the search, as of Throughput, and the next two
     duration_sum: float = 21.0
     width: float = 0.005
+
+    def __post_init__(self) -> None:
+        known_pattern(self.pattern)
+        positive(self, "stream_seconds", "idle")
+        search_parameters(self)
 
     @property
     def subject(self) -> str:

@@ -15,7 +15,8 @@ from fastbridge.bench.offer import steady
 from fastbridge.bench.trial import Trial
 
 from . import Findings
-from .patterns import counted, forwarding_rate, full_load, gigabits, loss_of, streams_of, subject_of
+from .bounds import positive, whole
+from .patterns import counted, forwarding_rate, full_load, gigabits, known_pattern, loss_of, streams_of, subject_of
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,11 @@ class MaxForwardingRate:
     pattern: str = "pair"
     seconds: float = 1.0
     steps: int = 20  #: from the maximum load to none
+
+    def __post_init__(self) -> None:
+        known_pattern(self.pattern)
+        positive(self, "seconds")
+        whole(self, steps=2)
 
     @property
     def subject(self) -> str:

@@ -12,6 +12,7 @@ from fastbridge.bench.offer import Stream, full_mesh, many_to_one, one_to_many
 from fastbridge.errors import BenchError
 
 from . import Findings
+from .bounds import search_parameters, whole
 from .patterns import flood_aware, full_load, loss_of, subject_of
 from .throughput import Throughput, throughput_below
 
@@ -46,10 +47,10 @@ class Mesh:
     width: float = 0.005  #: between the bounds, relative
 
     def __post_init__(self) -> None:
+        whole(self, ports=2)
+        search_parameters(self)
         if self.pattern not in PATTERNS:
             raise BenchError(f"no traffic pattern {self.pattern!r}; there are {', '.join(PATTERNS)}")
-        if self.ports < 2:
-            raise BenchError(f"a mesh of {self.ports} ports: it takes 2")
 
     @property
     def subject(self) -> str:

@@ -28,10 +28,15 @@ STRAYS = 0.001  # of all frames, that the DUT and the pods' kernels say themselv
 MOST_STRAYS = 100  # where that is less
 
 
-def streams_of(pattern: str, sizes: tuple[int, ...]) -> tuple[Stream, ...]:
-    """One-way ("pair") or both ways at the same time (RFC 2544 §14)."""
+def known_pattern(pattern: str) -> None:
+    """Raise BenchError when it is none."""
     if pattern not in PATTERNS:
         raise BenchError(f"no traffic pattern {pattern!r}; there are {' and '.join(PATTERNS)}")
+
+
+def streams_of(pattern: str, sizes: tuple[int, ...]) -> tuple[Stream, ...]:
+    """One-way ("pair") or both ways at the same time (RFC 2544 §14)."""
+    known_pattern(pattern)
     forth, back = Stream(0, (1,), sizes), Stream(1, (0,), sizes)
     return (forth,) if pattern == "pair" else (forth, back)
 

@@ -15,6 +15,7 @@ from fastbridge.bench.offer import Stream, full_mesh, steady
 from fastbridge.errors import BenchError
 
 from . import Findings
+from .bounds import positive, whole
 from .mesh import Pattern
 from .patterns import counted, flood_aware, forwarding_rate, full_load, gigabits, loss_of, subject_of
 
@@ -55,10 +56,10 @@ class PortScaling:
     seconds: float = 1.0
 
     def __post_init__(self) -> None:
+        whole(self, ports=2)
+        positive(self, "load", "seconds")
         if self.pattern not in PATTERNS:
             raise BenchError(f"no traffic pattern {self.pattern!r}; there are {', '.join(PATTERNS)}")
-        if self.ports < 2:
-            raise BenchError(f"traffic over {self.ports} ports: it takes 2")
 
     @property
     def subject(self) -> str:

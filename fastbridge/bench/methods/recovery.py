@@ -11,6 +11,7 @@ from fastbridge.bench.measurer import Measurer
 from fastbridge.bench.offer import Offer, Phase
 
 from . import Findings
+from .bounds import positive, search_parameters, whole
 from .patterns import sampling, streams_of, subject_of
 from .throughput import Throughput
 
@@ -39,6 +40,11 @@ class Recovery:
     seconds: float = 1.0  #: of the search for throughput, and the next two
     duration_sum: float = 21.0
     width: float = 0.005
+
+    def __post_init__(self) -> None:
+        positive(self, "overload_seconds", "relief_seconds")
+        whole(self, repeats=1)
+        search_parameters(self)
 
     @property
     def subject(self) -> str:

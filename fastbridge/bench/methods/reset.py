@@ -15,6 +15,7 @@ from fastbridge.bench.offer import Offer, Phase, Restart, steady
 from fastbridge.bench.trial import Trial
 
 from . import Findings
+from .bounds import positive, whole
 from .patterns import counted, forwarding_rate, full_load, sampling, streams_of, subject_of
 
 SHARE = 0.5  # of the rate forwarded at full load; at throughput, frames lost to noise would count as outage
@@ -39,6 +40,10 @@ class Reset:
     seconds: float = 60.0  #: of a trial; the restart is half way
     repeats: int = 3
     full_seconds: float = 1.0  #: of the unpaced trial before
+
+    def __post_init__(self) -> None:
+        positive(self, "seconds", "full_seconds")
+        whole(self, repeats=1)
 
     @property
     def subject(self) -> str:

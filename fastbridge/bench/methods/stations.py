@@ -13,7 +13,7 @@ from fastbridge.bench.offer import Offer, Phase, Stream
 from fastbridge.bench.trial import Trial
 from fastbridge.errors import BenchError
 
-from .patterns import came_out
+from .patterns import came_out, counted, of_port
 
 LEARNING, TEST, MONITOR = range(3)  # ports
 PORTS = 3
@@ -29,7 +29,7 @@ class Look:
     @property
     def count(self) -> int:
         """Addresses that were looked for."""
-        return self.test.sent[TEST]
+        return of_port(self.test.sent, TEST, "sent")
 
     @property
     def known(self) -> int:
@@ -44,8 +44,8 @@ class Look:
     @property
     def lost(self) -> int:
         """Frames that were intended and did not come out, of both trials."""
-        learning = (self.learning.intended or 0) - came_out(self.learning, TEST, LEARNING)
-        return max(0, learning) + max(0, (self.test.intended or 0) - came_out(self.test, LEARNING, TEST))
+        learning = counted(self.learning.intended, "intended") - came_out(self.learning, TEST, LEARNING)
+        return max(0, learning) + max(0, counted(self.test.intended, "intended") - came_out(self.test, LEARNING, TEST))
 
     @property
     def is_complete(self) -> bool:

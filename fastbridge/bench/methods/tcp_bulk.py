@@ -15,6 +15,7 @@ from fastbridge.bench.offer import Stream, steady
 from fastbridge.errors import BenchError
 
 from . import Findings
+from .bounds import positive
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,9 @@ class TcpBulk:
     ports: ClassVar[int] = 2
 
     seconds: float = 1.0
+
+    def __post_init__(self) -> None:
+        positive(self, "seconds")
 
     @property
     def subject(self) -> str:

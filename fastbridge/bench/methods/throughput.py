@@ -13,7 +13,8 @@ from fastbridge.bench.measurer import Measurer
 from fastbridge.bench.trial import Trial
 
 from . import Findings
-from .patterns import counted, forwarding_rate, full_load, gigabits, is_flooded, streams_of, subject_of
+from .bounds import search_parameters
+from .patterns import counted, forwarding_rate, full_load, gigabits, is_flooded, known_pattern, streams_of, subject_of
 from .search import Bounds, search
 
 
@@ -45,6 +46,10 @@ class Throughput:
     seconds: float = 1.0  #: of a trial
     duration_sum: float = 21.0  #: of a load's trials
     width: float = 0.005  #: between the bounds, relative
+
+    def __post_init__(self) -> None:
+        known_pattern(self.pattern)
+        search_parameters(self)
 
     @property
     def subject(self) -> str:
