@@ -262,7 +262,7 @@ class Tester:
         while (now := [pod.counters().rx_frames for pod in self._pods]) != frames:
             if time.monotonic() > limit:
                 raise BenchError(
-                    f"{self.name}: frames still come {DRAIN_LIMIT:g} s after the last was sent: a loop, or endless buffers"
+                    f"{self.name}: frames still come {DRAIN_LIMIT:g} s after the last one: a loop, or endless buffers"
                 )
             frames = now
             time.sleep(self._settle)
