@@ -2,11 +2,12 @@
 
 Two AF_PACKET sockets a port, for RX and for TX, from the standard library's `socket`. The facts behind each option
 are in packet(7), Documentation/networking/packet_mmap.rst and DESIGN §5; values without a name in `socket`
-are from <linux/if_packet.h>, <linux/sockios.h>, <linux/if.h> and <asm-generic/socket.h>.
+are from <linux/if_packet.h>, <linux/sockios.h>, <linux/ethtool.h>, <linux/if.h> and <asm-generic/socket.h>.
 """
 
 from __future__ import annotations
 
+import array
 import errno
 import fcntl
 import os
@@ -25,6 +26,7 @@ _PACKET_COPY_THRESH, _PACKET_VERSION, _PACKET_VNET_HDR, _PACKET_IGNORE_OUTGOING 
 _TPACKET_V2 = 1
 _SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33
 _SIOCGIFFLAGS, _SIOCGIFHWADDR, _SIOCGIFINDEX = 0x8913, 0x8927, 0x8933
+_SIOCETHTOOL, _ETHTOOL_GTSO = 0x8946, 0x1E
 _IFF_UP, _ARPHRD_ETHER = 0x1, 1
 _ETH_P_ALL = 0x0003
 
@@ -120,6 +122,17 @@ def is_up(sock: socket.socket) -> bool:
         return _is_up(sock, sock.getsockname()[0])
     except (OSError, ValueError):  # deleted, or the socket closed meanwhile
         return False
+
+
+def takes_gso(sock: socket.socket) -> bool:
+    """Whether the interface a socket is bound to takes GSO frames, to cut them up or to hand them on."""
+    value = array.array("I", (_ETHTOOL_GTSO, 0))  # struct ethtool_value
+    request = struct.pack("16sP16x", os.fsencode(sock.getsockname()[0]), value.buffer_info()[0])
+    try:
+        fcntl.ioctl(sock, _SIOCETHTOOL, request)
+    except OSError:  # a driver that knows nothing of it
+        return False
+    return bool(value[1])
 
 
 def _is_up(sock: socket.socket, name: str) -> bool:

@@ -23,7 +23,7 @@ from .counters import Counters
 from .errors import ConfigError, PortError
 from .plane import Member, Options, Plane, SwitchPort
 from .policy import Policy
-from .port_socket import Interface, PortLike, is_up, open_port_sockets, start_receiving
+from .port_socket import Interface, PortLike, is_up, open_port_sockets, start_receiving, takes_gso
 
 _log = logging.getLogger(__name__)
 
@@ -52,6 +52,8 @@ class Switch(Plane):
     filter_link_local: drop 01:80:c2:00:00:00 … :0f (LLDP, LACP, STP) as 802.1D says, instead of flooding them.
     busy_poll: seconds to spin after the last frame before sleeping; 0 sleeps at once.
     cpu: the CPU to run the data plane on; None: any.
+    coalesce: send consecutive TCP segments, or UDP datagrams, of one flow as one GSO frame, by every port whose
+        interface takes these (veth: yes); set_flags(port, coalesce=…) changes it. Receivers see no difference.
     policy: what becomes of ARP and ND (see set_policy); as a plain bridge does by default.
     trusted: enter the pods' addresses as the lab's plan has them, as static neighbours (see trust).
     loop_detection: probe the ports that stations flap between, and block one of those that turn out to be a loop.
@@ -70,6 +72,7 @@ class Switch(Plane):
         filter_link_local: bool = False,
         busy_poll: float = 50e-6,
         cpu: int | None = None,
+        coalesce: bool = True,
         policy: Policy | str = "flood",
         trusted: bool = False,
         loop_detection: bool = True,
@@ -83,7 +86,7 @@ class Switch(Plane):
         if cpu is not None and cpu not in os.sched_getaffinity(0):
             allowed = ", ".join(map(str, sorted(os.sched_getaffinity(0))))
             raise ConfigError(f"CPU {cpu} is not one this process may run on; those are: {allowed}")
-        self._cpu, self._trusted = cpu, trusted
+        self._cpu, self._trusted, self._coalesce = cpu, trusted, coalesce
         self._threads: list[threading.Thread] = []
         self._stopping = threading.Event()
         self._final: Counters | None = None
@@ -105,14 +108,16 @@ class Switch(Plane):
         policy: Policy | str = "flood",
         move_damping: float = 0.0,
         neighbour_ageing: float | None = 60.0,
+        coalesce: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> MemorySwitch:
         """A switch without interfaces or privileges, on the same core; ports: how many, or their names.
 
-        clock: seconds, monotonic; tests pass their own to let time pass. There is no loop detection.
+        coalesce: what wire() and the counters show; process() is always frame for frame. clock: seconds, monotonic;
+        tests pass their own to let time pass. There is no loop detection.
         """
         options = Options(ageing, capacity, filter_link_local, policy, False, move_damping, neighbour_ageing)
-        return MemorySwitch(ports, options, clock)
+        return MemorySwitch(ports, options, clock, coalesce)
 
     def __enter__(self) -> Switch:
         self.start()
@@ -226,7 +231,7 @@ class Switch(Plane):
             rx.close()
             tx.close()
             raise
-        return Member(source.name, (rx, tx), slots)
+        return Member(source.name, (rx, tx), slots, self._coalesce and takes_gso(tx))
 
     def _attach(self, member: Member, source: PortLike) -> SwitchPort:
         if member.slots < self._slots:
@@ -298,6 +303,7 @@ class MemorySwitch(Plane):
         ports: int | Sequence[str],
         options: Options,
         clock: Callable[[], float],
+        coalesce: bool,
     ) -> None:
         self._clock, self._epoch = clock, clock()
         super().__init__(options, clock)
@@ -305,7 +311,7 @@ class MemorySwitch(Plane):
         if len(set(names)) != len(names):
             raise ConfigError(f"a port is named twice in {', '.join(names)}; a switch has each port once")
         for name in names:
-            self._add_member(self._dataplane.add_port(), Member(name))
+            self._add_member(self._dataplane.add_port(), Member(name, coalesce=coalesce))
 
     def process(self, ingress: int | str, frames: Sequence[bytes]) -> list[Egress]:
         """Switch frames (bytes from the destination MAC on, no FCS) arriving on one port.
@@ -316,6 +322,14 @@ class MemorySwitch(Plane):
         index = self._index_of(ingress)
         copies = self._dataplane.process(index, list(frames), self._now_ms())
         return [Egress(*copy) for copy in copies + self._policing.handle(self._dataplane.read_punts())]
+
+    def wire(self, ingress: int | str, messages: Sequence[bytes]) -> list[Egress]:
+        """As process(), for at most 256 frames, each behind its struct virtio_net_hdr (10 bytes) as AF_PACKET has it.
+
+        Returns, port by port, what a live switch would send in one breath, vnet header first: several frames as one
+        where the port's `coalesce` flag is set. What the policy sends is not among it. Raises ValueError for too many.
+        """
+        return [Egress(*sent) for sent in self._dataplane.wire(self._index_of(ingress), list(messages), self._now_ms())]
 
     def tick(self) -> list[Egress]:
         """What a running switch does every second: sweep expired entries out of FDB and neighbour table, and ask the

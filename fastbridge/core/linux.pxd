@@ -53,6 +53,15 @@ cdef extern from "<sys/epoll.h>" nogil:
     int epoll_ctl(int epfd, int op, int fd, epoll_event *event)
     int epoll_wait(int epfd, epoll_event *events, int maximum, int timeout_ms)
 
+cdef extern from "<sys/ioctl.h>" nogil:
+    unsigned long SIOCGIFMTU, SIOCGIFNAME
+    int ioctl(int fd, unsigned long request, void *argument)
+
+cdef extern from "<net/if.h>" nogil:
+    struct ifreq:
+        int ifr_ifindex
+        int ifr_mtu
+
 cdef extern from "<sys/uio.h>" nogil:
     struct iovec:
         void *iov_base
@@ -84,7 +93,9 @@ cdef extern from "<linux/virtio_net.h>" nogil:
         uint16_t gso_size
         uint16_t csum_start
         uint16_t csum_offset
-    int VIRTIO_NET_HDR_F_NEEDS_CSUM, VIRTIO_NET_HDR_GSO_NONE
+    int VIRTIO_NET_HDR_F_NEEDS_CSUM
+    int VIRTIO_NET_HDR_GSO_NONE, VIRTIO_NET_HDR_GSO_TCPV4, VIRTIO_NET_HDR_GSO_TCPV6
+    int VIRTIO_NET_HDR_GSO_UDP_L4 "5"       # since 6.2, and not in older headers
 
 cdef extern from "<linux/filter.h>" nogil:
     struct sock_filter:

@@ -36,8 +36,11 @@ cdef struct Plane:
     uint32_t big_count
     uint16_t *touched                   # egress ports with queued frames
     uint32_t touched_count
+    # What is about to be sent of one port's queue: up to BATCH messages; of several frames each, at most BATCH // 2.
     mmsghdr *messages
-    iovec *vectors
+    iovec *vectors                      # one a frame, and one for the headers of each message of several
+    uint16_t *spans                     # how many frames each message carries
+    uint8_t *headers                    # HEADERS bytes each, for messages of several frames
 
     Trace trace
     PuntQueue punts

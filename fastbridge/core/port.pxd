@@ -20,6 +20,7 @@ cdef enum PortFlag:
     FLAG_ISOLATED = 16          # exchanges no frames with other isolated ports
     FLAG_HAIRPIN = 32           # a frame may leave by the port it came in
     FLAG_LOCKED = 64            # only sources the FDB already has behind the port may send
+    FLAG_COALESCE = 128         # consecutive frames of one flow leave by it as one GSO frame (coalesce.pxd)
     FLAGS_DEFAULT = 15
 
 cdef enum Punt:
@@ -30,6 +31,8 @@ cdef enum Punt:
 
 cdef struct Tally:
     uint64_t rx_frames, rx_bytes, forwarded, flooded, consumed, rx_missed, tx_frames, tx_bytes
+    uint64_t coalesced          # frames sent inside another one's GSO frame: messages sent = tx_frames - coalesced
+    uint64_t split              # GSO frames made of several that the kernel refused: sent frame by frame instead
     uint64_t dropped[RX_REASONS]
     uint64_t tx_dropped[TX_REASONS]
 
@@ -52,6 +55,9 @@ cdef struct Port:
     uint8_t punt[KINDS]         # a Punt by Kind
     TokenBucket storm[FLOODS]
     TokenBucket arp, nd
+    uint32_t mtu                # as the kernel said last, for coalescing
+    uint64_t mtu_until          # ns; good until then
+    uint8_t unmergeable         # bit set of GSO types that the kernel refused
     Tally tally
 
 
