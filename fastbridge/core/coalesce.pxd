@@ -23,8 +23,8 @@ from libc.string cimport memcmp, memcpy, memset
 from .batch cimport FORWARDED, Frame
 from .checksum cimport add_checksum, fold
 from .ethernet cimport (
-    ETHERNET_HEADER, ETHERTYPE_IPV4, ETHERTYPE_IPV6, IPV6_HEADER, TPID_8021Q, VLAN_TAG, load16, load32, network_offset,
-    store16,
+    ETHERNET_HEADER, ETHERTYPE_IPV4, ETHERTYPE_IPV6, IPV6_HEADER, TPID_8021AD, TPID_8021Q, VLAN_TAG, load16, load32,
+    network_offset, store16,
 )
 from .linux cimport (
     SIOCGIFMTU, SIOCGIFNAME, VIRTIO_NET_HDR_F_NEEDS_CSUM, VIRTIO_NET_HDR_GSO_NONE, VIRTIO_NET_HDR_GSO_TCPV4,
@@ -67,7 +67,10 @@ cdef struct Run:
     Segment head
     uint32_t frames, bytes      # bytes of payload
     bint fixed_id
-    uint8_t last_flags          # TCP: the last segment's
+    uint32_t last_length        # the last frame's
+    uint8_t last_flags          # … and its TCP flags
+    Segment ahead               # the frame behind it that did not fit, at this place of the queue: no need to read it
+    uint32_t ahead_at           # again as the head of the next one
 
 
 cdef inline const virtio_net_hdr *vnet_of(const uint8_t *data) noexcept nogil:
@@ -115,6 +118,15 @@ cdef inline bint read_udp(Segment *s) noexcept nogil:
     s.payload = s.transport + UDP_HEADER
     # Without a checksum (0) there is none to make after segmentation either.
     return room > UDP_HEADER and load16(udp + 4) == room and load16(udp + UDP_CHECK) != 0
+
+
+cdef inline bint may_be_ip(const Frame *frame) noexcept nogil:
+    """Whether it is worth a closer look: a few instructions for every frame that is not."""
+    cdef uint16_t ethertype = load16(frame.data + 12)
+    return (
+        ethertype == ETHERTYPE_IPV4 or ethertype == ETHERTYPE_IPV6
+        or ethertype == TPID_8021Q or ethertype == TPID_8021AD
+    )
 
 
 cdef inline bint read_segment(const Frame *frame, Segment *s) noexcept nogil:
@@ -175,12 +187,20 @@ cdef inline bint is_sound(const Segment *s) noexcept nogil:
 # -- two frames ----------------------------------------------------------------------------------------
 
 
+cdef inline bint same_ports(const Segment *a, const Segment *b) noexcept nogil:
+    """Whether the headers are where the other's are, and the ports the same: what tells most flows apart."""
+    return (
+        a.network == b.network and a.transport == b.transport and a.payload == b.payload and a.protocol == b.protocol
+        and load32(a.data + a.transport) == load32(b.data + b.transport)
+    )
+
+
 cdef inline bint same_network(const Segment *a, const Segment *b) noexcept nogil:
-    """Whether all up to the IP header's end is the same: MACs, tags, addresses, TTL, TOS, …; not length, ID and
-    checksum."""
+    """Of two frames with headers in the same places, whether all up to the IP header's end is the same: MACs, tags,
+    addresses, TTL, TOS, …; not length, ID and checksum."""
     cdef const uint8_t *ip = a.data + a.network
     cdef const uint8_t *other = b.data + b.network
-    if a.network != b.network or a.ipv6 != b.ipv6 or memcmp(a.data, b.data, a.network):
+    if memcmp(a.data, b.data, a.network):
         return False
     if a.ipv6:
         return memcmp(ip, other, 4) == 0 and memcmp(ip + 6, other + 6, IPV6_HEADER - 6) == 0
@@ -190,16 +210,15 @@ cdef inline bint same_network(const Segment *a, const Segment *b) noexcept nogil
     )
 
 
-cdef inline bint same_transport(const Segment *a, const Segment *b) noexcept nogil:
-    """Whether TCP or UDP headers are the same but for sequence number, FIN and PSH; length; checksum."""
+cdef inline bint same_tcp(const Segment *a, const Segment *b) noexcept nogil:
+    """Of two frames with headers in the same places, whether TCP's are the same but for sequence number, FIN and PSH,
+    checksum."""
     cdef const uint8_t *header = a.data + a.transport
     cdef const uint8_t *other = b.data + b.transport
-    if a.protocol != b.protocol or a.payload != b.payload or memcmp(header, other, 4):
-        return False
-    return a.protocol == PROTOCOL_UDP or (
-        memcmp(header + 8, other + 8, 5) == 0                                       # acknowledgement, data offset
+    return (
+        load32(header + 8) == load32(other + 8) and header[12] == other[12]         # acknowledgement, data offset
         and (header[13] ^ other[13]) & ~(TCP_FIN | TCP_PSH) == 0
-        and memcmp(header + 14, other + 14, 2) == 0                                 # window
+        and load16(header + 14) == load16(other + 14)                               # window
         and memcmp(header + 18, other + 18, a.payload - a.transport - 18) == 0      # urgent pointer, options
     )
 
@@ -219,13 +238,15 @@ cdef inline bint follows(Run *run, const Segment *s) noexcept nogil:
     """Whether a frame is the next of a run, its checksums aside."""
     cdef const Segment *head = &run.head
     cdef uint32_t size = head.length - head.payload, more = s.length - s.payload
-    if not same_network(head, s) or not same_transport(head, s) or not has_next_id(run, s):
+    if not same_ports(head, s) or more > size or head.payload - head.network + run.bytes + more > IP_MOST:
         return False
-    if more > size or head.payload - head.network + run.bytes + more > IP_MOST or is_pending(head) != is_pending(s):
+    if not same_network(head, s) or is_pending(head) != is_pending(s) or not has_next_id(run, s):
         return False
     if head.protocol == PROTOCOL_UDP:
         return True
-    return load32(s.data + s.transport + 4) == <uint32_t>(load32(head.data + head.transport + 4) + run.bytes)
+    return same_tcp(head, s) and (
+        load32(s.data + s.transport + 4) == <uint32_t>(load32(head.data + head.transport + 4) + run.bytes)
+    )
 
 
 # -- a run ---------------------------------------------------------------------------------------------
@@ -258,36 +279,42 @@ cdef inline bint takes(Plane *plane, Port *port, const Segment *s) noexcept nogi
     return s.length <= ETHERNET_HEADER + tag + port.mtu
 
 
-cdef inline bint is_closed(const Run *run, const Segment *last) noexcept nogil:
+cdef inline bint is_closed(const Run *run) noexcept nogil:
     """Whether nothing may come after the last frame."""
     return (
-        run.frames == RUN_MOST or last.length < run.head.length
-        or (last.protocol == PROTOCOL_TCP and last.data[last.transport + 13] & (TCP_FIN | TCP_PSH) != 0)
+        run.frames == RUN_MOST or run.last_length < run.head.length or run.last_flags & (TCP_FIN | TCP_PSH) != 0
     )
+
+
+cdef inline void append(Run *run, const Segment *s) noexcept nogil:
+    run.frames += 1
+    run.bytes += s.length - s.payload
+    run.last_length = s.length
+    run.last_flags = s.data[s.transport + 13] if s.protocol == PROTOCOL_TCP else 0
 
 
 cdef inline uint32_t find_run(Plane *plane, Port *port, uint32_t at, Run *run) noexcept nogil:
     """How many frames of a port's queue, from `at` on, leave as one; 1: this one stays alone."""
     cdef const Frame *first = &plane.batch[port.queue[at]]
     cdef const Frame *frame
-    cdef Segment s
-    if not read_segment(first, &run.head):
+    run.frames, run.bytes, run.fixed_id = 0, 0, False
+    if run.ahead_at == at:
+        run.head = run.ahead
+    elif not read_segment(first, &run.head):
         return 1
-    run.frames, run.bytes = 1, run.head.length - run.head.payload
-    run.fixed_id, run.last_flags = False, 0
-    s = run.head
-    while at + run.frames < port.queued and not is_closed(run, &s):
+    append(run, &run.head)
+    while at + run.frames < port.queued and not is_closed(run):
         frame = &plane.batch[port.queue[at + run.frames]]
-        if frame.ingress != first.ingress or not read_segment(frame, &s) or not follows(run, &s):
+        if not read_segment(frame, &run.ahead):
+            break
+        run.ahead_at = at + run.frames
+        if frame.ingress != first.ingress or not follows(run, &run.ahead):
             break
         if run.frames == 1 and not (takes(plane, port, &run.head) and is_sound(&run.head)):
             break
-        if not is_sound(&s):
+        if not is_sound(&run.ahead):
             break
-        run.frames += 1
-        run.bytes += s.length - s.payload
-        if s.protocol == PROTOCOL_TCP:
-            run.last_flags = s.data[s.transport + 13]
+        append(run, &run.ahead)
     return run.frames
 
 

@@ -5,9 +5,10 @@
 # a watched socket makes the kernel wake the watcher for every frame sent (sock_wfree), which took 4 % of the
 # switch's time.
 from libc.stdint cimport uint8_t, uint32_t
+from libc.string cimport memset
 
-from .batch cimport TX_FULL, TX_NO_BUFFER, TX_PORT_DOWN, TX_REFUSED, TX_TOO_BIG, Frame
-from .coalesce cimport HEADERS, Run, find_run, gather_run
+from .batch cimport BATCH, TX_FULL, TX_NO_BUFFER, TX_PORT_DOWN, TX_REFUSED, TX_TOO_BIG, Frame
+from .coalesce cimport HEADERS, Run, find_run, gather_run, may_be_ip
 from .linux cimport (
     EAGAIN, EINTR, EMSGSIZE, ENETDOWN, ENOBUFS, ENOMEM, ENXIO, MSG_DONTWAIT, errno, sendmmsg, virtio_net_hdr,
 )
@@ -41,29 +42,31 @@ cdef inline int send_failed(Plane *plane, Port *port, uint32_t *tries) noexcept 
 cdef inline uint32_t gather(Plane *plane, Port *port, uint32_t at, uint32_t apart) noexcept nogil:
     """Make messages of a port's queue from `at` on, one of each run where the port's flag says so; what is queued
     before `apart` is not merged. Returns how many messages."""
-    cdef uint32_t count = 0, used = 0, merged = 0, vectors
+    cdef uint32_t count = 0, used = 0, merged = 0, frames, vectors
     cdef bint merging = port.flags & FLAG_COALESCE != 0
     cdef uint8_t *headers
     cdef Frame *frame
     cdef Run run
+    memset(&run, 0, sizeof(run))
+    run.ahead_at = BATCH                        # none
     while at < port.queued:
+        frame = &plane.batch[port.queue[at]]
         plane.messages[count].msg_hdr.msg_iov = &plane.vectors[used]
-        run.frames = 1
-        if merging and at + 1 < port.queued and at >= apart:
-            run.frames = find_run(plane, port, at, &run)
-        if run.frames > 1:
+        frames = 1
+        if merging and at + 1 < port.queued and may_be_ip(frame) and at >= apart:
+            frames = find_run(plane, port, at, &run)
+        if frames > 1:
             headers = plane.headers + merged * HEADERS
             vectors = gather_run(plane, port, at, &run, headers, &plane.vectors[used])
             merged += 1
         else:
-            frame = &plane.batch[port.queue[at]]
             plane.vectors[used].iov_base = frame.data - VNET_HEADER
             plane.vectors[used].iov_len = frame.length + VNET_HEADER
             vectors = 1
         plane.messages[count].msg_hdr.msg_iovlen = vectors
-        plane.spans[count] = run.frames
+        plane.spans[count] = frames
         used += vectors
-        at += run.frames
+        at += frames
         count += 1
     return count
 
