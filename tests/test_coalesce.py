@@ -239,6 +239,11 @@ def test_sizes(version: int, protocol: int) -> None:
     most = (65_535 - (20 if version == 4 else 40) - (8 if protocol == PROTOCOL_UDP else 20)) // 1_400
     assert of(*[1_400] * 60) == [most, 60 - most]
     assert of(0, 0, 0) == [1, 1, 1]
+    # An IP packet of 65,535 bytes, and what would be one byte more.
+    room = 65_535 - (20 if version == 4 else 40) - (8 if protocol == PROTOCOL_UDP else 20)
+    piece, rest = divmod(room, 9)
+    assert of(*[piece] * 9, rest) == ([10] if rest else [9, 1])
+    assert of(*[piece] * 9, rest + 1) == [9, 1]
 
 
 def test_numbers_wrap() -> None:
@@ -282,6 +287,17 @@ def test_no_checksum_at_all() -> None:
     """UDP over IPv4 may go without (0): segmentation would make one."""
     at = IPV4_AT + 20 + 6
     assert spans([put(m, at, 0) for m in messages(flow(3, protocol=PROTOCOL_UDP))]) == [1, 1, 1]
+    # Not even where 0 happens to be what the sum would be.
+    packets = flow(3, 4, protocol=PROTOCOL_UDP)
+    sums = [struct.unpack_from("!H", m, at)[0] for m in messages(packets)]
+    fitting = [
+        p.but(payload=p.payload[:2] + struct.pack("!H", add(p.payload[2:] + struct.pack("!H", c))))
+        for p, c in zip(packets, sums, strict=True)
+    ]
+    sent = messages(fitting)
+    assert [m[at : at + 2] for m in sent] == [b"\xff\xff"] * 3
+    assert spans(sent) == [3]
+    assert spans([put(m, at, 0) for m in sent]) == [1, 1, 1]
 
 
 @pytest.mark.parametrize("vnet", [(1, 0, 0, 0, 30, 16), (1, 0, 0, 0, 34, 6), (1, 0, 0, 0, 65_535, 65_535)])
