@@ -16,12 +16,14 @@ from libc.string cimport memcpy, memset
 
 from .barrier cimport add_release, load_acquire, store_release
 from .batch cimport BATCH, DROPPED, FLOODED, FLOODS, FORWARDED, KINDS, RX_REASONS, TX_REASONS, Frame
+from .blocks cimport close_blocks, map_blocks, request_blocks
 from .bucket cimport set_rate
 from .coalesce cimport HEADERS
 from .decide cimport decide, enqueue
 from .ethernet cimport ETHERNET_HEADER, load_mac, read_vid
 from .events cimport EventQueue
 from .forward cimport LOOP_MAGIC, binding_key, look_up_egress
+from .inbox cimport prepare_inbox
 from .linux cimport (
     EFD_CLOEXEC, EFD_NONBLOCK, EPOLL_CLOEXEC, EPOLL_CTL_DEL, PACKET_STATISTICS, SOL_PACKET, close, epoll_create1,
     epoll_ctl, epoll_event, epoll_wait, errno, eventfd, getsockopt, iovec, mmsghdr, pthread_mutex_destroy,
@@ -32,13 +34,13 @@ from .mac_table cimport (
     ENTRY_STATIC, SWEEP_ALL, SWEEP_STEP, Bucket, EntryRow, MacTable, MacTableState, copy_entries, find, hash_key,
     make_key, remove_key, set_static, sweep, sweep_some,
 )
-from .plane cimport READY, Plane, is_dead, list_floods, may_flood, monotonic_ns, notify
+from .plane cimport BIG_SIZE, READY, Control, Plane, is_dead, list_floods, may_flood, monotonic_ns, notify, start_frame
 from .port cimport (
-    FLAGS_DEFAULT, LINK_DOWN, LINK_FREE, LINK_GONE, LINK_UP, Port, Tally, is_open,
+    FLAGS_DEFAULT, LINK_DOWN, LINK_FREE, LINK_GONE, LINK_UP, SOURCE_BLOCKS, SOURCE_SLOTS, Port, Tally, is_open,
 )
 from .punt cimport PUNT_SLOTS, PuntQueue, PuntSlot
-from .receive cimport BIG_BUFFERS, BIG_SIZE, WAKE, receive, rest, rest_all, start_frame, wake_ready, watch
-from .ring cimport VNET_HEADER, Ring, close_ring, map_ring, request_ring
+from .receive cimport WAKE, receive, rest, rest_all, wake_ready, watch
+from .ring cimport BLOCK, SLOT, VNET_HEADER, BlockRing, Ring, close_ring, map_ring, request_ring
 from .trace cimport TRACE_PORTS, Trace, TraceRecord
 from .transmit cimport gather, release, transmit
 
@@ -57,6 +59,8 @@ TX_REASON_NAMES = ("too_big", "no_buffer", "full", "port_down", "refused")
 ACTION_NAMES = ("forwarded", "flooded", "consumed", "dropped")
 LEARNED_NAMES = (None, "new", "moved", "refused", None)
 LINK_NAMES = ("free", "up", "down", "gone")
+#: How a port's frames are received: from a ring's slots, from a ring's blocks, by recvmmsg.
+SOURCE_NAMES = ("slots", "blocks", "socket")
 #: Names of a port's flags, by bit (port.pxd's PortFlag).
 FLAG_NAMES = (
     "learning", "broadcast_flood", "multicast_flood", "unicast_flood", "isolated", "hairpin", "locked", "coalesce",
@@ -77,14 +81,20 @@ cdef struct Order:              # one frame to send out, as packet_out() prepare
     int ingress, egress
 
 
-def open_ring(int fd, uint32_t slots):
-    """Give an AF_PACKET socket an RX ring of `slots` (a multiple of 32); raises OSError when the kernel refuses.
+def open_ring(int fd, uint32_t slots, uint32_t slot_size=SLOT, uint32_t block_size=BLOCK, str source="slots"):
+    """Give an AF_PACKET socket an RX ring of `slots`, which fill blocks of `block_size`; raises OSError when the kernel
+    refuses.
 
+    source: "slots" for TPACKET_V2; "blocks" for TPACKET_V3, where a block is one slot.
     Takes some 10 ms, without the GIL, so many are best opened by several threads.
     """
     cdef int error
+    cdef bint in_blocks = SOURCE_NAMES.index(source) == SOURCE_BLOCKS
     with nogil:
-        error = request_ring(fd, slots)
+        if in_blocks:
+            error = request_blocks(fd, slots, block_size)
+        else:
+            error = request_ring(fd, slots, slot_size, block_size)
     if error:
         raise OSError(error, os.strerror(error))
 
@@ -127,7 +137,10 @@ cdef class Dataplane:
         plane.events = <EventQueue *>calloc(1, sizeof(EventQueue))
         self.spare_events = <EventQueue *>calloc(1, sizeof(EventQueue))
         plane.batch = <Frame *>calloc(BATCH, sizeof(Frame))
-        plane.big = <uint8_t *>malloc(<size_t>BIG_BUFFERS * BIG_SIZE)
+        plane.big = <uint8_t *>malloc(<size_t>BATCH * BIG_SIZE)
+        plane.inbox.messages = <mmsghdr *>calloc(BATCH, sizeof(mmsghdr))
+        plane.inbox.vectors = <iovec *>calloc(BATCH, sizeof(iovec))
+        plane.inbox.controls = <Control *>calloc(BATCH, sizeof(Control))
         plane.messages = <mmsghdr *>calloc(BATCH, sizeof(mmsghdr))
         plane.vectors = <iovec *>calloc(BATCH + BATCH // 2, sizeof(iovec))
         plane.spans = <uint16_t *>calloc(BATCH, sizeof(uint16_t))
@@ -135,12 +148,14 @@ cdef class Dataplane:
         complete = (
             plane.ports and plane.active and plane.touched and plane.events and self.spare_events and plane.batch
             and plane.big and plane.messages and plane.vectors and plane.spans and plane.headers
+            and plane.inbox.messages and plane.inbox.vectors and plane.inbox.controls
         )
         for i in range(<uint32_t>FLOODS):
             plane.flood[i] = <uint16_t *>calloc(MAX_PORTS, sizeof(uint16_t))
             complete = complete and plane.flood[i] != NULL
         if not complete:
             raise MemoryError("no memory for the data plane")
+        prepare_inbox(plane)
         plane.epoll_fd = epoll_create1(EPOLL_CLOEXEC)
         plane.wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
         plane.event_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
@@ -155,6 +170,7 @@ cdef class Dataplane:
         cdef uint32_t i
         for i in range(plane.port_count):
             close_ring(&plane.ports[i].ring)
+            close_blocks(&plane.ports[i].blocks)
             free(plane.ports[i])
         for i in range(<uint32_t>FLOODS):
             free(plane.flood[i])
@@ -168,6 +184,9 @@ cdef class Dataplane:
         free(self.spare_events)
         free(plane.batch)
         free(plane.big)
+        free(plane.inbox.messages)
+        free(plane.inbox.vectors)
+        free(plane.inbox.controls)
         free(plane.messages)
         free(plane.vectors)
         free(plane.spans)
@@ -252,20 +271,24 @@ cdef class Dataplane:
         """An eventfd: readable when there are punted frames."""
         return self.plane.punt_fd
 
-    def add_port(self, int rx_fd=-1, int tx_fd=-1, uint32_t slots=0):
+    def add_port(self, int rx_fd=-1, int tx_fd=-1, uint32_t slots=0, uint32_t slot_size=SLOT, str source="slots"):
         """Add a port and return its index: on two bound AF_PACKET sockets, the first with a ring of `slots` (see
-        open_ring), the second without one; or, without sockets, in memory. It is blocked until set_blocked() says
-        otherwise, so that it can be configured first. Raises OSError, MemoryError."""
+        open_ring) unless its source is the "socket", the second without one; or, without sockets, in memory. It is
+        blocked until set_blocked() says otherwise, so that it can be configured first. Raises OSError, MemoryError."""
         cdef Plane *plane = &self.plane
         cdef Port *port = <Port *>calloc(1, sizeof(Port))
         cdef Port *before
         cdef uint32_t index = 0
         cdef int error = 0
+        cdef uint8_t kind = SOURCE_NAMES.index(source)
         if port == NULL:
             raise MemoryError("no memory for a port")
         port.rx_fd, port.tx_fd, port.flags, port.link, port.blocked = rx_fd, tx_fd, FLAGS_DEFAULT, LINK_UP, True
-        if rx_fd >= 0:
-            error = map_ring(&port.ring, rx_fd, slots)
+        port.source = kind
+        if rx_fd >= 0 and kind == SOURCE_SLOTS:
+            error = map_ring(&port.ring, rx_fd, slots, slot_size)
+        elif rx_fd >= 0 and kind == SOURCE_BLOCKS:
+            error = map_blocks(&port.blocks, rx_fd, slots, slot_size)
         with nogil:
             self._lock()
             while index < plane.port_count and plane.ports[index].link != LINK_FREE:
@@ -280,6 +303,7 @@ cdef class Dataplane:
             self._unlock()
         if error or index == MAX_PORTS:
             close_ring(&port.ring)
+            close_blocks(&port.blocks)
         free(port)
         if error:
             raise OSError(error, os.strerror(error))
@@ -293,10 +317,11 @@ cdef class Dataplane:
         cdef Plane *plane = &self.plane
         cdef epoll_event unused
         cdef Ring ring
+        cdef BlockRing blocks
         cdef Port *port
         cdef Tally tally
         cdef uint32_t place
-        ring.memory = NULL
+        ring.memory = blocks.memory = NULL
         with nogil:
             self._lock()
             port = self._port(index)
@@ -309,8 +334,8 @@ cdef class Dataplane:
                         break
                 if port.rx_fd >= 0:
                     epoll_ctl(plane.epoll_fd, EPOLL_CTL_DEL, port.rx_fd, &unused)
-                ring = port.ring
-                port.ring.memory = NULL
+                ring, blocks = port.ring, port.blocks
+                port.ring.memory = port.blocks.memory = NULL
                 port.link = LINK_FREE
                 list_floods(plane)
                 sweep(&self.fdb.state, 0, index, True)
@@ -318,6 +343,7 @@ cdef class Dataplane:
                 self._forget_queued(index)
             self._unlock()
             close_ring(&ring)
+            close_blocks(&blocks)
         known(port)
         return tally_tuple(&tally)
 

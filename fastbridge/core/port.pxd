@@ -3,13 +3,19 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from .batch cimport BATCH, FLOODS, KINDS, RX_REASONS, TX_REASONS
 from .bucket cimport TokenBucket
-from .ring cimport Ring
+from .ring cimport BlockRing, Ring
 
 cdef enum Link:
     LINK_FREE = 0               # the index is not in use
     LINK_UP = 1
     LINK_DOWN = 2
     LINK_GONE = 3               # the interface was deleted: the socket is dead
+
+cdef enum Source:
+    # How a port's frames are received; names are SOURCE_NAMES in dataplane.pyx, in this order.
+    SOURCE_SLOTS = 0
+    SOURCE_BLOCKS = 1
+    SOURCE_SOCKET = 2
 
 cdef enum PortFlag:
     # As the Linux bridge has them (net/bridge/br_private.h, BR_*; bridge(8)).
@@ -49,7 +55,9 @@ cdef struct Port:
     uint32_t looks              # empty looks in a row
     uint32_t excess             # frames in a row that its limits or guard dropped
     uint64_t paused_until       # ns; it stormed, and is not looked at before
-    Ring ring
+    uint8_t source
+    Ring ring                   # as its source is, this …
+    BlockRing blocks            # … or this, or neither
     uint32_t queued
     uint16_t queue[BATCH]       # frames to send, as indices into the batch, in arrival order
     uint8_t punt[KINDS]         # a Punt by Kind

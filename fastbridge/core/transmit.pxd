@@ -4,16 +4,25 @@
 # leaves as one (coalesce.pxd) only the headers are made anew. So slots go back to the kernel only after the whole batch
 # is sent. The TX socket is not the RX socket, and nobody watches it: a watched socket makes the kernel wake the watcher
 # for every frame sent (sock_wfree), which took 4 % of the switch's time.
+#
+# There is no TX ring here. Its slots would be memory of the egress socket, so that the switch copies every frame from
+# the RX slot into one; and over veth the kernel copies it once more: the skb's fragments are the ring's pages
+# (tpacket_fill_skb), which must not get to a receiver that outlives the slot, so ____dev_forward_skb has them copied to
+# fresh pages (skb_orphan_frags, since 4.20; before, it was unsafe: a receiver that orphans the skb frees the slot,
+# tpacket_destruct_skb, while its pages are queued). sendmmsg copies once. The slots are walked strictly in order, a busy
+# one holds up all behind it, and a 64 KB frame takes more fragments than an skb may have (MAX_SKB_FRAGS) unless its
+# slot lies right. What it saves is sendmmsg's part of each message, not the transmit.
 from libc.stdint cimport uint8_t, uint32_t
 from libc.string cimport memset
 
 from .batch cimport BATCH, TX_FULL, TX_NO_BUFFER, TX_PORT_DOWN, TX_REFUSED, TX_TOO_BIG, Frame
+from .blocks cimport release_blocks
 from .coalesce cimport HEADERS, Run, find_run, gather_run, may_be_ip
 from .linux cimport (
     EAGAIN, EINTR, EMSGSIZE, ENETDOWN, ENOBUFS, ENOMEM, ENXIO, MSG_DONTWAIT, errno, sendmmsg, virtio_net_hdr,
 )
 from .plane cimport Plane, lose_link
-from .port cimport FLAG_COALESCE, Port
+from .port cimport FLAG_COALESCE, SOURCE_BLOCKS, SOURCE_SLOTS, Port
 from .ring cimport VNET_HEADER, release_slots
 
 cdef enum:
@@ -136,8 +145,13 @@ cdef inline void transmit(Plane *plane) noexcept nogil:
 
 
 cdef inline void release(Plane *plane) noexcept nogil:
-    """Forget the batch: its slots go back to the kernel, its big buffers are free."""
+    """Forget the batch: its slots and blocks go back to the kernel, its big buffers are free."""
     cdef uint32_t i
+    cdef Port *port
     for i in range(plane.active_count):
-        release_slots(&plane.ports[plane.active[i]].ring)
+        port = plane.ports[plane.active[i]]
+        if port.source == SOURCE_SLOTS:
+            release_slots(&port.ring)
+        elif port.source == SOURCE_BLOCKS:
+            release_blocks(&port.blocks)
     plane.batch_count = plane.big_count = 0
