@@ -9,9 +9,9 @@
 # the RX slot into one; and over veth the kernel copies it once more: the skb's fragments are the ring's pages
 # (tpacket_fill_skb), which must not get to a receiver that outlives the slot, so ____dev_forward_skb has them copied to
 # fresh pages (skb_orphan_frags, since 4.20; before, it was unsafe: a receiver that orphans the skb frees the slot,
-# tpacket_destruct_skb, while its pages are queued). sendmmsg copies once. The slots are walked strictly in order, a busy
-# one holds up all behind it, and a 64 KB frame takes more fragments than an skb may have (MAX_SKB_FRAGS) unless its
-# slot lies right. What it saves is sendmmsg's part of each message, not the transmit.
+# tpacket_destruct_skb, while its pages are queued). sendmmsg copies once. The slots are walked strictly in order, one
+# that is busy holds up all behind it, and a 64 KB frame takes more fragments than an skb may have (MAX_SKB_FRAGS)
+# unless its slot lies right. What it saves is sendmmsg's part of each message, not the transmit.
 from libc.stdint cimport uint8_t, uint32_t
 from libc.string cimport memset
 
