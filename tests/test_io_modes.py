@@ -6,8 +6,9 @@ import errno
 import logging
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 
 import pytest
 from frames import GROUP, ethernet, tag
@@ -29,12 +30,12 @@ live = pytest.mark.live
 @modes
 def test_pods_talk(io: str) -> None:
     with stage(3, io=io) as (lab, switch):
-        for family in (4, 6):
-            for one, two in (("pod1", "pod2"), ("pod2", "pod3"), ("pod3", "pod1")):
-                result = lab[one].ping(lab[two], count=3, interval=0.01, family=family)
-                assert (result.sent, result.received) == (3, 3)
         with Stream(lab["pod1"], lab["pod2"], 4) as stream:
             stream.exchange(megabytes=20)
+        for family in (4, 6):
+            for one, two in (("pod1", "pod2"), ("pod2", "pod3"), ("pod3", "pod1")):
+                ping = partial(lab[one].ping, lab[two], count=3, interval=0.01, family=family)
+                eventually(ping, "three answers")  # a neighbour solicitation at the start may go unanswered for 1 s
         total = switch.counters().total
         assert total.rx_bytes / total.rx_frames > 1514  # GSO frames were carried whole
         assert not total.dropped["truncated"]
@@ -150,7 +151,8 @@ def sending(wire: Wire) -> Iterator[None]:
     def work() -> None:
         while not done.is_set():
             for send in sends:
-                wire.send(*send)
+                with suppress(OSError):  # its port is down, or gone
+                    wire.send(*send)
 
     thread = threading.Thread(target=work)
     thread.start()
