@@ -1,6 +1,7 @@
 """The floor: what fastbridge takes beyond a forwarder with the same system calls and nothing else (limit/forward.c).
 
-Frames that are not IP, so that nothing is coalesced; both at the maximum offered load, in interleaved blocks.
+And whether there is a lower one: the same forwarder, sending by TX rings (limit/forward_tx_ring.c). Frames that are
+not IP, so that nothing is coalesced; all at the maximum offered load, in interleaved blocks.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from fastbridge.bench.statistics import ratio
 
 pytestmark = [pytest.mark.live, pytest.mark.benchmark(group="limit", timer=Work.time)]
 
-SOURCE = Path(__file__).parent / "limit" / "forward.c"
 FLOOR, SWITCH = "floor", "fastbridge"
+SOURCES = {FLOOR: "forward.c", "floor/tx-ring": "forward_tx_ring.c"}
 METHOD = ForwardingRate((64,), seconds=0.3)
 
 
@@ -34,19 +35,20 @@ def task(request: pytest.FixtureRequest) -> Task:
 
 @pytest.fixture(scope="module")
 def peers(task: Task, tmp_path_factory: pytest.TempPathFactory) -> Peers:
-    program = tmp_path_factory.mktemp("limit") / "forward"
     compiler = shutil.which("cc")
     if compiler is None:
         pytest.skip("there is no C compiler cc on the PATH: install gcc or clang")
-    built = subprocess.run(
-        [compiler, "-O3", "-Wall", "-Wextra", "-o", program, SOURCE], capture_output=True, text=True, check=False
-    )
-    assert built.returncode == 0, built.stderr
-    floor = CommandEngine(f"{shlex.quote(str(program))} {{ports}}", name=FLOOR, most_ports=2)
-    return Peers.measure([floor, ENGINES[SWITCH]], FLOOR, [task])
+    floors = []
+    for name, source in SOURCES.items():
+        program = tmp_path_factory.mktemp("limit") / "forward"
+        command = [compiler, "-O3", "-Wall", "-Wextra", "-o", program, Path(__file__).parent / "limit" / source]
+        built = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert built.returncode == 0, built.stderr
+        floors.append(CommandEngine(f"{shlex.quote(str(program))} {{ports}}", name=name, most_ports=2))
+    return Peers.measure([*floors, ENGINES[SWITCH]], FLOOR, [task])
 
 
-@pytest.mark.parametrize("who", [FLOOR, SWITCH])
+@pytest.mark.parametrize("who", [*SOURCES, SWITCH])
 def test_limit(benchmark: Any, peers: Peers, task: Task, who: str) -> None:
     figures: dict[str, float | list[float]] = {}
     if who == SWITCH:
