@@ -17,8 +17,9 @@ from test_live import gso_frame, next_own, seen, state
 from test_traffic import Stream
 
 import fastbridge.switch
-from fastbridge import ConfigError, Lab, PortError, Switch, Topology
+from fastbridge import ConfigError, Lab, LabError, PortError, Switch, Topology
 from fastbridge.io_modes import IO_MODES, IoMode, find_io_mode
+from fastbridge.links import Links
 
 X = 0x02_00_00_00_FF_01
 SILENT = Topology.of(2, ipv6=None)  # without IPv6 no kernel says a word of its own
@@ -127,6 +128,32 @@ def test_every_lost_frame_is_counted(io: str, size: int, count: int) -> None:
             assert pod1.flooded > 0
             assert lab["pod2"].ping("pod1")
             check_accounts(switch)
+
+
+@live
+@modes
+def test_frames_beyond_64_kilobytes_go_whole_or_are_counted(io: str) -> None:
+    """What a pod sends whose gso_max_size somebody has raised (BIG TCP): each mode has room for some, none for all."""
+    with stage(2, io=io) as (lab, switch), wires(lab) as (one, two):
+        try:
+            for end in lab["pod1"], lab["pod2"].port:  # where they are sent
+                with Links(end.namespace) as links:
+                    links.set(end.interface, gso_max_size=500_000)
+        except LabError as error:
+            pytest.skip(f"this kernel has none: {error}")
+        heard = []
+        for size in (66_000, 100_000, 300_000) * 10:
+            frame, header = gso_frame(GROUP, one.mac, b"", 6, 60_000)
+            frame += bytes(size - len(frame))
+            one.send(frame, header)
+            got = two.heard_before(one.mark())
+            assert got in ([frame], [])
+            heard += got
+        pod1 = switch.counters().ports["pod1"]
+        assert pod1.dropped["truncated"] == 30 - len(heard)
+        assert len(heard) >= 10
+        assert pod1.dropped["truncated"] >= 10
+        assert (pod1.rx_missed, pod1.dropped["runt"]) == (0, 0)
 
 
 @live

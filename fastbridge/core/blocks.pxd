@@ -6,7 +6,8 @@
 # block.
 #
 # The vnet header lies before the frame as in V2 (tpacket_rcv). PACKET_COPY_THRESH is none of V3's: a frame longer than
-# a block, a GSO frame beyond 64 KiB (BIG TCP), is cut, and dropped as `truncated`; all others are whole.
+# a block, a GSO frame beyond 256 KiB (BIG TCP), is cut, and dropped as `truncated`; all others are whole. Before one
+# that fills its block the kernel hands over an empty one.
 from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 from libc.string cimport memset
@@ -55,14 +56,16 @@ cdef inline tpacket3_hdr *next_in_block(BlockRing *ring) noexcept nogil:
     """The next frame, taken; NULL when there is none. A block left before its end is gone on with the next time."""
     cdef tpacket_block_desc *block
     cdef tpacket3_hdr *header
-    if ring.left == 0:
+    while ring.left == 0:
         if ring.head - ring.tail == ring.blocks:    # all are taken, and none is given back
             return NULL
         block = block_at(ring, ring.head)
         if not load_acquire(&block.hdr.bh1.block_status) & TP_STATUS_USER:
             return NULL
-        ring.left = block.hdr.bh1.num_pkts          # the kernel hands over no empty one
+        ring.left = block.hdr.bh1.num_pkts
         ring.next = <uint8_t *>block + block.hdr.bh1.offset_to_first_pkt
+        if ring.left == 0:                          # an empty one goes before a frame that fills a block
+            ring.head += 1
     header = <tpacket3_hdr *>ring.next
     ring.next += header.tp_next_offset
     ring.left -= 1

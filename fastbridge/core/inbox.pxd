@@ -2,7 +2,9 @@
 #
 # Frames wait in the socket's receive buffer, as the sender's own memory, uncopied, and are copied into the big buffers
 # (plane.pxd) when the switch asks: the only mode that needs no memory a port, at a system call for every look at it.
-# One queue, so the order is that of arrival; the VLAN tag comes with the message (PACKET_AUXDATA).
+# How much may wait is the receive buffer's size (SO_RCVBUF; without root at most net.core.rmem_max), in the kernel's
+# count: a small frame takes some 700 bytes of it. One queue, so the order is that of arrival; the VLAN tag comes with
+# the message (PACKET_AUXDATA).
 #
 # What the kernel cannot describe by a vnet header it drops when asked for it, with EINVAL: counted as missed, as the
 # rings' modes have it in tp_drops. recvmmsg reports an error behind the first frame by its next call.
