@@ -7,13 +7,13 @@ and pytest-benchmark's own comparison and regression limits work.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from statistics import median
 from typing import Any
 
 import pytest
-from work import Work
+from work import WHAT, WORK, Work
 
 from fastbridge import Lab, PrivilegeError, Topology
 from fastbridge.bench import Engine, Findings, Layout, Recorder, Task, Trial
@@ -27,13 +27,6 @@ from fastbridge.bench.report import per_frame
 pytestmark = pytest.mark.live
 
 ROUNDS = 5
-FRAMES = 100_000
-WORK: dict[str, Callable[[float], float]] = {  # seconds, by the unit of what the method found
-    "frames/s": lambda rate: FRAMES / rate,
-    "Gb/s": lambda rate: 8.0 / rate,
-    "µs": lambda latency: latency * 1e-6,
-}
-WHAT = {"frames/s": "frame", "Gb/s": "TCP payload", "µs": "frame, one way"}
 TASKS = [
     pytest.param(task, marks=pytest.mark.benchmark(group=f"veth: {task.name}", timer=Work.time))
     for task in QUICK.tasks

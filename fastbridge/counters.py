@@ -26,6 +26,8 @@ class PortCounters:
     tx_frames: int = 0
     tx_bytes: int = 0
     tx_dropped: Mapping[str, int] = field(default_factory=dict)  #: copies not sent, by drop reason
+    coalesced: int = 0  #: of tx_frames: sent inside another one's GSO frame
+    split: int = 0  #: GSO frames made of several that the kernel refused: sent frame by frame instead
 
     def __add__(self, other: PortCounters) -> PortCounters:
         return PortCounters(**{f.name: _sum(getattr(self, f.name), getattr(other, f.name)) for f in fields(self)})

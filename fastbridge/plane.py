@@ -51,6 +51,7 @@ class Member:
     name: str
     sockets: tuple[socket.socket, ...] = ()  # RX and TX; none in memory
     slots: int = 0  # of the RX ring
+    coalesce: bool = False  # the flag it begins with
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +197,7 @@ class Plane:
     def _add_member(self, index: int, member: Member, owners: Owners = ()) -> None:
         """Configure a port, then let it forward."""
         self._members[index] = member
+        self.set_flags(index, coalesce=member.coalesce)
         self._policing.add_port(index)
         self.trust(index, owners)
         self._dataplane.set_blocked(index, False)
@@ -211,7 +213,8 @@ class Plane:
 
 def name_counters(tally: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]) -> PortCounters:
     """What the core counts of a port, by name."""
-    (rx_frames, rx_bytes, forwarded, flooded, consumed, missed, tx_frames, tx_bytes), dropped, tx_dropped = tally
+    counts, dropped, tx_dropped = tally
+    rx_frames, rx_bytes, forwarded, flooded, consumed, missed, tx_frames, tx_bytes, coalesced, split = counts
     return PortCounters(
         rx_frames,
         rx_bytes,
@@ -223,6 +226,8 @@ def name_counters(tally: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]
         tx_frames,
         tx_bytes,
         dict(zip(TX_REASON_NAMES, tx_dropped, strict=True)),
+        coalesced,
+        split,
     )
 
 

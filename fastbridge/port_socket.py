@@ -2,11 +2,12 @@
 
 Two AF_PACKET sockets a port, for RX and for TX, from the standard library's `socket`. The facts behind each option
 are in packet(7), Documentation/networking/packet_mmap.rst and DESIGN §5; values without a name in `socket`
-are from <linux/if_packet.h>, <linux/sockios.h>, <linux/if.h> and <asm-generic/socket.h>.
+are from <linux/if_packet.h>, <linux/sockios.h>, <linux/ethtool.h>, <linux/if.h> and <asm-generic/socket.h>.
 """
 
 from __future__ import annotations
 
+import array
 import errno
 import fcntl
 import os
@@ -18,13 +19,14 @@ from typing import Protocol
 
 from .addresses import MacAddress
 from .errors import PortError, PrivilegeError
+from .io_modes import IO_MODES, IoMode
 
 _SOL_PACKET = 263
 _PACKET_ADD_MEMBERSHIP, _PACKET_MR_PROMISC = 1, 1
-_PACKET_COPY_THRESH, _PACKET_VERSION, _PACKET_VNET_HDR, _PACKET_IGNORE_OUTGOING = 7, 10, 15, 23
-_TPACKET_V2 = 1
+_PACKET_COPY_THRESH, _PACKET_AUXDATA, _PACKET_VERSION, _PACKET_VNET_HDR, _PACKET_IGNORE_OUTGOING = 7, 8, 10, 15, 23
 _SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33
 _SIOCGIFFLAGS, _SIOCGIFHWADDR, _SIOCGIFINDEX = 0x8913, 0x8927, 0x8933
+_SIOCETHTOOL, _ETHTOOL_GTSO = 0x8946, 0x1E
 _IFF_UP, _ARPHRD_ETHER = 0x1, 1
 _ETH_P_ALL = 0x0003
 
@@ -64,12 +66,12 @@ class Interface:
         return ()
 
 
-def open_port_sockets(port: PortLike) -> tuple[socket.socket, socket.socket]:
+def open_port_sockets(port: PortLike, io: IoMode = IO_MODES["ring"]) -> tuple[socket.socket, socket.socket]:
     """A port's RX and TX sockets, checked. The RX socket is not bound yet: its ring comes first, or frames would
     bypass it. TX has a socket of its own so that nobody watches it (core/transmit.pxd).
 
-    Raises PortError when the interface does not exist, is not Ethernet or is down; PrivilegeError without
-    CAP_NET_RAW.
+    Raises PortError when the interface does not exist, is not Ethernet or is down, or the kernel lacks the I/O mode;
+    PrivilegeError without CAP_NET_RAW.
     """
     sockets: list[socket.socket] = []
     try:
@@ -78,7 +80,7 @@ def open_port_sockets(port: PortLike) -> tuple[socket.socket, socket.socket]:
             sockets.append(port.open_socket(socket.AF_PACKET, socket.SOCK_RAW, 0))
         rx, tx = sockets
         index = _check_interface(rx, port.name)
-        _set_rx_options(rx, index)
+        _set_rx_options(rx, index, io)
         tx.setsockopt(_SOL_PACKET, _PACKET_VNET_HDR, 1)
         _set_buffer(tx, _SO_SNDBUFFORCE, socket.SO_SNDBUF)
         _bind(tx, port.name, 0)
@@ -122,6 +124,17 @@ def is_up(sock: socket.socket) -> bool:
         return False
 
 
+def takes_gso(sock: socket.socket) -> bool:
+    """Whether the interface a socket is bound to takes GSO frames, to cut them up or to hand them on."""
+    value = array.array("I", (_ETHTOOL_GTSO, 0))  # struct ethtool_value
+    request = struct.pack("16sP16x", os.fsencode(sock.getsockname()[0]), value.buffer_info()[0])
+    try:
+        fcntl.ioctl(sock, _SIOCETHTOOL, request)
+    except OSError:  # a driver that knows nothing of it
+        return False
+    return bool(value[1])
+
+
 def _is_up(sock: socket.socket, name: str) -> bool:
     return bool(_ioctl(sock, _SIOCGIFFLAGS, name, "H") & _IFF_UP)
 
@@ -149,17 +162,31 @@ def _ioctl(sock: socket.socket, request: int, name: str, value: str) -> int:
     return result
 
 
-def _set_rx_options(rx: socket.socket, index: int) -> None:
-    for option, value in (
-        (_PACKET_VERSION, _TPACKET_V2),
+def _set_rx_options(rx: socket.socket, index: int, io: IoMode) -> None:
+    options = [
         (_PACKET_VNET_HDR, 1),  # pending checksums and GSO pass through, on RX and TX
-        (_PACKET_COPY_THRESH, 1),  # a frame larger than its slot also waits, whole, in the receive buffer
         (_PACKET_IGNORE_OUTGOING, 1),  # what the host itself sends on the interface is not received
-    ):
+    ]
+    if io.source == "slots":
+        options.append((_PACKET_COPY_THRESH, 1))  # a frame larger than its slot also waits, whole, to be received
+    if io.version is None:
+        options.append((_PACKET_AUXDATA, 1))  # the VLAN tag
+    else:
+        _set_version(rx, io.version, io.name)
+    for option, value in options:
         rx.setsockopt(_SOL_PACKET, option, value)
     # Promiscuous as long as the socket lives: the kernel undoes it, whatever happens.
     rx.setsockopt(_SOL_PACKET, _PACKET_ADD_MEMBERSHIP, struct.pack("iHH8x", index, _PACKET_MR_PROMISC, 0))
     _set_buffer(rx, _SO_RCVBUFFORCE, socket.SO_RCVBUF)
+
+
+def _set_version(rx: socket.socket, version: int, name: str) -> None:
+    try:
+        rx.setsockopt(_SOL_PACKET, _PACKET_VERSION, version)
+    except OSError as error:
+        if error.errno == errno.EPERM:
+            raise
+        raise PortError(f"this kernel lacks I/O mode {name!r} ({error.strerror}); choose another") from None
 
 
 def _set_buffer(sock: socket.socket, force: int, plain: int) -> None:

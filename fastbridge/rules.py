@@ -18,6 +18,8 @@ class PortFlags:
     isolated: bool = False  #: it exchanges no frames with other isolated ports
     hairpin: bool = False  #: a frame may leave by the port it came in
     locked: bool = False  #: only sources the FDB already has behind it may send
+    #: consecutive frames of one flow leave by it as one GSO frame (no such thing in a bridge: see Switch, coalesce)
+    coalesce: bool = False
 
     @property
     def bits(self) -> int:

@@ -7,9 +7,11 @@ the control thread, which ages the FDB, follows links and stations, and logs wha
 from __future__ import annotations
 
 import atexit
+import errno
 import logging
 import os
 import select
+import socket
 import threading
 import time
 import weakref
@@ -21,15 +23,13 @@ from typing import NamedTuple
 from .core.dataplane import open_ring
 from .counters import Counters
 from .errors import ConfigError, PortError
+from .io_modes import find_io_mode
 from .plane import Member, Options, Plane, SwitchPort
 from .policy import Policy
-from .port_socket import Interface, PortLike, is_up, open_port_sockets, start_receiving
+from .port_socket import Interface, PortLike, is_up, open_port_sockets, start_receiving, takes_gso
 
 _log = logging.getLogger(__name__)
 
-# Ring memory for all ports together: 2,048 slots (4 MiB) a port up to 128 ports, then fewer (benchmarks/
-# test_footprint.py); never fewer than 128, two bursts of what a breath takes.
-_RING_BYTES, _SLOT, _MOST_SLOTS, _FEWEST_SLOTS = 512 << 20, 2048, 2048, 128
 # How often links that are down are looked at, and how often expired FDB entries are swept away (look-ups
 # ignore them anyway, so this only gives their room back).
 _LINK_SECONDS, _SWEEP_SECONDS = 0.05, 1.0
@@ -52,6 +52,9 @@ class Switch(Plane):
     filter_link_local: drop 01:80:c2:00:00:00 … :0f (LLDP, LACP, STP) as 802.1D says, instead of flooding them.
     busy_poll: seconds to spin after the last frame before sleeping; 0 sleeps at once.
     cpu: the CPU to run the data plane on; None: any.
+    coalesce: send consecutive TCP segments, or UDP datagrams, of one flow as one GSO frame, by every port whose
+        interface takes these (veth: yes); set_flags(port, coalesce=…) changes it. Receivers see no difference.
+    io: how frames are received: "ring", "big-ring", "blocks" or "recvmmsg" (io_modes.py). All forward the same frames.
     policy: what becomes of ARP and ND (see set_policy); as a plain bridge does by default.
     trusted: enter the pods' addresses as the lab's plan has them, as static neighbours (see trust).
     loop_detection: probe the ports that stations flap between, and block one of those that turn out to be a loop.
@@ -70,6 +73,8 @@ class Switch(Plane):
         filter_link_local: bool = False,
         busy_poll: float = 50e-6,
         cpu: int | None = None,
+        coalesce: bool = True,
+        io: str = "ring",
         policy: Policy | str = "flood",
         trusted: bool = False,
         loop_detection: bool = True,
@@ -83,12 +88,12 @@ class Switch(Plane):
         if cpu is not None and cpu not in os.sched_getaffinity(0):
             allowed = ", ".join(map(str, sorted(os.sched_getaffinity(0))))
             raise ConfigError(f"CPU {cpu} is not one this process may run on; those are: {allowed}")
-        self._cpu, self._trusted = cpu, trusted
+        self._cpu, self._trusted, self._coalesce, self._io = cpu, trusted, coalesce, find_io_mode(io)
         self._threads: list[threading.Thread] = []
         self._stopping = threading.Event()
         self._final: Counters | None = None
         wanted = list(ports)
-        self._slots = _ring_slots(len(wanted))
+        self._slots = self._io.slots(len(wanted)) if self._io.slot else 0
         try:
             self._add_ports(wanted)
         except BaseException:
@@ -105,14 +110,16 @@ class Switch(Plane):
         policy: Policy | str = "flood",
         move_damping: float = 0.0,
         neighbour_ageing: float | None = 60.0,
+        coalesce: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> MemorySwitch:
         """A switch without interfaces or privileges, on the same core; ports: how many, or their names.
 
-        clock: seconds, monotonic; tests pass their own to let time pass. There is no loop detection.
+        coalesce: what wire() and the counters show; process() is always frame for frame. clock: seconds, monotonic;
+        tests pass their own to let time pass. There is no loop detection.
         """
         options = Options(ageing, capacity, filter_link_local, policy, False, move_damping, neighbour_ageing)
-        return MemorySwitch(ports, options, clock)
+        return MemorySwitch(ports, options, clock, coalesce)
 
     def __enter__(self) -> Switch:
         self.start()
@@ -208,33 +215,41 @@ class Switch(Plane):
                 self.remove_port(name)
 
     def _open_member(self, source: PortLike) -> Member:
-        """Sockets and ring of a port, receiving already: with half the ring as often as the kernel has no memory."""
-        rx, tx = open_port_sockets(source)
-        slots = self._slots
+        """Sockets and ring of a port, receiving already."""
+        rx, tx = open_port_sockets(source, self._io)
         try:
-            while True:
-                try:
-                    open_ring(rx.fileno(), slots)
-                    break
-                except OSError as error:
-                    if slots <= _FEWEST_SLOTS:
-                        text = f"no receive ring for {source.name}: {error.strerror}; free some memory"
-                        raise PortError(text) from None
-                slots //= 2
+            slots = self._open_ring(rx, source.name)
             start_receiving(rx, source.name)
         except BaseException:
             rx.close()
             tx.close()
             raise
-        return Member(source.name, (rx, tx), slots)
+        return Member(source.name, (rx, tx), slots, self._coalesce and takes_gso(tx))
+
+    def _open_ring(self, rx: socket.socket, name: str) -> int:
+        """With half the ring as often as the kernel has no memory; returns how many slots it has. Raises PortError."""
+        io, slots = self._io, self._slots
+        while slots:
+            try:
+                open_ring(rx.fileno(), slots, io.slot, io.block, io.source)
+                break
+            except OSError as error:
+                if error.errno != errno.ENOMEM:
+                    text = f"the kernel refuses I/O mode {io.name!r} on {name}: {error.strerror}; choose another"
+                    raise PortError(text) from None
+                if slots <= io.fewest:
+                    raise PortError(f"no receive ring for {name}: {error.strerror}; free some memory") from None
+            slots = io.whole(slots - 1)
+        return slots
 
     def _attach(self, member: Member, source: PortLike) -> SwitchPort:
         if member.slots < self._slots:
             _log.warning("the kernel refused a larger ring: %s has %d slots", member.name, member.slots)
             self._slots = member.slots
         rx, tx = member.sockets
+        io = self._io
         try:
-            index = self._dataplane.add_port(rx.fileno(), tx.fileno(), member.slots)
+            index = self._dataplane.add_port(rx.fileno(), tx.fileno(), member.slots, io.slot, io.source)
         except OSError as error:
             raise PortError(f"cannot attach {member.name}: {error.strerror}") from None
         self._add_member(index, member, source.owners if self._trusted else ())
@@ -298,6 +313,7 @@ class MemorySwitch(Plane):
         ports: int | Sequence[str],
         options: Options,
         clock: Callable[[], float],
+        coalesce: bool,
     ) -> None:
         self._clock, self._epoch = clock, clock()
         super().__init__(options, clock)
@@ -305,7 +321,7 @@ class MemorySwitch(Plane):
         if len(set(names)) != len(names):
             raise ConfigError(f"a port is named twice in {', '.join(names)}; a switch has each port once")
         for name in names:
-            self._add_member(self._dataplane.add_port(), Member(name))
+            self._add_member(self._dataplane.add_port(), Member(name, coalesce=coalesce))
 
     def process(self, ingress: int | str, frames: Sequence[bytes]) -> list[Egress]:
         """Switch frames (bytes from the destination MAC on, no FCS) arriving on one port.
@@ -316,6 +332,14 @@ class MemorySwitch(Plane):
         index = self._index_of(ingress)
         copies = self._dataplane.process(index, list(frames), self._now_ms())
         return [Egress(*copy) for copy in copies + self._policing.handle(self._dataplane.read_punts())]
+
+    def wire(self, ingress: int | str, messages: Sequence[bytes]) -> list[Egress]:
+        """As process(), for at most 256 frames, each behind its struct virtio_net_hdr (10 bytes) as AF_PACKET has it.
+
+        Returns, port by port, what a live switch would send in one breath, vnet header first: several frames as one
+        where the port's `coalesce` flag is set. What the policy sends is not among it. Raises ValueError for too many.
+        """
+        return [Egress(*sent) for sent in self._dataplane.wire(self._index_of(ingress), list(messages), self._now_ms())]
 
     def tick(self) -> list[Egress]:
         """What a running switch does every second: sweep expired entries out of FDB and neighbour table, and ask the
@@ -331,12 +355,6 @@ class MemorySwitch(Plane):
 def _many(ports: int) -> ThreadPoolExecutor:
     """Threads to open or close ports with: the kernel makes each wait some 10 ms, several at the same time."""
     return ThreadPoolExecutor(max_workers=max(1, min(32, ports)))
-
-
-def _ring_slots(ports: int) -> int:
-    """RX ring slots a port: the largest power of two that keeps all rings within _RING_BYTES."""
-    fit = max(1, _RING_BYTES // (_SLOT * max(1, ports)))
-    return min(_MOST_SLOTS, max(_FEWEST_SLOTS, 1 << fit.bit_length() - 1))
 
 
 # A data plane thread must not outlive the interpreter it calls back into.

@@ -17,6 +17,7 @@ import pytest
 from live import eventually
 
 import fastbridge
+from fastbridge.io_modes import IO_MODES
 
 pytestmark = pytest.mark.live
 
@@ -34,6 +35,34 @@ with Lab(2) as lab, Switch(lab.ports) as switch:
     result = {"status": pathlib.Path("/proc/self/status").read_text(), "pings": pings, "uid": uid}
     result["flooded"] = switch.counters().total.flooded
 print(json.dumps(result))
+"""
+
+TCP_IN_EVERY_MODE = """
+import socket, threading
+from fastbridge import Lab, Switch
+from fastbridge.io_modes import IO_MODES
+SIZE = 2 << 20
+for io in IO_MODES:
+    with Lab(2) as lab, Switch(lab.ports, io=io):
+        one, two = lab
+        assert one.ping(two), io
+        with two.socket(socket.AF_INET, socket.SOCK_STREAM, 0) as listener:
+            listener.settimeout(20)
+            listener.bind((str(two.ipv4.ip), 0))
+            listener.listen()
+            with one.socket(socket.AF_INET, socket.SOCK_STREAM, 0) as client:
+                client.settimeout(20)
+                client.connect(listener.getsockname())
+                server, _ = listener.accept()
+                sender = threading.Thread(target=client.sendall, args=(bytes(SIZE),))
+                sender.start()
+                with server:
+                    server.settimeout(20)
+                    received = 0
+                    while received < SIZE:
+                        received += len(server.recv(SIZE))
+                sender.join()
+    print(io)
 """
 
 LAB_THAT_WAITS = """
@@ -91,6 +120,12 @@ def test_lab_and_switch_of_an_ordinary_user(unprivileged: list[str]) -> None:
     assert int(effective[1], 16) & ~(1 << CAP_SETFCAP) == 0
     assert result["pings"] == [True, True]
     assert result["flooded"] > 0
+
+
+def test_every_io_mode_of_an_ordinary_user(unprivileged: list[str]) -> None:
+    done = subprocess.run([*unprivileged, TCP_IN_EVERY_MODE], capture_output=True, text=True, timeout=120, cwd="/")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.split() == list(IO_MODES)
 
 
 @pytest.mark.parametrize("who", ["privileged", "unprivileged"])

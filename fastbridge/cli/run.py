@@ -16,6 +16,7 @@ from typing import Any
 import rich_click as click
 
 from fastbridge.counters import Counters
+from fastbridge.io_modes import IO_MODES
 from fastbridge.rules import StormControl
 from fastbridge.silence import silence
 from fastbridge.switch import Switch
@@ -102,6 +103,13 @@ def _check_ports(context: click.Context, parameter: click.Parameter, names: tupl
     show_default=True,
     help="Spin so long for the next frame before sleeping.",
 )
+@click.option(
+    "--io",
+    type=click.Choice(list(IO_MODES)),
+    default="ring",
+    show_default=True,
+    help="How frames are received: a TPACKET_V2 ring of small or of 68 KB slots, TPACKET_V3 blocks, or recvmmsg.",
+)
 @click.option("--cpu", metavar="N", type=int, help="Run the data plane on this CPU.  [default: any]")
 def run(
     interfaces: tuple[str, ...],
@@ -114,6 +122,7 @@ def run(
     capacity: int,
     filter_link_local: bool,
     busy_poll: int,
+    io: str,
     cpu: int | None,
 ) -> None:
     """Forward frames between interfaces until Ctrl-C or SIGTERM.
@@ -130,6 +139,7 @@ def run(
         filter_link_local=filter_link_local,
         busy_poll=busy_poll * 1e-6,
         cpu=cpu,
+        io=io,
         policy=arp,
         loop_detection=not no_loop_detection,
     )

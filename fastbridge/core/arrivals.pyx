@@ -84,7 +84,10 @@ cdef class Arrivals:
             attach_filter(self.fds[i])
             if linux.setsockopt(self.fds[i], linux.SOL_PACKET, linux.PACKET_VERSION, &version, sizeof(version)) != 0:
                 refused("TPACKET_V2")
-            error = ring.request_ring(self.fds[i], slots) or ring.map_ring(&self.rings[i], self.fds[i], slots)
+            error = (
+                ring.request_ring(self.fds[i], slots, ring.SLOT, ring.BLOCK)
+                or ring.map_ring(&self.rings[i], self.fds[i], slots, ring.SLOT)
+            )
             if error:
                 raise OSError(error, f"receive ring: {os.strerror(error)}")
         PyObject_GetBuffer(sent, &self.sent, PyBUF_WRITABLE)

@@ -60,7 +60,7 @@ cdef enum Kind:
     LOOP_PROBE = 5
 
 cdef struct Frame:
-    uint8_t *data          # the destination MAC's first byte; on a ring the vnet header lies right before it
+    uint8_t *data          # the destination MAC's first byte; the vnet header lies right before it
     uint32_t length        # bytes from data on, without FCS, the VLAN tag put back
     uint16_t ingress
     uint16_t egress        # FORWARDED: the port to send to

@@ -16,11 +16,14 @@ from libc.string cimport memcpy, memset
 
 from .barrier cimport add_release, load_acquire, store_release
 from .batch cimport BATCH, DROPPED, FLOODED, FLOODS, FORWARDED, KINDS, RX_REASONS, TX_REASONS, Frame
+from .blocks cimport close_blocks, map_blocks, request_blocks
 from .bucket cimport set_rate
+from .coalesce cimport HEADERS
 from .decide cimport decide, enqueue
 from .ethernet cimport ETHERNET_HEADER, load_mac, read_vid
 from .events cimport EventQueue
 from .forward cimport LOOP_MAGIC, binding_key, look_up_egress
+from .inbox cimport prepare_inbox
 from .linux cimport (
     EFD_CLOEXEC, EFD_NONBLOCK, EPOLL_CLOEXEC, EPOLL_CTL_DEL, PACKET_STATISTICS, SOL_PACKET, close, epoll_create1,
     epoll_ctl, epoll_event, epoll_wait, errno, eventfd, getsockopt, iovec, mmsghdr, pthread_mutex_destroy,
@@ -31,15 +34,15 @@ from .mac_table cimport (
     ENTRY_STATIC, SWEEP_ALL, SWEEP_STEP, Bucket, EntryRow, MacTable, MacTableState, copy_entries, find, hash_key,
     make_key, remove_key, set_static, sweep, sweep_some,
 )
-from .plane cimport READY, Plane, is_dead, list_floods, may_flood, monotonic_ns, notify
+from .plane cimport BIG_SIZE, READY, Control, Plane, is_dead, list_floods, may_flood, monotonic_ns, notify, start_frame
 from .port cimport (
-    FLAGS_DEFAULT, LINK_DOWN, LINK_FREE, LINK_GONE, LINK_UP, Port, Tally, is_open,
+    FLAGS_DEFAULT, LINK_DOWN, LINK_FREE, LINK_GONE, LINK_UP, SOURCE_BLOCKS, SOURCE_SLOTS, Port, Tally, is_open,
 )
 from .punt cimport PUNT_SLOTS, PuntQueue, PuntSlot
-from .receive cimport BIG_BUFFERS, BIG_SIZE, WAKE, receive, rest, rest_all, start_frame, wake_ready, watch
-from .ring cimport VNET_HEADER, Ring, close_ring, map_ring, request_ring
+from .receive cimport WAKE, receive, rest, rest_all, wake_ready, watch
+from .ring cimport BLOCK, SLOT, VNET_HEADER, BlockRing, Ring, close_ring, map_ring, request_ring
 from .trace cimport TRACE_PORTS, Trace, TraceRecord
-from .transmit cimport release, transmit
+from .transmit cimport gather, release, transmit
 
 import os
 
@@ -56,9 +59,11 @@ TX_REASON_NAMES = ("too_big", "no_buffer", "full", "port_down", "refused")
 ACTION_NAMES = ("forwarded", "flooded", "consumed", "dropped")
 LEARNED_NAMES = (None, "new", "moved", "refused", None)
 LINK_NAMES = ("free", "up", "down", "gone")
+#: How a port's frames are received: from a ring's slots, from a ring's blocks, by recvmmsg.
+SOURCE_NAMES = ("slots", "blocks", "socket")
 #: Names of a port's flags, by bit (port.pxd's PortFlag).
 FLAG_NAMES = (
-    "learning", "broadcast_flood", "multicast_flood", "unicast_flood", "isolated", "hairpin", "locked",
+    "learning", "broadcast_flood", "multicast_flood", "unicast_flood", "isolated", "hairpin", "locked", "coalesce",
 )
 
 cdef uint64_t MAC_MASK = (<uint64_t>1 << 48) - 1
@@ -76,14 +81,20 @@ cdef struct Order:              # one frame to send out, as packet_out() prepare
     int ingress, egress
 
 
-def open_ring(int fd, uint32_t slots):
-    """Give an AF_PACKET socket an RX ring of `slots` (a multiple of 32); raises OSError when the kernel refuses.
+def open_ring(int fd, uint32_t slots, uint32_t slot_size=SLOT, uint32_t block_size=BLOCK, str source="slots"):
+    """Give an AF_PACKET socket an RX ring of `slots`, which fill blocks of `block_size`; raises OSError when the kernel
+    refuses.
 
+    source: "slots" for TPACKET_V2; "blocks" for TPACKET_V3, where a block is one slot.
     Takes some 10 ms, without the GIL, so many are best opened by several threads.
     """
     cdef int error
+    cdef bint in_blocks = SOURCE_NAMES.index(source) == SOURCE_BLOCKS
     with nogil:
-        error = request_ring(fd, slots)
+        if in_blocks:
+            error = request_blocks(fd, slots, block_size)
+        else:
+            error = request_ring(fd, slots, slot_size, block_size)
     if error:
         raise OSError(error, os.strerror(error))
 
@@ -126,21 +137,25 @@ cdef class Dataplane:
         plane.events = <EventQueue *>calloc(1, sizeof(EventQueue))
         self.spare_events = <EventQueue *>calloc(1, sizeof(EventQueue))
         plane.batch = <Frame *>calloc(BATCH, sizeof(Frame))
-        plane.big = <uint8_t *>malloc(<size_t>BIG_BUFFERS * BIG_SIZE)
+        plane.big = <uint8_t *>malloc(<size_t>BATCH * BIG_SIZE)
+        plane.inbox.messages = <mmsghdr *>calloc(BATCH, sizeof(mmsghdr))
+        plane.inbox.vectors = <iovec *>calloc(BATCH, sizeof(iovec))
+        plane.inbox.controls = <Control *>calloc(BATCH, sizeof(Control))
         plane.messages = <mmsghdr *>calloc(BATCH, sizeof(mmsghdr))
-        plane.vectors = <iovec *>calloc(BATCH, sizeof(iovec))
+        plane.vectors = <iovec *>calloc(BATCH + BATCH // 2, sizeof(iovec))
+        plane.spans = <uint16_t *>calloc(BATCH, sizeof(uint16_t))
+        plane.headers = <uint8_t *>malloc(<size_t>(BATCH // 2) * HEADERS)
         complete = (
             plane.ports and plane.active and plane.touched and plane.events and self.spare_events and plane.batch
-            and plane.big and plane.messages and plane.vectors
+            and plane.big and plane.messages and plane.vectors and plane.spans and plane.headers
+            and plane.inbox.messages and plane.inbox.vectors and plane.inbox.controls
         )
         for i in range(<uint32_t>FLOODS):
             plane.flood[i] = <uint16_t *>calloc(MAX_PORTS, sizeof(uint16_t))
             complete = complete and plane.flood[i] != NULL
         if not complete:
             raise MemoryError("no memory for the data plane")
-        for i in range(<uint32_t>BATCH):
-            plane.messages[i].msg_hdr.msg_iov = &plane.vectors[i]
-            plane.messages[i].msg_hdr.msg_iovlen = 1
+        prepare_inbox(plane)
         plane.epoll_fd = epoll_create1(EPOLL_CLOEXEC)
         plane.wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
         plane.event_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
@@ -155,6 +170,7 @@ cdef class Dataplane:
         cdef uint32_t i
         for i in range(plane.port_count):
             close_ring(&plane.ports[i].ring)
+            close_blocks(&plane.ports[i].blocks)
             free(plane.ports[i])
         for i in range(<uint32_t>FLOODS):
             free(plane.flood[i])
@@ -168,8 +184,13 @@ cdef class Dataplane:
         free(self.spare_events)
         free(plane.batch)
         free(plane.big)
+        free(plane.inbox.messages)
+        free(plane.inbox.vectors)
+        free(plane.inbox.controls)
         free(plane.messages)
         free(plane.vectors)
+        free(plane.spans)
+        free(plane.headers)
         free(plane.trace.records)
         free(plane.trace.bytes)
         free(plane.punts.slots)
@@ -250,20 +271,24 @@ cdef class Dataplane:
         """An eventfd: readable when there are punted frames."""
         return self.plane.punt_fd
 
-    def add_port(self, int rx_fd=-1, int tx_fd=-1, uint32_t slots=0):
+    def add_port(self, int rx_fd=-1, int tx_fd=-1, uint32_t slots=0, uint32_t slot_size=SLOT, str source="slots"):
         """Add a port and return its index: on two bound AF_PACKET sockets, the first with a ring of `slots` (see
-        open_ring), the second without one; or, without sockets, in memory. It is blocked until set_blocked() says
-        otherwise, so that it can be configured first. Raises OSError, MemoryError."""
+        open_ring) unless its source is the "socket", the second without one; or, without sockets, in memory. It is
+        blocked until set_blocked() says otherwise, so that it can be configured first. Raises OSError, MemoryError."""
         cdef Plane *plane = &self.plane
         cdef Port *port = <Port *>calloc(1, sizeof(Port))
         cdef Port *before
         cdef uint32_t index = 0
         cdef int error = 0
+        cdef uint8_t kind = SOURCE_NAMES.index(source)
         if port == NULL:
             raise MemoryError("no memory for a port")
         port.rx_fd, port.tx_fd, port.flags, port.link, port.blocked = rx_fd, tx_fd, FLAGS_DEFAULT, LINK_UP, True
-        if rx_fd >= 0:
-            error = map_ring(&port.ring, rx_fd, slots)
+        port.source = kind
+        if rx_fd >= 0 and kind == SOURCE_SLOTS:
+            error = map_ring(&port.ring, rx_fd, slots, slot_size)
+        elif rx_fd >= 0 and kind == SOURCE_BLOCKS:
+            error = map_blocks(&port.blocks, rx_fd, slots, slot_size)
         with nogil:
             self._lock()
             while index < plane.port_count and plane.ports[index].link != LINK_FREE:
@@ -278,6 +303,7 @@ cdef class Dataplane:
             self._unlock()
         if error or index == MAX_PORTS:
             close_ring(&port.ring)
+            close_blocks(&port.blocks)
         free(port)
         if error:
             raise OSError(error, os.strerror(error))
@@ -291,10 +317,11 @@ cdef class Dataplane:
         cdef Plane *plane = &self.plane
         cdef epoll_event unused
         cdef Ring ring
+        cdef BlockRing blocks
         cdef Port *port
         cdef Tally tally
         cdef uint32_t place
-        ring.memory = NULL
+        ring.memory = blocks.memory = NULL
         with nogil:
             self._lock()
             port = self._port(index)
@@ -307,8 +334,8 @@ cdef class Dataplane:
                         break
                 if port.rx_fd >= 0:
                     epoll_ctl(plane.epoll_fd, EPOLL_CTL_DEL, port.rx_fd, &unused)
-                ring = port.ring
-                port.ring.memory = NULL
+                ring, blocks = port.ring, port.blocks
+                port.ring.memory = port.blocks.memory = NULL
                 port.link = LINK_FREE
                 list_floods(plane)
                 sweep(&self.fdb.state, 0, index, True)
@@ -316,6 +343,7 @@ cdef class Dataplane:
                 self._forget_queued(index)
             self._unlock()
             close_ring(&ring)
+            close_blocks(&blocks)
         known(port)
         return tally_tuple(&tally)
 
@@ -384,8 +412,8 @@ cdef class Dataplane:
 
     def snapshot(self):
         """All counters between the same two breaths: ({port index: ((rx_frames, rx_bytes, forwarded, flooded,
-        consumed, rx_missed, tx_frames, tx_bytes), dropped by RX_REASON_NAMES, tx_dropped by TX_REASON_NAMES)},
-        (learned, moved, aged, evicted, refused))."""
+        consumed, rx_missed, tx_frames, tx_bytes, coalesced, split), dropped by RX_REASON_NAMES, tx_dropped by
+        TX_REASON_NAMES)}, (learned, moved, aged, evicted, refused))."""
         cdef uint32_t n, i, room = self.plane.port_count + 64
         cdef Tally *tallies = <Tally *>malloc(room * sizeof(Tally))
         cdef uint8_t *links = <uint8_t *>malloc(room)
@@ -505,6 +533,7 @@ cdef class Dataplane:
             port = self._port(index)
             if port != NULL:
                 port.flags = flags
+                port.unmergeable = 0            # whoever sets them again wants it tried again
                 list_floods(&self.plane)
             self._unlock()
         known(port)
@@ -690,7 +719,7 @@ cdef class Dataplane:
                 raise TypeError(f"a frame must be bytes, not {type(frame).__name__}")
             if len(frame) > BIG_SIZE:
                 raise ValueError(f"a frame of {len(frame)} bytes is too large to send")
-            room += VNET_HEADER + <size_t>len(frame)
+            room += place_of(<size_t>len(frame))
         prepared = <Order *>malloc((total + 1) * sizeof(Order))
         memory = <uint8_t *>calloc(1, room)
         try:
@@ -701,7 +730,7 @@ cdef class Dataplane:
                 prepared[i].length = <uint32_t>PyBytes_GET_SIZE(frames[i])
                 prepared[i].data = memory + size + VNET_HEADER
                 memcpy(prepared[i].data, PyBytes_AS_STRING(frames[i]), prepared[i].length)
-                size += VNET_HEADER + prepared[i].length
+                size += place_of(prepared[i].length)
             while start < total:
                 count = <uint32_t>min(<Py_ssize_t>BATCH, total - start)
                 if self.plane.port_count and self.plane.ports[0].rx_fd >= 0:
@@ -777,7 +806,7 @@ cdef class Dataplane:
         """Switch `frames` (bytes) arriving on a port in memory at `now` (ms).
 
         Returns [(egress port, frame), …] in arrival order, a flooded frame's copies by ascending port: the
-        very bytes objects given. Raises IndexError (no such port) and TypeError (not bytes).
+        very bytes objects given. Raises IndexError (no such port), TypeError (not bytes), MemoryError.
         """
         cdef list out = [], chunk
         cdef Py_ssize_t start = 0
@@ -788,26 +817,55 @@ cdef class Dataplane:
             while start < len(frames):
                 chunk = frames[start:start + BATCH]
                 start += BATCH
-                self._inject(ingress, chunk)
-                decide(&self.plane, <uint64_t>now * 1000000)
-                self._collect(chunk, out)
-                transmit(&self.plane)
-                release(&self.plane)
+                self._pass(ingress, chunk, now, False, out)
         finally:
             self._unlock()
         return out
+
+    def wire(self, uint32_t ingress, list messages, uint32_t now):
+        """As process(), for at most BATCH frames, on the kernel's terms: each behind its struct virtio_net_hdr.
+
+        Returns the messages a live switch would send in one breath, port by port, coalesced where the port's flag says
+        so: [(egress port, vnet header and frame), …]. Raises ValueError too: too many, or too short for a vnet header.
+        """
+        cdef list out = []
+        known(self._port(ingress))
+        if len(messages) > BATCH:
+            raise ValueError(f"a breath takes at most {BATCH} frames, not {len(messages)}")
+        with nogil:
+            self._lock()
+        try:
+            self._pass(ingress, messages, now, True, out)
+        finally:
+            self._unlock()
+        return out
+
+    cdef int _pass(self, uint32_t ingress, list frames, uint32_t now, bint on_the_wire, list out) except -1:
+        """One breath of frames from memory."""
+        cdef uint8_t *memory = self._inject(ingress, frames, on_the_wire)
+        try:
+            decide(&self.plane, <uint64_t>now * 1000000)
+            if on_the_wire:
+                self._collect_messages(out)
+            else:
+                self._collect(frames, out)
+        finally:
+            self._send_out()
+            free(memory)
+        return 0
 
     def replay(self, uint32_t ingress, list frames, uint32_t now, uint32_t rounds):
         """As process(), for at most BATCH frames, `rounds` times without the GIL; the results show in the
         counters only. What the benchmarks time: the core's own cost. Raises ValueError for more frames."""
         cdef uint32_t j, n = <uint32_t>len(frames)
+        cdef uint8_t *memory = NULL
         known(self._port(ingress))
         if len(frames) > BATCH:
             raise ValueError(f"replay takes at most {BATCH} frames, not {len(frames)}")
         with nogil:
             self._lock()
         try:
-            self._inject(ingress, frames)
+            memory = self._inject(ingress, frames, False)
             with nogil:
                 for _ in range(rounds):
                     self.plane.batch_count = n
@@ -818,19 +876,47 @@ cdef class Dataplane:
                     release(&self.plane)
         finally:
             self._unlock()
+            free(memory)
 
-    cdef int _inject(self, uint32_t ingress, list frames) except -1:
-        """Make a batch of bytes objects, which the caller keeps alive until it is released."""
+    cdef uint8_t *_inject(self, uint32_t ingress, list frames, bint on_the_wire) except NULL:
+        """Make a batch of bytes objects: copied, each behind a vnet header as in a ring, a zero one unless the object
+        begins with its own. Returns the memory, to be freed when the batch is released."""
+        cdef uint32_t before = VNET_HEADER if on_the_wire else 0
+        cdef size_t room = 1, size = 0
+        cdef uint8_t *memory
         cdef Frame *frame
         cdef Py_ssize_t i
+        for message in frames:
+            if not isinstance(message, bytes):
+                raise TypeError(f"a frame must be bytes, not {type(message).__name__}")
+            if len(message) < before:
+                raise ValueError(f"{len(message)} bytes are no vnet header and frame")
+            room += place_of(<size_t>len(message))
+        memory = <uint8_t *>calloc(1, room)
+        if memory == NULL:
+            raise MemoryError(f"no memory for {len(frames)} frames")
         for i in range(len(frames)):
-            if not isinstance(frames[i], bytes):
-                raise TypeError(f"a frame must be bytes, not {type(frames[i]).__name__}")
             frame = &self.plane.batch[i]
             start_frame(frame, ingress)
-            frame.data = <uint8_t *>PyBytes_AS_STRING(frames[i])
-            frame.length = <uint32_t>PyBytes_GET_SIZE(frames[i])
+            frame.data = memory + size + VNET_HEADER
+            frame.length = <uint32_t>PyBytes_GET_SIZE(frames[i]) - before
+            memcpy(frame.data - before, PyBytes_AS_STRING(frames[i]), frame.length + before)
+            size += place_of(frame.length)
         self.plane.batch_count = <uint32_t>len(frames)
+        return memory
+
+    cdef int _collect_messages(self, list out) except -1:
+        """Append the messages that will be sent of a decided batch, (egress port, vnet header and frame)."""
+        cdef Plane *plane = &self.plane
+        cdef iovec *vectors
+        cdef uint32_t i, j, k
+        for i in range(plane.touched_count):
+            for j in range(gather(plane, plane.ports[plane.touched[i]], 0, 0)):
+                vectors = plane.messages[j].msg_hdr.msg_iov
+                out.append((plane.touched[i], b"".join([
+                    PyBytes_FromStringAndSize(<char *>vectors[k].iov_base, vectors[k].iov_len)
+                    for k in range(plane.messages[j].msg_hdr.msg_iovlen)
+                ])))
         return 0
 
     cdef int _collect(self, list frames, list out) except -1:
@@ -916,6 +1002,11 @@ cdef class Dataplane:
             self._unlock()
 
 
+cdef inline size_t place_of(size_t length) noexcept nogil:
+    """What a frame takes of a block of memory, its vnet header included, so that the next one's is aligned."""
+    return (VNET_HEADER + length + 7) & ~<size_t>7
+
+
 cdef void free_trace(Trace *trace) noexcept nogil:
     free(trace.records)
     free(trace.bytes)
@@ -932,7 +1023,7 @@ cdef tuple tally_tuple(const Tally *tally):
     cdef int i
     return (
         (tally.rx_frames, tally.rx_bytes, tally.forwarded, tally.flooded, tally.consumed, tally.rx_missed,
-         tally.tx_frames, tally.tx_bytes),
+         tally.tx_frames, tally.tx_bytes, tally.coalesced, tally.split),
         tuple([tally.dropped[i] for i in range(<int>RX_REASONS)]),
         tuple([tally.tx_dropped[i] for i in range(<int>TX_REASONS)]),
     )

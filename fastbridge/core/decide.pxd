@@ -68,7 +68,7 @@ cdef inline void hand_over(Plane *plane, Frame *frame) noexcept nogil:
     """Give a frame, or a copy of it, to the policy; without room for it, the fallback decides."""
     cdef Port *port = plane.ports[frame.ingress]
     cdef bint taken = frame.action == CONSUMED
-    if port.punts < PUNT_SHARE and punt(&plane.punts, frame, taken, port.rx_fd >= 0):
+    if port.punts < PUNT_SHARE and punt(&plane.punts, frame, taken):
         port.punts += 1
         if plane.punts.count == 1:
             notify(plane.punt_fd)

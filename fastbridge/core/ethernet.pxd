@@ -26,6 +26,16 @@ cdef inline uint16_t load16(const uint8_t *p) noexcept nogil:
     return <uint16_t>((<uint16_t>p[0] << 8) | p[1])
 
 
+cdef inline uint32_t load32(const uint8_t *p) noexcept nogil:
+    return (<uint32_t>load16(p) << 16) | load16(p + 2)
+
+
+cdef inline void store16(uint8_t *p, uint32_t value) noexcept nogil:
+    """The low 16 bits."""
+    p[0] = (value >> 8) & 0xFF
+    p[1] = value & 0xFF
+
+
 cdef inline uint64_t load_mac(const uint8_t *p) noexcept nogil:
     """48 bits in wire order, the first byte most significant."""
     return (

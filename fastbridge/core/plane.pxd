@@ -1,19 +1,37 @@
 # The plane: all state of one data plane, in one struct, for the stages to work on.
+from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
-from .batch cimport FLOODS, Frame
+from .batch cimport FLOODS, NO_REASON, ORDINARY, Frame
 from .events cimport EventQueue, add_event
 from .forward cimport Forwarding
 from .linux cimport (
     CLOCK_MONOTONIC, SO_ERROR, SOL_SOCKET, clock_gettime, epoll_event, getsockname, getsockopt, iovec, mmsghdr,
     sockaddr, sockaddr_ll, socklen_t, timespec, write,
 )
+from .mac_table cimport LEARN_KNOWN
 from .port cimport FLAG_FLOOD_BROADCAST, FLAG_HAIRPIN, FLAG_ISOLATED, LINK_DOWN, LINK_GONE, Port, is_open
 from .punt cimport PuntQueue
 from .trace cimport Trace
 
 cdef enum:
     READY = 64                  # ports epoll names at a time
+    # Frames that no slot holds wait in these for their sends: GSO builds up to 64 KiB + headers (DESIGN §5.2). A place
+    # of the batch has one, of memory that is used only when touched; of a ring's frames at most BIG_BUFFERS at a time,
+    # to stay in the cache. BIG_SIZE is 3 cache lines more than whole pages: were it none, all frames' headers would
+    # lie in the same few sets of the L1 cache.
+    BIG_BUFFERS = 64
+    BIG_HEADROOM = 16           # before the vnet header: room for a VLAN tag
+    BIG_SIZE = 73920
+
+cdef struct Control:
+    uint64_t words[6]           # CMSG_SPACE(sizeof(struct tpacket_auxdata)) is 40 bytes
+
+cdef struct Inbox:
+    # What recvmmsg fills: a message for each place of the batch (inbox.pxd).
+    mmsghdr *messages
+    iovec *vectors
+    Control *controls
 
 cdef struct Plane:
     Forwarding forwarding               # what classify decides by
@@ -32,12 +50,16 @@ cdef struct Plane:
 
     Frame *batch
     uint32_t batch_count
-    uint8_t *big                        # buffers for frames larger than a slot
-    uint32_t big_count
+    uint8_t *big                        # BATCH buffers of BIG_SIZE
+    uint32_t big_count                  # … in use for frames larger than a slot
+    Inbox inbox
     uint16_t *touched                   # egress ports with queued frames
     uint32_t touched_count
+    # What is about to be sent of one port's queue: up to BATCH messages; of several frames each, at most BATCH // 2.
     mmsghdr *messages
-    iovec *vectors
+    iovec *vectors                      # one a frame, and one for the headers of each message of several
+    uint16_t *spans                     # how many frames each message carries
+    uint8_t *headers                    # HEADERS bytes each, for messages of several frames
 
     Trace trace
     PuntQueue punts
@@ -48,6 +70,20 @@ cdef inline uint64_t monotonic_ns() noexcept nogil:
     cdef timespec time
     clock_gettime(CLOCK_MONOTONIC, &time)
     return <uint64_t>time.tv_sec * 1000000000 + <uint64_t>time.tv_nsec
+
+
+cdef inline void start_frame(Frame *frame, uint16_t ingress) noexcept nogil:
+    """What is known of a frame before it is parsed."""
+    frame.ingress = ingress
+    frame.reason = NO_REASON
+    frame.learned = LEARN_KNOWN
+    frame.kind = ORDINARY
+    frame.punted = False
+
+
+cdef inline uint8_t *big_buffer(Plane *plane, uint32_t number) noexcept nogil:
+    """Room for a vnet header and a frame, a tag's room before it."""
+    return plane.big + <size_t>number * BIG_SIZE + BIG_HEADROOM
 
 
 cdef inline void notify(int fd) noexcept nogil:

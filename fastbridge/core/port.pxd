@@ -3,13 +3,19 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from .batch cimport BATCH, FLOODS, KINDS, RX_REASONS, TX_REASONS
 from .bucket cimport TokenBucket
-from .ring cimport Ring
+from .ring cimport BlockRing, Ring
 
 cdef enum Link:
     LINK_FREE = 0               # the index is not in use
     LINK_UP = 1
     LINK_DOWN = 2
     LINK_GONE = 3               # the interface was deleted: the socket is dead
+
+cdef enum Source:
+    # How a port's frames are received; names are SOURCE_NAMES in dataplane.pyx, in this order.
+    SOURCE_SLOTS = 0
+    SOURCE_BLOCKS = 1
+    SOURCE_SOCKET = 2
 
 cdef enum PortFlag:
     # As the Linux bridge has them (net/bridge/br_private.h, BR_*; bridge(8)).
@@ -20,6 +26,7 @@ cdef enum PortFlag:
     FLAG_ISOLATED = 16          # exchanges no frames with other isolated ports
     FLAG_HAIRPIN = 32           # a frame may leave by the port it came in
     FLAG_LOCKED = 64            # only sources the FDB already has behind the port may send
+    FLAG_COALESCE = 128         # consecutive frames of one flow leave by it as one GSO frame (coalesce.pxd)
     FLAGS_DEFAULT = 15
 
 cdef enum Punt:
@@ -30,6 +37,8 @@ cdef enum Punt:
 
 cdef struct Tally:
     uint64_t rx_frames, rx_bytes, forwarded, flooded, consumed, rx_missed, tx_frames, tx_bytes
+    uint64_t coalesced          # frames sent inside another one's GSO frame: messages sent = tx_frames - coalesced
+    uint64_t split              # GSO frames made of several that the kernel refused: sent frame by frame instead
     uint64_t dropped[RX_REASONS]
     uint64_t tx_dropped[TX_REASONS]
 
@@ -46,12 +55,17 @@ cdef struct Port:
     uint32_t looks              # empty looks in a row
     uint32_t excess             # frames in a row that its limits or guard dropped
     uint64_t paused_until       # ns; it stormed, and is not looked at before
-    Ring ring
+    uint8_t source
+    Ring ring                   # as its source is, this …
+    BlockRing blocks            # … or this, or neither
     uint32_t queued
     uint16_t queue[BATCH]       # frames to send, as indices into the batch, in arrival order
     uint8_t punt[KINDS]         # a Punt by Kind
     TokenBucket storm[FLOODS]
     TokenBucket arp, nd
+    uint32_t mtu                # as the kernel said last, for coalescing
+    uint64_t mtu_until          # ns; good until then
+    uint8_t unmergeable         # bit set of GSO types that the kernel refused
     Tally tally
 
 

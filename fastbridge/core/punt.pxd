@@ -5,7 +5,8 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from .batch cimport Frame
-from .linux cimport VIRTIO_NET_HDR_F_NEEDS_CSUM, virtio_net_hdr
+from .checksum cimport finish_checksum
+from .linux cimport virtio_net_hdr
 from .ring cimport VNET_HEADER
 
 cdef enum:
@@ -30,30 +31,7 @@ cdef struct PuntQueue:
     bint stalled                # the policy does not return: take no more
 
 
-cdef inline uint32_t add_checksum(const uint8_t *data, uint32_t length) noexcept nogil:
-    """The ones' complement sum of RFC 1071, folded, not inverted."""
-    cdef uint64_t total = 0
-    cdef uint32_t i
-    for i in range(length // 2):
-        total += (<uint32_t>data[2 * i] << 8) | data[2 * i + 1]
-    if length & 1:
-        total += <uint32_t>data[length - 1] << 8
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return <uint32_t>total
-
-
-cdef inline void finish_checksum(const virtio_net_hdr *vnet, uint8_t *data, uint32_t length) noexcept nogil:
-    """Compute a checksum that the sender left pending: the policy sees frames as a wire would show them."""
-    cdef uint32_t start = vnet.csum_start, at = <uint32_t>vnet.csum_start + vnet.csum_offset, value
-    if not vnet.flags & VIRTIO_NET_HDR_F_NEEDS_CSUM or start > length or at + 2 > length:
-        return
-    value = ~add_checksum(data + start, length - start) & 0xFFFF
-    data[at] = value >> 8
-    data[at + 1] = value & 0xFF
-
-
-cdef inline bint punt(PuntQueue *queue, const Frame *frame, bint taken, bint has_vnet) noexcept nogil:
+cdef inline bint punt(PuntQueue *queue, const Frame *frame, bint taken) noexcept nogil:
     """Copy a frame into the queue; False when it has no room, or the frame no place in a slot."""
     cdef PuntSlot *slot
     if queue.slots == NULL or queue.stalled or queue.count == PUNT_SLOTS or frame.length > PUNT_BYTES:
@@ -64,6 +42,5 @@ cdef inline bint punt(PuntQueue *queue, const Frame *frame, bint taken, bint has
     slot.taken = taken
     slot.length = frame.length
     memcpy(slot.data, frame.data, frame.length)
-    if has_vnet:
-        finish_checksum(<const virtio_net_hdr *>(frame.data - VNET_HEADER), slot.data, frame.length)
+    finish_checksum(<const virtio_net_hdr *>(frame.data - VNET_HEADER), slot.data, frame.length)
     return True

@@ -1,4 +1,8 @@
-# Receive: from the rings into the batch.
+# Receive: from the ports into the batch.
+#
+# How a port's frames get here is its `source`, a file each: slots.pxd, blocks.pxd, inbox.pxd; `Switch(io=…)` chooses,
+# and benchmarks/test_io.py compares them. All of them keep the order of arrival, and leave a frame where it was put,
+# vnet header before it, until the batch is released.
 #
 # A port that was just busy ("active") is read from memory: its ring's next status word. A port that stays empty
 # for IDLE_LOOKS breaths is left to epoll, which the loop asks only when no active port has frames, and every
@@ -8,25 +12,18 @@
 # A port whose frames its limits or guard drop one after the other is looked at every millisecond only. Such a storm
 # brings the next frame before any sleep, so it would keep the thread spinning for nothing, on a CPU that others may
 # need; the ring takes what comes meanwhile.
-from libc.stddef cimport size_t
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint16_t, uint32_t, uint64_t
 
-from .batch cimport BATCH, BURST, NO_REASON, ORDINARY, RX_TRUNCATED, Frame
-from .linux cimport (
-    ENETDOWN, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLLERR, EPOLLIN, MSG_DONTWAIT, MSG_TRUNC, TP_STATUS_COPY, epoll_ctl,
-    epoll_event, errno, read, recv, tpacket2_hdr,
-)
-from .mac_table cimport LEARN_KNOWN
-from .plane cimport Plane, lose_link
-from .port cimport LINK_FREE, Port
-from .ring cimport VNET_HEADER, next_slot, restore_tag
+from .batch cimport BATCH, BURST
+from .blocks cimport fill_from_blocks
+from .inbox cimport fill_from_socket
+from .linux cimport EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLLERR, EPOLLIN, epoll_ctl, epoll_event, read
+from .plane cimport BIG_BUFFERS, Plane, lose_link
+from .port cimport LINK_FREE, SOURCE_BLOCKS, SOURCE_SLOTS, Port
+from .slots cimport fill_from_slots
 
 cdef enum:
-    # Frames larger than a slot wait here for their sends: GSO builds up to 64 KiB + headers (DESIGN §5.2).
-    BIG_BUFFERS = 64
-    BIG_HEADROOM = 16           # before the vnet header: room for a VLAN tag
-    BIG_SIZE = 73728
-    IDLE_LOOKS = 64             # empty looks at a port's ring before it is left to epoll
+    IDLE_LOOKS = 64             # empty looks at a port before it is left to epoll
     STORM = 64                  # frames in a row that the port's limits or guard drop: a storm
     PAUSE_MS = 1                # between two looks at it, and between looks at what epoll has no memory to watch
     WAKE = 0xFFFFFFFF           # epoll's tag of the wake-up eventfd
@@ -38,15 +35,6 @@ cdef inline int watch(Plane *plane, int fd, uint32_t tag) noexcept nogil:
     event.events = EPOLLIN
     event.data.u32 = tag
     return epoll_ctl(plane.epoll_fd, EPOLL_CTL_ADD, fd, &event)
-
-
-cdef inline void start_frame(Frame *frame, uint16_t ingress) noexcept nogil:
-    """What is known of a frame before it is parsed."""
-    frame.ingress = ingress
-    frame.reason = NO_REASON
-    frame.learned = LEARN_KNOWN
-    frame.kind = ORDINARY
-    frame.punted = False
 
 
 cdef inline void activate(Plane *plane, uint16_t index) noexcept nogil:
@@ -87,42 +75,16 @@ cdef inline void wake_ready(Plane *plane) noexcept nogil:
     plane.ready_count = 0
 
 
-cdef inline void receive_big(Plane *plane, Port *port, Frame *frame) noexcept nogil:
-    """Fetch a frame that did not fit its slot into a big buffer, vnet header first."""
-    cdef uint8_t *buffer = plane.big + <size_t>plane.big_count * BIG_SIZE + BIG_HEADROOM
-    cdef ssize_t length = recv(port.rx_fd, buffer, BIG_SIZE - BIG_HEADROOM, MSG_DONTWAIT | MSG_TRUNC)
-    if length < 0 and errno == ENETDOWN:        # reported once; the frame is still there
-        lose_link(plane, port)
-        length = recv(port.rx_fd, buffer, BIG_SIZE - BIG_HEADROOM, MSG_DONTWAIT | MSG_TRUNC)
-    if length <= VNET_HEADER or length > BIG_SIZE - BIG_HEADROOM:
-        frame.reason = RX_TRUNCATED
-        return
-    plane.big_count += 1
-    frame.data = buffer + VNET_HEADER
-    frame.length = <uint32_t>length - VNET_HEADER
-
-
 cdef inline uint32_t receive_from(Plane *plane, uint16_t index) noexcept nogil:
-    """Take at most BURST frames off one port's ring; their slots stay taken until the batch is released."""
+    """Take at most BURST frames off one port."""
     cdef Port *port = plane.ports[index]
-    cdef uint32_t limit = min(<uint32_t>BURST, BATCH - plane.batch_count), n = 0
-    cdef tpacket2_hdr *slot
-    cdef Frame *frame
-    while n < limit and plane.big_count < BIG_BUFFERS:
-        slot = next_slot(&port.ring)
-        if slot == NULL:
-            break
-        frame = &plane.batch[plane.batch_count + n]
-        start_frame(frame, index)
-        frame.length = slot.tp_len
-        frame.data = <uint8_t *>slot + slot.tp_mac
-        if slot.tp_status & TP_STATUS_COPY:
-            receive_big(plane, port, frame)
-        elif slot.tp_snaplen < slot.tp_len:
-            frame.reason = RX_TRUNCATED
-        if frame.reason == NO_REASON:
-            restore_tag(slot, frame)
-        n += 1
+    cdef uint32_t limit = min(<uint32_t>BURST, BATCH - plane.batch_count), n
+    if port.source == SOURCE_SLOTS:
+        n = fill_from_slots(plane, port, index, limit)
+    elif port.source == SOURCE_BLOCKS:
+        n = fill_from_blocks(plane, &port.blocks, index, limit)
+    else:
+        n = fill_from_socket(plane, port, index, limit)
     plane.batch_count += n
     return n
 

@@ -1,10 +1,10 @@
 # RX ring, slot by slot.
 #
 # TPACKET_V2 (Documentation/networking/packet_mmap.rst): the kernel fills slots in order and hands each over by
-# its status word. Slots are small; a frame that does not fit arrives whole by recv() as well
-# (PACKET_COPY_THRESH, TP_STATUS_COPY). The copy is queued under the same lock that hands out the slot
-# (net/packet/af_packet.c, tpacket_rcv), so the receive queue and the flagged slots are in the same order.
-# V2 and not V3, because V3 hands over whole blocks after a timeout of 1 ms or more (DESIGN §5.7).
+# its status word. Slots are small ("ring"), or hold the largest frames too ("big-ring"); a frame that does not fit
+# arrives whole by recv() as well (PACKET_COPY_THRESH, TP_STATUS_COPY). The copy is queued under the same lock that
+# hands out the slot (net/packet/af_packet.c, tpacket_rcv), so the receive queue and the flagged slots are in the same
+# order.
 from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 from libc.string cimport memmove
@@ -27,42 +27,57 @@ cdef enum:
 cdef struct Ring:
     uint8_t *memory
     uint32_t slots
+    uint32_t slot_size
     uint32_t head               # the next slot to read
     uint32_t tail               # the next slot to give back
 
+cdef struct BlockRing:
+    # TPACKET_V3's, blocks.pxd
+    uint8_t *memory
+    uint32_t blocks, block_size
+    uint32_t head               # blocks read to their end so far, free-running
+    uint32_t tail               # … and given back
+    uint32_t left               # frames not yet taken of the block at `head`; 0: not begun
+    uint8_t *next               # the first of them
 
-cdef inline int request_ring(int fd, uint32_t slots) noexcept nogil:
-    """Ask the kernel for a ring of `slots` (a multiple of 32) on a socket; 0, or an errno when it refuses.
+
+cdef inline int request_ring(int fd, uint32_t slots, uint32_t slot_size, uint32_t block_size) noexcept nogil:
+    """Ask the kernel for a ring on a socket, of whole blocks; 0, or an errno when it refuses.
 
     Takes some 10 ms: the kernel waits until nobody looks at the socket any more (synchronize_net).
     """
     cdef tpacket_req request
-    request.tp_block_size = BLOCK
-    request.tp_block_nr = slots * SLOT // BLOCK
-    request.tp_frame_size = SLOT
+    request.tp_block_size = block_size
+    request.tp_block_nr = slots // (block_size // slot_size)
+    request.tp_frame_size = slot_size
     request.tp_frame_nr = slots
     return 0 if setsockopt(fd, SOL_PACKET, PACKET_RX_RING, &request, sizeof(request)) == 0 else errno
 
 
-cdef inline int map_ring(Ring *ring, int fd, uint32_t slots) noexcept nogil:
-    """Map a requested ring; 0, or an errno."""
-    cdef void *memory = mmap(NULL, <size_t>slots * SLOT, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0)
-    if memory == MAP_FAILED:
+cdef inline int map_memory(int fd, size_t size, uint8_t **memory) noexcept nogil:
+    """Map what was requested on a socket; 0, or an errno."""
+    cdef void *mapped = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0)
+    if mapped == MAP_FAILED:
         return errno
-    ring.memory = <uint8_t *>memory
-    ring.slots = slots
-    ring.head = ring.tail = 0
+    memory[0] = <uint8_t *>mapped
     return 0
+
+
+cdef inline int map_ring(Ring *ring, int fd, uint32_t slots, uint32_t slot_size) noexcept nogil:
+    """Map a requested ring, of blocks that its slots fill; 0, or an errno."""
+    ring.slots, ring.slot_size = slots, slot_size
+    ring.head = ring.tail = 0
+    return map_memory(fd, <size_t>slots * slot_size, &ring.memory)
 
 
 cdef inline void close_ring(Ring *ring) noexcept nogil:
     if ring.memory != NULL:
-        munmap(ring.memory, <size_t>ring.slots * SLOT)
+        munmap(ring.memory, <size_t>ring.slots * ring.slot_size)
         ring.memory = NULL
 
 
 cdef inline tpacket2_hdr *slot_at(const Ring *ring, uint32_t index) noexcept nogil:
-    return <tpacket2_hdr *>(ring.memory + <size_t>index * SLOT)
+    return <tpacket2_hdr *>(ring.memory + <size_t>index * ring.slot_size)
 
 
 cdef inline tpacket2_hdr *next_slot(Ring *ring) noexcept nogil:
@@ -81,24 +96,24 @@ cdef inline void release_slots(Ring *ring) noexcept nogil:
         ring.tail = ring.tail + 1 if ring.tail + 1 < ring.slots else 0
 
 
-cdef inline void restore_tag(const tpacket2_hdr *slot, Frame *frame) noexcept nogil:
+cdef inline void restore_tag(Frame *frame, uint32_t status, uint16_t tci, uint16_t tpid) noexcept nogil:
     """Put the outer VLAN tag back, which the kernel had moved to metadata.
 
-    The vnet header and both MACs move 4 bytes towards the slot's start (the kernel leaves at least 4 bytes of
+    The vnet header and both MACs move 4 bytes towards the memory's start (the kernel leaves at least 4 bytes of
     padding before the vnet header; the big buffers keep as much free), and a pending checksum moves with the tag.
     """
     cdef virtio_net_hdr *vnet
-    cdef uint16_t tpid
-    if not slot.tp_status & TP_STATUS_VLAN_VALID:
+    if not status & TP_STATUS_VLAN_VALID:
         return
-    tpid = slot.tp_vlan_tpid if slot.tp_status & TP_STATUS_VLAN_TPID_VALID else TPID_8021Q
+    if not status & TP_STATUS_VLAN_TPID_VALID:
+        tpid = TPID_8021Q
     memmove(frame.data - VNET_HEADER - VLAN_TAG, frame.data - VNET_HEADER, VNET_HEADER + 12)
     frame.data -= VLAN_TAG
     frame.length += VLAN_TAG
     frame.data[12] = tpid >> 8
     frame.data[13] = tpid & 0xFF
-    frame.data[14] = slot.tp_vlan_tci >> 8
-    frame.data[15] = slot.tp_vlan_tci & 0xFF
+    frame.data[14] = tci >> 8
+    frame.data[15] = tci & 0xFF
     vnet = <virtio_net_hdr *>(frame.data - VNET_HEADER)
     if vnet.flags & VIRTIO_NET_HDR_F_NEEDS_CSUM:
         vnet.csum_start += VLAN_TAG

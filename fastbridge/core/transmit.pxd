@@ -1,17 +1,29 @@
 # Transmit: each egress port's queue, from where the frames lie, with as few calls as it takes.
 #
-# A frame is sent straight from the RX slot it arrived in, vnet header and all: no copy in user space. So slots go
-# back to the kernel only after the whole batch is sent. The TX socket is not the RX socket, and nobody watches it:
-# a watched socket makes the kernel wake the watcher for every frame sent (sock_wfree), which took 4 % of the
-# switch's time.
+# A frame is sent straight from the RX slot it arrived in, vnet header and all: no copy in user space; of a run that
+# leaves as one (coalesce.pxd) only the headers are made anew. So slots go back to the kernel only after the whole batch
+# is sent. The TX socket is not the RX socket, and nobody watches it: a watched socket makes the kernel wake the watcher
+# for every frame sent (sock_wfree), which took 4 % of the switch's time.
+#
+# There is no TX ring here. Its slots would be memory of the egress socket, so that the switch copies every frame from
+# the RX slot into one; and over veth the kernel copies it once more: the skb's fragments are the ring's pages
+# (tpacket_fill_skb), which must not get to a receiver that outlives the slot, so ____dev_forward_skb has them copied to
+# fresh pages (skb_orphan_frags, since 4.20; before, it was unsafe: a receiver that orphans the skb frees the slot,
+# tpacket_destruct_skb, while its pages are queued). sendmmsg copies once. The slots are walked strictly in order, one
+# that is busy holds up all behind it, and a 64 KB frame takes more fragments than an skb may have (MAX_SKB_FRAGS)
+# unless its slot lies right. What it saves is sendmmsg's part of each message, not the transmit.
+# benchmarks/limit/forward_tx_ring.c is the C floor with one, to be measured against the floor without.
 from libc.stdint cimport uint8_t, uint32_t
+from libc.string cimport memset
 
-from .batch cimport TX_FULL, TX_NO_BUFFER, TX_PORT_DOWN, TX_REFUSED, TX_TOO_BIG, Frame
+from .batch cimport BATCH, TX_FULL, TX_NO_BUFFER, TX_PORT_DOWN, TX_REFUSED, TX_TOO_BIG, Frame
+from .blocks cimport release_blocks
+from .coalesce cimport HEADERS, Run, find_run, gather_run, may_be_ip
 from .linux cimport (
-    EAGAIN, EINTR, EMSGSIZE, ENETDOWN, ENOBUFS, ENOMEM, ENXIO, MSG_DONTWAIT, errno, sendmmsg,
+    EAGAIN, EINTR, EMSGSIZE, ENETDOWN, ENOBUFS, ENOMEM, ENXIO, MSG_DONTWAIT, errno, sendmmsg, virtio_net_hdr,
 )
 from .plane cimport Plane, lose_link
-from .port cimport Port
+from .port cimport FLAG_COALESCE, SOURCE_BLOCKS, SOURCE_SLOTS, Port
 from .ring cimport VNET_HEADER, release_slots
 
 cdef enum:
@@ -37,31 +49,93 @@ cdef inline int send_failed(Plane *plane, Port *port, uint32_t *tries) noexcept 
     return TX_NO_BUFFER if error == ENOBUFS or error == ENOMEM else TX_REFUSED
 
 
-cdef inline void transmit_to(Plane *plane, Port *port) noexcept nogil:
-    """Send a port's queue; every copy is counted, sent or not."""
-    cdef uint32_t n = port.queued, sent = 0, tries = 0, i
+cdef inline uint32_t gather(Plane *plane, Port *port, uint32_t at, uint32_t apart) noexcept nogil:
+    """Make messages of a port's queue from `at` on, one of each run where the port's flag says so; what is queued
+    before `apart` is not merged. Returns how many messages."""
+    cdef uint32_t count = 0, used = 0, merged = 0, frames, vectors
+    cdef bint merging = port.flags & FLAG_COALESCE != 0
+    cdef uint8_t *headers
     cdef Frame *frame
+    cdef Run run
+    memset(&run, 0, sizeof(run))
+    run.ahead_at = BATCH                        # none
+    while at < port.queued:
+        frame = &plane.batch[port.queue[at]]
+        plane.messages[count].msg_hdr.msg_iov = &plane.vectors[used]
+        frames = 1
+        if merging and at + 1 < port.queued and may_be_ip(frame) and at >= apart:
+            frames = find_run(plane, port, at, &run)
+        if frames > 1:
+            headers = plane.headers + merged * HEADERS
+            vectors = gather_run(plane, port, at, &run, headers, &plane.vectors[used])
+            merged += 1
+        else:
+            plane.vectors[used].iov_base = frame.data - VNET_HEADER
+            plane.vectors[used].iov_len = frame.length + VNET_HEADER
+            vectors = 1
+        plane.messages[count].msg_hdr.msg_iovlen = vectors
+        plane.spans[count] = frames
+        used += vectors
+        at += frames
+        count += 1
+    return count
+
+
+cdef inline void count_sent(Plane *plane, Port *port, uint32_t at, uint32_t frames) noexcept nogil:
+    """Count the frames of one message as they came in."""
+    cdef uint32_t i
+    for i in range(frames):
+        port.tally.tx_bytes += plane.batch[port.queue[at + i]].length
+    port.tally.tx_frames += frames
+    port.tally.coalesced += frames - 1
+
+
+cdef inline void note_refusal(Plane *plane, Port *port, uint32_t message, int reason) noexcept nogil:
+    """The kernel took no GSO frame made of several. When it did not say that it was too big, it does not know the kind
+    (UDP before 6.2): make no more of these for the port."""
+    cdef const virtio_net_hdr *vnet = <const virtio_net_hdr *>plane.messages[message].msg_hdr.msg_iov.iov_base
+    port.tally.split += 1
+    if reason == TX_REFUSED:
+        port.unmergeable |= <uint8_t>(1 << vnet.gso_type)
+
+
+cdef inline uint32_t send(Plane *plane, Port *port, uint32_t at, uint32_t count, uint32_t *apart) noexcept nogil:
+    """Send messages that gather() made of a port's queue from `at` on. Returns where it ended: behind the last, or at a
+    run that the kernel refused, the frames of which, up to `apart`, are to be sent one by one."""
+    cdef uint32_t sent = 0, tries = 0, i
     cdef int result, reason
-    port.queued = 0
-    for i in range(n):
-        frame = &plane.batch[port.queue[i]]
-        plane.vectors[i].iov_base = frame.data - VNET_HEADER
-        plane.vectors[i].iov_len = frame.length + VNET_HEADER
-    while sent < n:
+    while sent < count:
         # A port in memory has no wire: process() hands its copies over.
-        result = <int>n if port.tx_fd < 0 else sendmmsg(port.tx_fd, &plane.messages[sent], n - sent, MSG_DONTWAIT)
+        result = <int>count if port.tx_fd < 0 else sendmmsg(
+            port.tx_fd, &plane.messages[sent], count - sent, MSG_DONTWAIT
+        )
         if result > 0:
-            for i in range(<uint32_t>result):
-                port.tally.tx_bytes += plane.batch[port.queue[sent + i]].length
-            port.tally.tx_frames += result
+            for i in range(sent, sent + <uint32_t>result):
+                count_sent(plane, port, at, plane.spans[i])
+                at += plane.spans[i]
             sent += result
             tries = 0
             continue
         reason = send_failed(plane, port, &tries)
-        if reason >= 0:                         # sendmmsg stopped at this frame: skip it, send the rest
-            port.tally.tx_dropped[reason] += 1
-            sent += 1
-            tries = 0
+        if reason < 0:
+            continue
+        if plane.spans[sent] > 1 and (reason == TX_TOO_BIG or reason == TX_REFUSED):
+            note_refusal(plane, port, sent, reason)
+            apart[0] = at + plane.spans[sent]
+            return at
+        port.tally.tx_dropped[reason] += plane.spans[sent]      # sendmmsg stopped here: skip it, send the rest
+        at += plane.spans[sent]
+        sent += 1
+        tries = 0
+    return at
+
+
+cdef inline void transmit_to(Plane *plane, Port *port) noexcept nogil:
+    """Send a port's queue; every copy is counted, sent or not."""
+    cdef uint32_t at = 0, apart = 0
+    while at < port.queued:
+        at = send(plane, port, at, gather(plane, port, at, apart), &apart)
+    port.queued = 0
 
 
 cdef inline void transmit(Plane *plane) noexcept nogil:
@@ -72,8 +146,13 @@ cdef inline void transmit(Plane *plane) noexcept nogil:
 
 
 cdef inline void release(Plane *plane) noexcept nogil:
-    """Forget the batch: its slots go back to the kernel, its big buffers are free."""
+    """Forget the batch: its slots and blocks go back to the kernel, its big buffers are free."""
     cdef uint32_t i
+    cdef Port *port
     for i in range(plane.active_count):
-        release_slots(&plane.ports[plane.active[i]].ring)
+        port = plane.ports[plane.active[i]]
+        if port.source == SOURCE_SLOTS:
+            release_slots(&port.ring)
+        elif port.source == SOURCE_BLOCKS:
+            release_blocks(&port.blocks)
     plane.batch_count = plane.big_count = 0

@@ -15,7 +15,7 @@ from fastbridge.errors import ConfigError
 from .command import CommandEngine, parse_command
 from .direct import Direct
 from .engine import Engine
-from .fastbridge import Fastbridge
+from .fastbridge import VARIANTS, Fastbridge
 from .linux_bridge import LinuxBridge
 from .ovs import OpenVSwitch
 from .python_sockets import PythonSockets
@@ -52,11 +52,11 @@ _KNOWN: tuple[Engine, ...] = (
     Vde(),
     Direct(),
 )
-ENGINES: Mapping[str, Engine] = MappingProxyType({engine.name: engine for engine in _KNOWN})
+ENGINES: Mapping[str, Engine] = MappingProxyType({engine.name: engine for engine in (*_KNOWN, *VARIANTS)})
 
 
 def parse_engines(text: str) -> tuple[Engine, ...]:
-    """Engines from their names with commas between; "all" means every one.
+    """Engines from their names with commas between; "all" means every one, in no variants.
 
     Those that cannot run here are among them: `missing` says why, and so do the results.
     Raises ConfigError for a name that is not known, or named twice.

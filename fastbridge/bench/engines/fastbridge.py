@@ -73,4 +73,12 @@ def _rings(pid: int) -> str:
         if name.startswith("socket:"):
             first, last = (int(address, 16) for address in area.split("-"))
             sizes[f"{(last - first) / (1 << 20):g} MiB"] += 1
+    if not sizes:
+        return "no rings: the sockets' receive buffers"
     return f"rings: {', '.join(f'{count} of {size}' for size, count in sizes.items())}"
+
+
+# By another I/O mode each; what `fastbridge run` has by default is "fastbridge".
+VARIANTS = tuple(
+    Fastbridge(f"fastbridge/{name}", (*_CAPACITY, "--io", name)) for name in ("big-ring", "blocks", "recvmmsg")
+)
