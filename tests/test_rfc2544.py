@@ -160,7 +160,7 @@ def test_a_sender_behind_at_the_edge_of_a_window_is_no_loss() -> None:
         late = round(0.004 * (trial.offered_rate or 0))
         return replace(trial, window_frames=(trial.window_frames or 0) - late)
 
-    method = Throughput(seconds=1.0, duration_sum=3.0, width=0.005)
+    method = Throughput(seconds=1.0, duration_sum=3.0, width=0.002)
     findings = found(method, Altered(FakeDut(rate=8_000, buffer=20, sender_rate=20_000), behind))
     assert findings.values["ndr"] == about(8_000)
 
