@@ -16,11 +16,12 @@ from fastbridge.bench import ENGINES, Task
 from fastbridge.bench.methods.forwarding_rate import ForwardingRate
 from fastbridge.bench.methods.latency import LatencyAtLoad
 from fastbridge.bench.methods.tcp_bulk import TcpBulk
+from fastbridge.io_modes import IO_MODES
 
 pytestmark = [pytest.mark.live, pytest.mark.benchmark(group="io", timer=Work.time)]
 
 BASELINE = "fastbridge"
-MODES = [name for name in ENGINES if name.split("/")[0] == BASELINE]
+MODES = [BASELINE, *(f"{BASELINE}/{mode}" for mode in IO_MODES if mode != "ring")]
 TASKS = (
     Task(ForwardingRate((64,), seconds=0.3), seconds=0.6),
     Task(TcpBulk(seconds=0.4), seconds=0.7),

@@ -110,6 +110,11 @@ def _check_ports(context: click.Context, parameter: click.Parameter, names: tupl
     show_default=True,
     help="How frames are received: a TPACKET_V2 ring of small or of 68 KB slots, TPACKET_V3 blocks, or recvmmsg.",
 )
+@click.option(
+    "--no-coalesce",
+    is_flag=True,
+    help="Send every frame by itself, also where consecutive ones of a flow could go as one GSO frame.",
+)
 @click.option("--cpu", metavar="N", type=int, help="Run the data plane on this CPU.  [default: any]")
 def run(
     interfaces: tuple[str, ...],
@@ -123,6 +128,7 @@ def run(
     filter_link_local: bool,
     busy_poll: int,
     io: str,
+    no_coalesce: bool,
     cpu: int | None,
 ) -> None:
     """Forward frames between interfaces until Ctrl-C or SIGTERM.
@@ -140,6 +146,7 @@ def run(
         busy_poll=busy_poll * 1e-6,
         cpu=cpu,
         io=io,
+        coalesce=not no_coalesce,
         policy=arp,
         loop_detection=not no_loop_detection,
     )

@@ -78,7 +78,8 @@ def _rings(pid: int) -> str:
     return f"rings: {', '.join(f'{count} of {size}' for size, count in sizes.items())}"
 
 
-# By another I/O mode each; what `fastbridge run` has by default is "fastbridge".
-VARIANTS = tuple(
-    Fastbridge(f"fastbridge/{name}", (*_CAPACITY, "--io", name)) for name in ("big-ring", "blocks", "recvmmsg")
+# By another I/O mode each, and with every frame sent by itself; what `fastbridge run` has by default is "fastbridge".
+VARIANTS = (
+    *(Fastbridge(f"fastbridge/{name}", (*_CAPACITY, "--io", name)) for name in ("big-ring", "blocks", "recvmmsg")),
+    Fastbridge("fastbridge/no-coalesce", (*_CAPACITY, "--no-coalesce")),
 )
