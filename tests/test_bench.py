@@ -233,6 +233,14 @@ def test_under_offered_trials_are_flagged() -> None:
     assert rows(make_results([made], tasks=(task,)))[0].flags == {}
 
 
+def test_coalesced_datagrams_are_no_loss_without_a_remark() -> None:
+    method = ForwardingRate((128,), kind="udp", seconds=1.0)
+    plain, coalesced = OneTrial(1000, {"window_bytes": 124_000}), OneTrial(1000, {"window_bytes": 300_000})
+    assert method.run(plain).remarks == ()
+    (remark,) = method.run(coalesced).remarks
+    assert "compare Gb/s" in remark
+
+
 def test_one_run_gives_no_verdict() -> None:
     made = [make_run("base", 0, 100), make_run("fast", 0, 200)]
     row = rows(make_results(made, tasks=(replace(TASK, blocks=1),)))[-1]

@@ -10,11 +10,18 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from fastbridge.bench.measurer import Measurer
-from fastbridge.bench.offer import Kind
+from fastbridge.bench.offer import FCS, Kind
+from fastbridge.bench.trial import Trial
 
 from . import Findings
 from .bounds import positive, whole
 from .patterns import counted, forwarding_rate, full_load, known_pattern, loss_of, streams_of, subject_of
+
+LONGER = 1.05  # than what was sent: frames in the window that are not this trial's cannot make so much
+_COALESCED = (
+    "several datagrams arrive as one frame, and count as one: the DUT coalesces them, so that frames/s and loss are "
+    "not the datagrams'; compare Gb/s"
+)
 
 
 @dataclass(frozen=True)
@@ -66,5 +73,11 @@ class ForwardingRate:
                 "frmol_gbps": trial.gigabits_per_second,
                 "loss": loss_of(trial),
                 "max_offered": counted(trial.offered_rate, "sent"),
-            }
+            },
+            remarks=(_COALESCED,) if self.kind == "udp" and _is_coalesced(trial, self.sizes) else (),
         )
+
+
+def _is_coalesced(trial: Trial, sizes: tuple[int, ...]) -> bool:
+    sent = sum(size - FCS for size in sizes) / len(sizes)
+    return trial.window_bytes > LONGER * sent * (trial.window_frames or 0)
