@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 from fastbridge import Switch
 from fastbridge.core.mac_table import MacTable
+from fastbridge.fdb import Fdb
 
 PROBES = 1 << 20  # look-ups a round, in random order: fewer would leave a large table's probed part in the cache
 ROUNDS = 20
@@ -72,6 +74,65 @@ def test_learn_known(benchmark: Any) -> None:
     table = MacTable(1_000, None)
     benchmark.pedantic(lambda: table.learn_many(keys, ports, 1), rounds=200, warmup_rounds=10)
     note(benchmark, "known source", 1_000)
+
+
+@pytest.mark.parametrize("batch", [64, 256], ids="batches of {}".format)
+@pytest.mark.benchmark(group="FDB: growth")
+def test_growth(benchmark: Any, batch: int) -> None:
+    """The longest any batch of new entries takes on the way to a million: no growth of the table stalls the data path.
+
+    A batch counts as its shortest of 5 times from empty, or what else the machine does would be measured.
+    """
+    keys, ports = random_keys(1 << 20), np.zeros(batch, np.uint16)
+    shortest = np.full(len(keys) // batch, np.inf)
+
+    def grow() -> None:
+        table, clock = MacTable(len(keys), None), time.perf_counter_ns
+        for n in range(len(shortest)):
+            new = keys[n * batch : (n + 1) * batch]
+            start = clock()
+            table.learn_many(new, ports, 1)
+            shortest[n] = min(shortest[n], clock() - start)
+        assert table.memory <= 64 << 20
+
+    benchmark.pedantic(grow, rounds=5)
+    if benchmark.stats:
+        benchmark.extra_info.update(what="longest batch", ns=shortest.max(), median_ns=np.median(shortest))
+        assert shortest.max() < 100_000
+
+
+def live_fdb(entries: int) -> tuple[Fdb, np.ndarray[Any, np.dtype[np.uint64]]]:
+    """An FDB that is full, and its MAC addresses."""
+    keys = random_keys(entries) & np.uint64(0xFEFFFFFFFFFF)
+    switch = Switch.in_memory(4, capacity=entries, ageing=None)
+    switch.fdb.learn_many(keys, 0)
+    return switch.fdb, keys
+
+
+@pytest.mark.parametrize("entries", [1_000, 1_000_000])
+@pytest.mark.benchmark(group="FDB: many at once, by Switch.fdb")
+def test_many_look_ups(benchmark: Any, entries: int) -> None:
+    fdb, keys = live_fdb(entries)
+    probes = np.random.default_rng(1).choice(keys, PROBES)
+    benchmark.pedantic(fdb.lookup_many, args=(probes,), rounds=5, warmup_rounds=1)
+    note(benchmark, "look-up", PROBES)
+
+
+@pytest.mark.parametrize("entries", [1_000, 1_000_000])
+@pytest.mark.benchmark(group="FDB: many at once, by Switch.fdb")
+def test_many_learned(benchmark: Any, entries: int) -> None:
+    """All known already: what remains is the checks of the arguments, and the locks."""
+    fdb, keys = live_fdb(entries)
+    benchmark.pedantic(fdb.learn_many, args=(keys, 0), rounds=5, warmup_rounds=1)
+    note(benchmark, "known source", entries)
+
+
+@pytest.mark.parametrize("entries", [1_000, 1_000_000])
+@pytest.mark.benchmark(group="FDB: many at once, by Switch.fdb")
+def test_export(benchmark: Any, entries: int) -> None:
+    fdb, _ = live_fdb(entries)
+    benchmark.pedantic(fdb.to_numpy, rounds=5, warmup_rounds=1)
+    note(benchmark, "entry exported", entries)
 
 
 def frame(destination: int, source: int, *, tag: bytes = b"", size: int = 60) -> bytes:

@@ -1,21 +1,27 @@
 """FDB, the view.
 
-What Python sees of the MAC table: entries with port names and ages, and the few ways to change it.
+What Python sees of the MAC table: entries with port names and ages, the few ways to change it, and the same for many
+entries at once as numpy arrays. Whatever is done to many is done in steps between which frames pass.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from .addresses import MacAddress
-from .errors import ConfigError
+from .errors import ConfigError, PortError
 
 if TYPE_CHECKING:
     from .core.dataplane import Dataplane
+
+
+#: A row of `Fdb.to_numpy()`. mac: the address as a number, its first byte highest; vlan: 0 for untagged; port: the
+#: index, as in `Switch.ports`; age: seconds since a frame came from it, NaN for a static entry.
+FDB_DTYPE = np.dtype([("mac", "u8"), ("vlan", "u2"), ("port", "u2"), ("age", "f8"), ("static", "?")])
 
 
 class FdbEntry(NamedTuple):
@@ -69,6 +75,44 @@ class Fdb:
         live = rows["static"] | (ages < self._ageing_ms)
         return rows[live], ages[live]
 
+    def to_numpy(self) -> NDArray[np.void]:
+        """The live entries as a structured array of FDB_DTYPE, by VLAN and MAC."""
+        rows, ages = self._live_rows()
+        order = np.lexsort((rows["mac"], rows["vlan"]))
+        entries = np.empty(len(rows), FDB_DTYPE)
+        for name in ("mac", "vlan", "port", "static"):
+            entries[name] = rows[name][order]
+        entries["age"] = np.where(rows["static"], np.nan, ages / 1000)[order]
+        return entries
+
+    def lookup_many(self, macs: ArrayLike, vlan: ArrayLike = 0) -> NDArray[np.int32]:
+        """The index of the port that each MAC address is behind (int32), -1 where there is no live entry.
+
+        macs: one dimension of whole numbers, as `mac` in FDB_DTYPE; vlan: of all, or as many. Raises ConfigError.
+        """
+        return self._dataplane.fdb_lookup_many(_keys(macs, vlan), self._now_ms())
+
+    def learn_many(self, macs: ArrayLike, ports: str | ArrayLike, vlan: ArrayLike = 0) -> int:
+        """Learn MAC addresses as if a frame had come from each just now; they age, move and are evicted like others.
+
+        macs, vlan: as for lookup_many, unicast; ports: the index or the name of one for all, or as many indices.
+        Returns how many the FDB took: the rest are those a full FDB refused, and moves that `move_damping` forbids.
+        Static entries stay as they are. Raises ConfigError, and learns nothing then; PortError when a port was removed
+        meanwhile.
+        """
+        keys = _keys(macs, vlan)
+        stations = keys & np.uint64((1 << 48) - 1)
+        if len(wrong := stations[(stations == 0) | (stations >> np.uint64(40) & np.uint64(1) == 1)]):
+            raise ConfigError(f"{MacAddress(int(wrong[0]))} is no station's address: only unicast MACs are learned")
+        indices = np.asarray(self._index_of(ports)) if isinstance(ports, str) else _numbers(ports, "ports")
+        for index in np.unique(indices).tolist():
+            self._index_of(index)
+        behind = np.ascontiguousarray(_spread(indices, len(keys), "ports"), np.uint16)
+        try:
+            return self._dataplane.fdb_learn_many(keys, behind, self._now_ms())
+        except IndexError:
+            raise PortError("a port was removed while its stations were being learned") from None
+
     def lookup(self, mac: MacAddress | str | int, vlan: int = 0) -> FdbEntry | None:
         """The live entry of a MAC address in a VLAN, or None."""
         address = MacAddress(mac)
@@ -104,3 +148,34 @@ def _vlan(vlan: int) -> int:
     if not 0 <= vlan < 4095:
         raise ConfigError(f"VLAN id {vlan} is outside 0 … 4094 (IEEE 802.1Q §9.6)")
     return vlan
+
+
+def _keys(macs: ArrayLike, vlan: ArrayLike) -> NDArray[np.uint64]:
+    """The core's keys, vlan << 48 | mac, checked."""
+    addresses, vlans = _numbers(macs, "macs"), _numbers(vlan, "vlan")
+    if addresses.ndim != 1:
+        raise ConfigError(f"macs must be one row of MAC addresses, not of shape {addresses.shape}")
+    if len(wrong := addresses[(addresses < 0) | (addresses >= 1 << 48)]):
+        raise ConfigError(f"{wrong[0]} is no MAC address: that is a number of 48 bits")
+    for number in np.unique(vlans).tolist():
+        _vlan(number)
+    return addresses.astype(np.uint64) | _spread(vlans, len(addresses), "vlan").astype(np.uint64) << np.uint64(48)
+
+
+def _numbers(values: ArrayLike, what: str) -> NDArray[np.integer[Any]]:
+    try:
+        array = np.asarray(values)
+    except ValueError:  # rows of unequal length
+        raise ConfigError(f"{what} must be an array of whole numbers") from None
+    if array.size == 0 and not isinstance(values, np.ndarray):
+        array = array.astype(np.uint64)  # [] has no type of its own
+    if array.dtype.kind not in "ui":
+        raise ConfigError(f"{what} must be whole numbers, not {array.dtype}")
+    return array
+
+
+def _spread(array: NDArray[np.integer[Any]], count: int, what: str) -> NDArray[np.integer[Any]]:
+    """One for all, or one each."""
+    if array.shape not in ((), (count,)):
+        raise ConfigError(f"{what} must be one, or {count} as there are macs, not of shape {array.shape}")
+    return np.broadcast_to(array, (count,))

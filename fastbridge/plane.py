@@ -188,6 +188,8 @@ class Plane:
         return member.name if member else f"#{index}"
 
     def _index_of(self, port: str | int) -> int:
+        if isinstance(port, int) and port in self._members:
+            return port
         for index, member in self._members.items():
             if port in (index, member.name):
                 return index

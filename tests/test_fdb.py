@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pytest
 from frames import GROUP, ethernet, tag
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 
 from fastbridge import ConfigError, FastbridgeError, MacAddress, Switch
 from fastbridge.core.mac_table import MacTable
+from fastbridge.fdb import FDB_DTYPE
 
 Dict = dict[tuple[int, int], tuple[int, int, bool]]  # (VLAN id, MAC) -> port, seen, static
 
@@ -65,6 +68,22 @@ def test_everything_is_found_at_every_moment_of_growth() -> None:
     first = content(table)
     table.learn_many(keys, ports, 9_999)  # nothing new: every one is heard again
     assert {key: (port, 9_999, False) for key, (port, _, _) in first.items()} == content(table)
+
+
+@pytest.mark.parametrize("capacity", [1 << 20, 1 << 24], ids=["full", "with room to grow"])
+def test_a_million_entries_take_64_megabytes_and_growth_comes_in_small_steps(capacity: int) -> None:
+    """No 8 entries touch or give back more than 64 KiB, whatever the size the table has reached."""
+    keys = random_keys(np.random.default_rng(3), 1 << 20)
+    ports = np.zeros(8, np.uint16)
+    table = MacTable(capacity=capacity, ageing_ms=None)
+    sizes = [table.memory]
+    for at in range(0, len(keys), 8):
+        table.learn_many(keys[at : at + 8], ports, 0)
+        sizes.append(table.memory)
+    assert len(table) == 1 << 20
+    assert sizes[-1] <= 32 << 20
+    assert max(sizes) <= 48 << 20
+    assert np.abs(np.diff(sizes)).max() <= 64 << 10
 
 
 def test_removal_leaves_the_others() -> None:
@@ -210,6 +229,30 @@ def old(seen: int, now: int, ageing: int | None) -> bool:
     return ageing is not None and now - seen >= ageing
 
 
+@given(st.data())
+@settings(max_examples=30)
+def test_a_growing_table_gives_up_its_old_memory_and_nothing_else(data: st.DataObject) -> None:
+    """Removal, ageing and flushing at any moment of several growths, of tables large enough to be released in parts."""
+    keys = random_keys(np.random.default_rng(data.draw(st.integers(0, 5))), 30_000)
+    table, expected, at = MacTable(capacity=1 << 20, ageing_ms=100), {}, 0
+    for now in range(data.draw(st.integers(1, 8))):
+        count = data.draw(st.integers(1, 8_000))
+        port = data.draw(st.integers(0, 3))
+        table.learn_many(keys[at : at + count], np.full(len(keys[at : at + count]), port, np.uint16), now)
+        expected |= dict.fromkeys(keys[at : at + count].tolist(), port)
+        at += count
+        if data.draw(st.booleans()):
+            gone = data.draw(st.integers(0, 3))
+            assert table.flush(gone) == sum(port == gone for port in expected.values())
+            expected = {key: port for key, port in expected.items() if port != gone}
+        for key in list(expected)[:: data.draw(st.sampled_from([2, 10, 1_000, 100_000]))]:
+            assert table.remove(key & (1 << 48) - 1, key >> 48)
+            del expected[key]
+        found = look_up(table, keys, now)
+        assert found.tolist() == [expected.get(key, -1) for key in keys.tolist()]
+        assert len(content(table)) == len(expected)
+
+
 # The view that Switch.fdb gives.
 
 A, B = MacAddress("02:00:00:00:00:0a"), MacAddress("02:00:00:00:00:0b")
@@ -297,3 +340,126 @@ def test_what_has_expired_is_not_shown() -> None:
 def test_wrong_options_are_named(options: dict) -> None:  # type: ignore[type-arg]
     with pytest.raises(ConfigError, match=next(iter(options))):
         Switch.in_memory(2, **options)
+
+
+# Many entries at once, as numpy arrays.
+
+
+def test_to_numpy() -> None:
+    now = [100.0]
+    switch = Switch.in_memory(["left", "right"], clock=lambda: now[0])
+    switch.process("left", [ethernet(GROUP, A, tag(7))])
+    switch.fdb.add(B, "right")
+    now[0] += 2.5
+    rows = switch.fdb.to_numpy()
+    assert rows.dtype == FDB_DTYPE
+    assert rows["mac"].tolist() == [int(B), int(A)]  # by VLAN, then MAC
+    assert rows["vlan"].tolist() == [0, 7]
+    assert rows["port"].tolist() == [1, 0]
+    assert rows["static"].tolist() == [True, False]
+    assert np.isnan(rows["age"][0]) and rows["age"][1] == 2.5
+    assert len(Switch.in_memory(2).fdb.to_numpy()) == 0
+
+
+def test_learn_many_is_learning() -> None:
+    now = [0.0]
+    switch = Switch.in_memory(["left", "middle", "right"], ageing=10.0, clock=lambda: now[0])
+    switch.fdb.add(B, "right")
+    macs = np.array([int(A), int(B), 0x02_00_00_00_00_0C], np.uint64)
+    assert switch.fdb.learn_many(macs, "left", vlan=7) == 3
+    assert switch.fdb.learn_many(macs, [0, 0, 1]) == 3
+    assert switch.fdb.lookup_many(macs).tolist() == [0, 2, 1]  # B's static entry stays as it is
+    assert switch.fdb.lookup_many(macs, 7).tolist() == [0, 0, 0]
+    assert switch.fdb.lookup_many(macs, [7, 0, 9]).tolist() == [0, 2, -1]
+    assert switch.fdb.lookup_many(macs).dtype == np.int32
+    assert switch.fdb.learn_many(macs[:1], 2) == 1
+    assert switch.counters().moved == 1
+    assert switch.process("left", [ethernet(A, B)])[0].port == 2
+    now[0] += 10.0
+    assert switch.fdb.lookup_many(macs).tolist() == [-1, 2, -1]
+    assert switch.fdb.learn_many([A], 0) == 1  # MacAddress is a number
+    assert switch.fdb.learn_many([], 0) == 0
+    assert switch.fdb.lookup_many([]).tolist() == []
+
+
+def test_learn_many_says_what_was_refused() -> None:
+    switch = Switch.in_memory(2, capacity=100)
+    assert switch.fdb.learn_many(np.arange(1, 201) * 2, 0) == 100
+    assert switch.counters().refused == 100
+    assert switch.fdb.learn_many(np.arange(1, 51) * 2 + (2 << 40), 1) == 50  # another port's turn
+    assert switch.counters().evicted == 50
+    damped = Switch.in_memory(2, move_damping=60.0)
+    assert damped.fdb.learn_many([A, B], 0) == 2
+    assert damped.fdb.learn_many([A, B], 1) == 0
+
+
+@given(
+    st.lists(
+        st.tuples(st.lists(st.integers(1, 60).map(lambda n: 2 * n), max_size=40), st.integers(0, 3), st.integers(0, 2)),
+        max_size=10,
+    )
+)
+def test_many_at_once_are_one_by_one(batches: list[tuple[list[int], int, int]]) -> None:
+    """learn_many, lookup_many and to_numpy against frames, one a station, through a second switch."""
+    many, single = (Switch.in_memory(4, clock=lambda: 0.0) for _ in range(2))
+    macs, every = np.repeat(np.arange(1, 130), 3), np.tile(np.arange(3), 129)
+    for stations, port, vlan in batches:
+        many.fdb.learn_many(np.array(stations, np.int64), port, vlan)
+        single.process(port, [ethernet(GROUP, mac, tag(vlan)) for mac in stations])
+        assert list(many.fdb) == list(single.fdb)
+        assert (many.fdb.to_numpy() == single.fdb.to_numpy()).all()
+        found = [single.fdb.lookup(mac, vlan) for mac, vlan in zip(macs.tolist(), every.tolist(), strict=True)]
+        assert many.fdb.lookup_many(macs, every).tolist() == [int(entry.port) if entry else -1 for entry in found]
+        assert many.counters().learned == single.counters().learned
+        assert many.counters().moved == single.counters().moved
+
+
+@pytest.mark.parametrize(
+    ("mistake", "text"),
+    [
+        (lambda fdb: fdb.learn_many([1.5], 0), "whole numbers, not float64"),
+        (lambda fdb: fdb.learn_many(["02:00:00:00:00:01"], 0), "whole numbers"),
+        (lambda fdb: fdb.learn_many([[2, 4]], 0), "one row"),
+        (lambda fdb: fdb.learn_many([[2, 4], [6]], 0), "whole numbers"),
+        (lambda fdb: fdb.learn_many(2, 0), "one row"),
+        (lambda fdb: fdb.learn_many([2, -4], 0), "-4 is no MAC"),
+        (lambda fdb: fdb.learn_many([2, 1 << 48], 0), "no MAC"),
+        (lambda fdb: fdb.learn_many([2, 0], 0), "00:00:00:00:00:00"),
+        (lambda fdb: fdb.learn_many([2, int(GROUP)], 0), "only unicast"),
+        (lambda fdb: fdb.learn_many([2, 4], [0, 9]), "no port 9"),
+        (lambda fdb: fdb.learn_many([2, 4], -1), "no port -1"),
+        (lambda fdb: fdb.learn_many([2, 4], "pod9"), "pod9"),
+        (lambda fdb: fdb.learn_many([2, 4], [0, 1, 0]), "ports must be one, or 2"),
+        (lambda fdb: fdb.learn_many([2, 4], [0.0, 1.0]), "ports must be whole numbers"),
+        (lambda fdb: fdb.learn_many([2, 4], 0, vlan=4095), "4095"),
+        (lambda fdb: fdb.learn_many([2, 4], 0, vlan=[1]), "vlan must be one, or 2"),
+        (lambda fdb: fdb.lookup_many([2.0]), "whole numbers"),
+        (lambda fdb: fdb.lookup_many([2], vlan=-1), "-1"),
+    ],
+)
+def test_mistakes_with_many_are_named(mistake, text: str) -> None:  # type: ignore[no-untyped-def]
+    fdb = Switch.in_memory(2).fdb
+    with pytest.raises(ConfigError, match=text) as caught:
+        mistake(fdb)
+    assert "\n" not in str(caught.value)
+    assert len(fdb) == 0
+
+
+def test_a_large_fdb_is_exported_in_steps_while_it_changes() -> None:
+    """A snapshot taken while another thread learns: what was there all the time is there, once."""
+    switch = Switch.in_memory(4, capacity=1 << 20, ageing=None)
+    first, later = np.arange(1, 100_001) * 2, np.arange(100_001, 600_001) * 2
+    switch.fdb.learn_many(first, 0)
+    learning = threading.Thread(target=lambda: [switch.fdb.learn_many(part, 1) for part in np.array_split(later, 200)])
+    learning.start()
+    snapshots = 0
+    while learning.is_alive():
+        macs = switch.fdb.to_numpy()["mac"]
+        assert (np.diff(macs.astype(np.int64)) > 0).all()
+        assert np.isin(first, macs).all()
+        snapshots += 1
+    learning.join()
+    assert snapshots > 1
+    assert switch.fdb.to_numpy()["mac"].tolist() == np.concatenate([first, later]).tolist()
+    assert switch.fdb.flush("1") == len(later)
+    assert len(switch.fdb) == len(first)

@@ -10,7 +10,7 @@ and unlocks without the GIL, and makes Python objects afterwards.
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stddef cimport size_t
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
@@ -31,8 +31,8 @@ from .linux cimport (
     tpacket_stats,
 )
 from .mac_table cimport (
-    ENTRY_STATIC, SWEEP_ALL, SWEEP_STEP, Bucket, EntryRow, MacTable, MacTableState, copy_entries, find, hash_key,
-    make_key, remove_key, set_static, sweep, sweep_some,
+    COPY_ROOM, ENTRY_STATIC, SWEEP_ALL, SWEEP_EXPIRED, Bucket, Cursor, EntryRow, MacTable, MacTableState, copy_some,
+    find, hash_key, learn_all, look_up_all, make_key, remove_key, set_static, start_walk, sweep, sweep_some,
 )
 from .plane cimport BIG_SIZE, READY, Control, Plane, is_dead, list_floods, may_flood, monotonic_ns, notify, start_frame
 from .port cimport (
@@ -74,6 +74,10 @@ cdef enum:
     # Breaths between two questions to epoll while frames keep coming: one system call for up to 16 × 64 frames
     # of a busy port, and a newly busy port waits at most 16 breaths.
     DISCOVER = 16
+    # Keys looked up, and learned, between two breaths: at 1 M entries at most 40 µs (benchmarks/ groups "FDB: look-up
+    # in batches" and "FDB: growth"), less than the sends of a breath take.
+    LOOK_UP_STEP = 512
+    LEARN_STEP = 128
 
 cdef struct Order:              # one frame to send out, as packet_out() prepares it
     uint8_t *data               # behind a zero vnet header
@@ -440,19 +444,71 @@ cdef class Dataplane:
     # -- the FDB -------------------------------------------------------------------------------------
 
     def fdb_export(self):
-        """All FDB entries, live or not, as a structured array of ENTRY_DTYPE, in no order; raises MemoryError."""
-        cdef uint64_t room, count = self.fdb.state.count
+        """All FDB entries, live or not, as a structured array of ENTRY_DTYPE, in steps between which frames pass: each
+        that is there all the time, once. Raises MemoryError."""
+        cdef EntryRow *step = <EntryRow *>calloc(COPY_ROOM, sizeof(EntryRow))
+        cdef uint64_t count = 0, taken = 0, steps = 0
         cdef uint8_t[::1] memory
-        while True:
-            room = count + 256
-            rows = np.zeros(room, _ENTRY_DTYPE)
-            memory = rows.view(np.uint8)
-            with nogil:
+        cdef Cursor cursor
+        if step == NULL:
+            raise MemoryError("no memory to copy the FDB")
+        memset(step, 0, COPY_ROOM * sizeof(EntryRow))   # its pages are there before the data plane has to wait for us
+        try:
+            rows = np.zeros(self.fdb.state.count + COPY_ROOM, _ENTRY_DTYPE)
+            start_walk(&self.fdb.state, &cursor)
+            while not cursor.done:
+                with nogil:
+                    self._lock()
+                    taken = copy_some(&self.fdb.state, &cursor, step)
+                    self._unlock()
+                steps += 1
+                if cursor.restarted:
+                    cursor.restarted, count = False, 0
+                if count + taken > <uint64_t>len(rows):
+                    larger = np.zeros(2 * len(rows), _ENTRY_DTYPE)
+                    larger[:count] = rows[:count]
+                    rows = larger
+                memory = rows.view(np.uint8)
+                memcpy(&memory[count * sizeof(EntryRow)], step, taken * sizeof(EntryRow))
+                count += taken
+        finally:
+            free(step)
+        return rows[:count] if steps == 1 else _latest(rows[:count])
+
+    def fdb_lookup_many(self, const uint64_t[::1] keys, uint32_t now):
+        """The ports of `vlan << 48 | mac` keys (int32; -1 without a live entry), in steps between which frames pass."""
+        ports = np.full(len(keys), -1, np.int32)
+        cdef int32_t[::1] found = ports
+        cdef size_t start = 0, count, total = len(keys)
+        with nogil:
+            while start < total:
+                count = min(<size_t>LOOK_UP_STEP, total - start)
                 self._lock()
-                count = copy_entries(&self.fdb.state, <EntryRow *>&memory[0], room)
+                look_up_all(&self.fdb.state, &keys[start], &found[start], count, now)
                 self._unlock()
-            if count <= room:
-                return rows[:count]
+                start += count
+        return ports
+
+    def fdb_learn_many(self, const uint64_t[::1] keys, const uint16_t[::1] ports, uint32_t now):
+        """Learn `vlan << 48 | mac` keys on ports, in steps between which frames pass; returns how many were taken.
+        Raises ValueError (lengths), IndexError (no such port, any more; what came before is learned)."""
+        if len(keys) != len(ports):
+            raise ValueError(f"{len(keys)} keys but {len(ports)} ports")
+        cdef size_t start = 0, count, i, taken = 0, total = len(keys)
+        cdef bint there = True
+        with nogil:
+            while start < total and there:
+                count = min(<size_t>LEARN_STEP, total - start)
+                self._lock()
+                for i in range(start, start + count):
+                    there = there and self._port(ports[i]) != NULL
+                if there:
+                    taken += learn_all(&self.fdb.state, &keys[start], &ports[start], count, now)
+                self._unlock()
+                start += count
+        if not there:
+            raise IndexError("no such port")
+        return taken
 
     def fdb_find(self, uint64_t mac, uint16_t vlan):
         """The entry of (vlan, mac), live or not: (port, seen in ms, static), or None."""
@@ -495,28 +551,25 @@ cdef class Dataplane:
         return found
 
     def fdb_flush(self, port=None):
-        """Remove the learned entries, of one port or all; returns how many."""
-        cdef int which = SWEEP_ALL if port is None else port
-        cdef uint64_t removed
-        with nogil:
-            self._lock()
-            removed = sweep(&self.fdb.state, 0, which, False)
-            self._unlock()
-        return removed
+        """Remove the learned entries, of one port or all, in steps between which frames pass; returns how many."""
+        return self._sweep_in_steps(0, SWEEP_ALL if port is None else port)
 
     def fdb_age(self, uint32_t now):
         """Remove what has expired at `now` (ms), in steps between which frames pass; returns how many."""
-        cdef uint64_t removed, at = 0, total = 0
-        cdef bint done = False
+        return self._sweep_in_steps(now, SWEEP_EXPIRED)
+
+    cdef uint64_t _sweep_in_steps(self, uint32_t now, int which):
+        cdef uint64_t removed, total = 0
+        cdef Cursor cursor
+        start_walk(&self.fdb.state, &cursor)
         with nogil:
-            while not done:
+            while not cursor.done:
                 self._lock()
-                removed = sweep_some(&self.fdb.state, now, at)
-                self.fdb.state.aged += removed
-                total += removed
-                at += SWEEP_STEP
-                done = at > self.fdb.state.table.mask
+                removed = sweep_some(&self.fdb.state, &cursor, now, which, False)
+                if which == SWEEP_EXPIRED:
+                    self.fdb.state.aged += removed
                 self._unlock()
+                total += removed
         return total
 
     # -- rules of the ports --------------------------------------------------------------------------
@@ -1000,6 +1053,12 @@ cdef class Dataplane:
             self.plane.trace = trace[0]
             trace[0] = before
             self._unlock()
+
+
+def _latest(rows):
+    """The rows without those that have a later copy, by VLAN and MAC."""
+    newest = rows[::-1]
+    return newest[np.unique(newest["vlan"].astype(np.uint64) << 48 | newest["mac"], return_index=True)[1]]
 
 
 cdef inline size_t place_of(size_t length) noexcept nogil:

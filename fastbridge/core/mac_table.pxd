@@ -5,10 +5,14 @@
 # full passes entries on to the next one and counts them in `overflow`, so a miss knows when to stop and
 # removal needs no tombstones.
 #
-# Growth is incremental: a table of twice the size is made, and each new entry empties GROW_STEP buckets of
-# the old one, so no frame ever waits for a rehash. (The habit of naming a constant's reason is Snabb's,
+# Growth is incremental, so no frame ever waits for it: the last new entries before it touch the pages of a table of
+# twice the size, one after the other; then each new entry empties GROW_STEP buckets of the old table, whose memory
+# goes back RELEASE_STEP buckets at a time. To unmap it all at once took 1.5 ms at 1 M entries, and page faults 230 µs
+# of a batch of 64 new entries. Now the worst such batch on the way to 1 M takes 40 µs, and of 256 new entries, all that
+# a breath can bring, 90 µs (benchmarks/ group "FDB: growth"). (The habit of naming a constant's reason is Snabb's,
 # src/apps/bridge/mac_table.lua.)
-from libc.stdint cimport UINT32_MAX, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stddef cimport size_t
+from libc.stdint cimport UINT32_MAX, int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 cimport cython
 from .barrier cimport prefetch
 
@@ -20,6 +24,12 @@ cdef enum:
     # Entries per 8 slots beyond which the table grows: at 5/8 a bucket holds 2.5 of 4 entries on average, and
     # about one bucket in nine has passed an entry on (Poisson, mean 2.5), so few look-ups touch a second line.
     MAX_LOAD_EIGHTHS = 5
+    # The share of the entries before growth, 1/8, that prepare it: a page of the next table every 10 entries. Not
+    # earlier, or 1 M entries would need more than the 32 MiB of their own table.
+    PREPARE_SHARE = 8
+    PAGE_BUCKETS = 64           # of 4 KiB
+    # Old buckets whose memory goes back at a time, 64 KiB: one call for 512 new entries, 5 to 10 µs.
+    RELEASE_STEP = 1024
     FIRST_BUCKETS = 256         # 16 KiB: fits L1 for the small labs most tables serve
     ENTRY_STATIC = 1
 
@@ -46,6 +56,10 @@ cdef struct MacTableState:
     Table table                 # where entries are put
     Table old                   # being emptied while growing, else buckets == NULL
     uint64_t emptied            # buckets of `old` emptied so far
+    uint64_t released           # the first of these, whose memory was given back: not to be touched
+    Table next                  # being prepared for the next growth, else buckets == NULL
+    uint64_t prepared           # pages of `next` touched so far
+    uint64_t growths
     uint64_t count
     uint64_t capacity
     uint64_t seed
@@ -94,7 +108,7 @@ cdef inline Bucket *find_in(const Table *table, uint64_t key, uint64_t hash, int
 
 cdef inline Bucket *find(const MacTableState *state, uint64_t key, uint64_t hash, int *way) noexcept nogil:
     cdef Bucket *bucket = find_in(&state.table, key, hash, way)
-    if bucket == NULL and state.old.buckets != NULL:
+    if bucket == NULL and state.old.buckets != NULL and hash & state.old.mask >= state.released:
         bucket = find_in(&state.old, key, hash, way)
     return bucket
 
@@ -186,13 +200,42 @@ cdef struct EntryRow:           # one entry, copied out; the layout of ENTRY_DTY
 
 # Remove what has expired at `now` (the caller counts it as aged), or what points to a port; returns how many.
 cdef uint64_t sweep(MacTableState *state, uint32_t now, int port, bint statics_too) noexcept nogil
-# The same for what has expired among SWEEP_STEP buckets from `at` on.
-cdef uint64_t sweep_some(MacTableState *state, uint32_t now, uint64_t at) noexcept nogil
 # Add, or turn into, a static entry; -1 when there is no memory.
 cdef int set_static(MacTableState *state, uint64_t key, uint16_t port) noexcept nogil
 cdef bint remove_key(MacTableState *state, uint64_t key) noexcept nogil
-# Copy all entries, live or not; returns how many there are, more than `room` when nothing was copied.
-cdef uint64_t copy_entries(const MacTableState *state, EntryRow *rows, uint64_t room) noexcept nogil
+# Look up, or learn, `vlan << 48 | mac` keys in prefetched batches of 64. Learning returns how many were neither refused
+# nor damped.
+cdef void look_up_all(
+    const MacTableState *state, const uint64_t *keys, int32_t *ports, size_t count, uint32_t now
+) noexcept nogil
+cdef size_t learn_all(
+    MacTableState *state, const uint64_t *keys, const uint16_t *ports, size_t count, uint32_t now
+) noexcept nogil
+
+cdef enum:
+    COPY_ROOM = 4 * SWEEP_STEP  # rows one step of copy_some() may fill
+
+cdef struct Cursor:
+    # How far a walk in steps has come, between which the table may change. `old` comes first, so what is carried over
+    # meanwhile is not missed. When another growth begins so does the walk: at most once for every doubling.
+    uint64_t at, growths
+    bint in_table               # not in `old` any more
+    bint restarted              # everything is met anew
+    bint done
+
+
+cdef inline void start_walk(const MacTableState *state, Cursor *cursor) noexcept nogil:
+    cursor.at, cursor.growths = 0, state.growths
+    cursor.in_table = cursor.restarted = cursor.done = False
+
+
+# As sweep(), in the next SWEEP_STEP buckets.
+cdef uint64_t sweep_some(
+    MacTableState *state, Cursor *cursor, uint32_t now, int port, bint statics_too
+) noexcept nogil
+# Copy the entries of the next SWEEP_STEP buckets, live or not; returns how many. An entry that is there from the first
+# step to the last is copied, perhaps twice.
+cdef uint64_t copy_some(MacTableState *state, Cursor *cursor, EntryRow *rows) noexcept nogil
 
 
 @cython.final

@@ -16,6 +16,8 @@ import numpy as np
 
 cdef enum:
     EVICT_LOOKS = 64            # buckets looked at for an older entry to evict: 4 KiB of memory
+    # Buckets looked at for any entry of the fullest port, some 10 µs; the next search goes on where this one ended.
+    EVICT_MOST = 4096
     # Keys hashed and prefetched ahead of the look-ups of lookup_many and learn_many, as in a breath of the
     # data plane: enough misses in flight to hide memory, few enough lines to stay in L1.
     AHEAD = 64
@@ -48,6 +50,36 @@ cdef void free_table(Table *table) noexcept nogil:
     if table.buckets != NULL:
         munmap(table.buckets, (table.mask + 1) * sizeof(Bucket))
         table.buckets = NULL
+
+
+cdef void release_some(MacTableState *state) noexcept nogil:
+    """Give back the memory of old buckets that are empty for good: whose entries, those that went on to later
+    buckets included, are all carried over. The last one of a step has counted any that went beyond the step."""
+    cdef uint64_t end = state.released + RELEASE_STEP
+    if state.emptied >= end and end <= state.old.mask and state.old.buckets[end - 1].overflow == 0:
+        munmap(&state.old.buckets[state.released], RELEASE_STEP * sizeof(Bucket))
+        state.released = end
+
+
+cdef void finish_growth(MacTableState *state) noexcept nogil:
+    munmap(&state.old.buckets[state.released], (state.old.mask + 1 - state.released) * sizeof(Bucket))
+    state.old.buckets = NULL
+    state.released = 0
+
+
+cdef void prepare_growth(MacTableState *state) noexcept nogil:
+    """Touch so many pages of the next table that all are touched when it is needed. Without memory for it nothing
+    happens: growth itself will tell."""
+    cdef uint64_t buckets = state.table.mask + 1, full = buckets * WAYS * MAX_LOAD_EIGHTHS // 8, due
+    cdef uint64_t start = full - full // PREPARE_SHARE
+    if state.count < start or state.capacity <= full:
+        return
+    if state.next.buckets == NULL and make_table(&state.next, 2 * buckets) < 0:
+        return
+    due = (state.count - start + 1) * (2 * buckets // PAGE_BUCKETS) // (full - start)
+    while state.prepared < min(due, 2 * buckets // PAGE_BUCKETS):
+        state.next.buckets[state.prepared * PAGE_BUCKETS].overflow = 0
+        state.prepared += 1
 
 
 cdef void put(
@@ -101,7 +133,7 @@ cdef bint evict(MacTableState *state, uint16_t port, uint32_t now) noexcept nogi
             fullest = candidate
     if state.held[port] + 1 >= state.held[fullest]:
         return False
-    for looked in range(state.table.mask + 1):
+    for looked in range(min(state.table.mask + 1, <uint64_t>EVICT_MOST)):
         bucket = &state.table.buckets[state.hand]
         for i in range(WAYS):
             if bucket.key[i] == 0 or bucket.flags[i] & ENTRY_STATIC or bucket.port[i] != fullest:
@@ -127,7 +159,7 @@ cdef void empty_some(MacTableState *state) noexcept nogil:
     cdef int i
     for _ in range(<int>GROW_STEP):
         if state.emptied > state.old.mask:
-            free_table(&state.old)
+            finish_growth(state)
             return
         bucket = &state.old.buckets[state.emptied]
         for i in range(WAYS):
@@ -136,12 +168,12 @@ cdef void empty_some(MacTableState *state) noexcept nogil:
                 put(&state.table, bucket.key[i], hash, bucket.port[i], bucket.seen[i], bucket.flags[i])
                 unlink(&state.old, hash, bucket, i)
         state.emptied += 1
+    release_some(state)
 
 
 cdef LearnResult insert(
     MacTableState *state, uint64_t key, uint64_t hash, uint16_t port, uint32_t now, uint8_t flags
 ) noexcept nogil:
-    cdef Table bigger
     cdef uint64_t slots = (state.table.mask + 1) * WAYS
     if state.count >= state.capacity and not flags & ENTRY_STATIC and not evict(state, port, now):
         state.refused += 1
@@ -149,12 +181,15 @@ cdef LearnResult insert(
     if state.old.buckets != NULL:
         empty_some(state)
     elif state.count * 8 >= slots * MAX_LOAD_EIGHTHS:
-        if make_table(&bigger, (state.table.mask + 1) * 2) < 0:
+        if state.next.buckets == NULL and make_table(&state.next, (state.table.mask + 1) * 2) < 0:
             state.refused += 1
             return LEARN_REFUSED
-        state.old = state.table
-        state.table = bigger
-        state.emptied = 0
+        state.old, state.table = state.table, state.next
+        state.growths += 1
+        state.next.buckets = NULL
+        state.emptied = state.released = state.prepared = 0
+    else:
+        prepare_growth(state)
     put(&state.table, key, hash, port, now, flags)
     state.count += 1
     if not flags & ENTRY_STATIC:
@@ -163,15 +198,13 @@ cdef LearnResult insert(
     return LEARN_NEW
 
 
-cdef uint64_t sweep_table(
-    MacTableState *state, Table *table, uint32_t now, int port, bint statics_too, uint64_t first, uint64_t count
+cdef uint64_t sweep_part(
+    MacTableState *state, Table *table, uint32_t now, int port, bint statics_too, uint64_t first, uint64_t end
 ) noexcept nogil:
     cdef uint64_t at, removed = 0
     cdef Bucket *bucket
     cdef int i
-    if table.buckets == NULL:
-        return 0
-    for at in range(first, min(first + count, table.mask + 1)):
+    for at in range(first, end):
         bucket = &table.buckets[at]
         for i in range(WAYS):
             if bucket.key[i] == 0:
@@ -187,14 +220,41 @@ cdef uint64_t sweep_table(
 
 
 cdef uint64_t sweep(MacTableState *state, uint32_t now, int port, bint statics_too) noexcept nogil:
-    return (
-        sweep_table(state, &state.table, now, port, statics_too, 0, state.table.mask + 1)
-        + sweep_table(state, &state.old, now, port, statics_too, 0, state.old.mask + 1)
-    )
+    cdef uint64_t removed = sweep_part(state, &state.table, now, port, statics_too, 0, state.table.mask + 1)
+    if state.old.buckets != NULL:
+        removed += sweep_part(state, &state.old, now, port, statics_too, state.emptied, state.old.mask + 1)
+    return removed
 
 
-cdef uint64_t sweep_some(MacTableState *state, uint32_t now, uint64_t at) noexcept nogil:
-    return sweep_table(state, &state.table, now, SWEEP_EXPIRED, False, at, SWEEP_STEP)
+cdef Table *next_part(MacTableState *state, Cursor *cursor, uint64_t *first) noexcept nogil:
+    """The buckets of a cursor's next step, from `first` up to cursor.at: part of the table returned."""
+    cdef Table *table = &state.table
+    if cursor.growths != state.growths:
+        cursor.at, cursor.growths, cursor.in_table, cursor.restarted = 0, state.growths, False, True
+    if not cursor.in_table and state.old.buckets == NULL:
+        cursor.at, cursor.in_table = 0, True
+    if not cursor.in_table:
+        table = &state.old
+        cursor.at = max(cursor.at, state.emptied)       # what is before is empty, and its memory may be gone
+    first[0] = cursor.at
+    cursor.at = min(cursor.at + SWEEP_STEP, table.mask + 1)
+    cursor.done = cursor.in_table and cursor.at > table.mask
+    return table
+
+
+cdef inline void end_part(Cursor *cursor, const MacTableState *state, const Table *table) noexcept nogil:
+    if table == &state.old and cursor.at > table.mask:
+        cursor.at, cursor.in_table = 0, True
+
+
+cdef uint64_t sweep_some(
+    MacTableState *state, Cursor *cursor, uint32_t now, int port, bint statics_too
+) noexcept nogil:
+    cdef uint64_t first = 0, removed
+    cdef Table *table = next_part(state, cursor, &first)
+    removed = sweep_part(state, table, now, port, statics_too, first, cursor.at)
+    end_part(cursor, state, table)
+    return removed
 
 
 cdef int set_static(MacTableState *state, uint64_t key, uint16_t port) noexcept nogil:
@@ -215,7 +275,7 @@ cdef bint remove_key(MacTableState *state, uint64_t key) noexcept nogil:
     cdef int way = 0
     cdef Table *table = &state.table
     cdef Bucket *bucket = find_in(table, key, hash, &way)
-    if bucket == NULL and state.old.buckets != NULL:
+    if bucket == NULL and state.old.buckets != NULL and hash & state.old.mask >= state.released:
         table = &state.old
         bucket = find_in(table, key, hash, &way)
     if bucket == NULL:
@@ -224,27 +284,58 @@ cdef bint remove_key(MacTableState *state, uint64_t key) noexcept nogil:
     return True
 
 
-cdef uint64_t copy_entries(const MacTableState *state, EntryRow *rows, uint64_t room) noexcept nogil:
-    cdef const Table *table = &state.table
+cdef uint64_t copy_some(MacTableState *state, Cursor *cursor, EntryRow *rows) noexcept nogil:
+    cdef uint64_t at, first = 0, row = 0
+    cdef const Table *table = next_part(state, cursor, &first)
     cdef const Bucket *bucket
-    cdef uint64_t at, row = 0
     cdef int i
-    if state.count > room:
-        return state.count
-    while True:
-        for at in range(table.mask + 1):
-            bucket = &table.buckets[at]
-            for i in range(WAYS):
-                if bucket.key[i] != 0:
-                    rows[row].mac = bucket.key[i] & MAC_MASK
-                    rows[row].vlan = (bucket.key[i] >> 48) & 0xFFF
-                    rows[row].port = bucket.port[i]
-                    rows[row].seen = bucket.seen[i]
-                    rows[row].fixed = bucket.flags[i] & ENTRY_STATIC
-                    row += 1
-        if table == &state.old or state.old.buckets == NULL:
-            return row
-        table = &state.old
+    for at in range(first, cursor.at):
+        bucket = &table.buckets[at]
+        for i in range(WAYS):
+            if bucket.key[i] != 0:
+                rows[row].mac = bucket.key[i] & MAC_MASK
+                rows[row].vlan = (bucket.key[i] >> 48) & 0xFFF
+                rows[row].port = bucket.port[i]
+                rows[row].seen = bucket.seen[i]
+                rows[row].fixed = bucket.flags[i] & ENTRY_STATIC
+                row += 1
+    end_part(cursor, state, table)
+    return row
+
+
+cdef void look_up_all(
+    const MacTableState *state, const uint64_t *keys, int32_t *ports, size_t count, uint32_t now
+) noexcept nogil:
+    cdef uint64_t key[AHEAD]
+    cdef uint64_t hash[AHEAD]
+    cdef size_t i, n, start = 0
+    while start < count:
+        n = min(<size_t>AHEAD, count - start)
+        for i in range(n):
+            key[i] = make_key(keys[start + i] & MAC_MASK, (keys[start + i] >> 48) & 0xFFF)
+            hash[i] = hash_key(state, key[i])
+            prefetch_bucket(state, hash[i])
+        for i in range(n):
+            ports[start + i] = look_up(state, key[i], hash[i], now)
+        start += n
+
+
+cdef size_t learn_all(
+    MacTableState *state, const uint64_t *keys, const uint16_t *ports, size_t count, uint32_t now
+) noexcept nogil:
+    cdef uint64_t key[AHEAD]
+    cdef uint64_t hash[AHEAD]
+    cdef size_t i, n, start = 0, taken = 0
+    while start < count:
+        n = min(<size_t>AHEAD, count - start)
+        for i in range(n):
+            key[i] = make_key(keys[start + i] & MAC_MASK, (keys[start + i] >> 48) & 0xFFF)
+            hash[i] = hash_key(state, key[i])
+            prefetch_bucket(state, hash[i])
+        for i in range(n):
+            taken += learn(state, key[i], hash[i], ports[start + i], now) < LEARN_REFUSED
+        start += n
+    return taken
 
 
 @cython.final
@@ -265,7 +356,9 @@ cdef class MacTable:
 
     def __dealloc__(self):
         free_table(&self.state.table)
-        free_table(&self.state.old)
+        free_table(&self.state.next)
+        if self.state.old.buckets != NULL:
+            finish_growth(&self.state)
         free(self.state.held)
 
     def __len__(self):
@@ -273,10 +366,10 @@ cdef class MacTable:
 
     @property
     def memory(self):
-        """Bytes of the buckets, those of a table being emptied included."""
-        cdef uint64_t buckets = self.state.table.mask + 1
+        """Bytes of the buckets, those of a table being emptied, or prepared, included."""
+        cdef uint64_t buckets = self.state.table.mask + 1 + self.state.prepared * PAGE_BUCKETS
         if self.state.old.buckets != NULL:
-            buckets += self.state.old.mask + 1
+            buckets += self.state.old.mask + 1 - self.state.released
         return buckets * sizeof(Bucket)
 
     @property
@@ -329,11 +422,15 @@ cdef class MacTable:
 
     def export(self):
         """All entries, live or not, as a structured array of ENTRY_DTYPE, in no order."""
-        rows = np.zeros(self.state.count, ENTRY_DTYPE)
+        rows = np.zeros(self.state.count + COPY_ROOM, ENTRY_DTYPE)
         cdef uint8_t[::1] memory = rows.view(np.uint8)
-        if len(rows):
-            copy_entries(&self.state, <EntryRow *>&memory[0], self.state.count)
-        return rows
+        cdef EntryRow *row = <EntryRow *>&memory[0]
+        cdef uint64_t count = 0
+        cdef Cursor cursor
+        start_walk(&self.state, &cursor)
+        while not cursor.done:
+            count += copy_some(&self.state, &cursor, row + count)
+        return rows[:count]
 
     def lookup_many(self, const uint64_t[::1] keys, int32_t[::1] ports, uint32_t now):
         """Look up `vlan << 48 | mac` keys (uint64) in prefetched batches; `ports` (int32) gets port or -1.
@@ -342,27 +439,16 @@ cdef class MacTable:
         """
         if len(keys) != len(ports):
             raise ValueError(f"{len(keys)} keys but room for {len(ports)} ports")
-        cdef uint64_t key[AHEAD]
-        cdef uint64_t hash[AHEAD]
-        cdef Py_ssize_t i, n, start = 0, total = len(keys)
+        if len(keys) == 0:
+            return
         with nogil:
-            while start < total:
-                n = min(<Py_ssize_t>AHEAD, total - start)
-                for i in range(n):
-                    key[i] = make_key(keys[start + i] & MAC_MASK, (keys[start + i] >> 48) & 0xFFF)
-                    hash[i] = hash_key(&self.state, key[i])
-                    prefetch_bucket(&self.state, hash[i])
-                for i in range(n):
-                    ports[start + i] = look_up(&self.state, key[i], hash[i], now)
-                start += n
+            look_up_all(&self.state, &keys[0], &ports[0], len(keys), now)
 
     def learn_many(self, const uint64_t[::1] keys, const uint16_t[::1] ports, uint32_t now):
         """Learn `vlan << 48 | mac` keys (uint64) on `ports` (uint16); raises ValueError on unequal lengths."""
         if len(keys) != len(ports):
             raise ValueError(f"{len(keys)} keys but {len(ports)} ports")
-        cdef uint64_t key
-        cdef Py_ssize_t i
+        if len(keys) == 0:
+            return
         with nogil:
-            for i in range(len(keys)):
-                key = make_key(keys[i] & MAC_MASK, (keys[i] >> 48) & 0xFFF)
-                learn(&self.state, key, hash_key(&self.state, key), ports[i], now)
+            learn_all(&self.state, &keys[0], &ports[0], len(keys), now)
