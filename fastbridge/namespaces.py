@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import resource
 import secrets
 import shutil
 import socket
@@ -23,11 +22,11 @@ from types import TracebackType
 from typing import Any
 
 from .errors import LabError, PrivilegeError
+from .open_files import reserve_files as reserve_files
 
 Argv = Sequence[str | os.PathLike[str]]
 
 _PROGRAM = Path(__file__).with_name("namespace_helper.py")
-_SPARE_FILES = 256  #: file descriptors left for whatever else the process does
 
 
 class NamespaceHelper:
@@ -242,18 +241,6 @@ class Namespace:
 
     def __del__(self) -> None:
         self.close()
-
-
-def reserve_files(count: int) -> None:
-    """Make room for `count` more file descriptors, as far as the hard limit goes.
-
-    The usual soft limit of 1,024 is too small for a large lab.
-    """
-    needed = count + len(os.listdir("/proc/self/fd")) + _SPARE_FILES  # noqa: PTH208
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == resource.RLIM_INFINITY or soft >= needed:
-        return
-    resource.setrlimit(resource.RLIMIT_NOFILE, (needed if hard == resource.RLIM_INFINITY else min(needed, hard), hard))
 
 
 def os_reason(error: OSError) -> str:

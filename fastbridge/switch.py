@@ -24,6 +24,7 @@ from .core.dataplane import open_ring
 from .counters import Counters
 from .errors import ConfigError, PortError
 from .io_modes import find_io_mode
+from .open_files import reserve_files
 from .plane import Member, Options, Plane, SwitchPort
 from .policy import Policy
 from .port_socket import Interface, PortLike, is_up, open_port_sockets, start_receiving, takes_gso
@@ -33,6 +34,9 @@ _log = logging.getLogger(__name__)
 # How often links that are down are looked at, and how often expired FDB entries are swept away (look-ups
 # ignore them anyway, so this only gives their room back).
 _LINK_SECONDS, _SWEEP_SECONDS = 0.05, 1.0
+# … as far as this share of a CPU goes: with 1,500 links down a look takes some 10 ms, one 10 µs.
+_LINK_SHARE = 0.01
+_FILES_A_PORT = 2  #: its sockets
 
 
 class Egress(NamedTuple):
@@ -93,7 +97,7 @@ class Switch(Plane):
         self._stopping = threading.Event()
         self._final: Counters | None = None
         wanted = list(ports)
-        self._slots = self._io.slots(len(wanted)) if self._io.slot else 0
+        self._most_slots = self._slots = self._io.most  # that the kernel has memory for; that a ring is to have
         try:
             self._add_ports(wanted)
         except BaseException:
@@ -190,6 +194,8 @@ class Switch(Plane):
         if self._trusted and any(isinstance(source, Interface) for source in sources):
             raise ConfigError("trusted=True needs ports that know their pods' addresses, such as those of a Lab")
         self._check_names([source.name for source in sources])
+        reserve_files(len(sources) * _FILES_A_PORT)
+        self._slots = min(self._most_slots, self._io.slots(len(self._members) + len(sources)))
         with _many(len(sources)) as pool:
             futures = [pool.submit(self._open_member, source) for source in sources]
         members = [future.result() for future in futures if future.exception() is None]
@@ -245,7 +251,7 @@ class Switch(Plane):
     def _attach(self, member: Member, source: PortLike) -> SwitchPort:
         if member.slots < self._slots:
             _log.warning("the kernel refused a larger ring: %s has %d slots", member.name, member.slots)
-            self._slots = member.slots
+            self._most_slots = self._slots = member.slots
         rx, tx = member.sockets
         io = self._io
         try:
@@ -268,14 +274,17 @@ class Switch(Plane):
         """Follow links, stations and policies and age the FDB until stop()."""
         happened = select.poll()
         happened.register(self._dataplane.event_fd, select.POLLIN)
-        links = {port.index: port.state for port in self.ports}
+        links = self._dataplane.links()
         swept, soon = time.monotonic(), None
+        took = 0.0  # CPU time to look at the links, when nothing had changed
         while not self._stopping.is_set():
-            wait = _LINK_SECONDS if "down" in links.values() else _SWEEP_SECONDS
+            wait = max(_LINK_SECONDS, took / _LINK_SHARE) if "down" in links.values() else _SWEEP_SECONDS
             if happened.poll(1000 * (wait if soon is None else min(soon, wait))):
                 os.eventfd_read(self._dataplane.event_fd)
             try:
-                links = self._follow_links(links)
+                before, began = links, time.thread_time()
+                links = self._follow_links(before)
+                took = time.thread_time() - began if links == before else 0.0
                 soon = self._stations.follow()
                 self._policing.watch()
                 if time.monotonic() - swept >= _SWEEP_SECONDS:
@@ -287,9 +296,11 @@ class Switch(Plane):
 
     def _follow_links(self, before: dict[int, str]) -> dict[int, str]:
         """Log what changed, forget what was learned behind a lost link, and note links that came back."""
-        after = {}
-        for port in self.ports:
-            index, name, link = port.index, port.name, port.state
+        after = {index: link for index, link in self._dataplane.links().items() if index in self._members}
+        for index, link in after.items():
+            if link == before.get(index) != "down":
+                continue
+            name = self._name_of(index)
             if link in ("down", "gone") and link != before.get(index):
                 _log.warning("port %s is %s", name, "gone: its interface was deleted" if link == "gone" else link)
                 self._dataplane.fdb_flush(index)
@@ -301,7 +312,6 @@ class Switch(Plane):
                 member = self._members.get(index)
                 if member and is_up(member.sockets[0]):
                     self._dataplane.set_link(index, "up")
-            after[index] = link
         return after
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from frames import GROUP, ethernet
 
-from fastbridge import Lab, Switch
+from fastbridge import Lab, Switch, Topology
 
 PATIENCE = 20.0  # seconds to wait for what must happen; not a measure of how long it may take
 
@@ -102,7 +102,9 @@ def wires(lab: Lab) -> Iterator[list[Wire]]:
 
 
 @contextmanager
-def stage(pods: int = 3, *, mtu: int = 1500, ports_fail: bool = False, **options: Any) -> Iterator[tuple[Lab, Switch]]:
+def stage(
+    pods: int | Topology = 3, *, mtu: int = 1500, ports_fail: bool = False, **options: Any
+) -> Iterator[tuple[Lab, Switch]]:
     """A lab with a switch running; at the end every frame must be accounted for."""
     options.setdefault("loop_detection", False)  # frames made by hand let stations flap
     with Lab(pods, mtu=mtu) as lab, Switch(lab.ports, **options) as switch:
