@@ -22,7 +22,9 @@ class PortCounters:
     flooded: int = 0  #: received here, sent to all other ports that take it
     consumed: int = 0  #: received here, taken by the policy
     dropped: Mapping[str, int] = field(default_factory=dict)  #: received here, by drop reason
-    rx_missed: int = 0  #: never received: the kernel found the ring full (PACKET_STATISTICS tp_drops)
+    #: never received: the kernel found the ring full (PACKET_STATISTICS tp_drops), or the port was removed, or the
+    #: switch stopped, before they were read
+    rx_missed: int = 0
     tx_frames: int = 0
     tx_bytes: int = 0
     tx_dropped: Mapping[str, int] = field(default_factory=dict)  #: copies not sent, by drop reason

@@ -158,6 +158,7 @@ class Switch(Plane):
         """Stop, for good, and close the sockets; the counters stay readable."""
         self._halt()
         if self._final is None:
+            self._dataplane.give_up()
             self._final = self.counters()
             with _many(len(self._members)) as pool:
                 list(pool.map(self._drop_member, list(self._members)))

@@ -39,7 +39,7 @@ from .port cimport (
     FLAGS_DEFAULT, LINK_DOWN, LINK_FREE, LINK_GONE, LINK_UP, SOURCE_BLOCKS, SOURCE_SLOTS, Port, Tally, is_open,
 )
 from .punt cimport PUNT_SLOTS, PuntQueue, PuntSlot
-from .receive cimport WAKE, receive, rest, rest_all, wake_ready, watch
+from .receive cimport WAKE, adapt_quota, receive, rest, rest_all, wake_ready, watch
 from .ring cimport BLOCK, SLOT, VNET_HEADER, BlockRing, Ring, close_ring, map_ring, request_ring
 from .trace cimport TRACE_PORTS, Trace, TraceRecord
 from .transmit cimport gather, release, transmit
@@ -72,7 +72,7 @@ cdef enum:
     MAX_PORTS = 65535           # a port index fits the FDB's 16 bits
     BLOCKED_NAME = 4            # behind the last of LINK_NAMES
     # Breaths between two questions to epoll while frames keep coming: one system call for up to 16 × 64 frames
-    # of a busy port, and a newly busy port waits at most 16 breaths.
+    # of a busy port, and a newly busy port waits at most 16 breaths; or one, when that made more copies than frames fit.
     DISCOVER = 16
     # Keys looked up, and learned, between two breaths: at 1 M entries at most 40 µs (benchmarks/ groups "FDB: look-up
     # in batches" and "FDB: growth"), less than the sends of a breath take.
@@ -131,6 +131,7 @@ cdef class Dataplane:
         plane.forwarding.fdb = &self.fdb.state
         plane.forwarding.bindings = &self.bindings.state
         plane.forwarding.filter_link_local = filter_link_local
+        plane.quota = BATCH
         self.busy_poll_ns = busy_poll_ns
         self.epoch_ns = monotonic_ns()
         pthread_mutex_init(&self.mutex, NULL)
@@ -228,7 +229,7 @@ cdef class Dataplane:
             pthread_mutex_unlock(&self.mutex)
             while load_acquire(&self.waiting):
                 sched_yield()
-            if not received or plane.breaths % DISCOVER == 0:
+            if not received or plane.copies > BATCH or plane.breaths % DISCOVER == 0:
                 plane.ready_count = epoll_wait(plane.epoll_fd, plane.ready, READY, timeout)
 
     cdef uint32_t _breathe(self) noexcept nogil:
@@ -242,6 +243,7 @@ cdef class Dataplane:
         if received:
             decide(plane, plane.now - self.epoch_ns)
             transmit(plane)
+            adapt_quota(plane)
             release(plane)
         return received
 
@@ -330,7 +332,7 @@ cdef class Dataplane:
             self._lock()
             port = self._port(index)
             if port != NULL:
-                count_missed(port)
+                count_unread(port)
                 tally = port.tally
                 for place in range(plane.active_count):
                     if plane.active[place] == index:
@@ -413,6 +415,15 @@ cdef class Dataplane:
                 list_floods(&self.plane)
             self._unlock()
         known(port)
+
+    def give_up(self):
+        """For a loop that has ended: count what the ports have received and nobody will read as missed."""
+        cdef uint32_t i
+        with nogil:
+            self._lock()
+            for i in range(self.plane.port_count):
+                count_unread(self.plane.ports[i])
+            self._unlock()
 
     def snapshot(self):
         """All counters between the same two breaths: ({port index: ((rx_frames, rx_bytes, forwarded, flooded,
@@ -1089,10 +1100,24 @@ cdef tuple tally_tuple(const Tally *tally):
 
 
 cdef void count_missed(Port *port) noexcept nogil:
-    """Add up what the kernel dropped for want of slots; PACKET_STATISTICS clears on read."""
+    """Add up what the kernel dropped for want of room, and what it kept; PACKET_STATISTICS clears on read."""
     cdef tpacket_stats statistics
     cdef socklen_t size = sizeof(statistics)
     if port.rx_fd >= 0 and port.link != LINK_FREE and getsockopt(
         port.rx_fd, SOL_PACKET, PACKET_STATISTICS, &statistics, &size
     ) == 0:
         port.tally.rx_missed += statistics.tp_drops
+        port.arrived += statistics.tp_packets - statistics.tp_drops
+
+
+cdef void count_unread(Port *port) noexcept nogil:
+    """Count what waits in the ring or the receive buffer, and nobody will read any more, as missed.
+
+    By the kernel's count of what it put there, the same in every mode: in the ring there may be a block still being
+    filled, and what waits in a receive buffer can only be counted by receiving it."""
+    cdef int32_t unread
+    count_missed(port)
+    unread = <int32_t>(port.arrived - port.taken)
+    if unread > 0:
+        port.tally.rx_missed += unread
+        port.taken += unread

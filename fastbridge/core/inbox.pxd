@@ -51,6 +51,7 @@ cdef inline bint receive_failed(Plane *plane, Port *port) noexcept nogil:
     """Note why recvmmsg gave nothing; True: ask again."""
     if errno == EINVAL:
         port.tally.rx_missed += 1
+        port.taken += 1
         return True
     if errno == ENETDOWN:                       # reported once
         lose_link(plane, port)

@@ -50,6 +50,8 @@ cdef struct Plane:
 
     Frame *batch
     uint32_t batch_count
+    uint32_t quota                      # frames the next breath may take (receive.pxd)
+    uint32_t copies                     # queued to be sent in this breath
     uint8_t *big                        # BATCH buffers of BIG_SIZE
     uint32_t big_count                  # … in use for frames larger than a slot
     Inbox inbox

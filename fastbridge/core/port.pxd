@@ -56,6 +56,7 @@ cdef struct Port:
     uint32_t excess             # frames in a row that its limits or guard dropped
     uint64_t paused_until       # ns; it stormed, and is not looked at before
     uint8_t source
+    uint32_t arrived, taken     # frames the kernel has put where they wait, and read from there; modulo 2³²
     Ring ring                   # as its source is, this …
     BlockRing blocks            # … or this, or neither
     uint32_t queued

@@ -140,7 +140,9 @@ cdef inline void transmit_to(Plane *plane, Port *port) noexcept nogil:
 
 cdef inline void transmit(Plane *plane) noexcept nogil:
     cdef uint32_t i
+    plane.copies = 0
     for i in range(plane.touched_count):
+        plane.copies += plane.ports[plane.touched[i]].queued
         transmit_to(plane, plane.ports[plane.touched[i]])
     plane.touched_count = 0
 
