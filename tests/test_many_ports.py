@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import random
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 from frames import ethernet
 from live import eventually, stage, wires
 
-from fastbridge import Lab, Switch, Topology
+from fastbridge import Lab, PortError, Switch, Topology
+from fastbridge.core.dataplane import open_ring
 from fastbridge.io_modes import IO_MODES
 
 MANY = 300
@@ -117,3 +121,27 @@ def test_rings_of_ports_added_one_by_one_get_smaller(io: str, ports: int) -> Non
         again = switch.add_port(lab.ports[1])
         assert switch._members[again.index].slots == mode.slots(2)
         assert lab["pod1"].ping("pod2", timeout=20)
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("most", [512, 128, 0], ids="{} slots".format)
+def test_rings_that_the_kernel_refuses(
+    most: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It falls back to smaller ones and says so once; without any there is no switch, and nothing is left open."""
+
+    def refuse(fd: int, slots: int, *others: Any) -> None:
+        if slots > most:
+            raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+        open_ring(fd, slots, *others)
+
+    monkeypatch.setattr("fastbridge.switch.open_ring", refuse)
+    with Lab(Topology.of(5, ipv6=None)) as lab:
+        if not most:
+            with pytest.raises(PortError, match="no receive ring for pod1: Cannot allocate memory; free some memory"):
+                Switch(lab.ports)
+            return
+        with Switch(lab.ports) as switch:
+            assert {member.slots for member in switch._members.values()} == {most}
+            assert lab["pod1"].ping("pod5", timeout=20)
+        assert caplog.text.count("refused a larger ring") == 1

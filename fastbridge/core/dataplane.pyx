@@ -72,7 +72,7 @@ cdef enum:
     MAX_PORTS = 65535           # a port index fits the FDB's 16 bits
     BLOCKED_NAME = 4            # behind the last of LINK_NAMES
     # Breaths between two questions to epoll while frames keep coming: one system call for up to 16 × 64 frames
-    # of a busy port, and a newly busy port waits at most 16 breaths; or one, when that made more copies than frames fit.
+    # of a busy port, and a newly busy port waits at most 16 breaths; or one that made more copies than BATCH.
     DISCOVER = 16
     # Keys looked up, and learned, between two breaths: at 1 M entries at most 40 µs (benchmarks/ groups "FDB: look-up
     # in batches" and "FDB: growth"), less than the sends of a breath take.
