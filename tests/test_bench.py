@@ -15,6 +15,7 @@ from typing import Any
 import jsonschema
 import pytest
 
+import fastbridge
 from fastbridge.bench import (
     EngineRecord,
     Findings,
@@ -572,7 +573,7 @@ def test_a_comparison_is_the_same_when_read_again_elsewhere(tmp_path: Path) -> N
     assert rows(Results.load(tmp_path / "results.json")) == rows(results)
     shown = subprocess.run(
         [sys.executable, "-m", "fastbridge", "report", str(tmp_path / "results.json")],
-        capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1],
+        capture_output=True, text=True, check=True, cwd=Path(fastbridge.__file__).parents[1],
     )  # fmt: skip
     for row in rows(results):
         if row.frames_per_second is not None:
