@@ -212,7 +212,7 @@ def hear(wire: Wire, tags: bytes = b"") -> list[bytes]:
 
 
 def hear_all(wire: Wire, expected: list[bytes], tags: bytes = b"") -> int:
-    """Hear what is expected, and say in how many frames: a busy kernel hands over the last ones after the switch began."""
+    """Hear what is expected; says in how many frames: a busy kernel hands over the last after the switch began."""
     heard: list[bytes] = []
     messages = 0
     while len(heard) < len(expected):
