@@ -66,7 +66,8 @@ def compare(
     if len(entries) < len(engines):
         raise ConfigError(f"two engines have the same name: {', '.join(engine.name for engine in engines)}")
     if baseline not in entries:
-        raise ConfigError(f"the baseline {baseline!r} is not among the engines: {', '.join(entries)}")
+        known = ", ".join(entries)
+        raise ConfigError(f"the baseline {baseline!r} is not among the engines ({known}): add it, or choose another")
     control = f"{baseline} (control)"
     entries[control] = entries[baseline]
     entries.setdefault(Direct().name, Direct())

@@ -22,6 +22,7 @@ from .trial import Trial
 
 # A trial in which the hypervisor took more than this share of the machine says nothing of the engine.
 STEAL_LIMIT = 0.02
+STEAL_LEAST = 0.015  # seconds; the kernel counts in steps of 10 ms, and one such step is no evidence
 UNDER_OFFERED = 0.99  # offered / intended below which a paced trial is flagged
 SWITCHES_PER_SECOND = 100.0  # involuntary switches of the sender above which a trial is
 
@@ -34,7 +35,8 @@ class Row:
     engine: str
     ratio: Ratio | None  #: of the method's primary value, to the baseline, over blocks
     noise_floor: float | None  #: the A/A control's
-    verdict: str  #: baseline, control, ceiling, win, loss, no difference, single run, not measured, or unfit
+    verdict: str  #: baseline, control, ceiling, win, loss, no difference, not measured (no noise floor),
+    #: single run, few blocks (for an interval), or unfit
     values: Mapping[str, float]  #: what the method found, by name; medians over the blocks
     series: Mapping[str, tuple[tuple[float, float], ...]]  #: of the first block
     remarks: tuple[str, ...]  #: the method's, over all blocks
@@ -153,6 +155,8 @@ def _role(results: Results, engine: str, ceiling: bool) -> str | None:
 def _word(measured: Ratio | None, floor: float | None, task: TaskRecord, method: Method) -> str:
     if task.blocks < 2:
         return "single run"  # no interval, no claim
+    if measured is None:
+        return "few blocks"
     return verdict(measured, floor, higher_is_better=method.higher_is_better)
 
 
@@ -169,7 +173,7 @@ def _added(trial: Trial, direct_ns: float) -> float | None:
 
 
 def _stolen(trial: Trial, cpus: int) -> bool:
-    return trial.steal_seconds > STEAL_LIMIT * trial.window_seconds * cpus
+    return trial.steal_seconds > max(STEAL_LEAST, STEAL_LIMIT * trial.window_seconds * cpus)
 
 
 def _without_steal(runs: Sequence[Run], cpus: int) -> list[Run]:

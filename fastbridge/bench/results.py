@@ -135,8 +135,10 @@ class Results:
         """Read a saved file; raise BenchError that names the file and the field."""
         try:
             return cls.from_json(Path(path).read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError) as error:
-            raise BenchError(f"cannot read results: {error}") from None
+        except OSError as error:
+            raise BenchError(f"cannot read {path}: {error.strerror}") from None
+        except UnicodeDecodeError:
+            raise BenchError(f"{path}: no results file, it is not text") from None
         except BenchError as error:
             raise BenchError(f"{path}: {error}") from None
 

@@ -101,7 +101,7 @@ def compare(
     Every engine forwards between pods of its own; their trials take turns in random order. Frame sizes include the
     FCS. Ctrl-C keeps what was measured so far; `fastbridge report` shows the results again.
     """
-    console = make_console()
+    console = make_console(markup=False)
     chosen = [
         replace(it, options=(*it.options, "--arp", arp)) if arp and isinstance(it, Fastbridge) else it for it in engines
     ]
@@ -151,15 +151,15 @@ def _writable(path: Path) -> Iterator[None]:
 @contextlib.contextmanager
 def _progress() -> Iterator[Progress]:
     """Shows on stderr how far it is, what runs now and how long it will take."""
-    stderr = make_console(stderr=True)
+    stderr = make_console(stderr=True, markup=False)
     if not stderr.is_terminal:
         yield _Lines(stderr)
         return
     columns = (
-        BarColumn(),
+        BarColumn(20),
         TextColumn("{task.percentage:3.0f} %"),
         TextColumn("{task.fields[left]} left"),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
     )
     with Bar(*columns, console=stderr, transient=True) as bar:
         task = bar.add_task("", total=1.0, left="…")
@@ -175,7 +175,7 @@ class _Lines:
     def __call__(self, share: float, left: float, text: str) -> None:
         if time.monotonic() >= self._next:
             self._next = time.monotonic() + _PLAIN_SECONDS
-            self._console.print(f"{share:4.0%}  {_duration(left)} left  {text}")
+            self._console.print(f"{share:4.0%}  {_duration(left)} left  {text}", soft_wrap=True)
 
 
 def _duration(seconds: float) -> str:

@@ -17,9 +17,12 @@ from fastbridge.counters import Counters, PortCounters
 _FILE_WIDTH = 120
 
 
-def make_console(*, stderr: bool = False) -> Console:
-    """A console that colours for a terminal only, and only what it is told to; a file has room for any table."""
-    console = Console(stderr=stderr, highlight=False, soft_wrap=False)
+def make_console(*, stderr: bool = False, markup: bool = True) -> Console:
+    """A console that colours for a terminal only, and only what it is told to; a file has room for any table.
+
+    markup=False: for what others wrote, whose brackets mean nothing.
+    """
+    console = Console(stderr=stderr, highlight=False, soft_wrap=False, markup=markup)
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = _FILE_WIDTH
     return console

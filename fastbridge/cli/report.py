@@ -10,6 +10,8 @@ from pathlib import Path
 
 import rich_click as click
 
+from fastbridge.errors import BenchError
+
 from .output import make_console
 
 
@@ -40,4 +42,8 @@ def report(file: Path) -> None:
 
     from .results import show_results
 
-    show_results(make_console(), Results.load(file))
+    results = Results.load(file)
+    try:
+        show_results(make_console(markup=False), results)
+    except BenchError as error:
+        raise BenchError(f"{file}: {error}") from None

@@ -6,7 +6,7 @@ method found, then what is irregular and where it was measured.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from rich.console import Console
 from rich.table import Table
@@ -20,6 +20,7 @@ from .output import make_table
 
 _VERDICT_STYLES = {"win": "bold green", "loss": "bold red", "unfit": "red", "no difference": "yellow"}
 _WHOLE = ("frames/s", "frames", "addresses", "addresses/s", "stations", "bytes")
+_WORDS = ("engine", "ratio [95 %]", "verdict")  # columns of text
 _MOST_COLUMNS = 6  # of values, beside an engine's name, ratio and verdict
 
 
@@ -28,13 +29,15 @@ def show_results(console: Console, results: Results) -> None:
     rows = make_rows(results)
     contest = [task for task in results.tasks if _is_contest(task, rows)]
     console.print(f"fastbridge compare, profile {results.profile}", style="bold")
-    for table in _contest(contest, rows):
+    heads = ("engine", "frames/s", "Gb/s", "loss", "CPU\nns", "switch\nns", "ratio [95 %]", "verdict")
+    for table in _stack(contest, rows, heads, _contest_cells) if contest else ():
         console.print()
         console.print(table)
     others = [task for task in results.tasks if task not in contest and any(row.task == task.name for row in rows)]
     for name in dict.fromkeys(task.method for task in others):
-        console.print()
-        console.print(_method_table([task for task in others if task.method == name], rows))
+        for table in _method_tables([task for task in others if task.method == name], rows):
+            console.print()
+            console.print(table)
     console.print()
     for task in results.tasks:
         for text in _curves(method_of(task), [row for row in rows if row.task == task.name]):
@@ -43,7 +46,9 @@ def show_results(console: Console, results: Results) -> None:
     for text in _engines(results):
         console.print(f"  {text}", soft_wrap=True)
     for text in _irregularities(results, rows):
-        console.print(f"  {text}", style="dim", soft_wrap=True)
+        # Reasons are a program's last words: of these, what is no character stays out of the terminal.
+        shown = "".join(char if char.isprintable() else " " for char in text)
+        console.print(f"  {shown}", style="dim", soft_wrap=True)
     console.print(_conditions(results, rows, {task.name for task in contest}))
     if results.interrupted:
         console.print("Interrupted: these are the trials until then.", style="yellow")
@@ -56,21 +61,26 @@ def _is_contest(task: TaskRecord, rows: list[Row]) -> bool:
     return rates and any(row.task == task.name and row.gigabits_per_second is not None for row in rows)
 
 
-def _contest(tasks: list[TaskRecord], rows: list[Row]) -> Iterator[Table]:
-    """A table a task, with the same columns; so narrow that a terminal of 80 has room for it."""
-    heads = ("engine", "frames/s", "Gb/s", "loss", "CPU\nns", "switch\nns", "ratio [95 %]", "verdict")
-    lines = {task.name: [(row, _contest_cells(row)) for row in rows if row.task == task.name] for task in tasks}
+def _stack(
+    tasks: list[TaskRecord],
+    rows: list[Row],
+    heads: tuple[str, ...],
+    cells: Callable[[Row], tuple[str, ...]],
+    note: str = "",
+) -> Iterator[Table]:
+    """A table a task, with the same columns; so narrow that a terminal of 80 has room for most."""
+    lines = {task.name: [(row, cells(row)) for row in rows if row.task == task.name] for task in tasks}
     texts = [[max(head.split("\n"), key=len) for head in heads]]
-    texts += [list(cells) for of in lines.values() for _, cells in of]
+    texts += [list(line) for of in lines.values() for _, line in of]
     widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
     for task in tasks:
-        table = make_table(task.name, *heads, right=heads[1:6])
+        table = make_table(task.name + note, *heads, right=tuple(head for head in heads if head not in _WORDS))
         table.show_header = task is tasks[0]
         table.padding = 0
         for column, width in zip(table.columns, widths, strict=True):
             column.width = width
-        for row, cells in lines[task.name]:
-            table.add_row(*cells, style=_VERDICT_STYLES.get(row.verdict, ""))
+        for row, line in lines[task.name]:
+            table.add_row(*line, style=_VERDICT_STYLES.get(row.verdict, ""))
         yield table
 
 
@@ -87,36 +97,27 @@ def _contest_cells(row: Row) -> tuple[str, ...]:
     )
 
 
-def _method_table(tasks: list[TaskRecord], rows: list[Row]) -> Table:
+def _method_tables(tasks: list[TaskRecord], rows: list[Row]) -> Iterator[Table]:
     method = method_of(tasks[0])
     found = [row for row in rows if row.task in {task.name for task in tasks}]
-    names = [name for name in method.units if any(name in row.values for row in found)]
-    return (_upright if len(names) <= _MOST_COLUMNS else _turned)(method, tasks, found, names)
+    names = [name for name in method.units if not name.endswith("samples") and any(name in row.values for row in found)]
+    if len(names) > _MOST_COLUMNS:
+        yield _turned(method, tasks, found, names)
+    elif names:
+        heads = tuple(f"{_words(name)}\n{_shown_unit(method.units[name])}" for name in names)
+        note = f" ({method.section})"
 
+        def cells(row: Row) -> tuple[str, ...]:
+            return (_engine(row), *(_cell(method, name, row) for name in names), _ratio(row), row.verdict)
 
-def _title(method: Method) -> str:
-    return f"{method.name.replace('-', ' ').capitalize()} ({method.section})"
-
-
-def _upright(method: Method, tasks: list[TaskRecord], rows: list[Row], names: list[str]) -> Table:
-    """A line an engine, a column a value."""
-    heads = [f"{_words(name)}\n{_shown_unit(method.units[name])}" for name in names]
-    repeated = any(row.ratio for row in rows)
-    more = ["ratio [95 %]", "verdict"] if repeated else []
-    table = make_table(_title(method), "engine", *heads, *more, right=tuple(heads))
-    for task in tasks:
-        table.add_row(method_of(task).subject, style="bold")
-        for row in (row for row in rows if row.task == task.name):
-            cells = [_cell(method, name, row) for name in names]
-            cells += [_ratio(row), row.verdict] if repeated else []
-            table.add_row(f" {_engine(row)}", *cells, style=_VERDICT_STYLES.get(row.verdict, ""))
-    return table
+        yield from _stack(tasks, found, ("engine", *heads, "ratio [95 %]", "verdict"), cells, note)
 
 
 def _turned(method: Method, tasks: list[TaskRecord], rows: list[Row], names: list[str]) -> Table:
     """A column an engine, a line a value: for methods that find many."""
     engines = list(dict.fromkeys(_engine(row) for row in rows))
-    table = make_table(_title(method), "", *engines, right=tuple(engines))
+    title = f"{method.name.replace('-', ' ').capitalize()} ({method.section})"
+    table = make_table(title, "", *engines, right=tuple(engines))
     for task in tasks:
         own = {_engine(row): row for row in rows if row.task == task.name}
         table.add_row(method_of(task).subject, style="bold")
@@ -139,8 +140,10 @@ def _engines(results: Results) -> Iterator[str]:
     """What was run, and how."""
     for engine in results.engines:
         if engine.name != results.control and engine.command != "-":
-            offloads = "" if engine.offloads == "default" else f", offloads {engine.offloads}"
-            yield f"{engine.name} {engine.version}: {engine.command} ({engine.buffers}{offloads})".replace(" -:", ":")
+            offloads = "" if engine.offloads == "default" else f"offloads {engine.offloads}"
+            how = "; ".join(part for part in (engine.buffers, offloads) if part not in ("", "-"))
+            version = "" if engine.version == "-" else f" {engine.version}"
+            yield f"{engine.name}{version}: {engine.command}{f' ({how})' if how else ''}"
 
 
 def _engine(row: Row) -> str:
@@ -152,7 +155,10 @@ def _words(name: str) -> str:
 
 
 def _ratio(row: Row) -> str:
-    return f"{row.ratio.mean:.2f} [{row.ratio.low:.2f}…{row.ratio.high:.2f}]" if row.ratio else ""
+    if row.ratio is None:
+        return ""
+    mean, low, high = (f"{x:.2f}" if x < 10 else f"{x:.3g}" for x in (row.ratio.mean, row.ratio.low, row.ratio.high))
+    return f"{mean} [{low}…{high}]"
 
 
 def _cell(method: Method, name: str, row: Row) -> str:
@@ -166,7 +172,7 @@ def _number(value: float, unit: str) -> str:
         return f"{value:,.0f}"
     if unit == "ratio":
         return f"{value:.2%}"
-    return f"{value:,.1f}" if unit == "µs" else f"{value:,.3g}"
+    return f"{value:,.{0 if value >= 100 else 1}f}" if unit == "µs" else f"{value:,.3g}"
 
 
 def _shown_unit(unit: str) -> str:
@@ -182,11 +188,16 @@ def _irregularities(results: Results, rows: list[Row]) -> Iterator[str]:
     for entry in results.unfit:
         if entry.task is not None:
             said.setdefault(f"unfit: {entry.reason}", {}).setdefault(entry.task, []).append(entry.engine)
+    every = {task.name for task in results.tasks}
     for row in rows:
         for remark in row.remarks:
             said.setdefault(remark, {}).setdefault(row.task, []).append(_engine(row))
     for text, whom in said.items():
-        yield f"{text}: " + "; ".join(f"{task} ({', '.join(engines)})" for task, engines in whom.items())
+        engines = list(dict.fromkeys(engine for those in whom.values() for engine in those))
+        if whom.keys() == every and all(those == engines for those in whom.values()):
+            yield f"{text}: {', '.join(engines)}, in every task"
+        else:
+            yield f"{text}: " + "; ".join(f"{task} ({', '.join(those)})" for task, those in whom.items())
     trials = sum(row.trials for row in rows)
     for flag in dict.fromkeys(flag for row in rows for flag in row.flags):
         yield f"{flag}: in {sum(row.flags.get(flag, 0) for row in rows)} of {trials} trials"
