@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -383,11 +384,26 @@ def test_the_file_is_named_in_the_error(tmp_path: Path) -> None:
         Results.load(path)
 
 
+def test_what_a_file_says_is_no_markup_and_figures_are_whole_at_80_columns(tmp_path: Path) -> None:
+    runs = [make_run(engine, block, 1_234_567) for engine in ("base", "base (control)") for block in range(10)]
+    reason = "pip install 'fastbridge[bench]' \x1b[31m[/x]"
+    results = make_results(runs, profile="[/nope]", unfit=(Unfit("base (control)", "64 B", reason),))
+    results.save(tmp_path / "results.json")
+    shown = subprocess.run(
+        [sys.executable, "-m", "fastbridge", "report", str(tmp_path / "results.json")],
+        capture_output=True, text=True, check=True, cwd=Path(fastbridge.__file__).parents[1],
+        env=os.environ | {"COLUMNS": "80"},
+    ).stdout  # fmt: skip
+    assert "profile [/nope]" in shown and "pip install 'fastbridge[bench]'  [31m[/x]" in shown
+    assert "1,234,567" in shown and "1.00 [1.00…1.00]" in shown
+    assert max(len(line.rstrip()) for line in shown.splitlines() if "1,234,567" in line) <= 80
+
+
 # -- requests ------------------------------------------------------------------------------------
 
 
 def test_a_comparison_needs_its_baseline_and_distinct_names() -> None:
-    with pytest.raises(ConfigError, match="'linux-bridge' is not among the engines: python"):
+    with pytest.raises(ConfigError, match=r"'linux-bridge' is not among the engines \(python\)"):
         compare((PythonSockets(),))
     with pytest.raises(ConfigError, match="same name"):
         compare((LinuxBridge(), LinuxBridge()))

@@ -279,6 +279,16 @@ def test_a_command_that_dies_says_its_last_words_and_one_that_is_deaf_is_waited_
 
 
 @pytest.mark.live
+def test_a_command_is_started_where_its_user_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("fastbridge.bench.engines.command.READY_SECONDS", 0.3)
+    monkeypatch.chdir(tmp_path)
+    with Lab(Topology.of(2, ipv6=None)) as lab:
+        mine = CommandEngine("sh -c 'pwd >&2; exit 1' sh {ports}", name="mine")
+        with pytest.raises(BenchError, match=f"^mine ended with status 1: {tmp_path}$"), mine.attach(lab, CPU):
+            pass
+
+
+@pytest.mark.live
 @pytest.mark.parametrize("wait", ["", "sleep 0.2;"])  # a daemon's parent may leave before or after the first probe
 def test_a_command_that_leaves_for_the_background_is_told_to_stay(wait: str) -> None:
     daemon = f"setsid {sys.executable} -I -S {FORWARDER} $* >/dev/null & {wait} exit 0"

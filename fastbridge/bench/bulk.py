@@ -41,7 +41,13 @@ class Bulk:
         source = self._station(stream.source, self._layout.sender)
         port = sink.ask(do="receive_tcp", address=address, warm_up=WARM_UP, seconds=offer.seconds)["port"]
         source.tell(do="send_tcp", address=address, port=port)
-        sink.answer(ANSWER_SECONDS)  # the window begins
+        try:
+            sink.answer(ANSWER_SECONDS)  # the window begins
+        except BenchError as error:
+            raise BenchError(
+                f"TCP does not come through ({error}): does it carry frames whose checksum is left to the interface, "
+                "and GSO frames of 64 KB?"
+            ) from None
         first = Reading.of([pod], self._running)
         received = sink.answer(offer.seconds + ANSWER_SECONDS)
         last = Reading.of([pod], self._running)

@@ -17,6 +17,8 @@ from typing import Any
 
 from fastbridge.errors import BenchError
 
+# `python -m` looks there first: a child shall run this very package, wherever the bench was started.
+HOME = Path(__file__).parents[2]
 STOP_SECONDS = 2.0  # time to leave on SIGTERM before SIGKILL
 LAST_WORDS = 4096  # bytes of its stderr that are looked at
 
@@ -35,6 +37,7 @@ class Child:
         name: str,
         cpu: int | None = None,
         pass_fds: Sequence[int] = (),
+        cwd: str | Path = HOME,
     ) -> None:
         self.name = name
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process, see stop()
@@ -46,8 +49,7 @@ class Child:
             bufsize=0,
             start_new_session=True,
             pass_fds=tuple(pass_fds),
-            # `python -m` looks here first: the child shall run this very package, wherever the bench was started.
-            cwd=Path(__file__).parents[2],
+            cwd=cwd,
         )
         self._pending = b""
         if cpu is not None:

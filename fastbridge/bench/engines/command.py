@@ -79,7 +79,7 @@ class CommandEngine:
     def _start(self, programs: Programs) -> None:
         argv = self.argv(programs.interfaces, programs.cpu)
         programs.command = shlex.join(argv)
-        programs.run(argv, quiet=True)
+        programs.run(argv, quiet=True, cwd=Path.cwd())
         forwards(programs, READY_SECONDS)
 
 

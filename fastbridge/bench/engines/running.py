@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
-from fastbridge.bench.child import Child
+from fastbridge.bench.child import HOME, Child
 from fastbridge.errors import BenchError
 from fastbridge.topology import Lab
 
@@ -131,18 +131,20 @@ class Programs(Running):
         """The host ends it is to join."""
         return [port.name for port in self.lab.ports]
 
-    def run(self, argv: Sequence[str], part: str = "", *, private: bool = False, quiet: bool = False) -> Child:
+    def run(
+        self, argv: Sequence[str], part: str = "", *, private: bool = False, quiet: bool = False, cwd: str | Path = HOME
+    ) -> Child:
         """Start one of its programs; `part` is what errors call it, where there are several.
 
         `private`: with a /run of its own, empty and gone with it, which the programs after it share. `quiet`:
-        its stdout goes where its stderr goes.
+        its stdout goes where its stderr goes. `cwd`: where it is started, by default where this package is.
         """
         words = [*(_TO_STDERR if quiet else ()), *argv]
         if private:
             words = [*(self._enter() or _PRIVATE), *words]
         name = f"{self.name}'s {part}" if part else self.name
         with _on_cpu(self.cpu):
-            self.processes.append(Child(self.lab.popen_host, words, name=name))
+            self.processes.append(Child(self.lab.popen_host, words, name=name, cwd=cwd))
         return self.processes[-1]
 
     def ask(self, argv: Sequence[str], *, timeout: float) -> str:
