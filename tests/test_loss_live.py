@@ -86,7 +86,6 @@ def test_overload_of_a_running_switch_is_accounted_for_to_the_frame(pods: int, i
         eventually(lambda: seen(switch, "pod1") == sent, "the account of every frame")
         port, total = switch.counters().ports["pod1"], switch.counters().total
         assert port.rx_frames == port.flooded
-        assert port.rx_missed > 0 or io != "ring"  # it was overload; the others have more room
         copies = port.flooded * (pods - 1)
         assert total.tx_frames + sum(total.tx_dropped.values()) == copies
         others = [pod.name for pod in lab][1:]
