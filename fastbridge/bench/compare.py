@@ -75,6 +75,7 @@ def compare(
     started = datetime.now(timezone.utc).isoformat(timespec="seconds")
     seed = secrets.randbelow(1 << 32) if seed is None else seed
     contest = _Contest(entries, control, profile, seed, progress)
+    fingerprint = take_fingerprint(layout.described(), {})  # once: it starts programs, which would disturb the trials
 
     def results(interrupted: bool) -> Results:
         return Results(
@@ -85,7 +86,7 @@ def compare(
             baseline=baseline,
             control=control,
             interrupted=interrupted,
-            fingerprint=take_fingerprint(layout.described(), contest.offloads),
+            fingerprint=replace(fingerprint, offloads=contest.offloads),
             tasks=tuple(_record(task) for task in profile.tasks),
             engines=tuple(contest.records.values()),
             runs=tuple(contest.runs),
