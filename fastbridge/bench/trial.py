@@ -68,7 +68,7 @@ class Trial:
     intended: int | None = None
     sent: tuple[int, ...] = ()  #: frames offered, by port
     received: tuple[int, ...] = ()  #: frames that came out of the DUT, by port
-    refused: int = 0  #: frames the sender's own kernel had no room for; intended, not offered
+    refused: int = 0  #: frames the sender's own kernel did not take (no room, or too long): intended, not offered
     involuntary_switches: int = 0  #: of the sender's process
     samples: Samples | None = None
 
