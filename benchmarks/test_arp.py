@@ -19,7 +19,7 @@ from work import Figures, Work, record
 from fastbridge import Switch, Topology
 from fastbridge.bench.machine import Layout
 from fastbridge.link_counters import interface_index
-from fastbridge.namespaces import reserve_files
+from fastbridge.open_files import reserve_files
 from fastbridge.topology import kernel_has_ipv6
 
 PODS = 100

@@ -26,7 +26,8 @@ from typing import Any
 from .addresses import MacAddress
 from .errors import ConfigError, LabError, PrivilegeError
 from .links import Links
-from .namespaces import NamespaceHelper, reserve_files
+from .namespaces import NamespaceHelper
+from .open_files import reserve_files
 from .pods import POD_END
 from .silence import make_silent
 from .topology import PodPlan, Progress, Topology, configure_pod

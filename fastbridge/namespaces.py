@@ -22,7 +22,6 @@ from types import TracebackType
 from typing import Any
 
 from .errors import LabError, PrivilegeError
-from .open_files import reserve_files as reserve_files
 
 Argv = Sequence[str | os.PathLike[str]]
 

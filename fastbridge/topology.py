@@ -20,7 +20,8 @@ from typing import Any
 from .addresses import MacAddress
 from .errors import ConfigError, LabError
 from .links import Links
-from .namespaces import Argv, Namespace, NamespaceHelper, os_reason, reserve_files
+from .namespaces import Argv, Namespace, NamespaceHelper, os_reason
+from .open_files import reserve_files
 from .pods import POD_END, Pod, Port, run_text
 
 Progress = Callable[[int, int], None]

@@ -20,7 +20,8 @@ from fastbridge import topology as topology_module
 from fastbridge.addresses import MacAddress
 from fastbridge.errors import ConfigError, LabError
 from fastbridge.links import Links
-from fastbridge.namespaces import NamespaceHelper, reserve_files
+from fastbridge.namespaces import NamespaceHelper
+from fastbridge.open_files import reserve_files
 from fastbridge.silence import silence
 from fastbridge.topology import Lab, PodPlan, Topology
 

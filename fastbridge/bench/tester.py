@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Any
 
 from fastbridge.errors import BenchError, ConfigError
-from fastbridge.namespaces import reserve_files
+from fastbridge.open_files import reserve_files
 from fastbridge.pods import POD_END, Pod
 from fastbridge.topology import Lab
 
