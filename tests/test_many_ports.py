@@ -1,4 +1,4 @@
-"""Hundreds of ports on one switch. With 1,500 it is a benchmark: benchmarks/test_many_ports.py."""
+"""Hundreds of ports on one switch. With 1,500 it is a benchmark: benchmarks/test_ports.py."""
 
 from __future__ import annotations
 
