@@ -31,8 +31,8 @@ from .linux cimport (
     tpacket_stats,
 )
 from .mac_table cimport (
-    COPY_ROOM, ENTRY_STATIC, SWEEP_ALL, SWEEP_EXPIRED, Bucket, Cursor, EntryRow, MacTable, MacTableState, copy_some,
-    find, hash_key, learn_all, look_up_all, make_key, remove_key, set_static, start_walk, sweep, sweep_some,
+    COPY_ROOM, ENTRY_STATIC, SWEEP_ALL, SWEEP_EXPIRED, Cursor, Entry, EntryRow, MacTable, MacTableState, copy_some,
+    hash_key, learn_all, look_up_all, make_key, read_entry, remove_key, set_static, start_walk, sweep, sweep_some,
 )
 from .plane cimport BIG_SIZE, READY, Control, Plane, is_dead, list_floods, may_flood, monotonic_ns, notify, start_frame
 from .port cimport (
@@ -524,17 +524,10 @@ cdef class Dataplane:
     def fdb_find(self, uint64_t mac, uint16_t vlan):
         """The entry of (vlan, mac), live or not: (port, seen in ms, static), or None."""
         cdef uint64_t key = make_key(mac & MAC_MASK, vlan & 0xFFF)
-        cdef int way = 0, port = -1
-        cdef uint32_t seen = 0
-        cdef bint fixed = False
-        cdef Bucket *bucket
-        with nogil:
-            self._lock()
-            bucket = find(&self.fdb.state, key, hash_key(&self.fdb.state, key), &way)
-            if bucket != NULL:
-                port, seen, fixed = bucket.port[way], bucket.seen[way], bucket.flags[way] & ENTRY_STATIC
-            self._unlock()
-        return None if port < 0 else (port, seen, fixed)
+        cdef Entry entry
+        if not read_entry(&self.fdb.state, key, hash_key(&self.fdb.state, key), &entry):
+            return None
+        return entry.port, entry.seen, entry.flags & ENTRY_STATIC != 0
 
     def fdb_add(self, uint64_t mac, uint16_t vlan, uint16_t port):
         """Add a static entry, or make the one there static; raises IndexError (no such port), MemoryError."""

@@ -95,7 +95,7 @@ cdef inline void decide(Plane *plane, uint64_t now) noexcept nogil:
         if frame.punted:
             hand_over(plane, frame)
         if frame.learned == LEARN_MOVED or frame.learned == LEARN_DAMPED:
-            tell(plane, EVENT_MOVED if frame.learned == LEARN_MOVED else EVENT_DAMPED, forwarding.fdb.moved_from,
+            tell(plane, EVENT_MOVED if frame.learned == LEARN_MOVED else EVENT_DAMPED, forwarding.moved_from,
                  frame.ingress, frame.source)
         if frame.kind == LOOP_PROBE:
             tell(plane, EVENT_LOOP, 0, frame.ingress,

@@ -34,6 +34,7 @@ cdef struct Forwarding:
     bint probing                # loop_magic is set
     uint64_t own_mac            # what the policies ask neighbours from; 0: none
     uint8_t loop_magic[16]
+    uint16_t moved_from         # where the station of the last LEARN_MOVED or LEARN_DAMPED was before
     uint32_t now_ms
     uint64_t now_ns
 
@@ -170,7 +171,7 @@ cdef inline bint admit(Forwarding *f, Port *port, Frame *frame) noexcept nogil:
         drop(frame, RX_SOURCE_GUARD)
         return False
     if port.flags & FLAG_LEARNING and may_learn:
-        frame.learned = learn(f.fdb, frame.source, frame.source_hash, frame.ingress, f.now_ms)
+        frame.learned = learn(f.fdb, frame.source, frame.source_hash, frame.ingress, f.now_ms, &f.moved_from)
     if frame.for_switch and frame.kind == ORDINARY:
         frame.action = CONSUMED
         return False

@@ -7,14 +7,36 @@
 #
 # Growth is incremental, so no frame ever waits for it: the last new entries before it touch the pages of a table of
 # twice the size, one after the other; then each new entry empties GROW_STEP buckets of the old table, whose memory
-# goes back RELEASE_STEP buckets at a time. To unmap it all at once took 1.5 ms at 1 M entries, and page faults 230 µs
+# goes back RELEASE_STEP buckets at a time. To give it all back at once took 1.5 ms at 1 M entries, and page faults 230 µs
 # of a batch of 64 new entries. Now the worst such batch on the way to 1 M takes 40 µs, and of 256 new entries, all that
 # a breath can bring, 90 µs (benchmarks/ group "FDB: growth"). (The habit of naming a constant's reason is Snabb's,
 # src/apps/bridge/mac_table.lua.)
+#
+# Many threads, one writer. Every worker looks up and refreshes without a lock; whoever changes what the table holds
+# (a new station, a move, ageing, Python) holds `lock` meanwhile, so there is one writer at a time:
+# - An entry is in the table while its key is in a slot. The writer clears a key before anything else of the slot changes,
+#   counts the bucket's `version` up, fills the slot, and stores the key last (put). A reader that found its key reads the
+#   rest and looks at key and version again: what it has read belongs together, or it begins anew. No reader ever waits
+#   for a writer. (`version` would have to turn 65,536 times between two reads to deceive it.)
+# - Of a live entry only the port changes, or `seen`, or the flags, each by one store; an expired one that is heard again
+#   is taken out and put in.
+# - An entry never moves within a table. From an old table to the new one it is put in first, then `carried` counts, then it
+#   is taken out; a reader that found nothing looks again if `carried` has changed meanwhile.
+# - `shape`, one word, says which table is in use and whether an older one is being emptied. The tables' addresses and sizes
+#   never change, and the memory of an emptied one goes back (MADV_DONTNEED) while its addresses stay: a reader that is late
+#   reads zeros, an empty table, and not somebody else's memory. All of them are of no more address space than the one in use.
+# - `seen` is refreshed by readers. One that is late may refresh a slot that has another station by now: that one was put
+#   there a moment ago, so nothing becomes of it but a longer life of an entry that was being carried over.
+# - The workers' clocks are read once a breath, so `seen` may be ahead of a reader's `now`: by less than SKEW.
+# tests/test_workers.py has all that under stress, also with ThreadSanitizer, which knows the accesses of barrier.pxd.
 from libc.stddef cimport size_t
 from libc.stdint cimport UINT32_MAX, int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 cimport cython
-from .barrier cimport prefetch
+from .barrier cimport (
+    fence_acquire, load_acquire, load_acquire16, load_acquire64, load_relaxed8, load_relaxed16, load_relaxed32,
+    load_relaxed64, prefetch, store_relaxed32,
+)
+from .linux cimport pthread_mutex_t
 
 cdef enum:
     WAYS = 4
@@ -32,6 +54,8 @@ cdef enum:
     RELEASE_STEP = 1024
     FIRST_BUCKETS = 256         # 16 KiB: fits L1 for the small labs most tables serve
     ENTRY_STATIC = 1
+    LEVELS = 32                 # tables one after the other, each of twice the size: more than there is memory for
+    SKEW = 60000                # ms; a breath is never that long
 
 cdef enum LearnResult:
     LEARN_KNOWN = 0
@@ -46,26 +70,32 @@ cdef struct Bucket:
     uint16_t port[4]
     uint8_t flags[4]
     uint16_t overflow           # entries that passed this full bucket on their way to a later one
-    uint16_t unused
+    uint16_t version            # entries put here so far
 
 cdef struct Table:
     Bucket *buckets
     uint64_t mask               # number of buckets - 1
 
+cdef struct Entry:              # what a reader has read of one
+    Bucket *bucket
+    int way
+    uint32_t seen
+    uint16_t port
+    uint8_t flags
+
 cdef struct MacTableState:
-    Table table                 # where entries are put
-    Table old                   # being emptied while growing, else buckets == NULL
-    uint64_t emptied            # buckets of `old` emptied so far
-    uint64_t released           # the first of these, whose memory was given back: not to be touched
-    Table next                  # being prepared for the next growth, else buckets == NULL
-    uint64_t prepared           # pages of `next` touched so far
-    uint64_t growths
+    Table tables[LEVELS]        # those before the present level are emptied, or being emptied; the one after it, prepared
+    uint32_t shape              # the level times two, plus one while the table before it is being emptied
+    uint64_t carried            # entries carried over so far
+    uint64_t emptied            # buckets of the old table emptied so far
+    uint64_t released           # the first of these, whose memory was given back: not worth a look
+    uint64_t prepared           # pages of the next table touched so far
+    pthread_mutex_t *lock       # held by who changes the table
     uint64_t count
     uint64_t capacity
     uint64_t seed
     uint32_t ageing             # ms; UINT32_MAX: entries stay
     uint32_t damping            # ms; a station heard more recently than that does not move
-    uint16_t moved_from         # where the station of the last LEARN_MOVED or LEARN_DAMPED was before
     uint32_t ports              # 1 + the highest port that ever had a learned entry
     uint64_t hand               # the bucket where the next search for an entry to evict begins
     uint32_t *held              # learned entries by port (65,536 of them: pages never touched cost nothing)
@@ -87,11 +117,23 @@ cdef inline uint64_t hash_key(const MacTableState *state, uint64_t key) noexcept
     return h ^ (h >> 32)
 
 
+cdef inline Table *current(MacTableState *state) noexcept nogil:
+    """Where entries are put; for the writer."""
+    return &state.tables[state.shape >> 1]
+
+
+cdef inline Table *older(MacTableState *state) noexcept nogil:
+    """The one being emptied, or NULL; for the writer."""
+    return &state.tables[(state.shape >> 1) - 1] if state.shape & 1 else NULL
+
+
 cdef inline void prefetch_bucket(const MacTableState *state, uint64_t hash) noexcept nogil:
-    prefetch(&state.table.buckets[hash & state.table.mask])
+    cdef const Table *table = &state.tables[load_acquire(&state.shape) >> 1]
+    prefetch(&table.buckets[hash & table.mask])
 
 
 cdef inline Bucket *find_in(const Table *table, uint64_t key, uint64_t hash, int *way) noexcept nogil:
+    """The writer's way to an entry, or NULL."""
     cdef uint64_t at = hash & table.mask
     cdef Bucket *bucket
     cdef int i
@@ -106,34 +148,83 @@ cdef inline Bucket *find_in(const Table *table, uint64_t key, uint64_t hash, int
         at = (at + 1) & table.mask
 
 
-cdef inline Bucket *find(const MacTableState *state, uint64_t key, uint64_t hash, int *way) noexcept nogil:
-    cdef Bucket *bucket = find_in(&state.table, key, hash, way)
-    if bucket == NULL and state.old.buckets != NULL and hash & state.old.mask >= state.released:
-        bucket = find_in(&state.old, key, hash, way)
+cdef inline Bucket *find(MacTableState *state, uint64_t key, uint64_t hash, int *way, Table **table) noexcept nogil:
+    """The writer's way to an entry and the table it is in, or NULL."""
+    cdef Bucket *bucket
+    table[0] = current(state)
+    bucket = find_in(table[0], key, hash, way)
+    if bucket == NULL and state.shape & 1 and hash & older(state).mask >= state.released:
+        table[0] = older(state)
+        bucket = find_in(table[0], key, hash, way)
     return bucket
 
 
-cdef inline bint expired(const MacTableState *state, const Bucket *bucket, int way, uint32_t now) noexcept nogil:
-    """Whether nothing was heard from the entry for the ageing time (802.1Q §8.8.3)."""
+cdef inline bint read_in(const Table *table, uint64_t key, uint64_t hash, Entry *entry) noexcept nogil:
+    """A reader's way to an entry: a copy of what belongs together."""
+    cdef uint64_t at = hash & table.mask
+    cdef uint16_t version
+    cdef Bucket *bucket
+    cdef int i
+    while True:
+        bucket = &table.buckets[at]
+        version = load_acquire16(&bucket.version)
+        i = 0
+        while i < WAYS and load_relaxed64(&bucket.key[i]) != key:
+            i += 1
+        if i == WAYS:
+            if load_relaxed16(&bucket.overflow) == 0:
+                return False
+            at = (at + 1) & table.mask
+            continue
+        fence_acquire()
+        entry.bucket, entry.way = bucket, i
+        entry.port = load_relaxed16(&bucket.port[i])
+        entry.seen = load_relaxed32(&bucket.seen[i])
+        entry.flags = load_relaxed8(&bucket.flags[i])
+        fence_acquire()
+        if load_relaxed64(&bucket.key[i]) == key and load_relaxed16(&bucket.version) == version:
+            return True
+
+
+cdef inline bint read_entry(const MacTableState *state, uint64_t key, uint64_t hash, Entry *entry) noexcept nogil:
+    """Copy what is known of a key, live or not, without a lock; False when it is not there."""
+    cdef uint64_t carried
+    cdef uint32_t shape
+    cdef const Table *table
+    while True:
+        carried = load_acquire64(&state.carried)
+        shape = load_acquire(&state.shape)
+        table = &state.tables[shape >> 1]
+        if read_in(table, key, hash, entry):
+            return True
+        if shape & 1:
+            table = &state.tables[(shape >> 1) - 1]
+            if hash & table.mask >= load_relaxed64(&state.released) and read_in(table, key, hash, entry):
+                return True
+        fence_acquire()
+        if load_relaxed64(&state.carried) == carried:
+            return False
+
+
+cdef inline uint32_t age(uint32_t now, uint32_t seen) noexcept nogil:
+    """Milliseconds since `seen`, plus SKEW, as it may be ahead."""
+    return now - seen + <uint32_t>SKEW
+
+
+cdef inline bint expired(const MacTableState *state, uint32_t seen, uint8_t flags, uint32_t now) noexcept nogil:
+    """Whether nothing was heard from an entry for the ageing time (802.1Q §8.8.3)."""
     return (
-        state.ageing != UINT32_MAX and not bucket.flags[way] & ENTRY_STATIC
-        and <uint32_t>(now - bucket.seen[way]) >= state.ageing
+        state.ageing != UINT32_MAX and not flags & ENTRY_STATIC
+        and age(now, seen) >= state.ageing + <uint32_t>SKEW
     )
-
-
-cdef inline void count_entry(MacTableState *state, uint16_t port) noexcept nogil:
-    state.held[port] += 1
-    if port >= state.ports:
-        state.ports = <uint32_t>port + 1
 
 
 cdef inline int look_up(const MacTableState *state, uint64_t key, uint64_t hash, uint32_t now) noexcept nogil:
     """The port of a live entry, or -1."""
-    cdef int way = 0
-    cdef Bucket *bucket = find(state, key, hash, &way)
-    if bucket == NULL or expired(state, bucket, way, now):
+    cdef Entry entry
+    if not read_entry(state, key, hash, &entry) or expired(state, entry.seen, entry.flags, now):
         return -1
-    return bucket.port[way]
+    return entry.port
 
 
 cdef inline bint holds(
@@ -143,44 +234,28 @@ cdef inline bint holds(
     return look_up(state, key, hash, now) == port
 
 
-cdef LearnResult insert(
-    MacTableState *state, uint64_t key, uint64_t hash, uint16_t port, uint32_t now, uint8_t flags
+# Learn what is new or has moved: as learn(), which calls it, under the lock.
+cdef LearnResult learn_locked(
+    MacTableState *state, uint64_t key, uint64_t hash, uint16_t port, uint32_t now, uint16_t *was
 ) noexcept nogil
 
 
-cdef inline void change_port(MacTableState *state, Bucket *bucket, int way, uint16_t port) noexcept nogil:
-    state.held[bucket.port[way]] -= 1
-    bucket.port[way] = port
-    count_entry(state, port)
-
-
 cdef inline LearnResult learn(
-    MacTableState *state, uint64_t key, uint64_t hash, uint16_t port, uint32_t now
+    MacTableState *state, uint64_t key, uint64_t hash, uint16_t port, uint32_t now, uint16_t *was
 ) noexcept nogil:
-    """Note that the source `key` was heard on `port`. Static entries stay as they are."""
-    cdef int way = 0
-    cdef Bucket *bucket = find(state, key, hash, &way)
-    if bucket == NULL:
-        return insert(state, key, hash, port, now, 0)
-    if bucket.flags[way] & ENTRY_STATIC:
+    """Note that the source `key` was heard on `port`. Static entries stay as they are.
+
+    was: gets the port the station was behind before, of LEARN_MOVED and LEARN_DAMPED."""
+    cdef Entry entry
+    if not read_entry(state, key, hash, &entry):
+        return learn_locked(state, key, hash, port, now, was)
+    if entry.flags & ENTRY_STATIC:
         return LEARN_KNOWN
-    if expired(state, bucket, way, now):
-        state.aged += 1
-        state.learned += 1
-        change_port(state, bucket, way, port)
-        bucket.seen[way] = now
-        return LEARN_NEW
-    if bucket.port[way] == port:
-        if bucket.seen[way] != now:     # a line that says the same already is not made dirty
-            bucket.seen[way] = now
-        return LEARN_KNOWN
-    state.moved_from = bucket.port[way]
-    if <uint32_t>(now - bucket.seen[way]) < state.damping:
-        return LEARN_DAMPED
-    change_port(state, bucket, way, port)
-    bucket.seen[way] = now
-    state.moved += 1
-    return LEARN_MOVED
+    if entry.port != port or expired(state, entry.seen, entry.flags, now):
+        return learn_locked(state, key, hash, port, now, was)
+    if entry.seen != now:       # a line that says the same already is not made dirty
+        store_relaxed32(&entry.bucket.seen[entry.way], now)
+    return LEARN_KNOWN
 
 
 cdef enum:
@@ -198,13 +273,15 @@ cdef struct EntryRow:           # one entry, copied out; the layout of ENTRY_DTY
     uint8_t unused[7]
 
 
+# The rest is for the writer: who calls it holds the lock, or has the table for itself.
+#
 # Remove what has expired at `now` (the caller counts it as aged), or what points to a port; returns how many.
 cdef uint64_t sweep(MacTableState *state, uint32_t now, int port, bint statics_too) noexcept nogil
 # Add, or turn into, a static entry; -1 when there is no memory.
 cdef int set_static(MacTableState *state, uint64_t key, uint16_t port) noexcept nogil
 cdef bint remove_key(MacTableState *state, uint64_t key) noexcept nogil
-# Look up, or learn, `vlan << 48 | mac` keys in prefetched batches of 64. Learning returns how many were neither refused
-# nor damped.
+# For anybody: look up, or learn, `vlan << 48 | mac` keys in prefetched batches of 64. Learning returns how many were
+# neither refused nor damped.
 cdef void look_up_all(
     const MacTableState *state, const uint64_t *keys, int32_t *ports, size_t count, uint32_t now
 ) noexcept nogil
@@ -218,14 +295,15 @@ cdef enum:
 cdef struct Cursor:
     # How far a walk in steps has come, between which the table may change. `old` comes first, so what is carried over
     # meanwhile is not missed. When another growth begins so does the walk: at most once for every doubling.
-    uint64_t at, growths
+    uint64_t at
+    uint32_t level
     bint in_table               # not in `old` any more
     bint restarted              # everything is met anew
     bint done
 
 
 cdef inline void start_walk(const MacTableState *state, Cursor *cursor) noexcept nogil:
-    cursor.at, cursor.growths = 0, state.growths
+    cursor.at, cursor.level = 0, load_acquire(&state.shape) >> 1
     cursor.in_table = cursor.restarted = cursor.done = False
 
 

@@ -1,14 +1,22 @@
 """MAC table (FDB), one cache line.
 
 `MacTable` owns the memory; the look-up and learning that the data plane runs are the inline functions of
-mac_table.pxd. The methods here serve the Python layer, the tests and the benchmarks.
+mac_table.pxd. The methods here serve the Python layer, the tests and the benchmarks; except learning and looking up, they
+are for a table that no data plane has.
 """
 
 cimport cython
 from libc.stdint cimport UINT32_MAX, int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stddef cimport size_t
-from libc.stdlib cimport calloc, free
-from .linux cimport MAP_ANONYMOUS, MAP_FAILED, MAP_PRIVATE, PROT_READ, PROT_WRITE, mmap, munmap
+from libc.stdlib cimport calloc, free, malloc
+from .barrier cimport (
+    fence_release, load_relaxed32, store_relaxed16, store_relaxed32, store_relaxed64, store_relaxed8, store_release,
+    store_release64,
+)
+from .linux cimport (
+    MADV_DONTNEED, MAP_ANONYMOUS, MAP_FAILED, MAP_PRIVATE, PROT_READ, PROT_WRITE, madvise, mmap, munmap,
+    pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock, pthread_mutex_t, pthread_mutex_unlock,
+)
 
 import secrets
 
@@ -55,30 +63,33 @@ cdef void free_table(Table *table) noexcept nogil:
 cdef void release_some(MacTableState *state) noexcept nogil:
     """Give back the memory of old buckets that are empty for good: whose entries, those that went on to later
     buckets included, are all carried over. The last one of a step has counted any that went beyond the step."""
+    cdef Table *old = older(state)
     cdef uint64_t end = state.released + RELEASE_STEP
-    if state.emptied >= end and end <= state.old.mask and state.old.buckets[end - 1].overflow == 0:
-        munmap(&state.old.buckets[state.released], RELEASE_STEP * sizeof(Bucket))
-        state.released = end
+    if state.emptied >= end and end <= old.mask and old.buckets[end - 1].overflow == 0:
+        store_relaxed64(&state.released, end)
+        madvise(&old.buckets[end - RELEASE_STEP], RELEASE_STEP * sizeof(Bucket), MADV_DONTNEED)
 
 
 cdef void finish_growth(MacTableState *state) noexcept nogil:
-    munmap(&state.old.buckets[state.released], (state.old.mask + 1 - state.released) * sizeof(Bucket))
-    state.old.buckets = NULL
-    state.released = 0
+    cdef Table *old = older(state)
+    cdef uint64_t released = state.released
+    store_release(&state.shape, state.shape & ~<uint32_t>1)
+    madvise(&old.buckets[released], (old.mask + 1 - released) * sizeof(Bucket), MADV_DONTNEED)
 
 
 cdef void prepare_growth(MacTableState *state) noexcept nogil:
     """Touch so many pages of the next table that all are touched when it is needed. Without memory for it nothing
     happens: growth itself will tell."""
-    cdef uint64_t buckets = state.table.mask + 1, full = buckets * WAYS * MAX_LOAD_EIGHTHS // 8, due
+    cdef uint64_t buckets = current(state).mask + 1, full = buckets * WAYS * MAX_LOAD_EIGHTHS // 8, due
     cdef uint64_t start = full - full // PREPARE_SHARE
+    cdef Table *next = current(state) + 1
     if state.count < start or state.capacity <= full:
         return
-    if state.next.buckets == NULL and make_table(&state.next, 2 * buckets) < 0:
+    if next.buckets == NULL and make_table(next, 2 * buckets) < 0:
         return
     due = (state.count - start + 1) * (2 * buckets // PAGE_BUCKETS) // (full - start)
     while state.prepared < min(due, 2 * buckets // PAGE_BUCKETS):
-        state.next.buckets[state.prepared * PAGE_BUCKETS].overflow = 0
+        next.buckets[state.prepared * PAGE_BUCKETS].overflow = 0
         state.prepared += 1
 
 
@@ -93,22 +104,30 @@ cdef void put(
         bucket = &table.buckets[at]
         for i in range(WAYS):
             if bucket.key[i] == 0:
-                bucket.key[i] = key
-                bucket.port[i] = port
-                bucket.seen[i] = seen
-                bucket.flags[i] = flags
+                store_relaxed16(&bucket.version, bucket.version + 1)
+                fence_release()         # who sees what comes now sees another version, too
+                store_relaxed16(&bucket.port[i], port)
+                store_relaxed32(&bucket.seen[i], seen)
+                store_relaxed8(&bucket.flags[i], flags)
+                store_release64(&bucket.key[i], key)
                 return
-        bucket.overflow += 1
+        store_relaxed16(&bucket.overflow, bucket.overflow + 1)
         at = (at + 1) & table.mask
 
 
 cdef void unlink(Table *table, uint64_t hash, Bucket *bucket, int way) noexcept nogil:
     """Remove the entry at `way` of `bucket`; the full buckets it passed count one less."""
     cdef uint64_t at = hash & table.mask
+    store_release64(&bucket.key[way], 0)
     while &table.buckets[at] != bucket:
-        table.buckets[at].overflow -= 1
+        store_relaxed16(&table.buckets[at].overflow, table.buckets[at].overflow - 1)
         at = (at + 1) & table.mask
-    bucket.key[way] = 0
+
+
+cdef void count_entry(MacTableState *state, uint16_t port) noexcept nogil:
+    state.held[port] += 1
+    if port >= state.ports:
+        state.ports = <uint32_t>port + 1
 
 
 cdef void take_out(MacTableState *state, Table *table, Bucket *bucket, int way) noexcept nogil:
@@ -124,49 +143,52 @@ cdef bint evict(MacTableState *state, uint16_t port, uint32_t now) noexcept nogi
     (lib/mac-learning.c): the oldest one of its that is met first. False when that port is `port` itself, so
     that one port flooding the FDB only ever competes with itself.
     """
-    cdef uint64_t looked, best_at = 0
+    cdef Table *table = current(state)
+    cdef uint64_t looked
     cdef uint32_t candidate, fullest = 0
     cdef Bucket *bucket
-    cdef int i, best = -1
+    cdef Bucket *best = NULL
+    cdef int i, way = 0
     for candidate in range(state.ports):
         if state.held[candidate] > state.held[fullest]:
             fullest = candidate
     if state.held[port] + 1 >= state.held[fullest]:
         return False
-    for looked in range(min(state.table.mask + 1, <uint64_t>EVICT_MOST)):
-        bucket = &state.table.buckets[state.hand]
+    for looked in range(min(table.mask + 1, <uint64_t>EVICT_MOST)):
+        bucket = &table.buckets[state.hand & table.mask]
         for i in range(WAYS):
             if bucket.key[i] == 0 or bucket.flags[i] & ENTRY_STATIC or bucket.port[i] != fullest:
                 continue
-            if best < 0 or <uint32_t>(now - bucket.seen[i]) > <uint32_t>(
-                now - state.table.buckets[best_at].seen[best]
-            ):
-                best, best_at = i, state.hand
-        state.hand = (state.hand + 1) & state.table.mask
-        if best >= 0 and looked >= EVICT_LOOKS:
+            if best == NULL or age(now, load_relaxed32(&bucket.seen[i])) > age(now, load_relaxed32(&best.seen[way])):
+                best, way = bucket, i
+        state.hand += 1
+        if best != NULL and looked >= EVICT_LOOKS:
             break
-    if best < 0:
+    if best == NULL:
         return False
-    take_out(state, &state.table, &state.table.buckets[best_at], best)
+    take_out(state, table, best, way)
     state.evicted += 1
     return True
 
 
 cdef void empty_some(MacTableState *state) noexcept nogil:
     """Carry GROW_STEP buckets of the old table over; give it back when it is empty."""
+    cdef Table *old = older(state)
     cdef Bucket *bucket
     cdef uint64_t hash
     cdef int i
     for _ in range(<int>GROW_STEP):
-        if state.emptied > state.old.mask:
+        if state.emptied > old.mask:
             finish_growth(state)
             return
-        bucket = &state.old.buckets[state.emptied]
+        bucket = &old.buckets[state.emptied]
         for i in range(WAYS):
             if bucket.key[i] != 0:
                 hash = hash_key(state, bucket.key[i])
-                put(&state.table, bucket.key[i], hash, bucket.port[i], bucket.seen[i], bucket.flags[i])
-                unlink(&state.old, hash, bucket, i)
+                put(current(state), bucket.key[i], hash, bucket.port[i], load_relaxed32(&bucket.seen[i]),
+                    bucket.flags[i])
+                store_release64(&state.carried, state.carried + 1)
+                unlink(old, hash, bucket, i)
         state.emptied += 1
     release_some(state)
 
@@ -174,28 +196,79 @@ cdef void empty_some(MacTableState *state) noexcept nogil:
 cdef LearnResult insert(
     MacTableState *state, uint64_t key, uint64_t hash, uint16_t port, uint32_t now, uint8_t flags
 ) noexcept nogil:
-    cdef uint64_t slots = (state.table.mask + 1) * WAYS
+    cdef Table *table = current(state)
+    cdef uint64_t slots = (table.mask + 1) * WAYS
     if state.count >= state.capacity and not flags & ENTRY_STATIC and not evict(state, port, now):
         state.refused += 1
         return LEARN_REFUSED
-    if state.old.buckets != NULL:
+    if state.shape & 1:
         empty_some(state)
     elif state.count * 8 >= slots * MAX_LOAD_EIGHTHS:
-        if state.next.buckets == NULL and make_table(&state.next, (state.table.mask + 1) * 2) < 0:
+        if table[1].buckets == NULL and make_table(&table[1], (table.mask + 1) * 2) < 0:
             state.refused += 1
             return LEARN_REFUSED
-        state.old, state.table = state.table, state.next
-        state.growths += 1
-        state.next.buckets = NULL
-        state.emptied = state.released = state.prepared = 0
+        state.emptied = state.prepared = 0
+        store_relaxed64(&state.released, 0)
+        store_release(&state.shape, state.shape + 3)    # the next level, and growing
     else:
         prepare_growth(state)
-    put(&state.table, key, hash, port, now, flags)
+    put(current(state), key, hash, port, now, flags)
     state.count += 1
     if not flags & ENTRY_STATIC:
         count_entry(state, port)
         state.learned += 1
     return LEARN_NEW
+
+
+cdef LearnResult renew(
+    MacTableState *state, Table *table, Bucket *bucket, int way, uint64_t hash, uint16_t port, uint32_t now
+) noexcept nogil:
+    """An expired entry is taken out and put in: to a reader it is not there in between, as it was before."""
+    cdef uint64_t key = bucket.key[way]
+    state.held[bucket.port[way]] -= 1
+    unlink(table, hash, bucket, way)
+    put(table, key, hash, port, now, 0)
+    count_entry(state, port)
+    state.aged += 1
+    state.learned += 1
+    return LEARN_NEW
+
+
+cdef LearnResult learn_entry(
+    MacTableState *state, uint64_t key, uint64_t hash, uint16_t port, uint32_t now, uint16_t *was
+) noexcept nogil:
+    cdef int way = 0
+    cdef Table *table = NULL
+    cdef Bucket *bucket = find(state, key, hash, &way, &table)
+    cdef uint32_t seen
+    if bucket == NULL:
+        return insert(state, key, hash, port, now, 0)
+    seen = load_relaxed32(&bucket.seen[way])
+    if bucket.flags[way] & ENTRY_STATIC:
+        return LEARN_KNOWN
+    if expired(state, seen, bucket.flags[way], now):
+        return renew(state, table, bucket, way, hash, port, now)
+    was[0] = bucket.port[way]
+    if was[0] == port:                  # another worker was faster
+        return LEARN_KNOWN
+    if state.damping and age(now, seen) < state.damping + <uint32_t>SKEW:
+        return LEARN_DAMPED
+    state.held[was[0]] -= 1
+    store_relaxed16(&bucket.port[way], port)
+    store_relaxed32(&bucket.seen[way], now)
+    count_entry(state, port)
+    state.moved += 1
+    return LEARN_MOVED
+
+
+cdef LearnResult learn_locked(
+    MacTableState *state, uint64_t key, uint64_t hash, uint16_t port, uint32_t now, uint16_t *was
+) noexcept nogil:
+    cdef LearnResult result
+    pthread_mutex_lock(state.lock)
+    result = learn_entry(state, key, hash, port, now, was)
+    pthread_mutex_unlock(state.lock)
+    return result
 
 
 cdef uint64_t sweep_part(
@@ -210,7 +283,7 @@ cdef uint64_t sweep_part(
             if bucket.key[i] == 0:
                 continue
             if port == SWEEP_EXPIRED:
-                if not expired(state, bucket, i, now):
+                if not expired(state, load_relaxed32(&bucket.seen[i]), bucket.flags[i], now):
                     continue
             elif (port != SWEEP_ALL and bucket.port[i] != port) or (bucket.flags[i] & ENTRY_STATIC and not statics_too):
                 continue
@@ -220,21 +293,22 @@ cdef uint64_t sweep_part(
 
 
 cdef uint64_t sweep(MacTableState *state, uint32_t now, int port, bint statics_too) noexcept nogil:
-    cdef uint64_t removed = sweep_part(state, &state.table, now, port, statics_too, 0, state.table.mask + 1)
-    if state.old.buckets != NULL:
-        removed += sweep_part(state, &state.old, now, port, statics_too, state.emptied, state.old.mask + 1)
+    cdef Table *table = current(state)
+    cdef uint64_t removed = sweep_part(state, table, now, port, statics_too, 0, table.mask + 1)
+    if state.shape & 1:
+        removed += sweep_part(state, older(state), now, port, statics_too, state.emptied, older(state).mask + 1)
     return removed
 
 
 cdef Table *next_part(MacTableState *state, Cursor *cursor, uint64_t *first) noexcept nogil:
     """The buckets of a cursor's next step, from `first` up to cursor.at: part of the table returned."""
-    cdef Table *table = &state.table
-    if cursor.growths != state.growths:
-        cursor.at, cursor.growths, cursor.in_table, cursor.restarted = 0, state.growths, False, True
-    if not cursor.in_table and state.old.buckets == NULL:
+    cdef Table *table = current(state)
+    if cursor.level != state.shape >> 1:
+        cursor.at, cursor.level, cursor.in_table, cursor.restarted = 0, state.shape >> 1, False, True
+    if not cursor.in_table and not state.shape & 1:
         cursor.at, cursor.in_table = 0, True
     if not cursor.in_table:
-        table = &state.old
+        table = older(state)
         cursor.at = max(cursor.at, state.emptied)       # what is before is empty, and its memory may be gone
     first[0] = cursor.at
     cursor.at = min(cursor.at + SWEEP_STEP, table.mask + 1)
@@ -242,8 +316,8 @@ cdef Table *next_part(MacTableState *state, Cursor *cursor, uint64_t *first) noe
     return table
 
 
-cdef inline void end_part(Cursor *cursor, const MacTableState *state, const Table *table) noexcept nogil:
-    if table == &state.old and cursor.at > table.mask:
+cdef inline void end_part(Cursor *cursor, const Table *table) noexcept nogil:
+    if not cursor.in_table and cursor.at > table.mask:
         cursor.at, cursor.in_table = 0, True
 
 
@@ -253,31 +327,28 @@ cdef uint64_t sweep_some(
     cdef uint64_t first = 0, removed
     cdef Table *table = next_part(state, cursor, &first)
     removed = sweep_part(state, table, now, port, statics_too, first, cursor.at)
-    end_part(cursor, state, table)
+    end_part(cursor, table)
     return removed
 
 
 cdef int set_static(MacTableState *state, uint64_t key, uint16_t port) noexcept nogil:
     cdef int way = 0
     cdef uint64_t hash = hash_key(state, key)
-    cdef Bucket *bucket = find(state, key, hash, &way)
+    cdef Table *table = NULL
+    cdef Bucket *bucket = find(state, key, hash, &way, &table)
     if bucket == NULL:
         return -1 if insert(state, key, hash, port, 0, ENTRY_STATIC) == LEARN_REFUSED else 0
     if not bucket.flags[way] & ENTRY_STATIC:
         state.held[bucket.port[way]] -= 1
-    bucket.port[way] = port
-    bucket.flags[way] |= ENTRY_STATIC
+    store_relaxed16(&bucket.port[way], port)
+    store_relaxed8(&bucket.flags[way], bucket.flags[way] | ENTRY_STATIC)
     return 0
 
 
 cdef bint remove_key(MacTableState *state, uint64_t key) noexcept nogil:
-    cdef uint64_t hash = hash_key(state, key)
     cdef int way = 0
-    cdef Table *table = &state.table
-    cdef Bucket *bucket = find_in(table, key, hash, &way)
-    if bucket == NULL and state.old.buckets != NULL and hash & state.old.mask >= state.released:
-        table = &state.old
-        bucket = find_in(table, key, hash, &way)
+    cdef Table *table = NULL
+    cdef Bucket *bucket = find(state, key, hash_key(state, key), &way, &table)
     if bucket == NULL:
         return False
     take_out(state, table, bucket, way)
@@ -296,10 +367,10 @@ cdef uint64_t copy_some(MacTableState *state, Cursor *cursor, EntryRow *rows) no
                 rows[row].mac = bucket.key[i] & MAC_MASK
                 rows[row].vlan = (bucket.key[i] >> 48) & 0xFFF
                 rows[row].port = bucket.port[i]
-                rows[row].seen = bucket.seen[i]
+                rows[row].seen = load_relaxed32(&bucket.seen[i])
                 rows[row].fixed = bucket.flags[i] & ENTRY_STATIC
                 row += 1
-    end_part(cursor, state, table)
+    end_part(cursor, table)
     return row
 
 
@@ -325,6 +396,7 @@ cdef size_t learn_all(
 ) noexcept nogil:
     cdef uint64_t key[AHEAD]
     cdef uint64_t hash[AHEAD]
+    cdef uint16_t was = 0
     cdef size_t i, n, start = 0, taken = 0
     while start < count:
         n = min(<size_t>AHEAD, count - start)
@@ -333,7 +405,7 @@ cdef size_t learn_all(
             hash[i] = hash_key(state, key[i])
             prefetch_bucket(state, hash[i])
         for i in range(n):
-            taken += learn(state, key[i], hash[i], ports[start + i], now) < LEARN_REFUSED
+            taken += learn(state, key[i], hash[i], ports[start + i], now, &was) < LEARN_REFUSED
         start += n
     return taken
 
@@ -351,15 +423,21 @@ cdef class MacTable:
         self.state.seed = secrets.randbits(64)
         self.set_ageing(ageing_ms)
         self.state.held = <uint32_t *>calloc(65536, sizeof(uint32_t))
-        if self.state.held == NULL or make_table(&self.state.table, FIRST_BUCKETS) < 0:
+        self.state.lock = <pthread_mutex_t *>malloc(sizeof(pthread_mutex_t))
+        if self.state.held == NULL or self.state.lock == NULL or make_table(&self.state.tables[0], FIRST_BUCKETS) < 0:
+            free(self.state.lock)
+            self.state.lock = NULL
             raise MemoryError("no memory for the MAC table")
+        pthread_mutex_init(self.state.lock, NULL)
 
     def __dealloc__(self):
-        free_table(&self.state.table)
-        free_table(&self.state.next)
-        if self.state.old.buckets != NULL:
-            finish_growth(&self.state)
+        cdef int level
+        for level in range(LEVELS):
+            free_table(&self.state.tables[level])
         free(self.state.held)
+        if self.state.lock != NULL:
+            pthread_mutex_destroy(self.state.lock)
+            free(self.state.lock)
 
     def __len__(self):
         return self.state.count
@@ -367,9 +445,9 @@ cdef class MacTable:
     @property
     def memory(self):
         """Bytes of the buckets, those of a table being emptied, or prepared, included."""
-        cdef uint64_t buckets = self.state.table.mask + 1 + self.state.prepared * PAGE_BUCKETS
-        if self.state.old.buckets != NULL:
-            buckets += self.state.old.mask + 1 - self.state.released
+        cdef uint64_t buckets = current(&self.state).mask + 1 + self.state.prepared * PAGE_BUCKETS
+        if self.state.shape & 1:
+            buckets += older(&self.state).mask + 1 - self.state.released
         return buckets * sizeof(Bucket)
 
     @property
@@ -394,7 +472,8 @@ cdef class MacTable:
     def learn(self, uint64_t mac, uint16_t vlan, uint16_t port, uint32_t now):
         """Note that (vlan, mac) was heard on `port` at `now` (ms); returns a LearnResult as int."""
         cdef uint64_t key = make_key(mac & MAC_MASK, vlan & 0xFFF)
-        return <int>learn(&self.state, key, hash_key(&self.state, key), port, now)
+        cdef uint16_t was = 0
+        return <int>learn(&self.state, key, hash_key(&self.state, key), port, now, &was)
 
     def look_up(self, uint64_t mac, uint16_t vlan, uint32_t now):
         """The port of the live entry of (vlan, mac), or -1."""
