@@ -256,7 +256,7 @@ class Switch(Plane):
         rx, tx = member.sockets
         io = self._io
         try:
-            index = self._dataplane.add_port(rx.fileno(), tx.fileno(), member.slots, io.slot, io.source)
+            index = self._dataplane.add_port([(0, rx.fileno())], tx.fileno(), member.slots, io.slot, io.source)
         except OSError as error:
             raise PortError(f"cannot attach {member.name}: {error.strerror}") from None
         self._add_member(index, member, source.owners if self._trusted else ())

@@ -273,7 +273,7 @@ def test_what_the_kernel_refuses_is_sent_frame_by_frame() -> None:
             open_ring(rx.fileno(), 128)
             start_receiving(rx, port.name)
             assert takes_gso(tx)
-            index = dataplane.add_port(rx.fileno(), tx.fileno(), 128)
+            index = dataplane.add_port([(0, rx.fileno())], tx.fileno(), 128)
             dataplane.set_flags(index, 0x8F)
             dataplane.set_blocked(index, False)
             opened += [rx, tx]

@@ -178,7 +178,7 @@ def test_a_full_send_buffer_is_tried_again_a_few_times_and_then_counted(room: in
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours, theirs:
         dataplane = Dataplane(MacTable(100, None))
-        ports = dataplane.add_port(), dataplane.add_port(-1, ours.fileno())
+        ports = dataplane.add_port(), dataplane.add_port((), ours.fileno())
         for port in ports:
             dataplane.set_blocked(port, False)
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, room * 1_024)

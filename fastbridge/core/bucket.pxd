@@ -1,8 +1,11 @@
 # Token buckets, one word.
 #
 # The generic cell rate algorithm (ITU-T I.371 annex A): instead of tokens, the time is kept at which the bucket
-# would be full again, so a check is one compare and one add, and nothing has to be refilled.
+# would be full again, so a check is one compare and one add, nothing has to be refilled, and workers that
+# share a port share its buckets by one compare-and-swap.
 from libc.stdint cimport uint64_t
+
+from .barrier cimport load_relaxed64, swap
 
 cdef struct TokenBucket:
     uint64_t full_at        # ns; the bucket is full from then on
@@ -20,11 +23,13 @@ cdef inline void set_rate(TokenBucket *bucket, double rate, double burst) noexce
 
 cdef inline bint take_token(TokenBucket *bucket, uint64_t now) noexcept nogil:
     """Whether one more is allowed at `now` (ns); takes its token when it is."""
-    cdef uint64_t full_at
+    cdef uint64_t full_at, was
     if bucket.interval == 0:
         return True
-    full_at = (bucket.full_at if bucket.full_at > now else now) + bucket.interval
-    if full_at > now + bucket.depth:
-        return False
-    bucket.full_at = full_at
-    return True
+    while True:
+        was = load_relaxed64(&bucket.full_at)
+        full_at = (was if was > now else now) + bucket.interval
+        if full_at > now + bucket.depth:
+            return False
+        if swap(&bucket.full_at, was, full_at):
+            return True

@@ -32,7 +32,7 @@ from .linux cimport (
     socklen_t, virtio_net_hdr,
 )
 from .plane cimport Plane
-from .port cimport Port
+from .port cimport Share
 from .ring cimport VNET_HEADER
 
 cdef enum:
@@ -266,17 +266,17 @@ cdef inline uint32_t read_mtu(int fd) noexcept nogil:
     return <uint32_t>request.ifr_mtu
 
 
-cdef inline bint takes(Plane *plane, Port *port, const Segment *s) noexcept nogil:
+cdef inline bint takes(Plane *plane, Share *share, const Segment *s) noexcept nogil:
     """Whether the egress port takes frames merged from ones like this: it would let a single one out, too."""
     cdef uint32_t tag = VLAN_TAG if load16(s.data + 12) == TPID_8021Q else 0
-    if port.unmergeable & <uint8_t>(1 << gso_type(s)):
+    if share.unmergeable & <uint8_t>(1 << gso_type(s)):
         return False
-    if port.tx_fd < 0:
+    if share.tx_fd < 0:
         return True
-    if plane.now >= port.mtu_until:
-        port.mtu = read_mtu(port.tx_fd)
-        port.mtu_until = plane.now + MTU_NS
-    return s.length <= ETHERNET_HEADER + tag + port.mtu
+    if plane.now >= share.mtu_until:
+        share.mtu = read_mtu(share.tx_fd)
+        share.mtu_until = plane.now + MTU_NS
+    return s.length <= ETHERNET_HEADER + tag + share.mtu
 
 
 cdef inline bint is_closed(const Run *run) noexcept nogil:
@@ -293,9 +293,9 @@ cdef inline void append(Run *run, const Segment *s) noexcept nogil:
     run.last_flags = s.data[s.transport + 13] if s.protocol == PROTOCOL_TCP else 0
 
 
-cdef inline uint32_t find_run(Plane *plane, Port *port, uint32_t at, Run *run) noexcept nogil:
+cdef inline uint32_t find_run(Plane *plane, Share *share, uint32_t at, Run *run) noexcept nogil:
     """How many frames of a port's queue, from `at` on, leave as one; 1: this one stays alone."""
-    cdef const Frame *first = &plane.batch[port.queue[at]]
+    cdef const Frame *first = &plane.batch[share.queue[at]]
     cdef const Frame *frame
     run.frames, run.bytes, run.fixed_id = 0, 0, False
     if run.ahead_at == at:
@@ -303,14 +303,14 @@ cdef inline uint32_t find_run(Plane *plane, Port *port, uint32_t at, Run *run) n
     elif not read_segment(first, &run.head):
         return 1
     append(run, &run.head)
-    while at + run.frames < port.queued and not is_closed(run):
-        frame = &plane.batch[port.queue[at + run.frames]]
+    while at + run.frames < share.queued and not is_closed(run):
+        frame = &plane.batch[share.queue[at + run.frames]]
         if not read_segment(frame, &run.ahead):
             break
         run.ahead_at = at + run.frames
         if frame.ingress != first.ingress or not follows(run, &run.ahead):
             break
-        if run.frames == 1 and not (takes(plane, port, &run.head) and is_sound(&run.head)):
+        if run.frames == 1 and not (takes(plane, share, &run.head) and is_sound(&run.head)):
             break
         if not is_sound(&run.ahead):
             break
@@ -347,7 +347,7 @@ cdef inline void write_headers(const Run *run, uint8_t *out) noexcept nogil:
     store16(transport + check_offset(head), add_pseudo_header(head, length))
 
 
-cdef inline uint32_t gather_run(const Plane *plane, const Port *port, uint32_t at, const Run *run, uint8_t *headers,
+cdef inline uint32_t gather_run(const Plane *plane, const Share *share, uint32_t at, const Run *run, uint8_t *headers,
                                 iovec *vectors) noexcept nogil:
     """Lay out a run that begins at `at` in a port's queue: its headers, then its payloads; returns how many vectors."""
     cdef const Frame *frame
@@ -355,7 +355,7 @@ cdef inline uint32_t gather_run(const Plane *plane, const Port *port, uint32_t a
     write_headers(run, headers)
     vectors[0].iov_base, vectors[0].iov_len = headers, VNET_HEADER + run.head.payload
     for i in range(run.frames):
-        frame = &plane.batch[port.queue[at + i]]
+        frame = &plane.batch[share.queue[at + i]]
         vectors[i + 1].iov_base = frame.data + run.head.payload
         vectors[i + 1].iov_len = frame.length - run.head.payload
     return run.frames + 1

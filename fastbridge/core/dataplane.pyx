@@ -1,10 +1,13 @@
-"""Data plane, one breath.
+"""Data plane, its workers.
 
-`Dataplane._breathe` is the whole path of a frame: receive → decide → transmit → release, a stage a file. It runs
-without the GIL, on one thread, under a mutex taken once a breath. Python changes ports, FDB and policies between two
-breaths, under the same mutex; what it does there is C and waits for nothing: above all never for the GIL, or a busy
-Python thread elsewhere would stop the traffic. So every method here prepares first, then locks, changes or copies,
-and unlocks without the GIL, and makes Python objects afterwards.
+`breathe` (worker.pxd) is the whole path of a frame: receive → decide → transmit → release, a stage a file. It runs
+without the GIL, on a thread a worker, under the worker's mutex taken once a breath. Python changes ports and policies
+between two breaths of all workers, under all their mutexes; what it does there is C and waits for nothing: above all
+never for the GIL, or a busy Python thread elsewhere would stop the traffic. So every method here prepares first, then
+locks, changes or copies, and unlocks without the GIL, and makes Python objects afterwards. The FDB has a lock of its own
+for those who change it, which comes after the workers' (mac_table.pxd); look-ups take none.
+
+What the switch itself sends, and frames from memory, are worker 0's.
 """
 
 cimport cython
@@ -14,35 +17,31 @@ from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
-from .barrier cimport add_release, load_acquire, store_release
 from .batch cimport BATCH, DROPPED, FLOODED, FLOODS, FORWARDED, KINDS, RX_REASONS, TX_REASONS, Frame
 from .blocks cimport close_blocks, map_blocks, request_blocks
 from .bucket cimport set_rate
-from .coalesce cimport HEADERS
 from .decide cimport decide, enqueue
 from .ethernet cimport ETHERNET_HEADER, load_mac, read_vid
 from .events cimport EventQueue
 from .forward cimport LOOP_MAGIC, binding_key, look_up_egress
-from .inbox cimport prepare_inbox
 from .linux cimport (
-    EFD_CLOEXEC, EFD_NONBLOCK, EPOLL_CLOEXEC, EPOLL_CTL_DEL, PACKET_STATISTICS, SOL_PACKET, close, epoll_create1,
-    epoll_ctl, epoll_event, epoll_wait, errno, eventfd, getsockopt, iovec, mmsghdr, pthread_mutex_destroy,
-    pthread_mutex_init, pthread_mutex_lock, pthread_mutex_t, pthread_mutex_unlock, sched_yield, socklen_t,
-    tpacket_stats,
+    EFD_CLOEXEC, EFD_NONBLOCK, EPOLL_CTL_DEL, PACKET_STATISTICS, SOL_PACKET, close, epoll_ctl, epoll_event, errno,
+    eventfd, getsockopt, iovec, pthread_mutex_lock, pthread_mutex_unlock, socklen_t, tpacket_stats,
 )
 from .mac_table cimport (
     COPY_ROOM, ENTRY_STATIC, SWEEP_ALL, SWEEP_EXPIRED, Cursor, Entry, EntryRow, MacTable, MacTableState, copy_some,
     hash_key, learn_all, look_up_all, make_key, read_entry, remove_key, set_static, start_walk, sweep, sweep_some,
 )
-from .plane cimport BIG_SIZE, READY, Control, Plane, is_dead, list_floods, may_flood, monotonic_ns, notify, start_frame
+from .plane cimport BIG_SIZE, Plane, is_dead, list_floods, may_flood, monotonic_ns, start_frame
 from .port cimport (
-    FLAGS_DEFAULT, LINK_DOWN, LINK_FREE, LINK_GONE, LINK_UP, SOURCE_BLOCKS, SOURCE_SLOTS, Port, Tally, is_open,
+    FLAGS_DEFAULT, LINK_DOWN, LINK_FREE, LINK_GONE, LINK_UP, SOURCE_BLOCKS, SOURCE_SLOTS, Port, Share, Tally, is_open,
 )
 from .punt cimport PUNT_SLOTS, PuntQueue, PuntSlot
-from .receive cimport WAKE, adapt_quota, receive, rest, rest_all, wake_ready, watch
+from .receive cimport rest, watch
 from .ring cimport BLOCK, SLOT, VNET_HEADER, BlockRing, Ring, close_ring, map_ring, request_ring
 from .trace cimport TRACE_PORTS, Trace, TraceRecord
 from .transmit cimport gather, release, transmit
+from .worker cimport MAX_PORTS, dismiss, end_worker, lock, make_worker, unlock, work
 
 import os
 
@@ -69,14 +68,10 @@ FLAG_NAMES = (
 cdef uint64_t MAC_MASK = (<uint64_t>1 << 48) - 1
 
 cdef enum:
-    MAX_PORTS = 65535           # a port index fits the FDB's 16 bits
     BLOCKED_NAME = 4            # behind the last of LINK_NAMES
-    # Breaths between two questions to epoll while frames keep coming: one system call for up to 16 × 64 frames
-    # of a busy port, and a newly busy port waits at most 16 breaths; or one that made more copies than BATCH.
-    DISCOVER = 16
-    # Keys looked up, and learned, between two breaths: at 1 M entries at most 40 µs (benchmarks/ groups "FDB: look-up
-    # in batches" and "FDB: growth"), less than the sends of a breath take.
-    LOOK_UP_STEP = 512
+    MAX_WORKERS = 1024
+    # Keys learned between two breaths: at 1 M entries at most 40 µs (benchmarks/ group "FDB: growth"), less than the
+    # sends of a breath take.
     LEARN_STEP = 128
 
 cdef struct Order:              # one frame to send out, as packet_out() prepares it
@@ -105,163 +100,113 @@ def open_ring(int fd, uint32_t slots, uint32_t slot_size=SLOT, uint32_t block_si
 
 @cython.final
 cdef class Dataplane:
-    """The ports, the batch and the loop of one switch.
+    """The ports and workers of one switch.
 
     fdb: its MacTable, from now on used by the data plane alone. filter_link_local: drop 01:80:c2:00:00:00 … :0f as
-    802.1D does. busy_poll_ns: how long after the last frame the loop spins before it sleeps.
+    802.1D does. busy_poll_ns: how long after the last frame a worker spins before it sleeps. workers: how many threads
+    will run(), each with its own number from 0 on.
     """
 
     cdef MacTable fdb, bindings
-    cdef Plane plane
-    cdef uint64_t busy_poll_ns
+    cdef Plane *planes
+    cdef readonly uint32_t workers
+    cdef Port **ports
+    cdef uint32_t port_count            # indices in use or once used
+    cdef int events_fd, punts_fd
     cdef uint64_t epoch_ns              # zero of now()
-    cdef pthread_mutex_t mutex
-    cdef uint32_t waiting               # Python threads that want the mutex
-    cdef uint32_t stopping
-    cdef EventQueue *spare_events       # what the reader of events and punts swaps in
-    cdef PuntSlot *spare_slots
     cdef readonly uint64_t orders_dropped   # packet_out: no such port, or nowhere to go
 
-    def __cinit__(self, MacTable fdb, *, bint filter_link_local=False, uint64_t busy_poll_ns=50_000):
-        cdef Plane *plane = &self.plane
-        cdef bint complete
+    def __cinit__(
+        self, MacTable fdb, *, bint filter_link_local=False, uint64_t busy_poll_ns=50_000, uint32_t workers=1
+    ):
+        cdef Plane *plane
         cdef uint32_t i
-        plane.epoll_fd = plane.wake_fd = plane.event_fd = plane.punt_fd = -1
+        cdef int error = 0
+        if not 1 <= workers <= MAX_WORKERS:
+            raise ValueError(f"workers must be 1 … {MAX_WORKERS}, not {workers}")
+        self.events_fd = self.punts_fd = -1
         self.fdb, self.bindings = fdb, MacTable(1 << 20, None)
-        plane.forwarding.fdb = &self.fdb.state
-        plane.forwarding.bindings = &self.bindings.state
-        plane.forwarding.filter_link_local = filter_link_local
-        plane.quota = BATCH
-        self.busy_poll_ns = busy_poll_ns
         self.epoch_ns = monotonic_ns()
-        pthread_mutex_init(&self.mutex, NULL)
-        # Room for all indices at once: pages never touched cost nothing, and no array ever moves.
-        plane.ports = plane.forwarding.ports = <Port **>calloc(MAX_PORTS, sizeof(Port *))
-        plane.active = <uint16_t *>calloc(MAX_PORTS, sizeof(uint16_t))
-        plane.touched = <uint16_t *>calloc(MAX_PORTS, sizeof(uint16_t))
-        plane.events = <EventQueue *>calloc(1, sizeof(EventQueue))
-        self.spare_events = <EventQueue *>calloc(1, sizeof(EventQueue))
-        plane.batch = <Frame *>calloc(BATCH, sizeof(Frame))
-        plane.big = <uint8_t *>malloc(<size_t>BATCH * BIG_SIZE)
-        plane.inbox.messages = <mmsghdr *>calloc(BATCH, sizeof(mmsghdr))
-        plane.inbox.vectors = <iovec *>calloc(BATCH, sizeof(iovec))
-        plane.inbox.controls = <Control *>calloc(BATCH, sizeof(Control))
-        plane.messages = <mmsghdr *>calloc(BATCH, sizeof(mmsghdr))
-        plane.vectors = <iovec *>calloc(BATCH + BATCH // 2, sizeof(iovec))
-        plane.spans = <uint16_t *>calloc(BATCH, sizeof(uint16_t))
-        plane.headers = <uint8_t *>malloc(<size_t>(BATCH // 2) * HEADERS)
-        complete = (
-            plane.ports and plane.active and plane.touched and plane.events and self.spare_events and plane.batch
-            and plane.big and plane.messages and plane.vectors and plane.spans and plane.headers
-            and plane.inbox.messages and plane.inbox.vectors and plane.inbox.controls
-        )
-        for i in range(<uint32_t>FLOODS):
-            plane.flood[i] = <uint16_t *>calloc(MAX_PORTS, sizeof(uint16_t))
-            complete = complete and plane.flood[i] != NULL
-        if not complete:
+        self.ports = <Port **>calloc(MAX_PORTS, sizeof(Port *))
+        self.planes = <Plane *>calloc(workers, sizeof(Plane))
+        if self.ports == NULL or self.planes == NULL:
             raise MemoryError("no memory for the data plane")
-        prepare_inbox(plane)
-        plane.epoll_fd = epoll_create1(EPOLL_CLOEXEC)
-        plane.wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
-        plane.event_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
-        plane.punt_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
-        if min(plane.epoll_fd, plane.wake_fd, plane.event_fd, plane.punt_fd) < 0:
+        self.events_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
+        self.punts_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
+        if min(self.events_fd, self.punts_fd) < 0:
             raise OSError(errno, os.strerror(errno))
-        if watch(plane, plane.wake_fd, WAKE) < 0:
-            raise OSError(errno, os.strerror(errno))
+        for i in range(workers):
+            plane = &self.planes[i]
+            plane.forwarding.fdb = &fdb.state
+            plane.forwarding.bindings = &self.bindings.state
+            plane.forwarding.filter_link_local = filter_link_local
+            plane.busy_poll_ns, plane.epoch_ns = busy_poll_ns, self.epoch_ns
+            error = make_worker(plane, self.ports, self.events_fd, self.punts_fd)
+            self.workers += 1
+            if error:
+                raise OSError(error, os.strerror(error))
 
     def __dealloc__(self):
-        cdef Plane *plane = &self.plane
         cdef uint32_t i
-        for i in range(plane.port_count):
-            close_ring(&plane.ports[i].ring)
-            close_blocks(&plane.ports[i].blocks)
-            free(plane.ports[i])
-        for i in range(<uint32_t>FLOODS):
-            free(plane.flood[i])
-        for fd in (plane.epoll_fd, plane.wake_fd, plane.event_fd, plane.punt_fd):
+        for i in range(self.workers):
+            end_worker(&self.planes[i])
+        free(self.planes)
+        for i in range(self.port_count):
+            free(self.ports[i])
+        free(self.ports)
+        for fd in (self.events_fd, self.punts_fd):
             if fd >= 0:
                 close(fd)
-        free(plane.ports)
-        free(plane.active)
-        free(plane.touched)
-        free(plane.events)
-        free(self.spare_events)
-        free(plane.batch)
-        free(plane.big)
-        free(plane.inbox.messages)
-        free(plane.inbox.vectors)
-        free(plane.inbox.controls)
-        free(plane.messages)
-        free(plane.vectors)
-        free(plane.spans)
-        free(plane.headers)
-        free(plane.trace.records)
-        free(plane.trace.bytes)
-        free(plane.punts.slots)
-        free(self.spare_slots)
-        pthread_mutex_destroy(&self.mutex)
 
-    # -- the loop ------------------------------------------------------------------------------------
+    # -- the workers ---------------------------------------------------------------------------------
 
-    def run(self):
-        """Forward until stop() is called; the thread that calls it is the data plane's."""
+    def run(self, uint32_t worker=0):
+        """Forward until stop() is called; the thread that calls it is that worker's. Raises IndexError."""
+        cdef Plane *plane = self._plane(worker)
         with nogil:
-            self._loop()
+            work(plane)
 
     def stop(self):
-        """Make run() return after its current breath, for good."""
-        store_release(&self.stopping, 1)
-        notify(self.plane.wake_fd)
+        """Make all run() return after their present breaths, for good."""
+        cdef uint32_t i
+        for i in range(self.workers):
+            dismiss(&self.planes[i])
 
-    cdef void _loop(self) noexcept nogil:
-        cdef Plane *plane = &self.plane
-        cdef uint64_t last = monotonic_ns(), now
-        cdef uint32_t received
-        cdef int timeout
-        while not load_acquire(&self.stopping):
-            pthread_mutex_lock(&self.mutex)
-            received = self._breathe()
-            now = monotonic_ns()
-            if received:
-                last = now
-            timeout = 0 if received or now - last < self.busy_poll_ns else rest_all(plane)
-            pthread_mutex_unlock(&self.mutex)
-            while load_acquire(&self.waiting):
-                sched_yield()
-            if not received or plane.copies > BATCH or plane.breaths % DISCOVER == 0:
-                plane.ready_count = epoll_wait(plane.epoll_fd, plane.ready, READY, timeout)
-
-    cdef uint32_t _breathe(self) noexcept nogil:
-        """One batch, from the rings to the wire; returns how many frames were received."""
-        cdef Plane *plane = &self.plane
-        cdef uint32_t received
-        plane.breaths += 1
-        plane.now = monotonic_ns()
-        wake_ready(plane)
-        received = receive(plane)
-        if received:
-            decide(plane, plane.now - self.epoch_ns)
-            transmit(plane)
-            adapt_quota(plane)
-            release(plane)
-        return received
+    cdef Plane *_plane(self, uint32_t worker) except NULL:
+        if worker >= self.workers:
+            raise IndexError("no such worker")
+        return &self.planes[worker]
 
     # -- between two breaths -------------------------------------------------------------------------
 
     cdef void _lock(self) noexcept nogil:
-        add_release(&self.waiting, 1)
-        pthread_mutex_lock(&self.mutex)
-        add_release(&self.waiting, <uint32_t>-1)
+        """Keep all workers between two breaths."""
+        cdef uint32_t i
+        for i in range(self.workers):
+            lock(&self.planes[i])
 
     cdef void _unlock(self) noexcept nogil:
-        pthread_mutex_unlock(&self.mutex)
+        cdef uint32_t i
+        for i in range(self.workers):
+            unlock(&self.planes[i])
+
+    cdef void _lock_fdb(self) noexcept nogil:
+        """Be the FDB's writer."""
+        pthread_mutex_lock(self.fdb.state.lock)
+
+    cdef void _unlock_fdb(self) noexcept nogil:
+        pthread_mutex_unlock(self.fdb.state.lock)
 
     cdef Port *_port(self, uint32_t index) noexcept nogil:
         """A port in use, or NULL."""
-        if index >= self.plane.port_count or self.plane.ports[index].link == LINK_FREE:
+        if index >= self.port_count or self.ports[index].link == LINK_FREE:
             return NULL
-        return self.plane.ports[index]
+        return self.ports[index]
+
+    cdef void _list_floods(self) noexcept nogil:
+        cdef uint32_t i
+        for i in range(self.workers):
+            list_floods(&self.planes[i])
 
     def now(self):
         """The data plane's clock, ms since it was made: what the FDB's `seen` is in."""
@@ -270,106 +215,137 @@ cdef class Dataplane:
     @property
     def event_fd(self):
         """An eventfd: readable when a link has changed, or there are events."""
-        return self.plane.event_fd
+        return self.events_fd
 
     @property
     def punt_fd(self):
         """An eventfd: readable when there are punted frames."""
-        return self.plane.punt_fd
+        return self.punts_fd
 
-    def add_port(self, int rx_fd=-1, int tx_fd=-1, uint32_t slots=0, uint32_t slot_size=SLOT, str source="slots"):
-        """Add a port and return its index: on two bound AF_PACKET sockets, the first with a ring of `slots` (see
-        open_ring) unless its source is the "socket", the second without one; or, without sockets, in memory. It is
-        blocked until set_blocked() says otherwise, so that it can be configured first. Raises OSError, MemoryError."""
-        cdef Plane *plane = &self.plane
-        cdef Port *port = <Port *>calloc(1, sizeof(Port))
-        cdef Port *before
-        cdef uint32_t index = 0
-        cdef int error = 0
+    def add_port(self, receivers=(), int tx_fd=-1, uint32_t slots=0, uint32_t slot_size=SLOT, str source="slots"):
+        """Add a port and return its index: on bound AF_PACKET sockets; or, without any, in memory.
+
+        receivers: (worker, socket) pairs; each socket has a ring of `slots` (see open_ring) unless its source is the
+        "socket". tx_fd: a socket without a ring, that all workers send by. The port is blocked until set_blocked() says
+        otherwise, so that it can be configured first. Raises OSError, MemoryError, IndexError (no such worker)."""
+        cdef Port *port
+        cdef Share **shares
+        cdef uint32_t index = 0, i
+        cdef int error = 0, taken = 0
         cdef uint8_t kind = SOURCE_NAMES.index(source)
-        if port == NULL:
-            raise MemoryError("no memory for a port")
-        port.rx_fd, port.tx_fd, port.flags, port.link, port.blocked = rx_fd, tx_fd, FLAGS_DEFAULT, LINK_UP, True
-        port.source = kind
-        if rx_fd >= 0 and kind == SOURCE_SLOTS:
-            error = map_ring(&port.ring, rx_fd, slots, slot_size)
-        elif rx_fd >= 0 and kind == SOURCE_BLOCKS:
-            error = map_blocks(&port.blocks, rx_fd, slots, slot_size)
-        with nogil:
-            self._lock()
-            while index < plane.port_count and plane.ports[index].link != LINK_FREE:
-                index += 1
-            if not error and index < MAX_PORTS and rx_fd >= 0 and watch(plane, rx_fd, index) < 0:
-                error = errno
-            if not error and index < MAX_PORTS:
-                before, plane.ports[index] = plane.ports[index], port
-                plane.port_count = max(plane.port_count, index + 1)
-                list_floods(plane)
-                port = before
-            self._unlock()
-        if error or index == MAX_PORTS:
-            close_ring(&port.ring)
-            close_blocks(&port.blocks)
-        free(port)
-        if error:
-            raise OSError(error, os.strerror(error))
-        if index == MAX_PORTS:
-            raise MemoryError(f"a switch has at most {MAX_PORTS} ports")
+        for worker, _ in receivers:
+            self._plane(worker)
+        port = <Port *>calloc(1, sizeof(Port))
+        shares = <Share **>calloc(self.workers, sizeof(Share *))
+        try:
+            if port == NULL or shares == NULL:
+                raise MemoryError("no memory for a port")
+            port.flags, port.link, port.blocked = FLAGS_DEFAULT, LINK_UP, True
+            for i in range(self.workers):
+                shares[i] = <Share *>calloc(1, sizeof(Share))
+                if shares[i] == NULL:
+                    raise MemoryError("no memory for a port")
+                shares[i].rx_fd, shares[i].tx_fd, shares[i].source = -1, tx_fd, kind
+            for worker, fd in receivers:
+                shares[<uint32_t>worker].rx_fd = fd
+                error = map_source(shares[<uint32_t>worker], slots, slot_size)
+                if error:
+                    raise OSError(error, os.strerror(error))
+            with nogil:
+                self._lock()
+                while index < self.port_count and self.ports[index].link != LINK_FREE:
+                    index += 1
+                if index < MAX_PORTS:
+                    error = self._enter(index, port, shares)
+                    taken = error == 0
+                self._unlock()
+            if error:
+                raise OSError(error, os.strerror(error))
+            if index == MAX_PORTS:
+                raise MemoryError(f"a switch has at most {MAX_PORTS} ports")
+        finally:
+            if not taken:
+                free(port)
+                if shares != NULL:
+                    for i in range(self.workers):
+                        free_share(shares[i])
+            free(shares)
         return index
+
+    cdef int _enter(self, uint32_t index, Port *port, Share **shares) noexcept nogil:
+        """Give a port its index, in the place of one that was removed; 0, or an errno, and nothing has changed."""
+        cdef epoll_event unused
+        cdef uint32_t i, j
+        cdef int error
+        for i in range(self.workers):
+            shares[i].index = index
+            if shares[i].rx_fd >= 0 and watch(&self.planes[i], shares[i].rx_fd, index) < 0:
+                error = errno
+                for j in range(i):
+                    if shares[j].rx_fd >= 0:
+                        epoll_ctl(self.planes[j].epoll_fd, EPOLL_CTL_DEL, shares[j].rx_fd, &unused)
+                return error
+        free(self.ports[index])
+        self.ports[index] = port
+        self.port_count = max(self.port_count, index + 1)
+        for i in range(self.workers):
+            free(self.planes[i].shares[index])
+            self.planes[i].shares[index] = shares[i]
+            self.planes[i].port_count = self.port_count
+        self._list_floods()
+        return 0
 
     def remove_port(self, uint32_t index):
         """Forget a port, its FDB entries, static ones included, and what is queued of it; returns its last counters, as
         snapshot() has them. The caller closes its sockets afterwards."""
-        cdef Plane *plane = &self.plane
-        cdef epoll_event unused
-        cdef Ring ring
-        cdef BlockRing blocks
         cdef Port *port
         cdef Tally tally
-        cdef uint32_t place
-        ring.memory = blocks.memory = NULL
+        cdef uint32_t i
+        cdef Ring *rings = <Ring *>calloc(self.workers, sizeof(Ring))
+        cdef BlockRing *blocks = <BlockRing *>calloc(self.workers, sizeof(BlockRing))
+        if rings == NULL or blocks == NULL:
+            free(rings)
+            free(blocks)
+            raise MemoryError("no memory to remove a port")
+        memset(&tally, 0, sizeof(tally))
         with nogil:
             self._lock()
             port = self._port(index)
             if port != NULL:
-                count_unread(port)
-                tally = port.tally
-                for place in range(plane.active_count):
-                    if plane.active[place] == index:
-                        rest(plane, place)
-                        break
-                if port.rx_fd >= 0:
-                    epoll_ctl(plane.epoll_fd, EPOLL_CTL_DEL, port.rx_fd, &unused)
-                ring, blocks = port.ring, port.blocks
-                port.ring.memory = port.blocks.memory = NULL
+                for i in range(self.workers):
+                    self._leave(&self.planes[i], index, &rings[i], &blocks[i])
+                    add_tally(&tally, &self.planes[i].shares[index].tally)
                 port.link = LINK_FREE
-                list_floods(plane)
+                self._list_floods()
+                self._lock_fdb()
                 sweep(&self.fdb.state, 0, index, True)
+                self._unlock_fdb()
                 sweep(&self.bindings.state, 0, index, True)
-                self._forget_queued(index)
             self._unlock()
-            close_ring(&ring)
-            close_blocks(&blocks)
+            for i in range(self.workers):
+                close_ring(&rings[i])
+                close_blocks(&blocks[i])
+        free(rings)
+        free(blocks)
         known(port)
         return tally_tuple(&tally)
 
-    cdef void _forget_queued(self, uint32_t index) noexcept nogil:
-        """The index may be another port's soon: nothing of the old one may be waiting for a policy or as an event."""
-        cdef PuntQueue *punts = &self.plane.punts
-        cdef EventQueue *events = self.plane.events
-        cdef uint32_t i, kept = 0
-        for i in range(punts.count):
-            if punts.slots[i].ingress != index:
-                if kept != i:
-                    punts.slots[kept] = punts.slots[i]
-                kept += 1
-        punts.count = kept
-        kept = 0
-        for i in range(events.count):
-            if events.events[i].was != index and events.events[i].now != index:
-                events.events[kept] = events.events[i]
-                kept += 1
-        events.count = kept
+    cdef void _leave(self, Plane *plane, uint32_t index, Ring *ring, BlockRing *blocks) noexcept nogil:
+        """End one worker's share of a port; its rings are the caller's to close."""
+        cdef Share *share = plane.shares[index]
+        cdef epoll_event unused
+        cdef uint32_t place
+        count_unread(share)
+        for place in range(plane.active_count):
+            if plane.active[place] == index:
+                rest(plane, place)
+                break
+        if share.rx_fd >= 0:
+            epoll_ctl(plane.epoll_fd, EPOLL_CTL_DEL, share.rx_fd, &unused)
+            share.rx_fd = -1
+        ring[0], blocks[0] = share.ring, share.blocks
+        share.ring.memory = share.blocks.memory = NULL
+        forget_queued(plane, index)
 
     def links(self):
         """The state of each port, {index: name}: "up", "down", "gone" (deleted), or "blocked" while its link is up."""
@@ -380,12 +356,13 @@ cdef class Dataplane:
             raise MemoryError("no memory to look at the ports")
         with nogil:
             self._lock()
-            n = self.plane.port_count
+            n = self.port_count
             for i in range(n):
-                port = self.plane.ports[i]
-                if port.link == LINK_DOWN and is_dead(port.rx_fd):
+                port = self.ports[i]
+                if port.link == LINK_DOWN and is_dead(self.planes[0].shares[i].tx_fd):
                     port.link = LINK_GONE
                 links[i] = BLOCKED_NAME if port.blocked and port.link == LINK_UP else port.link
+            self._list_floods()     # one worker alone may have found a link lost
             self._unlock()
         found = {i: (*LINK_NAMES, "blocked")[links[i]] for i in range(n) if links[i] != LINK_FREE}
         free(links)
@@ -400,7 +377,7 @@ cdef class Dataplane:
             port = self._port(index)
             if port != NULL and port.link != LINK_GONE:
                 port.link = link
-                list_floods(&self.plane)
+                self._list_floods()
             self._unlock()
         known(port)
 
@@ -412,25 +389,26 @@ cdef class Dataplane:
             port = self._port(index)
             if port != NULL:
                 port.blocked = blocked
-                list_floods(&self.plane)
+                self._list_floods()
             self._unlock()
         known(port)
 
     def give_up(self):
         """For a loop that has ended: count what the ports have received and nobody will read as missed."""
-        cdef uint32_t i
+        cdef uint32_t i, j
         with nogil:
             self._lock()
-            for i in range(self.plane.port_count):
-                count_unread(self.plane.ports[i])
+            for i in range(self.port_count):
+                for j in range(self.workers):
+                    count_unread(self.planes[j].shares[i])
             self._unlock()
 
     def snapshot(self):
-        """All counters between the same two breaths: ({port index: ((rx_frames, rx_bytes, forwarded, flooded,
+        """All counters between the same breaths of all workers: ({port index: ((rx_frames, rx_bytes, forwarded, flooded,
         consumed, rx_missed, tx_frames, tx_bytes, coalesced, split), dropped by RX_REASON_NAMES, tx_dropped by
         TX_REASON_NAMES)}, (learned, moved, aged, evicted, refused))."""
-        cdef uint32_t n, i, room = self.plane.port_count + 64
-        cdef Tally *tallies = <Tally *>malloc(room * sizeof(Tally))
+        cdef uint32_t n, i, j, room = self.port_count + 64
+        cdef Tally *tallies = <Tally *>calloc(room, sizeof(Tally))
         cdef uint8_t *links = <uint8_t *>malloc(room)
         cdef uint64_t events[5]
         if tallies == NULL or links == NULL:
@@ -439,11 +417,13 @@ cdef class Dataplane:
             raise MemoryError("no memory for the counters")
         with nogil:
             self._lock()
-            n = min(self.plane.port_count, room)
+            n = min(self.port_count, room)
             for i in range(n):
-                count_missed(self.plane.ports[i])
-                tallies[i] = self.plane.ports[i].tally
-                links[i] = self.plane.ports[i].link
+                links[i] = self.ports[i].link
+                for j in range(self.workers):
+                    if links[i] != LINK_FREE:
+                        count_missed(self.planes[j].shares[i])
+                    add_tally(&tallies[i], &self.planes[j].shares[i].tally)
             events[0], events[1], events[2] = self.fdb.state.learned, self.fdb.state.moved, self.fdb.state.aged
             events[3], events[4] = self.fdb.state.evicted, self.fdb.state.refused
             self._unlock()
@@ -469,9 +449,9 @@ cdef class Dataplane:
             start_walk(&self.fdb.state, &cursor)
             while not cursor.done:
                 with nogil:
-                    self._lock()
+                    self._lock_fdb()
                     taken = copy_some(&self.fdb.state, &cursor, step)
-                    self._unlock()
+                    self._unlock_fdb()
                 steps += 1
                 if cursor.restarted:
                     cursor.restarted, count = False, 0
@@ -487,17 +467,12 @@ cdef class Dataplane:
         return rows[:count] if steps == 1 else _latest(rows[:count])
 
     def fdb_lookup_many(self, const uint64_t[::1] keys, uint32_t now):
-        """The ports of `vlan << 48 | mac` keys (int32; -1 without a live entry), in steps between which frames pass."""
+        """The ports of `vlan << 48 | mac` keys (int32; -1 without a live entry)."""
         ports = np.full(len(keys), -1, np.int32)
         cdef int32_t[::1] found = ports
-        cdef size_t start = 0, count, total = len(keys)
-        with nogil:
-            while start < total:
-                count = min(<size_t>LOOK_UP_STEP, total - start)
-                self._lock()
-                look_up_all(&self.fdb.state, &keys[start], &found[start], count, now)
-                self._unlock()
-                start += count
+        if len(keys):
+            with nogil:
+                look_up_all(&self.fdb.state, &keys[0], &found[0], len(keys), now)
         return ports
 
     def fdb_learn_many(self, const uint64_t[::1] keys, const uint16_t[::1] ports, uint32_t now):
@@ -510,12 +485,12 @@ cdef class Dataplane:
         with nogil:
             while start < total and there:
                 count = min(<size_t>LEARN_STEP, total - start)
-                self._lock()
+                lock(&self.planes[0])               # no port comes or goes meanwhile
                 for i in range(start, start + count):
                     there = there and self._port(ports[i]) != NULL
                 if there:
                     taken += learn_all(&self.fdb.state, &keys[start], &ports[start], count, now)
-                self._unlock()
+                unlock(&self.planes[0])
                 start += count
         if not there:
             raise IndexError("no such port")
@@ -535,11 +510,13 @@ cdef class Dataplane:
         cdef int result = 0
         cdef Port *there
         with nogil:
-            self._lock()
+            lock(&self.planes[0])                   # no port comes or goes meanwhile
             there = self._port(port)
             if there != NULL:
+                self._lock_fdb()
                 result = set_static(&self.fdb.state, key, port)
-            self._unlock()
+                self._unlock_fdb()
+            unlock(&self.planes[0])
         known(there)
         if result < 0:
             raise MemoryError("no memory for the FDB")
@@ -549,9 +526,9 @@ cdef class Dataplane:
         cdef uint64_t key = make_key(mac & MAC_MASK, vlan & 0xFFF)
         cdef bint found
         with nogil:
-            self._lock()
+            self._lock_fdb()
             found = remove_key(&self.fdb.state, key)
-            self._unlock()
+            self._unlock_fdb()
         return found
 
     def fdb_flush(self, port=None):
@@ -568,11 +545,11 @@ cdef class Dataplane:
         start_walk(&self.fdb.state, &cursor)
         with nogil:
             while not cursor.done:
-                self._lock()
+                self._lock_fdb()
                 removed = sweep_some(&self.fdb.state, &cursor, now, which, False)
                 if which == SWEEP_EXPIRED:
                     self.fdb.state.aged += removed
-                self._unlock()
+                self._unlock_fdb()
                 total += removed
         return total
 
@@ -584,14 +561,16 @@ cdef class Dataplane:
 
     def set_flags(self, uint32_t index, uint8_t flags):
         """Set a port's flags, a bit set in the order of FLAG_NAMES."""
+        cdef uint32_t i
         cdef Port *port
         with nogil:
             self._lock()
             port = self._port(index)
             if port != NULL:
                 port.flags = flags
-                port.unmergeable = 0            # whoever sets them again wants it tried again
-                list_floods(&self.plane)
+                for i in range(self.workers):   # whoever sets them again wants it tried again
+                    self.planes[i].shares[index].unmergeable = 0
+                self._list_floods()
             self._unlock()
         known(port)
 
@@ -622,20 +601,13 @@ cdef class Dataplane:
         cdef uint8_t punt[KINDS]
         cdef Port *port
         cdef int i
-        cdef PuntSlot *slots = NULL
         for i in range(1, <int>KINDS):
             punt[i] = punts[i - 1]
-        if any(punts) and self.spare_slots == NULL:
-            slots = <PuntSlot *>malloc(PUNT_SLOTS * sizeof(PuntSlot))
-            self.spare_slots = <PuntSlot *>malloc(PUNT_SLOTS * sizeof(PuntSlot))
-            if slots == NULL or self.spare_slots == NULL:
-                free(slots)
-                raise MemoryError("no memory for the punt queue")
+        if any(punts):
+            self._make_punt_queues()
         with nogil:
             self._lock()
             port = self._port(index)
-            if slots != NULL:
-                self.plane.punts.slots = slots
             if port != NULL:
                 for i in range(1, <int>KINDS):
                     port.punt[i] = punt[i]
@@ -646,23 +618,49 @@ cdef class Dataplane:
             self._unlock()
         known(port)
 
+    cdef int _make_punt_queues(self) except -1:
+        cdef PuntSlot *slots
+        cdef PuntSlot *spare
+        cdef uint32_t i
+        for i in range(self.workers):
+            if self.planes[i].spare_slots != NULL:
+                continue
+            slots = <PuntSlot *>malloc(PUNT_SLOTS * sizeof(PuntSlot))
+            spare = <PuntSlot *>malloc(PUNT_SLOTS * sizeof(PuntSlot))
+            if slots == NULL or spare == NULL:
+                free(slots)
+                free(spare)
+                raise MemoryError("no memory for the punt queue")
+            with nogil:
+                lock(&self.planes[i])
+                self.planes[i].punts.slots, self.planes[i].spare_slots = slots, spare
+                unlock(&self.planes[i])
+        return 0
+
     cdef void _note_punting(self) noexcept nogil:
         """Whether any port's policy makes it worth looking for ARP and ND."""
+        cdef bint punting = False
         cdef Port *port
         cdef uint32_t index
         cdef int i
-        self.plane.forwarding.punting = False
-        for index in range(self.plane.port_count):
+        for index in range(self.port_count):
             port = self._port(index)
             if port == NULL:
                 continue
             for i in range(1, <int>KINDS):
-                self.plane.forwarding.punting |= port.punt[i] != 0
-            self.plane.forwarding.punting |= port.arp.interval != 0
+                punting |= port.punt[i] != 0
+            punting |= port.arp.interval != 0
+        for index in range(self.workers):
+            self.planes[index].forwarding.punting = punting
 
     def set_stalled(self, bint stalled):
         """The policies do not return: punt nothing, each port's fallback decides; or they are back."""
-        self.plane.punts.stalled = stalled
+        cdef uint32_t i
+        with nogil:
+            self._lock()
+            for i in range(self.workers):
+                self.planes[i].punts.stalled = stalled
+            self._unlock()
 
     def set_bindings(self, rows):
         """Who may send from guarded ports: rows of (port, vlan, mac, IP address as 16 bytes, IPv4 as ::ffff:…); they
@@ -693,69 +691,87 @@ cdef class Dataplane:
 
     def set_damping(self, uint32_t damping_ms):
         """A station heard within `damping_ms` on its port does not move to another; 0: it moves at once."""
-        self.fdb.state.damping = damping_ms
+        with nogil:
+            self._lock_fdb()
+            self.fdb.state.damping = damping_ms
+            self._unlock_fdb()
 
     def set_own_mac(self, uint64_t mac):
         """The switch's own address, which the policies ask neighbours from; frames to it are consumed."""
-        self.plane.forwarding.own_mac = mac
+        cdef uint32_t i
+        with nogil:
+            self._lock()
+            for i in range(self.workers):
+                self.planes[i].forwarding.own_mac = mac
+            self._unlock()
 
     def set_probe_magic(self, bytes magic):
         """Recognise this switch's own loop probes by these 16 bytes."""
         cdef const uint8_t *data = magic
+        cdef uint32_t i
         if len(magic) != LOOP_MAGIC:
             raise ValueError(f"{LOOP_MAGIC} bytes, not {len(magic)}")
         with nogil:
             self._lock()
-            memcpy(self.plane.forwarding.loop_magic, data, LOOP_MAGIC)
-            self.plane.forwarding.probing = True
+            for i in range(self.workers):
+                memcpy(self.planes[i].forwarding.loop_magic, data, LOOP_MAGIC)
+                self.planes[i].forwarding.probing = True
             self._unlock()
 
     # -- the control and the policy threads' side ----------------------------------------------------
 
     def read_events(self):
         """Take the events: [(kind, was, now, vlan, mac), …] (events.pxd), and how many were lost so far."""
+        cdef list out = []
+        cdef uint64_t lost = 0
+        cdef uint32_t i, j
         cdef EventQueue *queue
-        cdef uint32_t i
-        with nogil:
-            self._lock()
-            queue = self.plane.events
-            self.spare_events.lost = queue.lost
-            self.plane.events = self.spare_events
-            self._unlock()
-        out = [
-            (queue.events[i].kind, queue.events[i].was, queue.events[i].now, (queue.events[i].key >> 48) & 0xFFF,
-             queue.events[i].key & MAC_MASK)
-            for i in range(queue.count)
-        ]
-        queue.count = 0
-        self.spare_events = queue
-        return out, queue.lost
+        cdef Plane *plane
+        for i in range(self.workers):
+            plane = &self.planes[i]
+            with nogil:
+                lock(plane)
+                queue = plane.events
+                plane.spare_events.lost = queue.lost
+                plane.events = plane.spare_events
+                unlock(plane)
+            for j in range(queue.count):
+                out.append((queue.events[j].kind, queue.events[j].was, queue.events[j].now,
+                            (queue.events[j].key >> 48) & 0xFFF, queue.events[j].key & MAC_MASK))
+            queue.count = 0
+            lost += queue.lost
+            plane.spare_events = queue
+        return out, lost
 
     def read_punts(self):
-        """Take the punted frames, [(ingress, taken, frame), …]; taken: the policy decides, else it is a copy. For one
-        thread at a time."""
+        """Take the punted frames, [(ingress, taken, frame), …], each worker's in order of arrival; taken: the policy
+        decides, else it is a copy. For one thread at a time."""
+        cdef list out = []
         cdef PuntSlot *slots
-        cdef uint32_t count, i
-        if self.spare_slots == NULL:
-            return []
-        with nogil:
-            self._lock()
-            slots, count = self.plane.punts.slots, self.plane.punts.count
-            self.plane.punts.slots, self.plane.punts.count = self.spare_slots, 0
-            for i in range(self.plane.port_count):
-                self.plane.ports[i].punts = 0
-            self._unlock()
-        out = [
-            (slots[i].ingress, slots[i].taken != 0, PyBytes_FromStringAndSize(<char *>slots[i].data, slots[i].length))
-            for i in range(count)
-        ]
-        self.spare_slots = slots
+        cdef uint32_t count, i, j
+        cdef Plane *plane
+        for i in range(self.workers):
+            plane = &self.planes[i]
+            if plane.spare_slots == NULL:
+                continue
+            with nogil:
+                lock(plane)
+                slots, count = plane.punts.slots, plane.punts.count
+                plane.punts.slots, plane.punts.count = plane.spare_slots, 0
+                for j in range(plane.port_count):
+                    plane.shares[j].punts = 0
+                unlock(plane)
+            for j in range(count):
+                out.append((slots[j].ingress, slots[j].taken != 0,
+                            PyBytes_FromStringAndSize(<char *>slots[j].data, slots[j].length)))
+            plane.spare_slots = slots
         return out
 
     @property
     def punts_missed(self):
         """Frames the punt queue had no room for."""
-        return self.plane.punts.missed
+        cdef uint32_t i
+        return sum([self.planes[i].punts.missed for i in range(self.workers)])
 
     def packet_out(self, orders):
         """Send what the policies decided: orders of (frame, ingress, egress).
@@ -790,12 +806,12 @@ cdef class Dataplane:
                 size += place_of(prepared[i].length)
             while start < total:
                 count = <uint32_t>min(<Py_ssize_t>BATCH, total - start)
-                if self.plane.port_count and self.plane.ports[0].rx_fd >= 0:
+                if self._is_live():
                     with nogil:
-                        self._lock()
+                        lock(self.planes)
                         self._load(prepared + start, count)
                         self._send_out()
-                        self._unlock()
+                        unlock(self.planes)
                 else:
                     self._send_out_in_memory(prepared + start, frames[start:start + count], out)
                 start += count
@@ -804,23 +820,26 @@ cdef class Dataplane:
             free(prepared)
         return out
 
+    cdef bint _is_live(self) noexcept nogil:
+        return self.port_count and self.planes[0].shares[0].tx_fd >= 0
+
     cdef int _send_out_in_memory(self, const Order *orders, list frames, list out) except -1:
         with nogil:
-            self._lock()
+            lock(self.planes)
         try:
             self._load(orders, <uint32_t>len(frames))
             self._collect(frames, out)
         finally:
             self._send_out()
-            self._unlock()
+            unlock(self.planes)
         return 0
 
     cdef void _load(self, const Order *orders, uint32_t count) noexcept nogil:
         """Make a batch of orders, decided and queued."""
-        cdef Plane *plane = &self.plane
+        cdef Plane *plane = self.planes
         cdef Frame *frame
         cdef uint32_t i
-        if plane.port_count and plane.ports[0].rx_fd >= 0:      # in memory it is the time of the last process()
+        if self._is_live():             # in memory it is the time of the last process()
             plane.forwarding.now_ns = monotonic_ns() - self.epoch_ns
             plane.forwarding.now_ms = <uint32_t>(plane.forwarding.now_ns // 1000000)
         for i in range(count):
@@ -836,7 +855,7 @@ cdef class Dataplane:
 
     cdef void _direct(self, Frame *frame, int ingress, int egress) noexcept nogil:
         """Decide one ordered frame by packet_out's rules; it stays dropped when it may go nowhere."""
-        cdef Plane *plane = &self.plane
+        cdef Plane *plane = self.planes
         cdef int vid
         if ingress >= 0:
             if self._port(ingress) == NULL:
@@ -854,8 +873,8 @@ cdef class Dataplane:
             frame.action, frame.egress = FORWARDED, egress
 
     cdef void _send_out(self) noexcept nogil:
-        transmit(&self.plane)
-        release(&self.plane)
+        transmit(self.planes)
+        release(self.planes)
 
     # -- frames from memory --------------------------------------------------------------------------
 
@@ -869,14 +888,14 @@ cdef class Dataplane:
         cdef Py_ssize_t start = 0
         known(self._port(ingress))
         with nogil:
-            self._lock()
+            lock(self.planes)
         try:
             while start < len(frames):
                 chunk = frames[start:start + BATCH]
                 start += BATCH
                 self._pass(ingress, chunk, now, False, out)
         finally:
-            self._unlock()
+            unlock(self.planes)
         return out
 
     def wire(self, uint32_t ingress, list messages, uint32_t now):
@@ -890,18 +909,18 @@ cdef class Dataplane:
         if len(messages) > BATCH:
             raise ValueError(f"a breath takes at most {BATCH} frames, not {len(messages)}")
         with nogil:
-            self._lock()
+            lock(self.planes)
         try:
             self._pass(ingress, messages, now, True, out)
         finally:
-            self._unlock()
+            unlock(self.planes)
         return out
 
     cdef int _pass(self, uint32_t ingress, list frames, uint32_t now, bint on_the_wire, list out) except -1:
         """One breath of frames from memory."""
-        cdef uint8_t *memory = self._inject(ingress, frames, on_the_wire)
+        cdef uint8_t *memory = self._inject(self.planes, ingress, frames, on_the_wire)
         try:
-            decide(&self.plane, <uint64_t>now * 1000000)
+            decide(self.planes, <uint64_t>now * 1000000)
             if on_the_wire:
                 self._collect_messages(out)
             else:
@@ -911,31 +930,33 @@ cdef class Dataplane:
             free(memory)
         return 0
 
-    def replay(self, uint32_t ingress, list frames, uint32_t now, uint32_t rounds):
-        """As process(), for at most BATCH frames, `rounds` times without the GIL; the results show in the
-        counters only. What the benchmarks time: the core's own cost. Raises ValueError for more frames."""
+    def replay(self, uint32_t ingress, list frames, uint32_t now, uint32_t rounds, uint32_t worker=0):
+        """As process(), for at most BATCH frames, `rounds` times by a worker, without the GIL; the results show in the
+        counters only. What the benchmarks time, the core's own cost, and what several threads can do at the same time,
+        each as another worker. Raises ValueError for more frames, IndexError (no such port, or worker)."""
         cdef uint32_t j, n = <uint32_t>len(frames)
         cdef uint8_t *memory = NULL
+        cdef Plane *plane = self._plane(worker)
         known(self._port(ingress))
         if len(frames) > BATCH:
             raise ValueError(f"replay takes at most {BATCH} frames, not {len(frames)}")
         with nogil:
-            self._lock()
+            lock(plane)
         try:
-            memory = self._inject(ingress, frames, False)
+            memory = self._inject(plane, ingress, frames, False)
             with nogil:
                 for _ in range(rounds):
-                    self.plane.batch_count = n
+                    plane.batch_count = n
                     for j in range(n):
-                        start_frame(&self.plane.batch[j], ingress)
-                    decide(&self.plane, <uint64_t>now * 1000000)
-                    transmit(&self.plane)
-                    release(&self.plane)
+                        start_frame(&plane.batch[j], ingress)
+                    decide(plane, <uint64_t>now * 1000000)
+                    transmit(plane)
+                    release(plane)
         finally:
-            self._unlock()
+            unlock(plane)
             free(memory)
 
-    cdef uint8_t *_inject(self, uint32_t ingress, list frames, bint on_the_wire) except NULL:
+    cdef uint8_t *_inject(self, Plane *plane, uint32_t ingress, list frames, bint on_the_wire) except NULL:
         """Make a batch of bytes objects: copied, each behind a vnet header as in a ring, a zero one unless the object
         begins with its own. Returns the memory, to be freed when the batch is released."""
         cdef uint32_t before = VNET_HEADER if on_the_wire else 0
@@ -953,22 +974,22 @@ cdef class Dataplane:
         if memory == NULL:
             raise MemoryError(f"no memory for {len(frames)} frames")
         for i in range(len(frames)):
-            frame = &self.plane.batch[i]
+            frame = &plane.batch[i]
             start_frame(frame, ingress)
             frame.data = memory + size + VNET_HEADER
             frame.length = <uint32_t>PyBytes_GET_SIZE(frames[i]) - before
             memcpy(frame.data - before, PyBytes_AS_STRING(frames[i]), frame.length + before)
             size += place_of(frame.length)
-        self.plane.batch_count = <uint32_t>len(frames)
+        plane.batch_count = <uint32_t>len(frames)
         return memory
 
     cdef int _collect_messages(self, list out) except -1:
         """Append the messages that will be sent of a decided batch, (egress port, vnet header and frame)."""
-        cdef Plane *plane = &self.plane
+        cdef Plane *plane = self.planes
         cdef iovec *vectors
         cdef uint32_t i, j, k
         for i in range(plane.touched_count):
-            for j in range(gather(plane, plane.ports[plane.touched[i]], 0, 0)):
+            for j in range(gather(plane, plane.shares[plane.touched[i]], 0, 0)):
                 vectors = plane.messages[j].msg_hdr.msg_iov
                 out.append((plane.touched[i], b"".join([
                     PyBytes_FromStringAndSize(<char *>vectors[k].iov_base, vectors[k].iov_len)
@@ -978,7 +999,7 @@ cdef class Dataplane:
 
     cdef int _collect(self, list frames, list out) except -1:
         """Append the copies of a decided batch, (egress port, frame), in arrival order."""
-        cdef Plane *plane = &self.plane
+        cdef Plane *plane = self.planes
         cdef Frame *frame
         cdef uint16_t egress
         cdef uint32_t i, j
@@ -996,33 +1017,45 @@ cdef class Dataplane:
     # -- trace ---------------------------------------------------------------------------------------
 
     def trace_start(self, uint32_t snap, uint32_t limit):
-        """Record every frame's decision and first `snap` bytes, at most `limit` unread ones; raises MemoryError."""
-        cdef Trace fresh = self._make_trace(snap, limit)
-        self._swap_trace(&fresh)
-        free_trace(&fresh)
+        """Record every frame's decision and first `snap` bytes, at most `limit` unread ones a worker; raises MemoryError.
+        """
+        cdef Trace fresh
+        cdef uint32_t i
+        for i in range(self.workers):
+            fresh = self._make_trace(snap, limit)
+            swap_trace(&self.planes[i], &fresh)
+            free_trace(&fresh)
 
     def trace_stop(self):
         """Record no more; what is unread is gone."""
         cdef Trace off
-        memset(&off, 0, sizeof(off))
-        self._swap_trace(&off)
-        free_trace(&off)
+        cdef uint32_t i
+        for i in range(self.workers):
+            memset(&off, 0, sizeof(off))
+            swap_trace(&self.planes[i], &off)
+            free_trace(&off)
 
     def trace_read(self):
-        """Take the records: ([(time_ns, ingress, frame, length, action, reason, learned, egress), …], lost so far).
+        """Take the records: ([(time_ns, ingress, frame, length, action, reason, learned, egress), …], lost so far), by
+        time. For one thread at a time; raises MemoryError."""
+        cdef uint64_t lost = 0
+        cdef list out = []
+        cdef uint32_t i
+        for i in range(self.workers):
+            lost += self._read_trace(&self.planes[i], out)
+        return sorted(out) if self.workers > 1 else out, lost
 
-        For one thread at a time; raises MemoryError."""
+    cdef uint64_t _read_trace(self, Plane *plane, list out) except? 0:
         cdef Trace trace
         cdef TraceRecord *record
         cdef uint64_t lost
         cdef uint32_t at
-        if self.plane.trace.records == NULL:
-            return [], 0
-        trace = self._make_trace(self.plane.trace.snap, self.plane.trace.limit)
-        trace.lost = self.plane.trace.lost
-        self._swap_trace(&trace)
+        if plane.trace.records == NULL:
+            return 0
+        trace = self._make_trace(plane.trace.snap, plane.trace.limit)
+        trace.lost = plane.trace.lost
+        swap_trace(plane, &trace)
         lost = trace.lost
-        out = []
         for at in range(trace.count):
             record = &trace.records[at]
             out.append((
@@ -1034,7 +1067,7 @@ cdef class Dataplane:
                 tuple([record.egress[i] for i in range(min(record.copies, <uint16_t>TRACE_PORTS))]),
             ))
         free_trace(&trace)
-        return out, lost
+        return lost
 
     cdef Trace _make_trace(self, uint32_t snap, uint32_t limit) except *:
         cdef Trace trace
@@ -1047,16 +1080,61 @@ cdef class Dataplane:
             raise MemoryError(f"no memory to trace {limit} frames of {snap} bytes")
         return trace
 
-    cdef void _swap_trace(self, Trace *trace) noexcept:
-        """Give the data plane this trace, and take the one it had."""
-        cdef Trace before
-        with nogil:
-            self._lock()
-            before = self.plane.trace
-            trace.lost = before.lost if trace.records != NULL and before.records != NULL else 0
-            self.plane.trace = trace[0]
-            trace[0] = before
-            self._unlock()
+
+cdef void swap_trace(Plane *plane, Trace *trace) noexcept:
+    """Give a worker this trace, and take the one it had."""
+    cdef Trace before
+    with nogil:
+        lock(plane)
+        before = plane.trace
+        trace.lost = before.lost if trace.records != NULL and before.records != NULL else 0
+        plane.trace = trace[0]
+        trace[0] = before
+        unlock(plane)
+
+
+cdef void forget_queued(Plane *plane, uint32_t index) noexcept nogil:
+    """The index may be another port's soon: nothing of the old one may be waiting for a policy or as an event."""
+    cdef PuntQueue *punts = &plane.punts
+    cdef EventQueue *events = plane.events
+    cdef uint32_t i, kept = 0
+    for i in range(punts.count):
+        if punts.slots[i].ingress != index:
+            if kept != i:
+                punts.slots[kept] = punts.slots[i]
+            kept += 1
+    punts.count = kept
+    kept = 0
+    for i in range(events.count):
+        if events.events[i].was != index and events.events[i].now != index:
+            events.events[kept] = events.events[i]
+            kept += 1
+    events.count = kept
+
+
+cdef int map_source(Share *share, uint32_t slots, uint32_t slot_size) noexcept nogil:
+    """Map what open_ring() gave a share's socket; 0, or an errno."""
+    if share.source == SOURCE_SLOTS:
+        return map_ring(&share.ring, share.rx_fd, slots, slot_size)
+    if share.source == SOURCE_BLOCKS:
+        return map_blocks(&share.blocks, share.rx_fd, slots, slot_size)
+    return 0
+
+
+cdef void free_share(Share *share) noexcept nogil:
+    if share != NULL:
+        close_ring(&share.ring)
+        close_blocks(&share.blocks)
+        free(share)
+
+
+cdef void add_tally(Tally *total, const Tally *more) noexcept nogil:
+    """Nothing but uint64_t, one after the other."""
+    cdef uint64_t *into = <uint64_t *>total
+    cdef const uint64_t *those = <const uint64_t *>more
+    cdef size_t i
+    for i in range(sizeof(Tally) // sizeof(uint64_t)):
+        into[i] += those[i]
 
 
 def _latest(rows):
@@ -1092,25 +1170,25 @@ cdef tuple tally_tuple(const Tally *tally):
     )
 
 
-cdef void count_missed(Port *port) noexcept nogil:
+cdef void count_missed(Share *share) noexcept nogil:
     """Add up what the kernel dropped for want of room, and what it kept; PACKET_STATISTICS clears on read."""
     cdef tpacket_stats statistics
     cdef socklen_t size = sizeof(statistics)
-    if port.rx_fd >= 0 and port.link != LINK_FREE and getsockopt(
-        port.rx_fd, SOL_PACKET, PACKET_STATISTICS, &statistics, &size
+    if share.rx_fd >= 0 and getsockopt(
+        share.rx_fd, SOL_PACKET, PACKET_STATISTICS, &statistics, &size
     ) == 0:
-        port.tally.rx_missed += statistics.tp_drops
-        port.arrived += statistics.tp_packets - statistics.tp_drops
+        share.tally.rx_missed += statistics.tp_drops
+        share.arrived += statistics.tp_packets - statistics.tp_drops
 
 
-cdef void count_unread(Port *port) noexcept nogil:
+cdef void count_unread(Share *share) noexcept nogil:
     """Count what waits in the ring or the receive buffer, and nobody will read any more, as missed.
 
     By the kernel's count of what it put there, the same in every mode: in the ring there may be a block still being
     filled, and what waits in a receive buffer can only be counted by receiving it."""
     cdef int32_t unread
-    count_missed(port)
-    unread = <int32_t>(port.arrived - port.taken)
+    count_missed(share)
+    unread = <int32_t>(share.arrived - share.taken)
     if unread > 0:
-        port.tally.rx_missed += unread
-        port.taken += unread
+        share.tally.rx_missed += unread
+        share.taken += unread

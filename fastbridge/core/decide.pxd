@@ -9,36 +9,36 @@ from .events cimport EVENT_DAMPED, EVENT_LOOP, EVENT_MOVED
 from .forward cimport LOOP_MAGIC, Forwarding, classify, drop, look_up_egress, parse
 from .mac_table cimport LEARN_DAMPED, LEARN_MOVED
 from .plane cimport Plane, may_flood, monotonic_ns, notify, tell
-from .port cimport Port
+from .port cimport Port, Share
 from .punt cimport PUNT_SHARE, punt
 from .trace cimport TraceRecord, record_copy, record_frame
 
 
-cdef inline void account(Port *port, const Frame *frame) noexcept nogil:
+cdef inline void account(Share *share, const Frame *frame) noexcept nogil:
     """rx = forwarded + flooded + consumed + Σ dropped, always."""
     if frame.action == DROPPED and RX_STORM_BROADCAST <= frame.reason <= RX_SOURCE_GUARD:
-        port.excess += 1
+        share.excess += 1
     else:
-        port.excess = 0
-    port.tally.rx_frames += 1
-    port.tally.rx_bytes += frame.length
+        share.excess = 0
+    share.tally.rx_frames += 1
+    share.tally.rx_bytes += frame.length
     if frame.action == FORWARDED:
-        port.tally.forwarded += 1
+        share.tally.forwarded += 1
     elif frame.action == FLOODED:
-        port.tally.flooded += 1
+        share.tally.flooded += 1
     elif frame.action == CONSUMED:
-        port.tally.consumed += 1
+        share.tally.consumed += 1
     else:
-        port.tally.dropped[frame.reason] += 1
+        share.tally.dropped[frame.reason] += 1
 
 
 cdef inline void enqueue_copy(Plane *plane, uint16_t egress, uint32_t place) noexcept nogil:
-    cdef Port *port = plane.ports[egress]
-    if port.queued == 0:
+    cdef Share *share = plane.shares[egress]
+    if share.queued == 0:
         plane.touched[plane.touched_count] = egress
         plane.touched_count += 1
-    port.queue[port.queued] = place
-    port.queued += 1
+    share.queue[share.queued] = place
+    share.queued += 1
 
 
 cdef inline void enqueue(Plane *plane, const Frame *frame, uint32_t place) noexcept nogil:
@@ -67,9 +67,10 @@ cdef inline void record(Plane *plane, const Frame *frame) noexcept nogil:
 cdef inline void hand_over(Plane *plane, Frame *frame) noexcept nogil:
     """Give a frame, or a copy of it, to the policy; without room for it, the fallback decides."""
     cdef Port *port = plane.ports[frame.ingress]
+    cdef Share *share = plane.shares[frame.ingress]
     cdef bint taken = frame.action == CONSUMED
-    if port.punts < PUNT_SHARE and punt(&plane.punts, frame, taken):
-        port.punts += 1
+    if share.punts < PUNT_SHARE and punt(&plane.punts, frame, taken):
+        share.punts += 1
         if plane.punts.count == 1:
             notify(plane.punt_fd)
         return
@@ -100,7 +101,7 @@ cdef inline void decide(Plane *plane, uint64_t now) noexcept nogil:
         if frame.kind == LOOP_PROBE:
             tell(plane, EVENT_LOOP, 0, frame.ingress,
                  load_mac(frame.data + network_offset(frame.data, frame.length) + LOOP_MAGIC))
-        account(plane.ports[frame.ingress], frame)
+        account(plane.shares[frame.ingress], frame)
         enqueue(plane, frame, i)
         if plane.trace.records != NULL:
             record(plane, frame)

@@ -16,7 +16,7 @@ from .linux cimport (
     errno, iovec, mmsghdr, recvmmsg, tpacket_auxdata,
 )
 from .plane cimport BIG_HEADROOM, BIG_SIZE, Inbox, Plane, big_buffer, lose_link, start_frame
-from .port cimport Port
+from .port cimport Share
 from .ring cimport VNET_HEADER, restore_tag
 
 
@@ -47,27 +47,27 @@ cdef inline void read_message(mmsghdr *message, Frame *frame) noexcept nogil:
         restore_tag(frame, auxiliary.tp_status, auxiliary.tp_vlan_tci, auxiliary.tp_vlan_tpid)
 
 
-cdef inline bint receive_failed(Plane *plane, Port *port) noexcept nogil:
+cdef inline bint receive_failed(Plane *plane, Share *share) noexcept nogil:
     """Note why recvmmsg gave nothing; True: ask again."""
     if errno == EINVAL:
-        port.tally.rx_missed += 1
-        port.taken += 1
+        share.tally.rx_missed += 1
+        share.taken += 1
         return True
     if errno == ENETDOWN:                       # reported once
-        lose_link(plane, port)
+        lose_link(plane, share)
         return True
     return errno == EINTR
 
 
-cdef inline uint32_t fill_from_socket(Plane *plane, Port *port, uint16_t index, uint32_t limit) noexcept nogil:
+cdef inline uint32_t fill_from_socket(Plane *plane, Share *share, uint16_t index, uint32_t limit) noexcept nogil:
     """Put at most `limit` frames of a port into the batch; their buffers are theirs until it is released."""
     cdef mmsghdr *messages = &plane.inbox.messages[plane.batch_count]
     cdef uint32_t i
     cdef Frame *frame
     cdef int n = -1
     for _ in range(<uint32_t>BURST):
-        n = recvmmsg(port.rx_fd, messages, limit, MSG_DONTWAIT | MSG_TRUNC, NULL)
-        if n >= 0 or not receive_failed(plane, port):
+        n = recvmmsg(share.rx_fd, messages, limit, MSG_DONTWAIT | MSG_TRUNC, NULL)
+        if n >= 0 or not receive_failed(plane, share):
             break
     if n <= 0:
         return 0

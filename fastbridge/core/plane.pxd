@@ -1,17 +1,18 @@
-# The plane: all state of one data plane, in one struct, for the stages to work on.
+# The plane: all state of one worker, in one struct, for the stages to work on; what workers share it points to.
 from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
+from .barrier cimport store_relaxed8
 from .batch cimport FLOODS, NO_REASON, ORDINARY, Frame
 from .events cimport EventQueue, add_event
 from .forward cimport Forwarding
 from .linux cimport (
-    CLOCK_MONOTONIC, SO_ERROR, SOL_SOCKET, clock_gettime, epoll_event, getsockname, getsockopt, iovec, mmsghdr,
+    CLOCK_MONOTONIC, SO_ERROR, SOL_SOCKET, clock_gettime, epoll_event, getsockname, getsockopt, iovec, mmsghdr, pthread_mutex_t,
     sockaddr, sockaddr_ll, socklen_t, timespec, write,
 )
 from .mac_table cimport LEARN_KNOWN
-from .port cimport FLAG_FLOOD_BROADCAST, FLAG_HAIRPIN, FLAG_ISOLATED, LINK_DOWN, LINK_GONE, Port, is_open
-from .punt cimport PuntQueue
+from .port cimport FLAG_FLOOD_BROADCAST, FLAG_HAIRPIN, FLAG_ISOLATED, LINK_DOWN, LINK_GONE, Port, Share, is_open
+from .punt cimport PuntQueue, PuntSlot
 from .trace cimport Trace
 
 cdef enum:
@@ -34,8 +35,14 @@ cdef struct Inbox:
     Control *controls
 
 cdef struct Plane:
+    pthread_mutex_t mutex               # held during a breath
+    uint32_t waiting                    # Python threads that want it
+    uint32_t stopping
+    uint64_t busy_poll_ns
+    uint64_t epoch_ns                   # zero of the clock that entries are aged by
     Forwarding forwarding               # what classify decides by
-    Port **ports
+    Port **ports                        # the same of all workers
+    Share **shares                      # this one's
     uint32_t port_count                 # indices in use or once used
     uint16_t *flood[FLOODS]             # ports to flood to, ascending, by what is flooded
     uint32_t flood_count[FLOODS]
@@ -66,6 +73,8 @@ cdef struct Plane:
     Trace trace
     PuntQueue punts
     EventQueue *events
+    EventQueue *spare_events            # what the reader of events and punts swaps in
+    PuntSlot *spare_slots
 
 
 cdef inline uint64_t monotonic_ns() noexcept nogil:
@@ -127,11 +136,13 @@ cdef inline bint is_dead(int fd) noexcept nogil:
     return fd >= 0 and getsockname(fd, <sockaddr *>&address, &size) == 0 and address.sll_ifindex == -1
 
 
-cdef inline void lose_link(Plane *plane, Port *port) noexcept nogil:
-    """The kernel reported ENETDOWN: flood to the port no more, and tell the control thread."""
+cdef inline void lose_link(Plane *plane, Share *share) noexcept nogil:
+    """The kernel reported ENETDOWN: flood to the port no more, and tell the control thread, which tells the other
+    workers; what they send to it until then is dropped as `port_down`."""
     cdef int error = 0
     cdef socklen_t size = sizeof(error)
-    getsockopt(port.rx_fd, SOL_SOCKET, SO_ERROR, &error, &size)     # reading clears it
-    port.link = LINK_GONE if is_dead(port.rx_fd) else LINK_DOWN
+    if share.rx_fd >= 0:
+        getsockopt(share.rx_fd, SOL_SOCKET, SO_ERROR, &error, &size)        # reading clears it
+    store_relaxed8(&plane.ports[share.index].link, LINK_GONE if is_dead(share.tx_fd) else LINK_DOWN)
     list_floods(plane)
     notify(plane.event_fd)

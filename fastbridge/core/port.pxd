@@ -1,6 +1,7 @@
-# A port: its ring, flags, limits and counters.
+# A port: its link, flags and limits; and each worker's share of it, with ring, queue and counters.
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
+from .barrier cimport load_relaxed8
 from .batch cimport BATCH, FLOODS, KINDS, RX_REASONS, TX_REASONS
 from .bucket cimport TokenBucket
 from .ring cimport BlockRing, Ring
@@ -43,27 +44,33 @@ cdef struct Tally:
     uint64_t tx_dropped[TX_REASONS]
 
 cdef struct Port:
-    int rx_fd, tx_fd            # -1: in memory
+    # What all workers know of it. Changed between the breaths of all of them; but `link` by who finds it lost.
     uint8_t link
     uint8_t flags
     bint blocked                # part of a loop, or not set up yet: nothing goes in or out
     bint guarded                # sources are checked against the bindings
     bint strict                 # … and those without one are dropped
     bint drop_when_full         # a frame the punt queue has no room for is dropped, else it goes its plain way
-    uint32_t punts              # frames in the punt queue
+    uint8_t punt[KINDS]         # a Punt by Kind
+    TokenBucket storm[FLOODS]
+    TokenBucket arp, nd
+
+cdef struct Share:
+    # One worker's share of a port: what it reads of it, and sends by it.
+    uint16_t index              # the port's
+    int rx_fd                   # -1: it reads nothing of it
+    int tx_fd                   # the same for all workers; -1: in memory
+    uint8_t source
     bint active                 # in the list of ports read every breath
     uint32_t looks              # empty looks in a row
     uint32_t excess             # frames in a row that its limits or guard dropped
     uint64_t paused_until       # ns; it stormed, and is not looked at before
-    uint8_t source
     uint32_t arrived, taken     # frames the kernel has put where they wait, and read from there; modulo 2³²
     Ring ring                   # as its source is, this …
     BlockRing blocks            # … or this, or neither
     uint32_t queued
     uint16_t queue[BATCH]       # frames to send, as indices into the batch, in arrival order
-    uint8_t punt[KINDS]         # a Punt by Kind
-    TokenBucket storm[FLOODS]
-    TokenBucket arp, nd
+    uint32_t punts              # frames in the punt queue
     uint32_t mtu                # as the kernel said last, for coalescing
     uint64_t mtu_until          # ns; good until then
     uint8_t unmergeable         # bit set of GSO types that the kernel refused
@@ -72,4 +79,4 @@ cdef struct Port:
 
 cdef inline bint is_open(const Port *port) noexcept nogil:
     """Whether frames may leave by it."""
-    return port.link == LINK_UP and not port.blocked
+    return load_relaxed8(&port.link) == LINK_UP and not port.blocked

@@ -23,7 +23,7 @@ from .blocks cimport fill_from_blocks
 from .inbox cimport fill_from_socket
 from .linux cimport EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLLERR, EPOLLIN, epoll_ctl, epoll_event, read
 from .plane cimport BIG_BUFFERS, Plane, lose_link
-from .port cimport LINK_FREE, SOURCE_BLOCKS, SOURCE_SLOTS, Port
+from .port cimport LINK_FREE, SOURCE_BLOCKS, SOURCE_SLOTS, Share
 from .slots cimport fill_from_slots
 
 cdef enum:
@@ -46,19 +46,19 @@ cdef inline int watch(Plane *plane, int fd, uint32_t tag) noexcept nogil:
 
 cdef inline void activate(Plane *plane, uint16_t index) noexcept nogil:
     cdef epoll_event unused
-    plane.ports[index].active = True
-    plane.ports[index].looks = 0
+    plane.shares[index].active = True
+    plane.shares[index].looks = 0
     plane.active[plane.active_count] = index
     plane.active_count += 1
-    epoll_ctl(plane.epoll_fd, EPOLL_CTL_DEL, plane.ports[index].rx_fd, &unused)
+    epoll_ctl(plane.epoll_fd, EPOLL_CTL_DEL, plane.shares[index].rx_fd, &unused)
 
 
 cdef inline bint rest(Plane *plane, uint32_t place) noexcept nogil:
     """Leave the port at this place of the active list to epoll; False when epoll cannot take it: it stays."""
     cdef uint16_t index = plane.active[place]
-    if watch(plane, plane.ports[index].rx_fd, index) < 0:
+    if watch(plane, plane.shares[index].rx_fd, index) < 0:
         return False
-    plane.ports[index].active = False
+    plane.shares[index].active = False
     plane.active_count -= 1
     plane.active[place] = plane.active[plane.active_count]
     return True
@@ -74,25 +74,25 @@ cdef inline void wake_ready(Plane *plane) noexcept nogil:
         if tag == WAKE:
             read(plane.wake_fd, &unused, sizeof(unused))
             continue
-        if plane.ports[tag].link == LINK_FREE or plane.ports[tag].active:   # removed since epoll named it
+        if plane.ports[tag].link == LINK_FREE or plane.shares[tag].active:   # removed since epoll named it
             continue
         if plane.ready[i].events & EPOLLERR:
-            lose_link(plane, plane.ports[tag])
+            lose_link(plane, plane.shares[tag])
         activate(plane, tag)
     plane.ready_count = 0
 
 
 cdef inline uint32_t receive_from(Plane *plane, uint16_t index) noexcept nogil:
     """Take at most BURST frames off one port."""
-    cdef Port *port = plane.ports[index]
+    cdef Share *share = plane.shares[index]
     cdef uint32_t limit = min(max(1, plane.quota // (BATCH // BURST)), plane.quota - plane.batch_count), n
-    if port.source == SOURCE_SLOTS:
-        n = fill_from_slots(plane, port, index, limit)
-    elif port.source == SOURCE_BLOCKS:
-        n = fill_from_blocks(plane, &port.blocks, index, limit)
+    if share.source == SOURCE_SLOTS:
+        n = fill_from_slots(plane, share, index, limit)
+    elif share.source == SOURCE_BLOCKS:
+        n = fill_from_blocks(plane, &share.blocks, index, limit)
     else:
-        n = fill_from_socket(plane, port, index, limit)
-    port.taken += n
+        n = fill_from_socket(plane, share, index, limit)
+    share.taken += n
     plane.batch_count += n
     return n
 
@@ -101,7 +101,7 @@ cdef inline uint32_t receive(Plane *plane) noexcept nogil:
     """Fill the batch from the active ports, each at most BURST, starting with another one each breath."""
     cdef uint32_t n = plane.active_count, i
     cdef uint16_t index
-    cdef Port *port
+    cdef Share *share
     if n == 0:
         return 0
     plane.turn += 1
@@ -109,18 +109,18 @@ cdef inline uint32_t receive(Plane *plane) noexcept nogil:
         index = plane.active[(plane.turn + i) % n]
         if plane.batch_count >= plane.quota or plane.big_count == BIG_BUFFERS:
             break                               # the rest was not looked at: the next breath begins elsewhere
-        port = plane.ports[index]
-        if port.paused_until > plane.now:
+        share = plane.shares[index]
+        if share.paused_until > plane.now:
             continue
         if receive_from(plane, index):
-            port.looks = 0
-        elif port.excess >= STORM:
-            port.paused_until = plane.now + PAUSE_MS * 1000000
-            port.excess = 0
+            share.looks = 0
+        elif share.excess >= STORM:
+            share.paused_until = plane.now + PAUSE_MS * 1000000
+            share.excess = 0
         else:
-            port.looks += 1
+            share.looks += 1
     for i in range(n):
-        if plane.ports[plane.active[n - 1 - i]].looks > IDLE_LOOKS:
+        if plane.shares[plane.active[n - 1 - i]].looks > IDLE_LOOKS:
             rest(plane, n - 1 - i)
     return plane.batch_count
 
@@ -137,6 +137,6 @@ cdef inline int rest_all(Plane *plane) noexcept nogil:
     """Leave to epoll the ports that are to wake it; returns for how many ms it may sleep, -1: until they do."""
     cdef uint32_t n = plane.active_count, i
     for i in range(n):
-        if plane.ports[plane.active[n - 1 - i]].paused_until <= plane.now:
+        if plane.shares[plane.active[n - 1 - i]].paused_until <= plane.now:
             rest(plane, n - 1 - i)
     return PAUSE_MS if plane.active_count else -1

@@ -4,17 +4,17 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t
 from .batch cimport NO_REASON, RX_TRUNCATED, Frame
 from .linux cimport ENETDOWN, MSG_DONTWAIT, MSG_TRUNC, TP_STATUS_COPY, errno, recv, tpacket2_hdr
 from .plane cimport BIG_BUFFERS, BIG_HEADROOM, BIG_SIZE, Plane, big_buffer, lose_link, start_frame
-from .port cimport Port
+from .port cimport Share
 from .ring cimport VNET_HEADER, next_slot, restore_tag
 
 
-cdef inline void receive_big(Plane *plane, Port *port, Frame *frame) noexcept nogil:
+cdef inline void receive_big(Plane *plane, Share *share, Frame *frame) noexcept nogil:
     """Fetch a frame that did not fit its slot into a big buffer, vnet header first."""
     cdef uint8_t *buffer = big_buffer(plane, plane.big_count)
-    cdef ssize_t length = recv(port.rx_fd, buffer, BIG_SIZE - BIG_HEADROOM, MSG_DONTWAIT | MSG_TRUNC)
+    cdef ssize_t length = recv(share.rx_fd, buffer, BIG_SIZE - BIG_HEADROOM, MSG_DONTWAIT | MSG_TRUNC)
     if length < 0 and errno == ENETDOWN:        # reported once; the frame is still there
-        lose_link(plane, port)
-        length = recv(port.rx_fd, buffer, BIG_SIZE - BIG_HEADROOM, MSG_DONTWAIT | MSG_TRUNC)
+        lose_link(plane, share)
+        length = recv(share.rx_fd, buffer, BIG_SIZE - BIG_HEADROOM, MSG_DONTWAIT | MSG_TRUNC)
     if length <= VNET_HEADER or length > BIG_SIZE - BIG_HEADROOM:
         frame.reason = RX_TRUNCATED
         return
@@ -23,13 +23,13 @@ cdef inline void receive_big(Plane *plane, Port *port, Frame *frame) noexcept no
     frame.length = <uint32_t>length - VNET_HEADER
 
 
-cdef inline uint32_t fill_from_slots(Plane *plane, Port *port, uint16_t index, uint32_t limit) noexcept nogil:
+cdef inline uint32_t fill_from_slots(Plane *plane, Share *share, uint16_t index, uint32_t limit) noexcept nogil:
     """Put at most `limit` frames of a port into the batch; their slots stay taken until the batch is released."""
     cdef uint32_t n = 0
     cdef tpacket2_hdr *slot
     cdef Frame *frame
     while n < limit and plane.big_count < BIG_BUFFERS:
-        slot = next_slot(&port.ring)
+        slot = next_slot(&share.ring)
         if slot == NULL:
             break
         frame = &plane.batch[plane.batch_count + n]
@@ -37,7 +37,7 @@ cdef inline uint32_t fill_from_slots(Plane *plane, Port *port, uint16_t index, u
         frame.length = slot.tp_len
         frame.data = <uint8_t *>slot + slot.tp_mac
         if slot.tp_status & TP_STATUS_COPY:
-            receive_big(plane, port, frame)
+            receive_big(plane, share, frame)
         elif slot.tp_snaplen < slot.tp_len:
             frame.reason = RX_TRUNCATED
         if frame.reason == NO_REASON:

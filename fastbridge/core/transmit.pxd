@@ -23,7 +23,7 @@ from .linux cimport (
     EAGAIN, EINTR, EMSGSIZE, ENETDOWN, ENOBUFS, ENOMEM, ENXIO, MSG_DONTWAIT, errno, sendmmsg, virtio_net_hdr,
 )
 from .plane cimport Plane, lose_link
-from .port cimport FLAG_COALESCE, SOURCE_BLOCKS, SOURCE_SLOTS, Port
+from .port cimport FLAG_COALESCE, SOURCE_BLOCKS, SOURCE_SLOTS, Share
 from .ring cimport VNET_HEADER, release_slots
 
 cdef enum:
@@ -31,7 +31,7 @@ cdef enum:
     TX_TRIES = 4
 
 
-cdef inline int send_failed(Plane *plane, Port *port, uint32_t *tries) noexcept nogil:
+cdef inline int send_failed(Plane *plane, Share *share, uint32_t *tries) noexcept nogil:
     """Why the frame sendmmsg stopped at is dropped (a TxReason), or -1: try it again."""
     cdef int error = errno
     tries[0] += 1
@@ -42,32 +42,32 @@ cdef inline int send_failed(Plane *plane, Port *port, uint32_t *tries) noexcept 
     if error == ENETDOWN and tries[0] == 1:     # perhaps an old report: it is made once
         return -1
     if error == ENETDOWN or error == ENXIO:
-        lose_link(plane, port)
+        lose_link(plane, share)
         return TX_PORT_DOWN
     if error == EMSGSIZE:
         return TX_TOO_BIG
     return TX_NO_BUFFER if error == ENOBUFS or error == ENOMEM else TX_REFUSED
 
 
-cdef inline uint32_t gather(Plane *plane, Port *port, uint32_t at, uint32_t apart) noexcept nogil:
+cdef inline uint32_t gather(Plane *plane, Share *share, uint32_t at, uint32_t apart) noexcept nogil:
     """Make messages of a port's queue from `at` on, one of each run where the port's flag says so; what is queued
     before `apart` is not merged. Returns how many messages."""
     cdef uint32_t count = 0, used = 0, merged = 0, frames, vectors
-    cdef bint merging = port.flags & FLAG_COALESCE != 0
+    cdef bint merging = plane.ports[share.index].flags & FLAG_COALESCE != 0
     cdef uint8_t *headers
     cdef Frame *frame
     cdef Run run
     memset(&run, 0, sizeof(run))
     run.ahead_at = BATCH                        # none
-    while at < port.queued:
-        frame = &plane.batch[port.queue[at]]
+    while at < share.queued:
+        frame = &plane.batch[share.queue[at]]
         plane.messages[count].msg_hdr.msg_iov = &plane.vectors[used]
         frames = 1
-        if merging and at + 1 < port.queued and may_be_ip(frame) and at >= apart:
-            frames = find_run(plane, port, at, &run)
+        if merging and at + 1 < share.queued and may_be_ip(frame) and at >= apart:
+            frames = find_run(plane, share, at, &run)
         if frames > 1:
             headers = plane.headers + merged * HEADERS
-            vectors = gather_run(plane, port, at, &run, headers, &plane.vectors[used])
+            vectors = gather_run(plane, share, at, &run, headers, &plane.vectors[used])
             merged += 1
         else:
             plane.vectors[used].iov_base = frame.data - VNET_HEADER
@@ -81,80 +81,80 @@ cdef inline uint32_t gather(Plane *plane, Port *port, uint32_t at, uint32_t apar
     return count
 
 
-cdef inline void count_sent(Plane *plane, Port *port, uint32_t at, uint32_t frames) noexcept nogil:
+cdef inline void count_sent(Plane *plane, Share *share, uint32_t at, uint32_t frames) noexcept nogil:
     """Count the frames of one message as they came in."""
     cdef uint32_t i
     for i in range(frames):
-        port.tally.tx_bytes += plane.batch[port.queue[at + i]].length
-    port.tally.tx_frames += frames
-    port.tally.coalesced += frames - 1
+        share.tally.tx_bytes += plane.batch[share.queue[at + i]].length
+    share.tally.tx_frames += frames
+    share.tally.coalesced += frames - 1
 
 
-cdef inline void note_refusal(Plane *plane, Port *port, uint32_t message, int reason) noexcept nogil:
+cdef inline void note_refusal(Plane *plane, Share *share, uint32_t message, int reason) noexcept nogil:
     """The kernel took no GSO frame made of several. When it did not say that it was too big, it does not know the kind
     (UDP before 6.2): make no more of these for the port."""
     cdef const virtio_net_hdr *vnet = <const virtio_net_hdr *>plane.messages[message].msg_hdr.msg_iov.iov_base
-    port.tally.split += 1
+    share.tally.split += 1
     if reason == TX_REFUSED:
-        port.unmergeable |= <uint8_t>(1 << vnet.gso_type)
+        share.unmergeable |= <uint8_t>(1 << vnet.gso_type)
 
 
-cdef inline uint32_t send(Plane *plane, Port *port, uint32_t at, uint32_t count, uint32_t *apart) noexcept nogil:
+cdef inline uint32_t send(Plane *plane, Share *share, uint32_t at, uint32_t count, uint32_t *apart) noexcept nogil:
     """Send messages that gather() made of a port's queue from `at` on. Returns where it ended: behind the last, or at a
     run that the kernel refused, the frames of which, up to `apart`, are to be sent one by one."""
     cdef uint32_t sent = 0, tries = 0, i
     cdef int result, reason
     while sent < count:
         # A port in memory has no wire: process() hands its copies over.
-        result = <int>count if port.tx_fd < 0 else sendmmsg(
-            port.tx_fd, &plane.messages[sent], count - sent, MSG_DONTWAIT
+        result = <int>count if share.tx_fd < 0 else sendmmsg(
+            share.tx_fd, &plane.messages[sent], count - sent, MSG_DONTWAIT
         )
         if result > 0:
             for i in range(sent, sent + <uint32_t>result):
-                count_sent(plane, port, at, plane.spans[i])
+                count_sent(plane, share, at, plane.spans[i])
                 at += plane.spans[i]
             sent += result
             tries = 0
             continue
-        reason = send_failed(plane, port, &tries)
+        reason = send_failed(plane, share, &tries)
         if reason < 0:
             continue
         if plane.spans[sent] > 1 and (reason == TX_TOO_BIG or reason == TX_REFUSED):
-            note_refusal(plane, port, sent, reason)
+            note_refusal(plane, share, sent, reason)
             apart[0] = at + plane.spans[sent]
             return at
-        port.tally.tx_dropped[reason] += plane.spans[sent]      # sendmmsg stopped here: skip it, send the rest
+        share.tally.tx_dropped[reason] += plane.spans[sent]      # sendmmsg stopped here: skip it, send the rest
         at += plane.spans[sent]
         sent += 1
         tries = 0
     return at
 
 
-cdef inline void transmit_to(Plane *plane, Port *port) noexcept nogil:
+cdef inline void transmit_to(Plane *plane, Share *share) noexcept nogil:
     """Send a port's queue; every copy is counted, sent or not."""
     cdef uint32_t at = 0, apart = 0
-    while at < port.queued:
-        at = send(plane, port, at, gather(plane, port, at, apart), &apart)
-    port.queued = 0
+    while at < share.queued:
+        at = send(plane, share, at, gather(plane, share, at, apart), &apart)
+    share.queued = 0
 
 
 cdef inline void transmit(Plane *plane) noexcept nogil:
     cdef uint32_t i
     plane.copies = 0
     for i in range(plane.touched_count):
-        plane.copies += plane.ports[plane.touched[i]].queued
-        transmit_to(plane, plane.ports[plane.touched[i]])
+        plane.copies += plane.shares[plane.touched[i]].queued
+        transmit_to(plane, plane.shares[plane.touched[i]])
     plane.touched_count = 0
 
 
 cdef inline void release(Plane *plane) noexcept nogil:
     """Forget the batch: its slots and blocks go back to the kernel, its big buffers are free."""
     cdef uint32_t i
-    cdef Port *port
+    cdef Share *share
     for i in range(plane.active_count):
-        port = plane.ports[plane.active[i]]
-        if port.source == SOURCE_SLOTS:
-            release_slots(&port.ring)
-        elif port.source == SOURCE_BLOCKS:
-            release_blocks(&port.blocks)
+        share = plane.shares[plane.active[i]]
+        if share.source == SOURCE_SLOTS:
+            release_slots(&share.ring)
+        elif share.source == SOURCE_BLOCKS:
+            release_blocks(&share.blocks)
     plane.batch_count = plane.big_count = 0
