@@ -1,7 +1,7 @@
 """Builds the Cython core; everything else about the package is in pyproject.toml.
 
 Switches in the environment: FASTBRIDGE_DEBUG=1 (no optimisation, bounds checks, symbols),
-FASTBRIDGE_SANITIZE=1 (AddressSanitizer and UBSan), FASTBRIDGE_ANNOTATE=1 (an HTML page a module).
+FASTBRIDGE_SANITIZE=1 (AddressSanitizer and UBSan) or =thread (ThreadSanitizer), FASTBRIDGE_ANNOTATE=1 (an HTML page a module).
 """
 
 import os
@@ -22,7 +22,11 @@ compile_args = ["-std=gnu11", "-Wall", "-Wextra", "-Wno-unused-parameter", "-Wno
 compile_args += ["-O0", "-g"] if debug else ["-O3", "-g1", "-fno-semantic-interposition"]
 link_args: list[str] = []
 if sanitize:
-    flags = ["-fsanitize=address,undefined", "-fno-omit-frame-pointer", "-fno-sanitize-recover=undefined", "-g"]
+    flags = ["-fno-omit-frame-pointer", "-g"]
+    if os.environ["FASTBRIDGE_SANITIZE"] == "thread":
+        flags += ["-fsanitize=thread", "-Wno-tsan"]
+    else:
+        flags += ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
     compile_args += flags
     link_args += flags
 

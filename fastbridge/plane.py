@@ -7,6 +7,7 @@ Cython data plane. This module and `switch` are its only importers.
 from __future__ import annotations
 
 import logging
+import os
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -49,8 +50,9 @@ class Member:
     """What the switch keeps of a port."""
 
     name: str
-    sockets: tuple[socket.socket, ...] = ()  # RX and TX; none in memory
-    slots: int = 0  # of the RX ring
+    sockets: tuple[socket.socket, ...] = ()  # one or more for RX, then TX's; none in memory
+    slots: tuple[int, ...] = ()  # of each RX socket's ring
+    readers: tuple[int, ...] = ()  # the workers that read it, one a ring
     coalesce: bool = False  # the flag it begins with
 
 
@@ -66,12 +68,18 @@ class Options:
     move_damping: float = 0.0
     neighbour_ageing: float | None = 60.0
     busy_poll: float = 0.0
+    workers: int = 1
 
     def __post_init__(self) -> None:
         if self.ageing is not None and not 0 <= self.ageing < 1 << 21:
             raise ConfigError(f"ageing must be 0 … {(1 << 21) - 1} seconds, or None for never, not {self.ageing}")
         if not 1 <= self.capacity <= 1 << 24:
             raise ConfigError(f"capacity must be 1 … {1 << 24} FDB entries, not {self.capacity}")
+        most = len(os.sched_getaffinity(0))
+        if not 1 <= self.workers <= most:
+            raise ConfigError(
+                f"workers must be 1 … {most}, at most one for each CPU this process may run on, not {self.workers}"
+            )
         for name in ("busy_poll", "move_damping"):
             if not 0 <= getattr(self, name) <= 60:
                 raise ConfigError(f"{name} must be 0 … 60 seconds, not {getattr(self, name)}")
@@ -90,6 +98,7 @@ class Plane:
             MacTable(options.capacity, options.ageing_ms),
             filter_link_local=options.filter_link_local,
             busy_poll_ns=round(options.busy_poll * 1e9),
+            workers=options.workers,
         )
         self._dataplane.set_damping(round(options.move_damping * 1000))
         self._members: dict[int, Member] = {}

@@ -24,7 +24,8 @@ from .io_modes import IO_MODES, IoMode
 _SOL_PACKET = 263
 _PACKET_ADD_MEMBERSHIP, _PACKET_MR_PROMISC = 1, 1
 _PACKET_COPY_THRESH, _PACKET_AUXDATA, _PACKET_VERSION, _PACKET_VNET_HDR, _PACKET_IGNORE_OUTGOING = 7, 8, 10, 15, 23
-_SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33
+_PACKET_FANOUT, _PACKET_FANOUT_FLAG_UNIQUEID, _PACKET_FANOUT_FLAG_IGNORE_OUTGOING = 18, 0x2000, 0x4000
+_SO_ATTACH_FILTER, _SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 26, 32, 33
 _SIOCGIFFLAGS, _SIOCGIFHWADDR, _SIOCGIFINDEX = 0x8913, 0x8927, 0x8933
 _SIOCETHTOOL, _ETHTOOL_GTSO = 0x8946, 0x1E
 _IFF_UP, _ARPHRD_ETHER = 0x1, 1
@@ -33,6 +34,10 @@ _ETH_P_ALL = 0x0003
 # Frames larger than a ring slot wait in the receive buffer, 64 KB GSO frames above all: room for some 50 of
 # them a port. A limit, not an allocation. The send buffer is never longer than what is on its way to one pod.
 _BUFFER_BYTES = 4 << 20
+
+# What a socket lets in, as classic BPF: "ret #0"; and "ld #pkttype; jeq #PACKET_OUTGOING, 0, 1; ret #0; ret #all".
+_NOTHING = ((0x06, 0, 0, 0),)
+_INCOMING = ((0x20, 0, 0, 0xFFFFF004), (0x15, 0, 1, 4), (0x06, 0, 0, 0), (0x06, 0, 0, 0xFFFFFFFF))
 
 
 class PortLike(Protocol):
@@ -66,21 +71,22 @@ class Interface:
         return ()
 
 
-def open_port_sockets(port: PortLike, io: IoMode = IO_MODES["ring"]) -> tuple[socket.socket, socket.socket]:
-    """A port's RX and TX sockets, checked. The RX socket is not bound yet: its ring comes first, or frames would
-    bypass it. TX has a socket of its own so that nobody watches it (core/transmit.pxd).
+def open_port_sockets(port: PortLike, io: IoMode = IO_MODES["ring"], receivers: int = 1) -> tuple[socket.socket, ...]:
+    """A port's RX sockets, and its TX socket, checked. The RX sockets are not bound yet: their rings come first, or
+    frames would bypass them. TX has a socket of its own so that nobody watches it (core/transmit.pxd).
 
     Raises PortError when the interface does not exist, is not Ethernet or is down, or the kernel lacks the I/O mode;
     PrivilegeError without CAP_NET_RAW.
     """
     sockets: list[socket.socket] = []
     try:
-        for _ in range(2):
+        for _ in range(receivers + 1):
             # Protocol 0: nothing is received before bind(), or frames of every interface would come first.
             sockets.append(port.open_socket(socket.AF_PACKET, socket.SOCK_RAW, 0))
-        rx, tx = sockets
-        index = _check_interface(rx, port.name)
-        _set_rx_options(rx, index, io)
+        tx = sockets[-1]
+        index = _check_interface(tx, port.name)
+        for rx in sockets[:-1]:
+            _set_rx_options(rx, index, io)
         tx.setsockopt(_SOL_PACKET, _PACKET_VNET_HDR, 1)
         _set_buffer(tx, _SO_SNDBUFFORCE, socket.SO_SNDBUF)
         _bind(tx, port.name, 0)
@@ -96,12 +102,38 @@ def open_port_sockets(port: PortLike, io: IoMode = IO_MODES["ring"]) -> tuple[so
     except BaseException:
         _close(sockets)
         raise
-    return rx, tx
+    return tuple(sockets)
 
 
-def start_receiving(rx: socket.socket, name: str) -> None:
-    """Bind the RX socket: from here on frames fill its ring. Raises PortError."""
-    _bind(rx, name, _ETH_P_ALL)
+def start_receiving(receivers: Sequence[socket.socket], name: str) -> None:
+    """Bind the RX sockets: from here on frames fill their rings; with several, each flow's always the same (by a hash
+    of its addresses and ports; all that is not IP goes to one). Raises PortError.
+
+    A socket may join a fanout group only when it is bound, and would get every frame until then: so all are deaf, by a
+    filter, until all have joined. A group knows nothing of its sockets' PACKET_IGNORE_OUTGOING: it has a flag of its
+    own, and for kernels without that there is the filter. PACKET_FANOUT_FLAG_DEFRAG would reassemble IP: never here.
+    """
+    if len(receivers) == 1:
+        _bind(receivers[0], name, _ETH_P_ALL)
+        return
+    for rx in receivers:
+        _filter(rx, _NOTHING)
+        _bind(rx, name, _ETH_P_ALL)
+    try:
+        group = (_PACKET_FANOUT_FLAG_UNIQUEID | _PACKET_FANOUT_FLAG_IGNORE_OUTGOING) << 16  # PACKET_FANOUT_HASH is 0
+        for rx in receivers:
+            rx.setsockopt(_SOL_PACKET, _PACKET_FANOUT, group)
+            group = rx.getsockopt(_SOL_PACKET, _PACKET_FANOUT) & 0xFFFF | _PACKET_FANOUT_FLAG_IGNORE_OUTGOING << 16
+    except OSError as error:
+        raise PortError(f"the kernel refuses a fanout group on {name}: {error.strerror}; use fanout=False") from None
+    for rx in receivers:
+        _filter(rx, _INCOMING)
+
+
+def _filter(sock: socket.socket, program: Sequence[tuple[int, int, int, int]]) -> None:
+    """Let a classic BPF program, (code, jt, jf, k) each, say what a socket receives."""
+    code = array.array("B", b"".join(struct.pack("HBBI", *step) for step in program))  # struct sock_filter
+    sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HP", len(program), code.buffer_info()[0]))
 
 
 def _bind(sock: socket.socket, name: str, protocol: int) -> None:

@@ -36,7 +36,6 @@ _log = logging.getLogger(__name__)
 _LINK_SECONDS, _SWEEP_SECONDS = 0.05, 1.0
 # … as far as this share of a CPU goes: with 1,500 links down a look takes some 10 ms, one 10 µs.
 _LINK_SHARE = 0.01
-_FILES_A_PORT = 2  #: its sockets
 
 
 class Egress(NamedTuple):
@@ -55,7 +54,10 @@ class Switch(Plane):
         or, from that port itself, not at all (`refused`); its frames are forwarded either way.
     filter_link_local: drop 01:80:c2:00:00:00 … :0f (LLDP, LACP, STP) as 802.1D says, instead of flooding them.
     busy_poll: seconds to spin after the last frame before sleeping; 0 sleeps at once.
-    cpu: the CPU to run the data plane on; None: any.
+    workers: threads of the data plane; at most one for each CPU. Ports are spread over them; each sends by every port.
+    fanout: let all workers read every port, each flow always by the same one (PACKET_FANOUT by hash; what is not IP,
+        all by one): for ports that have more than one worker can take. Frames of different flows may overtake each other.
+    cpu: the CPU to run the data plane on, or one for each worker; None: any.
     coalesce: send consecutive TCP segments, or UDP datagrams, of one flow as one GSO frame, by every port whose
         interface takes these (veth: yes); set_flags(port, coalesce=…) changes it. Receivers see no difference.
     io: how frames are received: "ring", "big-ring", "blocks" or "recvmmsg" (io_modes.py). All forward the same frames.
@@ -76,7 +78,9 @@ class Switch(Plane):
         capacity: int = 65536,
         filter_link_local: bool = False,
         busy_poll: float = 50e-6,
-        cpu: int | None = None,
+        workers: int = 1,
+        fanout: bool = False,
+        cpu: int | Sequence[int] | None = None,
         coalesce: bool = True,
         io: str = "ring",
         policy: Policy | str = "flood",
@@ -86,13 +90,22 @@ class Switch(Plane):
         neighbour_ageing: float | None = 60.0,
     ) -> None:
         options = Options(
-            ageing, capacity, filter_link_local, policy, loop_detection, move_damping, neighbour_ageing, busy_poll
+            ageing,
+            capacity,
+            filter_link_local,
+            policy,
+            loop_detection,
+            move_damping,
+            neighbour_ageing,
+            busy_poll,
+            workers,
         )
         super().__init__(options)
-        if cpu is not None and cpu not in os.sched_getaffinity(0):
-            allowed = ", ".join(map(str, sorted(os.sched_getaffinity(0))))
-            raise ConfigError(f"CPU {cpu} is not one this process may run on; those are: {allowed}")
-        self._cpu, self._trusted, self._coalesce, self._io = cpu, trusted, coalesce, find_io_mode(io)
+        if fanout and workers == 1:
+            raise ConfigError("fanout=True spreads a port over several workers; with workers=1 there is but one")
+        self._cpus = _check_cpus([cpu] if isinstance(cpu, int) else cpu, workers)
+        self._trusted, self._coalesce, self._io = trusted, coalesce, find_io_mode(io)
+        self._workers, self._fanout = range(workers), fanout
         self._threads: list[threading.Thread] = []
         self._stopping = threading.Event()
         self._final: Counters | None = None
@@ -146,7 +159,10 @@ class Switch(Plane):
         if self._threads:
             return
         self._threads = [
-            threading.Thread(target=self._forward, name="fastbridge-data", daemon=True),
+            *(
+                threading.Thread(target=self._forward, args=(worker,), name=f"fastbridge-data-{worker}", daemon=True)
+                for worker in self._workers
+            ),
             threading.Thread(target=self._control, name="fastbridge-control", daemon=True),
         ]
         _running.add(self)
@@ -195,8 +211,9 @@ class Switch(Plane):
         if self._trusted and any(isinstance(source, Interface) for source in sources):
             raise ConfigError("trusted=True needs ports that know their pods' addresses, such as those of a Lab")
         self._check_names([source.name for source in sources])
-        reserve_files(len(sources) * _FILES_A_PORT)
-        self._slots = min(self._most_slots, self._io.slots(len(self._members) + len(sources)))
+        rings = len(self._workers) if self._fanout else 1
+        reserve_files(len(sources) * (rings + 1))
+        self._slots = min(self._most_slots, self._io.slots((len(self._members) + len(sources)) * rings))
         with _many(len(sources)) as pool:
             futures = [pool.submit(self._open_member, source) for source in sources]
         members = [future.result() for future in futures if future.exception() is None]
@@ -222,16 +239,17 @@ class Switch(Plane):
                 self.remove_port(name)
 
     def _open_member(self, source: PortLike) -> Member:
-        """Sockets and ring of a port, receiving already."""
-        rx, tx = open_port_sockets(source, self._io)
+        """Sockets and rings of a port, receiving already."""
+        sockets = open_port_sockets(source, self._io, len(self._workers) if self._fanout else 1)
+        receivers = sockets[:-1]
         try:
-            slots = self._open_ring(rx, source.name)
-            start_receiving(rx, source.name)
+            slots = tuple(self._open_ring(rx, source.name) for rx in receivers)
+            start_receiving(receivers, source.name)
         except BaseException:
-            rx.close()
-            tx.close()
+            for sock in sockets:
+                sock.close()
             raise
-        return Member(source.name, (rx, tx), slots, self._coalesce and takes_gso(tx))
+        return Member(source.name, sockets, slots, (), self._coalesce and takes_gso(sockets[-1]))
 
     def _open_ring(self, rx: socket.socket, name: str) -> int:
         """With half the ring as often as the kernel has no memory; returns how many slots it has. Raises PortError."""
@@ -250,26 +268,32 @@ class Switch(Plane):
         return slots
 
     def _attach(self, member: Member, source: PortLike) -> SwitchPort:
-        if member.slots < self._slots:
-            _log.warning("the kernel refused a larger ring: %s has %d slots", member.name, member.slots)
-            self._most_slots = self._slots = member.slots
-        rx, tx = member.sockets
-        io = self._io
+        if min(member.slots) < self._slots:
+            _log.warning("the kernel refused a larger ring: %s has %d slots", member.name, min(member.slots))
+            self._most_slots = self._slots = min(member.slots)
+        *receivers, tx = member.sockets
+        member.readers = tuple(self._workers) if self._fanout else (self._idlest(),)
+        rings = [(w, rx.fileno(), n) for w, rx, n in zip(member.readers, receivers, member.slots, strict=True)]
         try:
-            index = self._dataplane.add_port([(0, rx.fileno())], tx.fileno(), member.slots, io.slot, io.source)
+            index = self._dataplane.add_port(rings, tx.fileno(), self._io.slot, self._io.source)
         except OSError as error:
             raise PortError(f"cannot attach {member.name}: {error.strerror}") from None
         self._add_member(index, member, source.owners if self._trusted else ())
         return SwitchPort(index, member.name, "up")
 
+    def _idlest(self) -> int:
+        """The worker that reads the fewest ports."""
+        ports = [sum(worker in member.readers for member in self._members.values()) for worker in self._workers]
+        return ports.index(min(ports))
+
     def _drop_member(self, index: int) -> None:
         for sock in self._remove_member(index).sockets:
             sock.close()
 
-    def _forward(self) -> None:
-        if self._cpu is not None:
-            os.sched_setaffinity(threading.get_native_id(), {self._cpu})
-        self._dataplane.run()
+    def _forward(self, worker: int) -> None:
+        if self._cpus:
+            os.sched_setaffinity(threading.get_native_id(), {self._cpus[worker]})
+        self._dataplane.run(worker)
 
     def _control(self) -> None:
         """Follow links, stations and policies and age the FDB until stop()."""
@@ -361,6 +385,20 @@ class MemorySwitch(Plane):
 
     def _now_ms(self) -> int:
         return round((self._clock() - self._epoch) * 1000) & 0xFFFFFFFF
+
+
+def _check_cpus(cpus: Sequence[int] | None, workers: int) -> Sequence[int]:
+    """One CPU for each worker, or none. Raises ConfigError."""
+    if cpus is None:
+        return ()
+    if len(cpus) != workers:
+        raise ConfigError(f"cpu: {workers} workers need as many CPUs, not {len(cpus)}")
+    allowed = sorted(os.sched_getaffinity(0))
+    for cpu in cpus:
+        if cpu not in allowed:
+            text = ", ".join(map(str, allowed))
+            raise ConfigError(f"CPU {cpu} is not one this process may run on; those are: {text}")
+    return cpus
 
 
 def _many(ports: int) -> ThreadPoolExecutor:

@@ -271,9 +271,9 @@ def test_what_the_kernel_refuses_is_sent_frame_by_frame() -> None:
             rx, tx = open_port_sockets(port)
             tx.setsockopt(SOL_PACKET, PACKET_VNET_HDR, 0)
             open_ring(rx.fileno(), 128)
-            start_receiving(rx, port.name)
+            start_receiving([rx], port.name)
             assert takes_gso(tx)
-            index = dataplane.add_port([(0, rx.fileno())], tx.fileno(), 128)
+            index = dataplane.add_port([(0, rx.fileno(), 128)], tx.fileno())
             dataplane.set_flags(index, 0x8F)
             dataplane.set_blocked(index, False)
             opened += [rx, tx]

@@ -36,6 +36,13 @@ def _read_ageing(context: click.Context, parameter: click.Parameter, text: str) 
         raise click.BadParameter(f"{text!r} is neither a number of seconds nor 'never'") from None
 
 
+def _read_cpus(context: click.Context, parameter: click.Parameter, text: str | None) -> Sequence[int] | None:
+    try:
+        return None if text is None else [int(number) for number in text.split(",")]
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is no CPU's number, nor several with commas between") from None
+
+
 def _check_ports(context: click.Context, parameter: click.Parameter, names: tuple[str, ...]) -> tuple[str, ...]:
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
@@ -115,7 +122,25 @@ def _check_ports(context: click.Context, parameter: click.Parameter, names: tupl
     is_flag=True,
     help="Send every frame by itself, also where consecutive ones of a flow could go as one GSO frame.",
 )
-@click.option("--cpu", metavar="N", type=int, help="Run the data plane on this CPU.  [default: any]")
+@click.option(
+    "--workers",
+    metavar="N",
+    type=int,
+    default=1,
+    show_default=True,
+    help="Spread the ports over so many threads, at most one for each CPU.",
+)
+@click.option(
+    "--fanout",
+    is_flag=True,
+    help="Let all workers read every port, each IP flow always by the same one.",
+)
+@click.option(
+    "--cpu",
+    metavar="N[,N...]",
+    callback=_read_cpus,
+    help="Run the data plane on this CPU, or each worker on one of its own.  [default: any]",
+)
 def run(
     interfaces: tuple[str, ...],
     as_json: bool,
@@ -129,7 +154,9 @@ def run(
     busy_poll: int,
     io: str,
     no_coalesce: bool,
-    cpu: int | None,
+    workers: int,
+    fanout: bool,
+    cpu: Sequence[int] | None,
 ) -> None:
     """Forward frames between interfaces until Ctrl-C or SIGTERM.
 
@@ -144,6 +171,8 @@ def run(
         capacity=capacity,
         filter_link_local=filter_link_local,
         busy_poll=busy_poll * 1e-6,
+        workers=workers,
+        fanout=fanout,
         cpu=cpu,
         io=io,
         coalesce=not no_coalesce,

@@ -37,9 +37,8 @@ class Dataplane:
     def now(self) -> int: ...
     def add_port(
         self,
-        receivers: Iterable[tuple[int, int]] = (),
+        receivers: Iterable[tuple[int, int, int]] = (),
         tx_fd: int = -1,
-        slots: int = 0,
         slot_size: int = 2048,
         source: str = "slots",
     ) -> int: ...

@@ -222,18 +222,18 @@ cdef class Dataplane:
         """An eventfd: readable when there are punted frames."""
         return self.punts_fd
 
-    def add_port(self, receivers=(), int tx_fd=-1, uint32_t slots=0, uint32_t slot_size=SLOT, str source="slots"):
+    def add_port(self, receivers=(), int tx_fd=-1, uint32_t slot_size=SLOT, str source="slots"):
         """Add a port and return its index: on bound AF_PACKET sockets; or, without any, in memory.
 
-        receivers: (worker, socket) pairs; each socket has a ring of `slots` (see open_ring) unless its source is the
-        "socket". tx_fd: a socket without a ring, that all workers send by. The port is blocked until set_blocked() says
+        receivers: (worker, socket, slots) each; a socket has a ring of so many slots (see open_ring) unless its source
+        is the "socket". tx_fd: a socket without a ring, that all workers send by. The port is blocked until set_blocked() says
         otherwise, so that it can be configured first. Raises OSError, MemoryError, IndexError (no such worker)."""
         cdef Port *port
         cdef Share **shares
         cdef uint32_t index = 0, i
         cdef int error = 0, taken = 0
         cdef uint8_t kind = SOURCE_NAMES.index(source)
-        for worker, _ in receivers:
+        for worker, _, _ in receivers:
             self._plane(worker)
         port = <Port *>calloc(1, sizeof(Port))
         shares = <Share **>calloc(self.workers, sizeof(Share *))
@@ -246,7 +246,7 @@ cdef class Dataplane:
                 if shares[i] == NULL:
                     raise MemoryError("no memory for a port")
                 shares[i].rx_fd, shares[i].tx_fd, shares[i].source = -1, tx_fd, kind
-            for worker, fd in receivers:
+            for worker, fd, slots in receivers:
                 shares[<uint32_t>worker].rx_fd = fd
                 error = map_source(shares[<uint32_t>worker], slots, slot_size)
                 if error:

@@ -6,27 +6,28 @@
 # removal needs no tombstones.
 #
 # Growth is incremental, so no frame ever waits for it: the last new entries before it touch the pages of a table of
-# twice the size, one after the other; then each new entry empties GROW_STEP buckets of the old table, whose memory
-# goes back RELEASE_STEP buckets at a time. To give it all back at once took 1.5 ms at 1 M entries, and page faults 230 µs
-# of a batch of 64 new entries. Now the worst such batch on the way to 1 M takes 40 µs, and of 256 new entries, all that
-# a breath can bring, 90 µs (benchmarks/ group "FDB: growth"). (The habit of naming a constant's reason is Snabb's,
+# twice the size, one after the other; then each new entry empties GROW_STEP buckets of the old table, whose memory goes
+# back RELEASE_STEP buckets at a time. To give it all back at once took 1.5 ms at 1 M entries, and page faults 230 µs of
+# a batch of 64 new entries. Now the worst such batch on the way to 1 M takes 40 µs, and of 256 new entries, all that a
+# breath can bring, 90 µs (benchmarks/ group "FDB: growth"). (The habit of naming a constant's reason is Snabb's,
 # src/apps/bridge/mac_table.lua.)
 #
-# Many threads, one writer. Every worker looks up and refreshes without a lock; whoever changes what the table holds
-# (a new station, a move, ageing, Python) holds `lock` meanwhile, so there is one writer at a time:
-# - An entry is in the table while its key is in a slot. The writer clears a key before anything else of the slot changes,
-#   counts the bucket's `version` up, fills the slot, and stores the key last (put). A reader that found its key reads the
-#   rest and looks at key and version again: what it has read belongs together, or it begins anew. No reader ever waits
-#   for a writer. (`version` would have to turn 65,536 times between two reads to deceive it.)
-# - Of a live entry only the port changes, or `seen`, or the flags, each by one store; an expired one that is heard again
-#   is taken out and put in.
-# - An entry never moves within a table. From an old table to the new one it is put in first, then `carried` counts, then it
-#   is taken out; a reader that found nothing looks again if `carried` has changed meanwhile.
-# - `shape`, one word, says which table is in use and whether an older one is being emptied. The tables' addresses and sizes
-#   never change, and the memory of an emptied one goes back (MADV_DONTNEED) while its addresses stay: a reader that is late
-#   reads zeros, an empty table, and not somebody else's memory. All of them are of no more address space than the one in use.
-# - `seen` is refreshed by readers. One that is late may refresh a slot that has another station by now: that one was put
-#   there a moment ago, so nothing becomes of it but a longer life of an entry that was being carried over.
+# Many threads, one writer. Every worker looks up and refreshes without a lock; whoever changes what the table holds (a
+# new station, a move, ageing, Python) holds `lock` meanwhile, so there is one writer at a time:
+# - An entry is in the table while its key is in a slot. The writer clears a key before anything else of the slot
+#   changes, counts the bucket's `version` up, fills the slot, and stores the key last (put). A reader that found its
+#   key reads the rest and looks at key and version again: what it has read belongs together, or it begins anew. No
+#   reader ever waits for a writer. (`version` would have to turn 65,536 times between two reads to deceive it.)
+# - Of a live entry only the port changes, or `seen`, or the flags, each by one store; an expired one that is heard
+#   again is taken out and put in.
+# - An entry never moves within a table. From an old table to the new one it is put in first, then `carried` counts,
+#   then it is taken out; a reader that found nothing looks again if `carried` has changed meanwhile.
+# - `shape`, one word, says which table is in use and whether an older one is being emptied. The tables' addresses and
+#   sizes never change, and the memory of an emptied one goes back (MADV_DONTNEED) while its addresses stay: a reader
+#   that is late reads zeros, an empty table, and not somebody else's memory. All of them are of no more address space
+#   than the one in use.
+# - `seen` is refreshed by readers. One that is late may refresh a slot that has another station by now: that one was
+#   put there a moment ago, so nothing becomes of it but a longer life of an entry that was being carried over.
 # - The workers' clocks are read once a breath, so `seen` may be ahead of a reader's `now`: by less than SKEW.
 # tests/test_workers.py has all that under stress, also with ThreadSanitizer, which knows the accesses of barrier.pxd.
 from libc.stddef cimport size_t
@@ -84,7 +85,7 @@ cdef struct Entry:              # what a reader has read of one
     uint8_t flags
 
 cdef struct MacTableState:
-    Table tables[LEVELS]        # those before the present level are emptied, or being emptied; the one after it, prepared
+    Table tables[LEVELS]        # before the present level: emptied, or being emptied; after it: being prepared
     uint32_t shape              # the level times two, plus one while the table before it is being emptied
     uint64_t carried            # entries carried over so far
     uint64_t emptied            # buckets of the old table emptied so far

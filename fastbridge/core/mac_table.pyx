@@ -1,8 +1,8 @@
 """MAC table (FDB), one cache line.
 
 `MacTable` owns the memory; the look-up and learning that the data plane runs are the inline functions of
-mac_table.pxd. The methods here serve the Python layer, the tests and the benchmarks; except learning and looking up, they
-are for a table that no data plane has.
+mac_table.pxd. The methods here serve the Python layer, the tests and the benchmarks; except learning and looking up,
+they are for a table that no data plane has.
 """
 
 cimport cython

@@ -1,8 +1,8 @@
 # A worker, one thread: its memory and files, its loop, and `breathe`, the whole path of a frame.
 #
-# Ports are spread over the workers, or, with fanout, read by all of them; every worker sends by every port. A breath runs
-# under the worker's own mutex, and needs nobody else's: the ports' settings change only while all workers are between two
-# breaths, the FDB is shared as mac_table.pxd says, and queues, counters and traces are each worker's own.
+# Ports are spread over the workers, or, with fanout, read by all of them; every worker sends by every port. A breath
+# runs under the worker's own mutex, and needs nobody else's: the ports' settings change only while all workers are
+# between two breaths, the FDB is shared as mac_table.pxd says, and queues, counters and traces are each worker's own.
 from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc

@@ -7,6 +7,7 @@ takes no time from the switch's thread. Works with default offloads, TCP include
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
 from collections import Counter
@@ -26,6 +27,7 @@ READY_SECONDS = 10.0
 
 # Room for every address that a method uses, as the Linux bridge has; 65,536 are the default.
 _CAPACITY = ("--capacity", "1100000")
+_COUNTS = (2, 4)  # of workers
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ class Fastbridge:
     ceiling: bool = False
     most_ports: int | None = None
     offloads_off: bool = False
+    workers: int = 1  #: several are not kept on one CPU
 
     def version(self) -> str:
         """The package's."""
@@ -46,13 +49,14 @@ class Fastbridge:
             return "source tree"
 
     def missing(self) -> str | None:
-        """It is here."""
-        return None
+        """It is here; but several workers need as many CPUs."""
+        cpus = len(os.sched_getaffinity(0))
+        return None if self.workers <= cpus else f"{self.workers} workers need as many CPUs; there are {cpus}"
 
     @contextmanager
     def attach(self, lab: Lab, cpu: int) -> Iterator[Running]:
         """Run the switch until the block ends."""
-        with Programs(self.name, lab, cpu, self._start) as running:
+        with Programs(self.name, lab, cpu, self._start, pinned=self.workers == 1) as running:
             yield running
 
     def _start(self, programs: Programs) -> None:
@@ -78,8 +82,14 @@ def _rings(pid: int) -> str:
     return f"rings: {', '.join(f'{count} of {size}' for size, count in sizes.items())}"
 
 
-# By another I/O mode each, and with every frame sent by itself; what `fastbridge run` has by default is "fastbridge".
+# By another I/O mode each, with every frame sent by itself, and by several workers. What `fastbridge run` has by
+# default is "fastbridge".
 VARIANTS = (
     *(Fastbridge(f"fastbridge/{name}", (*_CAPACITY, "--io", name)) for name in ("big-ring", "blocks", "recvmmsg")),
     Fastbridge("fastbridge/no-coalesce", (*_CAPACITY, "--no-coalesce")),
+    *(Fastbridge(f"fastbridge/{n}-workers", (*_CAPACITY, "--workers", str(n)), workers=n) for n in _COUNTS),
+    *(
+        Fastbridge(f"fastbridge/{n}-workers-fanout", (*_CAPACITY, "--workers", str(n), "--fanout"), workers=n)
+        for n in _COUNTS
+    ),
 )

@@ -119,8 +119,10 @@ class Programs(Running):
     `start` starts them by `run`, waits until they are ready, and says in `buffers` what there is to say.
     """
 
-    def __init__(self, name: str, lab: Lab, cpu: int, start: Callable[[Programs], None]) -> None:
-        self.name, self.lab, self.cpu = name, lab, cpu
+    def __init__(
+        self, name: str, lab: Lab, cpu: int, start: Callable[[Programs], None], *, pinned: bool = True
+    ) -> None:
+        self.name, self.lab, self.cpu, self.pinned = name, lab, cpu, pinned
         self.command, self.buffers = "", "-"
         self.processes: list[Child] = []
         self._start = start
@@ -143,7 +145,7 @@ class Programs(Running):
         if private:
             words = [*(self._enter() or _PRIVATE), *words]
         name = f"{self.name}'s {part}" if part else self.name
-        with _on_cpu(self.cpu):
+        with _on_cpu(self.cpu) if self.pinned else contextlib.nullcontext():
             self.processes.append(Child(self.lab.popen_host, words, name=name, cwd=cwd))
         return self.processes[-1]
 

@@ -1,0 +1,303 @@
+"""Workers, at the same time: what one thread would do, whatever the threads do meanwhile.
+
+The stress tests need no privileges: each thread replays frames as another worker of one data plane, without the GIL, so
+that they really run at the same time. CI runs them under ASan and ThreadSanitizer, too.
+"""
+
+import os
+import socket
+import threading
+from collections.abc import Callable
+
+import live
+import numpy as np
+import pytest
+from frames import ethernet
+
+from fastbridge import ConfigError, Switch
+from fastbridge.core.dataplane import Dataplane
+from fastbridge.core.mac_table import MacTable
+
+WORKERS = 4  # threads, also where there are fewer CPUs: then the kernel interrupts them where it likes
+OPEN = 15  # learns, and is flooded to
+LOCAL = 0x02 << 40
+
+
+def mac(number: int) -> bytes:
+    return (LOCAL | number).to_bytes(6, "big")
+
+
+def frame(destination: int, source: int) -> bytes:
+    return (mac(destination) + mac(source) + b"\x88\xb5").ljust(60, b"\0")
+
+
+def make_dataplane(ports: int, capacity: int = 1 << 20, ageing: int | None = None) -> Dataplane:
+    dataplane = Dataplane(MacTable(capacity, ageing), workers=WORKERS)
+    for _ in range(ports):
+        index = dataplane.add_port()
+        dataplane.set_flags(index, OPEN)
+        dataplane.set_blocked(index, False)
+    return dataplane
+
+
+def at_once(*jobs: Callable[[], None]) -> None:
+    """Run each in a thread of its own, begun together; raise what any of them raised."""
+    barrier, errors = threading.Barrier(len(jobs)), []
+
+    def go(job: Callable[[], None]) -> None:
+        barrier.wait()
+        try:
+            job()
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=go, args=(job,)) for job in jobs]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for error in errors:
+        raise error
+
+
+def total(dataplane: Dataplane) -> tuple[int, ...]:
+    """rx, forwarded + flooded + consumed + dropped, and copies sent or dropped, over all ports."""
+    tallies = dataplane.snapshot()[0].values()
+    rx = sum(counts[0] for counts, _, _ in tallies)
+    decided = sum(sum(counts[2:5]) + sum(dropped) for counts, dropped, _ in tallies)
+    sent = sum(counts[6] + sum(refused) for counts, _, refused in tallies)
+    return rx, decided, sent
+
+
+def test_the_same_stations_learned_and_moved_by_all_workers() -> None:
+    dataplane = make_dataplane(WORKERS)
+    stations, rounds = 200, 300
+    batch = [frame((i + 1) % stations, i) for i in range(stations)]
+
+    def worker(number: int) -> None:
+        for _ in range(rounds):
+            dataplane.replay(number, batch, 1, 1, number)
+
+    at_once(*(lambda n=n: worker(n) for n in range(WORKERS)))
+    rx, decided, _ = total(dataplane)
+    assert rx == decided == WORKERS * rounds * stations
+    _, (learned, moved, aged, evicted, refused) = dataplane.snapshot()
+    assert (learned, aged, evicted, refused) == (stations, 0, 0, 0)
+    assert moved >= stations  # each was heard from every port
+    rows = dataplane.fdb_export()
+    assert sorted(rows["mac"]) == [LOCAL | i for i in range(stations)]  # each once
+    # The table's own count agrees with what is in it: a port's entries are found and removed to the last.
+    assert sum(dataplane.fdb_flush(port) for port in range(WORKERS)) == stations
+    assert len(dataplane.fdb_export()) == 0
+
+
+def test_known_stations_are_never_missed_while_others_make_the_table_grow() -> None:
+    """A look-up that misses an entry being carried over would flood a frame that has one destination."""
+    dataplane = make_dataplane(WORKERS)
+    known, new = 256, 60_000
+    for i in range(known):
+        dataplane.fdb_add(LOCAL | i, 0, i % 2)
+    ours = [frame(i, 1 << 30) for i in range(1, known, 2)]  # from port 0, to what is behind port 1
+    done = threading.Event()
+    replayed = 0
+
+    def grow(number: int) -> None:
+        first = number * new + 1000
+        for start in range(first, first + new, 200):
+            dataplane.replay(number, [frame(0, i) for i in range(start, start + 200)], 1, 1, number)
+
+    def look() -> None:
+        nonlocal replayed
+        while not done.is_set():
+            dataplane.replay(0, ours, 1, 20, 0)
+            replayed += 20
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    try:
+        at_once(*(lambda n=n: grow(n) for n in range(1, WORKERS)))
+    finally:
+        done.set()
+        looking.join()
+    (rx, _, forwarded, flooded, *_), _, _ = dataplane.snapshot()[0][0]
+    assert rx == forwarded == replayed * len(ours) > 0
+    assert flooded == 0
+    assert len(dataplane.fdb_export()) == known + 1 + (WORKERS - 1) * new
+    first, second, third = total(dataplane)
+    assert first == second <= third  # (to port 0, some are filtered; all others leave)
+
+
+def test_slots_used_again_never_show_another_stations_port() -> None:
+    """Stations 2i are always behind port 1, others come and go in the same buckets behind port 2."""
+    dataplane = make_dataplane(3)
+    stations, rounds = 400, 150
+    fixed = np.array([LOCAL | 2 * i for i in range(stations)], np.uint64)
+    other = np.array([LOCAL | (2 * i + 1) for i in range(8 * stations)], np.uint64)
+    dataplane.fdb_learn_many(fixed, np.full(stations, 1, np.uint16), 1)
+    seen: set[int] = set()
+    done = threading.Event()
+
+    def come_and_go() -> None:
+        for _ in range(rounds):
+            dataplane.fdb_learn_many(other, np.full(len(other), 2, np.uint16), 1)
+            dataplane.fdb_flush(2)
+
+    def read() -> None:
+        while not done.is_set():
+            seen.update(dataplane.fdb_lookup_many(fixed, 1).tolist())
+
+    readers = [threading.Thread(target=read) for _ in range(2)]
+    for thread in readers:
+        thread.start()
+    try:
+        at_once(come_and_go)
+    finally:
+        done.set()
+        for thread in readers:
+            thread.join()
+    assert seen == {1}
+
+
+def test_ports_come_and_go_while_all_workers_forward() -> None:
+    dataplane = make_dataplane(2)
+    rounds, batch = 400, [frame(i + 1, i) for i in range(64)]
+    done = threading.Event()
+    gone: list[int] = []
+
+    def change() -> None:
+        while not done.is_set():
+            index = dataplane.add_port()
+            dataplane.set_flags(index, OPEN)
+            dataplane.set_blocked(index, False)
+            dataplane.fdb_add(LOCAL | 1, 0, index)
+            counts, _, refused = dataplane.remove_port(index)
+            gone.append(counts[6] + sum(refused))
+
+    changing = threading.Thread(target=change)
+    changing.start()
+    try:
+        at_once(
+            *(
+                lambda n=n: [dataplane.replay(n % 2, batch, 1, 1, n) for _ in range(rounds)]  # type: ignore[misc]
+                for n in range(WORKERS)
+            )
+        )
+    finally:
+        done.set()
+        changing.join()
+    rx, decided, _ = total(dataplane)
+    assert rx == decided == WORKERS * rounds * len(batch)
+    assert len(gone) > 1
+    assert set(dataplane.fdb_export()["port"]) <= {0, 1}  # nothing points to a port that is gone
+
+
+def test_a_storm_limit_holds_for_all_workers_together() -> None:
+    dataplane = make_dataplane(2)
+    dataplane.set_storm_control(0, 0, 100.0, 50.0)
+    broadcasts = [(b"\xff" * 6 + mac(i) + b"\x88\xb5").ljust(60, b"\0") for i in range(64)]
+    at_once(*(lambda n=n: dataplane.replay(0, broadcasts, 5000, 10, n) for n in range(WORKERS)))
+    (rx, _, _, flooded, *_), _, _ = dataplane.snapshot()[0][0]
+    assert (rx, flooded) == (WORKERS * 640, 50)  # no time has passed: the burst, and no more
+
+
+def test_what_ages_is_forgotten_once() -> None:
+    dataplane = make_dataplane(WORKERS, ageing=10)
+    batch = [frame(i + 1, i) for i in range(100)]
+
+    def worker(number: int) -> None:
+        for now in range(0, 2000, 20):
+            dataplane.replay(0, batch, now, 1, number)
+            dataplane.fdb_age(now)
+
+    at_once(*(lambda n=n: worker(n) for n in range(WORKERS)))
+    _, (learned, _, aged, _, _) = dataplane.snapshot()
+    assert learned - aged == len(dataplane.fdb_export())
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"workers": 0}, "workers must be 1 … "),
+        ({"workers": 4096}, "workers must be 1 … "),
+        ({"fanout": True}, "workers=1 there is but one"),
+        ({"cpu": [0, 0, 0]}, "1 workers need as many CPUs, not 3"),
+        ({"cpu": 4096}, "CPU 4096 is not one this process may run on"),
+    ],
+)
+def test_what_makes_no_sense_is_said(options: dict[str, object], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        Switch([], **options)  # type: ignore[arg-type]
+
+
+two_cpus = pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="two workers need two CPUs")
+
+
+@pytest.mark.live
+@two_cpus
+@pytest.mark.parametrize("fanout", [False, True])
+def test_two_workers_deliver_every_frame_in_order_from_all_ports_at_once(fanout: bool) -> None:
+    cpus = sorted(os.sched_getaffinity(0))[:2]
+    count = 1500  # fewer than a ring has slots, and than a receive buffer holds
+    with live.stage(4, workers=2, fanout=fanout, cpu=cpus) as (lab, switch), live.wires(lab) as wires:
+        live.hear_each_other(wires)
+        taker = wires[3]
+
+        def send(wire: live.Wire) -> None:
+            for number in range(count):
+                wire.send(ethernet(taker.mac, wire.mac, payload=b"fastbridge %d" % number))
+
+        at_once(*(lambda w=w: send(w) for w in wires[:3]))
+        live.eventually(
+            lambda: switch.counters().total.rx_frames + switch.counters().total.rx_missed >= 3 * count, "arrival"
+        )
+        assert switch.counters().total.rx_missed == 0
+        heard = taker.heard_before(wires[0].mark())
+        for wire in wires[:3]:
+            own = [frame for frame in heard if frame[6:12] == wire.mac.to_bytes(6, "big")]
+            missing = count - len(own)  # the test's own socket may have no room, the switch's account is exact
+            numbers = [int(frame.split(b"fastbridge ")[1].rstrip(b"\0")) for frame in own]
+            assert numbers == sorted(numbers)
+            assert missing == 0 or switch.counters().ports["pod4"].tx_frames >= 3 * count
+
+
+@pytest.mark.live
+@two_cpus
+def test_with_fanout_each_flow_stays_in_order() -> None:
+    flows, count = 16, 200
+    with live.stage(2, workers=2, fanout=True) as (lab, switch):
+        one, two = lab.pods
+        groups = {sock.getsockopt(263, 18) for sock in switch._members[0].sockets[:-1]}
+        assert len(groups) == 1  # one group, by hash, and no DEFRAG
+        assert not groups.pop() >> 16 & 0x80FF
+        assert one.ping(two.name).received
+        with two.socket(socket.AF_INET, socket.SOCK_DGRAM) as taker:
+            taker.bind(("", 0))
+            taker.settimeout(live.PATIENCE)
+            senders = [one.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(flows)]
+            try:
+                heard: dict[int, list[int]] = {}
+                for start in range(0, count, 8):  # no more on its way than the receiver's buffer holds
+                    for number in range(start, start + 8):
+                        for sender in senders:
+                            sender.sendto(b"%d" % number, (str(two.ipv4.ip), taker.getsockname()[1]))
+                    for _ in range(8 * flows):
+                        data, (_, port) = taker.recvfrom(64)
+                        heard.setdefault(port, []).append(int(data))
+            finally:
+                for sender in senders:
+                    sender.close()
+        assert all(numbers == list(range(count)) for numbers in heard.values())
+        assert len(heard) == flows
+
+
+@pytest.mark.live
+@two_cpus
+def test_a_link_that_one_worker_finds_lost_is_lost_for_all() -> None:
+    with live.stage(4, workers=2, ports_fail=True) as (lab, switch):
+        name = lab.ports[2].name
+        lab.ports[2].set_down()
+        live.eventually(lambda: {p.name: p.state for p in switch.ports}[name] == "down", "down")
+        lab.ports[2].set_up()
+        live.eventually(lambda: {p.name: p.state for p in switch.ports}[name] == "up", "up")
+        first, *_, last = lab
+        assert first.ping(last.name).received
