@@ -4,8 +4,8 @@
 without the GIL, on a thread a worker, under the worker's mutex taken once a breath. Python changes ports and policies
 between two breaths of all workers, under all their mutexes; what it does there is C and waits for nothing: above all
 never for the GIL, or a busy Python thread elsewhere would stop the traffic. So every method here prepares first, then
-locks, changes or copies, and unlocks without the GIL, and makes Python objects afterwards. The FDB has a lock of its own
-for those who change it, which comes after the workers' (mac_table.pxd); look-ups take none.
+locks, changes or copies, and unlocks without the GIL, and makes Python objects afterwards. The FDB has a lock of its
+own for those who change it, which comes after the workers' (mac_table.pxd); look-ups take none.
 
 What the switch itself sends, and frames from memory, are worker 0's.
 """
@@ -226,8 +226,8 @@ cdef class Dataplane:
         """Add a port and return its index: on bound AF_PACKET sockets; or, without any, in memory.
 
         receivers: (worker, socket, slots) each; a socket has a ring of so many slots (see open_ring) unless its source
-        is the "socket". tx_fd: a socket without a ring, that all workers send by. The port is blocked until set_blocked() says
-        otherwise, so that it can be configured first. Raises OSError, MemoryError, IndexError (no such worker)."""
+        is the "socket". tx_fd: a socket without a ring, that all workers send by. The port is blocked until
+        set_blocked() says otherwise, so that it can be configured first. Raises OSError, MemoryError, IndexError (no such worker)."""
         cdef Port *port
         cdef Share **shares
         cdef uint32_t index = 0, i
@@ -404,8 +404,8 @@ cdef class Dataplane:
             self._unlock()
 
     def snapshot(self):
-        """All counters between the same breaths of all workers: ({port index: ((rx_frames, rx_bytes, forwarded, flooded,
-        consumed, rx_missed, tx_frames, tx_bytes, coalesced, split), dropped by RX_REASON_NAMES, tx_dropped by
+        """All counters between the same breaths of all workers: ({port index: ((rx_frames, rx_bytes, forwarded,
+        flooded, consumed, rx_missed, tx_frames, tx_bytes, coalesced, split), dropped by RX_REASON_NAMES, tx_dropped by
         TX_REASON_NAMES)}, (learned, moved, aged, evicted, refused))."""
         cdef uint32_t n, i, j, room = self.port_count + 64
         cdef Tally *tallies = <Tally *>calloc(room, sizeof(Tally))
@@ -557,7 +557,16 @@ cdef class Dataplane:
 
     def flags(self, uint32_t index):
         """A port's flags as a bit set, in the order of FLAG_NAMES."""
-        return known(self._port(index)).flags
+        cdef Port *port
+        cdef uint8_t flags = 0
+        with nogil:
+            lock(self.planes)
+            port = self._port(index)
+            if port != NULL:
+                flags = port.flags
+            unlock(self.planes)
+        known(port)
+        return flags
 
     def set_flags(self, uint32_t index, uint8_t flags):
         """Set a port's flags, a bit set in the order of FLAG_NAMES."""
@@ -886,10 +895,10 @@ cdef class Dataplane:
         """
         cdef list out = [], chunk
         cdef Py_ssize_t start = 0
-        known(self._port(ingress))
         with nogil:
             lock(self.planes)
         try:
+            known(self._port(ingress))
             while start < len(frames):
                 chunk = frames[start:start + BATCH]
                 start += BATCH
@@ -905,12 +914,12 @@ cdef class Dataplane:
         so: [(egress port, vnet header and frame), …]. Raises ValueError too: too many, or too short for a vnet header.
         """
         cdef list out = []
-        known(self._port(ingress))
         if len(messages) > BATCH:
             raise ValueError(f"a breath takes at most {BATCH} frames, not {len(messages)}")
         with nogil:
             lock(self.planes)
         try:
+            known(self._port(ingress))
             self._pass(ingress, messages, now, True, out)
         finally:
             unlock(self.planes)
@@ -937,12 +946,12 @@ cdef class Dataplane:
         cdef uint32_t j, n = <uint32_t>len(frames)
         cdef uint8_t *memory = NULL
         cdef Plane *plane = self._plane(worker)
-        known(self._port(ingress))
         if len(frames) > BATCH:
             raise ValueError(f"replay takes at most {BATCH} frames, not {len(frames)}")
         with nogil:
             lock(plane)
         try:
+            known(self._port(ingress))
             memory = self._inject(plane, ingress, frames, False)
             with nogil:
                 for _ in range(rounds):
@@ -1017,8 +1026,9 @@ cdef class Dataplane:
     # -- trace ---------------------------------------------------------------------------------------
 
     def trace_start(self, uint32_t snap, uint32_t limit):
-        """Record every frame's decision and first `snap` bytes, at most `limit` unread ones a worker; raises MemoryError.
-        """
+        """Record every frame's decision and first `snap` bytes, at most `limit` unread ones a worker.
+
+        Raises MemoryError."""
         cdef Trace fresh
         cdef uint32_t i
         for i in range(self.workers):

@@ -7,8 +7,8 @@ from .batch cimport FLOODS, NO_REASON, ORDINARY, Frame
 from .events cimport EventQueue, add_event
 from .forward cimport Forwarding
 from .linux cimport (
-    CLOCK_MONOTONIC, SO_ERROR, SOL_SOCKET, clock_gettime, epoll_event, getsockname, getsockopt, iovec, mmsghdr, pthread_mutex_t,
-    sockaddr, sockaddr_ll, socklen_t, timespec, write,
+    CLOCK_MONOTONIC, SO_ERROR, SOL_SOCKET, clock_gettime, epoll_event, getsockname, getsockopt, iovec, mmsghdr,
+    pthread_mutex_t, sockaddr, sockaddr_ll, socklen_t, timespec, write,
 )
 from .mac_table cimport LEARN_KNOWN
 from .port cimport FLAG_FLOOD_BROADCAST, FLAG_HAIRPIN, FLAG_ISOLATED, LINK_DOWN, LINK_GONE, Port, Share, is_open
