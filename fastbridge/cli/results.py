@@ -6,12 +6,14 @@ method found, then what is irregular and where it was measured.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 
 from rich.console import Console
 from rich.table import Table
 
 from fastbridge.bench import wording
+from fastbridge.bench.likeness import described, differences
 from fastbridge.bench.methods import Method
 from fastbridge.bench.methods.latency import PERCENTILES
 from fastbridge.bench.report import Row, method_of
@@ -53,6 +55,29 @@ def show_results(console: Console, results: Results) -> None:
     console.print(_conditions(results, rows, {task.name for task in contest}))
     if results.interrupted:
         console.print("Interrupted: these are the trials until then.", style="yellow")
+
+
+def show_comparison(console: Console, runs: Sequence[tuple[str, Results]]) -> None:
+    """Print the ratios of several runs side by side: those may be compared where absolute numbers may not."""
+    rows = {label: make_rows(results) for label, results in runs}
+    made = [(label, row) for label, found in rows.items() for row in found]
+    for task in dict.fromkeys(row.task for _, row in made):
+        table = make_table(task, "engine", *rows)
+        for engine in dict.fromkeys(wording.engine(row) for _, row in made if row.task == task):
+            cells = []
+            for found in rows.values():
+                own = [row for row in found if (row.task, wording.engine(row)) == (task, engine)]
+                cells.append(f"{wording.ratio(own[0].ratio)} {own[0].verdict}".strip() if own else "not measured")
+            table.add_row(engine, *cells)
+        console.print(table)
+        console.print()
+    first, here = runs[0]
+    for label, results in runs:
+        differing = differences(described(asdict(here.fingerprint)), described(asdict(results.fingerprint)))
+        console.print(f"{label}: {_machine(results)}; ratios are to {results.baseline}", soft_wrap=True)
+        for name, (_, there) in differing.items():
+            console.print(f"  unlike {first}: {name} {there}", soft_wrap=True)
+    console.print("These are ratios; each run's own numbers, intervals' floors and conditions: one FILE at a time.")
 
 
 def _verdicts(contest: list[TaskRecord], latency: list[TaskRecord], rows: list[Row]) -> Iterator[Table]:
@@ -164,8 +189,6 @@ def _conditions(results: Results, rows: list[Row], contest: set[str]) -> str:
         for row in rows
         if row.verdict == "ceiling" and row.cpu_machine_ns is not None and row.task in contest
     ]
-    machine = results.fingerprint
-    roles = ", ".join(f"{role} {cpu}" for role, cpu in machine.layout.items())
     return (
         f"Ratios are to {results.baseline}: geometric means over blocks, with 95 % intervals. Frame sizes include the "
         "FCS, Gb/s do not.\n"
@@ -173,6 +196,12 @@ def _conditions(results: Results, rows: list[Row], contest: set[str]) -> str:
         "claimed only outside of it.\n"
         "CPU ns: busy time of all CPUs for each forwarded frame, waiting in a spin included, less what the direct veth "
         f"pair takes for a frame ({', '.join(alone) or 'not measured'}); switch ns: of the engine's own processes.\n"
-        f"{machine.cpu}, {machine.cpus} CPUs ({roles}), Linux {machine.kernel.partition(' ')[0]}, "
-        f"hypervisor: {machine.hypervisor}; seed {results.seed}"
+        f"{_machine(results)}; seed {results.seed}"
     )
+
+
+def _machine(results: Results) -> str:
+    machine = results.fingerprint
+    roles = ", ".join(f"{role} {cpu}" for role, cpu in machine.layout.items())
+    kernel = machine.kernel.partition(" ")[0]
+    return f"{machine.cpu}, {machine.cpus} CPUs ({roles}), Linux {kernel}, hypervisor: {machine.hypervisor}"
