@@ -1,0 +1,121 @@
+"""Charts, their style.
+
+What all charts share: engines' colours and shapes, axes, and the finish. Text, ticks and lines take the colour of the
+page around them (`currentColor`), so that one chart is right in light, in dark and in print.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import altair as alt
+
+from .evidence import Record
+from .palette import looks
+
+_INK = "currentColor"
+_DASHES = ([1, 0], [5, 3], [2, 2], [8, 3, 2, 3])
+_SHAPES = ("circle", "square", "triangle-up", "diamond")  # of runs, where there are several
+LEGEND_COLUMNS = 3  # more are cut off at 400 px
+
+_CONFIG: dict[str, Any] = {
+    "font": "system-ui, -apple-system, Segoe UI, Roboto, Helvetica Neue, Arial, sans-serif",
+    "background": "transparent",
+    "view": {"stroke": None},
+    "axis": {
+        "labelColor": _INK,
+        "titleColor": _INK,
+        "domainColor": _INK,
+        "tickColor": _INK,
+        "gridColor": _INK,
+        "labelOpacity": 0.75,
+        "domainOpacity": 0.35,
+        "tickOpacity": 0.35,
+        "gridOpacity": 0.1,
+        "labelFontSize": 12,
+        "titleFontSize": 12,
+        "titleFontWeight": "normal",
+        "titlePadding": 10,
+        "labelPadding": 6,
+        "tickSize": 4,
+    },
+    # Left of the plot a title needs room that a telephone has not; above it there is enough.
+    "axisY": {"titleAngle": 0, "titleAlign": "left", "titleAnchor": "start", "titleX": 0, "titleY": -14},
+    "legend": {
+        "labelColor": _INK,
+        "labelFontSize": 12,
+        "labelLimit": 150,
+        "title": None,
+        "orient": "top",
+        "columns": LEGEND_COLUMNS,
+        "symbolSize": 70,
+        "padding": 0,
+        "offset": 30,
+        "columnPadding": 14,
+    },
+    "header": {"labelColor": _INK, "titleColor": _INK},
+    "title": {"color": _INK, "fontSize": 15, "anchor": "start", "offset": 14, "subtitleColor": _INK},
+    "rule": {"color": _INK},
+}
+
+
+class Cast:
+    """Who is drawn: engines by colour and shape, and runs, where there are several, by shape and dash."""
+
+    def __init__(self, records: Sequence[Record], ceilings: Sequence[str] = ()) -> None:
+        self.engines = list(dict.fromkeys(record["engine"] for record in records))
+        self.runs = list(dict.fromkeys(record["run"] for record in records))
+        self._ceilings = ceilings
+        self.chosen = alt.selection_point(fields=["engine"], bind="legend")
+
+    @property
+    def lanes(self) -> int:
+        """Marks side by side, one an engine and run."""
+        return len(self.engines) * len(self.runs)
+
+    def colour(self) -> alt.Color:
+        """By engine."""
+        colours = [look.colour for look in looks(self.engines).values()]
+        return alt.Color("engine:N", scale=alt.Scale(domain=self.engines, range=colours), legend=alt.Legend(title=None))
+
+    def shape(self) -> alt.Shape:
+        """By engine, or by run."""
+        if len(self.runs) > 1:
+            scale = alt.Scale(domain=self.runs, range=[_SHAPES[i % len(_SHAPES)] for i in range(len(self.runs))])
+            return alt.Shape("run:N", scale=scale, legend=alt.Legend(title=None, columns=1))
+        shapes = [look.shape for look in looks(self.engines).values()]
+        return alt.Shape("engine:N", scale=alt.Scale(domain=self.engines, range=shapes), legend=alt.Legend(title=None))
+
+    def dash(self) -> alt.StrokeDash:
+        """By run; of a single one, engines that are no switch are dashed."""
+        if len(self.runs) > 1:
+            dashes = [_DASHES[i % len(_DASHES)] for i in range(len(self.runs))]
+            return alt.StrokeDash("run:N", scale=alt.Scale(domain=self.runs, range=dashes), legend=None)
+        dashes = [_DASHES[1] if engine in self._ceilings else _DASHES[0] for engine in self.engines]
+        return alt.StrokeDash("engine:N", scale=alt.Scale(domain=self.engines, range=dashes), legend=None)
+
+    def faded(self, opacity: float = 1.0) -> Any:
+        """Opacity: less for those that a click on the legend has not chosen."""
+        return alt.condition(self.chosen, alt.value(opacity), alt.value(0.08))
+
+
+def data(records: Sequence[Record]) -> alt.InlineData:
+    """Records as a chart's data."""
+    return alt.InlineData(values=[dict(record) for record in records])
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """1, 2, 5 … from low to high; of more than two decades powers of ten alone."""
+    steps = (1.0, 2.0, 5.0) if high / low <= 300 else (1.0,)
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    return [tick for power in powers for step in steps if low <= (tick := step * 10.0**power) <= high]
+
+
+def finished(chart: alt.LayerChart, height: int) -> dict[str, Any]:
+    """The chart as Vega-Lite that takes the width it is given."""
+    spec: dict[str, Any] = chart.properties(width="container", height=height).to_dict()
+    spec["config"] = _CONFIG
+    spec["autosize"] = {"type": "fit-x", "contains": "padding"}
+    return spec
