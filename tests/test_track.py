@@ -282,3 +282,26 @@ def test_what_pytest_benchmark_really_saves(tmp_path: Path) -> None:
     assert f"number of CPUs {os.cpu_count()}" in str(run.machine)
     done = track(tmp_path / ".benchmarks")
     assert done.returncode == 0 and "few runs" in done.stdout
+
+
+def test_the_page_shows_every_trend_and_its_steps(tmp_path: Path) -> None:
+    values = [saved(day, speed) for day, speed in enumerate([*STEADY, 80.0])]
+    for value in values:
+        other = {"fullname": "t.py::test_<b>evil</b></script>", "stats": {"median": 1.0}}
+        value["benchmarks"].append(other)
+    page = tmp_path / "trend.html"
+    done = track(store(tmp_path / "store", *values), "-o", page)
+    assert (done.returncode, done.stderr) == (3, "") and f"written to {page}" in done.stdout.replace("\n", "")
+    text = page.read_text(encoding="utf-8")
+    assert "1 of 2 benchmarks have become slower, outside of the noise; 9 runs" in text
+    assert "regression of -20.0% (10 ms → 12.5 ms) since 000000000" in text and "1 without a step" in text
+    assert "<b>evil" not in text and "&lt;b&gt;evil" in text
+    charts = json.loads(text.partition('id="charts">')[2].partition("</script>")[0])
+    runs = [layer for layer in charts["trend-1-0"]["layer"] if len(layer["data"]["values"]) == len(values)]
+    assert [round(run["time"], 2) for run in runs[0]["data"]["values"]][-2:] == [10.07, 12.5]
+    assert len(charts) == 2
+
+
+def test_a_page_that_cannot_be_written(tmp_path: Path) -> None:
+    done = track(store(tmp_path, saved(1)), "-o", tmp_path / "none" / "trend.html")
+    assert done.returncode == 1 and done.stderr.startswith("fastbridge: cannot write ")

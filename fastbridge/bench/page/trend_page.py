@@ -20,16 +20,17 @@ from .style import data, finished
 
 _COLUMNS = (
     Column("benchmark", number=False),
-    Column("runs"),
+    Column("verdict", number=False),
     Column("last", "a round"),
     Column("change", "of speed", hint="of the last step, wherever it was"),
     Column("noise", "between runs"),
-    Column("verdict", number=False),
+    Column("runs"),
 )
-_STYLES = {"regression": "loss", "progression": "win", "few runs": "quiet", "steady": "even"}
+_STYLES = {"regression": "loss", "progression": "win", "steady": "even", "few runs": "quiet"}  #: in this order, too
 _HEIGHT = 150
 _ROOM = 0.15  # of the median, at least, above and below: noise shall look as small as it is
-_LABELS = 6  # commits under an axis
+_LABELS = 4  # commits under an axis: more do not fit at 400 px
+_DIGITS = 7  # of a commit there
 
 
 def render(found: Sequence[Trend]) -> str:
@@ -49,6 +50,7 @@ def render(found: Sequence[Trend]) -> str:
 
 
 def _parts(found: Sequence[Trend], prefix: str) -> list[Part]:
+    found = sorted(found, key=lambda trend: list(_STYLES).index(trend.verdict))
     names = short_names([trend.name for trend in found])
     figures = [
         Figure(f"{prefix}-{i}", name, _chart(trend), caption="; ".join(step_lines(trend)))
@@ -67,18 +69,18 @@ def _row(name: str, trend: Trend) -> list[Cell]:
     seconds = trend.points[-1].seconds
     return [
         Cell(name),
-        Cell(str(len(trend.points)), len(trend.points)),
+        Cell(trend.verdict, style=_STYLES[trend.verdict]),
         Cell(duration(seconds), seconds),
         Cell("" if last is None else change(last), last),
         Cell("" if trend.noise is None else f"{trend.noise:.1%}", trend.noise),
-        Cell(trend.verdict, style=_STYLES[trend.verdict]),
+        Cell(str(len(trend.points)), len(trend.points)),
     ]
 
 
 def _chart(trend: Trend) -> dict[str, Any]:
     """A dot a run, and the levels between the steps."""
     unit, size = _unit(trend)
-    records = [
+    records: list[dict[str, Any]] = [
         {
             "order": i,
             "commit": point.run.commit,
@@ -92,9 +94,9 @@ def _chart(trend: Trend) -> dict[str, Any]:
     ]
     times = sorted(point.seconds / size for point in trend.points)
     middle = times[len(times) // 2]
-    domain = [min(times[0], middle * (1 - _ROOM)), max(times[-1], middle * (1 + _ROOM))]
+    domain = [min(times[0] * 0.98, middle * (1 - _ROOM)), max(times[-1] * 1.02, middle * (1 + _ROOM))]
     last = len(records) - 1
-    commits = json.dumps([record["commit"] for record in records])
+    commits = json.dumps([record["commit"][:_DIGITS] for record in records])
     axis = alt.Axis(
         values=sorted({round(i * last / (_LABELS - 1)) for i in range(_LABELS)}),
         labelExpr=f"{commits}[datum.value]",
