@@ -297,8 +297,8 @@ def test_the_page_shows_every_trend_and_its_steps(tmp_path: Path) -> None:
     assert "regression of -20.0% (10 ms → 12.5 ms) since 000000000" in text and "1 without a step" in text
     assert "<b>evil" not in text and "&lt;b&gt;evil" in text
     charts = json.loads(text.partition('id="charts">')[2].partition("</script>")[0])
-    runs = [layer for layer in charts["trend-1-0"]["layer"] if len(layer["data"]["values"]) == len(values)]
-    assert [round(run["time"], 2) for run in runs[0]["data"]["values"]][-2:] == [10.07, 12.5]
+    (runs,) = (each for each in charts["trend-1-0"]["datasets"].values() if len(each) == len(values))
+    assert [round(run["time"], 2) for run in runs][-2:] == [10.07, 12.5]
     assert len(charts) == 2
 
 
