@@ -12,7 +12,7 @@ from typing import Any
 import altair as alt
 
 from .evidence import Record
-from .style import Cast, data, finished, log_ticks
+from .style import INK, Cast, data, finished, log_ticks, rates_axis
 
 _HEIGHT = 260
 _CLAIM = ("ratio", "verdict", "blocks", "floor_text")
@@ -35,7 +35,7 @@ def verdict(records: Sequence[Record], baseline: str, better: str) -> dict[str, 
     y = alt.Y("task:N", sort=tasks, title=None, axis=_task_axis(), scale=alt.Scale(paddingInner=0.35, paddingOuter=0.2))
     noise = (
         alt.Chart(data(floors))
-        .mark_bar(color="currentColor", opacity=0.09, height=alt.RelativeBandSize(band=1))
+        .mark_bar(color=INK, opacity=0.09, height=alt.RelativeBandSize(band=1))
         .encode(x=alt.X("floor_low:Q", scale=scale, axis=axis), x2="floor_high:Q", y=y)
     )
     one = alt.Chart(data([{"x": 1}])).mark_rule(opacity=0.5).encode(x=alt.X("x:Q", scale=scale, axis=axis))
@@ -62,7 +62,7 @@ def against_size(
         axis=alt.Axis(labelAngle=0),
         scale=alt.Scale(type="point", padding=0.4),
     )
-    y = alt.Y(f"{unit}:Q", title=title, axis=alt.Axis(format="~s", tickCount=6))
+    y = alt.Y(f"{unit}:Q", title=title, axis=rates_axis())
     return _dots_and_line(cast, trials, medians, x, y, _HEIGHT)
 
 
@@ -90,9 +90,7 @@ def search_bounds(records: Sequence[Record], ceilings: Sequence[str]) -> dict[st
     lane = alt.XOffset("series:N", sort=list(dict.fromkeys(record["series"] for record in records)))
     tips = _tips(cast, "block", "ndr_text", "pdr_text", "offered_text", "remarks")
     each = alt.Chart(data(records)).encode(x=x, xOffset=lane, color=cast.colour(), opacity=cast.faded(), tooltip=tips)
-    y = alt.Y(
-        "ndr:Q", title="NDR, up to PDR, frames/s", axis=alt.Axis(format="~s", tickCount=6), scale=alt.Scale(zero=True)
-    )
+    y = alt.Y("ndr:Q", title="NDR, up to PDR, frames/s", axis=rates_axis(), scale=alt.Scale(zero=True))
     span = each.mark_rule(strokeWidth=2).encode(y=y, y2="pdr:Q")
     point = each.mark_point(filled=True, size=75).encode(y=y, shape=cast.shape())
     return finished(alt.layer(span, point.add_params(cast.chosen)), _HEIGHT)
@@ -130,7 +128,7 @@ def loss_curve(records: Sequence[Record], ceilings: Sequence[str]) -> dict[str, 
     x = alt.X(
         "x:Q",
         title="offered load, frames/s",
-        axis=alt.Axis(format="~s", tickCount=6),
+        axis=rates_axis(),
         scale=alt.Scale(zero=False, nice=True),
     )
     y = alt.Y("y:Q", title="frames lost", axis=alt.Axis(format="~%", tickCount=6), scale=alt.Scale(domainMin=0))
@@ -140,10 +138,8 @@ def loss_curve(records: Sequence[Record], ceilings: Sequence[str]) -> dict[str, 
 def forwarding_curve(records: Sequence[Record]) -> dict[str, Any]:
     """Forwarding rate against offered load."""
     cast = Cast(records)
-    x = alt.X(
-        "x:Q", title="offered load, frames/s", axis=alt.Axis(format="~s", tickCount=6), scale=alt.Scale(zero=False)
-    )
-    y = alt.Y("y:Q", title="forwarding rate, frames/s", axis=alt.Axis(format="~s", tickCount=6))
+    x = alt.X("x:Q", title="offered load, frames/s", axis=rates_axis(), scale=alt.Scale(zero=False))
+    y = alt.Y("y:Q", title="forwarding rate, frames/s", axis=rates_axis())
     return _curves(cast, records, x, y, _HEIGHT)
 
 
@@ -157,7 +153,7 @@ def latency(lines: Sequence[Record], trials: Sequence[Record], ceilings: Sequenc
         scale=alt.Scale(type="log", domain=[1, most], nice=False),
         axis=alt.Axis(
             values=[tick for tick in (1, 2, 10, 100, 1_000, 10_000, 100_000, 1_000_000) if tick <= most],
-            labelExpr="datum.value == 1 ? 'min' : format(100 - 100 / datum.value, '.8~g')",
+            labelExpr="datum.value == 1 ? '0' : format(100 - 100 / datum.value, '.8~g')",
         ),
     )
     low = min(record["us"] for record in (*lines, *trials))
@@ -180,29 +176,29 @@ def cpu(records: Sequence[Record], title: str) -> dict[str, Any]:
     lane = alt.YOffset("series:N", sort=list(dict.fromkeys(record["series"] for record in records)))
     each = alt.Chart(data(records)).encode(y=y, yOffset=lane, tooltip=_tips(cast, "machine", "switch", "trials"))
     bars = each.mark_bar(cornerRadiusEnd=2).encode(
-        x=alt.X("machine_ns:Q", title=title), color=cast.colour(), opacity=cast.faded(0.85)
+        x=alt.X("machine_ns:Q", title=title, axis=alt.Axis(tickCount=6)), color=cast.colour(), opacity=cast.faded(0.85)
     )
-    own = each.mark_tick(thickness=3, color="currentColor").encode(x=alt.X("switch_ns:Q", title=title))
+    own = each.mark_tick(thickness=3, color=INK).encode(x=alt.X("switch_ns:Q", title=title))
     return finished(alt.layer(bars.add_params(cast.chosen), own), len(tasks) * (cast.lanes * 16 + 16) + 10)
 
 
 def fdb_scaling(records: Sequence[Record]) -> dict[str, Any]:
     """Forwarding rate against the number of stations in the FDB."""
     axis = alt.Axis(values=sorted({record["x"] for record in records}), format="~s", labelOverlap=True)
-    x = alt.X("x:Q", title="stations in the FDB, log scale", scale=alt.Scale(type="log"), axis=axis)
-    y = alt.Y(
-        "y:Q", title="forwarding rate, frames/s", axis=alt.Axis(format="~s", tickCount=6), scale=alt.Scale(zero=True)
+    x = alt.X(
+        "x:Q", title="stations in the FDB, log scale", scale=alt.Scale(type="log", padding=12, nice=False), axis=axis
     )
+    y = alt.Y("y:Q", title="forwarding rate, frames/s", axis=rates_axis(), scale=alt.Scale(zero=True))
     return _curves(Cast(records), records, x, y, _HEIGHT)
 
 
 def port_scaling(trials: Sequence[Record], medians: Sequence[Record]) -> dict[str, Any]:
     """Forwarding rate against the number of ports."""
     axis = alt.Axis(values=sorted({record["ports"] for record in medians}), labelOverlap=True, format="d")
-    x = alt.X("ports:Q", title="ports, log scale", scale=alt.Scale(type="log", base=2), axis=axis)
-    y = alt.Y(
-        "rate:Q", title="forwarding rate, frames/s", axis=alt.Axis(format="~s", tickCount=6), scale=alt.Scale(zero=True)
+    x = alt.X(
+        "ports:Q", title="ports, log scale", scale=alt.Scale(type="log", base=2, padding=12, nice=False), axis=axis
     )
+    y = alt.Y("rate:Q", title="forwarding rate, frames/s", axis=rates_axis(), scale=alt.Scale(zero=True))
     return _dots_and_line(Cast(medians), trials, medians, x, y, _HEIGHT)
 
 

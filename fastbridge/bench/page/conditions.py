@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from fastbridge.bench import wording
 from fastbridge.bench.likeness import in_words
+from fastbridge.bench.results import Results
 
 from .evidence import Source
 from .parts import Cell, Column, Facts, Table
@@ -100,6 +101,11 @@ def unequal_tasks(sources: Sequence[Source]) -> list[str]:
     return lines
 
 
+def when(results: Results) -> str:
+    """When it was measured, as far as the file says it in the usual way."""
+    return results.started.replace("T", " ").replace("+00:00", " UTC")
+
+
 def _main_facts(source: Source) -> dict[str, str]:
     it, machine = source.results, source.results.fingerprint
     facts = {
@@ -110,7 +116,7 @@ def _main_facts(source: Source) -> dict[str, str]:
         "microcode": machine.microcode,
         "governor": machine.governor,
         "software": in_words(machine.versions),
-        "measured": f"{it.started}, profile {it.profile}",
+        "measured": f"{when(it)}, profile {it.profile}",
         "seed": str(it.seed),
     }
     return {name: wording.printable(value) or "unknown" for name, value in facts.items()}

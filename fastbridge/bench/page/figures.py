@@ -6,7 +6,7 @@ Which records each chart is drawn from. A figure is None, or missing from the li
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from statistics import median
 from typing import Any
 
@@ -20,7 +20,7 @@ from .evidence import Record, Source, curve, single_trials
 from .parts import Figure
 from .tables import LOADS
 
-_STEPS_A_DECADE = 6  # of a latency curve's percentiles
+_STEPS_A_DECADE = 10  # of a latency curve's percentiles
 
 
 def verdict(sources: Sequence[Source]) -> Iterator[Figure]:
@@ -80,7 +80,7 @@ def search_bounds(sources: Sequence[Source]) -> Iterator[Figure]:
                     record["remarks"] = "; ".join(source.found[task.name, run.engine, run.block].remarks) or "none"
                     records.setdefault((source.label, run.engine, run.block, record["size"]), record)
     if records:
-        ordered = sorted(records.values(), key=lambda record: _size_order(record["size"]))
+        ordered = _in_order(sources, sorted(records.values(), key=lambda record: _size_order(record["size"])))
         spec = charts.search_bounds(ordered, _ceilings(sources))
         caption = "Points: highest load without loss (NDR); lines go up to that with 0.5 % loss (PDR)."
         yield Figure("ndr-pdr", "Throughput by RFC 2544, frames/s", spec, caption)
@@ -115,7 +115,8 @@ def latency(sources: Sequence[Source]) -> Iterator[Figure]:
     """A distribution a task and load."""
     for name in _tasks(sources, "latency-at-load", "latency"):
         for at, load in LOADS.items():
-            lines, trials = [], []
+            lines: list[Record] = []
+            trials: list[Record] = []
             for source in (source for source in sources if name in source.methods):
                 for engine in (row.engine for row in source.rows_of(name)):
                     samples = [(record, each) for record, each in _sampled(source, name, engine, at) if each.received]
@@ -170,7 +171,15 @@ def _of_tasks(sources: Sequence[Source], method: str, series: str, title: str, d
         ]
         if records:
             subject = next(source.methods[name].subject for source in sources if name in source.methods)
-            yield Figure(method if len(names) == 1 else _slug(name), f"{title}, {subject}", draw(records))
+            yield Figure(
+                method if len(names) == 1 else _slug(name), f"{title}, {subject}", draw(_in_order(sources, records))
+            )
+
+
+def _in_order(sources: Sequence[Source], records: Iterable[Record]) -> list[Record]:
+    """Engines as in tables: a block runs them in another order."""
+    order = {engine.name: i for source in reversed(sources) for i, engine in enumerate(source.results.engines)}
+    return sorted(records, key=lambda record: order[record["engine"]])
 
 
 def _load(trial: Trial) -> float | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Union
+from typing import Any, TypeAlias
 
 
 @dataclass(frozen=True)
@@ -18,6 +18,7 @@ class Cell:
     text: str
     sort: float | None = None
     style: str = ""  #: win, loss, even, quiet or none
+    hint: str = ""  #: shown to who hovers over it
 
     @property
     def key(self) -> str:
@@ -95,4 +96,4 @@ class Section:
     missing: str = ""
 
 
-Part = Union[Table, Figure, Text, Facts, Lines, Fold]
+Part: TypeAlias = "Table | Figure | Text | Facts | Lines | Fold"

@@ -39,7 +39,7 @@ def judgements(sources: Sequence[Source]) -> Table | None:
         return None
     heads = [Column("test", number=False), *(Column(series, number=False) for series in columns)]
     return Table(
-        "", heads, [[Cell(name), *(own.get(each, Cell("–")) for each in columns)] for name, own in lines.items()]
+        "", heads, [[Cell(name), *(own.get(each, Cell("")) for each in columns)] for name, own in lines.items()]
     )
 
 
@@ -47,7 +47,7 @@ def _judge(source: Source, row: Row) -> dict[str, Cell]:
     method = source.methods[row.task]
     where = method.section.replace("RFC 2889 ", "")
     if row.unfit and not row.values:
-        return {f"{row.task} ({where})": Cell("unfit", style="loss")}
+        return {f"{row.task} ({where})": Cell("unfit", style="loss", hint=wording.printable(row.unfit))}
     judge = {"congestion": _congestion, "errored-frames": _errored}.get(method.name)
     if judge is not None:
         return {f"{name} ({where})": cell for name, cell in judge(row).items()}
@@ -73,15 +73,19 @@ def _value(name: str, unit: str, prefix: str = "") -> Callable[[Row], Cell]:
 
 def _congestion(row: Row) -> dict[str, Cell]:
     if "loss_d" not in row.values:
-        blocking = Cell("not shown: C cannot be overloaded", style="even")
+        blocking = _not_shown("port C cannot be overloaded")
     elif row.values["loss_d"] == 0.0:
         blocking = Cell("pass", style="win")
     elif any(text.startswith("head-of-line blocking") for text in row.remarks):
         blocking = Cell(f"fail: {row.values['loss_d']:.2%} lost", style="loss")
     else:
-        blocking = Cell("not shown: the whole switch is overloaded", style="even")
+        blocking = _not_shown("the switch as a whole is overloaded")
     pressure = row.values.get("back_pressure")
-    shown = Cell("not shown", style="even") if pressure is None else Cell(f"{pressure:.1%}" if pressure else "none")
+    shown = (
+        _not_shown("port C cannot be overloaded")
+        if pressure is None
+        else Cell(f"{pressure:.1%}" if pressure else "none")
+    )
     return {"no head-of-line blocking": blocking, "back pressure": shown}
 
 
@@ -90,10 +94,14 @@ def _errored(row: Row) -> dict[str, Cell]:
     for name, what in (("runts_filtered", "runts filtered"), ("oversize_filtered", "over-size frames filtered")):
         share = row.values.get(name)
         if share is None:
-            judged[what] = Cell("not shown: none can be sent", style="even")
+            judged[what] = _not_shown("none can be sent over this link")
         elif share == 1.0:
             judged[what] = Cell("pass", style="win")
         else:
             judged[what] = Cell("fail: forwarded" if share == 0.0 else f"fail: {share:.1%} filtered", style="loss")
-    judged["CRC errors, alignment errors, dribble bits"] = Cell("not shown: a veth carries none", style="even")
+    judged["CRC errors, alignment errors, dribble bits"] = _not_shown("no veth can carry them")
     return judged
+
+
+def _not_shown(why: str) -> Cell:
+    return Cell("not shown", style="even", hint=why)

@@ -5,15 +5,16 @@ The nine parts of a report, verdict first. One that has nothing to show stays, w
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 
 from fastbridge.bench import wording
 from fastbridge.bench.results import Results
 
 from . import figures, rfc2889
-from .conditions import conditions, engines_table, facts_of, floor_table, unequal_tasks
+from .conditions import conditions, engines_table, facts_of, floor_table, unequal_tasks, when
 from .evidence import Source, sources_of, unlikeness
-from .parts import Facts, Fold, Lines, Part, Section, Text
+from .parts import Facts, Figure, Fold, Lines, Part, Section, Text
 from .tables import claimed, latency_table, value_tables, verdict_table
 
 _RATES = ("forwarding-rate", "tcp-bulk", "throughput")
@@ -42,17 +43,16 @@ def sections_of(results: Sequence[tuple[str, Results]]) -> tuple[list[Section], 
     made = [_verdict(sources, unlike), _conditions(sources, unlike)]
     made += [_throughput_ratios(sources)] if unlike else [_throughput(sources)]
     made += [*_measured(sources)] if not unlike else [*_withheld()]
-    return [*made, _irregular(sources)], _subtitle(sources)
+    return [*made, _irregular(sources)], subtitle_of(sources)
 
 
-def _subtitle(sources: Sequence[Source]) -> str:
+def subtitle_of(sources: Sequence[Source]) -> str:
+    """When and where, in one line."""
     shown = []
     for source in sources:
         it, machine = source.results, source.results.fingerprint
-        when = it.started.replace("T", " ").partition("+")[0]
-        text = (
-            f"Profile {it.profile}, {when} UTC, {machine.cpu}, {machine.cpus} CPUs, Linux {machine.kernel.split()[0]}"
-        )
+        kernel = machine.kernel.partition(" ")[0]
+        text = f"Profile {it.profile}, {when(it)}, {machine.cpu}, {machine.cpus} CPUs, Linux {kernel}"
         shown.append(f"{source.label}: {text}" if source.label else text)
     return " · ".join(shown)
 
@@ -73,7 +73,7 @@ def _verdict(sources: Sequence[Source], unlike: Sequence[str]) -> Section:
             Text(f"Ratios only: numbers of unlike machines cannot be compared. They differ in {'; '.join(unlike)}.")
         )
     parts += [Facts(scores)] if (scores := _scores(sources)) else []
-    parts += [*figures.verdict(sources), table]
+    parts += [*_filling(figures.verdict(sources)), table]
     single = [task for source in sources for task in source.results.tasks if task.blocks < 2]
     if single:
         parts.append(
@@ -117,7 +117,8 @@ def _conditions(sources: Sequence[Source], unlike: Sequence[str]) -> Section:
 
 
 def _throughput(sources: Sequence[Source]) -> Section:
-    parts: list[Part] = [*figures.throughput(sources), *figures.search_bounds(sources), *figures.tcp(sources)]
+    drawn = (*figures.throughput(sources), *figures.search_bounds(sources), *figures.tcp(sources))
+    parts: list[Part] = [*_filling(drawn)]
     parts += value_tables(sources, *_RATES)
     lead = (
         "Dots are trials, lines go through their medians. The direct veth pair has no switch: it is the most that the "
@@ -132,11 +133,11 @@ def _throughput_ratios(sources: Sequence[Source]) -> Section:
 
 
 def _measured(sources: Sequence[Source]) -> Iterator[Section]:
-    parts: list[Part] = [*figures.loss(sources), *value_tables(sources, *_LOSS)]
+    parts: list[Part] = [*_filling(figures.loss(sources)), *value_tables(sources, *_LOSS)]
     lead = "What is lost under overload, how long a burst is survived, and how long it takes to come back."
     yield Section("loss", "Frame loss, bursts and recovery", lead, parts, _absent(sources, *_LOSS))
-    curves, percentiles = [*figures.latency(sources)], latency_table(sources)
-    parts = [*curves] + ([percentiles] if percentiles else [])
+    curves, percentiles = [*_filling(figures.latency(sources))], latency_table(sources)
+    parts = [*curves, *([percentiles] if percentiles else [])]
     lead = (
         "One-way, of sampled frames: the further to the right, the rarer the delay. Lines are medians over the blocks, "
         "dots are trials; both scales are logarithmic."
@@ -145,13 +146,13 @@ def _measured(sources: Sequence[Source]) -> Iterator[Section]:
     parts = [*figures.cpu(sources)]
     missing = "no forwarding rate was measured beside the direct veth pair's"
     yield Section("cpu", "CPU time a frame", "", parts, missing)
-    parts = [*figures.scaling(sources)]
+    parts = [*_filling(figures.scaling(sources))]
     if tables := [*value_tables(sources, *_SCALING)]:
         parts.append(Fold("All values", tables))
     lead = "The forwarding rate with more stations to look up and more ports to serve."
     yield Section("scaling", "Scaling with FDB entries and ports", lead, parts, _absent(sources, *_SCALING))
     judged = rfc2889.judgements(sources)
-    parts = [judged, *figures.forwarding(sources)] if judged else []
+    parts = [judged, *_filling(figures.forwarding(sources))] if judged else []
     if tables := [*value_tables(sources, *rfc2889.METHODS)]:
         parts.append(Fold("All values", tables))
     lead = "Pass or fail where the RFC says what a switch should do, a number where it asks for one."
@@ -187,3 +188,9 @@ def _irregular(sources: Sequence[Source]) -> Section:
     parts: list[Part] = [Lines([wording.printable(line) for line in lines])] if lines else [Text("None.")]
     lead = "Everything that was skipped, failed or is to be taken with care, with its reason."
     return Section("irregular", "Irregular and skipped results", lead, parts)
+
+
+def _filling(drawn: Iterable[Figure]) -> list[Figure]:
+    """Two beside each other; the last of an odd number takes the whole width."""
+    made = list(drawn)
+    return [replace(figure, wide=i == len(made) - 1 and i % 2 == 0) for i, figure in enumerate(made)]

@@ -15,21 +15,22 @@ import altair as alt
 from .evidence import Record
 from .palette import looks
 
-_INK = "currentColor"
+CHOSEN = "chosen"  #: the parameter that a click on a legend sets
+INK = "currentColor"
 _DASHES = ([1, 0], [5, 3], [2, 2], [8, 3, 2, 3])
 _SHAPES = ("circle", "square", "triangle-up", "diamond")  # of runs, where there are several
-LEGEND_COLUMNS = 3  # more are cut off at 400 px
+_LEGEND_COLUMN = 112  # pixels for an engine's name
 
 _CONFIG: dict[str, Any] = {
     "font": "system-ui, -apple-system, Segoe UI, Roboto, Helvetica Neue, Arial, sans-serif",
     "background": "transparent",
     "view": {"stroke": None},
     "axis": {
-        "labelColor": _INK,
-        "titleColor": _INK,
-        "domainColor": _INK,
-        "tickColor": _INK,
-        "gridColor": _INK,
+        "labelColor": INK,
+        "titleColor": INK,
+        "domainColor": INK,
+        "tickColor": INK,
+        "gridColor": INK,
         "labelOpacity": 0.75,
         "domainOpacity": 0.35,
         "tickOpacity": 0.35,
@@ -44,21 +45,23 @@ _CONFIG: dict[str, Any] = {
     # Left of the plot a title needs room that a telephone has not; above it there is enough.
     "axisY": {"titleAngle": 0, "titleAlign": "left", "titleAnchor": "start", "titleX": 0, "titleY": -14},
     "legend": {
-        "labelColor": _INK,
+        "labelColor": INK,
         "labelFontSize": 12,
         "labelLimit": 150,
         "title": None,
         "orient": "top",
-        "columns": LEGEND_COLUMNS,
+        "columns": {"expr": f"max(2, floor(width / {_LEGEND_COLUMN}))"},
         "symbolSize": 70,
         "padding": 0,
-        "offset": 30,
         "columnPadding": 14,
     },
-    "header": {"labelColor": _INK, "titleColor": _INK},
-    "title": {"color": _INK, "fontSize": 15, "anchor": "start", "offset": 14, "subtitleColor": _INK},
-    "rule": {"color": _INK},
+    "header": {"labelColor": INK, "titleColor": INK},
+    "title": {"color": INK, "fontSize": 15, "anchor": "start", "offset": 14, "subtitleColor": INK},
+    "rule": {"color": INK},
 }
+
+
+_LEGEND = alt.Legend(title=None)
 
 
 class Cast:
@@ -68,7 +71,7 @@ class Cast:
         self.engines = list(dict.fromkeys(record["engine"] for record in records))
         self.runs = list(dict.fromkeys(record["run"] for record in records))
         self._ceilings = ceilings
-        self.chosen = alt.selection_point(fields=["engine"], bind="legend")
+        self.chosen = alt.selection_point(name=CHOSEN, fields=["engine"], bind="legend")
 
     @property
     def lanes(self) -> int:
@@ -78,23 +81,23 @@ class Cast:
     def colour(self) -> alt.Color:
         """By engine."""
         colours = [look.colour for look in looks(self.engines).values()]
-        return alt.Color("engine:N", scale=alt.Scale(domain=self.engines, range=colours), legend=alt.Legend(title=None))
+        return alt.Color("engine:N", scale=alt.Scale(domain=self.engines, range=colours), legend=_LEGEND)
 
     def shape(self) -> alt.Shape:
         """By engine, or by run."""
         if len(self.runs) > 1:
             scale = alt.Scale(domain=self.runs, range=[_SHAPES[i % len(_SHAPES)] for i in range(len(self.runs))])
-            return alt.Shape("run:N", scale=scale, legend=alt.Legend(title=None, columns=1))
+            return alt.Shape("run:N", scale=scale, legend=alt.Legend(title=None, columns=2))
         shapes = [look.shape for look in looks(self.engines).values()]
-        return alt.Shape("engine:N", scale=alt.Scale(domain=self.engines, range=shapes), legend=alt.Legend(title=None))
+        return alt.Shape("engine:N", scale=alt.Scale(domain=self.engines, range=shapes), legend=_LEGEND)
 
     def dash(self) -> alt.StrokeDash:
         """By run; of a single one, engines that are no switch are dashed."""
         if len(self.runs) > 1:
             dashes = [_DASHES[i % len(_DASHES)] for i in range(len(self.runs))]
-            return alt.StrokeDash("run:N", scale=alt.Scale(domain=self.runs, range=dashes), legend=None)
+            return alt.StrokeDash("run:N", scale=alt.Scale(domain=self.runs, range=dashes))
         dashes = [_DASHES[1] if engine in self._ceilings else _DASHES[0] for engine in self.engines]
-        return alt.StrokeDash("engine:N", scale=alt.Scale(domain=self.engines, range=dashes), legend=None)
+        return alt.StrokeDash("engine:N", scale=alt.Scale(domain=self.engines, range=dashes))
 
     def faded(self, opacity: float = 1.0) -> Any:
         """Opacity: less for those that a click on the legend has not chosen."""
@@ -113,7 +116,12 @@ def log_ticks(low: float, high: float) -> list[float]:
     return [tick for power in powers for step in steps if low <= (tick := step * 10.0**power) <= high]
 
 
-def finished(chart: alt.LayerChart, height: int) -> dict[str, Any]:
+def rates_axis() -> alt.Axis:
+    """Of frames/s: 800k, 1M."""
+    return alt.Axis(labelExpr="datum.value == 0 ? '0' : format(datum.value, '~s')", tickCount=6)
+
+
+def finished(chart: Any, height: int) -> dict[str, Any]:
     """The chart as Vega-Lite that takes the width it is given."""
     spec: dict[str, Any] = chart.properties(width="container", height=height).to_dict()
     spec["config"] = _CONFIG

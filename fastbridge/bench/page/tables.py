@@ -13,7 +13,7 @@ from fastbridge.bench.report import Row
 from fastbridge.bench.results import TaskRecord
 
 from .evidence import Source
-from .parts import Cell, Column, Part, Table
+from .parts import Cell, Column, Table
 
 STYLES = {"win": "win", "loss": "loss", "no difference": "even", "unfit": "loss"}
 _MOST_COLUMNS = 8  # of values; a method with more of them gets a line each
@@ -56,7 +56,7 @@ def verdict_table(sources: Sequence[Source], *, absolute: bool) -> Table:
     return Table("", columns, lines)
 
 
-def value_tables(sources: Sequence[Source], *methods: str, title: bool = True) -> Iterator[Table]:
+def value_tables(sources: Sequence[Source], *methods: str) -> Iterator[Table]:
     """What these methods found, a table each; without tasks that the verdict table has."""
     for name in methods:
         tasks = {
@@ -66,7 +66,7 @@ def value_tables(sources: Sequence[Source], *methods: str, title: bool = True) -
             if task not in claimed(source) or not _is_single(source, task)
         }
         if tasks:
-            yield _value_table(sources, list(tasks), title)
+            yield _value_table(sources, list(tasks))
 
 
 def latency_table(sources: Sequence[Source]) -> Table | None:
@@ -78,7 +78,7 @@ def latency_table(sources: Sequence[Source]) -> Table | None:
         *(Column(wording.words(name), "µs") for name in PERCENTILES),
         Column("samples"),
     ]
-    lines = []
+    lines: list[list[Cell]] = []
     for source in sources:
         for row in source.rows:
             method = source.methods[row.task]
@@ -88,27 +88,30 @@ def latency_table(sources: Sequence[Source]) -> Table | None:
                 if f"{prefix}p50" in row.values:
                     numbers = [_value(source, row, prefix + name) for name in (*PERCENTILES, "samples")]
                     lines.append([Cell(row.task), Cell(load), *_names(sources, source, row), *numbers])
-    order = list(dict.fromkeys(line[0].text for line in lines))
-    lines.sort(key=lambda line: order.index(line[0].text))
+    tests = list(dict.fromkeys(line[0].text for line in lines))
+    loads = ["", *LOADS.values()]
+    lines.sort(key=lambda line: (tests.index(line[0].text), loads.index(line[1].text)))
     return Table("Percentiles, medians over the blocks", columns, lines) if lines else None
 
 
-def _value_table(sources: Sequence[Source], tasks: Sequence[str], titled: bool) -> Table:
+def _value_table(sources: Sequence[Source], tasks: Sequence[str]) -> Table:
     source = next(source for source in sources if tasks[0] in source.methods)
     method = source.methods[tasks[0]]
-    title = f"{wording.words(method.name.replace('-', ' ')).capitalize()} ({method.section})" if titled else ""
+    title = f"{wording.words(method.name.replace('-', ' ')).capitalize()} ({method.section})"
     found = [(source, row) for task in tasks for source in sources for row in source.rows if row.task == task]
     names = [
         name for name in method.units if not name.endswith("samples") and any(name in row.values for _, row in found)
     ]
     if len(names) > _MOST_COLUMNS:
         return _turned(title, sources, found, names)
-    has_ratio = any(row.ratio for _, row in found)
+    claims: Sequence[Column] = _RATIO if any(row.ratio for _, row in found) else ()
+    if not claims and any(row.unfit for _, row in found):
+        claims = _RATIO[1:]
     columns = [
         Column("test", number=False),
         *_who(sources),
         *(Column(wording.words(name), wording.shown_unit(method.units[name])) for name in names),
-        *(_RATIO if has_ratio else ()),
+        *claims,
     ]
     return Table(
         title,
@@ -118,7 +121,7 @@ def _value_table(sources: Sequence[Source], tasks: Sequence[str], titled: bool) 
                 Cell(source.methods[row.task].subject),
                 *_names(sources, source, row),
                 *(_value(source, row, name) for name in names),
-                *(_claim(row) if has_ratio else ()),
+                *_claim(row)[2 - len(claims) :],
             ]
             for source, row in found
         ],
@@ -179,7 +182,8 @@ def _absolute(row: Row) -> list[Cell]:
 
 def _claim(row: Row) -> list[Cell]:
     style = STYLES.get(row.verdict, "quiet")
-    return [Cell(wording.ratio(row.ratio), row.ratio.mean if row.ratio else None), Cell(row.verdict, style=style)]
+    verdict = Cell(row.verdict, style=style, hint=wording.printable(row.unfit or ""))
+    return [Cell(wording.ratio(row.ratio), row.ratio.mean if row.ratio else None), verdict]
 
 
 def _value(source: Source, row: Row, name: str) -> Cell:
@@ -188,8 +192,3 @@ def _value(source: Source, row: Row, name: str) -> Cell:
 
 def _cell(value: float | None, form: str) -> Cell:
     return Cell("") if value is None else Cell(form.format(value), value)
-
-
-def with_parts(*parts: Part | None) -> list[Part]:
-    """Those that there are."""
-    return [part for part in parts if part is not None]

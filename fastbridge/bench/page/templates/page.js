@@ -47,6 +47,11 @@ prefersDark.addEventListener("change", label);
 theme.hidden = false;
 label();
 
+// A chart in a closed fold has no width to take; it takes it when the fold opens.
+for (const fold of document.querySelectorAll("details")) {
+  fold.addEventListener("toggle", () => dispatchEvent(new Event("resize")));
+}
+
 // Print: on white, with everything open.
 addEventListener("beforeprint", () => {
   for (const fold of document.querySelectorAll("details:not([open])")) {
