@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from pytest_benchmark.stats import Stats
 from test_bench import make_results, make_run
 from test_cli import ROOT, complaint, run
@@ -20,6 +21,7 @@ from fastbridge.bench.files import writable_directory, writable_file, write_whol
 from fastbridge.bench.likeness import described, differences
 from fastbridge.bench.saved_benchmarks import FRAMES, to_pytest_benchmark
 from fastbridge.bench.storage import read_run
+from fastbridge.cli.report import report
 from fastbridge.errors import BenchError
 
 SPEEDS = {"base": 100_000, "base (control)": 101_000, "mine": 80_000}
@@ -153,10 +155,16 @@ def test_a_report_in_every_form(saved: Callable[..., Path], tmp_path: Path) -> N
     assert (tmp_path / "all" / "results.json").read_bytes() == path.read_bytes()
     assert (tmp_path / "all" / "pictures" / "throughput.svg").read_text().startswith("<svg")
     assert (tmp_path / "all" / "pictures" / "throughput.png").read_bytes().startswith(b"\x89PNG")
-    for name, begins in (("x.html", "<!DOCTYPE html>"), ("x.md", "#"), ("x.svg", "<svg"), ("x.json", "{")):
-        done = run("report", str(path), "-o", str(tmp_path / name))
-        assert (done.returncode, done.stderr) == (0, "")
-        assert (tmp_path / name).read_text().startswith(begins)
+
+
+def test_one_file_by_its_ending(saved: Callable[..., Path], tmp_path: Path) -> None:
+    path = saved()
+    for name, begins in (("x.html", b"<!DOCTYPE html>"), ("x.md", b"# "), ("x.svg", b"<svg"), ("x.png", b"\x89PNG")):
+        done = CliRunner().invoke(report, [str(path), "-o", str(tmp_path / name)])
+        assert (done.exit_code, done.output.replace("\n", "")) == (0, f"written to {tmp_path / name}")
+        assert (tmp_path / name).read_bytes().startswith(begins)
+    assert run("report", str(path), "-o", str(tmp_path / "x.json")).returncode == 0
+    assert json.loads((tmp_path / "x.json").read_text())["benchmarks"]
 
 
 def test_several_runs_are_compared_by_their_ratios(saved: Callable[..., Path], tmp_path: Path) -> None:
@@ -182,8 +190,9 @@ def test_a_wrong_request(saved: Callable[..., Path], tmp_path: Path) -> None:
         ((one, one), "the same file twice"),
         ((one, other, "-o", str(tmp_path / "dir")), "of several FILES"),
         ((one, other, "-o", str(tmp_path / "x.json")), "of several FILES"),
+        ((one, "-o", one), "is what it is drawn from"),
         ((one, "-o", str(tmp_path / "x.txt")), "nothing is drawn as .txt"),
-        ((one, "-o", str(tmp_path / "x.svg"), "--picture", "mine"), "no picture 'mine'; there are throughput"),
+        ((one, "-o", str(tmp_path / "x.svg"), "--picture", "mine"), "no picture 'mine'; there are verdict, throughput"),
         ((one, "-o", str(tmp_path / "x.md"), "--picture", "throughput"), "--picture is for"),
     ):
         assert words in complaint(run("report", *arguments), 2)

@@ -13,17 +13,15 @@ from .results import Results
 from .saved_benchmarks import to_pytest_benchmark
 
 RESULTS = "results.json"
+PICTURES = "pictures"
 
 
-def write_report(directory: Path, results: Results) -> list[Path]:
+def write_report(directory: Path, results: Results) -> None:
     """Write the results and all that is drawn from them, the results first. Raises OSError and BenchError."""
-    written = []
     for name, content in _contents(results):
         path = directory / name
         path.parent.mkdir(exist_ok=True)
         write_whole(path, content)
-        written.append(path)
-    return written
 
 
 def _contents(results: Results) -> Iterator[tuple[str, str | bytes]]:
@@ -32,10 +30,10 @@ def _contents(results: Results) -> Iterator[tuple[str, str | bytes]]:
     runs = [("this run", results)]
     yield RESULTS, results.to_json()
     yield "report.html", document.render(runs)
-    yield "report.md", markdown.render(runs)
+    yield "report.md", markdown.render(runs, beside=PICTURES)
     yield "pytest-benchmark.json", to_pytest_benchmark(results)
     for name in pictures.PICTURES:
         for kind in ("svg", "png"):
             drawn = pictures.draw(name, runs, kind)
             if drawn is not None:
-                yield f"pictures/{name}.{kind}", drawn
+                yield f"{PICTURES}/{name}.{kind}", drawn

@@ -41,7 +41,7 @@ def _print_schema(context: click.Context, parameter: click.Parameter, wanted: bo
     help="Draw it, by the ending of OUT: .html, a page for a browser; .md, Markdown; .svg or .png, one picture; .json, "
     "for pytest-benchmark; without an ending a directory with all of these.",
 )
-@click.option("--picture", metavar="NAME", help="Which picture.  [default: throughput]")
+@click.option("--picture", metavar="NAME", help="Which picture; a wrong name lists all.  [default: throughput]")
 @click.option(
     "--schema",
     is_flag=True,
@@ -59,9 +59,9 @@ def report(files: tuple[Path, ...], output: Path | None, picture: str | None) ->
     if picture is not None and (output is None or output.suffix not in _PICTURE):
         raise click.UsageError("--picture is for -o FILE.svg or FILE.png")
     runs = [(label, _load(path)) for label, path in zip(_labels(files), files, strict=True)]
-    if len(baselines := {results.baseline for _, results in runs}) > 1:
-        raise BenchError(f"ratios to different baselines ({', '.join(sorted(baselines))}) cannot be compared")
     if output is not None:
+        if output.resolve() in [path.resolve() for path in files]:
+            raise click.UsageError(f"{output} is what it is drawn from; choose another place with -o")
         _draw(runs, output, picture or "throughput")
         make_console(markup=False).print(f"written to {output}", soft_wrap=True)
         return
@@ -101,7 +101,7 @@ def _labels(paths: Sequence[Path]) -> list[str]:
 
 def _draw(runs: Sequence[tuple[str, Results]], output: Path, picture: str) -> None:
     from fastbridge.bench import page
-    from fastbridge.bench.files import writable_directory, write_whole
+    from fastbridge.bench.files import writable_directory, writable_file, write_whole
     from fastbridge.bench.report_files import write_report
     from fastbridge.bench.saved_benchmarks import to_pytest_benchmark
 
@@ -115,11 +115,9 @@ def _draw(runs: Sequence[tuple[str, Results]], output: Path, picture: str) -> No
         with writable_directory(output, way_out):
             write_report(output, runs[0][1])
         return
-    content = to_pytest_benchmark(runs[0][1]) if output.suffix == ".json" else _drawn(runs, output.suffix, picture)
-    try:
-        write_whole(output, content)
-    except OSError as error:
-        raise BenchError(f"cannot write {output}: {error.strerror}; {way_out}") from None
+    with writable_file(output, way_out):
+        drawn = to_pytest_benchmark(runs[0][1]) if output.suffix == ".json" else _drawn(runs, output.suffix, picture)
+        write_whole(output, drawn)
 
 
 def _drawn(runs: Sequence[tuple[str, Results]], ending: str, picture: str) -> str | bytes:
@@ -133,7 +131,7 @@ def _drawn(runs: Sequence[tuple[str, Results]], ending: str, picture: str) -> st
         raise click.UsageError(f"nothing is drawn as {ending}; choose .html, .md, .svg, .png, .json or a directory")
     if picture not in pictures.PICTURES:
         raise click.UsageError(f"there is no picture {picture!r}; there are {', '.join(pictures.PICTURES)}")
-    drawn = pictures.draw(picture, runs, ending.removeprefix("."))
+    drawn = pictures.draw(picture, runs, "svg" if ending == ".svg" else "png")
     if drawn is None:
         raise BenchError(f"no picture {picture!r} of these results: they have nothing for it (another profile has)")
     return drawn

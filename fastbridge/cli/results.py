@@ -19,6 +19,7 @@ from fastbridge.bench.methods.latency import PERCENTILES
 from fastbridge.bench.report import Row, method_of
 from fastbridge.bench.report import rows as make_rows
 from fastbridge.bench.results import Results, TaskRecord
+from fastbridge.errors import BenchError
 
 from .output import make_table
 
@@ -58,7 +59,12 @@ def show_results(console: Console, results: Results) -> None:
 
 
 def show_comparison(console: Console, runs: Sequence[tuple[str, Results]]) -> None:
-    """Print the ratios of several runs side by side: those may be compared where absolute numbers may not."""
+    """Print the ratios of several runs side by side: those may be compared where absolute numbers may not.
+
+    Raises BenchError where they are to different baselines.
+    """
+    if len(baselines := {results.baseline for _, results in runs}) > 1:
+        raise BenchError(f"ratios to different baselines ({', '.join(sorted(baselines))}) cannot be compared")
     rows = {label: make_rows(results) for label, results in runs}
     made = [(label, row) for label, found in rows.items() for row in found]
     for task in dict.fromkeys(row.task for _, row in made):

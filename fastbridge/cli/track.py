@@ -12,11 +12,10 @@ import rich_click as click
 from rich.console import Console
 
 from fastbridge.bench import page
-from fastbridge.bench.files import write_whole
+from fastbridge.bench.files import writable_file, write_whole
 from fastbridge.bench.storage import Machine, read_storage
 from fastbridge.bench.track import RECENT, Trend, trends
 from fastbridge.bench.trend_words import LEGEND, change, duration, short_names, step_lines
-from fastbridge.errors import BenchError
 
 from .output import make_console, make_table
 
@@ -54,10 +53,8 @@ def track(context: click.Context, storage: Path, output: Path | None, recent: in
         page.require()
         from fastbridge.bench.page import trend_page
 
-        try:
+        with writable_file(output, "choose another place with -o"):
             write_whole(output, trend_page.render(found))
-        except OSError as error:
-            raise BenchError(f"cannot write {output}: {error.strerror}; choose another place with -o") from None
         console.print(f"written to {output}", soft_wrap=True)
     regressed = [trend for trend in found if trend.is_regressed]
     if regressed:
