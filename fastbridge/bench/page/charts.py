@@ -15,38 +15,42 @@ from .evidence import Record
 from .style import INK, Cast, data, finished, log_ticks, rates_axis
 
 _HEIGHT = 260
+_LANE, _BETWEEN = 16, 18  # pixels: an engine's, and between two tests
 _CLAIM = ("ratio", "verdict", "blocks", "floor_text")
 
 
-def verdict(records: Sequence[Record], baseline: str, better: str) -> dict[str, Any]:
-    """Ratios to the baseline with their intervals, over the noise floor; `better`: "more" or "less"."""
+def verdict(records: Sequence[Record], baseline: str) -> dict[str, Any]:
+    """Ratios to the baseline with their intervals, over the noise floor of the same test and run."""
     cast = Cast(records)
-    tasks = list(dict.fromkeys(record["task"] for record in records))
+    tests = list(dict.fromkeys(record["test"] for record in records))
     low = 0.92 * min(1.0, *(record["low"] for record in records))
     high = 1.09 * max(1.0, *(record["high"] for record in records))
     floors = [
-        {"task": task, "floor_low": max(low, 1 - floor), "floor_high": min(high, 1 + floor)}
-        for task, floor in {r["task"]: r["floor"] for r in records if r["floor"] is not None}.items()
+        {"test": test, "floor_low": max(low, 1 - floor), "floor_high": min(high, 1 + floor)}
+        for test, floor in {r["test"]: r["floor"] for r in records if r["floor"] is not None}.items()
     ]
     scale = alt.Scale(type="log", domain=[low, high], nice=False)
-    axis = alt.Axis(
-        values=log_ticks(low, high), format="~g", title=f"ratio to {baseline} ({better} is better), log scale"
-    )
-    y = alt.Y("task:N", sort=tasks, title=None, axis=_task_axis(), scale=alt.Scale(paddingInner=0.35, paddingOuter=0.2))
+    axis = alt.Axis(values=log_ticks(low, high), format="~g", title=f"ratio to {baseline}, log scale")
+    lanes = len(cast.engines) * _LANE
+    padding = alt.Scale(paddingInner=_BETWEEN / (lanes + _BETWEEN), paddingOuter=0.2)
+    y = alt.Y("test:N", sort=tests, title=None, axis=_task_axis(), scale=padding)
     noise = (
         alt.Chart(data(floors))
         .mark_bar(color=INK, opacity=0.09, height=alt.RelativeBandSize(band=1))
         .encode(x=alt.X("floor_low:Q", scale=scale, axis=axis), x2="floor_high:Q", y=y)
     )
     one = alt.Chart(data([{"x": 1}])).mark_rule(opacity=0.5).encode(x=alt.X("x:Q", scale=scale, axis=axis))
-    lane = alt.YOffset("series:N", sort=list(dict.fromkeys(record["series"] for record in records)))
     each = alt.Chart(data(records)).encode(
-        y=y, yOffset=lane, color=cast.colour(), opacity=cast.faded(), tooltip=_tips(cast, *_CLAIM)
+        y=y,
+        yOffset=alt.YOffset("engine:N", sort=cast.engines),
+        color=cast.colour(),
+        opacity=cast.faded(),
+        tooltip=_tips(cast, *_CLAIM),
     )
     interval = each.mark_rule(strokeWidth=2).encode(x=alt.X("low:Q", scale=scale, axis=axis), x2="high:Q")
     mean = each.mark_point(filled=True, size=75).encode(x=alt.X("mean:Q", scale=scale, axis=axis), shape=cast.shape())
     layers = ([noise] if floors else []) + [one, interval, mean.add_params(cast.chosen)]
-    return finished(alt.layer(*layers), len(tasks) * (cast.lanes * 16 + 18) + 10)
+    return finished(alt.layer(*layers), len(tests) * (lanes + _BETWEEN) + 10, 14)
 
 
 def against_size(
@@ -70,7 +74,8 @@ def ratio_against_size(records: Sequence[Record], baseline: str) -> dict[str, An
     """Ratios of rates with their intervals against the frame size: of unlike machines."""
     cast = Cast(records)
     sizes = list(dict.fromkeys(record["size"] for record in records))
-    x = alt.X("size:N", sort=sizes, title="frame size with FCS", axis=alt.Axis(labelAngle=0))
+    padding = alt.Scale(paddingInner=0.5, paddingOuter=0.25)
+    x = alt.X("size:N", sort=sizes, title="frame size with FCS", axis=alt.Axis(labelAngle=0), scale=padding)
     lane = alt.XOffset("series:N", sort=list(dict.fromkeys(record["series"] for record in records)))
     each = alt.Chart(data(records)).encode(
         x=x, xOffset=lane, color=cast.colour(), opacity=cast.faded(), tooltip=_tips(cast, *_CLAIM)
@@ -86,7 +91,8 @@ def search_bounds(records: Sequence[Record], ceilings: Sequence[str]) -> dict[st
     """NDR, with a line up to the PDR, against the frame size."""
     cast = Cast(records, ceilings)
     sizes = list(dict.fromkeys(record["size"] for record in records))
-    x = alt.X("size:N", sort=sizes, title="frame size with FCS", axis=alt.Axis(labelAngle=0))
+    padding = alt.Scale(paddingInner=0.5, paddingOuter=0.25)
+    x = alt.X("size:N", sort=sizes, title="frame size with FCS", axis=alt.Axis(labelAngle=0), scale=padding)
     lane = alt.XOffset("series:N", sort=list(dict.fromkeys(record["series"] for record in records)))
     tips = _tips(cast, "block", "ndr_text", "pdr_text", "offered_text", "remarks")
     each = alt.Chart(data(records)).encode(x=x, xOffset=lane, color=cast.colour(), opacity=cast.faded(), tooltip=tips)
@@ -101,7 +107,7 @@ def strip(trials: Sequence[Record], medians: Sequence[Record], unit: str, title:
     cast = Cast(medians)
     order = list(dict.fromkeys(record["series"] for record in medians))
     y = alt.Y("series:N", sort=order, title=None, axis=alt.Axis(labelLimit=130, domain=False, ticks=False))
-    x = alt.X(f"{unit}:Q", title=title, scale=alt.Scale(zero=True))
+    x = alt.X(f"{unit}:Q", title=title, scale=alt.Scale(zero=True), axis=alt.Axis(tickCount=8))
     dots = (
         alt.Chart(data(trials))
         .mark_point(filled=True, size=45)
@@ -150,7 +156,7 @@ def latency(lines: Sequence[Record], trials: Sequence[Record], ceilings: Sequenc
     x = alt.X(
         "rarity:Q",
         title="percentile of samples",
-        scale=alt.Scale(type="log", domain=[1, most], nice=False),
+        scale=alt.Scale(type="log", domain=[1, 1.15 * most], nice=False),
         axis=alt.Axis(
             values=[tick for tick in (1, 2, 10, 100, 1_000, 10_000, 100_000, 1_000_000) if tick <= most],
             labelExpr="datum.value == 1 ? '0' : format(100 - 100 / datum.value, '.8~g')",
@@ -162,7 +168,7 @@ def latency(lines: Sequence[Record], trials: Sequence[Record], ceilings: Sequenc
         "us:Q",
         title="one-way latency, µs, log scale",
         scale=alt.Scale(type="log", nice=False, domain=[low / 1.15, high * 1.15]),
-        axis=alt.Axis(values=log_ticks(low / 1.15, high * 1.15), format="~g"),
+        axis=alt.Axis(values=log_ticks(low / 1.15, high * 1.15), format=",~g"),
     )
     tips = _tips(cast, "block", "percentile", "latency", "samples", "flags")
     return _dots_and_line(cast, trials, lines, x, y, _HEIGHT + 20, tips)
@@ -179,7 +185,7 @@ def cpu(records: Sequence[Record], title: str) -> dict[str, Any]:
         x=alt.X("machine_ns:Q", title=title, axis=alt.Axis(tickCount=6)), color=cast.colour(), opacity=cast.faded(0.85)
     )
     own = each.mark_tick(thickness=3, color=INK).encode(x=alt.X("switch_ns:Q", title=title))
-    return finished(alt.layer(bars.add_params(cast.chosen), own), len(tasks) * (cast.lanes * 16 + 16) + 10)
+    return finished(alt.layer(bars.add_params(cast.chosen), own), len(tasks) * (cast.lanes * _LANE + _BETWEEN) + 10, 14)
 
 
 def fdb_scaling(records: Sequence[Record]) -> dict[str, Any]:

@@ -122,7 +122,7 @@ def unlikeness(sources: Sequence[Source]) -> list[str]:
     first, *others = sources
     here = described(asdict(first.results.fingerprint))
     return [
-        f"{name} {mine} in {first.label}, {its} in {other.label}"
+        f"{name} ({mine} in {first.label}, {its} in {other.label})"
         for other in others
         for name, (mine, its) in differences(here, described(asdict(other.results.fingerprint))).items()
     ]

@@ -35,7 +35,7 @@ def verdict(sources: Sequence[Source]) -> Iterator[Figure]:
             and row.engine != source.results.control
         ]
         if records:
-            spec = charts.verdict(records, sources[0].results.baseline, better)
+            spec = charts.verdict(records, sources[0].results.baseline)
             title = "Rates: more is better" if higher else "Latency and times: less is better"
             yield Figure(f"verdict-{better}", title, spec, "Bars behind: the noise floor. Lines: 95 % intervals.")
 
@@ -231,6 +231,7 @@ def _claim(source: Source, row: Row) -> Record:
     return {
         **source.who(row.engine),
         "task": row.task,
+        "test": row.task + (f", {source.label}" if source.label else ""),
         "size": source.methods[row.task].subject,
         "mean": row.ratio.mean,
         "low": row.ratio.low,

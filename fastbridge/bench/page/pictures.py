@@ -19,7 +19,7 @@ from .evidence import Source, sources_of, unlikeness
 from .palette import LIGHT
 from .parts import Figure
 from .sections import subtitle_of
-from .style import CHOSEN, INK
+from .style import CHOSEN, INK, LEGEND_COLUMN
 
 _BLACK = "#1c2127"
 _WIDTH = 640  # of a picture with one chart
@@ -63,17 +63,22 @@ def picture(name: str, sources: Sequence[Source]) -> dict[str, Any] | None:
     drawn = list(drawings[name](sources)) if name in drawings else []
     if not drawn:
         return None
-    specs = [_still(figure, _WIDTH if len(drawn) == 1 else _HALF) for figure in drawn]
+    width = _WIDTH if len(drawn) == 1 else _HALF
+    specs = [_still(figure, width) for figure in drawn]
     config = {**specs[0]["config"], "background": LIGHT, "padding": 16}
+    config["legend"] = {**config["legend"], "columns": width // LEGEND_COLUMN}
     where = subtitle_of(sources)
     if len(drawn) == 1:
         return {**specs[0], "config": config, "title": {"text": drawn[0].title, "subtitle": where}}
+    datasets: dict[str, Any] = {}  # those of all charts have their place at the top
     for spec in specs:
         del spec["config"]
+        datasets |= spec.pop("datasets", {})
     independent = dict.fromkeys(("color", "shape", "strokeDash", "opacity", "xOffset", "yOffset"), "independent")
     return {
         "$schema": specs[0]["$schema"],
         "config": config,
+        "datasets": datasets,
         "title": {"text": where, "fontSize": 12, "fontWeight": "normal"},
         "concat": specs,
         "columns": 2,

@@ -61,8 +61,8 @@ def _verdict(sources: Sequence[Source], unlike: Sequence[str]) -> Section:
     baseline = sources[0].results.baseline
     table = verdict_table(sources, absolute=not unlike)
     lead = (
-        f"Ratios are to {baseline}: geometric means over blocks of trials that take turns, with 95 % intervals. A win "
-        "or a loss is claimed only where the whole interval lies outside of the noise floor, which is "
+        f"Ratios are to {baseline}: geometric means over blocks of trials that take turns, with 95\u00a0% intervals. A "
+        "win or a loss is claimed only where the whole interval lies outside of the noise floor, which is "
         f"{baseline} measured against itself."
     )
     parts: list[Part] = []

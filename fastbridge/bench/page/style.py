@@ -19,7 +19,7 @@ CHOSEN = "chosen"  #: the parameter that a click on a legend sets
 INK = "currentColor"
 _DASHES = ([1, 0], [5, 3], [2, 2], [8, 3, 2, 3])
 _SHAPES = ("circle", "square", "triangle-up", "diamond")  # of runs, where there are several
-_LEGEND_COLUMN = 112  # pixels for an engine's name
+LEGEND_COLUMN = 112  #: pixels for an engine's name
 
 _CONFIG: dict[str, Any] = {
     "font": "system-ui, -apple-system, Segoe UI, Roboto, Helvetica Neue, Arial, sans-serif",
@@ -50,7 +50,7 @@ _CONFIG: dict[str, Any] = {
         "labelLimit": 150,
         "title": None,
         "orient": "top",
-        "columns": {"expr": f"max(2, floor(width / {_LEGEND_COLUMN}))"},
+        "columns": {"expr": f"max(2, floor(width / {LEGEND_COLUMN}))"},
         "symbolSize": 70,
         "padding": 0,
         "columnPadding": 14,
@@ -110,8 +110,9 @@ def data(records: Sequence[Record]) -> alt.InlineData:
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """1, 2, 5 … from low to high; of more than two decades powers of ten alone."""
-    steps = (1.0, 2.0, 5.0) if high / low <= 300 else (1.0,)
+    """From low to high: 1, 2, 5 …; of less than a decade more, of more than two the powers of ten alone."""
+    decades = math.log10(high / low)
+    steps = (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0) if decades < 1 else (1.0, 2.0, 5.0) if decades < 2.5 else (1.0,)
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     return [tick for power in powers for step in steps if low <= (tick := step * 10.0**power) <= high]
 
@@ -121,9 +122,9 @@ def rates_axis() -> alt.Axis:
     return alt.Axis(labelExpr="datum.value == 0 ? '0' : format(datum.value, '~s')", tickCount=6)
 
 
-def finished(chart: Any, height: int) -> dict[str, Any]:
-    """The chart as Vega-Lite that takes the width it is given."""
+def finished(chart: Any, height: int, legend_offset: int = 36) -> dict[str, Any]:
+    """The chart as Vega-Lite that takes the width it is given; a legend has the y axis' title below it, or less."""
     spec: dict[str, Any] = chart.properties(width="container", height=height).to_dict()
-    spec["config"] = _CONFIG
+    spec["config"] = {**_CONFIG, "legend": {**_CONFIG["legend"], "offset": legend_offset}}
     spec["autosize"] = {"type": "fit-x", "contains": "padding"}
     return spec

@@ -37,9 +37,13 @@ _ABSOLUTE = (
 
 
 def claimed(source: Source) -> list[TaskRecord]:
-    """Tasks that the verdict is about: of several blocks; if there are none, all that share the contest's columns."""
+    """Tasks that the verdict is about: of several blocks, and latency; if there are none, the contest's."""
     shown = {row.task for row in source.rows}
-    several = [task for task in source.results.tasks if task.blocks > 1 and task.name in shown]
+    several = [
+        task
+        for task in source.results.tasks
+        if task.name in shown and (task.blocks > 1 or _latency_prefix(source, task.name) is not None)
+    ]
     return several or [task for task in source.results.tasks if wording.is_contest(task, source.rows)]
 
 
@@ -51,9 +55,10 @@ def verdict_table(sources: Sequence[Source], *, absolute: bool) -> Table:
         for source in sources:
             for row in source.rows:
                 if row.task == name and (absolute or row.verdict != "ceiling"):
-                    numbers = _absolute(row) if absolute else []
-                    lines.append([Cell(name), *_names(sources, source, row), *numbers, *_claim(row)])
-    return Table("", columns, lines)
+                    numbers = _absolute(source, row) if absolute else []
+                    where = ", at 50 % of the PDR" if _latency_prefix(source, name) == "at_50_" else ""
+                    lines.append([Cell(name + where), *_names(sources, source, row), *numbers, *_claim(row)])
+    return _without_empty(Table("", columns, lines))
 
 
 def value_tables(sources: Sequence[Source], *methods: str) -> Iterator[Table]:
@@ -91,7 +96,7 @@ def latency_table(sources: Sequence[Source]) -> Table | None:
     tests = list(dict.fromkeys(line[0].text for line in lines))
     loads = ["", *LOADS.values()]
     lines.sort(key=lambda line: (tests.index(line[0].text), loads.index(line[1].text)))
-    return Table("Percentiles, medians over the blocks", columns, lines) if lines else None
+    return _without_empty(Table("Percentiles, medians over the blocks", columns, lines)) if lines else None
 
 
 def _value_table(sources: Sequence[Source], tasks: Sequence[str]) -> Table:
@@ -147,6 +152,13 @@ def _turned(title: str, sources: Sequence[Source], found: Sequence[tuple[Source,
     return Table(title, columns, lines)
 
 
+def _without_empty(table: Table) -> Table:
+    """Columns in which any row has something."""
+    kept = [i for i in range(len(table.columns)) if any(row[i].text for row in table.rows)]
+    rows = [[row[i] for i in kept] for row in table.rows]
+    return Table(table.title, [table.columns[i] for i in kept], rows)
+
+
 def _is_single(source: Source, task: TaskRecord) -> bool:
     # Rates of single trials are in the verdict table with all that is known of them; others have more values.
     return wording.is_contest(task, source.rows)
@@ -166,17 +178,26 @@ def _series(source: Source, row: Row) -> str:
     return wording.engine(row) + (f" · {source.label}" if source.label else "")
 
 
-def _absolute(row: Row) -> list[Cell]:
-    latency = row.values if {"p50", "p99"} <= row.values.keys() else {}
+def _latency_prefix(source: Source, task: str) -> str | None:
+    """Of the percentiles that a task's verdict is about; None where it is about something else."""
+    primary = source.methods[task].primary
+    return primary.removesuffix("p50") if primary.endswith("p50") else None
+
+
+def _absolute(source: Source, row: Row) -> list[Cell]:
+    prefix = _latency_prefix(source, row.task)
+    if prefix is not None:  # its trials are paced: their rates and CPU times say nothing of the engine
+        percentiles = [_value(source, row, f"{prefix}{name}") for name in ("p50", "p99")]
+        return [Cell(""), Cell(""), _cell(row.loss_ratio, "{:.1%}"), *percentiles, Cell(""), Cell("")]
     added = None if row.verdict == "ceiling" else row.cpu_added_ns
     return [
         _cell(row.frames_per_second, "{:,.0f}"),
-        # A trial for latency is paced: its rate in Gb/s says nothing of the engine.
-        _cell(None if latency else row.gigabits_per_second, "{:.2f}"),
+        _cell(row.gigabits_per_second, "{:.2f}"),
         _cell(row.loss_ratio, "{:.1%}"),
-        *(Cell(wording.number(latency[p], "µs"), latency[p]) if latency else Cell("") for p in ("p50", "p99")),
-        _cell(None if latency else added, "{:,.0f}"),
-        _cell(None if latency else row.cpu_switch_ns, "{:,.0f}"),
+        Cell(""),
+        Cell(""),
+        _cell(added, "{:,.0f}"),
+        _cell(row.cpu_switch_ns, "{:,.0f}"),
     ]
 
 
