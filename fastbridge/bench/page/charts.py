@@ -53,11 +53,9 @@ def verdict(records: Sequence[Record], baseline: str) -> dict[str, Any]:
     return finished(alt.layer(*layers), len(tests) * (lanes + _BETWEEN) + 10, 14)
 
 
-def against_size(
-    trials: Sequence[Record], medians: Sequence[Record], unit: str, ceilings: Sequence[str], title: str
-) -> dict[str, Any]:
+def against_size(trials: Sequence[Record], medians: Sequence[Record], unit: str, title: str) -> dict[str, Any]:
     """A rate against the frame size."""
-    cast = Cast(medians, ceilings)
+    cast = Cast(medians)
     sizes = list(dict.fromkeys(record["size"] for record in medians))
     x = alt.X(
         "size:N",
@@ -87,9 +85,9 @@ def ratio_against_size(records: Sequence[Record], baseline: str) -> dict[str, An
     return finished(alt.layer(one, interval, mean.add_params(cast.chosen)), _HEIGHT)
 
 
-def search_bounds(records: Sequence[Record], ceilings: Sequence[str]) -> dict[str, Any]:
+def search_bounds(records: Sequence[Record]) -> dict[str, Any]:
     """NDR, with a line up to the PDR, against the frame size."""
-    cast = Cast(records, ceilings)
+    cast = Cast(records)
     sizes = list(dict.fromkeys(record["size"] for record in records))
     padding = alt.Scale(paddingInner=0.5, paddingOuter=0.25)
     x = alt.X("size:N", sort=sizes, title="frame size with FCS", axis=alt.Axis(labelAngle=0), scale=padding)
@@ -106,7 +104,7 @@ def strip(trials: Sequence[Record], medians: Sequence[Record], unit: str, title:
     """Every trial of every engine on one line each, the median marked."""
     cast = Cast(medians)
     order = list(dict.fromkeys(record["series"] for record in medians))
-    y = alt.Y("series:N", sort=order, title=None, axis=alt.Axis(labelLimit=130, domain=False, ticks=False))
+    y = alt.Y("series:N", sort=order, title=None, axis=_task_axis(" · "))
     x = alt.X(f"{unit}:Q", title=title, scale=alt.Scale(zero=True), axis=alt.Axis(tickCount=8))
     dots = (
         alt.Chart(data(trials))
@@ -128,9 +126,9 @@ def strip(trials: Sequence[Record], medians: Sequence[Record], unit: str, title:
     return finished(alt.layer(dots, median), 36 * len(order))
 
 
-def loss_curve(records: Sequence[Record], ceilings: Sequence[str]) -> dict[str, Any]:
+def loss_curve(records: Sequence[Record]) -> dict[str, Any]:
     """Loss against offered load."""
-    cast = Cast(records, ceilings)
+    cast = Cast(records)
     x = alt.X(
         "x:Q",
         title="offered load, frames/s",
@@ -149,9 +147,9 @@ def forwarding_curve(records: Sequence[Record]) -> dict[str, Any]:
     return _curves(cast, records, x, y, _HEIGHT)
 
 
-def latency(lines: Sequence[Record], trials: Sequence[Record], ceilings: Sequence[str]) -> dict[str, Any]:
+def latency(lines: Sequence[Record], trials: Sequence[Record]) -> dict[str, Any]:
     """Percentiles of one-way latency: the rarer a delay, the further to the right; both axes are logarithmic."""
-    cast = Cast(lines, ceilings)
+    cast = Cast(lines)
     most = max(record["rarity"] for record in lines)
     x = alt.X(
         "rarity:Q",
@@ -246,8 +244,10 @@ def _curves(cast: Cast, records: Sequence[Record], x: alt.X, y: alt.Y, height: i
     return finished(alt.layer(line, dots.add_params(cast.chosen)), height)
 
 
-def _task_axis() -> alt.Axis:
-    return alt.Axis(labelExpr="split(datum.label, ', ')", labelLimit=130, domain=False, ticks=False, labelLineHeight=14)
+def _task_axis(between: str = ", ") -> alt.Axis:
+    """Long names in several lines."""
+    expression = f"split(datum.label, {between!r})"
+    return alt.Axis(labelExpr=expression, labelLimit=130, domain=False, ticks=False, labelLineHeight=14)
 
 
 _TITLES = {

@@ -81,7 +81,9 @@ class Source:
 
     def who(self, engine: str) -> Record:
         """The fields that colour, shape and dash are chosen by."""
-        return {"engine": engine, "run": self.label, "series": f"{engine} · {self.label}" if self.label else engine}
+        series = f"{engine} · {self.label}" if self.label else engine
+        line = f"of {self.label}" if self.label else "dashed" if engine in self.ceilings else "solid"
+        return {"engine": engine, "run": self.label, "series": series, "line": line}
 
     @property
     def ceilings(self) -> list[str]:

@@ -28,10 +28,12 @@ def verdict(sources: Sequence[Source]) -> Iterator[Figure]:
     for higher, better in ((True, "more"), (False, "less")):
         records = [
             _claim(source, row)
+            for task in dict.fromkeys(task for source in sources for task in source.methods)
             for source in sources
             for row in source.rows
-            if row.ratio
-            and source.methods[row.task].higher_is_better == higher
+            if row.task == task
+            and row.ratio
+            and source.methods[task].higher_is_better == higher
             and row.engine != source.results.control
         ]
         if records:
@@ -48,7 +50,7 @@ def throughput(sources: Sequence[Source]) -> Iterator[Figure]:
     ):
         trials, medians = _rates(sources, "forwarding-rate", unit)
         if medians:
-            spec = charts.against_size(trials, medians, unit, _ceilings(sources), title)
+            spec = charts.against_size(trials, medians, unit, title)
             shown = "Gb/s" if unit.startswith("giga") else "frames/s"
             yield Figure(name, f"Forwarding rate at maximum offered load, {shown}", spec)
 
@@ -81,7 +83,7 @@ def search_bounds(sources: Sequence[Source]) -> Iterator[Figure]:
                     records.setdefault((source.label, run.engine, run.block, record["size"]), record)
     if records:
         ordered = _in_order(sources, sorted(records.values(), key=lambda record: _size_order(record["size"])))
-        spec = charts.search_bounds(ordered, _ceilings(sources))
+        spec = charts.search_bounds(ordered)
         caption = "Points: highest load without loss (NDR); lines go up to that with 0.5 % loss (PDR)."
         yield Figure("ndr-pdr", "Throughput by RFC 2544, frames/s", spec, caption)
 
@@ -101,7 +103,7 @@ def loss(sources: Sequence[Source]) -> Iterator[Figure]:
         "frame-loss",
         "loss",
         "Frame loss against offered load",
-        lambda records: charts.loss_curve(records, _ceilings(sources)),
+        lambda records: charts.loss_curve(records),
     )
 
 
@@ -124,7 +126,7 @@ def latency(sources: Sequence[Source]) -> Iterator[Figure]:
                     trials += [point for record, each in samples for point in _percentiles(record, each)]
             if lines:
                 titled = f"{name}, {load}" if source.methods[name].name == "latency" else name
-                spec = charts.latency(lines, trials, _ceilings(sources))
+                spec = charts.latency(lines, trials)
                 yield Figure(_slug(titled), titled[0].upper() + titled[1:], spec)
 
 
@@ -188,10 +190,6 @@ def _load(trial: Trial) -> float | None:
 
 def _tasks(sources: Sequence[Source], *methods: str) -> list[str]:
     return list(dict.fromkeys(task.name for source in sources for task in source.tasks(*methods)))
-
-
-def _ceilings(sources: Sequence[Source]) -> list[str]:
-    return list(dict.fromkeys(name for source in sources for name in source.ceilings))
 
 
 def _rates(sources: Sequence[Source], method: str, unit: str) -> tuple[list[Record], list[Record]]:

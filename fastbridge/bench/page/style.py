@@ -67,10 +67,10 @@ _LEGEND = alt.Legend(title=None)
 class Cast:
     """Who is drawn: engines by colour and shape, and runs, where there are several, by shape and dash."""
 
-    def __init__(self, records: Sequence[Record], ceilings: Sequence[str] = ()) -> None:
+    def __init__(self, records: Sequence[Record]) -> None:
         self.engines = list(dict.fromkeys(record["engine"] for record in records))
         self.runs = list(dict.fromkeys(record["run"] for record in records))
-        self._ceilings = ceilings
+        self._lines = list(dict.fromkeys(record["line"] for record in records))
         self.chosen = alt.selection_point(name=CHOSEN, fields=["engine"], bind="legend")
 
     @property
@@ -92,12 +92,10 @@ class Cast:
         return alt.Shape("engine:N", scale=alt.Scale(domain=self.engines, range=shapes), legend=_LEGEND)
 
     def dash(self) -> alt.StrokeDash:
-        """By run; of a single one, engines that are no switch are dashed."""
-        if len(self.runs) > 1:
-            dashes = [_DASHES[i % len(_DASHES)] for i in range(len(self.runs))]
-            return alt.StrokeDash("run:N", scale=alt.Scale(domain=self.runs, range=dashes))
-        dashes = [_DASHES[1] if engine in self._ceilings else _DASHES[0] for engine in self.engines]
-        return alt.StrokeDash("engine:N", scale=alt.Scale(domain=self.engines, range=dashes))
+        """By run; of a single one, what is no switch is dashed."""
+        known = {"solid": _DASHES[0], "dashed": _DASHES[1]}
+        dashes = [known.get(line) or _DASHES[i % len(_DASHES)] for i, line in enumerate(self._lines)]
+        return alt.StrokeDash("line:N", scale=alt.Scale(domain=self._lines, range=dashes), legend=None)
 
     def faded(self, opacity: float = 1.0) -> Any:
         """Opacity: less for those that a click on the legend has not chosen."""
