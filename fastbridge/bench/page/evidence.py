@@ -116,6 +116,11 @@ def sources_of(results: Sequence[tuple[str, Results]]) -> list[Source]:
     if len(set(baselines.values())) > 1:
         shown = ", ".join(f"to {baseline} in {label}" for label, baseline in baselines.items())
         raise BenchError(f"ratios to different baselines cannot be compared: {shown}; measure again with --baseline")
+    methods: dict[str, str] = {}
+    for label, each in results:
+        for task in each.tasks:
+            if methods.setdefault(task.name, task.method) != task.method:
+                raise BenchError(f"{label}: task {task.name!r} is another method's than in {labels[0]}")
     return [Source(label if len(results) > 1 else "", each) for label, each in results]
 
 

@@ -5,13 +5,14 @@ Which records each chart is drawn from. A figure is None, or missing from the li
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from statistics import median
 from typing import Any
 
 from fastbridge.bench import wording
-from fastbridge.bench.methods.latency import PERCENTILES
+from fastbridge.bench.methods.latency import PERCENTILES, percentiles_of
 from fastbridge.bench.report import Row
 from fastbridge.bench.trial import Samples, Trial
 
@@ -115,19 +116,15 @@ def forwarding(sources: Sequence[Source]) -> Iterator[Figure]:
 
 def latency(sources: Sequence[Source]) -> Iterator[Figure]:
     """A distribution a task and load."""
+    number = 0
     for name in _tasks(sources, "latency-at-load", "latency"):
+        own = [source for source in sources if name in source.methods]
         for at, load in LOADS.items():
-            lines: list[Record] = []
-            trials: list[Record] = []
-            for source in (source for source in sources if name in source.methods):
-                for engine in (row.engine for row in source.rows_of(name)):
-                    samples = [(record, each) for record, each in _sampled(source, name, engine, at) if each.received]
-                    lines += _distribution(source.who(engine), [each for _, each in samples])
-                    trials += [point for record, each in samples for point in _percentiles(record, each)]
+            lines, trials = _latencies(own, name, at)
             if lines:
-                titled = f"{name}, {load}" if source.methods[name].name == "latency" else name
-                spec = charts.latency(lines, trials)
-                yield Figure(_slug(titled), titled[0].upper() + titled[1:], spec)
+                number += 1
+                title = f"{name}, {load}" if own[0].methods[name].name == "latency" else name
+                yield Figure(f"latency-{number}", title[0].upper() + title[1:], charts.latency(lines, trials))
 
 
 def cpu(sources: Sequence[Source]) -> Iterator[Figure]:
@@ -166,16 +163,12 @@ def scaling(sources: Sequence[Source]) -> Iterator[Figure]:
 
 
 def _of_tasks(sources: Sequence[Source], method: str, series: str, title: str, draw: Any) -> Iterator[Figure]:
-    names = _tasks(sources, method)
-    for name in names:
-        records = [
-            record for source in sources if name in source.methods for record in curve(source, name, series, _load)
-        ]
+    for number, name in enumerate(_tasks(sources, method), 1):
+        own = [source for source in sources if name in source.methods]
+        records = [record for source in own for record in curve(source, name, series, _load)]
         if records:
-            subject = next(source.methods[name].subject for source in sources if name in source.methods)
-            yield Figure(
-                method if len(names) == 1 else _slug(name), f"{title}, {subject}", draw(_in_order(sources, records))
-            )
+            titled = f"{title}, {own[0].methods[name].subject}"
+            yield Figure(f"{method}-{number}", titled, draw(_in_order(own, records)))
 
 
 def _in_order(sources: Sequence[Source], records: Iterable[Record]) -> list[Record]:
@@ -256,6 +249,18 @@ def _cost(source: Source, row: Row) -> Record:
     }
 
 
+def _latencies(sources: Sequence[Source], task: str, at: str) -> tuple[list[Record], list[Record]]:
+    """Of every engine at one load: a line, and the trials' dots."""
+    lines: list[Record] = []
+    trials: list[Record] = []
+    for source in sources:
+        for engine in (row.engine for row in source.rows_of(task)):
+            samples = [(record, each) for record, each in _sampled(source, task, engine, at) if _is_drawable(each)]
+            lines += _distribution(source.who(engine), [each for _, each in samples])
+            trials += [point for record, each in samples for point in _percentiles(record, each)]
+    return lines, trials
+
+
 def _sampled(source: Source, task: str, engine: str, at: str) -> Iterator[tuple[Record, Samples]]:
     """The trials of one load: of a latency task the last ones, of latency at a load its only one."""
     for run in (run for run in source.runs_of(task) if run.engine == engine):
@@ -267,33 +272,34 @@ def _sampled(source: Source, task: str, engine: str, at: str) -> Iterator[tuple[
                 yield source.trial(run, number), samples
 
 
+def _is_drawable(samples: Samples) -> bool:
+    """A logarithmic axis has no place for nothing, which a broken histogram may have."""
+    return samples.percentiles([0.0]).get(0.0, 0.0) > 0.0
+
+
 def _distribution(who: Record, samples: Sequence[Samples]) -> Iterator[Record]:
     """Medians over the blocks, percentile by percentile, as far as the samples go."""
-    fewest = min((each.received for each in samples), default=0)
-    step = 0
-    while samples and (rarity := 10 ** (step / _STEPS_A_DECADE)) <= fewest:
-        percent = 100 - 100 / rarity
-        values = [value for each in samples if (value := each.percentile(percent)) is not None]
-        yield {**who, "rarity": rarity, "us": median(values) / 1000}
-        step += 1
+    fewest = min((each.received for each in samples), default=1)
+    steps = int(math.log10(fewest) * _STEPS_A_DECADE) + 1
+    rarities = {100 - 100 / rarity: rarity for rarity in (10 ** (step / _STEPS_A_DECADE) for step in range(steps))}
+    found = [each.percentiles(rarities) for each in samples]
+    for percent, rarity in rarities.items():
+        if samples:
+            yield {**who, "rarity": rarity, "us": median(each[percent] for each in found) / 1000}
 
 
 def _percentiles(record: Record, samples: Samples) -> Iterator[Record]:
     """The percentiles that are in tables, of one trial."""
-    for name, percent in PERCENTILES.items():
+    for name, value in percentiles_of(samples).items():
+        percent = PERCENTILES[name]
         rarity = 100 / (100 - percent) if percent < 100 else float(samples.received)
-        value = samples.percentile(percent)
-        if value is not None and rarity <= samples.received:
-            text = f"{wording.number(value / 1000, 'µs')} µs"
+        if rarity <= samples.received:
+            text = f"{wording.number(value, 'µs')} µs"
             yield {
                 **record,
                 "rarity": rarity,
-                "us": value / 1000,
+                "us": value,
                 "percentile": wording.words(name),
                 "latency": text,
                 "samples": f"{samples.received:,}",
             }
-
-
-def _slug(name: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")

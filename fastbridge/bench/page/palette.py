@@ -36,7 +36,7 @@ _KNOWN = {
     "fastbridge/recvmmsg": Look("#5b8db8", "triangle-down"),
     "fastbridge/no-coalesce": Look("#2b7fd3", "diamond"),
 }
-_COLOURS = ("#7a8b2e", "#a66bbe", "#9a7b62", "#c2455a", "#5f6cc9", "#4c9aa8")
+_COLOURS = ("#7a8b2e", "#a66bbe", "#9a7b62", "#4c9aa8", "#5f6cc9", "#c2455a")
 _SHAPES = ("cross", "triangle-up", "diamond", "square", "circle", "triangle-down", "triangle-right")
 
 

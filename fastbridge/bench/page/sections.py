@@ -176,7 +176,7 @@ def _absent(sources: Sequence[Source], *methods: str) -> str:
     listed = {task.method for source in sources for task in source.results.tasks}
     if listed.isdisjoint(methods):
         return f"no such test in this run (profile {profiles})"
-    return "its tests have no result; see above"
+    return "its tests have no result, for the reasons above"
 
 
 def _irregular(sources: Sequence[Source]) -> Section:

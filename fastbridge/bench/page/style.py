@@ -52,6 +52,8 @@ _CONFIG: dict[str, Any] = {
         "orient": "top",
         "columns": {"expr": f"max(2, floor(width / {LEGEND_COLUMN}))"},
         "symbolSize": 70,
+        "symbolBaseFillColor": INK,
+        "symbolBaseStrokeColor": INK,
         "padding": 0,
         "columnPadding": 14,
     },
@@ -122,7 +124,7 @@ def rates_axis() -> alt.Axis:
 
 def finished(chart: Any, height: int, legend_offset: int = 36) -> dict[str, Any]:
     """The chart as Vega-Lite that takes the width it is given; a legend has the y axis' title below it, or less."""
-    spec: dict[str, Any] = chart.properties(width="container", height=height).to_dict()
+    spec: dict[str, Any] = chart.properties(width="container", height=height).to_dict(validate=False)
     spec["config"] = {**_CONFIG, "legend": {**_CONFIG["legend"], "offset": legend_offset}}
     spec["autosize"] = {"type": "fit-x", "contains": "padding"}
     return spec

@@ -70,8 +70,9 @@ def value_tables(sources: Sequence[Source], *methods: str) -> Iterator[Table]:
             for task in source.tasks(name)
             if task not in claimed(source) or not _is_single(source, task)
         }
-        if tasks:
-            yield _value_table(sources, list(tasks))
+        table = _value_table(sources, list(tasks)) if tasks else None
+        if table is not None:
+            yield table
 
 
 def latency_table(sources: Sequence[Source]) -> Table | None:
@@ -99,7 +100,7 @@ def latency_table(sources: Sequence[Source]) -> Table | None:
     return _without_empty(Table("Percentiles, medians over the blocks", columns, lines)) if lines else None
 
 
-def _value_table(sources: Sequence[Source], tasks: Sequence[str]) -> Table:
+def _value_table(sources: Sequence[Source], tasks: Sequence[str]) -> Table | None:
     source = next(source for source in sources if tasks[0] in source.methods)
     method = source.methods[tasks[0]]
     title = f"{wording.words(method.name.replace('-', ' ')).capitalize()} ({method.section})"
@@ -107,6 +108,8 @@ def _value_table(sources: Sequence[Source], tasks: Sequence[str]) -> Table:
     names = [
         name for name in method.units if not name.endswith("samples") and any(name in row.values for _, row in found)
     ]
+    if not names:
+        return None
     if len(names) > _MOST_COLUMNS:
         return _turned(title, sources, found, names)
     claims: Sequence[Column] = _RATIO if any(row.ratio for _, row in found) else ()
