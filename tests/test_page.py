@@ -97,6 +97,7 @@ def test_nine_parts_in_order_and_nothing_left_out() -> None:
     shown = drawn()
     assert shown.ids("section") == SECTIONS
     assert "Left out" not in shown.text
+    assert f"fastbridge, {HOSTILE} against linux-bridge" in shown.text
     assert len(shown.ids("figure")) == len(set(shown.ids("figure"))) == len(json.loads(shown.charts))
 
 

@@ -65,7 +65,10 @@ def laptop(browser: Any) -> Iterator[None]:
     media = [{"name": "prefers-color-scheme", "value": ""}]
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "", "features": media})
     browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
-    browser.execute_script("delete document.documentElement.dataset.theme; scrollTo(0, 0)")
+    browser.execute_script(
+        "delete document.documentElement.dataset.theme; scrollTo(0, 0);"
+        "document.querySelectorAll('details').forEach((fold) => (fold.open = false))"
+    )
 
 
 def find(browser: Any, selector: str) -> list[WebElement]:
@@ -159,6 +162,7 @@ def test_the_system_s_scheme_holds_until_the_button_is_pressed(browser: Any) -> 
 def test_nothing_is_wider_than_the_window(browser: Any, width: int) -> None:
     metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    browser.execute_script("document.querySelectorAll('details').forEach((fold) => (fold.open = true))")
     WebDriverWait(browser, 10).until(
         lambda it: all(svg.size["width"] <= width for svg in find(it, "[data-chart] svg.marks") if svg.is_displayed())
     )

@@ -28,7 +28,9 @@ def title_of(results: Sequence[tuple[str, Results]]) -> str:
         engine.name
         for _, each in results
         for engine in each.engines
-        if not engine.ceiling and engine.name not in (each.baseline, each.control)
+        if not engine.ceiling
+        and engine.name not in (each.baseline, each.control)
+        and any(run.engine == engine.name for run in each.runs)
     ]
     names = list(dict.fromkeys(compared))
     shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
