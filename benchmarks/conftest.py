@@ -9,7 +9,6 @@ between engines need `fastbridge compare`.
 from __future__ import annotations
 
 import argparse
-import platform
 import textwrap
 import warnings
 from collections.abc import Iterator, Mapping
@@ -25,6 +24,7 @@ from pytest_benchmark.session import PerformanceRegression
 from fastbridge.bench import DEFAULT_ENGINES, Engine, Layout, parse_engines
 from fastbridge.bench.engines import Direct
 from fastbridge.bench.fingerprint import take_fingerprint
+from fastbridge.bench.likeness import DECISIVE, described, differences
 from fastbridge.errors import ConfigError
 
 COLUMNS = {
@@ -38,15 +38,6 @@ COLUMNS = {
 }
 
 ENGINES = (*DEFAULT_ENGINES, Direct())
-
-# Where these differ a ratio is one of machines, or of the tester's own interference.
-DECISIVE = {
-    "cpu": "CPU",
-    "cpus": "number of CPUs",
-    "hypervisor": "hypervisor",
-    "release": "kernel",
-    "layout": "CPU layout",
-}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -96,7 +87,7 @@ def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: di
     fingerprint = asdict(take_fingerprint(Layout.of_machine().described(), {}))
     del fingerprint["offloads"]  # of veth pairs; each lab has its own
     fingerprint["versions"].pop("commit")  # pytest-benchmark has it elsewhere, and would say that the machine differs
-    machine_info["fastbridge"] = {**fingerprint, "release": platform.release()}
+    machine_info["fastbridge"] = described(fingerprint)
 
 
 def pytest_benchmark_compare_machine_info(
@@ -105,34 +96,23 @@ def pytest_benchmark_compare_machine_info(
     """Refuse to compare unlike machines; called before anything is measured."""
     saved = compared_benchmark.get("machine_info", {}).get("fastbridge", {})
     here = machine_info["fastbridge"]
-    differing = differences(here, saved, DECISIVE)
+    differing = in_phrases(differences(here, saved))
     when = compared_benchmark.get("datetime", "an unknown time")
     if differing:
         raise pytest.UsageError(
             f"the benchmark saved at {when} is not comparable, it is of another machine: {'; '.join(differing)}. "
             "Save one here (--benchmark-autosave) and compare with that"
         )
-    others = differences(here, saved, {key: key for key in here if key not in DECISIVE})
+    others = in_phrases(differences(here, saved, {key: key for key in here if key not in DECISIVE}))
     if others:
         benchmarksession.logger.info(f"Not quite what was saved at {when}: {'; '.join(others)}")
     # pytest-benchmark's own check comes next. It would warn of any difference, the clock rate's too, in kilobytes.
     compared_benchmark["machine_info"] = machine_info
 
 
-def differences(here: Mapping[str, Any], saved: Mapping[str, Any], names: Mapping[str, str]) -> list[str]:
-    """What distinguishes two fingerprints, one phrase each."""
-    return [
-        f"{name} {in_words(saved.get(key))} there, {in_words(here[key])} here"
-        for key, name in names.items()
-        if saved.get(key) != here[key]
-    ]
-
-
-def in_words(value: Any) -> str:
-    """A fingerprint's entry, in one line."""
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key} {part}" for key, part in value.items())
-    return "unknown" if value is None else str(value)
+def in_phrases(differing: Mapping[str, tuple[str, str]]) -> list[str]:
+    """One phrase each."""
+    return [f"{name} {there} there, {here} here" for name, (here, there) in differing.items()]
 
 
 @pytest.hookimpl(wrapper=True)

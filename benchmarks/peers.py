@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from work import WHAT, WORK, Figures, record
+from work import Figures, record
 
 from fastbridge import PrivilegeError
 from fastbridge.bench import Engine, Profile, Results, Row, Task, compare, rows
 from fastbridge.bench.report import findings, method_of
+from fastbridge.bench.saved_benchmarks import WHAT, WORK
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from statistics import median
 from typing import Any
 
 import pytest
-from work import WHAT, WORK, Work
+from work import Work
 
 from fastbridge import Lab, PrivilegeError, Topology
 from fastbridge.bench import Engine, Findings, Layout, Recorder, Task, Trial
@@ -23,6 +23,7 @@ from fastbridge.bench.methods.latency import LatencyAtLoad
 from fastbridge.bench.methods.tcp_bulk import TcpBulk
 from fastbridge.bench.profiles import QUICK
 from fastbridge.bench.report import per_frame
+from fastbridge.bench.saved_benchmarks import WHAT, WORK
 
 pytestmark = pytest.mark.live
 

@@ -2,16 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-FRAMES = 100_000
-WORK: dict[str, Callable[[float], float]] = {  # seconds, by the unit of what a method found
-    "frames/s": lambda rate: FRAMES / rate,
-    "Gb/s": lambda rate: 8.0 / rate,
-    "µs": lambda latency: latency * 1e-6,
-}
-WHAT = {"frames/s": "frame", "Gb/s": "TCP payload", "µs": "frame, one way"}
 Figures = dict[str, "float | int | list[float]"]  #: by label; a list is a ratio and its interval
 
 

@@ -46,7 +46,7 @@ from fastbridge.bench.methods.port_scaling import PortScaling
 from fastbridge.bench.methods.registry import METHODS
 from fastbridge.bench.methods.tcp_bulk import TcpBulk
 from fastbridge.bench.profiles import PROFILES
-from fastbridge.bench.report import _flags
+from fastbridge.bench.report import flags_of
 from fastbridge.bench.schema import results_schema
 from fastbridge.bench.statistics import interleave, ratio, verdict
 from fastbridge.errors import BenchError, ConfigError, LabError
@@ -229,7 +229,7 @@ def test_under_offered_trials_are_flagged() -> None:
     """Paced ones only: an unpaced sender intends what it can."""
     made = make_run("base", 0, 1000)
     paced = Offer((Stream(0, (1,)),), (Phase(1.0, 2000.0),))
-    assert _flags([replace(made.trials[0], offer=paced, intended=2000)], 2) == {"offered < intended": 1}
+    assert flags_of([replace(made.trials[0], offer=paced, intended=2000)], 2) == {"offered < intended": 1}
     assert rows(make_results([made]))[0].flags == {}
 
 
@@ -346,7 +346,7 @@ def broken(path: list[str | int], value: Any) -> str:
         (["runs"], {}, r"^runs: a list is needed"),
         (["fingerprint", "versions", "python"], 3, r"^fingerprint\.versions\.python: text is needed, not 3$"),
         (["interrupted"], 0, r"^interrupted: true or false is needed, not 0$"),
-        (["schema"], 99, r"^schema: version 99 is not known here; this fastbridge reads version 2$"),
+        (["schema"], 99, r"^schema: version 99 is not known here; this fastbridge reads version 2\. Measure"),
         (["schema"], ..., r"^schema: the field is missing$"),
     ],
 )

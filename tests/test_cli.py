@@ -82,7 +82,9 @@ def complaint(done: subprocess.CompletedProcess[str], status: int) -> str:
         ("compare --engines fastbridge,brdge", ["--engines", "brdge", "linux-bridge"]),
         ("compare --engines python", ["baseline", "'linux-bridge'", "python"]),
         ("compare --engine-command prog", ["'prog'", "{ports}"]),
+        ("compare --out here -o there.json", ["--out", "-o"]),
         ("report", ["FILE"]),
+        ("track --recent 0", ["--recent"]),
     ],
 )
 def test_wrong_request(arguments: str, words: list[str]) -> None:
@@ -101,7 +103,9 @@ def test_wrong_request(arguments: str, words: list[str]) -> None:
         ("lab down --name other", ["no lab 'other'"]),
         ("compare -o /nonexistent/results.json", ["/nonexistent/results.json", "-o"]),
         ("compare -o /", ["cannot write /"]),
+        ("compare --out /dev/null/here", ["cannot write to /dev/null/here", "--out"]),
         ("report /nonexistent.json", ["/nonexistent.json", "No such file"]),
+        ("track /nonexistent", ["/nonexistent", "--benchmark-autosave"]),
     ],
 )
 def test_right_request_that_fails(arguments: str, words: list[str]) -> None:
@@ -147,13 +151,14 @@ def test_version_and_help() -> None:
         ["run"],
         ["compare"],
         ["report"],
+        ["track"],
         ["lab"],
         *(["lab", it] for it in ("up", "list", "exec", "down")),
     ):
         done = run(*command, "--help")
         assert (done.returncode, done.stderr) == (0, "")
         assert f"Usage: {' '.join(['fastbridge', *command])}" in done.stdout
-        assert not command or f"Example: {' '.join(['fastbridge', *command[:1]])}" in done.stdout
+        assert not command or re.search(rf"Example: .*fastbridge {command[0]}", done.stdout)
 
 
 # -- run ------------------------------------------------------------------------------------------
@@ -445,6 +450,20 @@ def test_compare_and_report(tmp_path: Path) -> None:
 
 
 @pytest.mark.live
+def test_compare_leaves_a_report(tmp_path: Path) -> None:
+    place = tmp_path / "out" / "here"
+    command = small_compare(2, "--out", str(place))
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith(f"written to {place}\n")
+    names = {"results.json", "report.html", "report.md", "pytest-benchmark.json", "pictures"}
+    assert {each.name for each in place.iterdir()} == names
+    assert "forwarding rate, 64 B" in (place / "report.html").read_text()
+    assert len(Results.load(place / "results.json").runs) == 6
+    assert list(tmp_path.iterdir()) == [tmp_path / "out"]
+
+
+@pytest.mark.live
 def test_compare_with_a_command_of_the_user_s(tmp_path: Path) -> None:
     forwarder = f"{sys.executable} -I -S {ROOT}/fastbridge/bench/engines/forwarder.py {{ports}}"
     command = small_compare(2, "--engine-command", forwarder, "-o", str(tmp_path / "results.json"))
@@ -457,16 +476,16 @@ def test_compare_with_a_command_of_the_user_s(tmp_path: Path) -> None:
 
 @pytest.mark.live
 def test_interrupted_compare_keeps_what_was_measured(tmp_path: Path) -> None:
-    path = tmp_path / "results.json"
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen(small_compare(90, "-o", str(path)), cwd=ROOT, **pipes) as process:  # type: ignore[call-overload]
+    elsewhere = {"cwd": tmp_path, "env": os.environ | {"PYTHONPATH": str(ROOT)}}
+    with subprocess.Popen(small_compare(90), **pipes, **elsewhere) as process:  # type: ignore[call-overload]
         assert any("block" in line for line in process.stderr)
         process.send_signal(signal.SIGINT)
         out, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
-    results = Results.load(path)
+    results = Results.load(tmp_path / "fastbridge-compare" / "results.json")
     assert results.interrupted and results.runs
-    assert "Interrupted" in out
+    assert "Interrupted" in out and (tmp_path / "fastbridge-compare" / "report.html").exists()
 
 
 @pytest.mark.parametrize(

@@ -81,7 +81,7 @@ def _task_rows(results: Results, task: TaskRecord) -> list[Row]:
     method = method_of(task)
     found, broken = _replay(results, task)
     finished = [run for run in results.runs if run.task == task.name and (run.engine, run.block) in found]
-    kept = _without_steal(finished, results.fingerprint.cpus)
+    kept = without_steal(finished, results.fingerprint.cpus)
     by_block = {
         engine.name: {
             run.block: found[run.engine, run.block].values[method.primary]
@@ -127,7 +127,7 @@ def _task_rows(results: Results, task: TaskRecord) -> list[Row]:
                 runs=len(own),
                 dropped=sum(run not in kept for run in own),
                 trials=sum(len(run.trials) for run in own),
-                flags=_flags([trial for run in own for trial in run.trials], results.fingerprint.cpus),
+                flags=flags_of([trial for run in own for trial in run.trials], results.fingerprint.cpus),
                 unfit=reason,
             )
         )
@@ -176,13 +176,17 @@ def _stolen(trial: Trial, cpus: int) -> bool:
     return trial.steal_seconds > max(STEAL_LEAST, STEAL_LIMIT * trial.window_seconds * cpus)
 
 
-def _without_steal(runs: Sequence[Run], cpus: int) -> list[Run]:
-    # Where most runs suffer alike, leaving them out would leave nothing: then they stay, flagged.
+def without_steal(runs: Sequence[Run], cpus: int) -> list[Run]:
+    """The runs that a task's ratios are made of.
+
+    Where most runs suffer alike, leaving them out would leave nothing: then they stay, flagged.
+    """
     clean = [run for run in runs if not any(_stolen(trial, cpus) for trial in run.trials)]
     return clean if 2 * len(clean) >= len(runs) else list(runs)
 
 
-def _flags(trials: Sequence[Trial], cpus: int) -> dict[str, int]:
+def flags_of(trials: Sequence[Trial], cpus: int) -> dict[str, int]:
+    """What makes trials doubtful → how many of them."""
     paced = [trial for trial in trials if all(phase.rate is not None for phase in trial.offer.phases)]
     counts = {
         "steal": sum(_stolen(trial, cpus) for trial in trials),

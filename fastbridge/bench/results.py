@@ -16,6 +16,7 @@ from typing import Any
 from fastbridge.errors import BenchError
 
 from .decoding import decode
+from .files import write_whole
 from .trial import Trial
 
 SCHEMA = 2
@@ -112,23 +113,14 @@ class Results:
             raise BenchError(f"not a JSON document: {error}") from None
         schema = value.get("schema") if isinstance(value, dict) else None
         if isinstance(schema, int) and schema != SCHEMA:
-            raise BenchError(f"schema: version {schema} is not known here; this fastbridge reads version {SCHEMA}")
+            raise BenchError(_other_schema(schema, value))
         results = decode(cls, value)
         results._check_names()
         return results
 
     def save(self, path: str | Path) -> None:
         """Write to_json() to `path`, at once or not at all. Raises OSError."""
-        path = Path(path)
-        if path.exists() and not path.is_file():  # a device, a pipe
-            path.write_text(self.to_json(), encoding="utf-8")
-            return
-        partial = path.with_name(f".{path.name}.partial")
-        try:
-            partial.write_text(self.to_json(), encoding="utf-8")
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+        write_whole(Path(path), self.to_json())
 
     @classmethod
     def load(cls, path: str | Path) -> Results:
@@ -178,6 +170,19 @@ def _check_trial(trial: Trial, path: str, ports: int) -> None:
             _require(getattr(trial, field) is not None, f"{path}.{field}", "frames must be counted")
     if trial.offer.sample:
         _require(trial.samples is not None, f"{path}.samples", "the offer asks for samples")
+
+
+def _other_schema(schema: int, value: Mapping[str, Any]) -> str:
+    # Version 1 had trials without what was offered in them: no method can be run again on those, so none is migrated.
+    fingerprint = value.get("fingerprint")
+    versions = fingerprint.get("versions") if isinstance(fingerprint, dict) else None
+    known = versions if isinstance(versions, dict) else {}
+    writer = [f"{name} {known[name]}" for name in ("fastbridge", "commit") if known.get(name, "unknown") != "unknown"]
+    written = f" ({', '.join(writer)})" if writer else ""
+    return (
+        f"schema: version {schema} is not known here; this fastbridge reads version {SCHEMA}. Measure again, or read "
+        f"it with the fastbridge that wrote it{written}"
+    )
 
 
 def _unique(path: str, names: list[str]) -> list[str]:

@@ -1,13 +1,12 @@
 """`fastbridge compare`, the bench.
 
 Measures fastbridge against the Linux bridge and others, prints ratios with their intervals and what each
-method found, and writes everything that was measured as JSON.
+method found, and writes everything that was measured, raw and drawn.
 """
 
 from __future__ import annotations
 
 import contextlib
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -20,11 +19,13 @@ from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bar
 
 from fastbridge import bench
-from fastbridge.bench import Engine, Results
+from fastbridge.bench import Engine, Results, page
 from fastbridge.bench.compare import Progress
 from fastbridge.bench.engines import ENGINES, Fastbridge, parse_command, parse_engines
+from fastbridge.bench.files import writable_directory, writable_file
 from fastbridge.bench.profiles import PROFILES
-from fastbridge.errors import BenchError, ConfigError
+from fastbridge.bench.report_files import RESULTS, write_report
+from fastbridge.errors import ConfigError
 
 from .options import read_policy
 from .output import make_console
@@ -40,7 +41,10 @@ def _read_engines(context: click.Context, parameter: click.Parameter, text: str)
         raise click.BadParameter(str(error)) from None
 
 
-@click.command(epilog="Example: fastbridge compare --engines fastbridge,linux-bridge,ovs -o results.json")
+_DIRECTORY = "fastbridge-compare"
+
+
+@click.command(epilog="Example: fastbridge compare --engines fastbridge,linux-bridge,ovs --out here-today")
 @click.option(
     "--profile",
     type=click.Choice(list(PROFILES)),
@@ -70,13 +74,20 @@ def _read_engines(context: click.Context, parameter: click.Parameter, text: str)
     "--baseline", metavar="NAME", default="linux-bridge", show_default=True, help="The engine that ratios are to."
 )
 @click.option(
+    "--out",
+    "directory",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help=f"Where the report goes: {RESULTS}, report.html, report.md, pytest-benchmark.json and pictures/.  "
+    f"[default: {_DIRECTORY}]",
+)
+@click.option(
     "-o",
     "--output",
+    "file",
     metavar="FILE",
     type=click.Path(path_type=Path),
-    default="fastbridge-compare.json",
-    show_default=True,
-    help="Where the results go.",
+    help="Write no report but the results alone, as JSON; `fastbridge report` draws it from them, anywhere.",
 )
 @click.option("--seed", metavar="N", type=click.IntRange(0), help="Of the order of the trials.  [default: random]")
 @click.option(
@@ -92,60 +103,63 @@ def compare(
     engines: Sequence[Engine],
     commands: tuple[str, ...],
     baseline: str,
-    output: Path,
+    directory: Path | None,
+    file: Path | None,
     seed: int | None,
     arp: str | None,
 ) -> None:
     """Measure fastbridge against the Linux bridge and other switches on this machine.
 
     Every engine forwards between pods of its own; their trials take turns in random order. Frame sizes include the
-    FCS. Ctrl-C keeps what was measured so far; `fastbridge report` shows the results again.
+    FCS. Ctrl-C keeps what was measured so far, and reports that.
     """
     console = make_console(markup=False)
     chosen = [
         replace(it, options=(*it.options, "--arp", arp)) if arp and isinstance(it, Fastbridge) else it for it in engines
     ]
     chosen += map(parse_command, commands)
-    with _writable(output), _progress() as report:
+    with _place(directory, file) as path, _progress() as report:
         results = bench.compare(
             chosen,
             baseline=baseline,
             profile=PROFILES[profile],
             seed=seed,
             progress=report,
-            keep=partial(_keep, output),
+            keep=partial(_keep, path),
         )
         try:
             if results.runs:
-                results.save(output)
+                results.save(path)
         finally:  # whatever becomes of the file, the measurement is not lost
             show_results(console, results)
-    console.print(f"written to {output}" if results.runs else "nothing was measured", soft_wrap=True)
+        if results.runs and file is None:
+            console.print(f"drawing the report in {path.parent}", soft_wrap=True)
+            write_report(path.parent, results)
+    console.print(f"written to {file or path.parent}" if results.runs else "nothing was measured", soft_wrap=True)
     if results.interrupted:
         context.exit(130)
 
 
-def _keep(output: Path, results: Results) -> None:
+@contextlib.contextmanager
+def _place(directory: Path | None, file: Path | None) -> Iterator[Path]:
+    """The file for the results; what cannot be written or drawn is found out before the measurement, not after it."""
+    if file is not None:
+        if directory is not None:
+            raise click.UsageError("--out DIR holds the results, too: give either --out or -o")
+        with writable_file(file, "choose another place with -o"):
+            yield file
+        return
+    page.require()
+    directory = directory or Path(_DIRECTORY)
+    with writable_directory(directory, "choose another place with --out"):
+        yield directory / RESULTS
+
+
+def _keep(path: Path, results: Results) -> None:
     """Hours of measuring shall survive a power cut; a disk that is full now may not be at the end."""
     if results.runs:
         with contextlib.suppress(OSError):
-            results.save(output)
-
-
-@contextlib.contextmanager
-def _writable(path: Path) -> Iterator[None]:
-    """Find out before the measurement, not after it, that a file cannot be written."""
-    try:
-        path.open("a").close()
-        if path.is_file():  # it is replaced in one go, by one beside it
-            tempfile.TemporaryFile(dir=path.absolute().parent).close()
-    except OSError as error:
-        raise BenchError(f"cannot write {path}: {error.strerror}; choose another place with -o") from error
-    try:
-        yield
-    finally:
-        if path.is_file() and path.stat().st_size == 0:
-            path.unlink()  # nothing has come of it
+            results.save(path)
 
 
 @contextlib.contextmanager

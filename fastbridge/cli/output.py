@@ -7,22 +7,34 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from typing import Any
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from fastbridge.counters import Counters, PortCounters
 
 _FILE_WIDTH = 120
 
 
+class _Plain(Console):
+    """Lets through nothing that is no character: a file's names and reasons shall not steer the terminal."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Whatever is printed as a str comes through here, tables' cells too."""
+        plain = "".join(char if char.isprintable() or char == "\n" else " " for char in text)
+        return super().render_str(plain, **options)
+
+
 def make_console(*, stderr: bool = False, markup: bool = True) -> Console:
     """A console that colours for a terminal only, and only what it is told to; a file has room for any table.
 
-    markup=False: for what others wrote, whose brackets mean nothing.
+    markup=False: for what others wrote, whose brackets and control characters mean nothing.
     """
-    console = Console(stderr=stderr, highlight=False, soft_wrap=False, markup=markup)
+    kind = Console if markup else _Plain
+    console = kind(stderr=stderr, highlight=False, soft_wrap=False, markup=markup)
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = _FILE_WIDTH
     return console

@@ -1,18 +1,26 @@
 """`fastbridge report`, results read again.
 
-Recomputes a saved comparison from its raw trials: on any machine, without measuring anything.
+Recomputes saved comparisons from their raw trials, on any machine, without measuring anything: in the terminal, as a
+page, as Markdown, as pictures. One run has all its numbers; of several, side by side, there are ratios.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import rich_click as click
 
 from fastbridge.errors import BenchError
 
 from .output import make_console
+
+if TYPE_CHECKING:
+    from fastbridge.bench.results import Results
+
+_PICTURE = (".svg", ".png")
 
 
 def _print_schema(context: click.Context, parameter: click.Parameter, wanted: bool) -> None:
@@ -23,8 +31,17 @@ def _print_schema(context: click.Context, parameter: click.Parameter, wanted: bo
         context.exit()
 
 
-@click.command(epilog="Example: fastbridge report fastbridge-compare.json")
-@click.argument("file", type=click.Path(path_type=Path))
+@click.command(epilog="Example: fastbridge report fastbridge-compare/results.json elsewhere.json -o report.html")
+@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "-o",
+    "--output",
+    metavar="OUT",
+    type=click.Path(path_type=Path),
+    help="Draw it, by the ending of OUT: .html, a page for a browser; .md, Markdown; .svg or .png, one picture; .json, "
+    "for pytest-benchmark; without an ending a directory with all of these.",
+)
+@click.option("--picture", metavar="NAME", help="Which picture; a wrong name lists all.  [default: throughput]")
 @click.option(
     "--schema",
     is_flag=True,
@@ -33,17 +50,88 @@ def _print_schema(context: click.Context, parameter: click.Parameter, wanted: bo
     callback=_print_schema,
     help="Print the JSON Schema of results files instead: what every field means.",
 )
-def report(file: Path) -> None:
-    """Show the results in FILE, recomputed from its raw trials.
+def report(files: tuple[Path, ...], output: Path | None, picture: str | None) -> None:
+    """Show the results in FILES again, or draw them: as a page, Markdown or pictures.
 
-    FILE is what `fastbridge compare` wrote, here or on another machine.
+    FILES are what `fastbridge compare` wrote, here or on other machines (results.json). Everything is recomputed from
+    the raw trials. Several are shown side by side, and unlike machines only by their ratios.
     """
+    if picture is not None and (output is None or output.suffix not in _PICTURE):
+        raise click.UsageError("--picture is for -o FILE.svg or FILE.png")
+    runs = [(label, _load(path)) for label, path in zip(_labels(files), files, strict=True)]
+    if output is not None:
+        if output.resolve() in [path.resolve() for path in files]:
+            raise click.UsageError(f"{output} is what it is drawn from; choose another place with -o")
+        _draw(runs, output, picture or "throughput")
+        make_console(markup=False).print(f"written to {output}", soft_wrap=True)
+        return
+    from .results import show_comparison, show_results
+
+    console = make_console(markup=False)
+    if len(runs) == 1:
+        show_results(console, runs[0][1])
+    else:
+        show_comparison(console, runs)
+
+
+def _load(path: Path) -> Results:
+    from fastbridge.bench.report import method_of
     from fastbridge.bench.results import Results
 
-    from .results import show_results
-
-    results = Results.load(file)
+    results = Results.load(path)
     try:
-        show_results(make_console(markup=False), results)
+        for task in results.tasks:
+            method_of(task)
     except BenchError as error:
-        raise BenchError(f"{file}: {error}") from None
+        raise BenchError(f"{path}: {error}") from None
+    return results
+
+
+def _labels(paths: Sequence[Path]) -> list[str]:
+    """Names that tell the files apart: as much of the end of each path as that takes."""
+    if len({path.resolve() for path in paths}) < len(paths):
+        raise click.UsageError(f"the same file twice: {', '.join(map(str, paths))}")
+    parts = [path.resolve().with_suffix("").parts for path in paths]
+    for length in range(1, max(map(len, parts)) + 1):
+        labels = ["/".join(part[-length:]) for part in parts]
+        if len(set(labels)) == len(labels):
+            return labels
+    return [str(path) for path in paths]  # they differ in their endings alone
+
+
+def _draw(runs: Sequence[tuple[str, Results]], output: Path, picture: str) -> None:
+    from fastbridge.bench import page
+    from fastbridge.bench.files import writable_directory, writable_file, write_whole
+    from fastbridge.bench.report_files import write_report
+    from fastbridge.bench.saved_benchmarks import to_pytest_benchmark
+
+    way_out = "choose another place with -o"
+    whole = output.is_dir() or not output.suffix
+    if len(runs) > 1 and (whole or output.suffix == ".json"):
+        raise click.UsageError("of several FILES there can be a page (.html), Markdown (.md) or a picture (.svg, .png)")
+    if output.suffix != ".json":
+        page.require()
+    if whole:
+        with writable_directory(output, way_out):
+            write_report(output, runs[0][1])
+        return
+    with writable_file(output, way_out):
+        drawn = to_pytest_benchmark(runs[0][1]) if output.suffix == ".json" else _drawn(runs, output.suffix, picture)
+        write_whole(output, drawn)
+
+
+def _drawn(runs: Sequence[tuple[str, Results]], ending: str, picture: str) -> str | bytes:
+    from fastbridge.bench.page import document, markdown, pictures
+
+    if ending == ".html":
+        return document.render(runs)
+    if ending == ".md":
+        return markdown.render(runs)
+    if ending not in _PICTURE:
+        raise click.UsageError(f"nothing is drawn as {ending}; choose .html, .md, .svg, .png, .json or a directory")
+    if picture not in pictures.PICTURES:
+        raise click.UsageError(f"there is no picture {picture!r}; there are {', '.join(pictures.PICTURES)}")
+    drawn = pictures.draw(picture, runs, "svg" if ending == ".svg" else "png")
+    if drawn is None:
+        raise BenchError(f"no picture {picture!r} of these results: they have nothing for it (another profile has)")
+    return drawn

@@ -6,20 +6,25 @@ method found, then what is irregular and where it was measured.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 
 from rich.console import Console
 from rich.table import Table
 
+from fastbridge.bench import wording
+from fastbridge.bench.likeness import described, differences
 from fastbridge.bench.methods import Method
+from fastbridge.bench.methods.latency import PERCENTILES
 from fastbridge.bench.report import Row, method_of
 from fastbridge.bench.report import rows as make_rows
 from fastbridge.bench.results import Results, TaskRecord
+from fastbridge.errors import BenchError
 
 from .output import make_table
 
 _VERDICT_STYLES = {"win": "bold green", "loss": "bold red", "unfit": "red", "no difference": "yellow"}
-_WHOLE = ("frames/s", "frames", "addresses", "addresses/s", "stations", "bytes")
+_CONTEST = ("engine", "frames/s", "Gb/s", "loss", "CPU\nns", "switch\nns", "ratio [95 %]", "verdict")
 _WORDS = ("engine", "ratio [95 %]", "verdict")  # columns of text
 _MOST_COLUMNS = 6  # of values, beside an engine's name, ratio and verdict
 
@@ -27,13 +32,14 @@ _MOST_COLUMNS = 6  # of values, beside an engine's name, ratio and verdict
 def show_results(console: Console, results: Results) -> None:
     """Print everything that is known from `results`; raise BenchError where the record contradicts itself."""
     rows = make_rows(results)
-    contest = [task for task in results.tasks if _is_contest(task, rows)]
+    measured = [task for task in results.tasks if any(row.task == task.name for row in rows)]
+    contest = [task for task in measured if wording.is_contest(task, rows)]
+    latency = [task for task in measured if _latency_prefix(task) is not None]
+    others = [task for task in measured if task not in contest and _latency_prefix(task) != ""]
     console.print(f"fastbridge compare, profile {results.profile}", style="bold")
-    heads = ("engine", "frames/s", "Gb/s", "loss", "CPU\nns", "switch\nns", "ratio [95 %]", "verdict")
-    for table in _stack(contest, rows, heads, _contest_cells) if contest else ():
+    for table in _verdicts(contest, latency, rows):
         console.print()
         console.print(table)
-    others = [task for task in results.tasks if task not in contest and any(row.task == task.name for row in rows)]
     for name in dict.fromkeys(task.method for task in others):
         for table in _method_tables([task for task in others if task.method == name], rows):
             console.print()
@@ -43,22 +49,62 @@ def show_results(console: Console, results: Results) -> None:
         for text in _curves(method_of(task), [row for row in rows if row.task == task.name]):
             console.print(f"  {task.name}, {text}", soft_wrap=True)
     console.print()
-    for text in _engines(results):
+    for text in wording.engine_lines(results):
         console.print(f"  {text}", soft_wrap=True)
-    for text in _irregularities(results, rows):
-        # Reasons are a program's last words: of these, what is no character stays out of the terminal.
-        shown = "".join(char if char.isprintable() else " " for char in text)
-        console.print(f"  {shown}", style="dim", soft_wrap=True)
+    for text in wording.irregularities(results, rows):
+        console.print(f"  {text}", style="dim", soft_wrap=True)
     console.print(_conditions(results, rows, {task.name for task in contest}))
     if results.interrupted:
         console.print("Interrupted: these are the trials until then.", style="yellow")
 
 
-def _is_contest(task: TaskRecord, rows: list[Row]) -> bool:
-    """Rates from single trials: they share one table."""
-    method = method_of(task)
-    rates = method.units[method.primary] in ("frames/s", "Gb/s")
-    return rates and any(row.task == task.name and row.gigabits_per_second is not None for row in rows)
+def show_comparison(console: Console, runs: Sequence[tuple[str, Results]]) -> None:
+    """Print the ratios of several runs side by side: those may be compared where absolute numbers may not.
+
+    Raises BenchError where they are to different baselines.
+    """
+    if len(baselines := {results.baseline for _, results in runs}) > 1:
+        raise BenchError(f"ratios to different baselines ({', '.join(sorted(baselines))}) cannot be compared")
+    rows = {label: make_rows(results) for label, results in runs}
+    made = [(label, row) for label, found in rows.items() for row in found]
+    for task in dict.fromkeys(row.task for _, row in made):
+        table = make_table(task, "engine", *rows)
+        for engine in dict.fromkeys(wording.engine(row) for _, row in made if row.task == task):
+            cells = []
+            for found in rows.values():
+                own = [row for row in found if (row.task, wording.engine(row)) == (task, engine)]
+                cells.append(f"{wording.ratio(own[0].ratio)} {own[0].verdict}".strip() if own else "not measured")
+            table.add_row(engine, *cells)
+        console.print(table)
+        console.print()
+    first, here = runs[0]
+    for label, results in runs:
+        differing = differences(described(asdict(here.fingerprint)), described(asdict(results.fingerprint)))
+        console.print(f"{label}: {_machine(results)}; ratios are to {results.baseline}", soft_wrap=True)
+        for name, (_, there) in differing.items():
+            console.print(f"  unlike {first}: {name} {there}", soft_wrap=True)
+    console.print("These are ratios; each run's own numbers, intervals' floors and conditions: one FILE at a time.")
+
+
+def _verdicts(contest: list[TaskRecord], latency: list[TaskRecord], rows: list[Row]) -> Iterator[Table]:
+    """What engines are compared by: rates first, then how long a frame takes."""
+    yield from _stack(contest, rows, _CONTEST, _contest_cells)
+    prefixes = {task.name: _latency_prefix(task) or "" for task in latency}
+
+    def cells(row: Row) -> tuple[str, ...]:
+        values = (row.values.get(prefixes[row.task] + name) for name in PERCENTILES)
+        shown = ("" if value is None else wording.number(value, "µs") for value in values)
+        return (wording.engine(row), *shown, wording.ratio(row.ratio), row.verdict)
+
+    heads = ("engine", *(f"{wording.words(name)}\nµs" for name in PERCENTILES), "ratio [95 %]", "verdict")
+    where = {"": "", "at_50_": ", at 50 % of the PDR"}
+    yield from _stack(latency, rows, heads, cells, lambda task: where[prefixes[task.name]])
+
+
+def _latency_prefix(task: TaskRecord) -> str | None:
+    """Of the percentiles that a method's verdict is about; None where it is about something else."""
+    primary = method_of(task).primary
+    return primary.removesuffix("p50") if primary.endswith("p50") else None
 
 
 def _stack(
@@ -66,7 +112,7 @@ def _stack(
     rows: list[Row],
     heads: tuple[str, ...],
     cells: Callable[[Row], tuple[str, ...]],
-    note: str = "",
+    note: Callable[[TaskRecord], str] = lambda task: "",
 ) -> Iterator[Table]:
     """A table a task, with the same columns; so narrow that a terminal of 80 has room for most."""
     lines = {task.name: [(row, cells(row)) for row in rows if row.task == task.name] for task in tasks}
@@ -74,7 +120,7 @@ def _stack(
     texts += [list(line) for of in lines.values() for _, line in of]
     widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
     for task in tasks:
-        table = make_table(task.name + note, *heads, right=tuple(head for head in heads if head not in _WORDS))
+        table = make_table(task.name + note(task), *heads, right=tuple(head for head in heads if head not in _WORDS))
         table.show_header = task is tasks[0]
         table.padding = 0
         for column, width in zip(table.columns, widths, strict=True):
@@ -86,13 +132,13 @@ def _stack(
 
 def _contest_cells(row: Row) -> tuple[str, ...]:
     return (
-        _engine(row),
+        wording.engine(row),
         "" if row.frames_per_second is None else f"{row.frames_per_second:,.0f}",
         "" if row.gigabits_per_second is None else f"{row.gigabits_per_second:.2f}",
         "" if row.loss_ratio is None else f"{row.loss_ratio:.1%}",
         "" if row.cpu_added_ns is None or row.verdict == "ceiling" else f"{row.cpu_added_ns:,.0f}",
         "" if row.cpu_switch_ns is None else f"{row.cpu_switch_ns:,.0f}",
-        _ratio(row),
+        wording.ratio(row.ratio),
         row.verdict,
     )
 
@@ -104,26 +150,32 @@ def _method_tables(tasks: list[TaskRecord], rows: list[Row]) -> Iterator[Table]:
     if len(names) > _MOST_COLUMNS:
         yield _turned(method, tasks, found, names)
     elif names:
-        heads = tuple(f"{_words(name)}\n{_shown_unit(method.units[name])}" for name in names)
-        note = f" ({method.section})"
+        heads = tuple(f"{wording.words(name)}\n{wording.shown_unit(method.units[name])}" for name in names)
 
         def cells(row: Row) -> tuple[str, ...]:
-            return (_engine(row), *(_cell(method, name, row) for name in names), _ratio(row), row.verdict)
+            return (
+                wording.engine(row),
+                *(wording.cell(method, name, row) for name in names),
+                wording.ratio(row.ratio),
+                row.verdict,
+            )
 
-        yield from _stack(tasks, found, ("engine", *heads, "ratio [95 %]", "verdict"), cells, note)
+        yield from _stack(
+            tasks, found, ("engine", *heads, "ratio [95 %]", "verdict"), cells, lambda _: f" ({method.section})"
+        )
 
 
 def _turned(method: Method, tasks: list[TaskRecord], rows: list[Row], names: list[str]) -> Table:
     """A column an engine, a line a value: for methods that find many."""
-    engines = list(dict.fromkeys(_engine(row) for row in rows))
+    engines = list(dict.fromkeys(wording.engine(row) for row in rows))
     title = f"{method.name.replace('-', ' ').capitalize()} ({method.section})"
     table = make_table(title, "", *engines, right=tuple(engines))
     for task in tasks:
-        own = {_engine(row): row for row in rows if row.task == task.name}
+        own = {wording.engine(row): row for row in rows if row.task == task.name}
         table.add_row(method_of(task).subject, style="bold")
         for name in names:
-            cells = [_cell(method, name, own[engine]) if engine in own else "" for engine in engines]
-            table.add_row(f" {_words(name)}, {_shown_unit(method.units[name])}", *cells)
+            cells = [wording.cell(method, name, own[engine]) if engine in own else "" for engine in engines]
+            table.add_row(f" {wording.words(name)}, {wording.shown_unit(method.units[name])}", *cells)
     return table
 
 
@@ -132,89 +184,17 @@ def _curves(method: Method, rows: list[Row]) -> Iterator[str]:
     for row in rows:
         for name, points in row.series.items():
             x_unit, y_unit = method.units[name].split(" → ")
-            shown = ", ".join(f"{_number(x, x_unit)} → {_number(y, y_unit)}" for x, y in points)
-            yield f"{_engine(row)}: {x_unit} → {_words(name)} ({_shown_unit(y_unit)}): {shown}"
-
-
-def _engines(results: Results) -> Iterator[str]:
-    """What was run, and how."""
-    for engine in results.engines:
-        if engine.name != results.control and engine.command != "-":
-            offloads = "" if engine.offloads == "default" else f"offloads {engine.offloads}"
-            how = "; ".join(part for part in (engine.buffers, offloads) if part not in ("", "-"))
-            version = "" if engine.version == "-" else f" {engine.version}"
-            yield f"{engine.name}{version}: {engine.command}{f' ({how})' if how else ''}"
-
-
-def _engine(row: Row) -> str:
-    return "(control)" if row.verdict == "control" else row.engine
-
-
-def _words(name: str) -> str:
-    return name.replace("99_9", "99.9").replace("_", " ")
-
-
-def _ratio(row: Row) -> str:
-    if row.ratio is None:
-        return ""
-    mean, low, high = (f"{x:.2f}" if x < 10 else f"{x:.3g}" for x in (row.ratio.mean, row.ratio.low, row.ratio.high))
-    return f"{mean} [{low}…{high}]"
-
-
-def _cell(method: Method, name: str, row: Row) -> str:
-    if name not in row.values:
-        return ""
-    return _number(row.values[name], method.units[name])
-
-
-def _number(value: float, unit: str) -> str:
-    if unit in _WHOLE:
-        return f"{value:,.0f}"
-    if unit == "ratio":
-        return f"{value:.2%}"
-    return f"{value:,.{0 if value >= 100 else 1}f}" if unit == "µs" else f"{value:,.3g}"
-
-
-def _shown_unit(unit: str) -> str:
-    return "%" if unit == "ratio" else unit
-
-
-def _irregularities(results: Results, rows: list[Row]) -> Iterator[str]:
-    for entry in results.unfit:
-        if entry.task is None:
-            yield f"{entry.engine}: {entry.reason}"
-    # One reason once, and of whom: most hold for many.
-    said: dict[str, dict[str, list[str]]] = {}
-    for entry in results.unfit:
-        if entry.task is not None:
-            said.setdefault(f"unfit: {entry.reason}", {}).setdefault(entry.task, []).append(entry.engine)
-    every = {task.name for task in results.tasks}
-    for row in rows:
-        for remark in row.remarks:
-            said.setdefault(remark, {}).setdefault(row.task, []).append(_engine(row))
-    for text, whom in said.items():
-        engines = list(dict.fromkeys(engine for those in whom.values() for engine in those))
-        if whom.keys() == every and all(those == engines for those in whom.values()):
-            yield f"{text}: {', '.join(engines)}, in every task"
-        else:
-            yield f"{text}: " + "; ".join(f"{task} ({', '.join(those)})" for task, those in whom.items())
-    trials = sum(row.trials for row in rows)
-    for flag in dict.fromkeys(flag for row in rows for flag in row.flags):
-        yield f"{flag}: in {sum(row.flags.get(flag, 0) for row in rows)} of {trials} trials"
-    if dropped := sum(row.dropped for row in rows):
-        yield f"left out of the ratios for steal: {dropped} of {sum(row.runs for row in rows)} runs"
+            shown = ", ".join(f"{wording.number(x, x_unit)} → {wording.number(y, y_unit)}" for x, y in points)
+            yield f"{wording.engine(row)}: {x_unit} → {wording.words(name)} ({wording.shown_unit(y_unit)}): {shown}"
 
 
 def _conditions(results: Results, rows: list[Row], contest: set[str]) -> str:
-    floors = {row.task: row.noise_floor for row in rows}
-    known = [f"{task} ± {floor:.1%}" for task, floor in floors.items() if floor is not None]
+    known = [f"{task} ± {floor:.1%}" for task, floor in wording.noise_floors(rows).items()]
     alone = [
         f"{row.task} {row.cpu_machine_ns:,.0f}"
         for row in rows
         if row.verdict == "ceiling" and row.cpu_machine_ns is not None and row.task in contest
     ]
-    machine = results.fingerprint
-    roles = ", ".join(f"{role} {cpu}" for role, cpu in machine.layout.items())
     return (
         f"Ratios are to {results.baseline}: geometric means over blocks, with 95 % intervals. Frame sizes include the "
         "FCS, Gb/s do not.\n"
@@ -222,6 +202,12 @@ def _conditions(results: Results, rows: list[Row], contest: set[str]) -> str:
         "claimed only outside of it.\n"
         "CPU ns: busy time of all CPUs for each forwarded frame, waiting in a spin included, less what the direct veth "
         f"pair takes for a frame ({', '.join(alone) or 'not measured'}); switch ns: of the engine's own processes.\n"
-        f"{machine.cpu}, {machine.cpus} CPUs ({roles}), Linux {machine.kernel.partition(' ')[0]}, "
-        f"hypervisor: {machine.hypervisor}; seed {results.seed}"
+        f"{_machine(results)}; seed {results.seed}"
     )
+
+
+def _machine(results: Results) -> str:
+    machine = results.fingerprint
+    roles = ", ".join(f"{role} {cpu}" for role, cpu in machine.layout.items())
+    kernel = machine.kernel.partition(" ")[0]
+    return f"{machine.cpu}, {machine.cpus} CPUs ({roles}), Linux {kernel}, hypervisor: {machine.hypervisor}"

@@ -12,7 +12,7 @@ from fastbridge.errors import BenchError
 
 from . import Findings
 from .bounds import positive, search_parameters, whole
-from .latency import LOADS, PERCENTILES, irregular
+from .latency import LOADS, PERCENTILES, irregular, percentiles_of
 from .patterns import full_load, loss_of, sampling, subject_of
 from .throughput import Throughput, throughput_below
 
@@ -70,7 +70,7 @@ class Broadcast:
             if trial.samples is None or not trial.samples.received:
                 raise BenchError(f"no sample arrived at {load:,.0f} frames/s: no latency")
             remarks += [f"at {load:,.0f} frames/s {text}" for text in irregular(trial.samples)]
-            found_here = {name: (trial.samples.percentile(p) or 0.0) / 1000 for name, p in PERCENTILES.items()}
+            found_here = percentiles_of(trial.samples)
             values |= {f"{at}_{name}": value for name, value in found_here.items()}
             points.append((load, found_here))
         series = {

@@ -58,7 +58,7 @@ class LatencyAtLoad:
         samples = trial.samples
         if samples is None or not samples.received:
             raise BenchError(f"no sample arrived at {self.load:,.0f} frames/s: no latency")
-        values = {name: (samples.percentile(percent) or 0.0) / 1000 for name, percent in PERCENTILES.items()}
+        values = percentiles_of(samples)
         values["samples"] = float(samples.received)
         return Findings(values, remarks=tuple(f"at {self.load:,.0f} frames/s {text}" for text in irregular(samples)))
 
@@ -121,6 +121,12 @@ class Latency:
             "p99": tuple((load, found["p99"]) for load, found in points),
         }
         return Findings(values, series, tuple(remarks))
+
+
+def percentiles_of(samples: Samples) -> dict[str, float]:
+    """By name, in µs; 0 when no sample arrived."""
+    found = samples.percentiles(PERCENTILES.values())
+    return {name: found.get(percent, 0.0) / 1000 for name, percent in PERCENTILES.items()}
 
 
 def irregular(samples: Samples) -> list[str]:

@@ -1,0 +1,48 @@
+"""Colours and shapes.
+
+An engine has one colour and one shape, in every chart of every page. Hues are Okabe and Ito's, which people with any
+kind of colour blindness tell apart, a little darker or lighter where needed: each has a contrast of 3:1 or more to
+white and to the page's dark background alike. Shapes differ too, for those who print in black and white.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+LIGHT, DARK = "#ffffff", "#15181d"  #: the page's backgrounds
+
+
+@dataclass(frozen=True)
+class Look:
+    """How an engine is drawn."""
+
+    colour: str
+    shape: str
+
+
+_KNOWN = {
+    "fastbridge": Look("#2b7fd3", "circle"),
+    "linux-bridge": Look("#d55e00", "square"),
+    "python": Look("#009e73", "diamond"),
+    "ovs": Look("#b05cb8", "triangle-up"),
+    "testpmd": Look("#b8860b", "triangle-down"),
+    "testpmd-xdp": Look("#8c6d5a", "cross"),
+    "vde": Look("#3a9ba6", "triangle-right"),
+    "direct": Look("#808890", "triangle-left"),
+    "linux-bridge-nf": Look("#c2455a", "square"),
+    "fastbridge/big-ring": Look("#5f6cc9", "cross"),
+    "fastbridge/blocks": Look("#4c9aa8", "triangle-up"),
+    "fastbridge/recvmmsg": Look("#5b8db8", "triangle-down"),
+    "fastbridge/no-coalesce": Look("#2b7fd3", "diamond"),
+}
+_COLOURS = ("#7a8b2e", "#a66bbe", "#9a7b62", "#4c9aa8", "#5f6cc9", "#c2455a")
+_SHAPES = ("cross", "triangle-up", "diamond", "square", "circle", "triangle-down", "triangle-right")
+
+
+def looks(engines: Iterable[str]) -> dict[str, Look]:
+    """A look for each; engines that are not known here get spare ones, by their order."""
+    names = list(dict.fromkeys(engines))
+    others = [name for name in names if name not in _KNOWN]
+    spare = {name: Look(_COLOURS[i % len(_COLOURS)], _SHAPES[i % len(_SHAPES)]) for i, name in enumerate(others)}
+    return {name: _KNOWN.get(name) or spare[name] for name in names}

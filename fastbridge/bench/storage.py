@@ -1,0 +1,118 @@
+"""pytest-benchmark's storage, read.
+
+Only what a trend needs of each saved run. A file that is no such run ends as one BenchError that names it: a trend
+with a hole nobody sees is worth less than none.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from fastbridge.errors import BenchError
+
+from .likeness import DECISIVE, in_words
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where a run was measured, as far as it decides about speed: like machines are equal."""
+
+    about: tuple[tuple[str, str], ...]  #: name → what it is there, in words
+
+    def __str__(self) -> str:
+        return ", ".join(f"{name} {text}" for name, text in self.about if text != "unknown") or "unknown machine"
+
+
+@dataclass(frozen=True)
+class SavedRun:
+    """One file of the storage."""
+
+    path: Path
+    machine: Machine
+    commit: str  #: short; with "-dirty" where the tree was changed since
+    committed: datetime  #: of the run itself where there is no commit
+    measured: datetime
+    seconds: Mapping[str, float]  #: the median round, by full name
+    scatter: Mapping[str, float]  #: relative standard error of that median, by full name
+
+
+def read_storage(directory: Path) -> list[SavedRun]:
+    """All runs saved below `directory`, oldest commit first; raise BenchError when there are none."""
+    try:
+        paths = sorted({*directory.glob("*.json"), *directory.glob("*/*.json")})
+    except OSError as error:
+        raise BenchError(f"cannot read {directory}: {error.strerror}") from None
+    if not paths:
+        what = "is no directory" if not directory.is_dir() else "has no saved benchmarks"
+        raise BenchError(f"{directory} {what}: save some with pytest --benchmark-only --benchmark-autosave")
+    runs = [read_run(path) for path in paths]
+    return sorted(runs, key=lambda run: (run.committed, run.measured, run.path.name))
+
+
+def read_run(path: Path) -> SavedRun:
+    """Read one file; raise BenchError that names it and what is wrong with it."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BenchError(f"cannot read {path}: {error.strerror}") from None
+    except ValueError as error:  # of UTF-8 or of JSON
+        raise BenchError(f"{path}: not a JSON document ({error}); remove it from the storage") from None
+    if not isinstance(value, dict) or not isinstance(value.get("benchmarks"), list):
+        raise BenchError(f"{path}: not saved by pytest-benchmark (no list 'benchmarks'); remove it from the storage")
+    try:
+        measured = _when(value["datetime"])
+        commit = value.get("commit_info") or {}
+        medians = {each["fullname"]: _positive(each["stats"]["median"]) for each in value["benchmarks"]}
+        return SavedRun(
+            path=path,
+            machine=_machine(value.get("machine_info") or {}),
+            commit=_commit(commit),
+            committed=_when(commit["time"]) if commit.get("time") else measured,
+            measured=measured,
+            seconds=medians,
+            scatter={each["fullname"]: _scatter(each["stats"]) for each in value["benchmarks"]},
+        )
+    except KeyError as error:
+        raise BenchError(f"{path}: not what pytest-benchmark saves, the field {error} is missing") from None
+    except (TypeError, ValueError, AttributeError) as error:
+        raise BenchError(f"{path}: not what pytest-benchmark saves: {error}") from None
+
+
+def _when(text: str) -> datetime:
+    # Python 3.10 does not read the "Z" that some tools write. Times of old versions had no zone; they were UTC.
+    time = datetime.fromisoformat(text.removesuffix("Z"))
+    return time if time.tzinfo else time.replace(tzinfo=timezone.utc)
+
+
+def _commit(about: Mapping[str, Any]) -> str:
+    name = str(about.get("id") or "unversioned")
+    return (name if name == "unversioned" else name[:9]) + ("-dirty" if about.get("dirty") else "")
+
+
+def _machine(about: Mapping[str, Any]) -> Machine:
+    # Of other projects there is no fingerprint of ours; what pytest-benchmark itself knows has to do.
+    cpu = about.get("cpu") or {}
+    known = {"cpu": cpu.get("brand_raw"), "cpus": cpu.get("count"), "release": about.get("release")}
+    known |= about.get("fastbridge") or {}
+    python = ".".join(str(about.get("python_version", "unknown")).split(".")[:2])
+    kind = about.get("python_implementation", "Python")
+    return Machine((*((name, in_words(known.get(key))) for key, name in DECISIVE.items()), (str(kind), python)))
+
+
+def _positive(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not (math.isfinite(value) and value > 0):
+        raise ValueError(f"a median of {value!r}, where a time is needed")
+    return float(value)
+
+
+def _scatter(stats: Mapping[str, Any]) -> float:
+    # Of a normal distribution the quartiles are 1.35 standard deviations apart, and the median of n values has 1.25
+    # times the standard error of their mean.
+    rounds = int(stats.get("rounds") or 1)
+    return 1.25 * float(stats.get("iqr") or 0.0) / 1.35 / float(stats["median"]) / math.sqrt(rounds)

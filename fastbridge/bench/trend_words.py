@@ -1,0 +1,49 @@
+"""Trends in words.
+
+The same in the terminal and on the page.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from os.path import commonprefix
+
+from .track import FEWEST, STANDARD_ERRORS, Trend
+
+LEGEND = (
+    "Times are those of a round, by their median; a change is one of speed. Noise: standard deviation from run to run. "
+    f"A step is a change of level that jumpavg finds, of more than {STANDARD_ERRORS:.0f} standard errors; with fewer "
+    f"than {FEWEST} runs nothing is said."
+)
+
+
+def short_names(names: Sequence[str]) -> list[str]:
+    """Without the directories and files that all have in common."""
+    common = commonprefix([name.partition("[")[0] for name in names])  # noqa: RUF071 - cut at the last boundary below
+    start = max(common.rfind("/") + 1, common.rfind("::") + 2 if "::" in common else 0)
+    return [name[start:] for name in names]
+
+
+def duration(seconds: float) -> str:
+    """Three digits and a unit."""
+    for unit, size in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
+        if seconds >= 0.9995 * size:
+            return f"{seconds / size:.3g} {unit}" if seconds < 999.5 * size else f"{seconds / size:,.0f} {unit}"
+    return f"{seconds * 1e9:.3g} ns"
+
+
+def change(relative: float) -> str:
+    """Of speed."""
+    return f"{relative:+.1%}"
+
+
+def step_lines(trend: Trend) -> list[str]:
+    """Where the speed changed, by how much, and since which commit."""
+    lines = []
+    for step in trend.steps:
+        run = trend.points[step.index].run
+        levels = f"{duration(step.before)} → {duration(step.after)}"
+        kind = "regression" if step.change < 0 else "progression"
+        when = run.committed.strftime("%Y-%m-%d %H:%M")
+        lines.append(f"{kind} of {change(step.change)} ({levels}) since {run.commit}, {when}, {run.path.name}")
+    return lines

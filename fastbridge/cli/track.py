@@ -1,0 +1,93 @@
+"""`fastbridge track`, the trend.
+
+Reads what pytest-benchmark saved, commit after commit, and says where the speed has changed by more than noise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import rich_click as click
+from rich.console import Console
+
+from fastbridge.bench import page
+from fastbridge.bench.files import writable_file, write_whole
+from fastbridge.bench.storage import Machine, read_storage
+from fastbridge.bench.track import RECENT, Trend, trends
+from fastbridge.bench.trend_words import LEGEND, change, duration, short_names, step_lines
+
+from .output import make_console, make_table
+
+REGRESSED = 3  # exit status: 1 and 2 are errors
+_BARS = "▁▂▃▄▅▆▇█"
+_SHOWN = 12  # runs in a line of the table
+_STYLES = {"regression": "bold red", "progression": "bold green", "few runs": "dim"}
+
+
+@click.command(epilog="Example: pytest --benchmark-only --benchmark-autosave && fastbridge track -o trend.html")
+@click.argument("storage", type=click.Path(path_type=Path), default=".benchmarks")
+@click.option("-o", "--output", metavar="FILE", type=click.Path(path_type=Path), help="Also draw it: an HTML page.")
+@click.option(
+    "--recent",
+    metavar="RUNS",
+    type=click.IntRange(1),
+    default=RECENT,
+    show_default=True,
+    help="A regression is news, and for the exit status, when it began within the last so many runs.",
+)
+@click.pass_context
+def track(context: click.Context, storage: Path, output: Path | None, recent: int) -> None:
+    """Show the trend of every benchmark in STORAGE over commits, and where it makes a step.
+
+    STORAGE is pytest-benchmark's (default: .benchmarks). Only runs of like machines make a trend. A step is a change of
+    level that jumpavg finds, and that is three standard errors of the noise between runs or more. The exit status is 3
+    when a benchmark has become slower in what was measured last, 0 when none has.
+    """
+    found = trends(read_storage(storage), recent=recent)
+    console = make_console(markup=False)
+    for machine in dict.fromkeys(trend.machine for trend in found):
+        _show(console, machine, [trend for trend in found if trend.machine == machine])
+    console.print(LEGEND)
+    if output is not None:
+        page.require()
+        from fastbridge.bench.page import trend_page
+
+        with writable_file(output, "choose another place with -o"):
+            write_whole(output, trend_page.render(found))
+        console.print(f"written to {output}", soft_wrap=True)
+    regressed = [trend for trend in found if trend.is_regressed]
+    if regressed:
+        console.print(f"slower, outside of the noise: {len(regressed)} of {len(found)} benchmarks", style="bold red")
+        context.exit(REGRESSED)
+
+
+def _show(console: Console, machine: Machine, found: Sequence[Trend]) -> None:
+    names = short_names([trend.name for trend in found])
+    columns = ("benchmark", "runs", "speed", "last", "change", "noise", "verdict")
+    table = make_table(str(machine), *columns, right=("runs", "last", "change", "noise"))
+    table.columns[0].no_wrap, table.columns[0].overflow = False, "fold"
+    for name, trend in zip(names, found, strict=True):
+        last = trend.steps[-1] if trend.steps else None
+        table.add_row(
+            name,
+            str(len(trend.points)),
+            _bars([1.0 / point.seconds for point in trend.points[-_SHOWN:]]),
+            duration(trend.points[-1].seconds),
+            "" if last is None else change(last.change),
+            "" if trend.noise is None else f"{trend.noise:.1%}",
+            trend.verdict,
+            style=_STYLES.get(trend.verdict, ""),
+        )
+    console.print(table)
+    console.print()
+    for name, trend in zip(names, found, strict=True):
+        for line in step_lines(trend):
+            console.print(f"  {name}: {line}", soft_wrap=True)
+    console.print()
+
+
+def _bars(speeds: Sequence[float]) -> str:
+    """One bar a run; from nothing to the fastest, so that noise looks as small as it is."""
+    most = max(speeds)
+    return "".join(_BARS[min(len(_BARS) - 1, int(speed / most * len(_BARS)))] for speed in speeds)

@@ -1,0 +1,239 @@
+"""The files of a report: all there, all read by whom they are for; what is wrong with them is said in one line."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from pytest_benchmark.stats import Stats
+from test_bench import make_results, make_run
+from test_cli import ROOT, complaint, run
+
+from fastbridge.bench import EngineRecord, Results, Unfit
+from fastbridge.bench.files import writable_directory, writable_file, write_whole
+from fastbridge.bench.likeness import described, differences
+from fastbridge.bench.saved_benchmarks import FRAMES, to_pytest_benchmark
+from fastbridge.bench.storage import read_run
+from fastbridge.cli.report import report
+from fastbridge.errors import BenchError
+
+SPEEDS = {"base": 100_000, "base (control)": 101_000, "mine": 80_000}
+ALL = {"results.json", "report.html", "report.md", "pytest-benchmark.json", "pictures"}
+
+
+def some_results(**changes: Any) -> Results:
+    runs = [
+        make_run(engine, block, speed * (1 + block / 100)) for engine, speed in SPEEDS.items() for block in range(10)
+    ]
+    return make_results(runs, **changes)
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Callable[..., Path]:
+    def save(name: str = "results.json", **changes: Any) -> Path:
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        some_results(**changes).save(path)
+        return path
+
+    return save
+
+
+# -- for pytest-benchmark --------------------------------------------------------------------------
+
+
+def test_a_round_is_a_block_and_takes_as_long_as_its_speed_says() -> None:
+    value = json.loads(to_pytest_benchmark(some_results()))
+    by_name = {each["fullname"]: each for each in value["benchmarks"]}
+    assert list(by_name) == [f"fastbridge compare::64 B[{engine}]" for engine in SPEEDS]
+    mine = by_name["fastbridge compare::64 B[mine]"]
+    assert mine["stats"]["data"] == pytest.approx([FRAMES / (80_000 * (1 + block / 100)) for block in range(10)])
+    assert (mine["group"], mine["params"]) == ("64 B", {"engine": "mine"})
+    assert mine["extra_info"]["mega_per_second"] == pytest.approx(0.08 * 1.045)
+    assert mine["extra_info"]["figures"]["ratio to the baseline"][0] == pytest.approx(0.8, abs=0.001)
+    assert value["commit_info"]["id"] == "unversioned" and value["machine_info"]["fastbridge"]["release"] == "6.1"
+
+
+def test_statistics_have_the_fields_of_pytest_benchmark_s() -> None:
+    (base, *_) = json.loads(to_pytest_benchmark(some_results()))["benchmarks"]
+    theirs = Stats()
+    for each in base["stats"]["data"]:
+        theirs.update(each)
+    assert theirs.as_dict().keys() | {"data", "iterations"} == base["stats"].keys()
+    for name in ("min", "max", "mean", "stddev", "rounds", "median", "ops", "total", "stddev_outliers"):
+        assert base["stats"][name] == pytest.approx(getattr(theirs, name)), name
+
+
+def test_pytest_benchmark_compares_it(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.json").write_text(to_pytest_benchmark(some_results()))
+    command = [sys.executable, "-m", "pytest_benchmark", "compare", "--group-by=group", "one.json", "two.json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=tmp_path)
+    assert done.returncode == 0 and "WARNING" not in done.stderr, done.stderr
+    assert "benchmark '64 B': 6 tests" in done.stdout and "64 B[mine]" in done.stdout
+
+
+def test_it_can_be_tracked(tmp_path: Path) -> None:
+    path = tmp_path / "0001.json"
+    versions = {"python": "3.11.2", "commit": "abc1234-dirty"}
+    results = some_results()
+    path.write_text(to_pytest_benchmark(replace(results, fingerprint=replace(results.fingerprint, versions=versions))))
+    saved = read_run(path)
+    assert (saved.commit, len(saved.seconds)) == ("abc1234-dirty", 3)
+    assert "CPU cpu, number of CPUs 2" in str(saved.machine) and "CPython 3.11" in str(saved.machine)
+
+
+def test_what_has_no_speed_is_not_in_it() -> None:
+    results = some_results(unfit=(Unfit("mine", "64 B", "it died"),))
+    names = [each["name"] for each in json.loads(to_pytest_benchmark(results))["benchmarks"]]
+    assert names == ["64 B[base]", "64 B[base (control)]"]
+    single = make_results([make_run("base", 0, 100_000)])
+    (only,) = json.loads(to_pytest_benchmark(single))["benchmarks"]
+    assert (only["stats"]["rounds"], only["stats"]["stddev"], only["stats"]["iqr"]) == (1, 0.0, 0.0)
+
+
+# -- likeness -------------------------------------------------------------------------------------
+
+
+def test_machines_differ_in_what_decides_and_nothing_else() -> None:
+    here = {"cpu": "a", "cpus": 2, "hypervisor": "h", "kernel": "6.1 #1", "layout": {"sender": "CPU 0"}, "microcode": 1}
+    there = here | {"kernel": "6.1 #2", "microcode": 2}
+    assert differences(described(here), described(there)) == {}
+    there = here | {"kernel": "6.2 #1", "layout": {"sender": "CPU 1"}}
+    assert differences(described(here), described(there)) == {
+        "kernel": ("6.1", "6.2"),
+        "CPU layout": ("sender CPU 0", "sender CPU 1"),
+    }
+
+
+# -- places ---------------------------------------------------------------------------------------
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "x"
+    write_whole(path, "old")
+    monkeypatch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(OSError, match="No space"):
+        write_whole(path, b"new")
+    assert [each.name for each in tmp_path.iterdir()] == ["x"] and path.read_text() == "old"
+
+
+def test_a_place_that_nothing_came_to_is_left_as_it_was(tmp_path: Path) -> None:
+    with writable_directory(tmp_path / "a" / "b", "?"), writable_file(tmp_path / "file", "?"):
+        assert (tmp_path / "a" / "b").is_dir()
+    assert list(tmp_path.iterdir()) == []
+    with writable_directory(tmp_path / "a" / "b", "?"):
+        (tmp_path / "a" / "b" / "kept").touch()
+    assert (tmp_path / "a" / "b" / "kept").exists()
+
+
+@pytest.mark.parametrize("place", ["file/below", "file"])
+def test_a_directory_that_cannot_be(tmp_path: Path, place: str) -> None:
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(BenchError, match=r"cannot write to .*file.*; choose"),
+        writable_directory(tmp_path / place, "choose"),
+    ):
+        raise AssertionError
+
+
+# -- report ---------------------------------------------------------------------------------------
+
+
+def test_a_report_in_every_form(saved: Callable[..., Path], tmp_path: Path) -> None:
+    path = saved()
+    done = run("report", str(path), "-o", str(tmp_path / "all"))
+    assert (done.returncode, done.stderr, done.stdout) == (0, "", f"written to {tmp_path / 'all'}\n")
+    assert {each.name for each in (tmp_path / "all").iterdir()} == ALL
+    assert (tmp_path / "all" / "results.json").read_bytes() == path.read_bytes()
+    assert (tmp_path / "all" / "pictures" / "throughput.svg").read_text().startswith("<svg")
+    assert (tmp_path / "all" / "pictures" / "throughput.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_one_file_by_its_ending(saved: Callable[..., Path], tmp_path: Path) -> None:
+    path = saved()
+    for name, begins in (("x.html", b"<!DOCTYPE html>"), ("x.md", b"# "), ("x.svg", b"<svg"), ("x.png", b"\x89PNG")):
+        done = CliRunner().invoke(report, [str(path), "-o", str(tmp_path / name)])
+        assert (done.exit_code, done.output.replace("\n", "")) == (0, f"written to {tmp_path / name}")
+        assert (tmp_path / name).read_bytes().startswith(begins)
+    assert run("report", str(path), "-o", str(tmp_path / "x.json")).returncode == 0
+    assert json.loads((tmp_path / "x.json").read_text())["benchmarks"]
+
+
+def test_several_runs_are_compared_by_their_ratios(saved: Callable[..., Path], tmp_path: Path) -> None:
+    one = saved("one/results.json")
+    here = some_results().fingerprint
+    other = saved("two/results.json", fingerprint=replace(here, cpu="Z80"), engines=engines("base", "mine"))
+    done = run("report", str(one), str(other))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "one/results" in done.stdout and "unlike one/results: CPU Z80" in done.stdout
+    assert "0.80 [0.80…0.80]" in done.stdout and "frames/s" not in done.stdout
+    done = run("report", str(one), str(other), "-o", str(tmp_path / "both.html"))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Z80" in (tmp_path / "both.html").read_text()
+
+
+def engines(*names: str) -> tuple[EngineRecord, ...]:
+    return tuple(EngineRecord(name, "1", "-", "-", False, "default") for name in (*names, "base (control)"))
+
+
+def test_a_wrong_request(saved: Callable[..., Path], tmp_path: Path) -> None:
+    one, other = str(saved()), str(saved("other.json"))
+    for arguments, words in (
+        ((one, one), "the same file twice"),
+        ((one, other, "-o", str(tmp_path / "dir")), "of several FILES"),
+        ((one, other, "-o", str(tmp_path / "x.json")), "of several FILES"),
+        ((one, "-o", one), "is what it is drawn from"),
+        ((one, "-o", str(tmp_path / "x.txt")), "nothing is drawn as .txt"),
+        ((one, "-o", str(tmp_path / "x.svg"), "--picture", "mine"), "no picture 'mine'; there are verdict, throughput"),
+        ((one, "-o", str(tmp_path / "x.md"), "--picture", "throughput"), "--picture is for"),
+    ):
+        assert words in complaint(run("report", *arguments), 2)
+    assert {each.name for each in tmp_path.iterdir()} == {"results.json", "other.json"}
+
+
+def test_a_right_request_that_fails(saved: Callable[..., Path], tmp_path: Path) -> None:
+    one = str(saved())
+    assert "cannot write" in complaint(run("report", one, "-o", str(tmp_path / "none" / "x.html")), 1)
+    assert "cannot write" in complaint(run("report", one, "-o", "/dev/null/dir"), 1)
+    other = str(saved("other.json", baseline="mine"))
+    assert "different baselines (base, mine)" in complaint(run("report", one, other), 1)
+    assert "no picture 'loss'" in complaint(run("report", one, "-o", str(tmp_path / "x.svg"), "--picture", "loss"), 1)
+
+
+def test_an_older_schema_is_refused_with_its_version_and_a_way_out(tmp_path: Path) -> None:
+    path = tmp_path / "old.json"
+    about = {"schema": 1, "fingerprint": {"versions": {"fastbridge": "0.0.9", "commit": "abc"}}}
+    path.write_text(json.dumps(about))
+    line = complaint(run("report", str(path)), 1)
+    assert "version 1" in line and "Measure again" in line and "fastbridge 0.0.9, commit abc" in line
+
+
+WITHOUT = """
+import sys
+sys.modules[MISSING] = None
+from fastbridge.cli import main
+main()
+"""
+
+
+@pytest.mark.parametrize("missing", ["altair", "vl_convert", "jinja2"])
+def test_without_the_extra_it_is_said_before_anything_is_done(
+    saved: Callable[..., Path], tmp_path: Path, missing: str
+) -> None:
+    script = WITHOUT.replace("MISSING", repr(missing))
+    for arguments in (
+        ["compare", "--out", str(tmp_path / "out")],
+        ["report", str(saved()), "-o", str(tmp_path / "x.html")],
+    ):
+        command = [sys.executable, "-W", "error", "-c", script, *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=ROOT)
+        assert "pip install 'fastbridge[report]'" in complaint(done, 1)
+    assert {each.name for each in tmp_path.iterdir()} == {"results.json"}
