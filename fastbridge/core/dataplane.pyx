@@ -227,7 +227,8 @@ cdef class Dataplane:
 
         receivers: (worker, socket, slots) each; a socket has a ring of so many slots (see open_ring) unless its source
         is the "socket". tx_fd: a socket without a ring, that all workers send by. The port is blocked until
-        set_blocked() says otherwise, so that it can be configured first. Raises OSError, MemoryError, IndexError (no such worker)."""
+        set_blocked() says otherwise, so that it can be configured first. Raises OSError, MemoryError, IndexError (no
+        such worker)."""
         cdef Port *port
         cdef Share **shares
         cdef uint32_t index = 0, i
