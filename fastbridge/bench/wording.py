@@ -13,6 +13,7 @@ from .report import Row, method_of
 from .results import Results, TaskRecord
 from .statistics import Ratio
 
+_ABBREVIATIONS = ("ndr", "pdr", "frmol", "mfr")
 _WHOLE = ("frames/s", "frames", "addresses", "addresses/s", "stations", "bytes", "ports")
 
 
@@ -24,8 +25,9 @@ def is_contest(task: TaskRecord, rows: Sequence[Row]) -> bool:
 
 
 def words(name: str) -> str:
-    """A value's name."""
-    return name.replace("99_9", "99.9").replace("_", " ")
+    """A value's name, without the unit that stands beside it."""
+    parts = name.replace("99_9", "99.9").removesuffix("_gbps").split("_")
+    return " ".join(part.upper() if part in _ABBREVIATIONS else part for part in parts)
 
 
 def number(value: float, unit: str) -> str:

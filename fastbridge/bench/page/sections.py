@@ -34,8 +34,8 @@ def title_of(results: Sequence[tuple[str, Results]]) -> str:
     ]
     names = list(dict.fromkeys(compared))
     shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-    baseline = results[0][1].baseline if results else ""
-    return f"{shown or baseline} against {baseline}" if shown else baseline
+    baseline = results[0][1].baseline
+    return f"{shown} against {baseline}" if shown else baseline
 
 
 def sections_of(results: Sequence[tuple[str, Results]]) -> tuple[list[Section], str]:
