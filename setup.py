@@ -1,7 +1,8 @@
 """Builds the Cython core; everything else about the package is in pyproject.toml.
 
 Switches in the environment: FASTBRIDGE_DEBUG=1 (no optimisation, bounds checks, symbols),
-FASTBRIDGE_SANITIZE=1 (AddressSanitizer and UBSan) or =thread (ThreadSanitizer), FASTBRIDGE_ANNOTATE=1 (an HTML page a module).
+FASTBRIDGE_SANITIZE=1 (AddressSanitizer and UBSan) or =thread (ThreadSanitizer), FASTBRIDGE_ANNOTATE=1 (an HTML page a
+module).
 """
 
 import os

@@ -56,7 +56,8 @@ class Switch(Plane):
     busy_poll: seconds to spin after the last frame before sleeping; 0 sleeps at once.
     workers: threads of the data plane; at most one for each CPU. Ports are spread over them; each sends by every port.
     fanout: let all workers read every port, each flow always by the same one (PACKET_FANOUT by hash; what is not IP,
-        all by one): for ports that have more than one worker can take. Frames of different flows may overtake each other.
+        all by one): for ports with more traffic than one worker can take. Frames of different flows may overtake each
+        other.
     cpu: the CPU to run the data plane on, or one for each worker; None: any.
     coalesce: send consecutive TCP segments, or UDP datagrams, of one flow as one GSO frame, by every port whose
         interface takes these (veth: yes); set_flags(port, coalesce=…) changes it. Receivers see no difference.
