@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 import time
 from collections import Counter
@@ -67,15 +68,31 @@ def demo(pods: int, pause: float | None, arp: str) -> None:
     story = _Story(console, pause if pause is not None else _PAUSE if sys.stdout.isatty() else 0.0)
     # IPv4 and IPv6 have a lab each: with IPv6 on, kernels speak up by themselves and the switch learns from it.
     plan = Topology.of(pods, ipv6=None)
-    with Lab(plan) as lab:
+    with _make_lab(plan) as lab:
         story.introduce(plan)
         _tell_arp(story, lab, _Witness(parse_policy(arp)))
     if kernel_has_ipv6():
-        with Lab(Topology.of(pods, ipv4=None)) as lab:
+        with _make_lab(Topology.of(pods, ipv4=None)) as lab:
             _tell_discovery(story, lab, _Witness(parse_policy(arp)))
     else:
         story.say("This kernel has no IPv6, so the story ends here.")
     story.end()
+
+
+def _make_lab(plan: Topology) -> Lab:
+    """A lab, made without disturbance: a Ctrl-C that finds a library half-way into making its event loop or its sockets
+    is lost there, or complained about when the half is thrown away.
+    """
+    came: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: came.append(number))
+    try:
+        lab = Lab(plan)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if came:
+        lab.close()
+        raise KeyboardInterrupt
+    return lab
 
 
 class _Witness(Policy):
