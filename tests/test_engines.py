@@ -197,6 +197,8 @@ def check_cpu(stage: Stage) -> None:
     assert used and used > 0
     assert stage.talks()
     eventually(lambda: (stage.running.cpu_seconds() or 0) > used, "CPU time to grow")
+    if "workers" in stage.engine.name:
+        return  # they share the CPUs there are
     for pid in {process for child in stage.pids for process in descendants(child)}:
         for task in Path(f"/proc/{pid}/task").iterdir():
             assert f"Cpus_allowed_list:\t{CPU}\n" in read(task / "status"), task

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import threading
 
 import numpy as np
@@ -463,3 +464,16 @@ def test_a_large_fdb_is_exported_in_steps_while_it_changes() -> None:
     assert switch.fdb.to_numpy()["mac"].tolist() == np.concatenate([first, later]).tolist()
     assert switch.fdb.flush("1") == len(later)
     assert len(switch.fdb) == len(first)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_expired_entries_heard_again_while_the_table_grows_are_not_lost(seed: int) -> None:
+    table, numbers, now = MacTable(65536, ageing_ms=1000), random.Random(seed), 5000
+    for mac in range(1, 642):  # one more than what lets a table of 256 buckets grow
+        table.learn(mac, 0, 1, 0)
+    for mac in range(10_000, 10_150):  # each empties two buckets of the old table
+        table.learn(mac, 0, 1, now)
+        if mac % 30 == 0:
+            for old in numbers.sample(range(1, 642), 150):
+                table.learn(old, 0, 1, now)
+    assert len(table) == table.held(1) == len(table.export())

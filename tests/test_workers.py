@@ -301,3 +301,21 @@ def test_a_link_that_one_worker_finds_lost_is_lost_for_all() -> None:
         live.eventually(lambda: {p.name: p.state for p in switch.ports}[name] == "up", "up")
         first, *_, last = lab
         assert first.ping(last.name).received
+
+
+@pytest.mark.parametrize("options", [{"workers": 0}, {"workers": 1 << 20}, {"unknown": 1}])
+def test_a_data_plane_that_cannot_be_made_closes_nobodys_files(options: dict[str, int]) -> None:
+    before = sorted(os.listdir("/proc/self/fd"))  # noqa: PTH208 - its own entry comes and goes
+    with pytest.raises((ValueError, TypeError)):
+        Dataplane(MacTable(16, None), **options)  # type: ignore[arg-type]
+    assert sorted(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
+
+
+def test_a_trace_of_several_workers_is_in_order_of_time() -> None:
+    dataplane = make_dataplane(2)
+    dataplane.trace_start(64, 1000)
+    at_once(*(lambda n=n: dataplane.replay(n % 2, [frame(1, 2 + n)] * 16, 1, 4, n) for n in range(WORKERS)))
+    records, lost = dataplane.trace_read()
+    dataplane.trace_stop()
+    assert (len(records), lost) == (WORKERS * 64, 0)
+    assert [record[0] for record in records] == sorted(record[0] for record in records)

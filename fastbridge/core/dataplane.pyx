@@ -37,7 +37,7 @@ from .port cimport (
     FLAGS_DEFAULT, LINK_DOWN, LINK_FREE, LINK_GONE, LINK_UP, SOURCE_BLOCKS, SOURCE_SLOTS, Port, Share, Tally, is_open,
 )
 from .punt cimport PUNT_SLOTS, PuntQueue, PuntSlot
-from .receive cimport rest, watch
+from .receive cimport watch
 from .ring cimport BLOCK, SLOT, VNET_HEADER, BlockRing, Ring, close_ring, map_ring, request_ring
 from .trace cimport TRACE_PORTS, Trace, TraceRecord
 from .transmit cimport gather, release, transmit
@@ -124,7 +124,6 @@ cdef class Dataplane:
         cdef int error = 0
         if not 1 <= workers <= MAX_WORKERS:
             raise ValueError(f"workers must be 1 … {MAX_WORKERS}, not {workers}")
-        self.events_fd = self.punts_fd = -1
         self.fdb, self.bindings = fdb, MacTable(1 << 20, None)
         self.epoch_ns = monotonic_ns()
         self.ports = <Port **>calloc(MAX_PORTS, sizeof(Port *))
@@ -155,7 +154,7 @@ cdef class Dataplane:
             free(self.ports[i])
         free(self.ports)
         for fd in (self.events_fd, self.punts_fd):
-            if fd >= 0:
+            if fd > 0:                              # 0: not even begun
                 close(fd)
 
     # -- the workers ---------------------------------------------------------------------------------
@@ -232,7 +231,7 @@ cdef class Dataplane:
         cdef Port *port
         cdef Share **shares
         cdef uint32_t index = 0, i
-        cdef int error = 0, taken = 0
+        cdef int error = 0
         cdef uint8_t kind = SOURCE_NAMES.index(source)
         for worker, _, _ in receivers:
             self._plane(worker)
@@ -257,24 +256,25 @@ cdef class Dataplane:
                 while index < self.port_count and self.ports[index].link != LINK_FREE:
                     index += 1
                 if index < MAX_PORTS:
-                    error = self._enter(index, port, shares)
-                    taken = error == 0
+                    error = self._enter(index, &port, shares)
                 self._unlock()
             if error:
                 raise OSError(error, os.strerror(error))
             if index == MAX_PORTS:
                 raise MemoryError(f"a switch has at most {MAX_PORTS} ports")
-        finally:
-            if not taken:
-                free(port)
-                if shares != NULL:
-                    for i in range(self.workers):
-                        free_share(shares[i])
+        finally:                # what was not taken; or what had the place before, as far as there was any
+            free(port)
+            if shares != NULL:
+                for i in range(self.workers):
+                    free_share(shares[i])
             free(shares)
         return index
 
-    cdef int _enter(self, uint32_t index, Port *port, Share **shares) noexcept nogil:
-        """Give a port its index, in the place of one that was removed; 0, or an errno, and nothing has changed."""
+    cdef int _enter(self, uint32_t index, Port **port, Share **shares) noexcept nogil:
+        """Give a port its index; 0, or an errno, and nothing has changed. Hands back what had the place before, removed or
+        NULL."""
+        cdef Port *before
+        cdef Share *share
         cdef epoll_event unused
         cdef uint32_t i, j
         cdef int error
@@ -286,12 +286,12 @@ cdef class Dataplane:
                     if shares[j].rx_fd >= 0:
                         epoll_ctl(self.planes[j].epoll_fd, EPOLL_CTL_DEL, shares[j].rx_fd, &unused)
                 return error
-        free(self.ports[index])
-        self.ports[index] = port
+        before, self.ports[index] = self.ports[index], port[0]
+        port[0] = before
         self.port_count = max(self.port_count, index + 1)
         for i in range(self.workers):
-            free(self.planes[i].shares[index])
-            self.planes[i].shares[index] = shares[i]
+            share, self.planes[i].shares[index] = self.planes[i].shares[index], shares[i]
+            shares[i] = share
             self.planes[i].port_count = self.port_count
         self._list_floods()
         return 0
@@ -339,8 +339,10 @@ cdef class Dataplane:
         count_unread(share)
         for place in range(plane.active_count):
             if plane.active[place] == index:
-                rest(plane, place)
+                plane.active_count -= 1
+                plane.active[place] = plane.active[plane.active_count]
                 break
+        share.active = False
         if share.rx_fd >= 0:
             epoll_ctl(plane.epoll_fd, EPOLL_CTL_DEL, share.rx_fd, &unused)
             share.rx_fd = -1
@@ -643,8 +645,12 @@ cdef class Dataplane:
                 raise MemoryError("no memory for the punt queue")
             with nogil:
                 lock(&self.planes[i])
-                self.planes[i].punts.slots, self.planes[i].spare_slots = slots, spare
+                if self.planes[i].spare_slots == NULL:      # else somebody was faster
+                    self.planes[i].punts.slots, self.planes[i].spare_slots = slots, spare
+                    slots = spare = NULL
                 unlock(&self.planes[i])
+            free(slots)
+            free(spare)
         return 0
 
     cdef void _note_punting(self) noexcept nogil:
@@ -1032,10 +1038,14 @@ cdef class Dataplane:
         Raises MemoryError."""
         cdef Trace fresh
         cdef uint32_t i
-        for i in range(self.workers):
-            fresh = self._make_trace(snap, limit)
-            swap_trace(&self.planes[i], &fresh)
-            free_trace(&fresh)
+        try:
+            for i in range(self.workers):
+                fresh = self._make_trace(snap, limit)
+                swap_trace(&self.planes[i], &fresh)
+                free_trace(&fresh)
+        except MemoryError:
+            self.trace_stop()
+            raise
 
     def trace_stop(self):
         """Record no more; what is unread is gone."""
@@ -1054,7 +1064,8 @@ cdef class Dataplane:
         cdef uint32_t i
         for i in range(self.workers):
             lost += self._read_trace(&self.planes[i], out)
-        return sorted(out) if self.workers > 1 else out, lost
+        out.sort(key=_by_time)
+        return out, lost
 
     cdef uint64_t _read_trace(self, Plane *plane, list out) except? 0:
         cdef Trace trace
@@ -1146,6 +1157,10 @@ cdef void add_tally(Tally *total, const Tally *more) noexcept nogil:
     cdef size_t i
     for i in range(sizeof(Tally) // sizeof(uint64_t)):
         into[i] += those[i]
+
+
+def _by_time(record):
+    return record[0]
 
 
 def _latest(rows):

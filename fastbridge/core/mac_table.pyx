@@ -223,11 +223,12 @@ cdef LearnResult insert(
 cdef LearnResult renew(
     MacTableState *state, Table *table, Bucket *bucket, int way, uint64_t hash, uint16_t port, uint32_t now
 ) noexcept nogil:
-    """An expired entry is taken out and put in: to a reader it is not there in between, as it was before."""
+    """An expired entry is taken out and put in: to a reader it is not there in between, as it was before. It goes where
+    new ones go: of a table being emptied, buckets are looked at once."""
     cdef uint64_t key = bucket.key[way]
     state.held[bucket.port[way]] -= 1
     unlink(table, hash, bucket, way)
-    put(table, key, hash, port, now, 0)
+    put(current(state), key, hash, port, now, 0)
     count_entry(state, port)
     state.aged += 1
     state.learned += 1

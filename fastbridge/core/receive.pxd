@@ -23,7 +23,7 @@ from .blocks cimport fill_from_blocks
 from .inbox cimport fill_from_socket
 from .linux cimport EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLLERR, EPOLLIN, epoll_ctl, epoll_event, read
 from .plane cimport BIG_BUFFERS, Plane, lose_link
-from .port cimport LINK_FREE, SOURCE_BLOCKS, SOURCE_SLOTS, Share
+from .port cimport SOURCE_BLOCKS, SOURCE_SLOTS, Share
 from .slots cimport fill_from_slots
 
 cdef enum:
@@ -74,7 +74,8 @@ cdef inline void wake_ready(Plane *plane) noexcept nogil:
         if tag == WAKE:
             read(plane.wake_fd, &unused, sizeof(unused))
             continue
-        if plane.ports[tag].link == LINK_FREE or plane.shares[tag].active:   # removed since epoll named it
+        # Removed since epoll named it; or another port by now, that this worker does not read.
+        if tag >= plane.port_count or plane.shares[tag].rx_fd < 0 or plane.shares[tag].active:
             continue
         if plane.ready[i].events & EPOLLERR:
             lose_link(plane, plane.shares[tag])
