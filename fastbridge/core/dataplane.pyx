@@ -271,8 +271,8 @@ cdef class Dataplane:
         return index
 
     cdef int _enter(self, uint32_t index, Port **port, Share **shares) noexcept nogil:
-        """Give a port its index; 0, or an errno, and nothing has changed. Hands back what had the place before, removed or
-        NULL."""
+        """Give a port its index; 0, or an errno, and nothing has changed. Hands back what had the place before: a
+        removed port, or NULL."""
         cdef Port *before
         cdef Share *share
         cdef epoll_event unused
