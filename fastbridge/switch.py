@@ -1,7 +1,8 @@
 """The switch, its life.
 
-Interfaces and threads around the plane. Three threads serve a running switch: the data plane's, which holds no GIL;
-the control thread, which ages the FDB, follows links and stations, and logs what happens; and the policies'.
+Interfaces and threads around the plane. What serves a running switch: the data plane's threads, one a worker, which
+hold no GIL; the control thread, which ages the FDB, follows links and stations, and logs what happens; and the
+policies'.
 """
 
 from __future__ import annotations
