@@ -124,7 +124,10 @@ class Plane:
 
     @property
     def moves(self) -> Mapping[MacAddress, int]:
-        """How often each station has moved to another port, of the 4,096 that moved last."""
+        """How often each station has moved to another port, of the 4,096 that moved last.
+
+        Moves that come faster than they are read, more than 1,024 in 20 ms, are in counters().moved only.
+        """
         return self._stations.moves
 
     def policy(self, port: str | int | None = None) -> Policy:
