@@ -191,6 +191,20 @@ def test_ports_come_and_go_while_all_workers_forward() -> None:
     assert set(dataplane.fdb_export()["port"]) <= {0, 1}  # nothing points to a port that is gone
 
 
+def test_an_index_is_given_away_only_when_nothing_points_to_it() -> None:
+    dataplane = make_dataplane(2)
+    stations = np.arange(LOCAL, LOCAL + 500_000, dtype=np.uint64)
+    index = dataplane.add_port()
+    for now in range(5):
+        dataplane.fdb_learn_many(stations, np.full(len(stations), index, np.uint16), now)
+        removal = threading.Thread(target=dataplane.remove_port, args=[index])
+        removal.start()
+        while (taken := dataplane.add_port()) != index:
+            dataplane.remove_port(taken)
+        assert index not in dataplane.fdb_lookup_many(stations[::1000].copy(), now)
+        removal.join()
+
+
 def test_a_storm_limit_holds_for_all_workers_together() -> None:
     dataplane = make_dataplane(2)
     dataplane.set_storm_control(0, 0, 100.0, 50.0)

@@ -253,7 +253,9 @@ cdef class Dataplane:
                     raise OSError(error, os.strerror(error))
             with nogil:
                 self._lock()
-                while index < self.port_count and self.ports[index].link != LINK_FREE:
+                while index < self.port_count and (
+                    self.ports[index].link != LINK_FREE or self.ports[index].leaving
+                ):
                     index += 1
                 if index < MAX_PORTS:
                     error = self._enter(index, &port, shares)
@@ -298,7 +300,8 @@ cdef class Dataplane:
 
     def remove_port(self, uint32_t index):
         """Forget a port, its FDB entries, static ones included, and what is queued of it; returns its last counters, as
-        snapshot() has them. The caller closes its sockets afterwards."""
+        snapshot() has them. Until its entries are all removed, in steps between which frames pass, its index is given
+        to no other port, and frames to stations behind it are flooded. The caller closes its sockets afterwards."""
         cdef Port *port
         cdef Tally tally
         cdef uint32_t i
@@ -316,11 +319,8 @@ cdef class Dataplane:
                 for i in range(self.workers):
                     self._leave(&self.planes[i], index, &rings[i], &blocks[i])
                     add_tally(&tally, &self.planes[i].shares[index].tally)
-                port.link = LINK_FREE
+                port.link, port.leaving = LINK_FREE, True
                 self._list_floods()
-                self._lock_fdb()
-                sweep(&self.fdb.state, 0, index, True)
-                self._unlock_fdb()
                 sweep(&self.bindings.state, 0, index, True)
             self._unlock()
             for i in range(self.workers):
@@ -329,6 +329,11 @@ cdef class Dataplane:
         free(rings)
         free(blocks)
         known(port)
+        self._sweep_in_steps(0, index, True)
+        with nogil:
+            self._lock()
+            port.leaving = False
+            self._unlock()
         return tally_tuple(&tally)
 
     cdef void _leave(self, Plane *plane, uint32_t index, Ring *ring, BlockRing *blocks) noexcept nogil:
@@ -536,20 +541,20 @@ cdef class Dataplane:
 
     def fdb_flush(self, port=None):
         """Remove the learned entries, of one port or all, in steps between which frames pass; returns how many."""
-        return self._sweep_in_steps(0, SWEEP_ALL if port is None else port)
+        return self._sweep_in_steps(0, SWEEP_ALL if port is None else port, False)
 
     def fdb_age(self, uint32_t now):
         """Remove what has expired at `now` (ms), in steps between which frames pass; returns how many."""
-        return self._sweep_in_steps(now, SWEEP_EXPIRED)
+        return self._sweep_in_steps(now, SWEEP_EXPIRED, False)
 
-    cdef uint64_t _sweep_in_steps(self, uint32_t now, int which):
+    cdef uint64_t _sweep_in_steps(self, uint32_t now, int which, bint statics_too):
         cdef uint64_t removed, total = 0
         cdef Cursor cursor
         start_walk(&self.fdb.state, &cursor)
         with nogil:
             while not cursor.done:
                 self._lock_fdb()
-                removed = sweep_some(&self.fdb.state, &cursor, now, which, False)
+                removed = sweep_some(&self.fdb.state, &cursor, now, which, statics_too)
                 if which == SWEEP_EXPIRED:
                     self.fdb.state.aged += removed
                 self._unlock_fdb()

@@ -47,6 +47,7 @@ cdef struct Port:
     # What all workers know of it. Changed between the breaths of all of them; but `link` by who finds it lost.
     uint8_t link
     uint8_t flags
+    bint leaving                # removed, but for FDB entries that still point to the index
     bint blocked                # part of a loop, or not set up yet: nothing goes in or out
     bint guarded                # sources are checked against the bindings
     bint strict                 # … and those without one are dropped

@@ -21,7 +21,10 @@ from libc.stdint cimport uint16_t, uint32_t, uint64_t
 from .batch cimport BATCH, BURST
 from .blocks cimport fill_from_blocks
 from .inbox cimport fill_from_socket
-from .linux cimport EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLLERR, EPOLLIN, epoll_ctl, epoll_event, read
+from .linux cimport (
+    EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLLERR, EPOLLIN, SOL_SOCKET, SO_ERROR, epoll_ctl, epoll_event, getsockopt, read,
+    socklen_t,
+)
 from .plane cimport BIG_BUFFERS, Plane, lose_link
 from .port cimport SOURCE_BLOCKS, SOURCE_SLOTS, Share
 from .slots cimport fill_from_slots
@@ -64,6 +67,13 @@ cdef inline bint rest(Plane *plane, uint32_t place) noexcept nogil:
     return True
 
 
+cdef inline bint has_failed(int fd) noexcept nogil:
+    """Whether a socket has an error to report. What epoll said may have been of another one, removed since."""
+    cdef int error = 0
+    cdef socklen_t size = sizeof(error)
+    return getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size) == 0 and error != 0
+
+
 cdef inline void wake_ready(Plane *plane) noexcept nogil:
     """Put the ports epoll named among those read every breath; note which links were lost."""
     cdef uint64_t unused
@@ -77,7 +87,7 @@ cdef inline void wake_ready(Plane *plane) noexcept nogil:
         # Removed since epoll named it; or another port by now, that this worker does not read.
         if tag >= plane.port_count or plane.shares[tag].rx_fd < 0 or plane.shares[tag].active:
             continue
-        if plane.ready[i].events & EPOLLERR:
+        if plane.ready[i].events & EPOLLERR and has_failed(plane.shares[tag].rx_fd):
             lose_link(plane, plane.shares[tag])
         activate(plane, tag)
     plane.ready_count = 0
