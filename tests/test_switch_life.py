@@ -34,7 +34,7 @@ def meanwhile(action: Callable[[], object]) -> Iterator[None]:
 
     def work() -> None:
         try:
-            while not done.is_set():
+            while not done.wait(0.001):  # or the test's own thread waits for the GIL at each of its calls
                 action()
         except BaseException as error:
             failures.append(error)
