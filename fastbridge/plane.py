@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -103,6 +104,9 @@ class Plane:
         self._dataplane.set_damping(round(options.move_damping * 1000))
         self._members: dict[int, Member] = {}
         self._departed = PortCounters()  # of the ports that were removed: totals never shrink
+        # Held while a port comes or goes: its index is another's only when all about it is forgotten, and its counts
+        # are always either its own or among those of the departed.
+        self._changing = threading.RLock()
         self.fdb = Fdb(self._dataplane, options.ageing_ms, self._now_ms, self._index_of, self._name_of)
         neighbours = Neighbours(
             options.neighbour_ageing, clock=clock, on_conflict=_report_conflict, name_of=self._name_of
@@ -179,10 +183,10 @@ class Plane:
 
     def counters(self) -> Counters:
         """One consistent snapshot: all ports between the same two breaths."""
-        members = sorted(self._members.items())
-        tallies, (learned, moved, aged, evicted, refused) = self._dataplane.snapshot()
-        ports = {m.name: name_counters(tallies[i]) for i, m in members if i in tallies}
-        total = sum(ports.values(), self._departed)
+        with self._changing:
+            tallies, (learned, moved, aged, evicted, refused) = self._dataplane.snapshot()
+            ports = {m.name: name_counters(tallies[i]) for i, m in sorted(self._members.items())}
+            total = sum(ports.values(), self._departed)
         return Counters(ports, total, learned, moved, aged, evicted, refused, self._policing.counts)
 
     def trace(self, snap: int = 256, limit: int = 4096) -> Trace:
@@ -202,10 +206,11 @@ class Plane:
     def _index_of(self, port: str | int) -> int:
         if isinstance(port, int) and port in self._members:
             return port
-        for index, member in self._members.items():
+        members = list(self._members.items())
+        for index, member in members:
             if port in (index, member.name):
                 return index
-        names = ", ".join(m.name for m in self._members.values())
+        names = ", ".join(member.name for _, member in members)
         raise ConfigError(f"the switch has no port {port!r}; it has: {names or 'none'}")
 
     def _add_member(self, index: int, member: Member, owners: Owners = ()) -> None:
@@ -218,10 +223,11 @@ class Plane:
 
     def _remove_member(self, index: int) -> Member:
         """The port's entries go with it; the caller closes its sockets."""
-        member = self._members.pop(index)
-        self._departed += name_counters(self._dataplane.remove_port(index))
-        self._policing.remove_port(index)
-        self._stations.forget(index)
+        with self._changing:
+            member = self._members.pop(index)
+            self._departed += name_counters(self._dataplane.remove_port(index))
+            self._policing.remove_port(index)
+            self._stations.forget(index)
         return member
 
 

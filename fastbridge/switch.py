@@ -175,11 +175,13 @@ class Switch(Plane):
     def stop(self) -> None:
         """Stop, for good, and close the sockets; the counters stay readable."""
         self._halt()
-        if self._final is None:
+        with self._changing:
+            if self._final is not None:
+                return
             self._dataplane.give_up()
             self._final = self.counters()
-            with _many(len(self._members)) as pool:
-                list(pool.map(self._drop_member, list(self._members)))
+        with _many(len(self._members)) as pool:
+            list(pool.map(self._drop_member, list(self._members)))
 
     def _halt(self) -> None:
         """End the threads."""
@@ -199,13 +201,17 @@ class Switch(Plane):
     def add_port(self, port: str | PortLike) -> SwitchPort:
         """Add a port, also while running; a deleted interface's port of the same name is replaced.
 
-        Raises PortError, PrivilegeError, or ConfigError when there is such a port already.
+        Raises PortError, PrivilegeError, or ConfigError: there is such a port already, or the switch was stopped.
         """
-        return self._add_ports([port])[0]
+        with self._changing:
+            if self._final is not None:
+                raise ConfigError("this switch was stopped; make a new Switch")
+            return self._add_ports([port])[0]
 
     def remove_port(self, port: str | int) -> None:
         """Take a port out, also while running, and forget its FDB entries, static ones too."""
-        self._drop_member(self._index_of(port))
+        with self._changing:
+            self._drop_member(self._index_of(port))
 
     def _add_ports(self, ports: Sequence[str | PortLike]) -> list[SwitchPort]:
         """Add all or none."""

@@ -367,6 +367,8 @@ def test_start_and_stop() -> None:
         assert switch.counters().total.forwarded > 0  # what it did stays on record
         with pytest.raises(ConfigError, match="stopped"):
             switch.start()
+        with pytest.raises(ConfigError, match="stopped"):
+            switch.add_port(lab.ports[0])
         with Switch(lab.ports):  # the ports are free again
             assert lab["pod1"].ping("pod2")
 

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 from frames import GROUP, ethernet
 from live import Wire, eventually, hear_each_other, stage, wires
@@ -21,6 +22,7 @@ from pyroute2 import IPRoute
 import fastbridge
 from fastbridge import ConfigError, Lab, PortError, Switch
 from fastbridge.links import Links
+from fastbridge.policing import Policing
 
 pytestmark = pytest.mark.live
 
@@ -97,21 +99,52 @@ def test_hands_on_the_fdb_and_the_trace_while_frames_pass() -> None:
 
 
 def test_a_port_comes_and_goes_while_frames_pass() -> None:
-    with Lab(3) as lab, Switch(lab.ports) as switch, wires(lab) as (one, two, three):
+    with Lab(3) as lab, Switch(lab.ports, capacity=1 << 18) as switch, wires(lab) as (one, two, three):
         hear_each_other([one, two, three])
+        stations = np.arange(X, X + 200_000, dtype=np.uint64)  # so that it takes a while to forget a port
+        assert switch.fdb.learn_many(stations, "pod2") == len(stations)
 
         def replug() -> None:
             switch.remove_port("pod3")
             assert len(switch.ports) == 2
             switch.add_port(lab["pod3"].port)
 
+        sent = 0
         with meanwhile(replug):
-            for burst in bursts(100):
+            for burst in bursts(30):
                 for frame in burst:
                     one.send(frame)
                 assert two.heard_before(one.mark()) == burst
+                for _ in range(100):
+                    before, sent = sent, switch.counters().total.tx_frames
+                    assert before <= sent  # also while what a port counted becomes that of a departed one
         total = switch.counters().total  # what passed a port that is gone still counts
         assert total.rx_frames == total.forwarded + total.flooded + sum(total.dropped.values())
+        assert lab["pod1"].ping("pod3")
+
+
+def test_what_goes_with_a_port_is_not_its_successor_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A port that comes gets the index of one that goes only when all about that one is forgotten."""
+    forget, going, go = Policing.remove_port, threading.Event(), threading.Event()
+
+    def slowly(self: Policing, index: int) -> None:
+        going.set()
+        assert go.wait(20)
+        forget(self, index)
+
+    with Lab(3) as lab, Switch(lab.ports, policy="guard=strict,suppress", trusted=True) as switch:
+        monkeypatch.setattr(Policing, "remove_port", slowly)
+        before = sorted(str(neighbour.ip) for neighbour in switch.neighbours)
+        removal = threading.Thread(target=switch.remove_port, args=["pod3"])
+        addition = threading.Thread(target=switch.add_port, args=[lab["pod3"].port])
+        removal.start()
+        assert going.wait(20)
+        addition.start()
+        addition.join(0.2)  # as far as it comes
+        go.set()
+        removal.join()
+        addition.join()
+        assert sorted(str(neighbour.ip) for neighbour in switch.neighbours) == before
         assert lab["pod1"].ping("pod3")
 
 
