@@ -140,6 +140,19 @@ def test_a_full_table_makes_room_at_the_cost_of_the_port_with_most_entries() -> 
     assert (look_up(table, keys[1_000:], 2) == 3).all()
 
 
+@pytest.mark.parametrize("capacity", [10_300, 41_000, 65_536])
+def test_old_entries_make_room_also_while_the_table_grows(capacity: int) -> None:
+    """The first two capacities are reached when growth has just begun."""
+    keys = random_keys(np.random.default_rng(8), capacity + 1_000)
+    table = MacTable(capacity, ageing_ms=None)
+    for now, key in enumerate(keys.tolist()):
+        table.learn(key & (1 << 48) - 1, key >> 48, 0 if now < capacity else 1, now)
+    assert table.statistics == (capacity + 1_000, 0, 0, 1_000, 0)
+    (gone,) = np.nonzero(look_up(table, keys, 0) < 0)
+    assert len(gone) == 1_000
+    assert gone.max() < capacity // 4  # the oldest of some 160
+
+
 def test_a_port_that_floods_the_table_competes_with_itself_only() -> None:
     keys = random_keys(np.random.default_rng(7), 101_000)
     table = MacTable(capacity=10_000, ageing_ms=None)

@@ -23,7 +23,8 @@ import secrets
 import numpy as np
 
 cdef enum:
-    EVICT_LOOKS = 64            # buckets looked at for an older entry to evict: 4 KiB of memory
+    # Buckets looked at for an older entry to evict, 4 KiB of memory: of some 160 entries met the oldest one goes.
+    EVICT_LOOKS = 64
     # Buckets looked at for any entry of the fullest port, some 10 µs; the next search goes on where this one ended.
     EVICT_MOST = 4096
     # Keys hashed and prefetched ahead of the look-ups of lookup_many and learn_many, as in a breath of the
@@ -138,32 +139,49 @@ cdef void take_out(MacTableState *state, Table *table, Bucket *bucket, int way) 
     unlink(table, hash_key(state, bucket.key[way]), bucket, way)
 
 
-cdef bint evict(MacTableState *state, uint16_t port, uint32_t now) noexcept nogil:
-    """Make room for an entry of `port` at the cost of the port with the most entries, as OVS does
-    (lib/mac-learning.c): the oldest one of its that is met first. False when that port is `port` itself, so
-    that one port flooding the FDB only ever competes with itself.
-    """
-    cdef Table *table = current(state)
-    cdef uint64_t looked
-    cdef uint32_t candidate, fullest = 0
+cdef Bucket *find_old(
+    MacTableState *state, Table *table, uint64_t first, uint16_t port, uint32_t now, int *way
+) noexcept nogil:
+    """The oldest learned entry of a port in the next EVICT_LOOKS buckets of a table, from bucket `first` on; or when
+    there is none, the next one met in EVICT_MOST; or NULL."""
+    cdef uint64_t buckets = table.mask + 1 - first, looked
     cdef Bucket *bucket
     cdef Bucket *best = NULL
-    cdef int i, way = 0
+    cdef int i
+    for looked in range(min(buckets, <uint64_t>EVICT_MOST)):
+        if best != NULL and looked >= EVICT_LOOKS:
+            break
+        bucket = &table.buckets[first + state.hand % buckets]
+        for i in range(WAYS):
+            if bucket.key[i] == 0 or bucket.flags[i] & ENTRY_STATIC or bucket.port[i] != port:
+                continue
+            if best == NULL or age(now, load_relaxed32(&bucket.seen[i])) > age(now, load_relaxed32(&best.seen[way[0]])):
+                best, way[0] = bucket, i
+        state.hand += 1
+    return best
+
+
+cdef bint evict(MacTableState *state, uint16_t port, uint32_t now) noexcept nogil:
+    """Make room for an entry of `port` at the cost of the port with the most entries, as OVS does
+    (lib/mac-learning.c): the oldest one of its that is met. False when that port is `port` itself, so that one port
+    flooding the FDB only ever competes with itself.
+    """
+    cdef Table *table = NULL
+    cdef uint32_t candidate, fullest = 0
+    cdef Bucket *best = NULL
+    cdef int way = 0
     for candidate in range(state.ports):
         if state.held[candidate] > state.held[fullest]:
             fullest = candidate
     if state.held[port] + 1 >= state.held[fullest]:
         return False
-    for looked in range(min(table.mask + 1, <uint64_t>EVICT_MOST)):
-        bucket = &table.buckets[state.hand & table.mask]
-        for i in range(WAYS):
-            if bucket.key[i] == 0 or bucket.flags[i] & ENTRY_STATIC or bucket.port[i] != fullest:
-                continue
-            if best == NULL or age(now, load_relaxed32(&bucket.seen[i])) > age(now, load_relaxed32(&best.seen[way])):
-                best, way = bucket, i
-        state.hand += 1
-        if best != NULL and looked >= EVICT_LOOKS:
-            break
+    # At first nearly all is in the table being emptied, and at last it has too few buckets for a choice.
+    if state.shape & 1 and older(state).mask + 1 >= state.emptied + EVICT_LOOKS:
+        table = older(state)
+        best = find_old(state, table, state.emptied, fullest, now, &way)
+    if best == NULL:
+        table = current(state)
+        best = find_old(state, table, 0, fullest, now, &way)
     if best == NULL:
         return False
     take_out(state, table, best, way)
@@ -198,12 +216,12 @@ cdef LearnResult insert(
 ) noexcept nogil:
     cdef Table *table = current(state)
     cdef uint64_t slots = (table.mask + 1) * WAYS
+    if state.shape & 1:
+        empty_some(state)
     if state.count >= state.capacity and not flags & ENTRY_STATIC and not evict(state, port, now):
         state.refused += 1
         return LEARN_REFUSED
-    if state.shape & 1:
-        empty_some(state)
-    elif state.count * 8 >= slots * MAX_LOAD_EIGHTHS:
+    if not state.shape & 1 and state.count * 8 >= slots * MAX_LOAD_EIGHTHS:
         if table[1].buckets == NULL and make_table(&table[1], (table.mask + 1) * 2) < 0:
             state.refused += 1
             return LEARN_REFUSED
