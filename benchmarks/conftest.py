@@ -74,7 +74,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 # What decides between ways to build the switch, and 1,500 pods: run by name, so that the rest stays within 5 minutes.
-BY_NAME = ("test_coalescing.py", "test_io.py", "test_limit.py", "test_ports.py")
+BY_NAME = ("test_coalescing.py", "test_io.py", "test_limit.py", "test_ports.py", "test_wake_up.py")
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

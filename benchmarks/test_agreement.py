@@ -7,78 +7,35 @@ is no more than that the best blocks of both are of the same size.
 from __future__ import annotations
 
 import os
-import re
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from statistics import median
 from typing import Any
 
 import pytest
+from places import SEED, Place, compared, places, round_trip
 from work import Figures, Work, record
 
-from fastbridge import Lab, PrivilegeError, Topology
-from fastbridge.bench import Layout, Running, parse_engines
-from fastbridge.bench import Tester as BenchTester  # pytest would collect a name that starts with Test
+from fastbridge.bench import Layout
 from fastbridge.bench.child import Child
-from fastbridge.bench.engines.engine import lacks_program
 from fastbridge.bench.frames import ETHERTYPE
 from fastbridge.bench.methods.forwarding_rate import ForwardingRate
 from fastbridge.bench.methods.latency import LatencyAtLoad
-from fastbridge.bench.statistics import interleave, ratio
+from fastbridge.bench.statistics import interleave
 
 pytestmark = [pytest.mark.live, pytest.mark.benchmark(group="agreement", timer=Work.time)]
 
 ENGINES = ("direct", "linux-bridge", "fastbridge")
 BLOCKS = 6
-SEED = 1
 SECONDS = 0.4  # of a trial
 PATIENCE, WARM_UP = 10.0, 0.1
 PINGS = 300
 SANE = 3.0  # between the best blocks: a factor beyond which one of the two measures something else
 # A frame may find a switch asleep at 1,000/s; at one every 25 us it finds one that spins for 50 awake, and no queue.
 IDLE, AWAKE = LatencyAtLoad(1_000.0, seconds=SECONDS), LatencyAtLoad(40_000.0, seconds=SECONDS)
-
-
-@dataclass(frozen=True)
-class Place:
-    """An engine at work in a lab of its own, and the tester around it."""
-
-    lab: Lab
-    running: Running
-    tester: BenchTester
-
-    @contextmanager
-    def alone(self) -> Iterator[None]:
-        """The others' engines are still meanwhile."""
-        self.running.resume()
-        try:
-            yield
-        finally:
-            self.running.pause()
-
-
-@contextmanager
-def places(names: Sequence[str], package: str, program: str) -> Iterator[dict[str, Place]]:
-    """One for each engine; skips where the program that the tester is compared with is missing."""
-    if reason := lacks_program(package, program):
-        pytest.skip(reason)
-    layout = Layout.of_machine()
-    with ExitStack() as stack:
-        found = {}
-        for engine in parse_engines(",".join(names)):
-            try:
-                lab = stack.enter_context(Lab(Topology.of(2, ipv6=None)))
-            except PrivilegeError as error:
-                pytest.skip(str(error))
-            running = stack.enter_context(engine.attach(lab, layout.switch))
-            tester = stack.enter_context(BenchTester(lab, running, name=engine.name, layout=layout))
-            running.pause()
-            found[engine.name] = Place(lab, running, tester)
-        yield found
 
 
 def test_forwarding_rate(benchmark: Any) -> None:
@@ -169,7 +126,7 @@ def test_latency(benchmark: Any) -> None:
                 with found[name].alone():
                     tester = found[name].tester
                     idle[name][block] = IDLE.run(tester).values["p50"]
-                    trips[name][block] = round_trip(found[name])
+                    trips[name][block] = round_trip(found[name], PINGS, 0.001)
                     awake[name][block] = AWAKE.run(tester).values["p50"]
     figures: Figures = {}
     for name in ENGINES:
@@ -191,26 +148,9 @@ def by_block() -> dict[str, dict[int, float]]:
     return {name: {} for name in ENGINES}
 
 
-def round_trip(place: Place) -> float:
-    """Ping's median, in µs."""
-    source, target = place.lab.pods
-    assert target.ipv4
-    argv = ["ping", "-n", "-i", "0.001", "-c", str(PINGS), str(target.ipv4.ip)]
-    done = source.run(["taskset", "--cpu-list", str(Layout.of_machine().sender), *argv], timeout=PATIENCE)
-    times = [1e3 * float(number) for number in re.findall(r"time=([\d.]+) ms", done.stdout)]
-    assert len(times) > 0.9 * PINGS, done.stdout[-200:]
-    return median(times)
-
-
 def added_to(values: dict[str, dict[int, float]], name: str) -> dict[int, float]:
     """By an engine, beyond what the direct pair takes."""
     return {block: value - values["direct"][block] for block, value in values[name].items()}
-
-
-def compared(what: str, values: dict[int, float], others: dict[int, float]) -> Figures:
-    """The mean of their ratios by block, and its 95 % interval; nothing where there is too much noise for a ratio."""
-    measured = ratio(values, others, seed=SEED)
-    return {} if measured is None else {what: [measured.mean, measured.low, measured.high]}
 
 
 def with_load(figures: Figures) -> Figures:

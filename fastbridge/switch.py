@@ -399,8 +399,8 @@ def _check_cpus(cpus: Sequence[int] | None, workers: int) -> Sequence[int]:
     """One CPU for each worker, or none. Raises ConfigError."""
     if cpus is None:
         return ()
-    if len(cpus) != workers:
-        raise ConfigError(f"cpu: {workers} workers need as many CPUs, not {len(cpus)}")
+    if len(set(cpus)) != workers or len(cpus) != workers:
+        raise ConfigError(f"cpu: one CPU for each worker, {workers} in all, not {', '.join(map(str, cpus)) or 'none'}")
     allowed = sorted(os.sched_getaffinity(0))
     for cpu in cpus:
         if cpu not in allowed:

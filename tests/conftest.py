@@ -18,13 +18,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
 
 CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWNET = 0x00020000, 0x10000000, 0x40000000
 MS_REC, MS_PRIVATE = 0x4000, 0x40000
 
-settings.register_profile("fastbridge", deadline=None)  # no timed assertions
-settings.load_profile("fastbridge")
+if importlib.util.find_spec("hypothesis"):  # the benchmarks do without the extra `test`
+    from hypothesis import settings
+
+    settings.register_profile("fastbridge", deadline=None)  # no timed assertions
+    settings.load_profile("fastbridge")
 
 
 def enter_sandbox() -> None:

@@ -65,6 +65,9 @@ def complaint(done: subprocess.CompletedProcess[str], status: int) -> str:
         ("run --interval 0 x y", ["--interval"]),
         ("run --arp nonsense x y", ["--arp", "'nonsense'", "suppress", "guard=strict", "ratelimit=RATE"]),
         ("run --arp guard,guard x y", ["guard", "twice"]),
+        ("run --arp guard=strict,suppress x y", ["--arp", "guard=strict", "use guard", "trusted=True"]),
+        ("run --fanout x y", ["--fanout", "--workers 2"]),
+        ("run --workers 2 --cpu 0,0 x y", ["one CPU for each worker, 2 in all, not 0, 0"]),
         ("run --arp ratelimit=0 x y", ["--arp", "rate limit"]),
         ("run --storm-control 0 x y", ["--storm-control"]),
         ("run --storm-control 2e9 x y", ["storm control", "2000000000"]),
@@ -191,6 +194,17 @@ def say(process: subprocess.Popen[str]) -> dict[str, Any]:
     assert process.stdout is not None
     said: dict[str, Any] = json.loads(process.stdout.readline())
     return said
+
+
+@pytest.mark.live
+def test_a_run_ends_when_no_interface_is_left(lab: Lab, start: Callable[..., subprocess.Popen[str]]) -> None:
+    process = start("run", "--json", "pod1", "pod2")
+    assert say(process)["event"] == "ready"
+    for pod in "pod1", "pod2":
+        lab[pod].port.delete()
+    out, err = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, json.loads(out.splitlines()[-1])["event"]) == (1, "stopped")
+    assert "all interfaces were deleted" in err.splitlines()[-1]
 
 
 @pytest.mark.live
@@ -327,7 +341,7 @@ def test_demo(pods: int) -> None:
     [
         ("suppress", ["answered by the switch, for the owner: ARP reply: 10.0.0.1 is at 02:00:00:00:00:01"]),
         ("direct", ["sent to pod1 alone: the policy knows the owner"]),
-        ("guard=strict", ["dropped by the policy: unbound", "no answer"]),
+        ("guard=strict", ["taken, and sent on as by a plain bridge: the policy has nothing to say", "answered in"]),
     ],
 )
 def test_demo_of_a_policy(policy: str, words: list[str]) -> None:

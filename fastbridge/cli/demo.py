@@ -101,6 +101,8 @@ class _Witness(Policy):
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
         self.wants, self.fallback = policy.wants, policy.fallback
+        # A strict guard lets nobody speak whose address was not entered.
+        self.trusting = "guard=strict" in str(policy).split(",")
         self.verdicts: dict[bytes, Verdict | None] = {}  # by frame
 
     @property
@@ -117,7 +119,7 @@ class _Witness(Policy):
 
 def _tell_arp(story: _Story, lab: Lab, policy: _Witness) -> None:
 
-    with Switch(lab.ports, policy=policy) as switch, switch.trace() as trace:
+    with Switch(lab.ports, policy=policy, trusted=policy.trusting) as switch, switch.trace() as trace:
         story.scene = (lab, switch, trace, policy)
         story.ping(
             "pod1",
@@ -150,7 +152,7 @@ def _tell_arp(story: _Story, lab: Lab, policy: _Witness) -> None:
 
 def _tell_discovery(story: _Story, lab: Lab, policy: _Witness) -> None:
 
-    with Switch(lab.ports, policy=policy) as switch, switch.trace() as trace:
+    with Switch(lab.ports, policy=policy, trusted=policy.trusting) as switch, switch.trace() as trace:
         story.scene = (lab, switch, trace, policy)
         story.ping(
             "pod1",

@@ -18,3 +18,14 @@ def read_policy(context: click.Context, parameter: click.Parameter, text: str | 
         return None if text is None else str(parse_policy(text))
     except ConfigError as error:
         raise click.BadParameter(str(error)) from None
+
+
+def read_policy_of_strangers(context: click.Context, parameter: click.Parameter, text: str | None) -> str | None:
+    """As read_policy, where nobody enters the pods' addresses."""
+    text = read_policy(context, parameter, text)
+    if text is not None and "guard=strict" in text.split(","):
+        raise click.BadParameter(
+            "guard=strict drops what claims an address that nobody has entered, and no command enters any; use guard, "
+            "or Switch(…, policy='guard=strict', trusted=True) from Python"
+        )
+    return text

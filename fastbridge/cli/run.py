@@ -16,12 +16,13 @@ from typing import Any
 import rich_click as click
 
 from fastbridge.counters import Counters
+from fastbridge.errors import PortError
 from fastbridge.io_modes import IO_MODES
 from fastbridge.rules import StormControl
 from fastbridge.silence import silence
 from fastbridge.switch import Switch
 
-from .options import read_policy
+from .options import read_policy_of_strangers
 
 # Links are looked at this often. Each look holds the data plane for some microseconds.
 _LOOK_SECONDS = 0.1
@@ -65,10 +66,10 @@ def _check_ports(context: click.Context, parameter: click.Parameter, names: tupl
     "--arp",
     metavar="POLICY",
     default="flood",
-    callback=read_policy,
+    callback=read_policy_of_strangers,
     show_default=True,
     help="What becomes of ARP and ND: flood, suppress (answer for known neighbours), direct (ask the owner alone), "
-    "guard or guard=strict (drop what is spoofed), ratelimit=RATE[:BURST] (frames/s of a port); several with commas.",
+    "guard (drop what is spoofed), ratelimit=RATE[:BURST] (frames/s of a port); several with commas.",
 )
 @click.option(
     "--storm-control",
@@ -163,6 +164,8 @@ def run(
     They are interfaces of the current network namespace, Ethernet and up. While they are ports the
     host's own stack is kept silent on them: no ARP, no IPv6, no forwarding; afterwards that is put back.
     """
+    if fanout and workers == 1:
+        raise click.UsageError("--fanout lets several workers read each port; add --workers 2, or more")
     stop = _StopSignals()
     storm = StormControl(storm_control, storm_control, storm_control)
     switch = Switch(
@@ -185,6 +188,8 @@ def run(
         report.ready(interfaces)
         _follow(switch, report, interval, stop)
     report.stopped(switch.counters())
+    if not stop.came:
+        raise PortError("nothing is left to forward between: all interfaces were deleted")
 
 
 class _StopSignals:
@@ -268,10 +273,10 @@ class _TextReport(_Report):
 
 
 def _follow(switch: Switch, report: _Report, interval: float | None, stop: _StopSignals) -> None:
-    """Report links that change, and counters every `interval`, until a signal comes."""
+    """Report links that change, and counters every `interval`, until a signal comes or no interface is left."""
     links = {port.name: "up" for port in switch.ports}
     due = time.monotonic() + interval if interval else float("inf")
-    while not stop.came:
+    while not stop.came and set(links.values()) != {"gone"}:
         for port in switch.ports:
             if port.state != links[port.name]:
                 report.link(port.name, port.state)
