@@ -98,6 +98,16 @@ def test_hands_on_the_fdb_and_the_trace_while_frames_pass() -> None:
                 assert two.heard_before(one.mark()) == burst
 
 
+def test_busy_polling_stays_awake_and_otherwise_it_sleeps() -> None:
+    used = {}
+    for busy_poll in 0.0, 60.0:
+        with Lab(2) as lab, Switch(lab.ports, busy_poll=busy_poll):
+            before = time.process_time()
+            time.sleep(0.3)
+            used[busy_poll] = time.process_time() - before
+    assert used[60.0] > 5 * used[0.0]
+
+
 def test_a_port_comes_and_goes_while_frames_pass() -> None:
     with Lab(3) as lab, Switch(lab.ports, capacity=1 << 18) as switch, wires(lab) as (one, two, three):
         hear_each_other([one, two, three])
