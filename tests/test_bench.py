@@ -268,8 +268,9 @@ def test_a_record_its_method_did_not_ask_for_spoils_its_own_row_only() -> None:
         (run.trials * 2, "1 trials are on record that the method does not ask for"),
     ):
         base, _, spoilt = rows(make_results([good, make_run("base (control)", 0, 1), replace(run, trials=trials)]))
-        assert base.frames_per_second == 1000 and base.unfit is None
-        assert spoilt.verdict == "unfit" and spoilt.unfit is not None and reason in spoilt.unfit
+        assert base.frames_per_second == 1000 and base.unreadable is None
+        assert (spoilt.verdict, spoilt.unfit) == ("not readable", None)
+        assert spoilt.unreadable is not None and reason in spoilt.unreadable
 
 
 def test_a_load_that_another_machine_computes_a_little_differently_replays() -> None:

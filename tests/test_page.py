@@ -156,6 +156,19 @@ def test_rfc_2889_is_judged() -> None:
     assert "not shown" in cells
 
 
+def test_what_cannot_be_read_again_is_said_with_its_reason_and_held_against_nobody() -> None:
+    made = every_method()
+    own = [run for run in made.runs if run.engine == "fastbridge"]
+    runs = [*(run for run in made.runs if run not in own), *(replace(run, trials=run.trials * 2) for run in own)]
+    results = replace(made, runs=tuple(runs))
+    shown, text = rendered(("", results)), markdown.render([("", results)])
+    assert "not readable" in shown.cells and "not readable" in text
+    lines = [line for line in wording.irregularities(results, rows(results)) if line.startswith("not readable here (")]
+    assert all("fastbridge" in line and line in shown.text and markdown.escaped(line) in text for line in lines)
+    assert all(any(task.name in line for line in lines) for task in made.tasks)
+    assert not re.findall(r"^- fastbridge: ", text, re.M)  # it has neither won nor lost
+
+
 def test_an_interrupted_run_says_so() -> None:
     assert "Interrupted" in rendered(("", quick(interrupted=True))).text
     assert "Interrupted" not in rendered(("", quick())).text

@@ -92,7 +92,7 @@ def irregularities(results: Results, rows: Sequence[Row]) -> Iterator[str]:
         if entry.task is not None:
             said.setdefault(f"unfit: {entry.reason}", {}).setdefault(entry.task, []).append(entry.engine)
     for row in rows:
-        for remark in row.remarks:
+        for remark in (*([f"not readable here ({row.unreadable})"] if row.unreadable else ()), *row.remarks):
             said.setdefault(remark, {}).setdefault(row.task, []).append(engine(row))
     every = {task.name for task in results.tasks}
     for text, whom in said.items():

@@ -113,7 +113,7 @@ def _value_table(sources: Sequence[Source], tasks: Sequence[str]) -> Table | Non
     if len(names) > _MOST_COLUMNS:
         return _turned(title, sources, found, names)
     claims: Sequence[Column] = _RATIO if any(row.ratio for _, row in found) else ()
-    if not claims and any(row.unfit for _, row in found):
+    if not claims and any(row.unfit or row.unreadable for _, row in found):
         claims = _RATIO[1:]
     columns = [
         Column("test", number=False),
@@ -206,7 +206,7 @@ def _absolute(source: Source, row: Row) -> list[Cell]:
 
 def _claim(row: Row) -> list[Cell]:
     style = STYLES.get(row.verdict, "quiet")
-    verdict = Cell(row.verdict, style=style, hint=wording.printable(row.unfit or ""))
+    verdict = Cell(row.verdict, style=style, hint=wording.printable(row.unfit or row.unreadable or ""))
     return [Cell(wording.ratio(row.ratio), row.ratio.mean if row.ratio else None), verdict]
 
 
