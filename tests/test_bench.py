@@ -204,6 +204,11 @@ def test_rows_are_computed_from_the_trials() -> None:
     assert fast.cpu_switch_ns == pytest.approx(0.5e9 / 150_000)
 
 
+def test_what_comes_out_of_buffers_after_the_load_is_lost_in_every_table() -> None:
+    (row,) = rows(make_results([make_run("base", 0, 25_000, offered=100_000, received=(0, 100_000))]))
+    assert row.loss_ratio == row.values["loss"] == pytest.approx(0.75)
+
+
 def test_stolen_runs_are_flagged_and_left_out() -> None:
     runs = [make_run("base", block, 100_000) for block in range(6)]
     runs += [make_run("slow", block, 50_000) for block in range(5)]

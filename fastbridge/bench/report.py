@@ -15,6 +15,7 @@ from fastbridge.errors import BenchError
 from .decoding import decode
 from .measurer import Replay
 from .methods import Findings, Method
+from .methods.patterns import loss_of
 from .methods.registry import METHODS
 from .results import Results, Run, TaskRecord
 from .statistics import Ratio, ratio, verdict
@@ -42,7 +43,7 @@ class Row:
     remarks: tuple[str, ...]  #: the method's, over all blocks
     frames_per_second: float | None  #: median of the trials, where a run is one trial; None for TCP
     gigabits_per_second: float | None
-    loss_ratio: float | None
+    loss_ratio: float | None  #: of the frames offered; what came out of buffers only afterwards is lost, too
     cpu_machine_ns: float | None  #: busy time of the whole machine a forwarded frame, the tester's share included
     cpu_added_ns: float | None  #: the same without what the direct veth pair takes for the frames offered
     cpu_switch_ns: float | None  #: CPU time of the engine's processes a frame
@@ -122,7 +123,7 @@ def _task_rows(results: Results, task: TaskRecord) -> list[Row]:
                 remarks=tuple(dict.fromkeys(remark for each in its for remark in each.remarks)),
                 frames_per_second=_median(trials, lambda trial: trial.frames_per_second),
                 gigabits_per_second=_median(trials, lambda trial: trial.gigabits_per_second),
-                loss_ratio=_median(trials, lambda trial: trial.loss_ratio),
+                loss_ratio=_median(trials, lambda trial: None if trial.offer.is_tcp else loss_of(trial)),
                 cpu_machine_ns=per_frame(trials, lambda trial: trial.cpu_machine_seconds),
                 cpu_added_ns=None if alone is None else per_frame(trials, lambda trial: _added(trial, alone)),
                 cpu_switch_ns=per_frame(trials, lambda trial: trial.cpu_switch_seconds),
