@@ -157,6 +157,17 @@ def test_a_report_in_every_form(saved: Callable[..., Path], tmp_path: Path) -> N
     assert (tmp_path / "all" / "pictures" / "throughput.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_pictures_of_an_earlier_report_are_gone_and_nothing_else(saved: Callable[..., Path], tmp_path: Path) -> None:
+    pictures = tmp_path / "all" / "pictures"
+    pictures.mkdir(parents=True)
+    for name in ("loss.svg", "loss.png", "throughput.svg", "my-loss.svg", "loss.pdf"):
+        (pictures / name).write_text("of another run")
+    assert run("report", str(saved()), "-o", str(tmp_path / "all")).returncode == 0
+    names = {each.name for each in pictures.iterdir()}
+    assert not {"loss.svg", "loss.png"} & names and {"my-loss.svg", "loss.pdf", "throughput.svg"} <= names
+    assert (pictures / "throughput.svg").read_text() != "of another run"
+
+
 def test_one_file_by_its_ending(saved: Callable[..., Path], tmp_path: Path) -> None:
     path = saved()
     for name, begins in (("x.html", b"<!DOCTYPE html>"), ("x.md", b"# "), ("x.svg", b"<svg"), ("x.png", b"\x89PNG")):

@@ -17,14 +17,20 @@ PICTURES = "pictures"
 
 
 def write_report(directory: Path, results: Results) -> None:
-    """Write the results and all that is drawn from them, the results first. Raises OSError and BenchError."""
+    """Write the results and all that is drawn from them, the results first. Raises OSError and BenchError.
+
+    Pictures of an earlier report that this one has nothing for are removed.
+    """
     for name, content in _contents(results):
         path = directory / name
-        path.parent.mkdir(exist_ok=True)
-        write_whole(path, content)
+        if content is None:
+            path.unlink(missing_ok=True)
+        else:
+            path.parent.mkdir(exist_ok=True)
+            write_whole(path, content)
 
 
-def _contents(results: Results) -> Iterator[tuple[str, str | bytes]]:
+def _contents(results: Results) -> Iterator[tuple[str, str | bytes | None]]:
     from .page import document, markdown, pictures
 
     runs = [("this run", results)]
@@ -34,6 +40,4 @@ def _contents(results: Results) -> Iterator[tuple[str, str | bytes]]:
     yield "pytest-benchmark.json", to_pytest_benchmark(results)
     for name in pictures.PICTURES:
         for kind in ("svg", "png"):
-            drawn = pictures.draw(name, runs, kind)
-            if drawn is not None:
-                yield f"{PICTURES}/{name}.{kind}", drawn
+            yield f"{PICTURES}/{name}.{kind}", pictures.draw(name, runs, kind)
