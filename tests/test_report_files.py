@@ -113,6 +113,19 @@ def test_machines_differ_in_what_decides_and_nothing_else() -> None:
     }
 
 
+def test_machines_differ_in_how_they_are_set() -> None:
+    guarded = {"meltdown": "Mitigation: PTI", "spectre_v1": "Mitigation: barriers"}
+    here = {"kernel": "6.1", "governor": "performance", "mitigations": guarded, "boot": "root=/dev/vda quiet"}
+    there = here | {"governor": "powersave", "mitigations": guarded | {"meltdown": "Vulnerable"}}
+    there["boot"] = "root=/dev/sda nohz_full=1 isolcpus=1 mitigations=off"
+    assert differences(described(here), described(there)) == {
+        "governor": ("performance", "powersave"),
+        "mitigations": ("meltdown Mitigation: PTI", "meltdown Vulnerable"),
+        "boot parameters": ("none that matters", "isolcpus=1 mitigations=off nohz_full=1"),
+    }
+    assert differences(described(here), described(here | {"boot": "root=/dev/sda"})) == {}
+
+
 # -- places ---------------------------------------------------------------------------------------
 
 
