@@ -227,6 +227,17 @@ def test_unlike_machines_have_ratios_only_and_it_says_why() -> None:
     )
 
 
+def test_what_is_irregular_on_unlike_machines_is_said_without_their_rates() -> None:
+    made = every_method()
+    runs = [("a", made), ("b", replace(made, fingerprint=replace(FINGERPRINT, cpu="Another CPU")))]
+    text, alone = rendered(*runs).text, rendered(("", made)).text
+    remarks = {remark for row in rows(made) for remark in row.remarks}
+    rates = {remark for remark in remarks if re.search(r"\d (frames|addresses)\b", remark)}
+    assert len(rates) > 5 and all(remark in alone and remark not in text for remark in rates)
+    assert all(remark in text for remark in remarks - rates)
+    assert "≥ … addresses: no more were tried" in text
+
+
 def test_tests_of_one_name_that_differ_are_named() -> None:
     made = quick()
     task = replace(made.tasks[0], blocks=BLOCKS + 1)

@@ -45,7 +45,7 @@ def sections_of(results: Sequence[tuple[str, Results]]) -> tuple[list[Section], 
     made = [_verdict(sources, unlike), _conditions(sources, unlike)]
     made += [_throughput_ratios(sources)] if unlike else [_throughput(sources)]
     made += [*_measured(sources)] if not unlike else [*_withheld()]
-    return [*made, _irregular(sources)], subtitle_of(sources)
+    return [*made, _irregular(sources, absolute=not unlike)], subtitle_of(sources)
 
 
 def subtitle_of(sources: Sequence[Source]) -> str:
@@ -181,14 +181,16 @@ def _absent(sources: Sequence[Source], *methods: str) -> str:
     return "its tests have no result, for the reasons above"
 
 
-def _irregular(sources: Sequence[Source]) -> Section:
+def _irregular(sources: Sequence[Source], *, absolute: bool) -> Section:
     lines = []
     for source in sources:
         prefix = f"{source.label}: " if source.label else ""
-        lines += [prefix + text for text in wording.irregularities(source.results, source.rows)]
+        lines += [prefix + text for text in wording.irregularities(source.results, source.rows, absolute=absolute)]
     lines += unequal_tasks(sources)
     parts: list[Part] = [Lines([wording.printable(line) for line in lines])] if lines else [Text("None.")]
     lead = "Everything that was skipped, failed or is to be taken with care, with its reason."
+    if not absolute:
+        lead += " Rates and numbers of frames are in a report of each run."
     return Section("irregular", "Irregular and skipped results", lead, parts)
 
 
