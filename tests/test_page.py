@@ -304,6 +304,24 @@ def test_markdown_has_the_same_tables_and_no_markup_of_others() -> None:
     assert "![throughput](elsewhere/throughput.svg)" in markdown.render([("", quick())], "elsewhere")
 
 
+def test_markdown_has_no_heading_without_a_body() -> None:
+    for runs in ([("", quick())], [("a", quick()), ("b", elsewhere(cpu="Another CPU"))]):
+        text = markdown.render(runs)
+        assert not re.findall(r"^## .*\n+(?=##|\Z)", text, re.M)
+        assert "- Throughput: nothing but charts, which are on the page and in pictures" in text
+        assert "## Throughput" not in text and "## Throughput" in markdown.render(runs, "pictures")
+
+
+def test_cpu_times_are_in_a_table() -> None:
+    text = markdown.render([("", quick())]).partition("## CPU time a frame")[2].partition("##")[0]
+    lines = [[cell.strip() for cell in line.split(" | ")] for line in text.splitlines()]
+    for row in rows(quick()):
+        if row.task.startswith("forwarding") and row.runs and row.verdict != "ceiling":
+            name = markdown.escaped(wording.engine(row))
+            numbers = [f"{row.cpu_added_ns:,.0f}", f"{row.cpu_switch_ns:,.0f} |"]
+            assert [f"| {row.task}", name, *numbers] in lines
+
+
 # -- pictures and colours --------------------------------------------------------------------------
 
 

@@ -15,7 +15,7 @@ from . import figures, rfc2889
 from .conditions import conditions, engines_table, facts_of, floor_table, unequal_tasks, when
 from .evidence import Source, sources_of, unlikeness
 from .parts import Facts, Figure, Fold, Lines, Part, Section, Text
-from .tables import claimed, latency_table, value_tables, verdict_table
+from .tables import claimed, cpu_table, latency_table, value_tables, verdict_table
 
 _RATES = ("forwarding-rate", "tcp-bulk", "throughput")
 _LOSS = ("frame-loss", "back-to-back", "recovery", "reset")
@@ -145,7 +145,8 @@ def _measured(sources: Sequence[Source]) -> Iterator[Section]:
         "dots are trials; both scales are logarithmic."
     )
     yield Section("latency", "Latency", lead, parts, _absent(sources, "latency", "latency-at-load"))
-    parts = [*figures.cpu(sources)]
+    table = cpu_table(sources)
+    parts = [*figures.cpu(sources), table] if table else []
     missing = "no forwarding rate was measured beside the direct veth pair's"
     yield Section("cpu", "CPU time a frame", "", parts, missing)
     parts = [*_filling(figures.scaling(sources))]

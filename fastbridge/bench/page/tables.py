@@ -100,6 +100,29 @@ def latency_table(sources: Sequence[Source]) -> Table | None:
     return _without_empty(Table("Percentiles, medians over the blocks", columns, lines)) if lines else None
 
 
+def cpu_table(sources: Sequence[Source]) -> Table | None:
+    """CPU time a forwarded frame, a line a test and engine; what no direct veth pair stands beside is not known."""
+    columns = [
+        Column("test", number=False),
+        *_who(sources),
+        Column("whole machine", "ns/frame", hint="busy time of all CPUs, less what the direct veth pair takes"),
+        Column("own processes", "ns/frame", hint="of it, that of the engine's own processes"),
+    ]
+    lines = [
+        [
+            Cell(task.name),
+            *_names(sources, source, row),
+            _cell(row.cpu_added_ns, "{:,.0f}"),
+            _cell(row.cpu_switch_ns, "{:,.0f}"),
+        ]
+        for source in sources
+        for task in source.tasks("forwarding-rate")
+        for row in source.rows
+        if row.task == task.name and row.cpu_added_ns is not None and row.engine not in source.ceilings
+    ]
+    return Table("", columns, lines) if lines else None
+
+
 def _value_table(sources: Sequence[Source], tasks: Sequence[str]) -> Table | None:
     source = next(source for source in sources if tasks[0] in source.methods)
     method = source.methods[tasks[0]]
