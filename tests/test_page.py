@@ -143,6 +143,16 @@ def test_a_loss_curve_s_points_are_its_trials() -> None:
     assert "trial 1 of" in max(own, key=lambda dot: dot["x"])["block"]
 
 
+def test_points_of_curves_are_in_tables() -> None:
+    cells, text = drawn().cells, markdown.render([("", every_method())])
+    for name in ("frame-loss-1", "fdb-scaling-1", "max-forwarding-rate-1"):
+        dots = points(spec_of(drawn(), name), "x")
+        assert len(dots) > 5
+        for dot in dots:
+            x, y = dot["x_text"].split()[0], dot["y_text"].split()[0]
+            assert x in cells and y in cells and re.search(rf"\| 1 \| {x} \| (.*\| )?{y} \|", text)
+
+
 def test_latency_is_drawn_as_far_as_samples_go() -> None:
     for name in (name for name in json.loads(drawn().charts) if name.startswith("latency")):
         for dot in points(spec_of(drawn(), name), "samples"):

@@ -5,7 +5,7 @@ Of the same rows as the terminal's, in the same words.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from fastbridge.bench import wording
 from fastbridge.bench.methods.latency import PERCENTILES
@@ -98,6 +98,41 @@ def latency_table(sources: Sequence[Source]) -> Table | None:
     loads = ["", *LOADS.values()]
     lines.sort(key=lambda line: (tests.index(line[0].text), loads.index(line[1].text)))
     return _without_empty(Table("Percentiles, medians over the blocks", columns, lines)) if lines else None
+
+
+def curve_tables(sources: Sequence[Source], *methods: str) -> Iterator[Table]:
+    """The points of these methods' curves, a table a test, a line a point."""
+    for name in dict.fromkeys(task.name for source in sources for task in source.tasks(*methods)):
+        own = [source for source in sources if name in source.methods]
+        units = {curve: unit.split(" → ") for curve, unit in own[0].methods[name].units.items() if " → " in unit}
+        lines = [
+            [*_names(sources, source, row), Cell(str(run.block + 1), run.block), *cells]
+            for source in own
+            for row in source.rows_of(name)
+            for run in source.runs_of(name)
+            if run.engine == row.engine
+            for cells in _points(source.found[name, run.engine, run.block].series, units)
+        ]
+        if lines:
+            columns = [
+                *_who(sources),
+                Column("block"),
+                Column("at", next(iter(units.values()))[0]),
+                *(Column(wording.words(curve), wording.shown_unit(unit)) for curve, (_, unit) in units.items()),
+            ]
+            yield Table(name[0].upper() + name[1:], columns, lines)
+
+
+def _points(
+    series: Mapping[str, Sequence[tuple[float, float]]], units: Mapping[str, Sequence[str]]
+) -> Iterator[list[Cell]]:
+    """A line for every x, with a cell for every curve."""
+    curves = {name: dict(series.get(name, ())) for name in units}
+    x_unit = next(iter(units.values()))[0]
+    for x in sorted({x for points in curves.values() for x in points}):
+        found = [(points.get(x), units[name][1]) for name, points in curves.items()]
+        cells = [Cell("") if y is None else Cell(wording.number(y, unit), y) for y, unit in found]
+        yield [Cell(wording.number(x, x_unit), x), *cells]
 
 
 def cpu_table(sources: Sequence[Source]) -> Table | None:
