@@ -37,6 +37,7 @@ from fastbridge.bench import (
     compare,
     rows,
     steady,
+    wording,
 )
 from fastbridge.bench.decoding import decode
 from fastbridge.bench.engines import LinuxBridge, Programs, PythonSockets
@@ -250,6 +251,16 @@ def test_one_run_gives_no_verdict() -> None:
     made = [make_run("base", 0, 100), make_run("fast", 0, 200)]
     row = rows(make_results(made, tasks=(replace(TASK, blocks=1),)))[-1]
     assert row.verdict == "single run" and row.ratio is None and row.frames_per_second == 200
+
+
+def test_without_a_baseline_it_is_that_and_not_the_blocks_that_is_missing() -> None:
+    runs = [make_run(engine, block, 1000) for engine in ("mine", "base (control)") for block in range(10)]
+    results = make_results(runs, unfit=(Unfit("base", "64 B", "it died"),))
+    found = rows(results)
+    assert [row.verdict for row in found] == ["unfit", "control", "no baseline"]
+    assert "no ratio, because base has no result to divide by: mine, in every task" in list(
+        wording.irregularities(results, found)
+    )
 
 
 def test_an_unfit_engine_has_a_row_with_the_reason() -> None:

@@ -37,7 +37,7 @@ class Row:
     ratio: Ratio | None  #: of the method's primary value, to the baseline, over blocks
     noise_floor: float | None  #: the A/A control's
     verdict: str  #: baseline, control, ceiling, win, loss, no difference, not measured (no noise floor),
-    #: single run, few blocks (for an interval), unfit, or not readable (by the methods of this version)
+    #: single run, no baseline, few blocks (for an interval), unfit, or not readable (by the methods of this version)
     values: Mapping[str, float]  #: what the method found, by name; medians over the blocks
     series: Mapping[str, tuple[tuple[float, float], ...]]  #: of the first block
     remarks: tuple[str, ...]  #: the method's, over all blocks
@@ -108,7 +108,7 @@ def _task_rows(results: Results, task: TaskRecord) -> list[Row]:
         elif broken is not None:
             word = "not readable"
         else:
-            word = _role(results, engine.name, engine.ceiling) or _word(measured, floor, task, method)
+            word = _role(results, engine.name, engine.ceiling) or _word(measured, baseline, floor, task, method)
         trials = _single(own)
         its = [found[run.engine, run.block] for run in own]
         made.append(
@@ -163,11 +163,13 @@ def _role(results: Results, engine: str, ceiling: bool) -> str | None:
     return {results.baseline: "baseline", results.control: "control"}.get(engine)
 
 
-def _word(measured: Ratio | None, floor: float | None, task: TaskRecord, method: Method) -> str:
+def _word(
+    measured: Ratio | None, baseline: Mapping[int, float], floor: float | None, task: TaskRecord, method: Method
+) -> str:
     if task.blocks < 2:
         return "single run"  # no interval, no claim
     if measured is None:
-        return "few blocks"
+        return "few blocks" if any(baseline.values()) else "no baseline"
     return verdict(measured, floor, higher_is_better=method.higher_is_better)
 
 

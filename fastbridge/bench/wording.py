@@ -98,7 +98,7 @@ def irregularities(results: Results, rows: Sequence[Row], *, absolute: bool = Tr
         if entry.task is not None:
             said.setdefault(f"unfit: {shown(entry.reason)}", {}).setdefault(entry.task, []).append(entry.engine)
     for row in rows:
-        for remark in (*([f"not readable here ({row.unreadable})"] if row.unreadable else ()), *row.remarks):
+        for remark in (*_why_no_verdict(results, row), *row.remarks):
             said.setdefault(shown(remark), {}).setdefault(row.task, []).append(engine(row))
     every = {task.name for task in results.tasks}
     for text, whom in said.items():
@@ -112,6 +112,13 @@ def irregularities(results: Results, rows: Sequence[Row], *, absolute: bool = Tr
         yield f"{flag}: in {sum(row.flags.get(flag, 0) for row in rows)} of {trials} trials"
     if dropped := sum(row.dropped for row in rows):
         yield f"left out of the ratios for steal: {dropped} of {sum(row.runs for row in rows)} runs"
+
+
+def _why_no_verdict(results: Results, row: Row) -> Iterator[str]:
+    if row.unreadable is not None:
+        yield f"not readable here ({row.unreadable})"
+    if row.verdict == "no baseline":
+        yield f"no ratio, because {results.baseline} has no result to divide by"
 
 
 def _without_amounts(text: str) -> str:
