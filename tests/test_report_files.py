@@ -157,6 +157,19 @@ def test_a_directory_that_cannot_be(tmp_path: Path, place: str) -> None:
         raise AssertionError
 
 
+@pytest.mark.parametrize("name", ["pictures", "report.html", "pytest-benchmark.json"])
+def test_what_is_in_a_report_s_way_is_found_before_anything_is_measured(
+    saved: Callable[..., Path], tmp_path: Path, name: str
+) -> None:
+    path, place = saved(), tmp_path / "out"
+    place.mkdir()
+    (place / name).touch() if name == "pictures" else (place / name).mkdir()
+    for arguments in (("compare", "--out", str(place)), ("report", str(path), "-o", str(place))):
+        line = complaint(run(*arguments), 1)
+        assert "cannot write" in line and str(place / name) in line and "choose another place with" in line
+    assert [each.name for each in place.iterdir()] == [name]
+
+
 # -- report ---------------------------------------------------------------------------------------
 
 
