@@ -37,7 +37,7 @@ _STYLES = {"regression": "bold red", "progression": "bold green", "few runs": "d
 )
 @click.pass_context
 def track(context: click.Context, storage: Path, output: Path | None, recent: int) -> None:
-    """Show the trend of every benchmark in STORAGE over commits, and where it makes a step or drifts.
+    """Show the trend of every benchmark in STORAGE over commits, and where it makes a step.
 
     STORAGE is pytest-benchmark's (default: .benchmarks). Only runs of like machines make a trend. A step is a change of
     level that jumpavg finds, and that is three standard errors of the noise between runs or more. A drift is a change
