@@ -37,6 +37,7 @@ from fastbridge.bench import (
     compare,
     rows,
     steady,
+    wording,
 )
 from fastbridge.bench.decoding import decode
 from fastbridge.bench.engines import LinuxBridge, Programs, PythonSockets
@@ -204,6 +205,11 @@ def test_rows_are_computed_from_the_trials() -> None:
     assert fast.cpu_switch_ns == pytest.approx(0.5e9 / 150_000)
 
 
+def test_what_comes_out_of_buffers_after_the_load_is_lost_in_every_table() -> None:
+    (row,) = rows(make_results([make_run("base", 0, 25_000, offered=100_000, received=(0, 100_000))]))
+    assert row.loss_ratio == row.values["loss"] == pytest.approx(0.75)
+
+
 def test_stolen_runs_are_flagged_and_left_out() -> None:
     runs = [make_run("base", block, 100_000) for block in range(6)]
     runs += [make_run("slow", block, 50_000) for block in range(5)]
@@ -247,6 +253,16 @@ def test_one_run_gives_no_verdict() -> None:
     assert row.verdict == "single run" and row.ratio is None and row.frames_per_second == 200
 
 
+def test_without_a_baseline_it_is_that_and_not_the_blocks_that_is_missing() -> None:
+    runs = [make_run(engine, block, 1000) for engine in ("mine", "base (control)") for block in range(10)]
+    results = make_results(runs, unfit=(Unfit("base", "64 B", "it died"),))
+    found = rows(results)
+    assert [row.verdict for row in found] == ["unfit", "control", "no baseline"]
+    assert "no ratio, because base has no result to divide by: mine, in every task" in list(
+        wording.irregularities(results, found)
+    )
+
+
 def test_an_unfit_engine_has_a_row_with_the_reason() -> None:
     results = make_results([make_run("base", 0, 1000)], unfit=(Unfit("base (control)", "64 B", "it died"),))
     row = rows(results)[1]
@@ -268,8 +284,9 @@ def test_a_record_its_method_did_not_ask_for_spoils_its_own_row_only() -> None:
         (run.trials * 2, "1 trials are on record that the method does not ask for"),
     ):
         base, _, spoilt = rows(make_results([good, make_run("base (control)", 0, 1), replace(run, trials=trials)]))
-        assert base.frames_per_second == 1000 and base.unfit is None
-        assert spoilt.verdict == "unfit" and spoilt.unfit is not None and reason in spoilt.unfit
+        assert base.frames_per_second == 1000 and base.unreadable is None
+        assert (spoilt.verdict, spoilt.unfit) == ("not readable", None)
+        assert spoilt.unreadable is not None and reason in spoilt.unreadable
 
 
 def test_a_load_that_another_machine_computes_a_little_differently_replays() -> None:

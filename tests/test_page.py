@@ -143,6 +143,16 @@ def test_a_loss_curve_s_points_are_its_trials() -> None:
     assert "trial 1 of" in max(own, key=lambda dot: dot["x"])["block"]
 
 
+def test_points_of_curves_are_in_tables() -> None:
+    cells, text = drawn().cells, markdown.render([("", every_method())])
+    for name in ("frame-loss-1", "fdb-scaling-1", "max-forwarding-rate-1"):
+        dots = points(spec_of(drawn(), name), "x")
+        assert len(dots) > 5
+        for dot in dots:
+            x, y = dot["x_text"].split()[0], dot["y_text"].split()[0]
+            assert x in cells and y in cells and re.search(rf"\| 1 \| {x} \| (.*\| )?{y} \|", text)
+
+
 def test_latency_is_drawn_as_far_as_samples_go() -> None:
     for name in (name for name in json.loads(drawn().charts) if name.startswith("latency")):
         for dot in points(spec_of(drawn(), name), "samples"):
@@ -154,6 +164,19 @@ def test_rfc_2889_is_judged() -> None:
     assert cells.count("fail: forwarded") == 6  # runts and over-size frames, of three engines
     assert "≥ 600 addresses" in cells and "300 addresses" in cells
     assert "not shown" in cells
+
+
+def test_what_cannot_be_read_again_is_said_with_its_reason_and_held_against_nobody() -> None:
+    made = every_method()
+    own = [run for run in made.runs if run.engine == "fastbridge"]
+    runs = [*(run for run in made.runs if run not in own), *(replace(run, trials=run.trials * 2) for run in own)]
+    results = replace(made, runs=tuple(runs))
+    shown, text = rendered(("", results)), markdown.render([("", results)])
+    assert "not readable" in shown.cells and "not readable" in text
+    lines = [line for line in wording.irregularities(results, rows(results)) if line.startswith("not readable here (")]
+    assert all("fastbridge" in line and line in shown.text and markdown.escaped(line) in text for line in lines)
+    assert all(any(task.name in line for line in lines) for task in made.tasks)
+    assert not re.findall(r"^- fastbridge: ", text, re.M)  # it has neither won nor lost
 
 
 def test_an_interrupted_run_says_so() -> None:
@@ -212,6 +235,17 @@ def test_unlike_machines_have_ratios_only_and_it_says_why() -> None:
         for row in found
         if row.task.startswith("forwarding") and row.frames_per_second
     )
+
+
+def test_what_is_irregular_on_unlike_machines_is_said_without_their_rates() -> None:
+    made = every_method()
+    runs = [("a", made), ("b", replace(made, fingerprint=replace(FINGERPRINT, cpu="Another CPU")))]
+    text, alone = rendered(*runs).text, rendered(("", made)).text
+    remarks = {remark for row in rows(made) for remark in row.remarks}
+    rates = {remark for remark in remarks if re.search(r"\d (frames|addresses)\b", remark)}
+    assert len(rates) > 5 and all(remark in alone and remark not in text for remark in rates)
+    assert all(remark in text for remark in remarks - rates)
+    assert "≥ … addresses: no more were tried" in text
 
 
 def test_tests_of_one_name_that_differ_are_named() -> None:
@@ -278,6 +312,24 @@ def test_markdown_has_the_same_tables_and_no_markup_of_others() -> None:
         assert markdown.escaped(wording.ratio(row.ratio)) in text
     assert "![" not in text
     assert "![throughput](elsewhere/throughput.svg)" in markdown.render([("", quick())], "elsewhere")
+
+
+def test_markdown_has_no_heading_without_a_body() -> None:
+    for runs in ([("", quick())], [("a", quick()), ("b", elsewhere(cpu="Another CPU"))]):
+        text = markdown.render(runs)
+        assert not re.findall(r"^## .*\n+(?=##|\Z)", text, re.M)
+        assert "- Throughput: nothing but charts, which are on the page and in pictures" in text
+        assert "## Throughput" not in text and "## Throughput" in markdown.render(runs, "pictures")
+
+
+def test_cpu_times_are_in_a_table() -> None:
+    text = markdown.render([("", quick())]).partition("## CPU time a frame")[2].partition("##")[0]
+    lines = [[cell.strip() for cell in line.split(" | ")] for line in text.splitlines()]
+    for row in rows(quick()):
+        if row.task.startswith("forwarding") and row.runs and row.verdict != "ceiling":
+            name = markdown.escaped(wording.engine(row))
+            numbers = [f"{row.cpu_added_ns:,.0f}", f"{row.cpu_switch_ns:,.0f} |"]
+            assert [f"| {row.task}", name, *numbers] in lines
 
 
 # -- pictures and colours --------------------------------------------------------------------------

@@ -113,6 +113,19 @@ def test_machines_differ_in_what_decides_and_nothing_else() -> None:
     }
 
 
+def test_machines_differ_in_how_they_are_set() -> None:
+    guarded = {"meltdown": "Mitigation: PTI", "spectre_v1": "Mitigation: barriers"}
+    here = {"kernel": "6.1", "governor": "performance", "mitigations": guarded, "boot": "root=/dev/vda quiet"}
+    there = here | {"governor": "powersave", "mitigations": guarded | {"meltdown": "Vulnerable"}}
+    there["boot"] = "root=/dev/sda nohz_full=1 isolcpus=1 mitigations=off"
+    assert differences(described(here), described(there)) == {
+        "governor": ("performance", "powersave"),
+        "mitigations": ("meltdown Mitigation: PTI", "meltdown Vulnerable"),
+        "boot parameters": ("none that matters", "isolcpus=1 mitigations=off nohz_full=1"),
+    }
+    assert differences(described(here), described(here | {"boot": "root=/dev/sda"})) == {}
+
+
 # -- places ---------------------------------------------------------------------------------------
 
 
@@ -144,6 +157,19 @@ def test_a_directory_that_cannot_be(tmp_path: Path, place: str) -> None:
         raise AssertionError
 
 
+@pytest.mark.parametrize("name", ["pictures", "report.html", "pytest-benchmark.json"])
+def test_what_is_in_a_report_s_way_is_found_before_anything_is_measured(
+    saved: Callable[..., Path], tmp_path: Path, name: str
+) -> None:
+    path, place = saved(), tmp_path / "out"
+    place.mkdir()
+    (place / name).touch() if name == "pictures" else (place / name).mkdir()
+    for arguments in (("compare", "--out", str(place)), ("report", str(path), "-o", str(place))):
+        line = complaint(run(*arguments), 1)
+        assert "cannot write" in line and str(place / name) in line and "choose another place with" in line
+    assert [each.name for each in place.iterdir()] == [name]
+
+
 # -- report ---------------------------------------------------------------------------------------
 
 
@@ -155,6 +181,17 @@ def test_a_report_in_every_form(saved: Callable[..., Path], tmp_path: Path) -> N
     assert (tmp_path / "all" / "results.json").read_bytes() == path.read_bytes()
     assert (tmp_path / "all" / "pictures" / "throughput.svg").read_text().startswith("<svg")
     assert (tmp_path / "all" / "pictures" / "throughput.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_pictures_of_an_earlier_report_are_gone_and_nothing_else(saved: Callable[..., Path], tmp_path: Path) -> None:
+    pictures = tmp_path / "all" / "pictures"
+    pictures.mkdir(parents=True)
+    for name in ("loss.svg", "loss.png", "throughput.svg", "my-loss.svg", "loss.pdf"):
+        (pictures / name).write_text("of another run")
+    assert run("report", str(saved()), "-o", str(tmp_path / "all")).returncode == 0
+    names = {each.name for each in pictures.iterdir()}
+    assert not {"loss.svg", "loss.png"} & names and {"my-loss.svg", "loss.pdf", "throughput.svg"} <= names
+    assert (pictures / "throughput.svg").read_text() != "of another run"
 
 
 def test_one_file_by_its_ending(saved: Callable[..., Path], tmp_path: Path) -> None:

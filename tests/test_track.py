@@ -90,6 +90,30 @@ def test_small_steps_are_none() -> None:
     assert trend_of([*[100.0] * 8, *[98.5] * 3]).steps == ()  # though there is no noise at all
 
 
+def test_a_slow_drift_is_a_regression_and_no_noise() -> None:
+    trend = trend_of([100.0 * 0.97**i for i in range(14)])
+    assert trend.verdict == "regression" and trend.is_regressed and trend.steps == ()
+    assert trend.drift is not None and trend.drift.change == pytest.approx(0.97**9 - 1)
+    assert trend.noise == pytest.approx(0, abs=1e-6)
+    (line,) = step_lines(trend)
+    assert line.startswith("slow regression of -24.0% (") and "since c2," in line
+    faster = trend_of([100.0 * 1.03**i for i in range(14)])
+    assert (faster.verdict, faster.is_regressed) == ("progression", False)
+
+
+def test_a_drift_is_told_from_noise_and_from_steps() -> None:
+    generator = random.Random(5)
+    for noise, fewest in ((0.01, 50), (0.03, 45)):
+        drifting = [trend_of([generator.gauss(100, noise * 100) * 0.97**i for i in range(14)]) for _ in range(50)]
+        assert sum(trend.is_regressed for trend in drifting) >= fewest
+        steady = [trend_of(noisy(100, 14, noise, generator)) for _ in range(50)]
+        assert sum(trend.drift is not None for trend in steady) <= 1
+        steps = [trend_of([*noisy(100, 10, noise, generator), *noisy(80, 6, noise, generator)]) for _ in range(50)]
+        assert sum(trend.drift is not None for trend in steps) <= 1
+    assert trend_of([100.0 * 0.99**i for i in range(8)] + [92.0] * 12).verdict == "steady"  # it has come to its end
+    assert trend_of([100.0 * 0.999**i for i in range(14)]).drift is None  # too little to speak of
+
+
 def test_few_runs_say_nothing() -> None:
     trend = trend_of([100.0] * (FEWEST - 2) + [10.0])
     assert (trend.verdict, trend.noise, trend.is_regressed) == ("few runs", None, False)
@@ -259,6 +283,14 @@ def test_exit_status_says_whether_it_became_slower(tmp_path: Path) -> None:
     assert rows[0][1] == "9" and rows[0][-1] == "regression" and rows[0][-3] == "-20.0%"
     assert max(map(len, slower.stdout.splitlines()[:4])) <= 80
     assert track(tmp_path / "slower", "--recent", "0").returncode == 2
+
+
+def test_a_drift_is_shown_and_in_the_exit_status(tmp_path: Path) -> None:
+    values = [saved(day, 100.0 * 0.97**day) for day in range(14)]
+    done = track(store(tmp_path / "store", *values), "-o", tmp_path / "trend.html")
+    assert (done.returncode, done.stderr) == (3, "")
+    assert "test_b: slow regression of -24.0%" in done.stdout and " -24.0%" in done.stdout.partition("slow")[0]
+    assert "slow regression of -24.0%" in (tmp_path / "trend.html").read_text(encoding="utf-8")
 
 
 def test_names_do_not_steer_the_terminal(tmp_path: Path) -> None:

@@ -15,7 +15,14 @@ DECISIVE: Mapping[str, str] = {
     "hypervisor": "hypervisor",
     "release": "kernel",
     "layout": "CPU layout",
+    "governor": "governor",
 }
+_ALL = {**DECISIVE, "mitigations": "mitigations", "settings": "boot parameters"}  # these two are no machine's name
+# Parameters by which a kernel keeps a CPU for somebody, or from sleeping; what names disks and consoles is none.
+_SETTINGS = (
+    *("isolcpus", "nohz", "nohz_full", "rcu_nocbs", "irqaffinity", "nosmt", "mitigations", "preempt", "idle"),
+    *("processor.max_cstate", "intel_idle.max_cstate", "intel_pstate", "amd_pstate"),
+)
 
 
 def described(fingerprint: Mapping[str, Any]) -> dict[str, Any]:
@@ -23,15 +30,27 @@ def described(fingerprint: Mapping[str, Any]) -> dict[str, Any]:
     return {**fingerprint, "release": str(fingerprint["kernel"]).partition(" ")[0]}
 
 
+def _compared(machine: Mapping[str, Any]) -> dict[str, Any]:
+    settings = [word for word in str(machine.get("boot", "")).split() if word.partition("=")[0] in _SETTINGS]
+    return {**machine, "settings": " ".join(sorted(settings)) or "none that matters"}
+
+
 def differences(
-    here: Mapping[str, Any], there: Mapping[str, Any], names: Mapping[str, str] = DECISIVE
+    here: Mapping[str, Any], there: Mapping[str, Any], names: Mapping[str, str] = _ALL
 ) -> dict[str, tuple[str, str]]:
     """What distinguishes two described fingerprints: name → (here, there), in words; {} for like machines."""
+    here, there = _compared(here), _compared(there)
     return {
-        name: (in_words(here.get(key)), in_words(there.get(key)))
-        for key, name in names.items()
-        if here.get(key) != there.get(key)
+        name: _apart(here.get(key), there.get(key)) for key, name in names.items() if here.get(key) != there.get(key)
     }
+
+
+def _apart(one: Any, other: Any) -> tuple[str, str]:
+    """Both in words; of lists only what is not in both."""
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        differing = [key for key in {**one, **other} if one.get(key) != other.get(key)]
+        one, other = ({key: each[key] for key in differing if key in each} or None for each in (one, other))
+    return in_words(one), in_words(other)
 
 
 def in_words(value: Any) -> str:

@@ -15,6 +15,7 @@ from fastbridge.errors import BenchError
 from .decoding import decode
 from .measurer import Replay
 from .methods import Findings, Method
+from .methods.patterns import loss_of
 from .methods.registry import METHODS
 from .results import Results, Run, TaskRecord
 from .statistics import Ratio, ratio, verdict
@@ -36,13 +37,13 @@ class Row:
     ratio: Ratio | None  #: of the method's primary value, to the baseline, over blocks
     noise_floor: float | None  #: the A/A control's
     verdict: str  #: baseline, control, ceiling, win, loss, no difference, not measured (no noise floor),
-    #: single run, few blocks (for an interval), or unfit
+    #: single run, no baseline, few blocks (for an interval), unfit, or not readable (by the methods of this version)
     values: Mapping[str, float]  #: what the method found, by name; medians over the blocks
     series: Mapping[str, tuple[tuple[float, float], ...]]  #: of the first block
     remarks: tuple[str, ...]  #: the method's, over all blocks
     frames_per_second: float | None  #: median of the trials, where a run is one trial; None for TCP
     gigabits_per_second: float | None
-    loss_ratio: float | None
+    loss_ratio: float | None  #: of the frames offered; what came out of buffers only afterwards is lost, too
     cpu_machine_ns: float | None  #: busy time of the whole machine a forwarded frame, the tester's share included
     cpu_added_ns: float | None  #: the same without what the direct veth pair takes for the frames offered
     cpu_switch_ns: float | None  #: CPU time of the engine's processes a frame
@@ -50,7 +51,8 @@ class Row:
     dropped: int  #: runs left out of the ratio for steal
     trials: int
     flags: Mapping[str, int]  #: what makes a trial doubtful → in how many of them
-    unfit: str | None = None
+    unfit: str | None = None  #: why
+    unreadable: str | None = None  #: why; that is the record's fault, and not the engine's
 
 
 def method_of(task: TaskRecord) -> Method:
@@ -64,12 +66,9 @@ def method_of(task: TaskRecord) -> Method:
 def findings(run: Run, task: TaskRecord) -> Findings:
     """What the method finds in a finished run; raise BenchError when the record is not one of its."""
     try:
-        replay = Replay(run.trials, task.ports)
-        found = method_of(task).run(replay)
-        replay.finish()
+        return _replayed(run, task)
     except BenchError as error:
         raise BenchError(f"{task.name}, {run.engine}, block {run.block + 1}: {error}") from None
-    return found
 
 
 def rows(results: Results) -> list[Row]:
@@ -79,7 +78,7 @@ def rows(results: Results) -> list[Row]:
 
 def _task_rows(results: Results, task: TaskRecord) -> list[Row]:
     method = method_of(task)
-    found, broken = _replay(results, task)
+    found, unreadable = _replay(results, task)
     finished = [run for run in results.runs if run.task == task.name and (run.engine, run.block) in found]
     kept = without_steal(finished, results.fingerprint.cpus)
     by_block = {
@@ -98,14 +97,18 @@ def _task_rows(results: Results, task: TaskRecord) -> list[Row]:
     made = []
     for engine in results.engines:
         own = [run for run in finished if run.engine == engine.name]
-        reason = broken.get(engine.name) or next(
-            (u.reason for u in results.unfit if u.engine == engine.name and u.task in (None, task.name)), None
-        )
-        if not own and reason is None:
+        unfit = next((u.reason for u in results.unfit if u.engine == engine.name and u.task in (None, task.name)), None)
+        broken = unreadable.get(engine.name)
+        if not own and unfit is None and broken is None:
             continue  # a task that is not this engine's, or one that was not reached
         is_baseline = engine.name == results.baseline
         measured = None if is_baseline else ratio(by_block[engine.name], baseline, seed=results.seed)
-        word = _role(results, engine.name, engine.ceiling) or _word(measured, floor, task, method)
+        if unfit is not None:
+            word = "unfit"
+        elif broken is not None:
+            word = "not readable"
+        else:
+            word = _role(results, engine.name, engine.ceiling) or _word(measured, baseline, floor, task, method)
         trials = _single(own)
         its = [found[run.engine, run.block] for run in own]
         made.append(
@@ -114,13 +117,13 @@ def _task_rows(results: Results, task: TaskRecord) -> list[Row]:
                 engine=engine.name,
                 ratio=measured,
                 noise_floor=floor,
-                verdict=word if reason is None else "unfit",
+                verdict=word,
                 values=_medians(its),
                 series=dict(its[0].series) if its else {},
                 remarks=tuple(dict.fromkeys(remark for each in its for remark in each.remarks)),
                 frames_per_second=_median(trials, lambda trial: trial.frames_per_second),
                 gigabits_per_second=_median(trials, lambda trial: trial.gigabits_per_second),
-                loss_ratio=_median(trials, lambda trial: trial.loss_ratio),
+                loss_ratio=_median(trials, lambda trial: None if trial.offer.is_tcp else loss_of(trial)),
                 cpu_machine_ns=per_frame(trials, lambda trial: trial.cpu_machine_seconds),
                 cpu_added_ns=None if alone is None else per_frame(trials, lambda trial: _added(trial, alone)),
                 cpu_switch_ns=per_frame(trials, lambda trial: trial.cpu_switch_seconds),
@@ -128,7 +131,8 @@ def _task_rows(results: Results, task: TaskRecord) -> list[Row]:
                 dropped=sum(run not in kept for run in own),
                 trials=sum(len(run.trials) for run in own),
                 flags=flags_of([trial for run in own for trial in run.trials], results.fingerprint.cpus),
-                unfit=reason,
+                unfit=unfit,
+                unreadable=broken,
             )
         )
     return made
@@ -136,14 +140,21 @@ def _task_rows(results: Results, task: TaskRecord) -> list[Row]:
 
 def _replay(results: Results, task: TaskRecord) -> tuple[dict[tuple[str, int], Findings], dict[str, str]]:
     """What the finished runs show, by engine and block; and, by engine, why a run shows nothing."""
-    found, broken = {}, {}
+    found, unreadable = {}, {}
     for run in results.runs:
         if run.task == task.name and run.unfinished is None:
             try:
-                found[run.engine, run.block] = findings(run, task)
+                found[run.engine, run.block] = _replayed(run, task)
             except BenchError as error:  # the other engines' rows are worth no less for it
-                broken[run.engine] = f"the record cannot be read again: {error}"
-    return found, broken
+                unreadable[run.engine] = str(error)
+    return found, unreadable
+
+
+def _replayed(run: Run, task: TaskRecord) -> Findings:
+    replay = Replay(run.trials, task.ports)
+    found = method_of(task).run(replay)
+    replay.finish()
+    return found
 
 
 def _role(results: Results, engine: str, ceiling: bool) -> str | None:
@@ -152,11 +163,13 @@ def _role(results: Results, engine: str, ceiling: bool) -> str | None:
     return {results.baseline: "baseline", results.control: "control"}.get(engine)
 
 
-def _word(measured: Ratio | None, floor: float | None, task: TaskRecord, method: Method) -> str:
+def _word(
+    measured: Ratio | None, baseline: Mapping[int, float], floor: float | None, task: TaskRecord, method: Method
+) -> str:
     if task.blocks < 2:
         return "single run"  # no interval, no claim
     if measured is None:
-        return "few blocks"
+        return "few blocks" if any(baseline.values()) else "no baseline"
     return verdict(measured, floor, higher_is_better=method.higher_is_better)
 
 

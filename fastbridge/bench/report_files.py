@@ -5,35 +5,54 @@ What `fastbridge compare --out` leaves behind: the raw results, and everything t
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from .files import write_whole
+from .files import writable_directory, writable_file, write_whole
 from .results import Results
 from .saved_benchmarks import to_pytest_benchmark
 
 RESULTS = "results.json"
+PAGE = "report.html"
+MARKDOWN = "report.md"
+BENCHMARKS = "pytest-benchmark.json"
 PICTURES = "pictures"
 
 
+@contextlib.contextmanager
+def writable_report(directory: Path, way_out: str) -> Iterator[None]:
+    """Make `directory`, or raise BenchError where a report cannot be written there; see `files`."""
+    with writable_directory(directory, way_out):
+        with writable_directory(directory / PICTURES, way_out):
+            for name in (RESULTS, PAGE, MARKDOWN, BENCHMARKS):
+                with writable_file(directory / name, way_out):
+                    pass
+        yield
+
+
 def write_report(directory: Path, results: Results) -> None:
-    """Write the results and all that is drawn from them, the results first. Raises OSError and BenchError."""
+    """Write the results and all that is drawn from them, the results first. Raises OSError and BenchError.
+
+    Pictures of an earlier report that this one has nothing for are removed.
+    """
     for name, content in _contents(results):
         path = directory / name
-        path.parent.mkdir(exist_ok=True)
-        write_whole(path, content)
+        if content is None:
+            path.unlink(missing_ok=True)
+        else:
+            path.parent.mkdir(exist_ok=True)
+            write_whole(path, content)
 
 
-def _contents(results: Results) -> Iterator[tuple[str, str | bytes]]:
+def _contents(results: Results) -> Iterator[tuple[str, str | bytes | None]]:
     from .page import document, markdown, pictures
 
     runs = [("this run", results)]
     yield RESULTS, results.to_json()
-    yield "report.html", document.render(runs)
-    yield "report.md", markdown.render(runs, beside=PICTURES)
-    yield "pytest-benchmark.json", to_pytest_benchmark(results)
+    yield PAGE, document.render(runs)
+    yield MARKDOWN, markdown.render(runs, beside=PICTURES)
+    yield BENCHMARKS, to_pytest_benchmark(results)
     for name in pictures.PICTURES:
         for kind in ("svg", "png"):
-            drawn = pictures.draw(name, runs, kind)
-            if drawn is not None:
-                yield f"{PICTURES}/{name}.{kind}", drawn
+            yield f"{PICTURES}/{name}.{kind}", pictures.draw(name, runs, kind)

@@ -45,7 +45,7 @@ def to_pytest_benchmark(results: Results) -> str:
     for row in make_rows(results):
         method = method_of(tasks[row.task])
         rounds = _rounds(results, tasks[row.task], row.engine)
-        if rounds and row.unfit is None:
+        if rounds and row.unfit is None and row.unreadable is None:
             about = {"what": WHAT[method.units[method.primary]], **_figures(row, method.units)}
             benchmarks.append(_benchmark(row, rounds, about))
     fingerprint = described(asdict(results.fingerprint))
@@ -80,7 +80,7 @@ def _rounds(results: Results, task: TaskRecord, engine: str) -> list[float]:
         if (run.task, run.engine, run.unfinished) == (task.name, engine, None):
             try:
                 found.append(findings(run, task).values.get(method.primary, 0.0))
-            except BenchError:  # the row has the reason, and is unfit
+            except BenchError:  # the row has the reason
                 return []
     return [seconds(value) for value in found if value > 0]
 

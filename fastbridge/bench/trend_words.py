@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from os.path import commonprefix
 
-from .track import FEWEST, STANDARD_ERRORS, Trend
+from .track import FEWEST, SHOWN, STANDARD_ERRORS, Step, Trend
 
 LEGEND = (
     "Times are those of a round, by their median; a change is one of speed. Noise: standard deviation from run to run. "
-    f"A step is a change of level that jumpavg finds, of more than {STANDARD_ERRORS:.0f} standard errors; with fewer "
-    f"than {FEWEST} runs nothing is said."
+    f"A step is a change of level that jumpavg finds, of more than {STANDARD_ERRORS:.0f} standard errors. A slow "
+    f"change has small parts, over the last {SHOWN} runs together more than the noise between neighbouring runs "
+    f"explains. With fewer than {FEWEST} runs nothing is said."
 )
 
 
@@ -39,11 +40,13 @@ def change(relative: float) -> str:
 
 def step_lines(trend: Trend) -> list[str]:
     """Where the speed changed, by how much, and since which commit."""
-    lines = []
-    for step in trend.steps:
-        run = trend.points[step.index].run
-        levels = f"{duration(step.before)} → {duration(step.after)}"
-        kind = "regression" if step.change < 0 else "progression"
-        when = run.committed.strftime("%Y-%m-%d %H:%M")
-        lines.append(f"{kind} of {change(step.change)} ({levels}) since {run.commit}, {when}, {run.path.name}")
-    return lines
+    lines = [_line(trend, step, "") for step in trend.steps]
+    return [*lines, _line(trend, trend.drift, "slow ")] if trend.drift else lines
+
+
+def _line(trend: Trend, step: Step, how: str) -> str:
+    run = trend.points[step.index].run
+    levels = f"{duration(step.before)} → {duration(step.after)}"
+    kind = "regression" if step.change < 0 else "progression"
+    when = run.committed.strftime("%Y-%m-%d %H:%M")
+    return f"{how}{kind} of {change(step.change)} ({levels}) since {run.commit}, {when}, {run.path.name}"

@@ -6,6 +6,7 @@ that nobody can quote one against the other.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 
 from .methods import Method
@@ -14,6 +15,7 @@ from .results import Results, TaskRecord
 from .statistics import Ratio
 
 _ABBREVIATIONS = ("ndr", "pdr", "frmol", "mfr")
+_AMOUNT = re.compile(r"(?<![\w.,])(?:\d[\d,.]*(?=(?: of [\d,.]+)? (?:frames|addresses)\b)|\d{1,3}(?:,\d{3})+(?!\w))")
 _WHOLE = ("frames/s", "frames", "addresses", "addresses/s", "stations", "bytes", "ports")
 
 
@@ -82,18 +84,22 @@ def noise_floors(rows: Sequence[Row]) -> dict[str, float]:
     return {row.task: row.noise_floor for row in rows if row.noise_floor is not None}
 
 
-def irregularities(results: Results, rows: Sequence[Row]) -> Iterator[str]:
-    """Everything that is irregular or was not measured, with its reason and of whom; one reason once."""
+def irregularities(results: Results, rows: Sequence[Row], *, absolute: bool = True) -> Iterator[str]:
+    """Everything that is irregular or was not measured, with its reason and of whom; one reason once.
+
+    Without `absolute` there is "…" for rates and for how many frames.
+    """
+    shown = str if absolute else _without_amounts
     for entry in results.unfit:
         if entry.task is None:
-            yield f"{entry.engine}: {entry.reason}"
+            yield f"{entry.engine}: {shown(entry.reason)}"
     said: dict[str, dict[str, list[str]]] = {}
     for entry in results.unfit:
         if entry.task is not None:
-            said.setdefault(f"unfit: {entry.reason}", {}).setdefault(entry.task, []).append(entry.engine)
+            said.setdefault(f"unfit: {shown(entry.reason)}", {}).setdefault(entry.task, []).append(entry.engine)
     for row in rows:
-        for remark in row.remarks:
-            said.setdefault(remark, {}).setdefault(row.task, []).append(engine(row))
+        for remark in (*_why_no_verdict(results, row), *row.remarks):
+            said.setdefault(shown(remark), {}).setdefault(row.task, []).append(engine(row))
     every = {task.name for task in results.tasks}
     for text, whom in said.items():
         engines = list(dict.fromkeys(name for those in whom.values() for name in those))
@@ -106,3 +112,14 @@ def irregularities(results: Results, rows: Sequence[Row]) -> Iterator[str]:
         yield f"{flag}: in {sum(row.flags.get(flag, 0) for row in rows)} of {trials} trials"
     if dropped := sum(row.dropped for row in rows):
         yield f"left out of the ratios for steal: {dropped} of {sum(row.runs for row in rows)} runs"
+
+
+def _why_no_verdict(results: Results, row: Row) -> Iterator[str]:
+    if row.unreadable is not None:
+        yield f"not readable here ({row.unreadable})"
+    if row.verdict == "no baseline":
+        yield f"no ratio, because {results.baseline} has no result to divide by"
+
+
+def _without_amounts(text: str) -> str:
+    return _AMOUNT.sub("…", text)

@@ -22,9 +22,9 @@ from fastbridge import bench
 from fastbridge.bench import Engine, Results, page
 from fastbridge.bench.compare import Progress
 from fastbridge.bench.engines import ENGINES, Fastbridge, parse_command, parse_engines
-from fastbridge.bench.files import writable_directory, writable_file
+from fastbridge.bench.files import writable_file
 from fastbridge.bench.profiles import PROFILES
-from fastbridge.bench.report_files import RESULTS, write_report
+from fastbridge.bench.report_files import RESULTS, writable_report, write_report
 from fastbridge.errors import ConfigError
 
 from .options import read_policy
@@ -151,7 +151,7 @@ def _place(directory: Path | None, file: Path | None) -> Iterator[Path]:
         return
     page.require()
     directory = directory or Path(_DIRECTORY)
-    with writable_directory(directory, "choose another place with --out"):
+    with writable_report(directory, "choose another place with --out"):
         yield directory / RESULTS
 
 

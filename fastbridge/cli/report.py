@@ -101,8 +101,8 @@ def _labels(paths: Sequence[Path]) -> list[str]:
 
 def _draw(runs: Sequence[tuple[str, Results]], output: Path, picture: str) -> None:
     from fastbridge.bench import page
-    from fastbridge.bench.files import writable_directory, writable_file, write_whole
-    from fastbridge.bench.report_files import write_report
+    from fastbridge.bench.files import writable_file, write_whole
+    from fastbridge.bench.report_files import writable_report, write_report
     from fastbridge.bench.saved_benchmarks import to_pytest_benchmark
 
     way_out = "choose another place with -o"
@@ -112,7 +112,7 @@ def _draw(runs: Sequence[tuple[str, Results]], output: Path, picture: str) -> No
     if output.suffix != ".json":
         page.require()
     if whole:
-        with writable_directory(output, way_out):
+        with writable_report(output, way_out):
             write_report(output, runs[0][1])
         return
     with writable_file(output, way_out):

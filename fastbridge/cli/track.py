@@ -14,14 +14,13 @@ from rich.console import Console
 from fastbridge.bench import page
 from fastbridge.bench.files import writable_file, write_whole
 from fastbridge.bench.storage import Machine, read_storage
-from fastbridge.bench.track import RECENT, Trend, trends
+from fastbridge.bench.track import RECENT, SHOWN, Trend, trends
 from fastbridge.bench.trend_words import LEGEND, change, duration, short_names, step_lines
 
 from .output import make_console, make_table
 
 REGRESSED = 3  # exit status: 1 and 2 are errors
 _BARS = "▁▂▃▄▅▆▇█"
-_SHOWN = 12  # runs in a line of the table
 _STYLES = {"regression": "bold red", "progression": "bold green", "few runs": "dim"}
 
 
@@ -34,15 +33,16 @@ _STYLES = {"regression": "bold red", "progression": "bold green", "few runs": "d
     type=click.IntRange(1),
     default=RECENT,
     show_default=True,
-    help="A regression is news, and for the exit status, when it began within the last so many runs.",
+    help="A step is news, and for the exit status, when it is within the last so many runs; a drift is while it lasts.",
 )
 @click.pass_context
 def track(context: click.Context, storage: Path, output: Path | None, recent: int) -> None:
     """Show the trend of every benchmark in STORAGE over commits, and where it makes a step.
 
     STORAGE is pytest-benchmark's (default: .benchmarks). Only runs of like machines make a trend. A step is a change of
-    level that jumpavg finds, and that is three standard errors of the noise between runs or more. The exit status is 3
-    when a benchmark has become slower in what was measured last, 0 when none has.
+    level that jumpavg finds, and that is three standard errors of the noise between runs or more. A drift is a change
+    in small parts: over the last 12 runs together more than the noise between neighbouring ones explains. The exit
+    status is 3 when a benchmark has become slower in what was measured last, at once or slowly, 0 when none has.
     """
     found = trends(read_storage(storage), recent=recent)
     console = make_console(markup=False)
@@ -68,13 +68,12 @@ def _show(console: Console, machine: Machine, found: Sequence[Trend]) -> None:
     table = make_table(str(machine), *columns, right=("runs", "last", "change", "noise"))
     table.columns[0].no_wrap, table.columns[0].overflow = False, "fold"
     for name, trend in zip(names, found, strict=True):
-        last = trend.steps[-1] if trend.steps else None
         table.add_row(
             name,
             str(len(trend.points)),
-            _bars([1.0 / point.seconds for point in trend.points[-_SHOWN:]]),
+            _bars([1.0 / point.seconds for point in trend.points[-SHOWN:]]),
             duration(trend.points[-1].seconds),
-            "" if last is None else change(last.change),
+            "" if trend.last is None else change(trend.last.change),
             "" if trend.noise is None else f"{trend.noise:.1%}",
             trend.verdict,
             style=_STYLES.get(trend.verdict, ""),

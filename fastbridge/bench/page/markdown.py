@@ -35,14 +35,17 @@ def render(results: Sequence[tuple[str, Results]], beside: str | None = None) ->
     """The report of one or more runs; `beside`: the directory with `pictures.PICTURES` as SVG, if there is one."""
     sections, subtitle = sections_of(results)
     blocks = [f"# {escaped(title_of(results))}", escaped(subtitle)]
-    for section in (section for section in sections if section.parts):
-        blocks += [f"## {escaped(section.title)}", *([escaped(section.lead)] if section.lead else ())]
-        if beside is not None:
-            blocks += _images(results, _PICTURES.get(section.name, ()), beside)
-        blocks += _blocks(section.parts)
-    if missing := [section for section in sections if not section.parts]:
-        blocks.append("### Left out")
-        blocks.append("\n".join(f"- {escaped(f'{section.title}: {section.missing}')}" for section in missing))
+    missing = []
+    for section in sections:
+        body = [] if beside is None else [*_images(results, _PICTURES.get(section.name, ()), beside)]
+        body += _blocks(section.parts)
+        if body:
+            blocks += [f"## {escaped(section.title)}", *([escaped(section.lead)] if section.lead else ()), *body]
+        else:
+            why = "nothing but charts, which are on the page and in pictures" if section.parts else section.missing
+            missing.append(f"- {escaped(f'{section.title}: {why}')}")
+    if missing:
+        blocks += ["### Left out", "\n".join(missing)]
     return "\n\n".join(blocks) + "\n"
 
 

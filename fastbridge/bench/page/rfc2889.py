@@ -46,8 +46,9 @@ def judgements(sources: Sequence[Source]) -> Table | None:
 def _judge(source: Source, row: Row) -> dict[str, Cell]:
     method = source.methods[row.task]
     where = method.section.replace("RFC 2889 ", "")
-    if row.unfit and not row.values:
-        return {f"{row.task} ({where})": Cell("unfit", style="loss", hint=wording.printable(row.unfit))}
+    if (reason := row.unfit or row.unreadable) and not row.values:
+        style = "loss" if row.unfit else "even"
+        return {f"{row.task} ({where})": Cell(row.verdict, style=style, hint=wording.printable(reason))}
     judge = {"congestion": _congestion, "errored-frames": _errored}.get(method.name)
     if judge is not None:
         return {f"{name} ({where})": cell for name, cell in judge(row).items()}

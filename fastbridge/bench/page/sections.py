@@ -14,8 +14,8 @@ from fastbridge.bench.results import Results
 from . import figures, rfc2889
 from .conditions import conditions, engines_table, facts_of, floor_table, unequal_tasks, when
 from .evidence import Source, sources_of, unlikeness
-from .parts import Facts, Figure, Fold, Lines, Part, Section, Text
-from .tables import claimed, latency_table, value_tables, verdict_table
+from .parts import Facts, Figure, Fold, Lines, Part, Section, Table, Text
+from .tables import claimed, cpu_table, curve_tables, latency_table, value_tables, verdict_table
 
 _RATES = ("forwarding-rate", "tcp-bulk", "throughput")
 _LOSS = ("frame-loss", "back-to-back", "recovery", "reset")
@@ -45,7 +45,7 @@ def sections_of(results: Sequence[tuple[str, Results]]) -> tuple[list[Section], 
     made = [_verdict(sources, unlike), _conditions(sources, unlike)]
     made += [_throughput_ratios(sources)] if unlike else [_throughput(sources)]
     made += [*_measured(sources)] if not unlike else [*_withheld()]
-    return [*made, _irregular(sources)], subtitle_of(sources)
+    return [*made, _irregular(sources, absolute=not unlike)], subtitle_of(sources)
 
 
 def subtitle_of(sources: Sequence[Source]) -> str:
@@ -136,27 +136,29 @@ def _throughput_ratios(sources: Sequence[Source]) -> Section:
 
 def _measured(sources: Sequence[Source]) -> Iterator[Section]:
     parts: list[Part] = [*_filling(figures.loss(sources)), *value_tables(sources, *_LOSS)]
+    parts += _folded("All points", curve_tables(sources, "frame-loss"))
     lead = "What is lost under overload, how long a burst is survived, and how long it takes to come back."
     yield Section("loss", "Frame loss, bursts and recovery", lead, parts, _absent(sources, *_LOSS))
     curves, percentiles = [*_filling(figures.latency(sources))], latency_table(sources)
     parts = [*curves, *([percentiles] if percentiles else [])]
+    parts += _folded("All values", value_tables(sources, "latency"))
     lead = (
         "One-way, of sampled frames: the further to the right, the rarer the delay. Lines are medians over the blocks, "
         "dots are trials; both scales are logarithmic."
     )
     yield Section("latency", "Latency", lead, parts, _absent(sources, "latency", "latency-at-load"))
-    parts = [*figures.cpu(sources)]
+    table = cpu_table(sources)
+    parts = [*figures.cpu(sources), table] if table else []
     missing = "no forwarding rate was measured beside the direct veth pair's"
     yield Section("cpu", "CPU time a frame", "", parts, missing)
     parts = [*_filling(figures.scaling(sources))]
-    if tables := [*value_tables(sources, *_SCALING)]:
-        parts.append(Fold("All values", tables))
+    parts += _folded("All values", (*value_tables(sources, *_SCALING), *curve_tables(sources, "fdb-scaling")))
     lead = "The forwarding rate with more stations to look up and more ports to serve."
     yield Section("scaling", "Scaling with FDB entries and ports", lead, parts, _absent(sources, *_SCALING))
     judged = rfc2889.judgements(sources)
     parts = [judged, *_filling(figures.forwarding(sources))] if judged else []
-    if tables := [*value_tables(sources, *rfc2889.METHODS)]:
-        parts.append(Fold("All values", tables))
+    tables = (*value_tables(sources, *rfc2889.METHODS), *curve_tables(sources, "max-forwarding-rate"))
+    parts += _folded("All values", tables)
     lead = "Pass or fail where the RFC says what a switch should do, a number where it asks for one."
     yield Section("rfc2889", "RFC 2889", lead, parts, _absent(sources, *rfc2889.METHODS))
 
@@ -181,15 +183,22 @@ def _absent(sources: Sequence[Source], *methods: str) -> str:
     return "its tests have no result, for the reasons above"
 
 
-def _irregular(sources: Sequence[Source]) -> Section:
+def _irregular(sources: Sequence[Source], *, absolute: bool) -> Section:
     lines = []
     for source in sources:
         prefix = f"{source.label}: " if source.label else ""
-        lines += [prefix + text for text in wording.irregularities(source.results, source.rows)]
+        lines += [prefix + text for text in wording.irregularities(source.results, source.rows, absolute=absolute)]
     lines += unequal_tasks(sources)
     parts: list[Part] = [Lines([wording.printable(line) for line in lines])] if lines else [Text("None.")]
     lead = "Everything that was skipped, failed or is to be taken with care, with its reason."
+    if not absolute:
+        lead += " Rates and numbers of frames are in a report of each run."
     return Section("irregular", "Irregular and skipped results", lead, parts)
+
+
+def _folded(title: str, tables: Iterable[Table]) -> list[Part]:
+    found = list(tables)
+    return [Fold(title, found)] if found else []
 
 
 def _filling(drawn: Iterable[Figure]) -> list[Figure]:

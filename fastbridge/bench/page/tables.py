@@ -5,7 +5,7 @@ Of the same rows as the terminal's, in the same words.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from fastbridge.bench import wording
 from fastbridge.bench.methods.latency import PERCENTILES
@@ -100,6 +100,64 @@ def latency_table(sources: Sequence[Source]) -> Table | None:
     return _without_empty(Table("Percentiles, medians over the blocks", columns, lines)) if lines else None
 
 
+def curve_tables(sources: Sequence[Source], *methods: str) -> Iterator[Table]:
+    """The points of these methods' curves, a table a test, a line a point."""
+    for name in dict.fromkeys(task.name for source in sources for task in source.tasks(*methods)):
+        own = [source for source in sources if name in source.methods]
+        units = {curve: unit.split(" → ") for curve, unit in own[0].methods[name].units.items() if " → " in unit}
+        lines = [
+            [*_names(sources, source, row), Cell(str(run.block + 1), run.block), *cells]
+            for source in own
+            for row in source.rows_of(name)
+            for run in source.runs_of(name)
+            if run.engine == row.engine
+            for cells in _points(source.found[name, run.engine, run.block].series, units)
+        ]
+        if lines:
+            columns = [
+                *_who(sources),
+                Column("block"),
+                Column("at", next(iter(units.values()))[0]),
+                *(Column(wording.words(curve), wording.shown_unit(unit)) for curve, (_, unit) in units.items()),
+            ]
+            yield Table(name[0].upper() + name[1:], columns, lines)
+
+
+def _points(
+    series: Mapping[str, Sequence[tuple[float, float]]], units: Mapping[str, Sequence[str]]
+) -> Iterator[list[Cell]]:
+    """A line for every x, with a cell for every curve."""
+    curves = {name: dict(series.get(name, ())) for name in units}
+    x_unit = next(iter(units.values()))[0]
+    for x in sorted({x for points in curves.values() for x in points}):
+        found = [(points.get(x), units[name][1]) for name, points in curves.items()]
+        cells = [Cell("") if y is None else Cell(wording.number(y, unit), y) for y, unit in found]
+        yield [Cell(wording.number(x, x_unit), x), *cells]
+
+
+def cpu_table(sources: Sequence[Source]) -> Table | None:
+    """CPU time a forwarded frame, a line a test and engine; what no direct veth pair stands beside is not known."""
+    columns = [
+        Column("test", number=False),
+        *_who(sources),
+        Column("whole machine", "ns/frame", hint="busy time of all CPUs, less what the direct veth pair takes"),
+        Column("own processes", "ns/frame", hint="of it, that of the engine's own processes"),
+    ]
+    lines = [
+        [
+            Cell(task.name),
+            *_names(sources, source, row),
+            _cell(row.cpu_added_ns, "{:,.0f}"),
+            _cell(row.cpu_switch_ns, "{:,.0f}"),
+        ]
+        for source in sources
+        for task in source.tasks("forwarding-rate")
+        for row in source.rows
+        if row.task == task.name and row.cpu_added_ns is not None and row.engine not in source.ceilings
+    ]
+    return Table("", columns, lines) if lines else None
+
+
 def _value_table(sources: Sequence[Source], tasks: Sequence[str]) -> Table | None:
     source = next(source for source in sources if tasks[0] in source.methods)
     method = source.methods[tasks[0]]
@@ -113,7 +171,7 @@ def _value_table(sources: Sequence[Source], tasks: Sequence[str]) -> Table | Non
     if len(names) > _MOST_COLUMNS:
         return _turned(title, sources, found, names)
     claims: Sequence[Column] = _RATIO if any(row.ratio for _, row in found) else ()
-    if not claims and any(row.unfit for _, row in found):
+    if not claims and any(row.unfit or row.unreadable for _, row in found):
         claims = _RATIO[1:]
     columns = [
         Column("test", number=False),
@@ -206,7 +264,7 @@ def _absolute(source: Source, row: Row) -> list[Cell]:
 
 def _claim(row: Row) -> list[Cell]:
     style = STYLES.get(row.verdict, "quiet")
-    verdict = Cell(row.verdict, style=style, hint=wording.printable(row.unfit or ""))
+    verdict = Cell(row.verdict, style=style, hint=wording.printable(row.unfit or row.unreadable or ""))
     return [Cell(wording.ratio(row.ratio), row.ratio.mean if row.ratio else None), verdict]
 
 

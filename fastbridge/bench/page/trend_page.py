@@ -1,6 +1,6 @@
 """Trends as a page.
 
-What `fastbridge track` prints, with a chart a benchmark: first those whose speed made a step.
+What `fastbridge track` prints, with a chart a benchmark: first those whose speed has changed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _COLUMNS = (
     Column("benchmark", number=False),
     Column("verdict", number=False),
     Column("last", "a round"),
-    Column("change", "of speed", hint="of the last step, wherever it was"),
+    Column("change", "of speed", hint="of the last step or drift, wherever it was"),
     Column("noise", "between runs"),
     Column("runs"),
 )
@@ -56,16 +56,16 @@ def _parts(found: Sequence[Trend], prefix: str) -> list[Part]:
         Figure(f"{prefix}-{i}", name, _chart(trend), caption="; ".join(step_lines(trend)))
         for i, (name, trend) in enumerate(zip(names, found, strict=True))
     ]
-    stepped = [figure for figure, trend in zip(figures, found, strict=True) if trend.steps]
-    others = [figure for figure, trend in zip(figures, found, strict=True) if not trend.steps]
-    parts: list[Part] = [Table("", _COLUMNS, [_row(*each) for each in zip(names, found, strict=True)]), *stepped]
+    changed = [figure for figure, trend in zip(figures, found, strict=True) if trend.last]
+    others = [figure for figure, trend in zip(figures, found, strict=True) if not trend.last]
+    parts: list[Part] = [Table("", _COLUMNS, [_row(*each) for each in zip(names, found, strict=True)]), *changed]
     if others:
-        parts.append(Fold(f"{len(others)} without a step", others))
+        parts.append(Fold(f"{len(others)} without a step or drift", others))
     return parts
 
 
 def _row(name: str, trend: Trend) -> list[Cell]:
-    last = trend.steps[-1].change if trend.steps else None
+    last = trend.last.change if trend.last else None
     seconds = trend.points[-1].seconds
     return [
         Cell(name),
