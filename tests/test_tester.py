@@ -25,7 +25,7 @@ from scapy.layers.l2 import ARP, Ether
 
 from fastbridge.bench.child import Child
 from fastbridge.bench.engines.linux_bridge import LinuxBridge
-from fastbridge.bench.engines.running import Running
+from fastbridge.bench.engines.running import InKernel, Running
 from fastbridge.bench.frames import announcement, plan, station_mac
 from fastbridge.bench.machine import Layout
 from fastbridge.bench.offer import IMIX, Offer, Phase, Stream, full_mesh, steady
@@ -35,6 +35,7 @@ from fastbridge.bench.trial import Trial
 from fastbridge.core.arrivals import Arrivals, Heard
 from fastbridge.core.traffic import Addresses, Generator, Lane, Sent
 from fastbridge.errors import BenchError, ConfigError
+from fastbridge.switch import Switch
 from fastbridge.topology import Lab, PodPlan, Topology
 
 ONE, TWO = b"\x02\0\0\0\0\x01", b"\x02\0\0\0\0\x02"
@@ -462,6 +463,39 @@ def test_every_kind_of_offer_through_a_bridge() -> None:
         unpaced = tester.trial(steady(one, seconds))
         check_counts(unpaced)
         assert unpaced.samples is None and (unpaced.frames_per_second or 0) > rate
+
+
+@pytest.mark.parametrize(
+    ("frames", "octets", "found"),
+    [
+        (10, 10 * 124, (10, 10 * 124)),
+        (4, 4 * 42 + 10 * 82, (10, 10 * 124)),  # six have no headers of their own
+        (5, 4 * 124 + 60, (5, 4 * 124 + 60)),  # one of them is another's
+    ],
+)
+def test_coalesced_datagrams_are_told_apart_by_their_bytes(frames: int, octets: int, found: tuple[int, int]) -> None:
+    phases = (Phase(1.0),)
+    assert Offer((Stream(0, (1,), (128,), kind="udp"),), phases).apart(frames, octets) == found
+    for other in Stream(0, (1,), (128,)), Stream(0, (1,), (128, 256), kind="udp"), Stream(0, (1,), (46,), kind="udp"):
+        assert Offer((other,), phases).apart(frames, octets) == (frames, octets)
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("size", [128, 1518])
+def test_datagrams_that_the_switch_coalesces_are_counted_one_by_one(size: int) -> None:
+    with Lab(Topology.of(2, ipv6=None)) as lab:
+        switch = Switch(lab.ports)
+        running = InKernel("a switch of this process", lambda: switch)
+        with running, LiveTester(lab, running, name="switch", layout=Layout.of_machine()) as tester:
+            for _ in range(20):  # until frames come faster than they are sent on one by one
+                before = switch.counters().ports["pod2"]
+                trial = tester.trial(steady(Stream(0, (1,), (size,), kind="udp"), 0.25))
+                after = switch.counters().ports["pod2"]
+                assert abs(trial.received[1] - (after.tx_frames - before.tx_frames)) <= 2
+                assert trial.loss_ratio is not None and 0 <= trial.loss_ratio < 1
+                if after.coalesced > before.coalesced:
+                    return
+    raise AssertionError("nothing was coalesced")
 
 
 @pytest.mark.live

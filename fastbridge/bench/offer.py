@@ -17,6 +17,7 @@ Kind = Literal["ethernet", "udp", "arp", "nd", "tcp"]
 Restart = Literal["graceful", "killed"]
 
 FCS = 4
+UDP_HEADERS = 14 + 20 + 8  #: Ethernet, IPv4, UDP
 SIZES = (64, 128, 256, 512, 1024, 1280, 1518)  #: RFC 2544 §9.1, Ethernet
 LARGEST_INDEX = (1 << 24) - 1  #: of an address behind a port
 
@@ -96,6 +97,19 @@ class Offer:
     def is_broadcast(self) -> bool:
         """Whether every frame is for all other ports."""
         return not self.streams[0].destinations
+
+    def apart(self, frames: int, octets: int) -> tuple[int, int]:
+        """How many frames were sent of which these, with so many bytes, are all that arrived; and the bytes of those.
+
+        A DUT may let datagrams of one size go on as one frame with the headers of one (UDP GSO): the bytes tell how
+        many they were. Where there are several sizes nothing does.
+        """
+        sizes = {size - FCS for stream in self.streams for size in stream.sizes}
+        size = max(sizes)
+        if any(stream.kind != "udp" for stream in self.streams) or len(sizes) > 1 or size <= UDP_HEADERS:
+            return frames, octets
+        merged = max(0, octets - frames * size) // (size - UDP_HEADERS)
+        return frames + merged, octets + merged * UDP_HEADERS
 
     @property
     def seconds(self) -> float:

@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import Any
 
 from fastbridge.errors import BenchError, ConfigError
+from fastbridge.link_counters import LinkCounters
 from fastbridge.open_files import reserve_files
 from fastbridge.pods import POD_END, Pod
 from fastbridge.topology import Lab
@@ -162,6 +163,7 @@ class Tester:
         if last is not None and not first.time > sent["started_ns"] * 1e-9 > last.time - sent["seconds"]:
             raise MissedError("the machine is too busy, the windows were missed")
         window = first.until(last or self._read(wanted), None if last else sent["seconds"])
+        window["window_frames"], window["window_bytes"] = offer.apart(window["window_frames"], window["window_bytes"])
         if offer.restart is not None:
             window["cpu_switch_seconds"] = None  # of another process
         return Trial(
@@ -170,7 +172,10 @@ class Tester:
             **window,
             intended=sent["intended"],
             sent=tuple(self._by_port(lanes, sent["sent"])),
-            received=tuple(now - then for now, then in zip(after, before, strict=True)),
+            received=tuple(
+                offer.apart(now.rx_frames - then.rx_frames, now.rx_bytes - then.rx_bytes)[0]
+                for now, then in zip(after, before, strict=True)
+            ),
             refused=sent["refused"],
             involuntary_switches=sent["involuntary_switches"],
             samples=self._samples(offer, sent, clock) if offer.sample else None,
@@ -255,18 +260,19 @@ class Tester:
     def _read(self, wanted: list[int]) -> Reading:
         return Reading.of([self._pods[port] for port in wanted], self._running)
 
-    def _still(self) -> list[int]:
-        """The pods' frame counts, once no frame has come for a while."""
+    def _still(self) -> list[LinkCounters]:
+        """The pods' counters, once no frame has come for a while."""
         limit = time.monotonic() + DRAIN_LIMIT
-        frames: list[int] = []
-        while (now := [pod.counters().rx_frames for pod in self._pods]) != frames:
+        counters: list[LinkCounters] = []
+        while True:
+            before, counters = counters, [pod.counters() for pod in self._pods]
+            if [c.rx_frames for c in counters] == [c.rx_frames for c in before]:
+                return counters
             if time.monotonic() > limit:
                 raise BenchError(
                     f"{self.name}: frames still come {DRAIN_LIMIT:g} s after the last one: a loop, or endless buffers"
                 )
-            frames = now
             time.sleep(self._settle)
-        return now
 
     # -- stations
 

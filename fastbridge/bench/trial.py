@@ -62,7 +62,7 @@ class Trial:
     offer: Offer
     seconds: float  #: during which frames were offered
     window_seconds: float
-    window_bytes: int  #: received in the window: frames without FCS, or TCP payload
+    window_bytes: int  #: received in the window: frames without FCS, or TCP payload; frames as Offer.apart has them
     cpu_machine_seconds: float  #: busy time of all CPUs in the window, /proc/stat (10 ms steps)
     steal_seconds: float  #: taken by the hypervisor in the window
     cpu_switch_seconds: float | None = None  #: of the engine's processes in the window; None where it has none

@@ -19,8 +19,8 @@ from .patterns import counted, forwarding_rate, full_load, known_pattern, loss_o
 
 LONGER = 1.05  # than what was sent: frames in the window that are not this trial's cannot make so much
 _COALESCED = (
-    "several datagrams arrive as one frame, and count as one: the DUT coalesces them, so that frames/s and loss are "
-    "not the datagrams'; compare Gb/s"
+    "several datagrams arrive as one frame, and count as one: the DUT coalesces them, and with several sizes nothing "
+    "tells how many they were; so frames/s and loss are not the datagrams': compare Gb/s"
 )
 
 
