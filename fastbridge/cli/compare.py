@@ -7,6 +7,8 @@ method found, and writes everything that was measured, raw and drawn.
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -111,7 +113,7 @@ def compare(
     """Measure fastbridge against the Linux bridge and other switches on this machine.
 
     Every engine forwards between pods of its own; their trials take turns in random order. Frame sizes include the
-    FCS. Ctrl-C keeps what was measured so far, and reports that.
+    FCS. Ctrl-C or SIGTERM keeps what was measured so far, and reports that.
     """
     console = make_console(markup=False)
     chosen = [
@@ -119,14 +121,19 @@ def compare(
     ]
     chosen += map(parse_command, commands)
     with _place(directory, file) as path, _progress() as report:
-        results = bench.compare(
-            chosen,
-            baseline=baseline,
-            profile=PROFILES[profile],
-            seed=seed,
-            progress=report,
-            keep=partial(_keep, path),
-        )
+        ending = _Ending()
+        try:
+            results = bench.compare(
+                chosen,
+                baseline=baseline,
+                profile=PROFILES[profile],
+                seed=seed,
+                progress=report,
+                keep=partial(_keep, path),
+            )
+        except KeyboardInterrupt:  # before anything was begun
+            context.exit(ending.status)
+        ending.is_over()
         try:
             if results.runs:
                 results.save(path)
@@ -137,7 +144,7 @@ def compare(
             write_report(path.parent, results)
     console.print(f"written to {file or path.parent}" if results.runs else "nothing was measured", soft_wrap=True)
     if results.interrupted:
-        context.exit(130)
+        context.exit(ending.status)
 
 
 @contextlib.contextmanager
@@ -160,6 +167,32 @@ def _keep(path: Path, results: Results) -> None:
     if results.runs:
         with contextlib.suppress(OSError):
             results.save(path)
+
+
+class _Ending:
+    """From its making on SIGTERM and SIGHUP end the measurement, as Ctrl-C does; once, and never the report."""
+
+    def __init__(self) -> None:
+        self.status = 128 + signal.SIGINT  # as shells have it
+        self._terminals = [stream for stream in (1, 2) if os.isatty(stream)]
+        numbers = (signal.SIGTERM, signal.SIGHUP)
+        self._numbers = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]  # nohup's
+        for number in self._numbers:
+            signal.signal(number, self._end)
+
+    def is_over(self) -> None:
+        """What was measured is written: files of two runs shall not stay side by side."""
+        for number in self._numbers:
+            signal.signal(number, signal.SIG_IGN)
+
+    def _end(self, number: int, frame: object) -> None:
+        self.is_over()
+        self.status = 128 + number
+        if number == signal.SIGHUP:  # a terminal that is gone takes no tables
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            for stream in self._terminals:
+                os.dup2(nowhere, stream)
+        raise KeyboardInterrupt
 
 
 @contextlib.contextmanager
