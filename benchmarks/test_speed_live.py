@@ -20,6 +20,7 @@ from fastbridge.bench import Engine, Findings, Layout, Recorder, Task, Trial
 from fastbridge.bench import Tester as BenchTester  # pytest would collect a name that starts with Test
 from fastbridge.bench.methods.forwarding_rate import ForwardingRate
 from fastbridge.bench.methods.latency import LatencyAtLoad
+from fastbridge.bench.methods.patterns import loss_of
 from fastbridge.bench.methods.tcp_bulk import TcpBulk
 from fastbridge.bench.profiles import QUICK
 from fastbridge.bench.report import per_frame
@@ -75,7 +76,7 @@ def test_speed(benchmark: Any, tester: BenchTester, engine: Engine, task: Task) 
 
 def costs(trials: list[Trial]) -> dict[str, float | None]:
     """Loss, and CPU time a frame: of TCP neither is known."""
-    losses = [trial.loss_ratio for trial in trials if trial.loss_ratio is not None]
+    losses = [loss_of(trial) for trial in trials if trial.loss_ratio is not None]
     return {
         "loss_ratio": sum(losses) / len(losses) if losses else None,
         "cpu_machine_ns": per_frame(trials, lambda trial: trial.cpu_machine_seconds),

@@ -23,7 +23,7 @@ _COMMANDS = {
     "lab": "Make pods that stay, in named network namespaces.",
     "compare": "Measure fastbridge against the Linux bridge and other switches on this machine.",
     "report": "Show the results in FILES again, or draw them: as a page, Markdown or pictures.",
-    "track": "Show the trend of every benchmark in STORAGE over commits, and where it makes a step.",
+    "track": "Show the trend of every benchmark in STORAGE over commits, and where it makes a step or drifts.",
 }
 _INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
