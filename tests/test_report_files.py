@@ -274,3 +274,13 @@ def test_without_the_extra_it_is_said_before_anything_is_done(
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=ROOT)
         assert "pip install 'fastbridge[report]'" in complaint(done, 1)
     assert {each.name for each in tmp_path.iterdir()} == {"results.json"}
+
+
+def test_what_the_methods_need_is_asked_for_before_anything_is_measured(tmp_path: Path) -> None:
+    for missing, profile, name in (("hdrh", "quick", "hdrhistogram"), ("MLRsearch", "standard", "MLRsearch")):
+        script = WITHOUT.replace("MISSING", repr(missing))
+        place = ["--profile", profile, "-o", str(tmp_path / "results.json")]
+        command = [sys.executable, "-W", "error", "-c", script, "compare", *place]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=ROOT)
+        assert f"profile {profile} needs {name}: pip install 'fastbridge[bench]'" in complaint(done, 1)
+    assert not [*tmp_path.iterdir()]

@@ -22,14 +22,14 @@ from rich.progress import Progress as Bar
 
 from fastbridge import bench
 from fastbridge.bench import Engine, Results, page
-from fastbridge.bench.compare import Progress
+from fastbridge.bench.compare import Progress, check_request
 from fastbridge.bench.engines import ENGINES, Fastbridge, parse_command, parse_engines
 from fastbridge.bench.files import writable_file
 from fastbridge.bench.profiles import PROFILES
 from fastbridge.bench.report_files import RESULTS, writable_report, write_report
 from fastbridge.errors import ConfigError
 
-from .options import read_policy
+from .options import read_policy_of_strangers
 from .output import make_console
 from .results import show_results
 
@@ -55,7 +55,7 @@ _DIRECTORY = "fastbridge-compare"
     help="quick: two minutes, speed and latency; standard: a quarter of an hour, all methods; rfc2544: with the trial "
     "lengths of the RFCs, days.",
 )
-@click.option("--quick", "profile", flag_value="quick", help="The same as --profile quick.")
+@click.option("--quick", is_flag=True, help="The same as --profile quick.")
 @click.option(
     "--engines",
     metavar="NAMES",
@@ -95,13 +95,14 @@ _DIRECTORY = "fastbridge-compare"
 @click.option(
     "--arp",
     metavar="POLICY",
-    callback=read_policy,
+    callback=read_policy_of_strangers,
     help="Measure fastbridge with this policy, as of `fastbridge run --arp`.",
 )
 @click.pass_context
 def compare(
     context: click.Context,
     profile: str,
+    quick: bool,
     engines: Sequence[Engine],
     commands: tuple[str, ...],
     baseline: str,
@@ -115,11 +116,18 @@ def compare(
     Every engine forwards between pods of its own; their trials take turns in random order. Frame sizes include the
     FCS. Ctrl-C or SIGTERM keeps what was measured so far, and reports that.
     """
+    if quick and profile != "quick":
+        raise click.UsageError(f"--quick and --profile {profile}: choose one")
+    if arp and not any(isinstance(it, Fastbridge) for it in engines):
+        raise click.UsageError("--arp is for fastbridge, and it is not among the engines")
+    if directory is not None and file is not None:
+        raise click.UsageError("--out DIR holds the results, too: give either --out or -o")
     console = make_console(markup=False)
     chosen = [
         replace(it, options=(*it.options, "--arp", arp)) if arp and isinstance(it, Fastbridge) else it for it in engines
     ]
     chosen += map(parse_command, commands)
+    check_request(chosen, baseline=baseline, profile=PROFILES[profile])
     with _place(directory, file) as path, _progress() as report:
         ending = _Ending()
         try:
@@ -151,8 +159,6 @@ def compare(
 def _place(directory: Path | None, file: Path | None) -> Iterator[Path]:
     """The file for the results; what cannot be written or drawn is found out before the measurement, not after it."""
     if file is not None:
-        if directory is not None:
-            raise click.UsageError("--out DIR holds the results, too: give either --out or -o")
         with writable_file(file, "choose another place with -o"):
             yield file
         return
