@@ -86,6 +86,10 @@ def complaint(done: subprocess.CompletedProcess[str], status: int) -> str:
         ("compare --engines python", ["baseline", "'linux-bridge'", "python"]),
         ("compare --engine-command prog", ["'prog'", "{ports}"]),
         ("compare --out here -o there.json", ["--out", "-o"]),
+        ("compare --quick --profile standard", ["--quick", "--profile standard"]),
+        ("compare --arp suppress --engines linux-bridge", ["--arp", "not among the engines"]),
+        ("compare --arp guard=strict", ["--arp", "use guard"]),
+        ("compare --engines python -o /nonexistent/results.json", ["baseline", "'linux-bridge'"]),
         ("report", ["FILE"]),
         ("track --recent 0", ["--recent"]),
     ],
@@ -489,17 +493,37 @@ def test_compare_with_a_command_of_the_user_s(tmp_path: Path) -> None:
 
 
 @pytest.mark.live
-def test_interrupted_compare_keeps_what_was_measured(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_interrupted_compare_keeps_what_was_measured(tmp_path: Path, number: signal.Signals) -> None:
+    place = tmp_path / "fastbridge-compare"
+    place.mkdir()
+    (place / "report.html").write_text("of an earlier run")
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     elsewhere = {"cwd": tmp_path, "env": os.environ | {"PYTHONPATH": str(ROOT)}}
     with subprocess.Popen(small_compare(90), **pipes, **elsewhere) as process:  # type: ignore[call-overload]
         assert any("block" in line for line in process.stderr)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         out, _ = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 130
-    results = Results.load(tmp_path / "fastbridge-compare" / "results.json")
+    assert process.returncode == 128 + number
+    results = Results.load(place / "results.json")
     assert results.interrupted and results.runs
-    assert "Interrupted" in out and (tmp_path / "fastbridge-compare" / "report.html").exists()
+    assert "Interrupted" in out and "forwarding rate, 64 B" in (place / "report.html").read_text()
+
+
+@pytest.mark.live
+def test_compare_outlives_its_terminal(tmp_path: Path) -> None:
+    controller, terminal = os.openpty()
+    elsewhere = {"cwd": tmp_path, "env": os.environ | {"PYTHONPATH": str(ROOT), "TERM": "xterm"}}
+    command = small_compare(90)
+    with subprocess.Popen(command, stdout=terminal, stderr=terminal, **elsewhere) as process:  # type: ignore[call-overload]
+        os.close(terminal)
+        shown = b""
+        while b"block 2" not in shown:
+            shown += os.read(controller, 4096)
+        os.close(controller)
+        process.send_signal(signal.SIGHUP)
+        assert process.wait(timeout=PATIENCE) == 128 + signal.SIGHUP
+    assert (tmp_path / "fastbridge-compare" / "report.html").exists()
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from made_results import every_method
 from pytest_benchmark.stats import Stats
 from test_bench import make_results, make_run
 from test_cli import ROOT, complaint, run
@@ -274,3 +276,28 @@ def test_without_the_extra_it_is_said_before_anything_is_done(
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=ROOT)
         assert "pip install 'fastbridge[report]'" in complaint(done, 1)
     assert {each.name for each in tmp_path.iterdir()} == {"results.json"}
+
+
+def test_without_the_histograms_package_the_engines_are_not_to_blame(tmp_path: Path) -> None:
+    (tmp_path / "results.json").write_text(every_method().to_json())
+    command = [sys.executable, "-W", "error", "-c", WITHOUT.replace("MISSING", "'hdrh'"), "report", "results.json"]
+    here = {"capture_output": True, "text": True, "timeout": 60, "cwd": tmp_path}
+    env = {"env": os.environ | {"PYTHONPATH": str(ROOT)}}
+    shown = subprocess.run(command, **here, **env)  # type: ignore[call-overload]
+    reason = "not readable here (latency needs the package hdrhistogram: pip install 'fastbridge[bench]')"
+    assert reason in shown.stdout and "unfit: latency needs" not in shown.stdout
+    for place in ("x.json", "directory"):
+        drawn = subprocess.run([*command, "-o", place], **here, **env)  # type: ignore[call-overload]
+        (line,) = drawn.stderr.splitlines()
+        assert drawn.returncode == 0 and reason in line
+        assert line.startswith("left out for pytest-benchmark") and "latency, 64 B (linux-bridge, fastbridge" in line
+
+
+def test_what_the_methods_need_is_asked_for_before_anything_is_measured(tmp_path: Path) -> None:
+    for missing, profile, name in (("hdrh", "quick", "hdrhistogram"), ("MLRsearch", "standard", "MLRsearch")):
+        script = WITHOUT.replace("MISSING", repr(missing))
+        place = ["--profile", profile, "-o", str(tmp_path / "results.json")]
+        command = [sys.executable, "-W", "error", "-c", script, "compare", *place]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=ROOT)
+        assert f"profile {profile} needs {name}: pip install 'fastbridge[bench]'" in complaint(done, 1)
+    assert not [*tmp_path.iterdir()]

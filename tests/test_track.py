@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from test_bench import make_results, make_run
 
 import fastbridge
+from fastbridge.bench.saved_benchmarks import to_pytest_benchmark
 from fastbridge.bench.storage import Machine, SavedRun, read_run, read_storage
 from fastbridge.bench.track import FEWEST, RECENT, Trend, trends
 from fastbridge.bench.trend_words import duration, short_names, step_lines
@@ -241,7 +243,8 @@ def test_machines_by_the_fingerprint_or_what_else_is_known(tmp_path: Path) -> No
         ("{", "not a JSON document"),
         ("\0", "not a JSON document"),
         ("[]", "not saved by pytest-benchmark"),
-        ({"schema": 2, "runs": []}, "not saved by pytest-benchmark"),
+        ({"machine_info": {}}, "move it elsewhere"),
+        ({"schema": 2, "runs": []}, "track the pytest-benchmark.json beside it"),
         (saved(1, datetime="yesterday"), "yesterday"),
         (saved(1, benchmarks=[{"fullname": "x"}]), "'stats' is missing"),
         (saved(1, benchmarks=[{"fullname": "x", "stats": {"median": 0}}]), "a median of 0"),
@@ -261,10 +264,27 @@ def test_a_file_that_is_no_saved_run_is_named(tmp_path: Path, value: Any, words:
 
 
 def test_a_storage_that_is_none(tmp_path: Path) -> None:
-    for directory, words in ((tmp_path / "none", "is no directory"), (tmp_path, "has no saved benchmarks")):
+    for directory, words in ((tmp_path / "none", "does not exist"), (tmp_path, "has no saved benchmarks")):
         done = track(directory)
         assert (done.returncode, done.stdout) == (1, "")
         assert f"{directory} {words}" in done.stderr and "--benchmark-autosave" in done.stderr
+
+
+def test_what_compare_leaves_is_followed_over_commits(tmp_path: Path) -> None:
+    paths = []
+    for day, speed in enumerate([*STEADY, 80.0]):
+        runs = [make_run("mine", block, 1000 * speed) for block in range(3)]
+        results = make_results(runs, started=(DAY + timedelta(days=day)).isoformat())
+        paths.append(tmp_path / f"commit{day}" / "pytest-benchmark.json")
+        paths[-1].parent.mkdir()
+        paths[-1].write_text(to_pytest_benchmark(results), encoding="utf-8")
+    assert len(read_storage(*paths, paths[0], tmp_path)) == len(paths)
+    done = track(*reversed(paths))
+    assert (done.returncode, done.stderr) == (3, "")
+    assert "64 B[mine]: regression of -20.0%" in done.stdout and "commit8/pytest-benchmark.json" in done.stdout
+    (tmp_path / "commit8" / "results.json").write_text(results.to_json(), encoding="utf-8")
+    refused = track(tmp_path)
+    assert refused.returncode == 1 and f"fastbridge report {tmp_path}/commit8/results.json -o" in refused.stderr
 
 
 # -- the command ----------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
+from importlib.util import find_spec
 
 from fastbridge.errors import BenchError, ConfigError, FastbridgeError
 from fastbridge.topology import Lab, Topology
@@ -26,6 +27,7 @@ from .engines import Direct, Engine, Fastbridge, LinuxBridge, PythonSockets, Run
 from .fingerprint import take_fingerprint
 from .machine import Layout
 from .measurer import Recorder
+from .methods.throughput import Throughput
 from .offer import Stream, steady
 from .offloads import read_offloads
 from .profiles import QUICK, Profile, Task
@@ -44,6 +46,8 @@ LOW_LOAD_LOSS = 0.001
 DISCARDED_SECONDS = 0.1  # the warm-up trial at full load
 START_SECONDS = 1.0  # an engine's start and fitness check, for the time left
 
+_PACKAGES = {"hdrh": "hdrhistogram", "MLRsearch": "MLRsearch"}  # of the extra, by module
+
 DEFAULT_ENGINES: tuple[Engine, ...] = (Fastbridge(), LinuxBridge(), PythonSockets())
 
 
@@ -59,15 +63,10 @@ def compare(
     """Measure `engines` interleaved, the one named `baseline` a second time as A/A control, and the direct veth pair.
 
     Ctrl-C ends the trials and keeps what was measured: `interrupted` is then set. `seed` gives the order of every
-    block and the bootstrap; one is made up, and recorded, when it is None. Raises ConfigError for engines that
-    cannot be compared.
+    block and the bootstrap; one is made up, and recorded, when it is None. Raises what `check_request` does.
     """
+    check_request(engines, baseline=baseline, profile=profile)
     entries = {engine.name: engine for engine in engines}
-    if len(entries) < len(engines):
-        raise ConfigError(f"two engines have the same name: {', '.join(engine.name for engine in engines)}")
-    if baseline not in entries:
-        known = ", ".join(entries)
-        raise ConfigError(f"the baseline {baseline!r} is not among the engines ({known}): add it, or choose another")
     control = f"{baseline} (control)"
     entries[control] = entries[baseline]
     entries.setdefault(Direct().name, Direct())
@@ -94,6 +93,27 @@ def compare(
         )
 
     return results(contest.measure(layout, lambda: keep(results(True))))
+
+
+def check_request(engines: Sequence[Engine], *, baseline: str, profile: Profile) -> None:
+    """Raise ConfigError for engines that cannot be compared, BenchError when a package is missing that methods need.
+
+    During the measurement that would look like the engines' fault.
+    """
+    names = [engine.name for engine in engines]
+    if len(set(names)) < len(names):
+        raise ConfigError(f"two engines have the same name: {', '.join(names)}")
+    if baseline not in names:
+        known = ", ".join(names)
+        raise ConfigError(f"the baseline {baseline!r} is not among the engines ({known}): add it, or choose another")
+    found = [task.method.units for task in profile.tasks]
+    needed = {
+        "hdrh": any({"µs", "s"} & {*units.values()} for units in found),  # such times are those of samples
+        "MLRsearch": any(Throughput.units.keys() <= units.keys() for units in found),
+    }
+    missing = [_PACKAGES[module] for module, is_needed in needed.items() if is_needed and find_spec(module) is None]
+    if missing:
+        raise BenchError(f"profile {profile.name} needs {', '.join(missing)}: pip install 'fastbridge[bench]'")
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ Tasks that find no speed (how many addresses, which frames) are not in it.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from statistics import fmean, median, quantiles, stdev
 from typing import Any
@@ -19,6 +19,7 @@ from .likeness import described
 from .report import Row, findings, method_of
 from .report import rows as make_rows
 from .results import Results, TaskRecord
+from .wording import unreadable
 
 FRAMES = 100_000
 WORK: Mapping[str, Callable[[float], float]] = {  # seconds, by the unit of what a method found
@@ -68,6 +69,12 @@ def to_pytest_benchmark(results: Results) -> str:
         "version": _FORMAT,
     }
     return json.dumps(value, indent=1) + "\n"
+
+
+def left_out(results: Results) -> Iterator[str]:
+    """Which benchmarks the file lacks because they cannot be read here, with the reason; nothing in it tells."""
+    speeds = {task.name for task in results.tasks if (method := method_of(task)).units[method.primary] in WORK}
+    return unreadable(results, [row for row in make_rows(results) if row.task in speeds])
 
 
 def _rounds(results: Results, task: TaskRecord, engine: str) -> list[float]:

@@ -1,7 +1,8 @@
-"""pytest-benchmark's storage, read.
+"""Saved benchmarks, read.
 
-Only what a trend needs of each saved run. A file that is no such run ends as one BenchError that names it: a trend
-with a hole nobody sees is worth less than none.
+pytest-benchmark's storage, and files like those in it that `fastbridge compare` leaves behind. Only what a trend needs
+of each saved run. A file that is no such run ends as one BenchError that names it: a trend with a hole nobody sees is
+worth less than none.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class Machine:
 
 @dataclass(frozen=True)
 class SavedRun:
-    """One file of the storage."""
+    """One saved file."""
 
     path: Path
     machine: Machine
@@ -41,18 +42,33 @@ class SavedRun:
     seconds: Mapping[str, float]  #: the median round, by full name
     scatter: Mapping[str, float]  #: relative standard error of that median, by full name
 
+    @property
+    def name(self) -> str:
+        """The file's, with its directory's: those of `fastbridge compare` are told apart by that alone."""
+        return "/".join(self.path.parts[-2:])
 
-def read_storage(directory: Path) -> list[SavedRun]:
-    """All runs saved below `directory`, oldest commit first; raise BenchError when there are none."""
+
+def read_storage(*places: Path) -> list[SavedRun]:
+    """All runs saved in `places`, oldest commit first; raise BenchError when there are none in one.
+
+    A place is a saved file, or a directory: all below it then.
+    """
+    found = {path.resolve(): path for place in places for path in _saved(place)}
+    runs = [read_run(path) for path in found.values()]
+    return sorted(runs, key=lambda run: (run.committed, run.measured, run.name))
+
+
+def _saved(place: Path) -> list[Path]:
+    if place.is_file():
+        return [place]
     try:
-        paths = sorted({*directory.glob("*.json"), *directory.glob("*/*.json")})
+        paths = sorted({*place.glob("*.json"), *place.glob("*/*.json")})
     except OSError as error:
-        raise BenchError(f"cannot read {directory}: {error.strerror}") from None
+        raise BenchError(f"cannot read {place}: {error.strerror}") from None
     if not paths:
-        what = "is no directory" if not directory.is_dir() else "has no saved benchmarks"
-        raise BenchError(f"{directory} {what}: save some with pytest --benchmark-only --benchmark-autosave")
-    runs = [read_run(path) for path in paths]
-    return sorted(runs, key=lambda run: (run.committed, run.measured, run.path.name))
+        what = "has no saved benchmarks" if place.is_dir() else "does not exist"
+        raise BenchError(f"{place} {what}: save some with pytest --benchmark-only --benchmark-autosave")
+    return paths
 
 
 def read_run(path: Path) -> SavedRun:
@@ -62,9 +78,14 @@ def read_run(path: Path) -> SavedRun:
     except OSError as error:
         raise BenchError(f"cannot read {path}: {error.strerror}") from None
     except ValueError as error:  # of UTF-8 or of JSON
-        raise BenchError(f"{path}: not a JSON document ({error}); remove it from the storage") from None
+        raise BenchError(f"{path}: not a JSON document ({error}); move it elsewhere") from None
+    if isinstance(value, dict) and "schema" in value and "runs" in value:
+        raise BenchError(
+            f"{path}: results of fastbridge compare; track the pytest-benchmark.json beside it, or make one: "
+            f"fastbridge report {path} -o FILE.json"
+        )
     if not isinstance(value, dict) or not isinstance(value.get("benchmarks"), list):
-        raise BenchError(f"{path}: not saved by pytest-benchmark (no list 'benchmarks'); remove it from the storage")
+        raise BenchError(f"{path}: not saved by pytest-benchmark (no list 'benchmarks'); move it elsewhere")
     try:
         measured = _when(value["datetime"])
         commit = value.get("commit_info") or {}

@@ -49,4 +49,4 @@ def _line(trend: Trend, step: Step, how: str) -> str:
     levels = f"{duration(step.before)} → {duration(step.after)}"
     kind = "regression" if step.change < 0 else "progression"
     when = run.committed.strftime("%Y-%m-%d %H:%M")
-    return f"{how}{kind} of {change(step.change)} ({levels}) since {run.commit}, {when}, {run.path.name}"
+    return f"{how}{kind} of {change(step.change)} ({levels}) since {run.commit}, {when}, {run.name}"

@@ -7,7 +7,7 @@ that nobody can quote one against the other.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from .methods import Method
 from .report import Row, method_of
@@ -100,13 +100,7 @@ def irregularities(results: Results, rows: Sequence[Row], *, absolute: bool = Tr
     for row in rows:
         for remark in (*_why_no_verdict(results, row), *row.remarks):
             said.setdefault(shown(remark), {}).setdefault(row.task, []).append(engine(row))
-    every = {task.name for task in results.tasks}
-    for text, whom in said.items():
-        engines = list(dict.fromkeys(name for those in whom.values() for name in those))
-        if whom.keys() == every and all(those == engines for those in whom.values()):
-            yield f"{text}: {', '.join(engines)}, in every task"
-        else:
-            yield f"{text}: " + "; ".join(f"{task} ({', '.join(those)})" for task, those in whom.items())
+    yield from _of_whom(results, said)
     trials = sum(row.trials for row in rows)
     for flag in dict.fromkeys(flag for row in rows for flag in row.flags):
         yield f"{flag}: in {sum(row.flags.get(flag, 0) for row in rows)} of {trials} trials"
@@ -114,9 +108,33 @@ def irregularities(results: Results, rows: Sequence[Row], *, absolute: bool = Tr
         yield f"left out of the ratios for steal: {dropped} of {sum(row.runs for row in rows)} runs"
 
 
+def unreadable(results: Results, rows: Sequence[Row]) -> Iterator[str]:
+    """What of `rows` cannot be read here, with its reason."""
+    said: dict[str, dict[str, list[str]]] = {}
+    for row in rows:
+        if row.unreadable is not None:
+            said.setdefault(_not_readable(row), {}).setdefault(row.task, []).append(engine(row))
+    return _of_whom(results, said)
+
+
+def _of_whom(results: Results, said: Mapping[str, Mapping[str, list[str]]]) -> Iterator[str]:
+    """Each text with the tasks, and of each the engines, that it is said of."""
+    every = {task.name for task in results.tasks}
+    for text, whom in said.items():
+        engines = list(dict.fromkeys(name for those in whom.values() for name in those))
+        if whom.keys() == every and all(those == engines for those in whom.values()):
+            yield f"{text}: {', '.join(engines)}, in every task"
+        else:
+            yield f"{text}: " + "; ".join(f"{task} ({', '.join(those)})" for task, those in whom.items())
+
+
+def _not_readable(row: Row) -> str:
+    return f"not readable here ({row.unreadable})"
+
+
 def _why_no_verdict(results: Results, row: Row) -> Iterator[str]:
     if row.unreadable is not None:
-        yield f"not readable here ({row.unreadable})"
+        yield _not_readable(row)
     if row.verdict == "no baseline":
         yield f"no ratio, because {results.baseline} has no result to divide by"
 

@@ -7,6 +7,8 @@ method found, and writes everything that was measured, raw and drawn.
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -20,14 +22,14 @@ from rich.progress import Progress as Bar
 
 from fastbridge import bench
 from fastbridge.bench import Engine, Results, page
-from fastbridge.bench.compare import Progress
+from fastbridge.bench.compare import Progress, check_request
 from fastbridge.bench.engines import ENGINES, Fastbridge, parse_command, parse_engines
 from fastbridge.bench.files import writable_file
 from fastbridge.bench.profiles import PROFILES
 from fastbridge.bench.report_files import RESULTS, writable_report, write_report
 from fastbridge.errors import ConfigError
 
-from .options import read_policy
+from .options import read_policy_of_strangers
 from .output import make_console
 from .results import show_results
 
@@ -53,7 +55,7 @@ _DIRECTORY = "fastbridge-compare"
     help="quick: two minutes, speed and latency; standard: a quarter of an hour, all methods; rfc2544: with the trial "
     "lengths of the RFCs, days.",
 )
-@click.option("--quick", "profile", flag_value="quick", help="The same as --profile quick.")
+@click.option("--quick", is_flag=True, help="The same as --profile quick.")
 @click.option(
     "--engines",
     metavar="NAMES",
@@ -93,13 +95,14 @@ _DIRECTORY = "fastbridge-compare"
 @click.option(
     "--arp",
     metavar="POLICY",
-    callback=read_policy,
+    callback=read_policy_of_strangers,
     help="Measure fastbridge with this policy, as of `fastbridge run --arp`.",
 )
 @click.pass_context
 def compare(
     context: click.Context,
     profile: str,
+    quick: bool,
     engines: Sequence[Engine],
     commands: tuple[str, ...],
     baseline: str,
@@ -111,22 +114,34 @@ def compare(
     """Measure fastbridge against the Linux bridge and other switches on this machine.
 
     Every engine forwards between pods of its own; their trials take turns in random order. Frame sizes include the
-    FCS. Ctrl-C keeps what was measured so far, and reports that.
+    FCS. Ctrl-C or SIGTERM keeps what was measured so far, and reports that.
     """
+    if quick and profile != "quick":
+        raise click.UsageError(f"--quick and --profile {profile}: choose one")
+    if arp and not any(isinstance(it, Fastbridge) for it in engines):
+        raise click.UsageError("--arp is for fastbridge, and it is not among the engines")
+    if directory is not None and file is not None:
+        raise click.UsageError("--out DIR holds the results, too: give either --out or -o")
     console = make_console(markup=False)
     chosen = [
         replace(it, options=(*it.options, "--arp", arp)) if arp and isinstance(it, Fastbridge) else it for it in engines
     ]
     chosen += map(parse_command, commands)
+    check_request(chosen, baseline=baseline, profile=PROFILES[profile])
     with _place(directory, file) as path, _progress() as report:
-        results = bench.compare(
-            chosen,
-            baseline=baseline,
-            profile=PROFILES[profile],
-            seed=seed,
-            progress=report,
-            keep=partial(_keep, path),
-        )
+        ending = _Ending()
+        try:
+            results = bench.compare(
+                chosen,
+                baseline=baseline,
+                profile=PROFILES[profile],
+                seed=seed,
+                progress=report,
+                keep=partial(_keep, path),
+            )
+        except KeyboardInterrupt:  # before anything was begun
+            context.exit(ending.status)
+        ending.is_over()
         try:
             if results.runs:
                 results.save(path)
@@ -137,15 +152,13 @@ def compare(
             write_report(path.parent, results)
     console.print(f"written to {file or path.parent}" if results.runs else "nothing was measured", soft_wrap=True)
     if results.interrupted:
-        context.exit(130)
+        context.exit(ending.status)
 
 
 @contextlib.contextmanager
 def _place(directory: Path | None, file: Path | None) -> Iterator[Path]:
     """The file for the results; what cannot be written or drawn is found out before the measurement, not after it."""
     if file is not None:
-        if directory is not None:
-            raise click.UsageError("--out DIR holds the results, too: give either --out or -o")
         with writable_file(file, "choose another place with -o"):
             yield file
         return
@@ -160,6 +173,32 @@ def _keep(path: Path, results: Results) -> None:
     if results.runs:
         with contextlib.suppress(OSError):
             results.save(path)
+
+
+class _Ending:
+    """From its making on SIGTERM and SIGHUP end the measurement, as Ctrl-C does; once, and never the report."""
+
+    def __init__(self) -> None:
+        self.status = 128 + signal.SIGINT  # as shells have it
+        self._terminals = [stream for stream in (1, 2) if os.isatty(stream)]
+        numbers = (signal.SIGTERM, signal.SIGHUP)
+        self._numbers = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]  # nohup's
+        for number in self._numbers:
+            signal.signal(number, self._end)
+
+    def is_over(self) -> None:
+        """What was measured is written: files of two runs shall not stay side by side."""
+        for number in self._numbers:
+            signal.signal(number, signal.SIG_IGN)
+
+    def _end(self, number: int, frame: object) -> None:
+        self.is_over()
+        self.status = 128 + number
+        if number == signal.SIGHUP:  # a terminal that is gone takes no tables
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            for stream in self._terminals:
+                os.dup2(nowhere, stream)
+        raise KeyboardInterrupt
 
 
 @contextlib.contextmanager

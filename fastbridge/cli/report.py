@@ -114,10 +114,20 @@ def _draw(runs: Sequence[tuple[str, Results]], output: Path, picture: str) -> No
     if whole:
         with writable_report(output, way_out):
             write_report(output, runs[0][1])
+        _say_left_out(runs[0][1])
         return
     with writable_file(output, way_out):
         drawn = to_pytest_benchmark(runs[0][1]) if output.suffix == ".json" else _drawn(runs, output.suffix, picture)
         write_whole(output, drawn)
+    if output.suffix == ".json":
+        _say_left_out(runs[0][1])
+
+
+def _say_left_out(results: Results) -> None:
+    from fastbridge.bench.saved_benchmarks import left_out
+
+    for text in left_out(results):
+        make_console(stderr=True, markup=False).print(f"left out for pytest-benchmark: {text}", soft_wrap=True)
 
 
 def _drawn(runs: Sequence[tuple[str, Results]], ending: str, picture: str) -> str | bytes:

@@ -1,6 +1,7 @@
 """`fastbridge track`, the trend.
 
-Reads what pytest-benchmark saved, commit after commit, and says where the speed has changed by more than noise.
+Reads what pytest-benchmark or `fastbridge compare` saved, commit after commit, and says where the speed has changed
+by more than noise.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _STYLES = {"regression": "bold red", "progression": "bold green", "few runs": "d
 
 
 @click.command(epilog="Example: pytest --benchmark-only --benchmark-autosave && fastbridge track -o trend.html")
-@click.argument("storage", type=click.Path(path_type=Path), default=".benchmarks")
+@click.argument("storage", metavar="[STORAGE]...", nargs=-1, type=click.Path(path_type=Path))
 @click.option("-o", "--output", metavar="FILE", type=click.Path(path_type=Path), help="Also draw it: an HTML page.")
 @click.option(
     "--recent",
@@ -36,15 +37,16 @@ _STYLES = {"regression": "bold red", "progression": "bold green", "few runs": "d
     help="A step is news, and for the exit status, when it is within the last so many runs; a drift is while it lasts.",
 )
 @click.pass_context
-def track(context: click.Context, storage: Path, output: Path | None, recent: int) -> None:
-    """Show the trend of every benchmark in STORAGE over commits, and where it makes a step.
+def track(context: click.Context, storage: tuple[Path, ...], output: Path | None, recent: int) -> None:
+    """Show the trend of every benchmark in STORAGE over commits, and where it makes a step or drifts.
 
-    STORAGE is pytest-benchmark's (default: .benchmarks). Only runs of like machines make a trend. A step is a change of
-    level that jumpavg finds, and that is three standard errors of the noise between runs or more. A drift is a change
-    in small parts: over the last 12 runs together more than the noise between neighbouring ones explains. The exit
-    status is 3 when a benchmark has become slower in what was measured last, at once or slowly, 0 when none has.
+    STORAGE is pytest-benchmark's (default: .benchmarks), or files like those in it: compare with --out runs/COMMIT
+    after every commit, and track runs/*/pytest-benchmark.json. Only runs of like machines make a trend. A step is a
+    change of level that jumpavg finds, and that is three standard errors of the noise between runs or more. A drift is
+    a change in small parts: over the last 12 runs together more than the noise between neighbouring ones explains. The
+    exit status is 3 when a benchmark has become slower in what was measured last, at once or slowly, 0 when none has.
     """
-    found = trends(read_storage(storage), recent=recent)
+    found = trends(read_storage(*(storage or [Path(".benchmarks")])), recent=recent)
     console = make_console(markup=False)
     for machine in dict.fromkeys(trend.machine for trend in found):
         _show(console, machine, [trend for trend in found if trend.machine == machine])

@@ -86,7 +86,7 @@ def _chart(trend: Trend) -> dict[str, Any]:
             "commit": point.run.commit,
             "committed": f"{point.run.committed:%Y-%m-%d %H:%M}",
             "measured": f"{point.run.measured:%Y-%m-%d %H:%M}",
-            "file": point.run.path.name,
+            "file": point.run.name,
             "time": point.seconds / size,
             "a_round": duration(point.seconds),
         }
