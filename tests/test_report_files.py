@@ -219,6 +219,21 @@ def test_several_runs_are_compared_by_their_ratios(saved: Callable[..., Path], t
     assert "Z80" in (tmp_path / "both.html").read_text()
 
 
+def test_an_unfit_control_is_in_the_same_row_as_another_run_s(saved: Callable[..., Path], tmp_path: Path) -> None:
+    unfit = (Unfit("base (control)", None, "broken"),)
+    files = [str(saved("one/results.json")), str(saved("two/results.json", unfit=unfit))]
+    done = run("report", *files)
+    (row,) = (line for line in done.stdout.splitlines() if "(control)" in line)
+    assert row.startswith("(control) ") and row.endswith("unfit") and "not measured" not in row
+    for name in ("both.md", "both.html"):
+        assert run("report", *files, "-o", str(tmp_path / name)).returncode == 0
+    rows = [line for line in (tmp_path / "both.md").read_text().splitlines() if line.startswith("| 64 B | ")]
+    assert sum(line.startswith(r"| 64 B | (control) |") for line in rows) == 2
+    assert not any("base (control)" in line for line in rows)
+    page = (tmp_path / "both.html").read_text()
+    assert ">(control)</td>" in page and ">base (control)</td>" not in page
+
+
 def engines(*names: str) -> tuple[EngineRecord, ...]:
     return tuple(EngineRecord(name, "1", "-", "-", False, "default") for name in (*names, "base (control)"))
 

@@ -53,6 +53,7 @@ class Row:
     flags: Mapping[str, int]  #: what makes a trial doubtful → in how many of them
     unfit: str | None = None  #: why
     unreadable: str | None = None  #: why; that is the record's fault, and not the engine's
+    is_control: bool = False  #: whatever the verdict
 
 
 def method_of(task: TaskRecord) -> Method:
@@ -133,6 +134,7 @@ def _task_rows(results: Results, task: TaskRecord) -> list[Row]:
                 flags=flags_of([trial for run in own for trial in run.trials], results.fingerprint.cpus),
                 unfit=unfit,
                 unreadable=broken,
+                is_control=engine.name == results.control,
             )
         )
     return made

@@ -61,7 +61,7 @@ def ratio(measured: Ratio | None) -> str:
 
 def engine(row: Row) -> str:
     """Its name in a table; the control's says only what it is."""
-    return "(control)" if row.verdict == "control" else row.engine
+    return "(control)" if row.is_control else row.engine
 
 
 def printable(text: str) -> str:
