@@ -12,7 +12,8 @@
 # tpacket_destruct_skb, while its pages are queued). sendmmsg copies once. The slots are walked strictly in order, one
 # that is busy holds up all behind it, and a 64 KB frame takes more fragments than an skb may have (MAX_SKB_FRAGS)
 # unless its slot lies right. What it saves is sendmmsg's part of each message, not the transmit.
-# benchmarks/limit/forward_tx_ring.c is the C floor with one, to be measured against the floor without.
+# benchmarks/limit/forward_tx_ring.c is the C floor with one: 0.94 [0.93 … 0.94] of the time a frame of the floor
+# without, emptying a full ring of small frames, and no faster at the maximum offered load (1.00 [0.98 … 1.01]).
 from libc.stdint cimport uint8_t, uint32_t
 from libc.string cimport memset
 
