@@ -354,6 +354,13 @@ def test_the_page_shows_every_trend_and_its_steps(tmp_path: Path) -> None:
     assert len(charts) == 2
 
 
+def test_only_a_page_is_drawn(tmp_path: Path) -> None:
+    page = tmp_path / "trend.txt"
+    done = track(tmp_path, "-o", page)
+    assert (done.returncode, done.stdout, page.exists()) == (2, "", False)
+    assert "trend.txt: only a page is drawn" in done.stderr
+
+
 def test_a_page_that_cannot_be_written(tmp_path: Path) -> None:
     done = track(store(tmp_path, saved(1)), "-o", tmp_path / "none" / "trend.html")
     assert done.returncode == 1 and done.stderr.startswith("fastbridge: cannot write ")

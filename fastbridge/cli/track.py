@@ -46,6 +46,8 @@ def track(context: click.Context, storage: tuple[Path, ...], output: Path | None
     a change in small parts: over the last 12 runs together more than the noise between neighbouring ones explains. The
     exit status is 3 when a benchmark has become slower in what was measured last, at once or slowly, 0 when none has.
     """
+    if output is not None and output.suffix != ".html":
+        raise click.UsageError(f"{output}: only a page is drawn; choose a name that ends in .html")
     found = trends(read_storage(*(storage or [Path(".benchmarks")])), recent=recent)
     console = make_console(markup=False)
     for machine in dict.fromkeys(trend.machine for trend in found):
