@@ -117,12 +117,16 @@ class Links:
         """The IFF_… flags of a link."""
         return int(self._get(name)["flags"])
 
-    def ipv6_addresses(self, name: str) -> list[IPv6Interface]:
-        """The addresses somebody gave a link (not link-local, not learned from a router)."""
-        with _naming(name):
-            found = self._ip.get_addr(family=socket.AF_INET6, index=self.index(name), scope=0)
-        permanent = [message for message in found if message["flags"] & 0x80]  # IFA_F_PERMANENT
-        return [IPv6Interface(f"{message.get_attr('IFA_ADDRESS')}/{message['prefixlen']}") for message in permanent]
+    def ipv6_addresses(self) -> dict[int, list[IPv6Interface]]:
+        """The addresses somebody gave each link, by its index (not link-local, not learned from a router)."""
+        found: dict[int, list[IPv6Interface]] = {}
+        with _naming("addresses"):
+            messages = list(self._ip.get_addr(family=socket.AF_INET6, scope=0))
+        for message in messages:
+            if message["flags"] & 0x80:  # IFA_F_PERMANENT
+                own = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")  # the latter may be the peer's
+                found.setdefault(message["index"], []).append(IPv6Interface(f"{own}/{message['prefixlen']}"))
+        return found
 
     def _get(self, name: str) -> Any:
         with _naming(name):

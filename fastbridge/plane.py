@@ -26,6 +26,7 @@ from .neighbours import Neighbours
 from .policies import parse_policy
 from .policing import Policing
 from .policy import Policy
+from .port_links import PortLink
 from .rules import PortFlags, StormControl
 from .stations import Stations
 from .trace import Trace
@@ -55,6 +56,7 @@ class Member:
     slots: tuple[int, ...] = ()  # of each RX socket's ring
     readers: tuple[int, ...] = ()  # the workers that read it, one a ring
     coalesce: bool = False  # the flag it begins with
+    link: PortLink | None = None  # the interface it is; none in memory
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ are from <linux/if_packet.h>, <linux/sockios.h>, <linux/ethtool.h>, <linux/if.h>
 from __future__ import annotations
 
 import array
+import ctypes
 import errno
 import fcntl
 import os
@@ -22,13 +23,13 @@ from .errors import PortError, PrivilegeError
 from .io_modes import IO_MODES, IoMode
 
 _SOL_PACKET = 263
-_PACKET_ADD_MEMBERSHIP, _PACKET_MR_PROMISC = 1, 1
+_PACKET_ADD_MEMBERSHIP, _PACKET_DROP_MEMBERSHIP, _PACKET_MR_PROMISC = 1, 2, 1
 _PACKET_COPY_THRESH, _PACKET_AUXDATA, _PACKET_VERSION, _PACKET_VNET_HDR, _PACKET_IGNORE_OUTGOING = 7, 8, 10, 15, 23
 _PACKET_FANOUT, _PACKET_FANOUT_FLAG_UNIQUEID, _PACKET_FANOUT_FLAG_IGNORE_OUTGOING = 18, 0x2000, 0x4000
 _SO_ATTACH_FILTER, _SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 26, 32, 33
-_SIOCGIFFLAGS, _SIOCGIFHWADDR, _SIOCGIFINDEX = 0x8913, 0x8927, 0x8933
+_SIOCGIFFLAGS = 0x8913
 _SIOCETHTOOL, _ETHTOOL_GTSO = 0x8946, 0x1E
-_IFF_UP, _ARPHRD_ETHER = 0x1, 1
+_IFF_UP = 0x1
 _ETH_P_ALL = 0x0003
 
 # Frames larger than a ring slot wait in the receive buffer, 64 KB GSO frames above all: room for some 50 of
@@ -38,6 +39,9 @@ _BUFFER_BYTES = 4 << 20
 # What a socket lets in, as classic BPF: "ret #0"; and "ld #pkttype; jeq #PACKET_OUTGOING, 0, 1; ret #0; ret #all".
 _NOTHING = ((0x06, 0, 0, 0),)
 _INCOMING = ((0x20, 0, 0, 0xFFFFF004), (0x15, 0, 1, 4), (0x06, 0, 0, 0), (0x06, 0, 0, 0xFFFFFFFF))
+
+
+_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class PortLike(Protocol):
@@ -71,12 +75,14 @@ class Interface:
         return ()
 
 
-def open_port_sockets(port: PortLike, io: IoMode = IO_MODES["ring"], receivers: int = 1) -> tuple[socket.socket, ...]:
-    """A port's RX sockets, and its TX socket, checked. The RX sockets are not bound yet: their rings come first, or
-    frames would bypass them. TX has a socket of its own so that nobody watches it (core/transmit.pxd).
+def open_port_sockets(
+    port: PortLike, index: int, io: IoMode = IO_MODES["ring"], receivers: int = 1
+) -> tuple[socket.socket, ...]:
+    """A port's RX sockets, and its TX socket, for the interface of this index. The RX sockets are not bound yet: their
+    rings come first, or frames would bypass them. TX has a socket of its own so that nobody watches it
+    (core/transmit.pxd).
 
-    Raises PortError when the interface does not exist, is not Ethernet or is down, or the kernel lacks the I/O mode;
-    PrivilegeError without CAP_NET_RAW.
+    Raises PortError when the interface is gone, or the kernel lacks the I/O mode; PrivilegeError without CAP_NET_RAW.
     """
     sockets: list[socket.socket] = []
     try:
@@ -84,12 +90,11 @@ def open_port_sockets(port: PortLike, io: IoMode = IO_MODES["ring"], receivers: 
             # Protocol 0: nothing is received before bind(), or frames of every interface would come first.
             sockets.append(port.open_socket(socket.AF_PACKET, socket.SOCK_RAW, 0))
         tx = sockets[-1]
-        index = _check_interface(tx, port.name)
         for rx in sockets[:-1]:
             _set_rx_options(rx, index, io)
         tx.setsockopt(_SOL_PACKET, _PACKET_VNET_HDR, 1)
         _set_buffer(tx, _SO_SNDBUFFORCE, socket.SO_SNDBUF)
-        _bind(tx, port.name, 0)
+        _bind(tx, index, 0, port.name)
     except PermissionError:
         _close(sockets)
         raise PrivilegeError(
@@ -105,7 +110,7 @@ def open_port_sockets(port: PortLike, io: IoMode = IO_MODES["ring"], receivers: 
     return tuple(sockets)
 
 
-def start_receiving(receivers: Sequence[socket.socket], name: str) -> None:
+def start_receiving(receivers: Sequence[socket.socket], index: int, name: str) -> None:
     """Bind the RX sockets: from here on frames fill their rings; with several, each flow's always the same (by a hash
     of its addresses and ports; all that is not IP goes to one). Raises PortError.
 
@@ -114,11 +119,11 @@ def start_receiving(receivers: Sequence[socket.socket], name: str) -> None:
     own, and for kernels without that there is the filter. PACKET_FANOUT_FLAG_DEFRAG would reassemble IP: never here.
     """
     if len(receivers) == 1:
-        _bind(receivers[0], name, _ETH_P_ALL)
+        _bind(receivers[0], index, _ETH_P_ALL, name)
         return
     for rx in receivers:
         _filter(rx, _NOTHING)
-        _bind(rx, name, _ETH_P_ALL)
+        _bind(rx, index, _ETH_P_ALL, name)
     try:
         group = (_PACKET_FANOUT_FLAG_UNIQUEID | _PACKET_FANOUT_FLAG_IGNORE_OUTGOING) << 16  # PACKET_FANOUT_HASH is 0
         for rx in receivers:
@@ -130,17 +135,28 @@ def start_receiving(receivers: Sequence[socket.socket], name: str) -> None:
         _filter(rx, _INCOMING)
 
 
+def end_receiving(receivers: Sequence[socket.socket], index: int) -> None:
+    """Be deaf from now on, and leave the interface as it was. The sockets stay open: their rings may be in use."""
+    for rx in receivers:
+        _filter(rx, _NOTHING)
+        rx.setsockopt(_SOL_PACKET, _PACKET_DROP_MEMBERSHIP, _promiscuous(index))
+
+
 def _filter(sock: socket.socket, program: Sequence[tuple[int, int, int, int]]) -> None:
     """Let a classic BPF program, (code, jt, jf, k) each, say what a socket receives."""
     code = array.array("B", b"".join(struct.pack("HBBI", *step) for step in program))  # struct sock_filter
     sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HP", len(program), code.buffer_info()[0]))
 
 
-def _bind(sock: socket.socket, name: str, protocol: int) -> None:
-    try:
-        sock.bind((name, protocol))
-    except OSError as error:
-        raise PortError(f"cannot bind to interface {name}: {error.strerror}") from None
+def _bind(sock: socket.socket, index: int, protocol: int, name: str) -> None:
+    """By index: socket.bind() would take a name, which may be another interface's by now."""
+    address = struct.pack("=HHiHBB8x", socket.AF_PACKET, socket.htons(protocol), index, 0, 0, 0)  # struct sockaddr_ll
+    if _libc.bind(sock.fileno(), address, len(address)):
+        raise PortError(f"cannot bind to interface {name}: {os.strerror(ctypes.get_errno())}")
+
+
+def _promiscuous(index: int) -> bytes:
+    return struct.pack("iHH8x", index, _PACKET_MR_PROMISC, 0)  # struct packet_mreq
 
 
 def _close(sockets: list[socket.socket]) -> None:
@@ -171,20 +187,6 @@ def _is_up(sock: socket.socket, name: str) -> bool:
     return bool(_ioctl(sock, _SIOCGIFFLAGS, name, "H") & _IFF_UP)
 
 
-def _check_interface(sock: socket.socket, name: str) -> int:
-    try:
-        index = _ioctl(sock, _SIOCGIFINDEX, name, "i")
-    except OSError as error:
-        if error.errno not in (errno.ENODEV, errno.EINVAL, errno.ENXIO):
-            raise PortError(f"cannot look at interface {name}: {error.strerror}") from None
-        raise PortError(f"there is no interface {name!r}; `ip link` lists those there are") from None
-    if _ioctl(sock, _SIOCGIFHWADDR, name, "H") != _ARPHRD_ETHER:
-        raise PortError(f"{name} is not an Ethernet interface; a port must be one (veth, tap, a network card)")
-    if not _is_up(sock, name):
-        raise PortError(f"{name} is down; bring it up first: ip link set {name} up")
-    return index
-
-
 def _ioctl(sock: socket.socket, request: int, name: str, value: str) -> int:
     """One field of a struct ifreq: the 16-byte name, then a union the kernel fills in."""
     if not 0 < len(os.fsencode(name)) < 16:
@@ -208,7 +210,7 @@ def _set_rx_options(rx: socket.socket, index: int, io: IoMode) -> None:
     for option, value in options:
         rx.setsockopt(_SOL_PACKET, option, value)
     # Promiscuous as long as the socket lives: the kernel undoes it, whatever happens.
-    rx.setsockopt(_SOL_PACKET, _PACKET_ADD_MEMBERSHIP, struct.pack("iHH8x", index, _PACKET_MR_PROMISC, 0))
+    rx.setsockopt(_SOL_PACKET, _PACKET_ADD_MEMBERSHIP, _promiscuous(index))
     _set_buffer(rx, _SO_RCVBUFFORCE, socket.SO_RCVBUF)
 
 

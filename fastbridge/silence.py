@@ -1,9 +1,8 @@
 """Silence, for host ends.
 
-The host's own stack must not speak or route on the ports of a switch: it would answer ARP, send
-router solicitations and multicast reports, and could forward. So a port has no ARP, no IPv6 and no
-IPv4 forwarding. Private labs do this for their whole namespace of host ends; here it is done to
-single interfaces of the current namespace, and undone.
+The host's own stack must not speak or route on the ports of a switch: it would answer ARP, send router solicitations
+and multicast reports, and could forward. `shield` sees to that; here are the settings for where it does not: host ends
+of a persistent lab, which are ours, and interfaces of others on kernels without nf_tables, for as long as a run lasts.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from ipaddress import IPv6Interface
 from pathlib import Path
 
 from .errors import PortError, PrivilegeError
+from .link_watch import Link, LinkWatch
 from .links import Links
 
 _IFF_NOARP = 0x80
@@ -23,21 +23,24 @@ _SETTINGS = (("ipv4", "forwarding", "0"), ("ipv6", "disable_ipv6", "1"))
 
 @dataclass(frozen=True, slots=True)
 class _Before:
-    name: str
-    arp: bool
-    settings: dict[Path, str]
+    link: Link
+    settings: dict[str, str]  # by the end of their paths
     addresses: list[IPv6Interface]  # the kernel forgets them when IPv6 is switched off
 
 
 @contextlib.contextmanager
 def silence(names: Iterable[str]) -> Iterator[None]:
-    """Keep the host's stack off these interfaces while the context lasts, then put back what was there."""
-    with contextlib.ExitStack() as undo:
-        with Links() as links:
-            for name in names:
-                undo.callback(_restore, _remember(links, name))
-                make_silent(links, name)
-        yield
+    """Keep the host's stack off these interfaces while the context lasts, then put back what was there, wherever and
+    under whatever name it is then. Routes and neighbours of IPv6 are lost, and so is all after SIGKILL.
+    """
+    with contextlib.closing(LinkWatch()) as watch:
+        found = _remember(watch, names)
+        with contextlib.ExitStack() as undo:
+            undo.callback(_restore, watch, found)
+            with Links() as links:
+                for before in found:
+                    make_silent(links, before.link.name)
+            yield
 
 
 def make_silent(links: Links, name: str) -> None:
@@ -47,28 +50,44 @@ def make_silent(links: Links, name: str) -> None:
     links.set(name, arp=False)
 
 
-def _remember(links: Links, name: str) -> _Before:
-    if not links.exists(name):
-        raise PortError(f"there is no interface {name} in this network namespace")
-    settings = {setting: setting.read_text().strip() for setting in _settings(name)}
-    return _Before(name, not links.flags(name) & _IFF_NOARP, settings, links.ipv6_addresses(name))
-
-
-def _restore(before: _Before) -> None:
+def _remember(watch: LinkWatch, names: Iterable[str]) -> list[_Before]:
+    found = []
     with Links() as links:
-        if not links.exists(before.name):
-            return  # removed meanwhile: there is nothing to restore
-        links.set(before.name, arp=before.arp)
-        for setting, value in before.settings.items():
-            _write(setting, value)
-        present = links.ipv6_addresses(before.name)
-        for address in before.addresses:
-            if address not in present:
-                links.add_address(links.index(before.name), address)
+        addresses = links.ipv6_addresses()
+    for name in names:
+        link = watch.look(name)
+        if link is None:
+            raise PortError(f"there is no interface {name} in this network namespace")
+        settings = {_key(path): path.read_text().strip() for path in _settings(link.name)}
+        found.append(_Before(link, settings, addresses.get(link.index, [])))
+    return found
+
+
+def _restore(watch: LinkWatch, found: list[_Before]) -> None:
+    with Links() as links:
+        for before in found:
+            now = watch.look(before.link.index)
+            if now is None:
+                continue  # removed, or moved away: there is nothing to restore
+            links.set(now.name, arp=not before.link.flags & _IFF_NOARP)
+            for setting in _settings(now.name):
+                _write(setting, before.settings.get(_key(setting), setting.read_text().strip()))
+        present = links.ipv6_addresses()
+        for before in found:
+            now = watch.look(before.link.index)
+            if now is not None and any("ipv6" in path.parts for path in _settings(now.name)):
+                for address in before.addresses:
+                    if address not in present.get(now.index, []):
+                        links.add_address(now.index, address)
+
+
+def _key(setting: Path) -> str:
+    """A setting, whatever its interface is called: "ipv4/forwarding"."""
+    return f"{setting.parts[-4]}/{setting.name}"
 
 
 def _settings(name: str) -> dict[Path, str]:
-    """The settings of an interface that this kernel has, each with its silent value."""
+    """The settings of an interface that it has (below an MTU of 1280 none of IPv6), each with its silent value."""
     paths = {Path(f"/proc/sys/net/{family}/conf/{name}/{key}"): value for family, key, value in _SETTINGS}
     return {path: value for path, value in paths.items() if path.exists()}
 

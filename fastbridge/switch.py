@@ -28,7 +28,17 @@ from .io_modes import find_io_mode
 from .open_files import reserve_files
 from .plane import Member, Options, Plane, SwitchPort
 from .policy import Policy
-from .port_socket import Interface, PortLike, is_up, open_port_sockets, start_receiving, takes_gso
+from .port_links import PortLink, PortLinks
+from .port_socket import (
+    Interface,
+    PortLike,
+    end_receiving,
+    is_up,
+    open_port_sockets,
+    start_receiving,
+    takes_gso,
+)
+from .shield import mark
 
 _log = logging.getLogger(__name__)
 
@@ -68,6 +78,8 @@ class Switch(Plane):
     loop_detection: probe the ports that stations flap between, and block one of those that turn out to be a loop.
     move_damping: seconds; a station heard more recently than that on its port does not move to another.
     neighbour_ageing: seconds after which a neighbour nothing was heard from no longer counts; None: never.
+    shield: let the host's own stack neither hear nor speak on the interfaces given by name, by an nf_tables table that
+        ends with the switch (or its process); where that cannot be had `unshielded` says why.
 
     Raises PortError, PrivilegeError or ConfigError, and leaves nothing open then.
     """
@@ -90,6 +102,7 @@ class Switch(Plane):
         loop_detection: bool = True,
         move_damping: float = 0.0,
         neighbour_ageing: float | None = 60.0,
+        shield: bool = False,
     ) -> None:
         options = Options(
             ageing,
@@ -111,6 +124,7 @@ class Switch(Plane):
         self._threads: list[threading.Thread] = []
         self._stopping = threading.Event()
         self._final: Counters | None = None
+        self._links = PortLinks(shield)
         wanted = list(ports)
         self._most_slots = self._slots = self._io.most  # that the kernel has memory for; that a ring is to have
         try:
@@ -154,6 +168,11 @@ class Switch(Plane):
         """Whether frames are being forwarded."""
         return bool(self._threads)
 
+    @property
+    def unshielded(self) -> str:
+        """Why the host is not shielded though `shield` asked for it; "" if it is."""
+        return self._links.unshielded
+
     def start(self) -> None:
         """Forward from now on; does nothing when it runs. Raises ConfigError once it was stopped."""
         if self._final is not None:
@@ -181,7 +200,8 @@ class Switch(Plane):
             self._dataplane.give_up()
             self._final = self.counters()
         with _many(len(self._members)) as pool:
-            list(pool.map(self._drop_member, list(self._members)))
+            list(pool.map(self._close_member, list(self._members)))
+        self._links.close()  # the shield last: while a socket is open, and at once for all ports
 
     def _halt(self) -> None:
         """End the threads."""
@@ -220,10 +240,11 @@ class Switch(Plane):
             raise ConfigError("trusted=True needs ports that know their pods' addresses, such as those of a Lab")
         self._check_names([source.name for source in sources])
         rings = len(self._workers) if self._fanout else 1
-        reserve_files(len(sources) * (rings + 1))
+        reserve_files(len(sources) * (rings + 2))
         self._slots = min(self._most_slots, self._io.slots((len(self._members) + len(sources)) * rings))
+        taken = self._links.take(sources)
         with _many(len(sources)) as pool:
-            futures = [pool.submit(self._open_member, source) for source in sources]
+            futures = [pool.submit(self._open_member, *pair) for pair in zip(sources, taken, strict=True)]
         members = [future.result() for future in futures if future.exception() is None]
         try:
             for future in futures:
@@ -235,6 +256,8 @@ class Switch(Plane):
                     self._drop_member(index)
                 for sock in member.sockets:
                     sock.close()
+            for link in taken:
+                self._links.release(link)
             raise
 
     def _check_names(self, names: Sequence[str]) -> None:
@@ -246,18 +269,21 @@ class Switch(Plane):
             if name in known:  # its interface was deleted, and there is a new one
                 self.remove_port(name)
 
-    def _open_member(self, source: PortLike) -> Member:
+    def _open_member(self, source: PortLike, link: PortLink) -> Member:
         """Sockets and rings of a port, receiving already."""
-        sockets = open_port_sockets(source, self._io, len(self._workers) if self._fanout else 1)
+        index = link.link.index
+        sockets = open_port_sockets(source, index, self._io, len(self._workers) if self._fanout else 1)
         receivers = sockets[:-1]
         try:
             slots = tuple(self._open_ring(rx, source.name) for rx in receivers)
-            start_receiving(receivers, source.name)
+            start_receiving(receivers, index, source.name)
+            if link.shielded:
+                mark(sockets[-1])
         except BaseException:
             for sock in sockets:
                 sock.close()
             raise
-        return Member(source.name, sockets, slots, (), self._coalesce and takes_gso(sockets[-1]))
+        return Member(source.name, sockets, slots, (), self._coalesce and takes_gso(sockets[-1]), link)
 
     def _open_ring(self, rx: socket.socket, name: str) -> int:
         """With half the ring as often as the kernel has no memory; returns how many slots it has. Raises PortError."""
@@ -295,6 +321,12 @@ class Switch(Plane):
         return ports.index(min(ports))
 
     def _drop_member(self, index: int) -> None:
+        link = self._members[index].link
+        self._close_member(index)
+        if link is not None:
+            self._links.release(link)
+
+    def _close_member(self, index: int) -> None:
         for sock in self._remove_member(index).sockets:
             sock.close()
 
@@ -307,12 +339,14 @@ class Switch(Plane):
         """Follow links, stations and policies and age the FDB until stop()."""
         happened = select.poll()
         happened.register(self._dataplane.event_fd, select.POLLIN)
+        happened.register(self._links.fileno(), select.POLLIN)
         links = self._dataplane.links()
         swept, soon = time.monotonic(), None
         took = 0.0  # CPU time to look at the links, when nothing had changed
         while not self._stopping.is_set():
             wait = max(_LINK_SECONDS, took / _LINK_SHARE) if "down" in links.values() else _SWEEP_SECONDS
-            if happened.poll(1000 * (wait if soon is None else min(soon, wait))):
+            ready = happened.poll(1000 * (wait if soon is None else min(soon, wait)))
+            if any(fd == self._dataplane.event_fd for fd, _ in ready):
                 os.eventfd_read(self._dataplane.event_fd)
             try:
                 before, began = links, time.thread_time()
@@ -329,13 +363,20 @@ class Switch(Plane):
 
     def _follow_links(self, before: dict[int, str]) -> dict[int, str]:
         """Log what changed, forget what was learned behind a lost link, and note links that came back."""
+        if any(port.lost for port, _ in self._links.changes()):
+            self._let_go()
         after = {index: link for index, link in self._dataplane.links().items() if index in self._members}
         for index, link in after.items():
             if link == before.get(index) != "down":
                 continue
             name = self._name_of(index)
             if link in ("down", "gone") and link != before.get(index):
-                _log.warning("port %s is %s", name, "gone: its interface was deleted" if link == "gone" else link)
+                port = self._members[index].link
+                why = port.lost if port and link == "gone" else ""
+                if link == "gone" and not why:  # the news of it is on its way
+                    after[index] = before.get(index, "up")
+                    continue
+                _log.warning("port %s is %s%s", name, link, why and f": {why}")
                 self._dataplane.fdb_flush(index)
                 self.neighbours.flush(index)
                 self._policing.bind()
@@ -346,6 +387,15 @@ class Switch(Plane):
                 if member and is_up(member.sockets[0]):
                     self._dataplane.set_link(index, "up")
         return after
+
+    def _let_go(self) -> None:
+        """Let nothing in or out of ports whose interfaces are there, and no longer ours."""
+        for index, member in list(self._members.items()):
+            link = member.link
+            if link is not None and link.lost and not link.link.gone:
+                self._dataplane.set_blocked(index, True)
+                end_receiving(member.sockets[:-1], link.link.index)
+                self._dataplane.set_link(index, "gone")
 
 
 class MemorySwitch(Plane):

@@ -267,11 +267,13 @@ def test_what_the_kernel_refuses_is_sent_frame_by_frame() -> None:
     with Lab(2) as lab, wires(lab) as (one, two):
         dataplane = Dataplane(MacTable(16, None))
         opened = []
-        for port in lab.ports:
-            rx, tx = open_port_sockets(port)
+        with Links(lab.namespace) as links:
+            indices = [links.index(port.name) for port in lab.ports]
+        for port, interface in zip(lab.ports, indices, strict=True):
+            rx, tx = open_port_sockets(port, interface)
             tx.setsockopt(SOL_PACKET, PACKET_VNET_HDR, 0)
             open_ring(rx.fileno(), 128)
-            start_receiving([rx], port.name)
+            start_receiving([rx], interface, port.name)
             assert takes_gso(tx)
             index = dataplane.add_port([(0, rx.fileno(), 128)], tx.fileno())
             dataplane.set_flags(index, 0x8F)

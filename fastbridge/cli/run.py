@@ -6,7 +6,9 @@ Forwards between interfaces of the current network namespace until SIGINT, SIGTE
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import signal
 import sys
 import time
@@ -23,6 +25,8 @@ from fastbridge.silence import silence
 from fastbridge.switch import Switch
 
 from .options import read_policy_of_strangers
+
+_log = logging.getLogger(__name__)
 
 # Links are looked at this often. Each look holds the data plane for some microseconds.
 _LOOK_SECONDS = 0.1
@@ -162,7 +166,7 @@ def run(
     """Forward frames between interfaces until Ctrl-C or SIGTERM.
 
     They are interfaces of the current network namespace, Ethernet and up. While they are ports the
-    host's own stack is kept silent on them: no ARP, no IPv6, no forwarding; afterwards that is put back.
+    host's own stack neither hears nor speaks on them; none of its settings is changed.
     """
     if fanout and workers == 1:
         raise click.UsageError("--fanout lets several workers read each port; add --workers 2, or more")
@@ -181,15 +185,27 @@ def run(
         coalesce=not no_coalesce,
         policy=arp,
         loop_detection=not no_loop_detection,
+        shield=True,
     )
     switch.set_storm_control(storm)
     report = _JsonReport() if as_json else _TextReport()
-    with silence(interfaces), switch:
+    with _shielding(switch, interfaces), switch:
         report.ready(interfaces)
         _follow(switch, report, interval, stop)
     report.stopped(switch.counters())
     if not stop.came:
-        raise PortError("nothing is left to forward between: all interfaces were deleted")
+        raise PortError("nothing is left to forward between: all interfaces are gone")
+
+
+def _shielding(switch: Switch, interfaces: Sequence[str]) -> contextlib.AbstractContextManager[None]:
+    """The next best where the switch has no shield: the interfaces' settings."""
+    if not switch.unshielded:
+        return contextlib.nullcontext()
+    _log.warning(
+        "the host is kept silent by settings of its interfaces, but hears the pods: nf_tables are not to be had (%s)",
+        switch.unshielded,
+    )
+    return silence(interfaces)
 
 
 class _StopSignals:

@@ -1,0 +1,85 @@
+"""A shield, between the host's own stack and a switch's ports.
+
+One nf_tables table a switch and namespace. At the ingress of each port everything is dropped: packet sockets are served
+before that hook, so the switch hears all and the host nothing, no daemon and no protocol. At the egress only what bears
+the switch's mark leaves, so that the host says nothing either: no ARP, no router solicitations, no multicast reports.
+No setting of the host changes, and the table is gone with the process, whatever ends it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import socket
+import struct
+from collections.abc import Callable, Iterable
+
+from .nftables import Batch, Nftables, load_mark, set_mark, unless, verdict
+
+# Of the sockets that a switch sends by. It is taken off again at the egress: nobody's rules ever see it.
+_MARK = 0x66627377
+
+
+class Shield:
+    """Shields ports of one network namespace, each an interface's index and its name."""
+
+    def __init__(self, open_socket: Callable[[int, int, int], socket.socket] = socket.socket) -> None:
+        """open_socket: opens a socket in that namespace. Raises OSError where this cannot be had: no CAP_NET_ADMIN, no
+        nf_tables, or a kernel older than 5.16.
+        """
+        self._name = f"fastbridge-{os.getpid()}-{secrets.token_hex(2)}"
+        self._nftables = Nftables(open_socket)
+        try:
+            batch = Batch(self._name)
+            batch.add_table()
+            self._nftables.apply(batch)
+        except BaseException:
+            self._nftables.close()
+            raise
+
+    def close(self) -> None:
+        """Lift it from all ports."""
+        self._nftables.close()
+
+    def add(self, ports: Iterable[tuple[int, str]]) -> None:
+        """Shield these ports, too. Raises OSError; then some of them may be shielded."""
+        batch = Batch(self._name)
+        for index, name in ports:
+            _add_chains(batch, index, name)
+        self._nftables.apply(batch)
+
+    def remove(self, index: int) -> None:
+        """Lift it from a port; also from one that is gone: a later interface of its name is another."""
+        batch = Batch(self._name)
+        _delete_chains(batch, index)
+        self._apply_if_there(batch)
+
+    def rename(self, index: int, name: str) -> None:
+        """A port's interface has another name now. Chains are bound to names (since 6.16 they follow them)."""
+        self.remove(index)
+        self.add([(index, name)])
+
+    def _apply_if_there(self, batch: Batch) -> None:
+        try:
+            self._nftables.apply(batch)
+        except OSError as error:
+            if error.errno != errno.ENOENT:  # before 6.16 chains are gone with their interface
+                raise
+
+
+def mark(sock: socket.socket) -> None:
+    """Let what a socket sends pass the shield of the port it leaves by."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, _MARK)
+
+
+def _add_chains(batch: Batch, index: int, name: str) -> None:
+    batch.add_chain(f"in-{index}", "ingress", [name], policy="drop")
+    batch.add_chain(f"out-{index}", "egress", [name])
+    batch.add_rule(f"out-{index}", load_mark(), unless(struct.pack("=I", _MARK)), verdict("drop"))
+    batch.add_rule(f"out-{index}", set_mark(0))
+
+
+def _delete_chains(batch: Batch, index: int) -> None:
+    for name in (f"in-{index}", f"out-{index}"):
+        batch.delete_chain(name)
