@@ -49,6 +49,7 @@ class Policing:
         self._default: Policy = Flood()
         self._own: dict[int, Policy] = {}  # ports with a policy of their own
         self._deciders: dict[int, Policy] = {}  # every port's policy, quick to look up
+        self._guarded: set[int] = set()  # the ports that have a guard
         self._counts: Counter[str] = Counter()
         self._complaints: dict[str, float] = {}
         self._lock = threading.Lock()  # of what follows: bindings are made by several threads
@@ -107,12 +108,14 @@ class Policing:
             strict=any(guard.strict for guard in guards),
             drop_when_full=policy.fallback == "drop",
         )
+        (self._guarded.add if guards else self._guarded.discard)(port)
         self.bind()
 
     def remove_port(self, port: int) -> None:
         """A port is gone: its policy and all its neighbours go with it."""
         self._own.pop(port, None)
         self._deciders.pop(port, None)
+        self._guarded.discard(port)
         self.neighbours.flush(port, static=True)
 
     def handle(self, punts: Sequence[tuple[int, bool, bytes]]) -> list[tuple[int, bytes]]:
@@ -205,7 +208,7 @@ class Policing:
                     self._dataplane.set_stalled(False)
 
     def _guards(self) -> bool:
-        return any(isinstance(part, Guard) for policy in list(self._deciders.values()) for part in policy.parts)
+        return bool(self._guarded)
 
     def _decide(self, message: Message, taken: bool, orders: list[_Order]) -> None:
         """Ask the policy, order what it says, and learn from what is not dropped, in this order."""

@@ -121,6 +121,7 @@ class Switch(Plane):
         self._cpus = _check_cpus([cpu] if isinstance(cpu, int) else cpu, workers)
         self._trusted, self._coalesce, self._io = trusted, coalesce, find_io_mode(io)
         self._workers, self._fanout = range(workers), fanout
+        self._read = [0] * workers  # how many ports each reads
         self._threads: list[threading.Thread] = []
         self._stopping = threading.Event()
         self._final: Counters | None = None
@@ -312,13 +313,14 @@ class Switch(Plane):
             index = self._dataplane.add_port(rings, tx.fileno(), self._io.slot, self._io.source)
         except OSError as error:
             raise PortError(f"cannot attach {member.name}: {error.strerror}") from None
+        for worker in member.readers:
+            self._read[worker] += 1
         self._add_member(index, member, source.owners if self._trusted else ())
         return SwitchPort(index, member.name, "up")
 
     def _idlest(self) -> int:
         """The worker that reads the fewest ports."""
-        ports = [sum(worker in member.readers for member in self._members.values()) for worker in self._workers]
-        return ports.index(min(ports))
+        return self._read.index(min(self._read))
 
     def _drop_member(self, index: int) -> None:
         link = self._members[index].link
@@ -327,7 +329,10 @@ class Switch(Plane):
             self._links.release(link)
 
     def _close_member(self, index: int) -> None:
-        for sock in self._remove_member(index).sockets:
+        member = self._remove_member(index)
+        for worker in member.readers:
+            self._read[worker] -= 1
+        for sock in member.sockets:
             sock.close()
 
     def _forward(self, worker: int) -> None:
@@ -461,7 +466,7 @@ def _check_cpus(cpus: Sequence[int] | None, workers: int) -> Sequence[int]:
 
 def _many(ports: int) -> ThreadPoolExecutor:
     """Threads to open or close ports with: the kernel makes each wait some 10 ms, several at the same time."""
-    return ThreadPoolExecutor(max_workers=max(1, min(32, ports)))
+    return ThreadPoolExecutor(max_workers=max(1, min(128, ports)))
 
 
 # A data plane thread must not outlive the interpreter it calls back into.

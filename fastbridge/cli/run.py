@@ -21,7 +21,6 @@ from fastbridge.counters import Counters
 from fastbridge.errors import PortError
 from fastbridge.io_modes import IO_MODES
 from fastbridge.rules import StormControl
-from fastbridge.silence import silence
 from fastbridge.switch import Switch
 
 from .options import read_policy_of_strangers
@@ -205,6 +204,8 @@ def _shielding(switch: Switch, interfaces: Sequence[str]) -> contextlib.Abstract
         "the host is kept silent by settings of its interfaces, but hears the pods: nf_tables are not to be had (%s)",
         switch.unshielded,
     )
+    from fastbridge.silence import silence  # with pyroute2, which takes longer to import than all else
+
     return silence(interfaces)
 
 
