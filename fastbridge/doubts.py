@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
@@ -30,13 +30,15 @@ if TYPE_CHECKING:
 # address is missed for.
 _QUESTIONS = 6
 ASK_SECONDS = 0.25  #: a question waits so long for its answer
-# Who has answered is asked about the same thing at most once in this time, so that nobody can make others busy.
+# Who has answered is asked about the same thing at most once in this time, so that nobody can make others busy; and of
+# a claim this often, as an owner that gives way to the claimant, such as VRRP's, does so a moment after it claims.
 _REST_SECONDS = 1.0
-# Doubts that frames of one port have raised and that are open, so that its claims cost no more than these.
+_ROUNDS = 4
+# Doubts that frames of one port have raised at a time, resting ones too, so that its claims cost no more than these.
 _OPEN_PER_PORT = 16
 # Of a MAC with many addresses some are enough: a station that is there answers for each.
 _SUSPECTS = 8
-# What waits for the end of a doubt: the first askers. The others ask again when what they believe proves wrong.
+# What waits for the end of a doubt: the first frames, one a port. Others ask, or claim, again.
 _WAITING = 16
 
 
@@ -46,13 +48,15 @@ class _Doubt:
     suspects: Sequence[Neighbour]  # who is asked
     of_mac: bool
     by: int  # the port whose frame raised it
-    heard: Sequence[int]  # Neighbour.heard of each when it began
-    seen: tuple[int, int, bool] | None  # the FDB's entry of the MAC then
-    lost: int  # frames of the owner's port lost so far
-    waiting: list[Message] = field(default_factory=list)
+    rounds: int  # how often an answer is asked for
+    waiting: list[Message]  # what goes its way when the binding has ended
+    of_question: bool  # so far: nobody claims it
+    heard: Sequence[int] = ()  # Neighbour.heard of each suspect when the round began
+    seen: tuple[int, int, bool] | None = None  # the FDB's entry of the MAC then
+    lost: int = 0  # frames of the owner's port lost by then
     asked: int = 0
     last: float = 0.0
-    closed: bool = False  # answered; the owner rests
+    resting: bool = False  # answered just now
 
 
 class Doubts:
@@ -83,11 +87,11 @@ class Doubts:
         holder = self._neighbours.holder(claim.vlan, mac)
         if holder is not None and holder.port != claim.ingress:
             entries = self._neighbours.of_station(claim.vlan, mac, holder.port)
-            self._raise((claim.vlan & 0xFFF, mac), entries, claim, of_mac=True)
+            self._raise((claim.vlan & 0xFFF, mac), entries, claim, of_mac=True, rounds=_ROUNDS)
         elif claim.sender_ip is not None:
             bound = self._neighbours.lookup(claim.vlan, claim.sender_ip)
             if bound is not None:
-                self._raise((claim.vlan, claim.sender_ip), [bound], claim, of_mac=False)
+                self._raise((claim.vlan, claim.sender_ip), [bound], claim, of_mac=False, rounds=_ROUNDS)
 
     def answered_for(self, question: Message) -> None:
         """Somebody's question was kept from all others, as the table has the answer: is it still true?"""
@@ -96,26 +100,23 @@ class Doubts:
             if owner is not None:
                 self._raise((question.vlan, question.target_ip), [owner], question, of_mac=False)
 
-    def _raise(self, subject: tuple[int, bytes], entries: Sequence[Neighbour], by: Message, *, of_mac: bool) -> None:
+    def _raise(
+        self, subject: tuple[int, bytes], entries: Sequence[Neighbour], by: Message, *, of_mac: bool, rounds: int = 1
+    ) -> None:
         known = self._doubts.get(subject)
         if known is not None:
-            if not known.closed and len(known.waiting) < _WAITING:
+            if len(known.waiting) < _WAITING and by.ingress not in [message.ingress for message in known.waiting]:
                 known.waiting.append(by)
+            if known.of_question and rounds > 1:  # what was heard since then says nothing about the claim
+                known.of_question, known.rounds, known.asked, known.resting = False, rounds, 0, False
+                self._look(known)
             return
         suspects = sorted(filter(self._answers, entries), key=lambda n: -n.seen)[:_SUSPECTS]
         if not suspects or any(n.static for n in entries) or self._open[by.ingress] >= _OPEN_PER_PORT:
             return
         self._open[by.ingress] += 1
-        self._doubts[subject] = _Doubt(
-            subject,
-            suspects,
-            of_mac,
-            by.ingress,
-            [n.heard for n in suspects],
-            self._find(subject) if of_mac else None,
-            self._dataplane.losses(suspects[0].port),
-            [by],
-        )
+        doubt = self._doubts[subject] = _Doubt(subject, suspects, of_mac, by.ingress, rounds, [by], rounds == 1)
+        self._look(doubt)
 
     def follow(self, own_mac: bytes) -> tuple[list[tuple[bytes, int, int]], list[tuple[str, list[Message]]]]:
         """What to do now: questions, as packet_out() takes them; and of each binding that has ended what to tell
@@ -125,17 +126,22 @@ class Doubts:
         questions: list[tuple[bytes, int, int]] = []
         ended: list[tuple[str, list[Message]]] = []
         for doubt in list(self._doubts.values()):
-            if doubt.closed:
-                if now - doubt.last >= _REST_SECONDS:
-                    del self._doubts[doubt.subject]
-            elif not self._stands(doubt):
-                self._close(doubt)
-                del self._doubts[doubt.subject]
+            there = self._still_there(doubt)
+            if not there:
+                self._forget(doubt)
                 ended.append(("", doubt.waiting))
-            elif self._answered(doubt):
-                doubt.closed, doubt.last = True, now
-                doubt.waiting.clear()
-                self._close(doubt)
+                continue
+            if doubt.resting and now - doubt.last >= _REST_SECONDS:
+                doubt.resting, doubt.rounds = False, doubt.rounds - 1
+                if not doubt.rounds:
+                    self._forget(doubt)
+                    continue
+                doubt.asked = 0
+                self._look(doubt)
+            if doubt.resting:
+                continue
+            if self._answered(doubt, there):
+                doubt.resting, doubt.last = True, now
             elif doubt.asked == 0 or now - doubt.last >= ASK_SECONDS:
                 if doubt.asked < _QUESTIONS or self._may_be_lost(doubt):
                     doubt.asked, doubt.last = doubt.asked + 1, now
@@ -144,17 +150,31 @@ class Doubts:
                     ended.append(self._end(doubt))
         return questions, ended
 
-    def _close(self, doubt: _Doubt) -> None:
+    def _look(self, doubt: _Doubt) -> None:
+        """Note how things are, to see what changes."""
+        doubt.suspects = self._still_there(doubt)
+        doubt.heard = [n.heard for n in doubt.suspects]
+        doubt.seen = self._find(doubt.subject) if doubt.of_mac else None
+        doubt.lost = self._dataplane.losses(doubt.suspects[0].port)
+
+    def _forget(self, doubt: _Doubt) -> None:
+        del self._doubts[doubt.subject]
         self._open[doubt.by] -= 1
         if not self._open[doubt.by]:
             del self._open[doubt.by]
 
-    def _stands(self, doubt: _Doubt) -> bool:
-        """Whether what is doubted is still what the table says."""
-        return any(self._neighbours.lookup(n.vlan, n.ip) is n for n in doubt.suspects)
+    def _still_there(self, doubt: _Doubt) -> list[Neighbour]:
+        """What the table has now of those that are doubted: none when their bindings have ended or gone elsewhere."""
+        found = [self._neighbours.lookup(n.vlan, n.ip) for n in doubt.suspects]
+        return [
+            now
+            for now, before in zip(found, doubt.suspects, strict=True)
+            if now is not None and now.port == before.port and (now.mac == before.mac or not doubt.of_mac)
+        ]
 
-    def _answered(self, doubt: _Doubt) -> bool:
-        if any(n.heard != heard for n, heard in zip(doubt.suspects, doubt.heard, strict=True)):
+    def _answered(self, doubt: _Doubt, there: Sequence[Neighbour]) -> bool:
+        heard = dict(zip(map(id, doubt.suspects), doubt.heard, strict=True))
+        if any(n.heard != heard.get(id(n)) for n in there):  # another entry: its owner has changed its MAC
             return True
         if not doubt.of_mac:
             return False
@@ -173,8 +193,7 @@ class Doubts:
     def _end(self, doubt: _Doubt) -> tuple[str, list[Message]]:
         vlan, what = doubt.subject
         owner = doubt.suspects[0]
-        self._close(doubt)
-        del self._doubts[doubt.subject]
+        self._forget(doubt)
         entries: Sequence[Neighbour] = doubt.suspects
         if doubt.of_mac:
             entries = self._neighbours.of_station(vlan, what, owner.port)

@@ -65,8 +65,9 @@ class Guard(Policy):
     (see doubts.py), falls silent for the table's ageing time or its port is lost; static entries hold for ever. strict:
     an IP nobody has in the table may not be claimed at all. routes: the port's pod is a router, whose IP packets come
     from anywhere; its MAC and its ARP and ND are guarded as all are. Drop reasons: "malformed", "l2_mismatch" (the
-    message tells another MAC than its own frame's source), "spoofed" (the IP is bound to another MAC or port, or the
-    MAC to another port), "unbound" (strict). Probes and duplicate address detection claim no IP and pass.
+    message tells another MAC than its own frame's source), "spoofed" (the IP or the MAC is bound to another port; or
+    the IP to another MAC of this port, by a static entry or to a strict guard), "unbound" (strict). Probes and
+    duplicate address detection claim no IP and pass.
     """
 
     wants = EVERYTHING
@@ -93,7 +94,7 @@ class Guard(Policy):
         bound = neighbours.lookup(message.vlan, message.sender_ip)
         if bound is None:
             return Drop("unbound") if self.strict else None
-        if bound.mac != mac or bound.port != message.ingress:
+        if bound.port != message.ingress or (bound.mac != mac and (self.strict or bound.static)):
             return Drop("spoofed")
         return None
 

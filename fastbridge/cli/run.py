@@ -22,7 +22,7 @@ from fastbridge.rules import StormControl
 from fastbridge.silence import silence
 from fastbridge.switch import Switch
 
-from .options import read_policy_of_strangers
+from .options import read_policy_of_strangers, read_port_policies
 
 # Links are looked at this often. Each look holds the data plane for some microseconds.
 _LOOK_SECONDS = 0.1
@@ -70,6 +70,14 @@ def _check_ports(context: click.Context, parameter: click.Parameter, names: tupl
     show_default=True,
     help="What becomes of ARP and ND: flood, suppress (answer for known neighbours), direct (ask the owner alone), "
     "guard (drop what is spoofed), ratelimit=RATE[:BURST] (frames/s of a port); several with commas.",
+)
+@click.option(
+    "--arp-port",
+    "arp_ports",
+    metavar="IFACE=POLICY",
+    multiple=True,
+    callback=read_port_policies,
+    help="The policy of one interface, in place of --arp; can be given again. guard=router is for a router's.",
 )
 @click.option(
     "--storm-control",
@@ -147,6 +155,7 @@ def run(
     as_json: bool,
     interval: float | None,
     arp: str,
+    arp_ports: dict[str, str],
     storm_control: float | None,
     no_loop_detection: bool,
     ageing: float | None,
@@ -166,6 +175,9 @@ def run(
     """
     if fanout and workers == 1:
         raise click.UsageError("--fanout lets several workers read each port; add --workers 2, or more")
+    strange = next((name for name in arp_ports if name not in interfaces), None)
+    if strange is not None:
+        raise click.UsageError(f"--arp-port names {strange}, which is not among the interfaces; name one that is")
     stop = _StopSignals()
     storm = StormControl(storm_control, storm_control, storm_control)
     switch = Switch(
@@ -183,6 +195,8 @@ def run(
         loop_detection=not no_loop_detection,
     )
     switch.set_storm_control(storm)
+    for name, policy in arp_ports.items():
+        switch.set_policy(policy, name)
     report = _JsonReport() if as_json else _TextReport()
     with silence(interfaces), switch:
         report.ready(interfaces)

@@ -130,18 +130,18 @@ cdef inline bint mac_allowed(const Forwarding *f, const Frame *frame) noexcept n
 cdef inline bint ip_allowed(const Forwarding *f, const Frame *frame) noexcept nogil:
     """Whether a guarded port may send from the frame's IP source address (none, or an unspecified one: yes)."""
     cdef uint8_t ip[16]
+    cdef bint strict = f.ports[frame.ingress].strict
+    cdef uint32_t at = network_offset(frame.data, frame.length)
     cdef uint64_t key
-    cdef uint32_t inner, at = network_offset(frame.data, frame.length)
+    cdef int port
     if not read_ip_source(load16(frame.data + at - 2), frame.data + at, frame.length - at, ip):
         return True
-    inner = read_inner_vid(frame.data, frame.length)
-    key = binding_key(f.bindings, ip, frame.source, inner)  # this address from this VLAN and MAC …
-    if look_up(f.bindings, key, hash_key(f.bindings, key), 0) == frame.ingress:
-        return True
-    if f.ports[frame.ingress].strict:
-        return False
-    key = binding_key(f.bindings, ip, make_key(0, frame.vid), inner)    # … or from nobody in particular
-    return look_up(f.bindings, key, hash_key(f.bindings, key), 0) < 0
+    # Strict: from this MAC here. Else from any MAC here: who has two, as VRRP's masters do, takes nothing from others.
+    key = binding_key(
+        f.bindings, ip, frame.source if strict else make_key(0, frame.vid), read_inner_vid(frame.data, frame.length)
+    )
+    port = look_up(f.bindings, key, hash_key(f.bindings, key), 0)
+    return port == frame.ingress or (port < 0 and not strict)
 
 
 cdef inline bint guard(Forwarding *f, Port *port, Frame *frame, bint *may_learn) noexcept nogil:
