@@ -41,6 +41,7 @@ class Neighbour:
     tags: bytes = b""  #: VLAN tags of its owner's frames
     asked: float = -math.inf  #: when due_for_refresh() last named it
     disputed: float = -math.inf  #: when a conflict about it was last reported
+    heard: int = 0  #: how often its owner said again that it is there
 
     def question(self, own_mac: bytes) -> bytes:
         """The frame that asks its owner alone whether it is still there; the answer goes to `own_mac`."""

@@ -10,7 +10,7 @@ import math
 import threading
 import time
 from collections import OrderedDict, defaultdict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from .addresses import MacAddress
@@ -25,7 +25,8 @@ _REFRESH_AFTER, _REFRESH_EVERY = 2 / 3, 1 / 12
 _CONFLICT_SECONDS = 10.0
 _CONFLICTS_KEPT = 256
 
-_Key = tuple[int, bytes]  # VLAN, IP
+Key = tuple[int, bytes]  # VLAN, IP
+Station = tuple[int, bytes]  # VID of the outer tag, MAC: what the FDB learns, so what a port can take from another
 
 _NA, _NA_UNSOLICITED = Kind.NA, Kind.NA_UNSOLICITED
 
@@ -58,14 +59,17 @@ class Neighbours:
             raise ConfigError(f"a neighbour table holds 1 entry or more, not {min(capacity, per_port)}")
         self._ageing = math.inf if ageing is None else ageing
         self._capacity, self._per_port = capacity, per_port
-        self._clock, self._on_conflict, self._name_of = clock, on_conflict, name_of
+        self._clock, self._on_conflict, self.name_of = clock, on_conflict, name_of
         self._lock = threading.Lock()
-        self._entries: dict[_Key, Neighbour] = {}
-        self._learned: defaultdict[int, OrderedDict[_Key, Neighbour]] = defaultdict(OrderedDict)  # oldest first
+        self._entries: dict[Key, Neighbour] = {}
+        self._learned: defaultdict[int, OrderedDict[Key, Neighbour]] = defaultdict(OrderedDict)  # oldest first
+        self._of_station: dict[Station, OrderedDict[Key, Neighbour]] = {}  # static ones first, then as they came
+        self._holders: dict[Station, Neighbour] = {}  # the first of these
+        self._changed: set[Key] = set()
+        self._changed_stations: set[Station] = set()
         self.conflicts: deque[Conflict] = deque(maxlen=_CONFLICTS_KEPT)
         self.conflict_count = 0
         self.refused = 0
-        self.changes = 0  #: grows with every entry made or forgotten
 
     def lookup(self, vlan: int, ip: bytes) -> Neighbour | None:
         """The live entry of an IP, or None."""
@@ -73,6 +77,44 @@ class Neighbours:
         if known is None or known.static or self._clock() - known.seen < self._ageing:
             return known
         return None
+
+    def holder(self, vlan: int, mac: bytes) -> Neighbour | None:
+        """Who has a MAC in a VLAN, or None: the live neighbour that was first to have it, static ones before others.
+
+        Of the VLAN the outer tag counts, as in the FDB: whoever sends from a MAC behind it gets the MAC's frames.
+        """
+        station = (vlan & 0xFFF, mac)
+        first = self._holders.get(station)
+        if first is None or first.static or self._clock() - first.seen < self._ageing:
+            return first
+        with self._lock:
+            now = self._clock()
+            entries = self._of_station.get(station, OrderedDict())
+            return next((n for n in entries.values() if n.static or now - n.seen < self._ageing), None)
+
+    def of_station(self, vlan: int, mac: bytes, port: int) -> list[Neighbour]:
+        """The entries of a MAC behind a port, live or not, in the order they came."""
+        with self._lock:
+            return [n for n in self._of_station.get((vlan & 0xFFF, mac), OrderedDict()).values() if n.port == port]
+
+    def end(self, neighbours: Iterable[Neighbour]) -> None:
+        """Forget these learned entries, as far as they are still in the table."""
+        with self._lock:
+            for neighbour in neighbours:
+                key = (neighbour.vlan, neighbour.ip)
+                if not neighbour.static and self._entries.get(key) is neighbour:
+                    self._forget(key, neighbour)
+
+    def take_changes(self) -> tuple[dict[Key, Neighbour | None], dict[Station, Neighbour | None]]:
+        """The entries, and the holders of MACs, that have changed since the last call; None: gone."""
+        if not self._changed and not self._changed_stations:
+            return {}, {}
+        with self._lock:
+            entries = {key: self._entries.get(key) for key in self._changed}
+            stations = {station: self._holders.get(station) for station in self._changed_stations}
+            self._changed.clear()
+            self._changed_stations.clear()
+        return entries, stations
 
     def live(self) -> list[Neighbour]:
         """All live entries."""
@@ -84,7 +126,7 @@ class Neighbours:
         now = self._clock()
         for n in sorted(self.live(), key=lambda n: (n.vlan, len(n.ip), n.ip)):
             age = None if n.static else max(0.0, now - n.seen)
-            port = self._name_of(n.port)
+            port = self.name_of(n.port)
             yield NeighbourEntry(ip_address(n.ip), MacAddress(n.mac), port, age, n.source, n.static, n.vlan)
 
     def __len__(self) -> int:
@@ -123,16 +165,19 @@ class Neighbours:
             self._on_conflict(conflict)
         return Change.MOVED if same and not known.static else Change.CONFLICT
 
-    def contest(self, message: Message) -> None:
-        """Report a claim that was dropped because the table says otherwise, without changing the table."""
+    def contest(self, message: Message) -> bool:
+        """Report a claim that was dropped because the table says otherwise, without changing the table; whether it
+        does.
+        """
         with self._lock:
             known = None if message.sender_ip is None else self.lookup(message.vlan, message.sender_ip)
             if known is None:
-                return
+                return False
             mac = message.sender_mac or message.eth_source
             conflict = self._dispute(known, mac, message, self._clock())
         if conflict and self._on_conflict:
             self._on_conflict(conflict)
+        return True
 
     def add(
         self,
@@ -160,9 +205,9 @@ class Neighbours:
                 raise ConfigError(f"the neighbour table is full ({self._capacity} entries); give it more capacity")
             if known is not None:
                 self._forget(key, known)
-            self.changes += 1
-            self._entries[key] = Neighbour(
-                *key, station.packed, port, self._clock(), source, True, router, tags=vlan_tags(vlan)
+            self._enter(
+                key,
+                Neighbour(*key, station.packed, port, self._clock(), source, True, router, tags=vlan_tags(vlan)),
             )
 
     def remove(self, ip: IPv4Address | IPv6Address | str, vlan: int = 0) -> bool:
@@ -197,15 +242,16 @@ class Neighbours:
                         due.append(neighbour)
         return due
 
-    def _refresh(self, key: _Key, known: Neighbour, message: Message, now: float) -> None:
+    def _refresh(self, key: Key, known: Neighbour, message: Message, now: float) -> None:
         known.seen = now
+        known.heard += 1
         if known.static:
             return
         self._learned[known.port].move_to_end(key)
         if message.kind is _NA or message.kind is _NA_UNSOLICITED:
             known.router, known.override = bool(message.flags & ROUTER), bool(message.flags & OVERRIDE)
 
-    def _learn(self, key: _Key, mac: bytes, message: Message, now: float, before: Neighbour | None) -> bool:
+    def _learn(self, key: Key, mac: bytes, message: Message, now: float, before: Neighbour | None) -> bool:
         """Make an entry of a message; `before`: the one it replaces, already forgotten."""
         learned = self._learned[message.ingress]
         if len(learned) >= self._per_port or len(self._entries) >= self._capacity:
@@ -222,15 +268,42 @@ class Neighbours:
             neighbour.router, neighbour.override = before.router, before.override
         elif len(neighbour.ip) == 16:
             neighbour.router = None
-        self._entries[key] = learned[key] = neighbour
-        self.changes += 1
+        learned[key] = neighbour
+        self._enter(key, neighbour)
         return True
 
-    def _forget(self, key: _Key, known: Neighbour) -> None:
-        self.changes += 1
+    def _enter(self, key: Key, neighbour: Neighbour) -> None:
+        self._changed.add(key)
+        self._entries[key] = neighbour
+        station = (neighbour.vlan & 0xFFF, neighbour.mac)
+        entries = self._of_station.setdefault(station, OrderedDict())
+        entries[key] = neighbour
+        if neighbour.static:
+            entries.move_to_end(key, last=False)
+        holder = self._holders.get(station)
+        taken = holder is not None and (holder.static or self._clock() - holder.seen < self._ageing)
+        if not taken or (neighbour.static and holder is not None and not holder.static):
+            self._hold(station, neighbour)
+
+    def _forget(self, key: Key, known: Neighbour) -> None:
+        self._changed.add(key)
         del self._entries[key]
         if not known.static:
             del self._learned[known.port][key]
+        station = (known.vlan & 0xFFF, known.mac)
+        entries = self._of_station[station]
+        del entries[key]
+        if self._holders[station] is known:
+            self._hold(station, next(iter(entries.values()), None))
+        if not entries:
+            del self._of_station[station]
+
+    def _hold(self, station: Station, neighbour: Neighbour | None) -> None:
+        self._changed_stations.add(station)
+        if neighbour is None:
+            del self._holders[station]
+        else:
+            self._holders[station] = neighbour
 
     def _forget_all(self, chosen: Callable[[Neighbour], bool]) -> int:
         with self._lock:
@@ -249,8 +322,8 @@ class Neighbours:
             now,
             known.vlan,
             ip_address(known.ip),
-            Claim(MacAddress(known.mac), self._name_of(known.port)),
-            Claim(MacAddress(mac), self._name_of(message.ingress)),
+            Claim(MacAddress(known.mac), self.name_of(known.port)),
+            Claim(MacAddress(mac), self.name_of(message.ingress)),
         )
         self.conflicts.append(conflict)
         return conflict

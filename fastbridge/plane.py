@@ -113,7 +113,7 @@ class Plane:
         neighbours = Neighbours(
             options.neighbour_ageing, clock=clock, on_conflict=_report_conflict, name_of=self._name_of
         )
-        self._policing = Policing(self._dataplane, neighbours)
+        self._policing = Policing(self._dataplane, neighbours, clock)
         self._stations = Stations(self._dataplane, self._name_of, options.loop_detection, clock)
         self.set_policy(options.policy)
 

@@ -61,18 +61,23 @@ class Direct(Policy):
 class Guard(Policy):
     """Drop what says something else than the neighbour table: dynamic ARP and ND inspection.
 
-    The first to claim an IP has it, until it falls silent for the table's ageing time or its port is lost; static
-    entries hold for ever. strict: an IP nobody has in the table may not be claimed at all. Drop reasons: "malformed",
-    "l2_mismatch" (the message tells another MAC than its own frame's source), "spoofed" (the IP is bound to another
-    MAC or port), "unbound" (strict). Probes and duplicate address detection claim nothing and pass.
+    The first to claim an IP has it, and with it the MAC on its port, until it leaves the switch's questions unanswered
+    (see doubts.py), falls silent for the table's ageing time or its port is lost; static entries hold for ever. strict:
+    an IP nobody has in the table may not be claimed at all. routes: the port's pod is a router, whose IP packets come
+    from anywhere; its MAC and its ARP and ND are guarded as all are. Drop reasons: "malformed", "l2_mismatch" (the
+    message tells another MAC than its own frame's source), "spoofed" (the IP or the MAC is bound to another port; or
+    the IP to another MAC of this port, by a static entry or to a strict guard), "unbound" (strict). Probes and
+    duplicate address detection claim no IP and pass.
     """
 
     wants = EVERYTHING
     fallback: Fallback = "drop"
     inspects = True
 
-    def __init__(self, strict: bool = False) -> None:
-        self.strict = strict
+    def __init__(self, strict: bool = False, routes: bool = False) -> None:
+        if strict and routes:
+            raise ConfigError("a guard is strict, or its port routes: who routes sends from addresses nobody has here")
+        self.strict, self.routes = strict, routes
 
     def decide(self, message: Message, neighbours: Neighbours) -> Verdict | None:
         """A drop, or no opinion."""
@@ -81,17 +86,20 @@ class Guard(Policy):
         mac = message.eth_source
         if message.sender_mac is not None and message.sender_mac != mac:
             return Drop("l2_mismatch")
+        holder = neighbours.holder(message.vlan, mac)
+        if holder is not None and holder.port != message.ingress:
+            return Drop("spoofed")
         if message.sender_ip is None:
             return None
         bound = neighbours.lookup(message.vlan, message.sender_ip)
         if bound is None:
             return Drop("unbound") if self.strict else None
-        if bound.mac != mac or bound.port != message.ingress:
+        if bound.port != message.ingress or (bound.mac != mac and (self.strict or bound.static)):
             return Drop("spoofed")
         return None
 
     def __str__(self) -> str:
-        return "guard=strict" if self.strict else "guard"
+        return "guard=strict" if self.strict else "guard=router" if self.routes else "guard"
 
 
 class RateLimit(Policy):
@@ -121,7 +129,8 @@ class RateLimit(Policy):
 def parse_policy(text: str) -> Policy:
     """The policy that text such as "guard,ratelimit=50,suppress" names, asked in the order written (Guard first).
 
-    Names: flood, suppress, direct, guard, guard=strict, ratelimit=RATE, ratelimit=RATE:BURST. Raises ConfigError.
+    Names: flood, suppress, direct, guard, guard=strict, guard=router, ratelimit=RATE, ratelimit=RATE:BURST. Raises
+    ConfigError.
     """
     policies = [_parse_one(word.strip().lower()) for word in text.split(",")]
     kinds = [type(policy) for policy in policies]
@@ -136,8 +145,8 @@ def _parse_one(word: str) -> Policy:
     simple: dict[str, type[Flood | Suppress | Direct]] = {"flood": Flood, "suppress": Suppress, "direct": Direct}
     if name in simple and not value:
         return simple[name]()
-    if name == "guard" and value in ("", "strict"):
-        return Guard(strict=value == "strict")
+    if name == "guard" and value in ("", "strict", "router"):
+        return Guard(strict=value == "strict", routes=value == "router")
     if name == "ratelimit":
         rate, _, burst = value.partition(":")
         try:
@@ -146,8 +155,8 @@ def _parse_one(word: str) -> Policy:
             if isinstance(error, ConfigError):
                 raise
     raise ConfigError(
-        f"{word!r} is no policy; write one or more of flood, suppress, direct, guard, guard=strict, ratelimit=RATE, "
-        "ratelimit=RATE:BURST (frames a second), separated by commas"
+        f"{word!r} is no policy; write one or more of flood, suppress, direct, guard, guard=strict, guard=router, "
+        "ratelimit=RATE, ratelimit=RATE:BURST (frames a second), separated by commas"
     )
 
 

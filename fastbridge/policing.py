@@ -15,11 +15,14 @@ import select
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from .arp_nd import Kind, Message, link_local, neighbour_advertisement, read
+from .bindings import Bindings
+from .doubts import Doubts
 from .errors import ConfigError
+from .neighbour_entry import Neighbour
 from .neighbours import Neighbours
 from .policies import Flood, Guard, RateLimit
 from .policy import Answer, Drop, Forward, Policy, SendTo, Wants
@@ -43,7 +46,9 @@ _Order = tuple[bytes, int, int]  # frame, ingress, egress: see Dataplane.packet_
 class Policing:
     """The policies of a switch's ports, their neighbour table and their thread."""
 
-    def __init__(self, dataplane: Dataplane, neighbours: Neighbours) -> None:
+    def __init__(
+        self, dataplane: Dataplane, neighbours: Neighbours, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._dataplane = dataplane
         self.neighbours = neighbours
         self._default: Policy = Flood()
@@ -52,8 +57,9 @@ class Policing:
         self._guarded: set[int] = set()  # the ports that have a guard
         self._counts: Counter[str] = Counter()
         self._complaints: dict[str, float] = {}
-        self._lock = threading.Lock()  # of what follows: bindings are made by several threads
-        self._bound = -1  # neighbours.changes when the core got the bindings
+        self._bindings = Bindings(dataplane, neighbours)
+        self._doubts = Doubts(dataplane, neighbours, clock, answers=self._hears)
+        self._warned: set[int] = set()  # ports whose first drops by source guard were told
         self._busy_since: float | None = None  # when the thread began with what it has in hand
         self._passed_by = False
         self._stopping = threading.Event()
@@ -68,7 +74,8 @@ class Policing:
         """What became of the frames the policies were handed: answered, forwarded (as by a plain bridge), sent_to (one
         port), heard (answers to the switch's own questions), dropped:REASON.
 
-        Besides: failed (decisions that raised), missed (no room in the queue), undelivered (no way out for an answer).
+        Besides: released (sent once a binding had ended; they were dropped or answered before), failed (decisions that
+        raised), missed (no room in the queue), undelivered (no way out for an answer).
         """
         return {
             **self._counts,
@@ -106,6 +113,7 @@ class Policing:
             burst=min((limit.burst for limit in limits), default=0),
             guarded=bool(guards),
             strict=any(guard.strict for guard in guards),
+            routes=any(guard.routes for guard in guards),
             drop_when_full=policy.fallback == "drop",
         )
         (self._guarded.add if guards else self._guarded.discard)(port)
@@ -116,7 +124,9 @@ class Policing:
         self._own.pop(port, None)
         self._deciders.pop(port, None)
         self._guarded.discard(port)
+        self._warned.discard(port)
         self.neighbours.flush(port, static=True)
+        self.bind()
 
     def handle(self, punts: Sequence[tuple[int, bool, bytes]]) -> list[tuple[int, bytes]]:
         """Decide punted frames, (ingress, taken, frame); returns the copies of a switch in memory."""
@@ -131,16 +141,8 @@ class Policing:
         return copies
 
     def bind(self) -> None:
-        """Give the core the guards' bindings when the neighbour table has changed."""
-        if not self._guards():
-            return
-        with self._lock:
-            if self._bound == self.neighbours.changes:
-                return
-            self._bound = self.neighbours.changes
-            self._dataplane.set_bindings(
-                [(n.port, n.vlan & 0xFFF, int.from_bytes(n.mac, "big"), _ip16(n.ip)) for n in self.neighbours.live()]
-            )
+        """Give the core the guards' bindings as far as the neighbour table has changed."""
+        self._bindings.follow()
 
     def announce(self, port: int | None = None) -> int:
         """Flood gratuitous ARP and unsolicited NAs for the neighbours (of one port); returns how many."""
@@ -152,7 +154,20 @@ class Policing:
         """Ask the neighbours about to expire, and forget those that have; returns the questions in memory."""
         asked = [n for n in self.neighbours.due_for_refresh() if any(self.policy(n.port).wants)]
         self.neighbours.sweep()
+        self.bind()
+        self._tell_guarded()
         return self._dataplane.packet_out([(n.question(self._mac), -1, n.port) for n in asked])
+
+    def settle(self) -> list[tuple[int, bytes]]:
+        """Ask whose binding is in doubt, and end what nobody answers for; returns the copies of a switch in memory."""
+        orders, ended = self._doubts.follow(self._mac)
+        for text, waiting in ended:
+            if text:
+                self._complain(text)
+            for message in waiting:
+                self._release(message, orders)
+        self.bind()
+        return self._dataplane.packet_out(orders) if orders else []
 
     def start(self) -> None:
         """Decide in the background from now on."""
@@ -191,11 +206,12 @@ class Policing:
         punted.register(self._dataplane.punt_fd, select.POLLIN)
         ticked = time.monotonic()
         while not self._stopping.is_set():
-            if punted.poll(1000 * (_BIND_SECONDS if self._guards() else _TICK_SECONDS)):
+            if punted.poll(1000 * (_BIND_SECONDS if self._guards() or self._doubts else _TICK_SECONDS)):
                 os.eventfd_read(self._dataplane.punt_fd)
             try:
                 self._busy_since = time.monotonic()
                 self.handle(self._dataplane.read_punts())
+                self.settle()
                 if time.monotonic() - ticked >= _TICK_SECONDS:
                     ticked = time.monotonic()
                     self.tick()
@@ -237,10 +253,12 @@ class Policing:
         """Order what a verdict says; False when it was no verdict and the fallback dropped the frame."""
         if isinstance(verdict, Answer) and isinstance(verdict.frame, bytes):
             self._counts["answered"] += 1
+            self._doubts.answered_for(message)
             orders.append((verdict.frame, -1, message.ingress))
             return True
         if isinstance(verdict, SendTo) and verdict.port in self._deciders:
             self._counts["sent_to"] += 1
+            self._doubts.answered_for(message)
             orders.append((message.frame, message.ingress, verdict.port))
             return True
         if verdict is not None and not isinstance(verdict, Forward):
@@ -262,9 +280,47 @@ class Policing:
         if taken:
             self._counts[f"dropped:{reason}"] += 1
         if reason == "spoofed":
-            self.neighbours.contest(message)  # reports it with both sides
+            self._doubts.claimed(message)
+            if not self.neighbours.contest(message):  # else that reports it with both sides
+                self._complain(f"spoofed: {message} dropped: its MAC is another port's", once=f"mac {message.ingress}")
         elif reason != "failed":
             self._complain(f"{reason}: {message} dropped", once=f"{reason} {message.ingress}")
+
+    def _release(self, message: Message, orders: list[_Order]) -> None:
+        """What waited for the end of a binding goes its way: the claim to all whom it is for, and into the table."""
+        policy = self._deciders.get(message.ingress)
+        if policy is None or message.eth_destination == self._mac:
+            return
+        try:
+            verdict = policy.decide(message, self.neighbours)
+        except Exception:
+            verdict = self._fail(policy, message, f"policy {policy} raised on {message}", exception=True)
+        if isinstance(verdict, Drop):  # another one's by now
+            self._drop(message, verdict.reason, False)
+            return
+        self._counts["released"] += 1
+        orders.append((message.frame, message.ingress, -1))
+        self.neighbours.observe(message)
+
+    def _hears(self, neighbour: Neighbour) -> bool:
+        """Whether a neighbour's answer to the switch is shown to the policy of its port."""
+        wants = self.policy(neighbour.port).wants
+        return bool(wants.arp_unicast if len(neighbour.ip) == 4 else wants.nd_unicast)
+
+    def _tell_guarded(self) -> None:
+        """Say of each port once that source guard has dropped frames of it, and what to do."""
+        if not self._guards():
+            return
+        for port, count in self._dataplane.guard_drops().items():
+            if port in self._warned:
+                continue
+            self._warned.add(port)
+            _log.warning(
+                "source guard dropped %d frames of port %s: their source addresses are bound elsewhere, or to nobody "
+                "under guard=strict; if a router is behind it, give the port the policy guard=router",
+                count,
+                self.neighbours.name_of(port),
+            )
 
     def _complain(self, text: str, *, exception: bool = False, once: str = "") -> None:
         """Log, at most once in 10 s for the same thing."""
@@ -275,8 +331,3 @@ class Policing:
             self._complaints.clear()
         self._complaints[thing] = now
         _log.log(logging.ERROR if exception else logging.WARNING, "%s", text, exc_info=exception)
-
-
-def _ip16(ip: bytes) -> bytes:
-    """An IP address in 16 bytes, IPv4 mapped into IPv6 (RFC 4291 §2.5.5.2)."""
-    return ip if len(ip) == 16 else bytes(10) + b"\xff\xff" + ip

@@ -441,10 +441,10 @@ class MemorySwitch(Plane):
 
     def tick(self) -> list[Egress]:
         """What a running switch does every second: sweep expired entries out of FDB and neighbour table, and ask the
-        neighbours about to expire; returns these questions.
+        neighbours about to expire, and those whose bindings are in doubt; returns what it sends.
         """
         self._dataplane.fdb_age(self._now_ms())
-        return [Egress(*copy) for copy in self._policing.tick()]
+        return [Egress(*copy) for copy in self._policing.tick() + self._policing.settle()]
 
     def _now_ms(self) -> int:
         return round((self._clock() - self._epoch) * 1000) & 0xFFFFFFFF

@@ -406,7 +406,9 @@ def test_the_policy_changes_while_frames_pass() -> None:
 
 def test_no_policy() -> None:
     switch = Switch.in_memory(2)
-    with pytest.raises(ConfigError, match=r"flood, suppress, direct, guard, guard=strict, ratelimit=RATE"):
+    with pytest.raises(
+        ConfigError, match=r"flood, suppress, direct, guard, guard=strict, guard=router, ratelimit=RATE"
+    ):
         switch.set_policy("supress")
     with pytest.raises(ConfigError, match="no policy"):
         switch.set_policy(object())  # type: ignore[arg-type]

@@ -310,7 +310,9 @@ def test_parse_values() -> None:
     ],
 )
 def test_nonsense_gives_the_valid_names(text: str) -> None:
-    with pytest.raises(ConfigError, match=r"flood, suppress, direct, guard, guard=strict, ratelimit=RATE") as error:
+    with pytest.raises(
+        ConfigError, match=r"flood, suppress, direct, guard, guard=strict, guard=router, ratelimit=RATE"
+    ) as error:
         parse_policy(text)
     assert "\n" not in str(error.value)
 

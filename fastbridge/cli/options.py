@@ -20,6 +20,19 @@ def read_policy(context: click.Context, parameter: click.Parameter, text: str | 
         raise click.BadParameter(str(error)) from None
 
 
+def read_port_policies(context: click.Context, parameter: click.Parameter, texts: tuple[str, ...]) -> dict[str, str]:
+    """IFACE=POLICY, as often as given; which interfaces there are is the command's to check."""
+    policies: dict[str, str] = {}
+    for text in texts:
+        port, equals, policy = text.partition("=")
+        if not port or not equals:
+            raise click.BadParameter(f"{text!r} is not IFACE=POLICY, such as veth3=guard=router")
+        if port in policies:
+            raise click.BadParameter(f"{port} is given two policies; give it one, such as {port}=guard,suppress")
+        policies[port] = read_policy_of_strangers(context, parameter, policy) or ""
+    return policies
+
+
 def read_policy_of_strangers(context: click.Context, parameter: click.Parameter, text: str | None) -> str | None:
     """As read_policy, where nobody enters the pods' addresses."""
     text = read_policy(context, parameter, text)

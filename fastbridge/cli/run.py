@@ -23,7 +23,7 @@ from fastbridge.io_modes import IO_MODES
 from fastbridge.rules import StormControl
 from fastbridge.switch import Switch
 
-from .options import read_policy_of_strangers
+from .options import read_policy_of_strangers, read_port_policies
 
 _log = logging.getLogger(__name__)
 
@@ -73,6 +73,14 @@ def _check_ports(context: click.Context, parameter: click.Parameter, names: tupl
     show_default=True,
     help="What becomes of ARP and ND: flood, suppress (answer for known neighbours), direct (ask the owner alone), "
     "guard (drop what is spoofed), ratelimit=RATE[:BURST] (frames/s of a port); several with commas.",
+)
+@click.option(
+    "--arp-port",
+    "arp_ports",
+    metavar="IFACE=POLICY",
+    multiple=True,
+    callback=read_port_policies,
+    help="The policy of one interface, in place of --arp; can be given again. guard=router is for a router's.",
 )
 @click.option(
     "--storm-control",
@@ -150,6 +158,7 @@ def run(
     as_json: bool,
     interval: float | None,
     arp: str,
+    arp_ports: dict[str, str],
     storm_control: float | None,
     no_loop_detection: bool,
     ageing: float | None,
@@ -169,6 +178,9 @@ def run(
     """
     if fanout and workers == 1:
         raise click.UsageError("--fanout lets several workers read each port; add --workers 2, or more")
+    strange = next((name for name in arp_ports if name not in interfaces), None)
+    if strange is not None:
+        raise click.UsageError(f"--arp-port names {strange}, which is not among the interfaces; name one that is")
     stop = _StopSignals()
     storm = StormControl(storm_control, storm_control, storm_control)
     switch = Switch(
@@ -187,6 +199,8 @@ def run(
         shield=True,
     )
     switch.set_storm_control(storm)
+    for name, policy in arp_ports.items():
+        switch.set_policy(policy, name)
     report = _JsonReport() if as_json else _TextReport()
     with _shielding(switch, interfaces), switch:
         report.ready(interfaces)

@@ -17,7 +17,10 @@ from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
-from .batch cimport BATCH, DROPPED, FLOODED, FLOODS, FORWARDED, KINDS, RX_REASONS, TX_REASONS, Frame
+from .batch cimport (
+    BATCH, DROPPED, FLOODED, FLOODS, FORWARDED, KINDS, RX_PUNT_FULL, RX_RATE_LIMITED, RX_REASONS, RX_SOURCE_GUARD,
+    TX_FULL, TX_NO_BUFFER, TX_REASONS, Frame,
+)
 from .blocks cimport close_blocks, map_blocks, request_blocks
 from .bucket cimport set_rate
 from .decide cimport decide, enqueue
@@ -30,7 +33,7 @@ from .linux cimport (
 )
 from .mac_table cimport (
     COPY_ROOM, ENTRY_STATIC, SWEEP_ALL, SWEEP_EXPIRED, Cursor, Entry, EntryRow, MacTable, MacTableState, copy_some,
-    hash_key, learn_all, look_up_all, make_key, read_entry, remove_key, set_static, start_walk, sweep, sweep_some,
+    hash_key, learn_all, look_up_all, make_key, read_entry, remove_key, set_static, start_walk, sweep_some,
 )
 from .plane cimport BIG_SIZE, Plane, is_dead, list_floods, may_flood, monotonic_ns, start_frame
 from .port cimport (
@@ -321,7 +324,6 @@ cdef class Dataplane:
                     add_tally(&tally, &self.planes[i].shares[index].tally)
                 port.link, port.leaving = LINK_FREE, True
                 self._list_floods()
-                sweep(&self.bindings.state, 0, index, True)
             self._unlock()
             for i in range(self.workers):
                 close_ring(&rings[i])
@@ -609,12 +611,12 @@ cdef class Dataplane:
 
     def set_policy(
         self, uint32_t index, punts, double rate=0, double burst=0, bint guarded=False, bint strict=False,
-        bint drop_when_full=False,
+        bint routes=False, bint drop_when_full=False,
     ):
         """What a port's policy wants: a Punt (0 none, 1 copy, 2 take) for ARP to group and to unicast addresses
         and ND likewise; how many ARP and as many ND frames a second it may send (0: any number); whether its sources
-        are checked, and whether those without a binding are dropped; whether a frame the punt queue has no room for
-        is dropped or goes its plain way. Raises MemoryError."""
+        are checked, whether those without a binding are dropped, and whether the MAC alone is checked; whether a frame
+        the punt queue has no room for is dropped or goes its plain way. Raises MemoryError."""
         cdef uint8_t punt[KINDS]
         cdef Port *port
         cdef int i
@@ -630,7 +632,8 @@ cdef class Dataplane:
                     port.punt[i] = punt[i]
                 set_rate(&port.arp, rate, burst)
                 set_rate(&port.nd, rate, burst)
-                port.guarded, port.strict, port.drop_when_full = guarded, strict, drop_when_full
+                port.guarded, port.strict, port.routes = guarded, strict, routes
+                port.drop_when_full = drop_when_full
             self._note_punting()
             self._unlock()
         known(port)
@@ -683,32 +686,68 @@ cdef class Dataplane:
                 self.planes[i].punts.stalled = stalled
             self._unlock()
 
-    def set_bindings(self, rows):
-        """Who may send from guarded ports: rows of (port, vlan, mac, IP address as 16 bytes, IPv4 as ::ffff:…); they
-        take the place of those before. Raises ValueError, MemoryError."""
-        cdef MacTable fresh = MacTable(1 << 20, None)
-        cdef MacTableState *bindings = &fresh.state
-        cdef MacTableState before
+    def change_bindings(self, rows):
+        """Change who may send from guarded ports: rows of (port, vlan, mac, IP address as 16 bytes, IPv4 as
+        ::ffff:…). A MAC of 0: whatever the MAC, the address is bound; an address of zeros: whatever the address, the
+        MAC is, where of two tags the outer one alone counts, as in the FDB. A port of -1: it is bound no more.
+        Frames pass meanwhile. Raises ValueError, MemoryError."""
+        cdef MacTableState *bindings = &self.bindings.state
         cdef const uint8_t[::1] ip
-        cdef const uint8_t[::1] no_ip = bytes(16)
-        cdef uint64_t keys[3]
-        cdef int i
+        cdef uint64_t key
+        cdef int port, result
+        cdef uint32_t vlan
+        cdef uint64_t mac
         for port, vlan, mac, address in rows:
             ip = address
             if len(address) != 16:
                 raise ValueError(f"an IP address here has 16 bytes, not {len(address)}")
-            keys[0] = binding_key(bindings, &ip[0], make_key(mac, vlan))
-            keys[1] = binding_key(bindings, &ip[0], make_key(0, vlan))
-            keys[2] = binding_key(bindings, &no_ip[0], make_key(mac, vlan))
-            for i in range(3):
-                if set_static(bindings, keys[i], port) < 0:
-                    raise MemoryError("no memory for the bindings")
+            key = binding_key(bindings, &ip[0], make_key(mac & MAC_MASK, vlan & 0xFFF), vlan >> 12)
+            with nogil:
+                pthread_mutex_lock(bindings.lock)
+                result = 0
+                if port < 0:
+                    remove_key(bindings, key)
+                else:
+                    result = set_static(bindings, key, port)
+                pthread_mutex_unlock(bindings.lock)
+            if result < 0:
+                raise MemoryError("no memory for the bindings")
+
+    def losses(self, uint32_t index):
+        """How many frames to or from a port were lost at the switch for want of room, or by its policy's limits; 0 for
+        a port that is not there."""
+        cdef uint64_t lost = 0
+        cdef Share *share
+        cdef uint32_t i
         with nogil:
             self._lock()
-            before = self.bindings.state        # the contents change places, so that nobody's pointer dies
-            self.bindings.state = fresh.state
-            fresh.state = before
+            if self._port(index) != NULL:
+                for i in range(self.workers):
+                    share = self.planes[i].shares[index]
+                    count_missed(share)
+                    lost += share.tally.rx_missed + share.tally.dropped[<int>RX_RATE_LIMITED]
+                    lost += share.tally.dropped[<int>RX_PUNT_FULL]
+                    lost += share.tally.tx_dropped[<int>TX_NO_BUFFER] + share.tally.tx_dropped[<int>TX_FULL]
             self._unlock()
+        return lost
+
+    def guard_drops(self):
+        """How many frames source guard dropped of each port, {index: count}."""
+        cdef uint64_t *counts = <uint64_t *>calloc(MAX_PORTS, sizeof(uint64_t))
+        cdef uint32_t n, i, j
+        if counts == NULL:
+            raise MemoryError("no memory for the counters")
+        with nogil:
+            self._lock()
+            n = self.port_count
+            for i in range(n):
+                for j in range(self.workers):
+                    if self.ports[i].guarded:
+                        counts[i] += self.planes[j].shares[i].tally.dropped[<int>RX_SOURCE_GUARD]
+            self._unlock()
+        found = {i: counts[i] for i in range(n) if counts[i]}
+        free(counts)
+        return found
 
     def set_damping(self, uint32_t damping_ms):
         """A station heard within `damping_ms` on its port does not move to another; 0: it moves at once."""

@@ -71,6 +71,18 @@ cdef inline int read_vid(const uint8_t *data, uint32_t length) noexcept nogil:
     return -1 if vid == VID_RESERVED else vid
 
 
+cdef inline uint32_t read_inner_vid(const uint8_t *data, uint32_t length) noexcept nogil:
+    """The VLAN id of the second tag of a frame of at least 14 bytes; 0: none, or a priority tag, which names none."""
+    cdef uint16_t outer = load16(data + 12)
+    cdef uint16_t inner
+    if (outer != TPID_8021Q and outer != TPID_8021AD) or length < ETHERNET_HEADER + 2 * VLAN_TAG:
+        return 0
+    inner = load16(data + 16)
+    if inner != TPID_8021Q and inner != TPID_8021AD:
+        return 0
+    return load16(data + 18) & 0xFFF
+
+
 cdef inline uint32_t network_offset(const uint8_t *data, uint32_t length) noexcept nogil:
     """Where the payload behind at most two tags begins, in a frame of at least 14 bytes; the EtherType is
     in the two bytes before."""

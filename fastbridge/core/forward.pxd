@@ -14,7 +14,7 @@ from .batch cimport (
 from .bucket cimport take_token
 from .ethernet cimport (
     ETHERNET_HEADER, ETHERTYPE_ARP, ETHERTYPE_IPV6, ETHERTYPE_LOOP, is_broadcast, is_group, is_link_local,
-    is_nd, load16, load_mac, network_offset, read_ip_source, read_vid, tags_are_plain,
+    is_nd, load16, load_mac, network_offset, read_inner_vid, read_ip_source, read_vid, tags_are_plain,
 )
 from .mac_table cimport MacTableState, hash_key, holds, learn, look_up, make_key, prefetch_bucket
 from .port cimport (
@@ -100,27 +100,29 @@ cdef inline void flood(Port *port, Frame *frame, uint8_t what, uint64_t now) noe
         drop(frame, RX_STORM_BROADCAST + what)
 
 
-cdef inline uint64_t binding_key(const MacTableState *bindings, const uint8_t *ip, uint64_t extra) noexcept nogil:
-    """A fingerprint (48 bits, and the VID) of an IP address (16 bytes) and what it is bound to; the seed keeps it
-    unguessable."""
+cdef inline uint64_t binding_key(
+    const MacTableState *bindings, const uint8_t *ip, uint64_t extra, uint32_t inner
+) noexcept nogil:
+    """A fingerprint (48 bits, and the VID) of an IP address (16 bytes) and what it is bound to, within the inner VLAN;
+    the seed keeps it unguessable."""
     cdef uint64_t high = 0, low = 0
     cdef int i
     for i in range(8):
         high = high << 8 | ip[i]
         low = low << 8 | ip[8 + i]
-    return make_key(
-        hash_key(bindings, hash_key(bindings, hash_key(bindings, high) + low) + extra) & <uint64_t>0xFFFFFFFFFFFFULL,
-        (extra >> 48) & 0xFFF,
-    )
+    high = hash_key(bindings, hash_key(bindings, high) + low)
+    if inner:
+        high = hash_key(bindings, high + inner)
+    return make_key(hash_key(bindings, high + extra) & <uint64_t>0xFFFFFFFFFFFFULL, (extra >> 48) & 0xFFF)
 
 
 cdef inline bint mac_allowed(const Forwarding *f, const Frame *frame) noexcept nogil:
-    """Whether the frame's source MAC is bound to no other port."""
+    """Whether the frame's source MAC is bound to no other port, whatever the inner VLAN: the FDB knows the outer."""
     cdef uint8_t ip[16]
     cdef uint64_t key
     cdef int port
     memset(ip, 0, 16)
-    key = binding_key(f.bindings, ip, frame.source)
+    key = binding_key(f.bindings, ip, frame.source, 0)
     port = look_up(f.bindings, key, hash_key(f.bindings, key), 0)
     return port < 0 or port == frame.ingress
 
@@ -128,17 +130,18 @@ cdef inline bint mac_allowed(const Forwarding *f, const Frame *frame) noexcept n
 cdef inline bint ip_allowed(const Forwarding *f, const Frame *frame) noexcept nogil:
     """Whether a guarded port may send from the frame's IP source address (none, or an unspecified one: yes)."""
     cdef uint8_t ip[16]
-    cdef uint64_t key
+    cdef bint strict = f.ports[frame.ingress].strict
     cdef uint32_t at = network_offset(frame.data, frame.length)
+    cdef uint64_t key
+    cdef int port
     if not read_ip_source(load16(frame.data + at - 2), frame.data + at, frame.length - at, ip):
         return True
-    key = binding_key(f.bindings, ip, frame.source)         # this address from this VLAN and MAC …
-    if look_up(f.bindings, key, hash_key(f.bindings, key), 0) == frame.ingress:
-        return True
-    if f.ports[frame.ingress].strict:
-        return False
-    key = binding_key(f.bindings, ip, make_key(0, frame.vid))   # … or from nobody in particular
-    return look_up(f.bindings, key, hash_key(f.bindings, key), 0) < 0
+    # Strict: from this MAC here. Else from any MAC here: who has two, as VRRP's masters do, takes nothing from others.
+    key = binding_key(
+        f.bindings, ip, frame.source if strict else make_key(0, frame.vid), read_inner_vid(frame.data, frame.length)
+    )
+    port = look_up(f.bindings, key, hash_key(f.bindings, key), 0)
+    return port == frame.ingress or (port < 0 and not strict)
 
 
 cdef inline bint guard(Forwarding *f, Port *port, Frame *frame, bint *may_learn) noexcept nogil:
@@ -152,7 +155,7 @@ cdef inline bint guard(Forwarding *f, Port *port, Frame *frame, bint *may_learn)
     if frame.kind != ORDINARY and port.punt[frame.kind] == PUNT_TAKE:
         may_learn[0] = mac_fits
         return True
-    return mac_fits and ip_allowed(f, frame)
+    return mac_fits and (port.routes or ip_allowed(f, frame))
 
 
 cdef inline bint admit(Forwarding *f, Port *port, Frame *frame) noexcept nogil:

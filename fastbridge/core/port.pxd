@@ -51,6 +51,7 @@ cdef struct Port:
     bint blocked                # part of a loop, or not set up yet: nothing goes in or out
     bint guarded                # sources are checked against the bindings
     bint strict                 # … and those without one are dropped
+    bint routes                 # … by MAC alone: it forwards what others have sent
     bint drop_when_full         # a frame the punt queue has no room for is dropped, else it goes its plain way
     uint8_t punt[KINDS]         # a Punt by Kind
     TokenBucket storm[FLOODS]
