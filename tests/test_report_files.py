@@ -140,6 +140,73 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pyte
     assert [each.name for each in tmp_path.iterdir()] == ["x"] and path.read_text() == "old"
 
 
+@pytest.fixture
+def others_directory(tmp_path: Path) -> Path:
+    """One that everybody may write to, as a hostile user's is for root."""
+    place = tmp_path / "others"
+    place.mkdir()
+    place.chmod(0o777)
+    return place
+
+
+def test_links_that_others_put_there_are_not_written_through(
+    saved: Callable[..., Path], tmp_path: Path, others_directory: Path
+) -> None:
+    path, precious = saved(), tmp_path / "precious"
+    precious.write_text("mine")
+    names = ["report.md", ".report.md.partial", "results.json", "report.html", "pytest-benchmark.json", "new"]
+    for name in names:
+        (others_directory / name).symlink_to(precious if name != "new" else tmp_path / "made")
+    assert run("report", str(path), "-o", str(others_directory)).returncode == 0
+    assert run("report", str(path), "-o", str(others_directory / "new.md")).returncode == 0
+    with writable_file(others_directory / "new", "?"):
+        pass
+    assert precious.read_text() == "mine" and not (tmp_path / "made").exists()
+    assert not (others_directory / "report.md").is_symlink()
+
+
+def test_a_directory_that_is_others_link_is_refused(
+    saved: Callable[..., Path], tmp_path: Path, others_directory: Path
+) -> None:
+    (tmp_path / "mine").mkdir()
+    (others_directory / "pictures").symlink_to(tmp_path / "mine")
+    line = complaint(run("report", str(saved()), "-o", str(others_directory)), 1)
+    assert str(others_directory / "pictures") in line and "link" in line
+    assert list((tmp_path / "mine").iterdir()) == []
+
+
+def test_a_pipe_that_others_link_to_is_not_written_to(tmp_path: Path, others_directory: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (others_directory / "x").symlink_to(tmp_path / "pipe")
+    write_whole(others_directory / "x", "text")
+    assert (others_directory / "x").read_text() == "text" and not (others_directory / "x").is_symlink()
+
+
+def test_a_device_is_written_to_as_it_is() -> None:
+    write_whole(Path("/dev/null"), "text")
+    assert Path("/dev/null").is_char_device()
+
+
+def test_a_full_disk_is_named_with_the_file() -> None:
+    with pytest.raises(OSError, match="No space left") as caught:
+        write_whole(Path("/dev/full"), "text")
+    assert caught.value.filename == "/dev/full"
+
+
+def test_permissions_of_a_new_file_are_what_the_umask_leaves(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        write_whole(tmp_path / "x", "text")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "x").stat().st_mode & 0o777 == 0o640
+
+
+def test_a_name_as_long_as_a_name_may_be(tmp_path: Path) -> None:
+    write_whole(tmp_path / ("x" * 255), "text")
+    assert (tmp_path / ("x" * 255)).read_text() == "text"
+
+
 def test_a_place_that_nothing_came_to_is_left_as_it_was(tmp_path: Path) -> None:
     with writable_directory(tmp_path / "a" / "b", "?"), writable_file(tmp_path / "file", "?"):
         assert (tmp_path / "a" / "b").is_dir()
