@@ -16,7 +16,6 @@ import logging
 import os
 import re
 import secrets
-import shutil
 import socket
 import stat
 import time
@@ -32,6 +31,7 @@ from .links import Links
 from .namespaces import NamespaceHelper
 from .open_files import reserve_files
 from .pods import POD_END
+from .programs import find_program
 from .silence import make_silent
 from .topology import PodPlan, Progress, Topology, configure_pod
 
@@ -67,7 +67,7 @@ class StoredLab:
         names = [plan.name for plan in self.topology.pods]
         if pod not in names:
             raise LabError(f"lab {self.name} has no pod {pod!r}; its pods are {', '.join(names)}")
-        return ["nsenter", f"--net={_NETNS / self.namespace(pod)}", "--", *argv]
+        return [find_program("nsenter") or "nsenter", f"--net={_NETNS / self.namespace(pod)}", "--", *argv]
 
 
 def up(name: str, topology: Topology, progress: Progress | None = None) -> StoredLab:
@@ -117,7 +117,7 @@ def _check(lab: StoredLab) -> None:
     for port in lab.ports:
         if len(port) > _INTERFACE_MAX:
             raise ConfigError(f"{port} is too long for an interface ({_INTERFACE_MAX} characters): use a shorter name")
-    if shutil.which("nsenter") is None:
+    if find_program("nsenter") is None:
         raise LabError("there is no program 'nsenter' on the PATH: install util-linux")
 
 

@@ -19,6 +19,7 @@ from test_bench import make_results, make_run
 from test_cli import ROOT, complaint, run
 
 from fastbridge.bench import EngineRecord, Results, Unfit
+from fastbridge.bench.extras import way_to
 from fastbridge.bench.files import writable_directory, writable_file, write_whole
 from fastbridge.bench.likeness import described, differences
 from fastbridge.bench.saved_benchmarks import FRAMES, to_pytest_benchmark
@@ -356,7 +357,7 @@ def test_without_the_extra_it_is_said_before_anything_is_done(
     ):
         command = [sys.executable, "-W", "error", "-c", script, *arguments]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=ROOT)
-        assert "pip install 'fastbridge[report]'" in complaint(done, 1)
+        assert "in a clone of fastbridge, pip install -e '.[report]'" in complaint(done, 1)
     assert {each.name for each in tmp_path.iterdir()} == {"results.json"}
 
 
@@ -366,7 +367,7 @@ def test_without_the_histograms_package_the_engines_are_not_to_blame(tmp_path: P
     here = {"capture_output": True, "text": True, "timeout": 60, "cwd": tmp_path}
     env = {"env": os.environ | {"PYTHONPATH": str(ROOT)}}
     shown = subprocess.run(command, **here, **env)  # type: ignore[call-overload]
-    reason = "not readable here (latency needs the package hdrhistogram: pip install 'fastbridge[bench]')"
+    reason = f"not readable here (latency needs the package hdrhistogram: {way_to('bench')})"
     assert reason in shown.stdout and "unfit: latency needs" not in shown.stdout
     for place in ("x.json", "directory"):
         drawn = subprocess.run([*command, "-o", place], **here, **env)  # type: ignore[call-overload]
@@ -381,5 +382,5 @@ def test_what_the_methods_need_is_asked_for_before_anything_is_measured(tmp_path
         place = ["--profile", profile, "-o", str(tmp_path / "results.json")]
         command = [sys.executable, "-W", "error", "-c", script, "compare", *place]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=ROOT)
-        assert f"profile {profile} needs {name}: pip install 'fastbridge[bench]'" in complaint(done, 1)
+        assert f"profile {profile} needs {name}: {way_to('bench')}" in complaint(done, 1)
     assert not [*tmp_path.iterdir()]
