@@ -20,16 +20,29 @@ if TYPE_CHECKING:
     from .switch import Egress, Switch
     from .topology import Lab, Topology
     from .trace import TraceEvent
+
+    __version__: str
 else:  # a name's module is imported when the name is first used: `fastbridge --help` waits for no numpy
 
     def __getattr__(name: str) -> object:
+        if name == "__version__":
+            found = globals()[name] = _version()
+            return found
         if name not in _MODULES:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         found = globals()[name] = getattr(import_module(f".{_MODULES[name]}", __name__), name)
         return found
 
     def __dir__() -> list[str]:
-        return [*globals(), *_MODULES]
+        return [*globals(), "__version__", *_MODULES]
+
+    def _version() -> str:
+        from importlib import metadata
+
+        try:
+            return metadata.version("fastbridge")
+        except metadata.PackageNotFoundError:
+            return "(source tree)"
 
 
 __all__ = [

@@ -259,8 +259,11 @@ def _save(lab: StoredLab) -> None:
     }
     path = _path(lab.name)
     fresh = path.with_suffix(".new")
-    fresh.write_text(json.dumps(state, indent=1))
-    fresh.replace(path)  # a reader, or a crash, meets the old text or the new one
+    try:
+        fresh.write_text(json.dumps(state, indent=1))
+        fresh.replace(path)  # a reader, or a crash, meets the old text or the new one
+    except OSError as error:
+        raise LabError(f"cannot write {path}: {error.strerror}") from error
 
 
 def _load(path: Path) -> StoredLab:

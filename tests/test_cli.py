@@ -25,7 +25,7 @@ import fastbridge
 from fastbridge import Lab, MacAddress
 from fastbridge.bench import Results
 from fastbridge.cli import OneLine
-from fastbridge.cli.dissect import dissect
+from fastbridge.dissect import dissect
 from fastbridge.links import Links
 from fastbridge.namespaces import NamespaceHelper
 

@@ -10,10 +10,11 @@ import contextlib
 import logging
 import os
 import sys
-from importlib import import_module, metadata
+from importlib import import_module
 
 import rich_click as click
 
+import fastbridge
 from fastbridge.errors import FastbridgeError
 
 # The first line of each command's help is here too: --help shall not wait for what the commands import.
@@ -51,11 +52,7 @@ class _Commands(click.RichGroup):
 def _print_version(context: click.Context, parameter: click.Parameter, wanted: bool) -> None:
     if not wanted or context.resilient_parsing:
         return
-    try:
-        version = metadata.version("fastbridge")
-    except metadata.PackageNotFoundError:
-        version = "(source tree)"
-    click.echo(f"fastbridge {version}")
+    click.echo(f"fastbridge {fastbridge.__version__}")
     context.exit()
 
 

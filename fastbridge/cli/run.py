@@ -134,7 +134,7 @@ def _check_ports(context: click.Context, parameter: click.Parameter, names: tupl
 @click.option(
     "--fanout",
     is_flag=True,
-    help="Let all workers read every port, each IP flow always by the same one.",
+    help="Let all workers read every port, each IP flow always by the same one (fragments: by their addresses alone).",
 )
 @click.option(
     "--cpu",
