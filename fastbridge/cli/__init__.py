@@ -14,8 +14,8 @@ from importlib import import_module
 
 import rich_click as click
 
-import fastbridge
 from fastbridge.errors import FastbridgeError
+from fastbridge.version import __version__
 
 # The first line of each command's help is here too: --help shall not wait for what the commands import.
 _COMMANDS = {
@@ -52,7 +52,7 @@ class _Commands(click.RichGroup):
 def _print_version(context: click.Context, parameter: click.Parameter, wanted: bool) -> None:
     if not wanted or context.resilient_parsing:
         return
-    click.echo(f"fastbridge {fastbridge.__version__}")
+    click.echo(f"fastbridge {__version__}")
     context.exit()
 
 

@@ -7,22 +7,26 @@ Forwards between interfaces of the current network namespace until SIGINT, SIGTE
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
 from fastbridge.counters import Counters
 from fastbridge.errors import PortError
 from fastbridge.io_modes import IO_MODES
+from fastbridge.privileges import CAP_NET_ADMIN, CAP_NET_RAW, CAP_SYS_RESOURCE, give_up, refuse_calls
 from fastbridge.rules import StormControl
 from fastbridge.silence import silence
-from fastbridge.switch import Switch
 
 from .options import read_policy_of_strangers
+
+if TYPE_CHECKING:
+    from fastbridge.switch import Switch
 
 # Links are looked at this often. Each look holds the data plane for some microseconds.
 _LOOK_SECONDS = 0.1
@@ -163,9 +167,15 @@ def run(
 
     They are interfaces of the current network namespace, Ethernet and up. While they are ports the
     host's own stack is kept silent on them: no ARP, no IPv6, no forwarding; afterwards that is put back.
+    Of its capabilities the running switch keeps CAP_NET_ADMIN alone, and it can start no other program.
     """
     if fanout and workers == 1:
         raise click.UsageError("--fanout lets several workers read each port; add --workers 2, or more")
+    give_up(keep=(CAP_NET_ADMIN, CAP_NET_RAW, CAP_SYS_RESOURCE))  # what it takes to open ports, on any number of them
+    refuse_calls()
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's threads would keep what is given up below
+    from fastbridge.switch import Switch
+
     stop = _StopSignals()
     storm = StormControl(storm_control, storm_control, storm_control)
     switch = Switch(
@@ -184,6 +194,7 @@ def run(
     )
     switch.set_storm_control(storm)
     report = _JsonReport() if as_json else _TextReport()
+    give_up(keep=(CAP_NET_ADMIN,))  # the kernel asks for it whenever links and settings are changed, at the end, too
     with silence(interfaces), switch:
         report.ready(interfaces)
         _follow(switch, report, interval, stop)
