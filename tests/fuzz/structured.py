@@ -174,7 +174,7 @@ def coalesce(sent: list[bytes]) -> None:
 
 
 class Tap:
-    """An interface without offloads: the kernel cuts up, and completes, what is sent by it. In a namespace of its own."""
+    """An interface without offloads, in a namespace of its own: the kernel cuts up and completes what leaves by it."""
 
     def __init__(self) -> None:
         libc = ctypes.CDLL(None, use_errno=True)
