@@ -20,16 +20,18 @@ if TYPE_CHECKING:
     from .switch import Egress, Switch
     from .topology import Lab, Topology
     from .trace import TraceEvent
+    from .version import __version__ as __version__
 else:  # a name's module is imported when the name is first used: `fastbridge --help` waits for no numpy
 
     def __getattr__(name: str) -> object:
-        if name not in _MODULES:
+        home = "version" if name == "__version__" else _MODULES.get(name)
+        if home is None:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        found = globals()[name] = getattr(import_module(f".{_MODULES[name]}", __name__), name)
+        found = globals()[name] = getattr(import_module(f".{home}", __name__), name)
         return found
 
     def __dir__() -> list[str]:
-        return [*globals(), *_MODULES]
+        return [*globals(), "__version__", *_MODULES]
 
 
 __all__ = [

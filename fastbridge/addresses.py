@@ -6,8 +6,11 @@ IP addresses are the standard library's `ipaddress`; MAC addresses have no type 
 from __future__ import annotations
 
 import re
+from typing import Any, TypeVar
 
 from .errors import ConfigError
+
+V = TypeVar("V")
 
 _FORMS = re.compile(r"(?:[0-9a-f]{2}:){5}[0-9a-f]{2}|(?:[0-9a-f]{2}-){5}[0-9a-f]{2}|(?:[0-9a-f]{4}\.){2}[0-9a-f]{4}")
 
@@ -51,3 +54,19 @@ class MacAddress(int):
 
     def __repr__(self) -> str:
         return f"MacAddress({str(self)!r})"
+
+
+class ByMac(dict[MacAddress, V]):
+    """A dict whose keys are MAC addresses, asked for as text or bytes, too. Raises ConfigError for what is none."""
+
+    def __missing__(self, key: Any) -> V:
+        if isinstance(key, str | bytes) and (mac := MacAddress(key)) in self:
+            return self[mac]
+        raise KeyError(key)
+
+    def __contains__(self, key: object) -> bool:
+        return super().__contains__(MacAddress(key) if isinstance(key, str | bytes) else key)
+
+    def get(self, key: Any, default: Any = None) -> Any:
+        """The value of a key, or the default."""
+        return super().get(MacAddress(key) if isinstance(key, str | bytes) else key, default)

@@ -11,6 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+#: The heads of what a table has of a port.
+CELLS = ("received", "forwarded", "flooded", "dropped", "sent", "not sent")
+
 
 @dataclass(frozen=True, slots=True)
 class PortCounters:
@@ -38,6 +41,18 @@ class PortCounters:
         """The counters as plain JSON values."""
         return {f.name: _plain(getattr(self, f.name)) for f in fields(self)}
 
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """What a table has of them, under the heads `CELLS`."""
+        dropped, not_sent = sum(self.dropped.values()), sum(self.tx_dropped.values())
+        numbers = (self.rx_frames, self.forwarded, self.flooded, dropped, self.tx_frames, not_sent)
+        return tuple(f"{number:,}" for number in numbers)
+
+    def __str__(self) -> str:
+        """In one line, the drops with their reasons."""
+        parts = [f"{head} {cell}" for head, cell in zip(CELLS, self.cells, strict=True)]
+        return "; ".join([", ".join(parts), *_reasons(self)])
+
 
 @dataclass(frozen=True, slots=True)
 class Counters:
@@ -64,6 +79,36 @@ class Counters:
             "refused": self.refused,
             "policy": dict(self.policy),
         }
+
+    @property
+    def story(self) -> str:
+        """The FDB's story in one line, and if there were any the reasons of all drops and what the policy did."""
+        fdb = f"MAC addresses learned {self.learned:,}, moved {self.moved:,}, aged {self.aged:,}"
+        parts = [fdb + (f", refused {self.refused:,} (FDB full)" if self.refused else ""), *_reasons(self.total)]
+        if any(self.policy.values()):
+            parts.append(f"policy: {_listed(self.policy)}")
+        return "; ".join(parts)
+
+    def __str__(self) -> str:
+        """A table of the ports, and the story below."""
+        rows = [("port", *CELLS), *((name, *port.cells) for name, port in self.ports.items())]
+        rows.append(("total", *self.total.cells))
+        name, *numbers = (max(map(len, column)) for column in zip(*rows, strict=True))
+        lines = [
+            "  ".join([row[0].ljust(name), *(cell.rjust(width) for cell, width in zip(row[1:], numbers, strict=True))])
+            for row in rows
+        ]
+        return "\n".join([*lines, self.story])
+
+
+def _reasons(port: PortCounters) -> list[str]:
+    found = [("dropped", port.dropped), ("not sent", port.tx_dropped)]
+    parts = [f"{what}: {_listed(drops)}" for what, drops in found if any(drops.values())]
+    return parts + ([f"missed by the kernel, ring full: {port.rx_missed:,}"] if port.rx_missed else [])
+
+
+def _listed(found: Mapping[str, int]) -> str:
+    return ", ".join(f"{reason} {count:,}" for reason, count in found.items() if count)
 
 
 def _sum(a: Any, b: Any) -> Any:

@@ -14,10 +14,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from .addresses import MacAddress
 from .errors import ConfigError, PortError
+from .named import HasName
 
 if TYPE_CHECKING:
     from .core.dataplane import Dataplane
 
+PortRef = str | int | HasName  #: a port's name or index, or a SwitchPort, or a Port or Pod of a Lab
 
 #: A row of `Fdb.to_numpy()`. mac: the address as a number, its first byte highest; vlan: 0 for untagged; port: the
 #: index, as in `Switch.ports`; age: seconds since a frame came from it, NaN for a static entry.
@@ -47,7 +49,7 @@ class Fdb:
         dataplane: Dataplane,
         ageing_ms: int | None,
         now_ms: Callable[[], int],
-        index_of: Callable[[str | int], int],
+        index_of: Callable[[PortRef], int],
         name_of: Callable[[int], str],
     ) -> None:
         self._dataplane = dataplane
@@ -65,6 +67,22 @@ class Fdb:
 
     def __len__(self) -> int:
         return len(self._live_rows()[0])
+
+    def __contains__(self, item: object) -> bool:
+        """Whether a MAC address has a live entry, in any VLAN; or whether an FdbEntry still holds.
+
+        Raises ConfigError for what is no MAC address, TypeError for what could never be one.
+        """
+        if isinstance(item, FdbEntry):
+            found = self.lookup(item.mac, item.vlan)
+            return found is not None and (found.port, found.static) == (item.port, item.static)
+        if isinstance(item, bool) or not isinstance(item, int | str | bytes):
+            raise TypeError(f"an FDB has MAC addresses and FdbEntry, not {type(item).__name__}")
+        mac = MacAddress(item)
+        return self.lookup(mac) is not None or bool((self._live_rows()[0]["mac"] == int(mac)).any())
+
+    def __repr__(self) -> str:
+        return f"<Fdb of {len(self)} entries>"
 
     def _live_rows(self) -> tuple[NDArray[np.void], NDArray[np.uint32]]:
         """The live entries and their ages in ms."""
@@ -125,7 +143,7 @@ class Fdb:
             return None
         return FdbEntry(address, self._name_of(port), None if static else age / 1000, static, vlan)
 
-    def add(self, mac: MacAddress | str | int, port: str | int, vlan: int = 0) -> None:
+    def add(self, mac: MacAddress | str | int, port: PortRef, vlan: int = 0) -> None:
         """Add a static entry, or make the one there is static; learning never changes it.
 
         Raises ConfigError for a group address, an unknown port or a VLAN id outside 0 … 4094.
@@ -139,7 +157,7 @@ class Fdb:
         """Remove an entry, static or learned; returns whether there was one."""
         return self._dataplane.fdb_remove(MacAddress(mac), _vlan(vlan))
 
-    def flush(self, port: str | int | None = None) -> int:
+    def flush(self, port: PortRef | None = None) -> int:
         """Forget the learned entries (of one port); static ones stay. Returns how many were removed."""
         return self._dataplane.fdb_flush(None if port is None else self._index_of(port))
 

@@ -12,10 +12,12 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import logging
+import os
 import re
 import secrets
-import shutil
 import socket
+import stat
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -29,8 +31,11 @@ from .links import Links
 from .namespaces import NamespaceHelper
 from .open_files import reserve_files
 from .pods import POD_END
+from .programs import find_program
 from .silence import make_silent
 from .topology import PodPlan, Progress, Topology, configure_pod
+
+_log = logging.getLogger(__name__)
 
 _STATE = Path("/run/fastbridge")
 _NETNS = Path("/run/netns")
@@ -62,7 +67,7 @@ class StoredLab:
         names = [plan.name for plan in self.topology.pods]
         if pod not in names:
             raise LabError(f"lab {self.name} has no pod {pod!r}; its pods are {', '.join(names)}")
-        return ["nsenter", f"--net={_NETNS / self.namespace(pod)}", "--", *argv]
+        return [find_program("nsenter") or "nsenter", f"--net={_NETNS / self.namespace(pod)}", "--", *argv]
 
 
 def up(name: str, topology: Topology, progress: Progress | None = None) -> StoredLab:
@@ -112,7 +117,7 @@ def _check(lab: StoredLab) -> None:
     for port in lab.ports:
         if len(port) > _INTERFACE_MAX:
             raise ConfigError(f"{port} is too long for an interface ({_INTERFACE_MAX} characters): use a shorter name")
-    if shutil.which("nsenter") is None:
+    if find_program("nsenter") is None:
         raise LabError("there is no program 'nsenter' on the PATH: install util-linux")
 
 
@@ -201,16 +206,46 @@ def _path(name: str) -> Path:
 
 @contextlib.contextmanager
 def _locked() -> Iterator[int]:
-    """One `up` or `down` at a time on this machine; the kernel unlocks when the processes are dead."""
+    """One `up` or `down` at a time on this machine; the kernel unlocks when the processes are dead.
+
+    Whoever may open the lock may hold it, for reading too: so nobody but its owner may.
+    """
     lock = _STATE / ".lock"
     try:
         _STATE.mkdir(mode=0o755, exist_ok=True)
-        file = lock.open("w")
+        _refuse_others_directory()
+        file = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise PrivilegeError(f"cannot write {lock}: {error.strerror}; labs that stay are root's") from error
-    with file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield file.fileno()
+    try:
+        os.fchmod(file, 0o600)  # an older fastbridge made it for all to read
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            _log.warning("waiting for %s, which holds %s; Ctrl-C ends the wait", _holder(file), lock)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield file
+    finally:
+        os.close(file)
+
+
+def _refuse_others_directory() -> None:
+    """Raise LabError where somebody else could have put what is in the state directory."""
+    found = _STATE.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise LabError(f"{_STATE} is not a directory of this user's that no other may write to: remove it")
+
+
+def _holder(file: int) -> str:
+    """The process that holds the lock, as /proc/locks has it: `12: FLOCK ADVISORY WRITE PID MAJ:MIN:INODE 0 EOF`."""
+    inode = str(os.fstat(file).st_ino)
+    for line in Path("/proc/locks").read_text().splitlines():
+        words = line.split()
+        if words[1] == "FLOCK" and words[-3].split(":")[-1] == inode and "->" not in words:
+            with contextlib.suppress(OSError):  # it has ended; what it started still holds the lock
+                command = Path(f"/proc/{words[-4]}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                return f"process {words[-4]} ({command.strip()})"
+    return "another process"
 
 
 def _save(lab: StoredLab) -> None:
@@ -224,13 +259,16 @@ def _save(lab: StoredLab) -> None:
     }
     path = _path(lab.name)
     fresh = path.with_suffix(".new")
-    fresh.write_text(json.dumps(state, indent=1))
-    fresh.replace(path)  # a reader, or a crash, meets the old text or the new one
+    try:
+        fresh.write_text(json.dumps(state, indent=1))
+        fresh.replace(path)  # a reader, or a crash, meets the old text or the new one
+    except OSError as error:
+        raise LabError(f"cannot write {path}: {error.strerror}") from error
 
 
 def _load(path: Path) -> StoredLab:
     try:
-        state = json.loads(path.read_text())
+        state = json.loads(path.read_text(encoding="utf-8"))
         pods = tuple(
             PodPlan(
                 pod["name"],
@@ -240,9 +278,14 @@ def _load(path: Path) -> StoredLab:
             )
             for pod in state["pods"]
         )
-        return StoredLab(state["name"], state["identity"], Topology(pods, state["mtu"]), state["complete"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise LabError(f"{path} cannot be read as a lab: {error}") from error
+        lab = StoredLab(state["name"], state["identity"], Topology(pods, state["mtu"]), state["complete"])
+        if lab.name != path.stem or not _NAME.fullmatch(lab.name):
+            raise ValueError(f"it is the file of another lab, {lab.name!r}")
+        if not isinstance(lab.identity, str) or not isinstance(lab.complete, bool):
+            raise TypeError("its identity or its state is missing")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise LabError(f"{path} cannot be read as a lab: {error}; remove it when there is none") from error
+    return lab
 
 
 def _text(value: Any) -> str | None:

@@ -11,7 +11,6 @@ import contextlib
 import errno
 import os
 import secrets
-import shutil
 import socket
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from types import TracebackType
 from typing import Any
 
 from .errors import LabError, PrivilegeError
+from .programs import find_program, search_path
 
 Argv = Sequence[str | os.PathLike[str]]
 
@@ -128,10 +128,12 @@ class NamespaceHelper:
         if options.pop("shell", False):
             argv = ["/bin/sh", "-c", argv] if isinstance(argv, str) else ["/bin/sh", "-c", *argv]
         words = [argv] if isinstance(argv, str) else [os.fspath(word) for word in argv]
-        path = (options.get("env") or os.environ).get("PATH")
-        if "/" not in words[0] and shutil.which(words[0], path=path) is None:
+        given = options.get("env")
+        environment = dict(os.environ if given is None else given)
+        environment["PATH"] = search_path(environment.get("PATH"))
+        if "/" not in words[0] and find_program(words[0], environment["PATH"]) is None:
             raise LabError(f"there is no program {words[0]!r} on the PATH")
-        nsenter = shutil.which("nsenter")
+        nsenter = find_program("nsenter")
         if nsenter is None:
             raise LabError("there is no program 'nsenter' on the PATH: install util-linux")
         fds = [namespace.fd]
@@ -140,7 +142,7 @@ class NamespaceHelper:
             fds.append(self._user_fd)
             entry = [f"--user=/proc/self/fd/{self._user_fd}", *entry, "--preserve-credentials"]
         # As argv[0] the tag shows the helper which processes are still on their way in.
-        options |= {"executable": nsenter, "pass_fds": (*options.get("pass_fds", ()), *fds)}
+        options |= {"executable": nsenter, "env": environment, "pass_fds": (*options.get("pass_fds", ()), *fds)}
         return [self._tag, *entry, "--", *words], options
 
     def watch(self, program: subprocess.Popen[Any]) -> None:

@@ -132,6 +132,22 @@ class Neighbours:
     def __len__(self) -> int:
         return len(self.live())
 
+    def __contains__(self, item: object) -> bool:
+        """Whether an IP address has a live entry, in any VLAN; or whether a NeighbourEntry still holds.
+
+        Raises ConfigError for what is no station's IP address, TypeError for what could never be one.
+        """
+        if isinstance(item, NeighbourEntry):
+            known = self.lookup(item.vlan, item.ip.packed)
+            return known is not None and (known.mac, self._name_of(known.port)) == (item.mac.packed, item.port)
+        if not isinstance(item, str | IPv4Address | IPv6Address):
+            raise TypeError(f"a neighbour table has IP addresses and NeighbourEntry, not {type(item).__name__}")
+        ip = _station_ip(item).packed
+        return self.lookup(0, ip) is not None or any(n.ip == ip for n in self.live())
+
+    def __repr__(self) -> str:
+        return f"<Neighbours: {len(self)} entries>"
+
     def observe(self, message: Message) -> Change | None:
         """Learn what a message claims; call it for every message that was not dropped, after the decision.
 

@@ -20,7 +20,8 @@ from .core.dataplane import RX_REASON_NAMES, TX_REASON_NAMES, Dataplane
 from .core.mac_table import MacTable
 from .counters import Counters, PortCounters
 from .errors import ConfigError
-from .fdb import Fdb
+from .fdb import Fdb, PortRef
+from .named import NamedTuple
 from .neighbour_entry import Conflict
 from .neighbours import Neighbours
 from .policies import parse_policy
@@ -118,10 +119,10 @@ class Plane:
         self.set_policy(options.policy)
 
     @property
-    def ports(self) -> tuple[SwitchPort, ...]:
-        """The ports, by index."""
+    def ports(self) -> NamedTuple[SwitchPort]:
+        """The ports, by index; `in` takes names, too."""
         links = self._dataplane.links()
-        return tuple(SwitchPort(i, m.name, links[i]) for i, m in sorted(self._members.items()) if i in links)
+        return NamedTuple(SwitchPort(i, m.name, links[i]) for i, m in sorted(self._members.items()) if i in links)
 
     @property
     def neighbours(self) -> Neighbours:
@@ -136,11 +137,11 @@ class Plane:
         """
         return self._stations.moves
 
-    def policy(self, port: str | int | None = None) -> Policy:
+    def policy(self, port: PortRef | None = None) -> Policy:
         """The policy of a port; None: of the ports without one of their own."""
         return self._policing.policy(None if port is None else self._index_of(port))
 
-    def set_policy(self, policy: Policy | str, port: str | int | None = None) -> None:
+    def set_policy(self, policy: Policy | str, port: PortRef | None = None) -> None:
         """Change what becomes of ARP and ND, also while running: for one port, or for those without one of their own.
 
         policy: a Policy such as `Guard() | RateLimit(50) | Suppress()`, or its text, "guard,ratelimit=50,suppress".
@@ -149,24 +150,24 @@ class Plane:
         chosen = parse_policy(policy) if isinstance(policy, str) else policy
         self._policing.set_policy(chosen, None if port is None else self._index_of(port), list(self._members))
 
-    def trust(self, port: str | int, owners: Owners) -> None:
+    def trust(self, port: PortRef, owners: Owners) -> None:
         """Enter who is behind a port as static neighbours, which no message changes: what Guard binds to."""
         index = self._index_of(port)
         for mac, ip in owners:
             self.neighbours.add(ip, mac, index, source="plan")
         self._policing.bind()
 
-    def announce(self, port: str | int | None = None) -> int:
+    def announce(self, port: PortRef | None = None) -> int:
         """Tell all pods where the neighbours (of one port) are: gratuitous ARP and unsolicited NAs, after a move or
         redeploy that their caches do not know of. Returns how many were told.
         """
         return self._policing.announce(None if port is None else self._index_of(port))
 
-    def flags(self, port: str | int) -> PortFlags:
+    def flags(self, port: PortRef) -> PortFlags:
         """A port's flags."""
         return PortFlags.of_bits(self._dataplane.flags(self._index_of(port)))
 
-    def set_flags(self, port: str | int, **flags: bool) -> PortFlags:
+    def set_flags(self, port: PortRef, **flags: bool) -> PortFlags:
         """Change some of a port's flags, by their names in PortFlags; returns all. Raises ConfigError."""
         index = self._index_of(port)
         try:
@@ -177,7 +178,7 @@ class Plane:
         self._dataplane.set_flags(index, changed.bits)
         return changed
 
-    def set_storm_control(self, limits: StormControl, port: str | int | None = None) -> None:
+    def set_storm_control(self, limits: StormControl, port: PortRef | None = None) -> None:
         """Limit what a port (None: each port there is) may have flooded."""
         for index in list(self._members) if port is None else [self._index_of(port)]:
             for what, (rate, burst) in enumerate(limits.rates):
@@ -205,15 +206,22 @@ class Plane:
         member = self._members.get(index)
         return member.name if member else f"#{index}"
 
-    def _index_of(self, port: str | int) -> int:
-        if isinstance(port, int) and port in self._members:
-            return port
+    def _index_of(self, port: PortRef) -> int:
+        # Of ports that had one name, deleted and made again, a SwitchPort is this very one.
+        wanted: object = port.index if isinstance(port, SwitchPort) else getattr(port, "name", port)
+        if isinstance(wanted, int) and wanted in self._members:
+            return wanted
         members = list(self._members.items())
         for index, member in members:
-            if port in (index, member.name):
+            if wanted in (index, member.name):
                 return index
         names = ", ".join(member.name for _, member in members)
-        raise ConfigError(f"the switch has no port {port!r}; it has: {names or 'none'}")
+        raise ConfigError(f"the switch has no port {wanted!r}; it has: {names or 'none'}")
+
+    def __repr__(self) -> str:
+        names = [member.name for _, member in sorted(self._members.items())]
+        shown = ", ".join(names if len(names) <= 8 else [*names[:3], "…", names[-1]])
+        return f"<{type(self).__name__} of {len(names)} ports: {shown}>"
 
     def _add_member(self, index: int, member: Member, owners: Owners = ()) -> None:
         """Configure a port, then let it forward."""

@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from .addresses import MacAddress
+from .addresses import ByMac, MacAddress
 
 if TYPE_CHECKING:
     from .core.dataplane import Dataplane
@@ -79,7 +79,7 @@ class Stations:
     def moves(self) -> Mapping[MacAddress, int]:
         """How often each station has moved, of the 4,096 that moved last."""
         with self._lock:
-            return {MacAddress(mac): moves.total for mac, moves in self._moves.items() if moves.total}
+            return ByMac({MacAddress(mac): moves.total for mac, moves in self._moves.items() if moves.total})
 
     def follow(self) -> float | None:
         """Act on what has happened; returns in how many seconds to come back, None: when there are events."""

@@ -24,7 +24,9 @@ from typing import NamedTuple
 from .core.dataplane import open_ring
 from .counters import Counters
 from .errors import ConfigError, PortError
+from .fdb import PortRef
 from .io_modes import find_io_mode
+from .named import refuse_text
 from .open_files import reserve_files
 from .plane import Member, Options, Plane, SwitchPort
 from .policy import Policy
@@ -50,7 +52,7 @@ _LINK_SHARE = 0.01
 
 
 class Egress(NamedTuple):
-    """A frame leaving an in-memory switch by the port of this index."""
+    """A frame leaving an in-memory switch by the port of this index; `switch.ports[egress.port].name` is its name."""
 
     port: int
     frame: bytes
@@ -68,7 +70,7 @@ class Switch(Plane):
     workers: threads of the data plane; at most one for each CPU. Ports are spread over them; each sends by every port.
     fanout: let all workers read every port, each flow always by the same one (PACKET_FANOUT by hash; what is not IP,
         all by one): for ports with more traffic than one worker can take. Frames of different flows may overtake each
-        other.
+        other, and IP fragments, which have no ports to hash, frames of their own flow that are whole.
     cpu: the CPU to run the data plane on, or one for each worker; None: any.
     coalesce: send consecutive TCP segments, or UDP datagrams, of one flow as one GSO frame, by every port whose
         interface takes these (veth: yes); set_flags(port, coalesce=…) changes it. Receivers see no difference.
@@ -125,6 +127,7 @@ class Switch(Plane):
         self._threads: list[threading.Thread] = []
         self._stopping = threading.Event()
         self._final: Counters | None = None
+        refuse_text(ports, "ports")
         self._links = PortLinks(shield)
         wanted = list(ports)
         self._most_slots = self._slots = self._io.most  # that the kernel has memory for; that a ring is to have
@@ -229,7 +232,7 @@ class Switch(Plane):
                 raise ConfigError("this switch was stopped; make a new Switch")
             return self._add_ports([port])[0]
 
-    def remove_port(self, port: str | int) -> None:
+    def remove_port(self, port: PortRef) -> None:
         """Take a port out, also while running, and forget its FDB entries, static ones too."""
         with self._changing:
             self._drop_member(self._index_of(port))
@@ -415,6 +418,7 @@ class MemorySwitch(Plane):
     ) -> None:
         self._clock, self._epoch = clock, clock()
         super().__init__(options, clock)
+        refuse_text(ports, "ports")
         names = [str(i) for i in range(ports)] if isinstance(ports, int) else list(ports)
         if len(set(names)) != len(names):
             raise ConfigError(f"a port is named twice in {', '.join(names)}; a switch has each port once")

@@ -20,6 +20,7 @@ from typing import Any
 from .addresses import MacAddress
 from .errors import ConfigError, LabError
 from .links import Links
+from .named import NamedList, refuse_text
 from .namespaces import Argv, Namespace, NamespaceHelper, os_reason
 from .open_files import reserve_files
 from .pods import POD_END, Pod, Port, run_text
@@ -84,6 +85,7 @@ class Topology:
         mtu: int = 1500,
     ) -> Topology:
         """The usual plan for so many pods, or for pods of these names; None leaves an address family out."""
+        refuse_text(pods, "pods")
         names = [f"pod{n}" for n in range(1, pods + 1)] if isinstance(pods, int) else list(pods)
         network4, network6 = _network(IPv4Network, ipv4, len(names)), _network(IPv6Network, ipv6, len(names))
         plans = [
@@ -128,14 +130,14 @@ class Lab:
             raise
 
     @property
-    def pods(self) -> list[Pod]:
-        """The pods, in the order of the plan."""
-        return list(self._pods.values())
+    def pods(self) -> NamedList[Pod]:
+        """The pods, in the order of the plan; `in` takes names, too."""
+        return NamedList(self._pods.values())
 
     @property
-    def ports(self) -> list[Port]:
-        """The host ends, in the order of the plan: what a `Switch` takes."""
-        return [pod.port for pod in self]
+    def ports(self) -> NamedList[Port]:
+        """The host ends, in the order of the plan: what a `Switch` takes; `in` takes names, too."""
+        return NamedList(pod.port for pod in self)
 
     def run_host(
         self, argv: Argv | str, *, timeout: float | None = None, check: bool = True, **options: Any
@@ -206,6 +208,17 @@ class Lab:
 
     def __iter__(self) -> Iterator[Pod]:
         return iter(self._pods.values())
+
+    def __contains__(self, item: object) -> bool:
+        """Whether there is a pod of this name, or whether a Pod is one of these."""
+        if isinstance(item, str):
+            return item in self._pods
+        if not isinstance(item, Pod):
+            raise TypeError(f"a lab has pods, asked for by name or as a Pod, not {type(item).__name__}")
+        return self._pods.get(item.name) is item
+
+    def __repr__(self) -> str:
+        return f"Lab({list(self._pods)})"
 
     def __len__(self) -> int:
         return len(self._pods)

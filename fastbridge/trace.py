@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, NamedTuple, cast
 
+from .dissect import dissect, header
 from .errors import ConfigError
 
 if TYPE_CHECKING:
@@ -29,6 +30,18 @@ class TraceEvent(NamedTuple):
     reason: str | None  #: why it was dropped
     learned: Literal["new", "moved", "refused"] | None  #: what its source did to the FDB; None: nothing new
     egress: tuple[str, ...]  #: where its copies went, at most the first 32 ports
+
+    def __str__(self) -> str:
+        """One line: what the frame is, and what became of it."""
+        if len(self.frame) < 14:
+            said = f"{len(self.frame)} bytes"
+        else:
+            ends, about = header(self.frame), dissect(self.frame)
+            said = f"{about.protocol} {about.text}, {ends.source} > {ends.destination}, {self.length} bytes"
+        fate = f"{self.action} to {', '.join(self.egress)}" if self.egress else self.action
+        why = f" ({self.reason})" if self.reason else ""
+        learned = "" if self.learned is None else f"; source {self.learned if self.learned != 'new' else 'learned'}"
+        return f"{self.ingress} → {said}: {fate}{why}{learned}"
 
 
 class Trace:
@@ -58,8 +71,10 @@ class Trace:
             time.sleep(0.005)
         return events
 
+    __contains__: None = None  # it would read the events, and so take them away
+
     def __iter__(self) -> Iterator[TraceEvent]:
-        """The events recorded so far."""
+        """Take the events recorded since the last read."""
         return iter(self.read())
 
     def _take(self) -> list[TraceEvent]:

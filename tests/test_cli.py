@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import logging
 import os
 import re
 import signal
@@ -23,7 +24,8 @@ from test_rootless import holders
 import fastbridge
 from fastbridge import Lab
 from fastbridge.bench import Results
-from fastbridge.cli.dissect import dissect
+from fastbridge.cli import OneLine
+from fastbridge.dissect import dissect
 
 ROOT = Path(fastbridge.__file__).parents[1]
 COMMAND = [sys.executable, "-W", "error", "-m", "fastbridge"]
@@ -123,6 +125,17 @@ def test_right_request_that_fails(arguments: str, words: list[str]) -> None:
 
 
 @pytest.mark.live
+@pytest.mark.parametrize("name", ["\x1b[31mred", "\x9b2J", "[red]x", "\u202ereversed", "\udcff"])
+def test_control_characters_of_a_name_do_not_steer_the_terminal(name: str) -> None:
+    line = complaint(run("report", f"/nonexistent/{name}"), 1)
+    assert line.isprintable() and ascii(name)[1:-1] in line.encode("ascii", "backslashreplace").decode()
+
+
+def test_the_log_shows_control_characters_of_names() -> None:
+    record = logging.LogRecord("x", logging.WARNING, "x", 1, "port %s is down", ("\x1b[31mp",), None)
+    assert OneLine("fastbridge: %(message)s").format(record) == "fastbridge: port \\x1b[31mp is down"
+
+
 def test_run_on_an_interface_that_is_down() -> None:
     with Lab(2) as lab:
         lab["pod2"].port.set_down()
@@ -502,6 +515,7 @@ def test_compare_outlives_its_terminal(tmp_path: Path) -> None:
     ("content", "words"),
     [
         ("{", ["not a JSON document"]),
+        ("[" * 100_000, ["not a JSON document"]),
         ('{"schema": 1}', ["schema", "version 1"]),
         ('{"schema": 2}', ["profile", "missing"]),
     ],

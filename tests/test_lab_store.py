@@ -6,11 +6,13 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from live import eventually
 
 from fastbridge import lab_store
 from fastbridge.addresses import MacAddress
@@ -137,6 +139,74 @@ def test_failure_half_way_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> Non
         lab_store.up("fb", Topology.of(5), progress=fail_at_third)
     assert (links(), names()) == before
     assert not lab_store.list_labs()
+
+
+def test_the_lock_is_root_s_alone_and_who_is_waited_for_is_said(
+    up: lab_store.StoredLab, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    lock = Path("/run/fastbridge/.lock")
+    assert lock.stat().st_mode & 0o777 == 0o600
+    lock.chmod(0o644)  # as an older fastbridge left it
+    script = (
+        "import fcntl, sys; f = open(sys.argv[1]); fcntl.flock(f, fcntl.LOCK_EX); print(flush=True); sys.stdin.read()"
+    )
+    holder = [sys.executable, "-c", script, str(lock)]
+    with subprocess.Popen(holder, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None and process.stdout is not None
+        process.stdout.readline()
+        waiting = threading.Thread(target=lab_store.down, args=["fb"])
+        waiting.start()
+        eventually(lambda: "waiting" in caplog.text, "a word on who is waited for")
+        assert f"process {process.pid} (" in caplog.text and str(lock) in caplog.text
+        assert lab_store.list_labs() == [up]
+        process.stdin.close()
+        waiting.join()
+    assert not lab_store.list_labs() and lock.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_state_directory_that_others_may_write_to_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place, link = tmp_path / "state", tmp_path / "link"
+    place.mkdir()
+    place.chmod(0o777)
+    link.symlink_to(tmp_path)
+    for state in place, link:
+        monkeypatch.setattr(lab_store, "_STATE", state)
+        with pytest.raises(LabError, match="no other may write to"):
+            lab_store.up("fb", Topology.of(1))
+    assert not (place / ".lock").exists() and not (tmp_path / ".lock").exists()
+
+
+GOOD = '{"name": "x", "identity": "fastbridge:1", "complete": true, "mtu": 1500, "pods": []}'
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("x", "[" * 100_000),
+        ("x", "nothing"),
+        ("x", "\udcff"),
+        ("x", "[]"),
+        ("x", "5"),
+        ("x", '{"pods": [5]}'),
+        ("[b]", GOOD),
+        ("x", GOOD.replace('"x"', '"[/]"')),
+        ("a\x1b[31mb", GOOD),
+        ("x", GOOD.replace('"x"', "7")),
+        ("x", GOOD.replace('"x"', '"../../x"')),
+        ("x", GOOD.replace("true", '"\x1b"')),
+    ],
+)
+def test_a_state_file_that_is_none_is_one_line(up: lab_store.StoredLab, name: str, text: str) -> None:
+    path = Path(f"/run/fastbridge/{name}.json")
+    path.write_text(text, encoding="utf-8", errors="surrogateescape")
+    try:
+        done = subprocess.run([sys.executable, "-m", "fastbridge", "lab", "list"], capture_output=True, text=True)
+    finally:
+        path.unlink()
+    assert done.returncode == 1 and done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("fastbridge: /run/fastbridge/") and "cannot be read as a lab" in line
+    assert line.isprintable()
 
 
 @pytest.mark.parametrize("pods", [0, 1, 4, 9])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from importlib import import_module
@@ -55,3 +56,19 @@ def test_a_child_runs_the_fastbridge_that_started_it(tmp_path: Path, monkeypatch
         assert json.loads(child.line(20.0)) == {"ready": True}
     finally:
         child.stop()
+
+
+def test_a_clone_that_is_not_built_says_so_in_one_line(tmp_path: Path) -> None:
+    clone = tmp_path / "clone"
+    shutil.copytree(Path(fastbridge.__file__).parent, clone / "fastbridge", ignore=shutil.ignore_patterns("*.so"))
+    for words in ["from fastbridge import Switch", "import fastbridge.core.dataplane"]:
+        done = subprocess.run([sys.executable, "-c", words], cwd=clone, capture_output=True, text=True)
+        assert (
+            done.stderr.splitlines()[-1]
+            == f"ImportError: the Cython core is not built in {clone}: run `pip install -e .` there"
+        )
+    done = subprocess.run(
+        [sys.executable, "-m", "fastbridge", "run", "a", "b"], cwd=clone, capture_output=True, text=True
+    )
+    said = f"fastbridge: the Cython core is not built in {clone}: run `pip install -e .` there\n"
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", said)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
 import re
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
+
+import fastbridge
 
 README = Path(__file__).parents[1] / "README.md"
 pytestmark = pytest.mark.skipif(not README.exists(), reason="the tests were copied without the README")
@@ -28,7 +33,7 @@ def example(word: str) -> str:
 @pytest.mark.live
 def test_embedding_runs_as_written() -> None:
     printed = example("in_memory")
-    assert "02:00:00:00:00:02 → pod2" in printed and "PortCounters(" in printed
+    assert "02:00:00:00:00:02 → pod2" in printed and re.search(r"^total +\d+ ", printed, re.M)
     assert printed.count("Egress(port=") == 3
 
 
@@ -44,6 +49,20 @@ def test_the_bench_as_a_library_runs_as_written() -> None:
 
 def test_all_python_is_tried() -> None:
     assert len(blocks("python")) == 3
+
+
+@pytest.mark.skipif(importlib.util.find_spec("mypy") is None, reason="mypy comes with the extra `dev`")
+def test_all_python_passes_mypy_strict(tmp_path: Path) -> None:
+    paths = [tmp_path / f"block{n}.py" for n in range(len(blocks("python")))]
+    for path, block in zip(paths, blocks("python"), strict=True):
+        path.write_text(block, encoding="utf-8")
+    # As a user has it: without the clone's settings. An editable install is found by its path alone.
+    home = str(Path(fastbridge.__file__).parents[1])
+    options = ["--strict", "--follow-imports=silent", "--config-file=", f"--cache-dir={tmp_path}"]
+    environment = os.environ | ({} if home in sysconfig.get_paths().values() else {"MYPYPATH": home})
+    command = [sys.executable, "-m", "mypy", *options, *map(str, paths)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.live

@@ -19,6 +19,7 @@ from test_bench import make_results, make_run
 from test_cli import ROOT, complaint, run
 
 from fastbridge.bench import EngineRecord, Results, Unfit
+from fastbridge.bench.extras import way_to
 from fastbridge.bench.files import writable_directory, writable_file, write_whole
 from fastbridge.bench.likeness import described, differences
 from fastbridge.bench.saved_benchmarks import FRAMES, to_pytest_benchmark
@@ -138,6 +139,73 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pyte
     with pytest.raises(OSError, match="No space"):
         write_whole(path, b"new")
     assert [each.name for each in tmp_path.iterdir()] == ["x"] and path.read_text() == "old"
+
+
+@pytest.fixture
+def others_directory(tmp_path: Path) -> Path:
+    """One that everybody may write to, as a hostile user's is for root."""
+    place = tmp_path / "others"
+    place.mkdir()
+    place.chmod(0o777)
+    return place
+
+
+def test_links_that_others_put_there_are_not_written_through(
+    saved: Callable[..., Path], tmp_path: Path, others_directory: Path
+) -> None:
+    path, precious = saved(), tmp_path / "precious"
+    precious.write_text("mine")
+    names = ["report.md", ".report.md.partial", "results.json", "report.html", "pytest-benchmark.json", "new"]
+    for name in names:
+        (others_directory / name).symlink_to(precious if name != "new" else tmp_path / "made")
+    assert run("report", str(path), "-o", str(others_directory)).returncode == 0
+    assert run("report", str(path), "-o", str(others_directory / "new.md")).returncode == 0
+    with writable_file(others_directory / "new", "?"):
+        pass
+    assert precious.read_text() == "mine" and not (tmp_path / "made").exists()
+    assert not (others_directory / "report.md").is_symlink()
+
+
+def test_a_directory_that_is_others_link_is_refused(
+    saved: Callable[..., Path], tmp_path: Path, others_directory: Path
+) -> None:
+    (tmp_path / "mine").mkdir()
+    (others_directory / "pictures").symlink_to(tmp_path / "mine")
+    line = complaint(run("report", str(saved()), "-o", str(others_directory)), 1)
+    assert str(others_directory / "pictures") in line and "link" in line
+    assert list((tmp_path / "mine").iterdir()) == []
+
+
+def test_a_pipe_that_others_link_to_is_not_written_to(tmp_path: Path, others_directory: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (others_directory / "x").symlink_to(tmp_path / "pipe")
+    write_whole(others_directory / "x", "text")
+    assert (others_directory / "x").read_text() == "text" and not (others_directory / "x").is_symlink()
+
+
+def test_a_device_is_written_to_as_it_is() -> None:
+    write_whole(Path("/dev/null"), "text")
+    assert Path("/dev/null").is_char_device()
+
+
+def test_a_full_disk_is_named_with_the_file() -> None:
+    with pytest.raises(OSError, match="No space left") as caught:
+        write_whole(Path("/dev/full"), "text")
+    assert caught.value.filename == "/dev/full"
+
+
+def test_permissions_of_a_new_file_are_what_the_umask_leaves(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        write_whole(tmp_path / "x", "text")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "x").stat().st_mode & 0o777 == 0o640
+
+
+def test_a_name_as_long_as_a_name_may_be(tmp_path: Path) -> None:
+    write_whole(tmp_path / ("x" * 255), "text")
+    assert (tmp_path / ("x" * 255)).read_text() == "text"
 
 
 def test_a_place_that_nothing_came_to_is_left_as_it_was(tmp_path: Path) -> None:
@@ -289,7 +357,7 @@ def test_without_the_extra_it_is_said_before_anything_is_done(
     ):
         command = [sys.executable, "-W", "error", "-c", script, *arguments]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=ROOT)
-        assert "pip install 'fastbridge[report]'" in complaint(done, 1)
+        assert "in a clone of fastbridge, pip install -e '.[report]'" in complaint(done, 1)
     assert {each.name for each in tmp_path.iterdir()} == {"results.json"}
 
 
@@ -299,7 +367,7 @@ def test_without_the_histograms_package_the_engines_are_not_to_blame(tmp_path: P
     here = {"capture_output": True, "text": True, "timeout": 60, "cwd": tmp_path}
     env = {"env": os.environ | {"PYTHONPATH": str(ROOT)}}
     shown = subprocess.run(command, **here, **env)  # type: ignore[call-overload]
-    reason = "not readable here (latency needs the package hdrhistogram: pip install 'fastbridge[bench]')"
+    reason = f"not readable here (latency needs the package hdrhistogram: {way_to('bench')})"
     assert reason in shown.stdout and "unfit: latency needs" not in shown.stdout
     for place in ("x.json", "directory"):
         drawn = subprocess.run([*command, "-o", place], **here, **env)  # type: ignore[call-overload]
@@ -314,5 +382,5 @@ def test_what_the_methods_need_is_asked_for_before_anything_is_measured(tmp_path
         place = ["--profile", profile, "-o", str(tmp_path / "results.json")]
         command = [sys.executable, "-W", "error", "-c", script, "compare", *place]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=ROOT)
-        assert f"profile {profile} needs {name}: pip install 'fastbridge[bench]'" in complaint(done, 1)
+        assert f"profile {profile} needs {name}: {way_to('bench')}" in complaint(done, 1)
     assert not [*tmp_path.iterdir()]

@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from importlib.util import find_spec
 
+from fastbridge.bench.extras import way_to
 from fastbridge.errors import BenchError, ConfigError, FastbridgeError
 from fastbridge.topology import Lab, Topology
 
@@ -113,7 +114,7 @@ def check_request(engines: Sequence[Engine], *, baseline: str, profile: Profile)
     }
     missing = [_PACKAGES[module] for module, is_needed in needed.items() if is_needed and find_spec(module) is None]
     if missing:
-        raise BenchError(f"profile {profile.name} needs {', '.join(missing)}: pip install 'fastbridge[bench]'")
+        raise BenchError(f"profile {profile.name} needs {', '.join(missing)}: {way_to('bench')}")
 
 
 @dataclass(frozen=True)

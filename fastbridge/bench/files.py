@@ -1,47 +1,81 @@
 """Files, written whole.
 
 A file is there with all its content or as it was before; and whether it can be written is found out before a
-measurement, not after it.
+measurement, not after it. The directory may be somebody else's, who would like to have root write elsewhere: what is
+written has a name of its own that is nobody's yet (O_EXCL), and takes the place of a link instead of following it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
+import secrets
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from fastbridge.errors import BenchError
 
+_OTHERS = stat.S_IWGRP | stat.S_IWOTH
+
 
 def write_whole(path: Path, content: str | bytes) -> None:
-    """Write `content` to `path`, at once or not at all. Raises OSError."""
+    """Write `content` to `path`, at once or not at all. Raises OSError, which names the file."""
     data = content.encode("utf-8") if isinstance(content, str) else content
-    if path.exists() and not path.is_file():  # a device, a pipe
-        path.write_bytes(data)
-        return
-    partial = path.with_name(f".{path.name}.partial")
     try:
-        partial.write_bytes(data)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+        if _is_stream(path):
+            path.write_bytes(data)
+            return
+        partial = path.with_name(f".{secrets.token_hex(8)}.partial")  # as short as the file's name may be long
+        file = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+        try:
+            with open(file, "wb") as writer:  # noqa: PTH123 - of a descriptor
+                writer.write(data)
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def _is_stream(path: Path) -> bool:
+    """Whether it is a device or a pipe, which is written to as it is.
+
+    Reached by a link (/dev/stdout), only where nobody else could have put that link.
+    """
+    try:
+        kind = path.lstat().st_mode if _is_planted(path) else path.stat().st_mode
+    except FileNotFoundError:
+        return False
+    return not (stat.S_ISREG(kind) or stat.S_ISDIR(kind) or stat.S_ISLNK(kind))
+
+
+def _is_planted(path: Path) -> bool:
+    """Whether it is a link that somebody else than root and this user could have put there."""
+    directory = path.absolute().parent.stat()
+    return path.is_symlink() and (directory.st_uid not in (0, os.geteuid()) or bool(directory.st_mode & _OTHERS))
 
 
 @contextlib.contextmanager
 def writable_file(path: Path, way_out: str) -> Iterator[None]:
-    """Raise BenchError unless `path` can be written; afterwards it is not there if nothing has come of it."""
+    """Raise BenchError unless `path` can be written; nothing of it is made, or changed, here."""
     try:
-        path.open("a").close()
-        if path.is_file():  # it is replaced in one go, by one beside it
-            tempfile.TemporaryFile(dir=path.absolute().parent).close()
+        _check_writable(path)
     except OSError as error:
         raise BenchError(f"cannot write {path}: {error.strerror}; {way_out}") from error
-    try:
-        yield
-    finally:
-        if path.is_file() and path.stat().st_size == 0:
-            path.unlink()
+    yield
+
+
+def _check_writable(path: Path) -> None:
+    """Raise OSError unless write_whole() may."""
+    if path.is_dir() and not path.is_symlink():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if path.exists() and not path.is_symlink() and not os.access(path, os.W_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    if not _is_stream(path):  # it is replaced in one go, by one beside it
+        tempfile.TemporaryFile(dir=path.absolute().parent).close()
 
 
 @contextlib.contextmanager
@@ -51,6 +85,8 @@ def writable_directory(path: Path, way_out: str) -> Iterator[None]:
     try:
         try:
             path.mkdir(parents=True, exist_ok=True)
+            if _is_planted(path):
+                raise NotADirectoryError(errno.ENOTDIR, "it is a link that others may have put there")
             tempfile.TemporaryFile(dir=path).close()
         except OSError as error:
             raise BenchError(f"cannot write to {path}: {error.strerror}; {way_out}") from error

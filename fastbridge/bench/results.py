@@ -109,7 +109,7 @@ class Results:
         """Read to_json()'s document back; raise BenchError that names what is wrong with it."""
         try:
             value = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise BenchError(f"not a JSON document: {error}") from None
         schema = value.get("schema") if isinstance(value, dict) else None
         if isinstance(schema, int) and schema != SCHEMA:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from fastbridge.bench.extras import way_to
 from fastbridge.errors import BenchError
 
 from .trial import CAPACITY, Samples
@@ -93,7 +94,7 @@ def encode(latency: Any) -> str:
     try:
         from hdrh.histogram import HdrHistogram
     except ImportError:
-        raise BenchError("latency needs the package hdrhistogram: pip install 'fastbridge[bench]'") from None
+        raise BenchError(f"latency needs the package hdrhistogram: {way_to('bench')}") from None
     histogram = HdrHistogram(1, LONGEST, DIGITS)
     # Values that the histogram cannot tell apart are counted here, as one call each would take seconds.
     values = np.clip(latency, 1, LONGEST)

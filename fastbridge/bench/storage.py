@@ -19,6 +19,8 @@ from fastbridge.errors import BenchError
 
 from .likeness import DECISIVE, in_words
 
+_SHORTEST, _LONGEST = 1e-15, 1e12  # seconds; of what is beyond, a speed or a ratio would be no number
+
 
 @dataclass(frozen=True)
 class Machine:
@@ -77,7 +79,7 @@ def read_run(path: Path) -> SavedRun:
         value = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise BenchError(f"cannot read {path}: {error.strerror}") from None
-    except ValueError as error:  # of UTF-8 or of JSON
+    except (ValueError, RecursionError) as error:  # of UTF-8 or of JSON
         raise BenchError(f"{path}: not a JSON document ({error}); move it elsewhere") from None
     if isinstance(value, dict) and "schema" in value and "runs" in value:
         raise BenchError(
@@ -89,7 +91,7 @@ def read_run(path: Path) -> SavedRun:
     try:
         measured = _when(value["datetime"])
         commit = value.get("commit_info") or {}
-        medians = {each["fullname"]: _positive(each["stats"]["median"]) for each in value["benchmarks"]}
+        medians = {_name(each["fullname"]): _positive(each["stats"]["median"]) for each in value["benchmarks"]}
         return SavedRun(
             path=path,
             machine=_machine(value.get("machine_info") or {}),
@@ -101,7 +103,7 @@ def read_run(path: Path) -> SavedRun:
         )
     except KeyError as error:
         raise BenchError(f"{path}: not what pytest-benchmark saves, the field {error} is missing") from None
-    except (TypeError, ValueError, AttributeError) as error:
+    except (TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise BenchError(f"{path}: not what pytest-benchmark saves: {error}") from None
 
 
@@ -126,8 +128,14 @@ def _machine(about: Mapping[str, Any]) -> Machine:
     return Machine((*((name, in_words(known.get(key))) for key, name in DECISIVE.items()), (str(kind), python)))
 
 
+def _name(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"a fullname of {value!r}, where a text is needed")
+    return value
+
+
 def _positive(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not (math.isfinite(value) and value > 0):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not _SHORTEST <= value <= _LONGEST:
         raise ValueError(f"a median of {value!r}, where a time is needed")
     return float(value)
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from itertools import combinations, pairwise
 from statistics import fmean, linear_regression, median
 
+from fastbridge.bench.extras import way_to
 from fastbridge.errors import BenchError
 
 from .storage import Machine, SavedRun
@@ -153,7 +154,7 @@ def _divide(points: Sequence[Point], logs: Sequence[float]) -> list[list[float]]
     try:
         import jumpavg
     except ImportError:
-        raise BenchError("the trend needs the package jumpavg: pip install 'fastbridge[report]'") from None
+        raise BenchError(f"the trend needs the package jumpavg: {way_to('report')}") from None
     groups, index = [], 0
     for group in jumpavg.classify([1.0 / point.seconds for point in points]):
         groups.append(list(logs[index : index + len(group)]))

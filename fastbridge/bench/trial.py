@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from fastbridge.bench.extras import way_to
 from fastbridge.errors import BenchError
 
 from .offer import Offer
@@ -38,7 +39,7 @@ class Samples:
         try:
             from hdrh.histogram import HdrHistogram  # an extra's; counts need it not
         except ImportError:
-            raise BenchError("latency needs the package hdrhistogram: pip install 'fastbridge[bench]'") from None
+            raise BenchError(f"latency needs the package hdrhistogram: {way_to('bench')}") from None
         try:
             return HdrHistogram.decode(self.histogram)
         except Exception as error:  # of base64, zlib or the package's own, by what is broken

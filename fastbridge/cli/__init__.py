@@ -10,11 +10,12 @@ import contextlib
 import logging
 import os
 import sys
-from importlib import import_module, metadata
+from importlib import import_module
 
 import rich_click as click
 
 from fastbridge.errors import FastbridgeError
+from fastbridge.version import __version__
 
 # The first line of each command's help is here too: --help shall not wait for what the commands import.
 _COMMANDS = {
@@ -51,11 +52,7 @@ class _Commands(click.RichGroup):
 def _print_version(context: click.Context, parameter: click.Parameter, wanted: bool) -> None:
     if not wanted or context.resilient_parsing:
         return
-    try:
-        version = metadata.version("fastbridge")
-    except metadata.PackageNotFoundError:
-        version = "(source tree)"
-    click.echo(f"fastbridge {version}")
+    click.echo(f"fastbridge {__version__}")
     context.exit()
 
 
@@ -76,7 +73,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="replace")  # type: ignore[union-attr] # a terminal without Unicode is no reason to fail
     handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("fastbridge: %(message)s"))
+    handler.setFormatter(OneLine("fastbridge: %(message)s"))
     logging.getLogger("fastbridge").addHandler(handler)
     status = _run()
     try:
@@ -97,14 +94,32 @@ def _run() -> int:
         return _complain(error.format_message(), error.exit_code)
     except FastbridgeError as error:
         return _complain(str(error), error.exit_status)
+    except ImportError as error:
+        if error.name != "fastbridge.core":
+            raise
+        return _complain(str(error), 1)
     except OSError as error:
         return _complain(": ".join(filter(None, (error.filename, error.strerror or str(error)))), 1)
     except click.Abort:  # Ctrl-C
         return _INTERRUPTED
 
 
+def visible(text: str) -> str:
+    """Control characters, of a name or a file, written out: they shall not steer the terminal."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+
+
+class OneLine(logging.Formatter):
+    """The log as the commands show it; a traceback keeps its lines."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        """Called by format(), once the message is there."""
+        record.message = visible(record.message)
+        return super().formatMessage(record)
+
+
 def _complain(text: str, status: int) -> int:
-    line = " ".join(text.split())
+    line = visible(" ".join(text.split()))
     with contextlib.suppress(OSError):
         print(f"fastbridge: {line[:1].lower() + line[1:] if line[1:2].islower() else line}", file=sys.stderr)
     return status

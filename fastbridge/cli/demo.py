@@ -21,6 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fastbridge.arp_nd import Message
+from fastbridge.dissect import dissect, header
 from fastbridge.neighbours import Neighbours
 from fastbridge.policies import parse_policy
 from fastbridge.policy import Answer, Drop, Policy, SendTo, Verdict
@@ -28,7 +29,6 @@ from fastbridge.switch import Switch
 from fastbridge.topology import Lab, Topology, kernel_has_ipv6
 from fastbridge.trace import Trace, TraceEvent
 
-from .dissect import dissect, header
 from .options import read_policy
 from .output import counter_table, make_console, make_table, reasons
 

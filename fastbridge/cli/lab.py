@@ -13,6 +13,7 @@ from rich.progress import Progress
 from fastbridge import lab_store
 from fastbridge.errors import LabError
 from fastbridge.lab_store import StoredLab
+from fastbridge.programs import search_path
 from fastbridge.topology import Topology, kernel_has_ipv6
 
 from .output import make_console, make_table
@@ -89,7 +90,7 @@ def exec_(name: str, pod: str, command: tuple[str, ...]) -> None:
         raise click.UsageError("there is no command after --")
     argv = lab_store.get(name).command(pod, words)
     try:
-        os.execvp(argv[0], argv)  # noqa: S606 - what `lab exec` is for
+        os.execve(argv[0], argv, os.environ | {"PATH": search_path()})  # noqa: S606 - what `lab exec` is for
     except OSError as error:
         raise LabError(f"cannot run {argv[0]}: {error.strerror}; it is in the package util-linux") from error
 

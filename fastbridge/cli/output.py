@@ -6,7 +6,6 @@ Consoles, numbers and the counter table that more than one command prints.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from typing import Any
 
 from rich import box
@@ -14,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fastbridge.counters import Counters, PortCounters
+from fastbridge.counters import CELLS, Counters
 
 _FILE_WIDTH = 120
 
@@ -59,39 +58,13 @@ def make_table(title: str, *columns: str, right: tuple[str, ...] = ()) -> Table:
 
 def counter_table(counters: Counters, title: str = "Frames") -> Table:
     """Every port's frames, and what became of them."""
-    numbers = ("received", "forwarded", "flooded", "dropped", "sent", "not sent")
-    table = make_table(title, "port", *numbers, right=numbers)
+    table = make_table(title, "port", *CELLS, right=CELLS)
     for name, port in counters.ports.items():
-        table.add_row(name, *_cells(port))
-    table.add_row("total", *_cells(counters.total), style="bold")
+        table.add_row(name, *port.cells)
+    table.add_row("total", *counters.total.cells, style="bold")
     return table
 
 
 def reasons(counters: Counters) -> str:
     """The FDB's story in one line, and if there were any the reasons of all drops and what the policy did."""
-    fdb = f"MAC addresses learned {counters.learned:,}, moved {counters.moved:,}, aged {counters.aged:,}"
-    parts = [fdb + (f", refused {counters.refused:,} (FDB full)" if counters.refused else "")]
-    for what, found in (("dropped", counters.total.dropped), ("not sent", counters.total.tx_dropped)):
-        if any(found.values()):
-            parts.append(f"{what}: {_listed(found)}")
-    if counters.total.rx_missed:
-        parts.append(f"missed by the kernel, ring full: {counters.total.rx_missed:,}")
-    if any(counters.policy.values()):
-        parts.append(f"policy: {_listed(counters.policy)}")
-    return "; ".join(parts)
-
-
-def _cells(port: PortCounters) -> list[str]:
-    numbers = (
-        port.rx_frames,
-        port.forwarded,
-        port.flooded,
-        sum(port.dropped.values()),
-        port.tx_frames,
-        sum(port.tx_dropped.values()),
-    )
-    return [f"{number:,}" for number in numbers]
-
-
-def _listed(found: Mapping[str, int]) -> str:
-    return ", ".join(f"{reason} {count:,}" for reason, count in found.items() if count)
+    return counters.story

@@ -9,23 +9,27 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
 import signal
 import sys
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
 from fastbridge.counters import Counters
 from fastbridge.errors import PortError
 from fastbridge.io_modes import IO_MODES
+from fastbridge.privileges import CAP_NET_ADMIN, CAP_NET_RAW, CAP_SYS_RESOURCE, give_up, refuse_calls
 from fastbridge.rules import StormControl
-from fastbridge.switch import Switch
 
 from .options import read_policy_of_strangers, read_port_policies
 
 _log = logging.getLogger(__name__)
+
+if TYPE_CHECKING:
+    from fastbridge.switch import Switch
 
 # Links are looked at this often. Each look holds the data plane for some microseconds.
 _LOOK_SECONDS = 0.1
@@ -145,7 +149,7 @@ def _check_ports(context: click.Context, parameter: click.Parameter, names: tupl
 @click.option(
     "--fanout",
     is_flag=True,
-    help="Let all workers read every port, each IP flow always by the same one.",
+    help="Let all workers read every port, each IP flow always by the same one (fragments: by their addresses alone).",
 )
 @click.option(
     "--cpu",
@@ -175,12 +179,18 @@ def run(
 
     They are interfaces of the current network namespace, Ethernet and up. While they are ports the
     host's own stack neither hears nor speaks on them; none of its settings is changed.
+    Of its capabilities the running switch keeps CAP_NET_ADMIN alone, and it can start no other program.
     """
     if fanout and workers == 1:
         raise click.UsageError("--fanout lets several workers read each port; add --workers 2, or more")
     strange = next((name for name in arp_ports if name not in interfaces), None)
     if strange is not None:
         raise click.UsageError(f"--arp-port names {strange}, which is not among the interfaces; name one that is")
+    give_up(keep=(CAP_NET_ADMIN, CAP_NET_RAW, CAP_SYS_RESOURCE))  # what it takes to open ports, on any number of them
+    refuse_calls()
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's threads would keep what is given up below
+    from fastbridge.switch import Switch
+
     stop = _StopSignals()
     storm = StormControl(storm_control, storm_control, storm_control)
     switch = Switch(
@@ -202,6 +212,7 @@ def run(
     for name, policy in arp_ports.items():
         switch.set_policy(policy, name)
     report = _JsonReport() if as_json else _TextReport()
+    give_up(keep=(CAP_NET_ADMIN,))  # the kernel asks for it whenever links, settings or its tables are changed
     with _shielding(switch, interfaces), switch:
         report.ready(interfaces)
         _follow(switch, report, interval, stop)

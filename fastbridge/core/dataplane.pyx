@@ -17,6 +17,7 @@ from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
+from .barrier cimport load_relaxed8
 from .batch cimport (
     BATCH, DROPPED, FLOODED, FLOODS, FORWARDED, KINDS, RX_PUNT_FULL, RX_RATE_LIMITED, RX_REASONS, RX_SOURCE_GUARD,
     TX_FULL, TX_NO_BUFFER, TX_REASONS, Frame,
@@ -201,7 +202,7 @@ cdef class Dataplane:
 
     cdef Port *_port(self, uint32_t index) noexcept nogil:
         """A port in use, or NULL."""
-        if index >= self.port_count or self.ports[index].link == LINK_FREE:
+        if index >= self.port_count or load_relaxed8(&self.ports[index].link) == LINK_FREE:
             return NULL
         return self.ports[index]
 
@@ -455,7 +456,11 @@ cdef class Dataplane:
             raise MemoryError("no memory to copy the FDB")
         memset(step, 0, COPY_ROOM * sizeof(EntryRow))   # its pages are there before the data plane has to wait for us
         try:
-            rows = np.zeros(self.fdb.state.count + COPY_ROOM, _ENTRY_DTYPE)
+            with nogil:
+                self._lock_fdb()
+                taken = self.fdb.state.count
+                self._unlock_fdb()
+            rows = np.zeros(taken + COPY_ROOM, _ENTRY_DTYPE)
             start_walk(&self.fdb.state, &cursor)
             while not cursor.done:
                 with nogil:

@@ -155,6 +155,7 @@ cdef inline void work(Plane *plane) noexcept nogil:
     cdef uint64_t last = monotonic_ns(), now
     cdef uint32_t received
     cdef int timeout
+    cdef bint looks
     while not load_acquire(&plane.stopping):
         pthread_mutex_lock(&plane.mutex)
         received = breathe(plane)
@@ -162,10 +163,11 @@ cdef inline void work(Plane *plane) noexcept nogil:
         if received:
             last = now
         timeout = 0 if received or now - last < plane.busy_poll_ns else rest_all(plane)
+        looks = not received or plane.copies > BATCH or plane.breaths % DISCOVER == 0
         pthread_mutex_unlock(&plane.mutex)
         while load_acquire(&plane.waiting):
             sched_yield()
-        if not received or plane.copies > BATCH or plane.breaths % DISCOVER == 0:
+        if looks:
             plane.ready_count = epoll_wait(plane.epoll_fd, plane.ready, READY, timeout)
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 import shlex
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -17,6 +16,7 @@ from pathlib import Path
 
 from fastbridge.bench.offloads import turn_off_offloads
 from fastbridge.errors import BenchError, ConfigError
+from fastbridge.programs import find_program
 from fastbridge.topology import Lab
 
 from .probe import forwards
@@ -56,7 +56,7 @@ class CommandEngine:
     def missing(self) -> str | None:
         """The program."""
         program = shlex.split(self.command)[0]
-        return None if shutil.which(program) else f"there is no program {program!r} on the PATH"
+        return None if find_program(program) else f"there is no program {program!r} on the PATH"
 
     @contextmanager
     def attach(self, lab: Lab, cpu: int) -> Iterator[Running]:

@@ -5,11 +5,11 @@ Apart from the package's `__init__`, which gathers the engines, so that each of 
 
 from __future__ import annotations
 
-import shutil
 from contextlib import AbstractContextManager
 from typing import Protocol
 
 from fastbridge.errors import BenchError
+from fastbridge.programs import find_program
 from fastbridge.topology import Lab
 
 from .running import Running
@@ -56,7 +56,7 @@ class Engine(Protocol):
 
 def lacks_program(package: str, *programs: str) -> str | None:
     """One line on the first of `programs` that is not there, all from the Debian package `package`."""
-    absent = next((program for program in programs if shutil.which(program) is None), None)
+    absent = next((program for program in programs if find_program(program) is None), None)
     return absent and f"there is no program {absent}: install the Debian package {package}"
 
 

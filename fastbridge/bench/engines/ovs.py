@@ -17,6 +17,7 @@ from pathlib import Path
 
 from fastbridge.bench.offloads import turn_off_offloads
 from fastbridge.errors import BenchError
+from fastbridge.programs import find_program
 from fastbridge.topology import Lab
 
 from .engine import lacks_program
@@ -41,7 +42,9 @@ class OpenVSwitch:
 
     def version(self) -> str:
         """ovs-vswitchd's."""
-        said = subprocess.run(["ovs-vswitchd", "--version"], capture_output=True, text=True, check=True)
+        said = subprocess.run(
+            [find_program("ovs-vswitchd") or "ovs-vswitchd", "--version"], capture_output=True, text=True, check=True
+        )
         return said.stdout.splitlines()[0].split()[-1]
 
     def missing(self) -> str | None:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from fastbridge.errors import BenchError
 from fastbridge.links import Links
+from fastbridge.programs import find_program
 from fastbridge.topology import Lab
 
 from .engine import lacks_program
@@ -39,7 +40,9 @@ class Vde:
 
     def version(self) -> str:
         """vde_switch's."""
-        said = subprocess.run(["vde_switch", "--version"], capture_output=True, text=True, check=False)
+        said = subprocess.run(
+            [find_program("vde_switch") or "vde_switch", "--version"], capture_output=True, text=True, check=False
+        )
         return said.stdout.splitlines()[0].split()[-1]
 
     def missing(self) -> str | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 from fastbridge.bench.measurer import Measurer
 
@@ -30,6 +30,9 @@ class Method(Protocol):
     units: ClassVar[Mapping[str, str]]  #: of values and of series ("x unit → y unit"), by name
     primary: ClassVar[str]  #: the value engines are compared by
     higher_is_better: ClassVar[bool]
+
+    def __init__(self, **parameters: Any) -> None:
+        """Each has its own parameters, all with a default."""
 
     @property
     def ports(self) -> int:

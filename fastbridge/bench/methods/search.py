@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
+from fastbridge.bench.extras import way_to
 from fastbridge.bench.measurer import Measurer
 from fastbridge.bench.offer import Stream, steady
 from fastbridge.bench.trial import Trial
@@ -135,6 +136,6 @@ def _library() -> ModuleType:
     try:
         import MLRsearch
     except ImportError:
-        raise BenchError("the search for throughput needs MLRsearch: pip install 'fastbridge[bench]'") from None
+        raise BenchError(f"the search for throughput needs MLRsearch: {way_to('bench')}") from None
     module: ModuleType = MLRsearch
     return module

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
+from fastbridge.bench.extras import way_to
 from fastbridge.errors import BenchError
 
 _NEEDED = {"altair": "altair", "vl_convert": "vl-convert-python", "jinja2": "jinja2"}
@@ -20,4 +21,4 @@ def require() -> None:
     """Raise BenchError when a package that the page is made with is missing."""
     missing = [name for module, name in _NEEDED.items() if find_spec(module) is None]
     if missing:
-        raise BenchError(f"a report needs {', '.join(missing)}: pip install 'fastbridge[report]'")
+        raise BenchError(f"a report needs {', '.join(missing)}: {way_to('report')}")

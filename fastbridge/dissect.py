@@ -10,7 +10,7 @@ import struct
 from ipaddress import IPv4Address, IPv6Address
 from typing import NamedTuple
 
-from fastbridge.addresses import MacAddress
+from .addresses import MacAddress
 
 _ECHO = {8: "echo request", 0: "echo reply"}
 _ECHO6 = {128: "echo request", 129: "echo reply"}
