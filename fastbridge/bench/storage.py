@@ -27,7 +27,10 @@ class Machine:
     about: tuple[tuple[str, str], ...]  #: name → what it is there, in words
 
     def __str__(self) -> str:
-        return ", ".join(f"{name} {text}" for name, text in self.about if text != "unknown") or "unknown machine"
+        return (
+            ", ".join(f"{name} {text}" for name, text in self.about if text not in ("unknown", "none"))
+            or "unknown machine"
+        )
 
 
 @dataclass(frozen=True)
@@ -123,6 +126,8 @@ def _machine(about: Mapping[str, Any]) -> Machine:
     known |= about.get("fastbridge") or {}
     python = ".".join(str(about.get("python_version", "unknown")).split(".")[:2])
     kind = about.get("python_implementation", "Python")
+    if known.get("quota") in (None, "unknown"):  # of older files; hardly any has one, and a trend shall not end there
+        known["quota"] = "none"
     return Machine((*((name, in_words(known.get(key))) for key, name in DECISIVE.items()), (str(kind), python)))
 
 

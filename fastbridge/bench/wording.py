@@ -55,8 +55,12 @@ def ratio(measured: Ratio | None) -> str:
     """Mean and interval."""
     if measured is None:
         return ""
-    mean, low, high = (f"{x:.2f}" if x < 10 else f"{x:.3g}" for x in (measured.mean, measured.low, measured.high))
-    return f"{mean} [{low}…{high}]"
+    return f"{factor(measured.mean)} [{factor(measured.low)}…{factor(measured.high)}]"
+
+
+def factor(value: float) -> str:
+    """A ratio, to three digits or so, and never with an exponent."""
+    return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 100 else f"{value:,.0f}"
 
 
 def engine(row: Row) -> str:

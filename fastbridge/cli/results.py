@@ -23,7 +23,14 @@ from fastbridge.errors import BenchError
 
 from .output import make_table
 
-_VERDICT_STYLES = {"win": "bold green", "loss": "bold red", "unfit": "red", "no difference": "yellow"}
+_VERDICT_STYLES = {
+    "win": "bold green",
+    "loss": "bold red",
+    "unfit": "red",
+    "no difference": "yellow",
+    "cannot tell": "yellow",
+    "withheld": "yellow",
+}
 _CONTEST = ("engine", "frames/s", "Gb/s", "loss", "CPU\nns", "switch\nns", "ratio [95 %]", "verdict")
 _WORDS = ("engine", "ratio [95 %]", "verdict")  # columns of text
 _MOST_COLUMNS = 6  # of values, beside an engine's name, ratio and verdict
@@ -136,7 +143,7 @@ def _contest_cells(row: Row) -> tuple[str, ...]:
         "" if row.frames_per_second is None else f"{row.frames_per_second:,.0f}",
         "" if row.gigabits_per_second is None else f"{row.gigabits_per_second:.2f}",
         "" if row.loss_ratio is None else f"{row.loss_ratio:.1%}",
-        "" if row.cpu_added_ns is None or row.verdict == "ceiling" else f"{row.cpu_added_ns:,.0f}",
+        "" if row.cpu_added_ns is None or row.is_direct else f"{row.cpu_added_ns:,.0f}",
         "" if row.cpu_switch_ns is None else f"{row.cpu_switch_ns:,.0f}",
         wording.ratio(row.ratio),
         row.verdict,
@@ -193,7 +200,7 @@ def _conditions(results: Results, rows: list[Row], contest: set[str]) -> str:
     alone = [
         f"{row.task} {row.cpu_machine_ns:,.0f}"
         for row in rows
-        if row.verdict == "ceiling" and row.cpu_machine_ns is not None and row.task in contest
+        if row.is_direct and row.cpu_machine_ns is not None and row.task in contest
     ]
     return (
         f"Ratios are to {results.baseline}: geometric means over blocks, with 95 % intervals. Frame sizes include the "

@@ -41,7 +41,7 @@ def floor_table(sources: Sequence[Source], *, absolute: bool) -> Table | None:
     for source in sources:
         floors = wording.noise_floors(source.rows)
         for task in source.results.tasks:
-            direct = next((r.cpu_machine_ns for r in source.rows_of(task.name) if r.verdict == "ceiling"), None)
+            direct = next((r.cpu_machine_ns for r in source.rows_of(task.name) if r.is_direct), None)
             if task.name in floors:
                 lines.append(
                     [
