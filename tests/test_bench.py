@@ -38,11 +38,11 @@ from fastbridge.bench import (
     Trial,
     Unfit,
     compare,
+    disturbance,
     rows,
     steady,
     wording,
 )
-from fastbridge.bench import disturbance
 from fastbridge.bench.decoding import decode
 from fastbridge.bench.disturbance import Watch, _family, _processes, survey
 from fastbridge.bench.engines import LinuxBridge, Programs, PythonSockets

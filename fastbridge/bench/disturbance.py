@@ -189,7 +189,7 @@ def _processes() -> dict[tuple[int, int], _Process]:
 
 
 def _family(processes: Mapping[tuple[int, int], _Process]) -> set[int]:
-    """This process and all that it has started."""
+    """The numbers of this process and of all that it has started."""
     children: dict[int, list[int]] = {}
     for (pid, _), process in processes.items():
         children.setdefault(process.parent, []).append(pid)

@@ -60,8 +60,8 @@ class Profile:
 
 
 # Ten blocks for what is claimed of rates; latency, and what is left of a switch whose CPU the pods use themselves,
-# differ by factors, and five will do. Trials are shorter than the usual 1-2 s, so that all end within three minutes; TCP's are the longest, because a stream's rate wanders more than
-# that of frames.
+# differ by factors, and five will do. Trials are shorter than the usual 1-2 s, so that all end within three minutes;
+# TCP's are the longest, because a stream's rate wanders more than that of frames.
 QUICK = Profile(
     "quick",
     (

@@ -191,8 +191,9 @@ def _other_schema(schema: int, value: Mapping[str, Any]) -> str:
     known = versions if isinstance(versions, dict) else {}
     writer = [f"{name} {known[name]}" for name in ("fastbridge", "commit") if known.get(name, "unknown") != "unknown"]
     written = f" ({', '.join(writer)})" if writer else ""
+    readable = " and ".join(map(str, READABLE))
     return (
-        f"schema: version {schema} is not known here; this fastbridge reads version {' and '.join(map(str, READABLE))}. Measure again, or read "
+        f"schema: version {schema} is not known here; this fastbridge reads version {readable}. Measure again, or read "
         f"it with the fastbridge that wrote it{written}"
     )
 

@@ -19,6 +19,8 @@ from fastbridge.errors import BenchError
 
 from .likeness import DECISIVE, in_words
 
+_SHORTEST, _LONGEST = 1e-15, 1e9  # seconds that a round can take: what is beyond is no measurement
+
 
 @dataclass(frozen=True)
 class Machine:
@@ -80,6 +82,8 @@ def read_run(path: Path) -> SavedRun:
         value = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise BenchError(f"cannot read {path}: {error.strerror}") from None
+    except RecursionError:
+        raise BenchError(f"{path}: not saved by pytest-benchmark, it is nested too deeply; move it elsewhere") from None
     except ValueError as error:  # of UTF-8 or of JSON
         raise BenchError(f"{path}: not a JSON document ({error}); move it elsewhere") from None
     if isinstance(value, dict) and "schema" in value and "runs" in value:
@@ -92,7 +96,7 @@ def read_run(path: Path) -> SavedRun:
     try:
         measured = _when(value["datetime"])
         commit = value.get("commit_info") or {}
-        medians = {each["fullname"]: _positive(each["stats"]["median"]) for each in value["benchmarks"]}
+        medians = {_text(each["fullname"]): _positive(each["stats"]["median"]) for each in value["benchmarks"]}
         return SavedRun(
             path=path,
             machine=_machine(value.get("machine_info") or {}),
@@ -104,7 +108,7 @@ def read_run(path: Path) -> SavedRun:
         )
     except KeyError as error:
         raise BenchError(f"{path}: not what pytest-benchmark saves, the field {error} is missing") from None
-    except (TypeError, ValueError, AttributeError) as error:
+    except (TypeError, ValueError, AttributeError, OverflowError) as error:
         raise BenchError(f"{path}: not what pytest-benchmark saves: {error}") from None
 
 
@@ -132,13 +136,30 @@ def _machine(about: Mapping[str, Any]) -> Machine:
 
 
 def _positive(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not (math.isfinite(value) and value > 0):
-        raise ValueError(f"a median of {value!r}, where a time is needed")
+    if not _is_number(value) or not _SHORTEST <= value <= _LONGEST:
+        raise ValueError(f"a median of {_cut(value)}, where a time is needed")
     return float(value)
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"a fullname of {_cut(value)}, where text is needed")
+    return value
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _cut(value: Any) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= 40 else f"{shown[:40]}…"
 
 
 def _scatter(stats: Mapping[str, Any]) -> float:
     # Of a normal distribution the quartiles are 1.35 standard deviations apart, and the median of n values has 1.25
     # times the standard error of their mean.
-    rounds = int(stats.get("rounds") or 1)
-    return 1.25 * float(stats.get("iqr") or 0.0) / 1.35 / float(stats["median"]) / math.sqrt(rounds)
+    rounds, spread = stats.get("rounds") or 1, stats.get("iqr") or 0.0
+    if not (_is_number(rounds) and _is_number(spread) and rounds >= 1 and spread >= 0):
+        raise ValueError(f"{_cut(rounds)} rounds with a spread (iqr) of {_cut(spread)}")
+    return 1.25 * float(spread) / 1.35 / float(stats["median"]) / math.sqrt(rounds)

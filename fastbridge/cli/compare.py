@@ -168,7 +168,7 @@ def compare(
         raise click.UsageError("--arp is for fastbridge, and it is not among the engines")
     if directory is not None and file is not None:
         raise click.UsageError("--out DIR holds the results, too: give either --out or -o")
-    console = make_console(markup=False)
+    console = make_console()
     chosen = [
         replace(it, options=(*it.options, "--arp", arp)) if arp and isinstance(it, Fastbridge) else it for it in engines
     ]
@@ -297,7 +297,7 @@ class _Ending:
 @contextlib.contextmanager
 def _progress() -> Iterator[Progress]:
     """Shows on stderr how far it is, what runs now and how long it will take."""
-    stderr = make_console(stderr=True, markup=False)
+    stderr = make_console(stderr=True)
     if not stderr.is_terminal:
         yield _Lines(stderr)
         return

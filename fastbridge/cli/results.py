@@ -21,7 +21,7 @@ from fastbridge.bench.report import rows as make_rows
 from fastbridge.bench.results import Results, TaskRecord
 from fastbridge.errors import BenchError
 
-from .output import make_table
+from .output import make_table, print_lines
 
 _VERDICT_STYLES = {
     "win": "bold green",
@@ -44,6 +44,7 @@ def show_results(console: Console, results: Results) -> None:
     latency = [task for task in measured if _latency_prefix(task) is not None]
     others = [task for task in measured if task not in contest and _latency_prefix(task) != ""]
     console.print(f"fastbridge compare, profile {results.profile}", style="bold")
+    print_lines(console, wording.warnings(results, rows), indent="", style="yellow")
     for table in _verdicts(contest, latency, rows):
         console.print()
         console.print(table)
@@ -54,12 +55,10 @@ def show_results(console: Console, results: Results) -> None:
     console.print()
     for task in results.tasks:
         for text in _curves(method_of(task), [row for row in rows if row.task == task.name]):
-            console.print(f"  {task.name}, {text}", soft_wrap=True)
+            print_lines(console, [f"{task.name}, {text}"])
     console.print()
-    for text in wording.engine_lines(results):
-        console.print(f"  {text}", soft_wrap=True)
-    for text in wording.irregularities(results, rows):
-        console.print(f"  {text}", style="dim", soft_wrap=True)
+    print_lines(console, wording.engine_lines(results))
+    print_lines(console, wording.irregularities(results, rows), style="dim")
     console.print(_conditions(results, rows, {task.name for task in contest}))
     if results.interrupted:
         console.print("Interrupted: these are the trials until then.", style="yellow")
@@ -87,9 +86,8 @@ def show_comparison(console: Console, runs: Sequence[tuple[str, Results]]) -> No
     first, here = runs[0]
     for label, results in runs:
         differing = differences(described(asdict(here.fingerprint)), described(asdict(results.fingerprint)))
-        console.print(f"{label}: {_machine(results)}; ratios are to {results.baseline}", soft_wrap=True)
-        for name, (_, there) in differing.items():
-            console.print(f"  unlike {first}: {name} {there}", soft_wrap=True)
+        print_lines(console, [f"{label}: {_machine(results)}; ratios are to {results.baseline}"], indent="")
+        print_lines(console, (f"unlike {first}: {name} {there}" for name, (_, there) in differing.items()))
     console.print("These are ratios; each run's own numbers, intervals' floors and conditions: one FILE at a time.")
 
 

@@ -56,15 +56,16 @@ def claimed(source: Source) -> list[TaskRecord]:
 
 def verdict_table(sources: Sequence[Source], *, absolute: bool) -> Table:
     """Every engine in every claimed task; without `absolute`, ratios alone."""
-    columns = [Column("test", number=False), *_who(sources), *(_ABSOLUTE if absolute else ()), *_RATIO]
+    columns = [Column("test", number=False), *_who(sources), *_RATIO, *(_ABSOLUTE if absolute else ())]
+    unfit = {source.label: wording.unfit_everywhere(source.results, source.rows) for source in sources}
     lines = []
     for name in dict.fromkeys(task.name for source in sources for task in claimed(source)):
         for source in sources:
             for row in source.rows:
-                if row.task == name and (absolute or not row.is_direct):
+                if row.task == name and (absolute or not row.is_direct) and row.engine not in unfit[source.label]:
                     numbers = _absolute(source, row) if absolute else []
                     where = ", at 50 % of the PDR" if _latency_prefix(source, name) == "at_50_" else ""
-                    lines.append([Cell(name + where), *_names(sources, source, row), *numbers, *_claim(row)])
+                    lines.append([Cell(name + where), *_names(sources, source, row), *_claim(row), *numbers])
     return _without_empty(Table("", columns, lines))
 
 
