@@ -45,18 +45,20 @@ from fastbridge.bench import (
 )
 from fastbridge.bench.decoding import decode
 from fastbridge.bench.disturbance import Watch, _family, _processes, survey
-from fastbridge.bench.engines import LinuxBridge, Programs, PythonSockets
+from fastbridge.bench.engines import CommandEngine, LinuxBridge, Programs, PythonSockets
 from fastbridge.bench.fingerprint import take_fingerprint
 from fastbridge.bench.measurer import Recorder, Replay
 from fastbridge.bench.methods.forwarding_rate import ForwardingRate
 from fastbridge.bench.methods.port_scaling import PortScaling
 from fastbridge.bench.methods.registry import METHODS
 from fastbridge.bench.methods.tcp_bulk import TcpBulk
-from fastbridge.bench.profiles import PROFILES
+from fastbridge.bench.offer import IMIX
+from fastbridge.bench.profiles import PROFILES, chosen
 from fastbridge.bench.report import flags_of
 from fastbridge.bench.schema import results_schema
 from fastbridge.bench.statistics import interleave, ratio, verdict
 from fastbridge.bench.trial import Disturbance
+from fastbridge.cli.output import make_console, make_table, print_lines
 from fastbridge.errors import BenchError, ConfigError, LabError
 from fastbridge.topology import Lab, Topology
 
@@ -528,7 +530,7 @@ def test_a_task_nobody_knows_is_named(path: list[str | int], value: Any, message
         rows(Results.from_json(broken(path, value)))
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "7"])
+@pytest.mark.parametrize("text", ["", "{", "[]", "7", "[" * 100_000, '{"benchmarks": []}'])
 def test_what_is_no_results_document_is_refused(text: str) -> None:
     with pytest.raises(BenchError):
         Results.from_json(text)
@@ -556,6 +558,37 @@ def test_what_a_file_says_is_no_markup_and_figures_are_whole_at_80_columns(tmp_p
     assert "profile [/nope]" in shown and "pip install 'fastbridge[bench]'  [31m[/x]" in shown
     assert "1,234,567" in shown and "1.00 [1.00…1.00]" in shown
     assert max(len(line.rstrip()) for line in shown.splitlines() if "1,234,567" in line) <= 80
+
+
+@pytest.mark.parametrize("width", [40, 60, 80])
+def test_no_digit_is_cut_and_no_name_is_markup_at_any_width(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    heads = ("received", "forwarded", "flooded", "dropped", "sent", "not sent")
+    table = make_table("Frames", "port", *heads, right=heads)
+    table.add_row("p[b]1", *["60,480,000,000"] * 6)
+    table.add_row("q[red]2", *["1"] * 6)
+    console = make_console()
+    with console.capture() as capture:
+        console.print(table)
+        print_lines(console, ["testpmd: dpdk-testpmd --vdev=net_af_packet0,iface=pod1 [x] :smile:"])
+    shown = capture.get()
+    assert shown.count("60,480,000,000") == 6 and "…" not in shown
+    for name in ("p[b]1", "q[red]2", "--vdev=net_af_packet0,iface=pod1", "[x]", ":smile:"):
+        assert name in shown
+    assert max(len(line.rstrip()) for line in shown.splitlines()) <= width
+
+
+def test_notes_that_differ_in_numbers_alone_are_one() -> None:
+    texts = [f"at 1,000 frames/s only {count} samples arrived: p99.9 is the maximum" for count in (412, 398, 400)]
+    assert set(wording.merge_numbers([*texts, "other 5"]).values()) == {
+        "at 1,000 frames/s only 398 to 412 samples arrived: p99.9 is the maximum",
+        "other 5",
+    }
+
+
+def test_the_finding_is_a_sentence() -> None:
+    found = wording.finding(every_method(), rows(every_method()))["fastbridge"]
+    assert found.startswith("1.25 times linux-bridge's forwarding rate (64 B), 1.25 times its forwarding rate (1518 B)")
 
 
 # -- requests ------------------------------------------------------------------------------------
@@ -594,6 +627,43 @@ def test_every_task_of_every_profile_can_be_written_down_and_read_back() -> None
             parameters = json.loads(json.dumps(asdict(task.method)))  # type: ignore[call-overload]
             assert decode(METHODS[task.method.name], parameters) == task.method
             assert task.method.primary in task.method.units
+
+
+def test_a_profile_of_one_s_own() -> None:
+    quick = PROFILES["quick"]
+    made = chosen(quick, methods=["forwarding-rate"], sizes=[(512,), IMIX], pattern="bidirectional", blocks=7)
+    names = [task.name for task in made.tasks]
+    assert names == ["forwarding rate, 512 B, bidirectional", "forwarding rate, IMIX, bidirectional"]
+    assert {task.blocks for task in made.tasks} == {7}
+    assert [task.method.name for task in chosen(quick, methods=["frame-loss"]).tasks] == ["frame-loss"]
+    assert "tcp bulk, 1 connection" in [task.name for task in chosen(quick, sizes=[(512,)]).tasks]
+    for request, words in (
+        ({"methods": ["guess"]}, "there is no method guess; there are forwarding-rate"),
+        ({"methods": ["tcp-bulk"], "sizes": [(64,)]}, "frame sizes: not for tcp-bulk; for forwarding-rate"),
+        ({"methods": ["latency-at-load"], "pattern": "busy"}, "pattern 'busy': not for latency-at-load"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            chosen(quick, **request)  # type: ignore[arg-type]
+
+
+def test_pods_that_are_busy_on_every_cpu_are_in_the_usual_profiles() -> None:
+    for name in ("quick", "standard"):
+        assert "forwarding rate, 64 B, busy pods" in [task.name for task in PROFILES[name].tasks]
+
+
+@pytest.mark.live
+def test_busy_pods_send_both_ways_from_two_cpus() -> None:
+    task = Task(ForwardingRate((64,), "busy", seconds=0.3))
+    results = compare((LinuxBridge(),), profile=Profile("busy", (task,)))
+    (run,) = [run for run in results.runs if run.engine == "linux-bridge"]
+    (trial,) = run.trials
+    assert trial.offer.senders == [0, 1] and all(trial.sent) and all(trial.received)
+    assert trial.disturbance is not None and trial.disturbance.seconds > 0.3
+
+
+def test_a_missing_command_is_found_before_anything_is_measured() -> None:
+    with pytest.raises(BenchError, match=r"there is no program '\./nosuch'"):
+        compare((LinuxBridge(), CommandEngine("./nosuch {ports}")))
 
 
 def test_a_replay_wants_the_record_s_own_trials() -> None:
