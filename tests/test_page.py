@@ -199,7 +199,7 @@ def test_a_run_without_a_direct_pair_has_no_cpu_times() -> None:
     runs = tuple(run for run in made.runs if run.engine != "direct")
     shown = rendered(("", replace(made, runs=runs)))
     assert "cpu" not in shown.ids("section")
-    assert "CPU time a frame: no forwarding rate was measured beside the direct veth pair's" in shown.text
+    assert "CPU time per frame: no forwarding rate was measured beside the direct veth pair's" in shown.text
 
 
 def test_nothing_measured_at_all() -> None:
@@ -323,7 +323,7 @@ def test_markdown_has_no_heading_without_a_body() -> None:
 
 
 def test_cpu_times_are_in_a_table() -> None:
-    text = markdown.render([("", quick())]).partition("## CPU time a frame")[2].partition("##")[0]
+    text = markdown.render([("", quick())]).partition("## CPU time per frame")[2].partition("##")[0]
     lines = [[cell.strip() for cell in line.split(" | ")] for line in text.splitlines()]
     for row in rows(quick()):
         if row.task.startswith("forwarding") and row.runs and not row.is_direct:

@@ -110,7 +110,7 @@ def warnings(results: Results, rows: Sequence[Row]) -> Iterator[str]:
 
 def unfit_everywhere(results: Results, rows: Sequence[Row]) -> dict[str, str]:
     """Engines that have no result at all, with the first reason."""
-    able = {row.engine for row in rows if row.unfit is None}
+    able = {row.engine for row in rows if row.unfit is None} | {results.baseline, results.control}
     return {row.engine: row.unfit for row in reversed(rows) if row.unfit is not None and row.engine not in able}
 
 
