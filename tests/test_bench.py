@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,6 +16,8 @@ from typing import Any
 
 import jsonschema
 import pytest
+from live import eventually
+from made_results import every_method
 
 import fastbridge
 from fastbridge.bench import (
@@ -35,26 +38,32 @@ from fastbridge.bench import (
     Trial,
     Unfit,
     compare,
+    disturbance,
     rows,
     steady,
     wording,
 )
 from fastbridge.bench.decoding import decode
-from fastbridge.bench.engines import LinuxBridge, Programs, PythonSockets
+from fastbridge.bench.disturbance import Watch, _family, _processes, survey
+from fastbridge.bench.engines import CommandEngine, LinuxBridge, Programs, PythonSockets
+from fastbridge.bench.fingerprint import take_fingerprint
 from fastbridge.bench.measurer import Recorder, Replay
 from fastbridge.bench.methods.forwarding_rate import ForwardingRate
 from fastbridge.bench.methods.port_scaling import PortScaling
 from fastbridge.bench.methods.registry import METHODS
 from fastbridge.bench.methods.tcp_bulk import TcpBulk
-from fastbridge.bench.profiles import PROFILES
+from fastbridge.bench.offer import IMIX
+from fastbridge.bench.profiles import PROFILES, chosen
 from fastbridge.bench.report import flags_of
 from fastbridge.bench.schema import results_schema
 from fastbridge.bench.statistics import interleave, ratio, verdict
+from fastbridge.bench.trial import Disturbance
+from fastbridge.cli.output import make_console, make_table, print_lines
 from fastbridge.errors import BenchError, ConfigError, LabError
 from fastbridge.topology import Lab, Topology
 
 FINGERPRINT = Fingerprint(
-    "cpu", 2, "0x1", "none seen", "6.1", "quiet", "unknown", {}, {"python": "3"}, {"sender": "CPU 0"}, {}
+    "cpu", 2, "0x1", "none seen", "6.1", "none that matters", "unknown", {}, {"python": "3"}, {"sender": "CPU 0"}, {}
 )
 METHOD = ForwardingRate(sizes=(64,), seconds=1.0)
 TASK = TaskRecord("64 B", METHOD.name, json.loads(json.dumps(asdict(METHOD))), METHOD.ports, 10)
@@ -99,7 +108,7 @@ def make_run(engine: str, block: int, rate: float, *, offered: int | None = None
 def make_results(runs: list[Run], **changes: Any) -> Results:
     names = ["base", "base (control)", *sorted({run.engine for run in runs} - {"base", "base (control)"})]
     made = Results(
-        schema=2,
+        schema=3,
         profile="quick",
         started="2026-01-01T00:00:00+00:00",
         seed=1,
@@ -169,10 +178,147 @@ def test_few_blocks_have_no_interval() -> None:
 
 @pytest.mark.parametrize(
     ("interval", "word"),
-    [((1.06, 1.2), "win"), ((1.04, 1.2), "no difference"), ((0.8, 0.94), "loss"), ((0.96, 1.02), "no difference")],
+    [((1.06, 1.2), "win"), ((1.04, 1.2), "cannot tell"), ((0.8, 0.94), "loss"), ((0.96, 1.02), "no difference")],
 )
 def test_a_claim_needs_the_whole_interval_outside_the_noise(interval: tuple[float, float], word: str) -> None:
     assert verdict(Ratio(1.0, *interval, blocks=10), 0.05) == word
+
+
+@pytest.mark.parametrize(
+    ("interval", "floor", "word"),
+    [
+        ((0.10, 1.05), 0.14, "cannot tell"),
+        ((0.30, 0.65), 0.40, "cannot tell"),
+        ((0.97, 1.04), 0.01, "no difference"),  # of more than five hundredths
+        ((0.93, 1.04), 0.01, "cannot tell"),
+        ((0.93, 1.04), 0.08, "no difference"),  # of more than the noise
+        ((0.99, 1.01), 0.30, "cannot tell"),  # such noise hides a third
+        ((0.99, 1.01), 12.6, "cannot tell"),
+    ],
+)
+def test_that_there_is_no_difference_is_a_claim_too(interval: tuple[float, float], floor: float, word: str) -> None:
+    assert verdict(Ratio(1.0, *interval, blocks=10), floor) == word
+
+
+def loaded(foreign: float, throttled: float = 0.0) -> dict[str, Any]:
+    return {"disturbance": Disturbance(1.0, foreign, throttled)}
+
+
+def test_beside_other_programs_no_verdict_is_given() -> None:
+    def found(disturbance: dict[str, Any], blocks: int) -> Any:
+        runs = [
+            make_run(engine, block, rate, **(disturbance if block < blocks else loaded(0.01)))
+            for block in range(10)
+            for engine, rate in (("base", 100_000), ("base (control)", 100_000), ("mine", 50_000))
+        ]
+        return rows(make_results(runs))[-1]
+
+    assert found(loaded(0.01), 10).verdict == "loss"
+    for much in (loaded(1.4), loaded(0.0, 0.5)):
+        row = found(much, 10)
+        assert row.verdict == "withheld" and row.ratio.mean == pytest.approx(0.5)
+        assert row.flags == {"disturbed by other programs or a quota": 10}
+        some = found(much, 3)  # seven blocks are left
+        assert (some.verdict, some.dropped, some.ratio.blocks) == ("loss", 3, 7)
+
+
+def test_the_direct_pair_is_a_ceiling_of_rates_and_a_floor_of_latency() -> None:
+    found = {row.task: row for row in rows(every_method()) if row.is_direct}
+    assert found["forwarding rate, 64 B"].verdict == "ceiling"
+    assert found["latency at load, 64 B, 4,000 frames/s"].verdict == "floor"
+
+
+@pytest.mark.parametrize(
+    ("interval", "text"),
+    [((543.2, 208.0, 1423.0), "543 [208…1,423]"), ((9.6, 8.0, 11.5), "9.60 [8.00…11.5]")],
+)
+def test_a_ratio_has_no_exponent(interval: tuple[float, float, float], text: str) -> None:
+    assert wording.ratio(Ratio(*interval, blocks=10)) == text
+
+
+def test_a_run_that_failed_is_said_and_does_not_cost_an_engine_its_part() -> None:
+    runs = [make_run("base", block, 1000) for block in range(3)]
+    runs.append(Run("base", TASK.name, 3, 0, (), "no trial is worth anything"))
+    (row,) = rows(make_results(runs))
+    assert (row.runs, row.unfit) == (3, None)
+    assert row.remarks == ("a run did not come to its end: no trial is worth anything",)
+
+
+# -- what else goes on ---------------------------------------------------------------------------
+
+
+def test_another_program_is_seen_and_one_of_ours_is_not() -> None:
+    # In a session of another parent the burner is a stranger: a child of a child that has ended.
+    spin = "import time; end = time.monotonic() + 20\nwhile time.monotonic() < end: pass"
+    start = (
+        f"import subprocess, sys; print(subprocess.Popen([sys.executable, '-c', {spin!r}], stdout=-3, stderr=-3).pid)"
+    )
+    stranger = int(subprocess.run([sys.executable, "-c", start], capture_output=True, text=True, check=True).stdout)
+    try:
+        eventually(lambda: cpu_of(stranger) > 0.1)
+        watch, before = Watch(), cpu_of(stranger)
+        eventually(lambda: cpu_of(stranger) > before + 0.3)
+        name = Path(f"/proc/{stranger}/comm").read_text().strip()
+        assert watch.foreign()[name] >= 0.25
+        assert watch.disturbance().foreign_seconds >= 0.25
+        (line, *_) = survey(1, seconds=0.3)
+        assert "of 1 CPUs" in line and "verdicts will be withheld" in line
+    finally:
+        os.kill(stranger, signal.SIGKILL)
+    with subprocess.Popen([sys.executable, "-c", spin]) as ours:
+        try:
+            watch, before = Watch(), cpu_of(ours.pid)
+            eventually(lambda: cpu_of(ours.pid) > before + 0.3)
+            seen = {key[0] for key in _processes()} - _family(_processes())
+            assert ours.pid not in seen and os.getpid() not in seen and 1 in seen
+        finally:
+            ours.kill()
+
+
+def cpu_of(pid: int) -> float:
+    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) * 1e-9
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_quota_is_found_through_all_groups(version: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    inner = tmp_path / "a" / "b"
+    inner.mkdir(parents=True)
+    for group, quota, throttled in ((tmp_path / "a", 60_000, 3), (inner, 150_000, 1)):
+        if version == 2:
+            (group / "cpu.max").write_text(f"{quota} 100000\n")
+            (group / "cpu.stat").write_text(f"usage_usec 5\nthrottled_usec {throttled * 10**6}\n")
+        else:
+            (group / "cpu.cfs_quota_us").write_text(f"{quota}\n")
+            (group / "cpu.cfs_period_us").write_text("100000\n")
+            (group / "cpu.stat").write_text(f"nr_periods 5\nthrottled_time {throttled * 10**9}\n")
+    mount = {
+        1: f"33 30 0:28 / {tmp_path} rw - cgroup cgroup rw,cpu,cpuacct",
+        2: f"34 30 0:29 / {tmp_path} rw - cgroup2 cgroup2 rw",
+    }
+    files = {
+        "/proc/self/mountinfo": f"22 1 0:5 / /proc rw - proc proc rw\n{mount[version]}\n",
+        "/proc/self/cgroup": {1: "4:memory:/x\n3:cpu,cpuacct:/a/b\n", 2: "0::/a/b\n"}[version],
+    }
+    real = Path.read_text
+    monkeypatch.setattr(Path, "read_text", lambda self, *a, **k: files.get(str(self)) or real(self, *a, **k))
+    assert disturbance.cpu_quota() == pytest.approx(0.6)
+    assert disturbance._throttled() == pytest.approx(4.0)
+    assert take_fingerprint({}, {}).quota == "0.6 CPUs"
+    assert any("a CPU quota of 0.6 CPUs" in line for line in survey(2, seconds=0.0))
+
+
+def test_the_kernel_s_command_line_stays_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    secret = "root=UUID=1111 ip=192.0.2.7::office systemd.set_credential=token:s3cret nosmt isolcpus=1 quiet"
+    real = Path.read_text
+    monkeypatch.setattr(
+        Path, "read_text", lambda self, *a, **k: secret if str(self) == "/proc/cmdline" else real(self, *a, **k)
+    )
+    assert take_fingerprint({}, {}).boot == "isolcpus=1 nosmt"
+    old = json.loads(make_results([make_run("base", 0, 1000)]).to_json())
+    old["schema"], old["fingerprint"]["boot"] = 2, secret
+    for name in ("load", "quota", "siblings"):
+        del old["fingerprint"][name]
+    assert Results.from_json(json.dumps(old)).fingerprint.boot == "isolcpus=1 nosmt"  # of an older file, too
 
 
 def test_every_block_has_everyone_once_in_changing_order() -> None:
@@ -363,7 +509,7 @@ def broken(path: list[str | int], value: Any) -> str:
         (["runs"], {}, r"^runs: a list is needed"),
         (["fingerprint", "versions", "python"], 3, r"^fingerprint\.versions\.python: text is needed, not 3$"),
         (["interrupted"], 0, r"^interrupted: true or false is needed, not 0$"),
-        (["schema"], 99, r"^schema: version 99 is not known here; this fastbridge reads version 2\. Measure"),
+        (["schema"], 99, r"^schema: version 99 is not known here; this fastbridge reads version 2 and 3\. Measure"),
         (["schema"], ..., r"^schema: the field is missing$"),
     ],
 )
@@ -384,7 +530,7 @@ def test_a_task_nobody_knows_is_named(path: list[str | int], value: Any, message
         rows(Results.from_json(broken(path, value)))
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "7"])
+@pytest.mark.parametrize("text", ["", "{", "[]", "7", "[" * 100_000, '{"benchmarks": []}'])
 def test_what_is_no_results_document_is_refused(text: str) -> None:
     with pytest.raises(BenchError):
         Results.from_json(text)
@@ -412,6 +558,37 @@ def test_what_a_file_says_is_no_markup_and_figures_are_whole_at_80_columns(tmp_p
     assert "profile [/nope]" in shown and "pip install 'fastbridge[bench]'  [31m[/x]" in shown
     assert "1,234,567" in shown and "1.00 [1.00…1.00]" in shown
     assert max(len(line.rstrip()) for line in shown.splitlines() if "1,234,567" in line) <= 80
+
+
+@pytest.mark.parametrize("width", [40, 60, 80])
+def test_no_digit_is_cut_and_no_name_is_markup_at_any_width(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    heads = ("received", "forwarded", "flooded", "dropped", "sent", "not sent")
+    table = make_table("Frames", "port", *heads, right=heads)
+    table.add_row("p[b]1", *["60,480,000,000"] * 6)
+    table.add_row("q[red]2", *["1"] * 6)
+    console = make_console()
+    with console.capture() as capture:
+        console.print(table)
+        print_lines(console, ["testpmd: dpdk-testpmd --vdev=net_af_packet0,iface=pod1 [x] :smile:"])
+    shown = capture.get()
+    assert shown.count("60,480,000,000") == 6 and "…" not in shown
+    for name in ("p[b]1", "q[red]2", "--vdev=net_af_packet0,iface=pod1", "[x]", ":smile:"):
+        assert name in shown
+    assert max(len(line.rstrip()) for line in shown.splitlines()) <= width
+
+
+def test_notes_that_differ_in_numbers_alone_are_one() -> None:
+    texts = [f"at 1,000 frames/s only {count} samples arrived: p99.9 is the maximum" for count in (412, 398, 400)]
+    assert set(wording.merge_numbers([*texts, "other 5"]).values()) == {
+        "at 1,000 frames/s only 398 to 412 samples arrived: p99.9 is the maximum",
+        "other 5",
+    }
+
+
+def test_the_finding_is_a_sentence() -> None:
+    found = wording.finding(every_method(), rows(every_method()))["fastbridge"]
+    assert found.startswith("1.25 times linux-bridge's forwarding rate (64 B), 1.25 times its forwarding rate (1518 B)")
 
 
 # -- requests ------------------------------------------------------------------------------------
@@ -450,6 +627,43 @@ def test_every_task_of_every_profile_can_be_written_down_and_read_back() -> None
             parameters = json.loads(json.dumps(asdict(task.method)))  # type: ignore[call-overload]
             assert decode(METHODS[task.method.name], parameters) == task.method
             assert task.method.primary in task.method.units
+
+
+def test_a_profile_of_one_s_own() -> None:
+    quick = PROFILES["quick"]
+    made = chosen(quick, methods=["forwarding-rate"], sizes=[(512,), IMIX], pattern="bidirectional", blocks=7)
+    names = [task.name for task in made.tasks]
+    assert names == ["forwarding rate, 512 B, bidirectional", "forwarding rate, IMIX, bidirectional"]
+    assert {task.blocks for task in made.tasks} == {7}
+    assert [task.method.name for task in chosen(quick, methods=["frame-loss"]).tasks] == ["frame-loss"]
+    assert "tcp bulk, 1 connection" in [task.name for task in chosen(quick, sizes=[(512,)]).tasks]
+    for request, words in (
+        ({"methods": ["guess"]}, "there is no method guess; there are forwarding-rate"),
+        ({"methods": ["tcp-bulk"], "sizes": [(64,)]}, "frame sizes: not for tcp-bulk; for forwarding-rate"),
+        ({"methods": ["latency-at-load"], "pattern": "busy"}, "pattern 'busy': not for latency-at-load"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            chosen(quick, **request)  # type: ignore[arg-type]
+
+
+def test_pods_that_are_busy_on_every_cpu_are_in_the_usual_profiles() -> None:
+    for name in ("quick", "standard"):
+        assert "forwarding rate, 64 B, busy pods" in [task.name for task in PROFILES[name].tasks]
+
+
+@pytest.mark.live
+def test_busy_pods_send_both_ways_from_two_cpus() -> None:
+    task = Task(ForwardingRate((64,), "busy", seconds=0.3))
+    results = compare((LinuxBridge(),), profile=Profile("busy", (task,)))
+    (run,) = [run for run in results.runs if run.engine == "linux-bridge"]
+    (trial,) = run.trials
+    assert trial.offer.senders == [0, 1] and all(trial.sent) and all(trial.received)
+    assert trial.disturbance is not None and trial.disturbance.seconds > 0.3
+
+
+def test_a_missing_command_is_found_before_anything_is_measured() -> None:
+    with pytest.raises(BenchError, match=r"there is no program '\./nosuch'"):
+        compare((LinuxBridge(), CommandEngine("./nosuch {ports}")))
 
 
 def test_a_replay_wants_the_record_s_own_trials() -> None:

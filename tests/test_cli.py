@@ -458,7 +458,9 @@ def test_compare_leaves_a_report(tmp_path: Path) -> None:
     command = small_compare(2, "--out", str(place))
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=ROOT)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.endswith(f"written to {place}\n")
+    assert done.stdout.endswith(f"written to {place}; open {place / 'report.html'}\n")
+    again = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=ROOT)
+    assert "holds an earlier report" in complaint(again, 2)
     names = {"results.json", "report.html", "report.md", "pytest-benchmark.json", "pictures"}
     assert {each.name for each in place.iterdir()} == names
     assert "forwarding rate, 64 B" in (place / "report.html").read_text()
@@ -490,6 +492,8 @@ def test_interrupted_compare_keeps_what_was_measured(tmp_path: Path, number: sig
         process.send_signal(number)
         out, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 128 + number
+    assert (place / "report.html").read_text() == "of an earlier run"
+    (place,) = tmp_path.glob("fastbridge-compare-*")
     results = Results.load(place / "results.json")
     assert results.interrupted and results.runs
     assert "Interrupted" in out and "forwarding rate, 64 B" in (place / "report.html").read_text()

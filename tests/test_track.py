@@ -118,7 +118,7 @@ def test_a_drift_is_told_from_noise_and_from_steps() -> None:
 
 def test_few_runs_say_nothing() -> None:
     trend = trend_of([100.0] * (FEWEST - 2) + [10.0])
-    assert (trend.verdict, trend.noise, trend.is_regressed) == ("few runs", None, False)
+    assert (trend.verdict, trend.noise, trend.is_regressed) == ("too few runs", None, False)
     assert trend_of([100.0] * (FEWEST - 1) + [10.0]).is_regressed
 
 
@@ -129,6 +129,13 @@ def test_noise_is_no_regression_and_hides_what_is_no_larger() -> None:
         assert sum(found) <= alarms, noise
     seen = [trend_of([*noisy(100, 8, 0.03, generator), *noisy(80, 1, 0.03, generator)]).is_regressed for _ in range(50)]
     assert sum(seen) >= 40
+
+
+def test_what_is_too_noisy_is_not_called_steady() -> None:
+    noisy = trend_of([100.0, 150.0, 70.0, 140.0, 80.0, 120.0, 60.0, 130.0])
+    assert noisy.noise is not None and noisy.noise > 0.3
+    assert (noisy.verdict, noisy.is_regressed) == ("too noisy", False)
+    assert trend_of(STEADY).verdict == "steady" and trend_of(STEADY).can_tell
 
 
 def test_rounds_that_scatter_are_noise_too() -> None:
@@ -249,10 +256,12 @@ def test_machines_by_the_fingerprint_or_what_else_is_known(tmp_path: Path) -> No
         (saved(1, benchmarks=[{"fullname": "x"}]), "'stats' is missing"),
         (saved(1, benchmarks=[{"fullname": "x", "stats": {"median": 0}}]), "a median of 0"),
         (saved(1, benchmarks=[{"fullname": "x", "stats": {"median": "fast"}}]), "a median of 'fast'"),
-        (saved(1, benchmarks=[{"fullname": "x", "stats": {"median": 5e-324, "iqr": 1}}]), "a median of 5e-324"),
         (saved(1, benchmarks=[{"fullname": "x", "stats": {"median": 1, "rounds": 1e999}}]), "not what pytest"),
         (saved(1, benchmarks=[{"fullname": 5, "stats": {"median": 1}}]), "a fullname of 5"),
-        ("[" * 100_000, "not a JSON document"),
+        (saved(1, benchmarks=[{"fullname": "x", "stats": {"median": 5e-324}}]), "a median of 5e-324"),
+        (saved(1, benchmarks=[{"fullname": "x", "stats": {"median": 1, "rounds": -1}}]), "-1 rounds"),
+        (saved(1, benchmarks=[{"fullname": "x", "stats": {"median": 1, "iqr": "wide"}}]), "'wide'"),
+        ("[" * 100_000, "nested too deeply"),
         (saved(1, benchmarks=[17]), "not what pytest-benchmark saves"),
         (saved(1, machine_info="here"), "not what pytest-benchmark saves"),
     ],
@@ -337,7 +346,7 @@ def test_what_pytest_benchmark_really_saves(tmp_path: Path) -> None:
     assert abs(run.measured - datetime.now(timezone.utc)) < timedelta(minutes=5)
     assert f"number of CPUs {os.cpu_count()}" in str(run.machine)
     done = track(tmp_path / ".benchmarks")
-    assert done.returncode == 0 and "few runs" in done.stdout
+    assert done.returncode == 0 and "too few runs" in done.stdout
 
 
 def test_the_page_shows_every_trend_and_its_steps(tmp_path: Path) -> None:
@@ -349,7 +358,7 @@ def test_the_page_shows_every_trend_and_its_steps(tmp_path: Path) -> None:
     done = track(store(tmp_path / "store", *values), "-o", page)
     assert (done.returncode, done.stderr) == (3, "") and f"written to {page}" in done.stdout.replace("\n", "")
     text = page.read_text(encoding="utf-8")
-    assert "1 of 2 benchmarks have become slower, outside of the noise; 9 runs" in text
+    assert "1 of 2 benchmarks became slower, outside of the noise. 9 runs." in text
     assert "regression of -20.0% (10 ms → 12.5 ms) since 000000000" in text and "1 without a step" in text
     assert "<b>evil" not in text and "&lt;b&gt;evil" in text
     charts = json.loads(text.partition('id="charts">')[2].partition("</script>")[0])

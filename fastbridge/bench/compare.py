@@ -24,7 +24,7 @@ from fastbridge.bench.extras import way_to
 from fastbridge.errors import BenchError, ConfigError, FastbridgeError
 from fastbridge.topology import Lab, Topology
 
-from .engines import Direct, Engine, Fastbridge, LinuxBridge, PythonSockets, Running
+from .engines import CommandEngine, Direct, Engine, Fastbridge, LinuxBridge, PythonSockets, Running
 from .fingerprint import take_fingerprint
 from .machine import Layout
 from .measurer import Recorder
@@ -32,9 +32,10 @@ from .methods.throughput import Throughput
 from .offer import Stream, steady
 from .offloads import read_offloads
 from .profiles import QUICK, Profile, Task
-from .results import SCHEMA, EngineRecord, Results, Run, TaskRecord, Unfit
+from .results import INTERRUPTED, SCHEMA, EngineRecord, Results, Run, TaskRecord, Unfit
 from .statistics import interleave
 from .tester import Tester
+from .trial import Trial
 
 Progress = Callable[[float, float, str], None]  #: share done (0 … 1), seconds left, what runs now
 Keep = Callable[[Results], None]  #: is given what was measured so far, after every block
@@ -44,6 +45,7 @@ Keep = Callable[[Results], None]  #: is given what was measured so far, after ev
 LOW_SHARE, LOW_LOAD = 0.05, 10_000.0
 LOW_LOAD_SECONDS = 0.2
 LOW_LOAD_LOSS = 0.001
+TRIES = 3  # of whatever a hiccup of the machine can spoil, before an engine is unfit
 DISCARDED_SECONDS = 0.1  # the warm-up trial at full load
 START_SECONDS = 1.0  # an engine's start and fitness check, for the time left
 
@@ -60,11 +62,13 @@ def compare(
     seed: int | None = None,
     progress: Progress = lambda share, left, text: None,
     keep: Keep = lambda results: None,
+    command: str = "",
 ) -> Results:
     """Measure `engines` interleaved, the one named `baseline` a second time as A/A control, and the direct veth pair.
 
     Ctrl-C ends the trials and keeps what was measured: `interrupted` is then set. `seed` gives the order of every
-    block and the bootstrap; one is made up, and recorded, when it is None. Raises what `check_request` does.
+    block and the bootstrap; one is made up, and recorded, when it is None. `command` is recorded, too: what a reader
+    types to measure the like. Raises what `check_request` does.
     """
     check_request(engines, baseline=baseline, profile=profile)
     entries = {engine.name: engine for engine in engines}
@@ -91,15 +95,17 @@ def compare(
             engines=tuple(contest.records.values()),
             runs=tuple(contest.runs),
             unfit=tuple(contest.unfit),
+            command=command,
         )
 
     return results(contest.measure(layout, lambda: keep(results(True))))
 
 
 def check_request(engines: Sequence[Engine], *, baseline: str, profile: Profile) -> None:
-    """Raise ConfigError for engines that cannot be compared, BenchError when a package is missing that methods need.
+    """Raise ConfigError for engines that cannot be compared, BenchError when a package or a program is missing.
 
-    During the measurement that would look like the engines' fault.
+    During the measurement that would look like the engines' fault, and be told of only at its end. Of the engines
+    whose names are ours only the baseline has to be there: the others are left out, with the reason.
     """
     names = [engine.name for engine in engines]
     if len(set(names)) < len(names):
@@ -107,6 +113,9 @@ def check_request(engines: Sequence[Engine], *, baseline: str, profile: Profile)
     if baseline not in names:
         known = ", ".join(names)
         raise ConfigError(f"the baseline {baseline!r} is not among the engines ({known}): add it, or choose another")
+    for engine in engines:
+        if (engine.name == baseline or isinstance(engine, CommandEngine)) and (reason := engine.missing()):
+            raise BenchError(f"{engine.name}: {reason}")
     found = [task.method.units for task in profile.tasks]
     needed = {
         "hdrh": any({"µs", "s"} & {*units.values()} for units in found),  # such times are those of samples
@@ -136,6 +145,7 @@ class _Contest:
         self.offloads: dict[str, str] = {}
         self.unfit: list[Unfit] = []
         self.runs: list[Run] = []
+        self._failed: dict[tuple[str, str], int] = {}
         self._low_load = LOW_LOAD
         self._clock = _Clock(progress)
 
@@ -201,7 +211,7 @@ class _Contest:
                     running = own.enter_context(self.entries[name].attach(lab, layout.switch))
                     tester = own.enter_context(Tester(lab, running, name=name, layout=layout))
                     self._note(name, running)
-                    self._check_fitness(tester)
+                    self._check_fitness(tester, running)
                     running.pause()
                 except FastbridgeError as error:
                     for task in (task for task in tasks if self._takes_part(name, task)):
@@ -218,18 +228,21 @@ class _Contest:
             off = "default" if not self.entries[name].offloads_off else "turned off"
             self.records[name] = replace(record, command=running.command, buffers=running.buffers, offloads=off)
 
-    def _check_fitness(self, tester: Tester) -> None:
-        # About no loss at low load, then one trial at full load that is thrown away. One hiccup of the machine shall
-        # not cost an engine its part: two tries.
+    def _check_fitness(self, tester: Tester, running: Running) -> None:
+        # About no loss at low load, then one trial at full load that is thrown away.
         stream = Stream(0, (1,))
-        for attempt in (1, 2):
-            low = tester.trial(steady(stream, LOW_LOAD_SECONDS, self._low_load))
-            if low.loss_ratio is None or low.loss_ratio <= LOW_LOAD_LOSS:
+        for tries_left in reversed(range(TRIES)):
+            try:
+                low = tester.trial(steady(stream, LOW_LOAD_SECONDS, self._low_load))
+                if low.loss_ratio is not None and low.loss_ratio > LOW_LOAD_LOSS:
+                    raise BenchError(
+                        f"lost {low.loss_ratio:.1%} of {low.offered} frames at a low load of "
+                        f"{self._low_load:,.0f} frames/s, in the last of {TRIES} tries{_beside(low)}"
+                    )
                 break
-            if attempt == 2:
-                raise BenchError(
-                    f"lost {low.loss_ratio:.1%} of {low.offered} frames at a low load of {self._low_load:,.0f} frames/s"
-                )
+            except BenchError:
+                if not tries_left or not running.is_alive():
+                    raise
         full = tester.trial(steady(stream, DISCARDED_SECONDS))
         if self.entries[tester.name].ceiling and full.offered_rate:
             self._low_load = LOW_SHARE * full.offered_rate
@@ -239,7 +252,7 @@ class _Contest:
             self._clock.skip(task.name)
             return
         recorder = Recorder(station.tester)
-        unfinished: str | None = "interrupted"
+        unfinished: str | None = INTERRUPTED
         text = f"{task.name}, {name}" + (f", block {block + 1} of {task.blocks}" if task.blocks > 1 else "")
         with self._clock.step(task.name, text):
             try:
@@ -251,9 +264,11 @@ class _Contest:
                 unfinished = None
             except FastbridgeError as error:
                 unfinished = str(error)
-                self.unfit.append(Unfit(name, task.name, unfinished))
+                failed = self._failed[name, task.name] = self._failed.get((name, task.name), 0) + 1
+                if failed == min(TRIES, task.blocks) or not station.running.is_alive():
+                    self.unfit.append(Unfit(name, task.name, unfinished))
             finally:  # Ctrl-C as well: what was measured is kept
-                if recorder.trials or unfinished is None:
+                if recorder.trials or unfinished != INTERRUPTED:
                     self.runs.append(Run(name, task.name, block, position, tuple(recorder.trials), unfinished))
 
     def _is_unfit(self, name: str, task: Task) -> bool:
@@ -310,6 +325,14 @@ class _Clock:
     def _seconds(self, name: str) -> float:
         known = self._each.get(name)
         return sum(known) / len(known) if known else self._guess[name]
+
+
+def _beside(trial: Trial) -> str:
+    """What else went on, where that may be why."""
+    it = trial.disturbance
+    if it is None or it.foreign_seconds < 0.05 * it.seconds:
+        return ""
+    return f", while other programs used {it.foreign_seconds / it.seconds:.1f} CPUs"
 
 
 def _record(task: Task) -> TaskRecord:

@@ -15,6 +15,8 @@ from pathlib import Path
 
 from fastbridge.core.traffic import CYTHON_VERSION
 
+from .disturbance import cpu_quota
+from .likeness import settings_of
 from .results import Fingerprint
 
 UNKNOWN = "unknown"
@@ -29,7 +31,7 @@ def take_fingerprint(layout: Mapping[str, str], offloads: Mapping[str, str]) -> 
         microcode=cpu.get("microcode", UNKNOWN),
         hypervisor=_hypervisor(cpu),
         kernel=f"{platform.release()} {platform.version()}",
-        boot=_read("/proc/cmdline"),
+        boot=settings_of(_read("/proc/cmdline")),
         governor=_read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
         mitigations={
             path.name: _read(path) for path in sorted(Path("/sys/devices/system/cpu/vulnerabilities").glob("*"))
@@ -37,7 +39,20 @@ def take_fingerprint(layout: Mapping[str, str], offloads: Mapping[str, str]) -> 
         versions=_versions(),
         layout=dict(layout),
         offloads=dict(offloads),
+        load=" ".join(_read("/proc/loadavg").split()[:3]),
+        quota="none" if (quota := cpu_quota()) is None else f"{quota:.3g} CPUs",
+        siblings=_siblings(layout),
     )
+
+
+def _siblings(layout: Mapping[str, str]) -> str:
+    """Which CPUs of the layout are threads of one core with others; two threads of a core slow each other down."""
+    cpus = dict.fromkeys(cpu.split()[-1] for cpu in layout.values())
+    lists = [_read(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list") for cpu in cpus]
+    if UNKNOWN in lists:
+        return UNKNOWN
+    shared = [each for each in dict.fromkeys(lists) if not each.isdecimal()]
+    return "; ".join(f"CPUs {each}" for each in shared) or "none"
 
 
 def _versions() -> dict[str, str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+NO_SETTINGS = "none that matters"
 DECISIVE: Mapping[str, str] = {
     "cpu": "CPU",
     "cpus": "number of CPUs",
@@ -16,12 +17,22 @@ DECISIVE: Mapping[str, str] = {
     "release": "kernel",
     "layout": "CPU layout",
     "governor": "governor",
+    "quota": "CPU quota",
 }
-_ALL = {**DECISIVE, "mitigations": "mitigations", "settings": "boot parameters"}  # these two are no machine's name
+_ALL = {  # the last three are no machine's name
+    **DECISIVE,
+    "siblings": "SMT siblings",
+    "mitigations": "mitigations",
+    "settings": "boot parameters",
+}
+_LATER = ("quota", "siblings")  # files of version 2 do not have them: unknown is no difference
 # Parameters by which a kernel keeps a CPU for somebody, or from sleeping; what names disks and consoles is none.
 _SETTINGS = (
     *("isolcpus", "nohz", "nohz_full", "rcu_nocbs", "irqaffinity", "nosmt", "mitigations", "preempt", "idle"),
     *("processor.max_cstate", "intel_idle.max_cstate", "intel_pstate", "amd_pstate"),
+    *("nohlt", "threadirqs", "rcu_nocb_poll", "skew_tick", "maxcpus", "nr_cpus", "clocksource", "tsc", "audit"),
+    *("transparent_hugepage", "hugepages", "hugepagesz", "default_hugepagesz", "numa_balancing"),
+    *("iommu", "intel_iommu", "amd_iommu", "nopti", "pti", "nospectre_v1", "nospectre_v2", "spectre_v2", "retbleed"),
 )
 
 
@@ -30,9 +41,14 @@ def described(fingerprint: Mapping[str, Any]) -> dict[str, Any]:
     return {**fingerprint, "release": str(fingerprint["kernel"]).partition(" ")[0]}
 
 
+def settings_of(command_line: str) -> str:
+    """What of a kernel's command line can make a difference; the rest is nobody's business, and can be a secret."""
+    settings = {word for word in command_line.split() if word.partition("=")[0] in _SETTINGS}
+    return " ".join(sorted(settings)) or NO_SETTINGS
+
+
 def _compared(machine: Mapping[str, Any]) -> dict[str, Any]:
-    settings = [word for word in str(machine.get("boot", "")).split() if word.partition("=")[0] in _SETTINGS]
-    return {**machine, "settings": " ".join(sorted(settings)) or "none that matters"}
+    return {**machine, "settings": settings_of(str(machine.get("boot", "")))}
 
 
 def differences(
@@ -41,7 +57,10 @@ def differences(
     """What distinguishes two described fingerprints: name → (here, there), in words; {} for like machines."""
     here, there = _compared(here), _compared(there)
     return {
-        name: _apart(here.get(key), there.get(key)) for key, name in names.items() if here.get(key) != there.get(key)
+        name: _apart(here.get(key), there.get(key))
+        for key, name in names.items()
+        if here.get(key) != there.get(key)
+        and not (key in _LATER and {here.get(key, "unknown"), there.get(key, "unknown")} & {"unknown"})
     }
 
 

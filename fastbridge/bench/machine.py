@@ -43,6 +43,7 @@ class CpuTime:
     """Seconds since boot, over all CPUs."""
 
     busy: float  #: user, nice, system, irq, softirq
+    programs: float  #: of it user, nice and system
     steal: float  #: runnable, but the hypervisor ran something else
 
     @classmethod
@@ -50,4 +51,5 @@ class CpuTime:
         """Read /proc/stat."""
         with Path("/proc/stat").open(encoding="ascii") as stat:
             user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, stat.readline().split()[1:9])
-        return cls((user + nice + system + irq + softirq) * _TICK, steal * _TICK)
+        programs = user + nice + system
+        return cls((programs + irq + softirq) * _TICK, programs * _TICK, steal * _TICK)

@@ -19,6 +19,7 @@ Restart = Literal["graceful", "killed"]
 FCS = 4
 UDP_HEADERS = 14 + 20 + 8  #: Ethernet, IPv4, UDP
 SIZES = (64, 128, 256, 512, 1024, 1280, 1518)  #: RFC 2544 §9.1, Ethernet
+SENDERS = 2
 LARGEST_INDEX = (1 << 24) - 1  #: of an address behind a port
 
 
@@ -43,12 +44,15 @@ class Stream:
     targets: int = 1  #: destination MAC addresses behind each destination; the first is the pod's own
     first: int = 0  #: index of the first source and target address: fresh ones without a restart of the DUT
     flows: int = 1  #: UDP source ports
+    sender: int = 0  #: which of the tester's sends it; the first has a CPU of its own, the second the switch's
 
     def __post_init__(self) -> None:
         if not self.sizes or min(self.sizes) < 14 + FCS:
             raise ConfigError(f"frame sizes {self.sizes}: at least one, and each of 18 bytes or more (with FCS)")
         if min(self.sources, self.targets, self.flows) < 1 or self.first < 0:
             raise ConfigError("sources, targets and flows of a stream must be 1 or more, first 0 or more")
+        if not 0 <= self.sender < SENDERS:
+            raise ConfigError(f"the tester's senders are 0 to {SENDERS - 1}, not {self.sender}")
         if self.first + max(self.sources, self.targets) - 1 > LARGEST_INDEX:
             raise ConfigError(f"a port has no more than {LARGEST_INDEX + 1} addresses")
         if self.source in self.destinations:
@@ -87,6 +91,14 @@ class Offer:
             raise ConfigError("a TCP stream is a trial of its own")
         if len({not stream.destinations for stream in self.streams}) > 1:
             raise ConfigError("unicast and broadcast streams cannot be counted apart in one trial")
+
+        if self.sample and len(self.senders) > 1:
+            raise ConfigError("samples of several senders cannot be told apart")
+
+    @property
+    def senders(self) -> list[int]:
+        """Those that have anything to send."""
+        return sorted({stream.sender for stream in self.streams})
 
     @property
     def is_tcp(self) -> bool:

@@ -6,9 +6,13 @@ results carry every length, and a report says which profile it is of.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import contextlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from types import MappingProxyType
+from typing import Any
+
+from fastbridge.errors import ConfigError, FastbridgeError
 
 from .methods import Method
 from .methods.address_caching import AddressCaching
@@ -25,6 +29,7 @@ from .methods.max_forwarding_rate import MaxForwardingRate
 from .methods.mesh import Mesh
 from .methods.port_scaling import PortScaling
 from .methods.recovery import Recovery
+from .methods.registry import METHODS
 from .methods.reset import Reset
 from .methods.tcp_bulk import TcpBulk
 from .methods.throughput import Throughput
@@ -54,14 +59,15 @@ class Profile:
     tasks: tuple[Task, ...]
 
 
-# Ten blocks for what is claimed of rates; latency differs by factors, and five will do. Trials are shorter than the
-# usual 1-2 s, so that all end within two minutes; TCP's are the longest, because a stream's rate wanders more than
-# that of frames.
+# Ten blocks for what is claimed of rates; latency, and what is left of a switch whose CPU the pods use themselves,
+# differ by factors, and five will do. Trials are shorter than the usual 1-2 s, so that all end within three minutes;
+# TCP's are the longest, because a stream's rate wanders more than that of frames.
 QUICK = Profile(
     "quick",
     (
         Task(ForwardingRate((64,), seconds=0.3), 10, ceiling=True, seconds=0.6),
         Task(ForwardingRate((1518,), seconds=0.3), 10, ceiling=True, seconds=0.6),
+        Task(ForwardingRate((64,), "busy", seconds=0.3), 5, ceiling=True, seconds=0.7),
         Task(TcpBulk(seconds=0.4), 10, ceiling=True, seconds=0.7),
         Task(LatencyAtLoad(1_000.0, seconds=0.4), 5, ceiling=True, seconds=0.7),
         Task(LatencyAtLoad(100_000.0, seconds=0.2), 5, ceiling=True, seconds=0.5),
@@ -78,6 +84,7 @@ STANDARD = Profile(
             Task(ForwardingRate(sizes, seconds=0.5), 10, ceiling=True, seconds=0.9)
             for sizes in ((64,), (512,), (1518,), IMIX)
         ),
+        Task(ForwardingRate((64,), "busy", seconds=0.5), 10, ceiling=True, seconds=0.9),
         Task(TcpBulk(seconds=1.0), 10, ceiling=True, seconds=1.4),
         *(
             Task(Latency(sizes, "pair", 1.0, 1000.0, _SECONDS, _SUM, _WIDTH), ceiling=True, seconds=14)
@@ -130,5 +137,56 @@ RFC2544 = Profile(
         *(Task(PortScaling(ports, seconds=60.0), seconds=62) for ports in (2, 4, 8, 16, 32, 64, 128, 256)),
     ),
 )
+
+
+def chosen(
+    profile: Profile,
+    *,
+    methods: Sequence[str] = (),
+    sizes: Sequence[tuple[int, ...]] = (),
+    pattern: str | None = None,
+    blocks: int | None = None,
+) -> Profile:
+    """A profile of these methods, frame sizes, pattern and blocks, as far as each is given; the rest is `profile`'s.
+
+    A method that the profile has not is taken as `standard` has it. Raises ConfigError for what there is not, or what
+    no method has that was asked for.
+    """
+    if unknown := [name for name in methods if name not in METHODS]:
+        raise ConfigError(f"there is no method {', '.join(unknown)}; there are {', '.join(METHODS)}")
+    tasks = list(profile.tasks) if not methods else [task for name in methods for task in _tasks_of(name, profile)]
+    wanted: dict[str, list[dict[str, Any]]] = {
+        "frame sizes": [{"sizes": each} for each in sizes],
+        f"pattern {pattern!r}": [{"pattern": pattern}] if pattern else [],
+    }
+    for what, variants in wanted.items():
+        if variants:
+            able = {task.method.name for task in tasks if _variants(task, variants)}
+            if lacking := [name for name in methods if name not in able] or ([] if able else ["any of them"]):
+                every = [name for name in METHODS if any(_variants(it, variants) for it in _tasks_of(name, profile))]
+                raise ConfigError(f"{what}: not for {', '.join(lacking)}; for {', '.join(every) or 'no method'}")
+            tasks = [each for task in tasks for each in _variants(task, variants) or [task]]
+    if blocks is not None:
+        tasks = [replace(task, blocks=blocks) for task in tasks]
+    return Profile(profile.name, tuple({task.name: task for task in tasks}.values()))
+
+
+def _tasks_of(method: str, profile: Profile) -> list[Task]:
+    for known in (profile, STANDARD):
+        if found := [task for task in known.tasks if task.method.name == method]:
+            return found
+    return [Task(METHODS[method]())]
+
+
+def _variants(task: Task, variants: Sequence[dict[str, Any]]) -> list[Task]:
+    """It with each of these parameters; none where its method has no such one, or not with this value."""
+    names = {field.name for field in fields(task.method)}  # type: ignore[arg-type]
+    made = []
+    for parameters in variants:
+        if parameters.keys() <= names:
+            with contextlib.suppress(FastbridgeError):
+                made.append(replace(task, method=replace(task.method, **parameters)))  # type: ignore[type-var]
+    return made
+
 
 PROFILES: Mapping[str, Profile] = MappingProxyType({it.name: it for it in (QUICK, STANDARD, RFC2544)})

@@ -13,11 +13,12 @@ from statistics import median
 from fastbridge.errors import BenchError
 
 from .decoding import decode
+from .disturbance import is_disturbed
 from .measurer import Replay
 from .methods import Findings, Method
 from .methods.patterns import loss_of
 from .methods.registry import METHODS
-from .results import Results, Run, TaskRecord
+from .results import INTERRUPTED, EngineRecord, Results, Run, TaskRecord
 from .statistics import Ratio, ratio, verdict
 from .trial import Trial
 
@@ -25,6 +26,7 @@ from .trial import Trial
 STEAL_LIMIT = 0.02
 STEAL_LEAST = 0.015  # seconds; the kernel counts in steps of 10 ms, and one such step is no evidence
 UNDER_OFFERED = 0.99  # offered / intended below which a paced trial is flagged
+CLAIMS = ("win", "loss", "no difference", "cannot tell")  # what a disturbed comparison cannot say
 SWITCHES_PER_SECOND = 100.0  # involuntary switches of the sender above which a trial is
 
 
@@ -36,8 +38,9 @@ class Row:
     engine: str
     ratio: Ratio | None  #: of the method's primary value, to the baseline, over blocks
     noise_floor: float | None  #: the A/A control's
-    verdict: str  #: baseline, control, ceiling, win, loss, no difference, not measured (no noise floor),
-    #: single run, no baseline, few blocks (for an interval), unfit, or not readable (by the methods of this version)
+    verdict: str  #: baseline, control, ceiling or floor (the direct pair), win, loss, no difference, cannot tell,
+    #: withheld (other programs, the hypervisor or a quota had their share), not measured (no noise floor), single run,
+    #: no baseline, too few blocks (for an interval), unfit, or not readable (by the methods of this version)
     values: Mapping[str, float]  #: what the method found, by name; medians over the blocks
     series: Mapping[str, tuple[tuple[float, float], ...]]  #: of the first block
     remarks: tuple[str, ...]  #: the method's, over all blocks
@@ -48,12 +51,13 @@ class Row:
     cpu_added_ns: float | None  #: the same without what the direct veth pair takes for the frames offered
     cpu_switch_ns: float | None  #: CPU time of the engine's processes a frame
     runs: int
-    dropped: int  #: runs left out of the ratio for steal
+    dropped: int  #: runs left out of the ratio, because others had their share in them
     trials: int
     flags: Mapping[str, int]  #: what makes a trial doubtful → in how many of them
     unfit: str | None = None  #: why
     unreadable: str | None = None  #: why; that is the record's fault, and not the engine's
     is_control: bool = False  #: whatever the verdict
+    is_direct: bool = False  #: no switch: the most of rates and the least of latency
 
 
 def method_of(task: TaskRecord) -> Method:
@@ -81,7 +85,9 @@ def _task_rows(results: Results, task: TaskRecord) -> list[Row]:
     method = method_of(task)
     found, unreadable = _replay(results, task)
     finished = [run for run in results.runs if run.task == task.name and (run.engine, run.block) in found]
-    kept = without_steal(finished, results.fingerprint.cpus)
+    cpus = results.fingerprint.cpus
+    kept = undisturbed(finished, cpus)
+    is_withheld = 2 * sum(_is_disturbed(run, cpus) for run in finished) > len(finished)
     by_block = {
         engine.name: {
             run.block: found[run.engine, run.block].values[method.primary]
@@ -100,7 +106,12 @@ def _task_rows(results: Results, task: TaskRecord) -> list[Row]:
         own = [run for run in finished if run.engine == engine.name]
         unfit = next((u.reason for u in results.unfit if u.engine == engine.name and u.task in (None, task.name)), None)
         broken = unreadable.get(engine.name)
-        if not own and unfit is None and broken is None:
+        failed = [
+            run.unfinished
+            for run in results.runs
+            if (run.task, run.engine) == (task.name, engine.name) and run.unfinished not in (None, INTERRUPTED)
+        ]
+        if not own and unfit is None and broken is None and not failed:
             continue  # a task that is not this engine's, or one that was not reached
         is_baseline = engine.name == results.baseline
         measured = None if is_baseline else ratio(by_block[engine.name], baseline, seed=results.seed)
@@ -109,7 +120,9 @@ def _task_rows(results: Results, task: TaskRecord) -> list[Row]:
         elif broken is not None:
             word = "not readable"
         else:
-            word = _role(results, engine.name, engine.ceiling) or _word(measured, baseline, floor, task, method)
+            word = _role(results, engine, method) or _word(measured, baseline, floor, task, method)
+            if is_withheld and word in CLAIMS:
+                word = "withheld"
         trials = _single(own)
         its = [found[run.engine, run.block] for run in own]
         made.append(
@@ -121,7 +134,10 @@ def _task_rows(results: Results, task: TaskRecord) -> list[Row]:
                 verdict=word,
                 values=_medians(its),
                 series=dict(its[0].series) if its else {},
-                remarks=tuple(dict.fromkeys(remark for each in its for remark in each.remarks)),
+                remarks=(
+                    *dict.fromkeys(remark for each in its for remark in each.remarks),
+                    *(f"a run did not come to its end: {reason}" for reason in failed if unfit is None),
+                ),
                 frames_per_second=_median(trials, lambda trial: trial.frames_per_second),
                 gigabits_per_second=_median(trials, lambda trial: trial.gigabits_per_second),
                 loss_ratio=_median(trials, lambda trial: None if trial.offer.is_tcp else loss_of(trial)),
@@ -135,6 +151,7 @@ def _task_rows(results: Results, task: TaskRecord) -> list[Row]:
                 unfit=unfit,
                 unreadable=broken,
                 is_control=engine.name == results.control,
+                is_direct=engine.ceiling,
             )
         )
     return made
@@ -159,10 +176,10 @@ def _replayed(run: Run, task: TaskRecord) -> Findings:
     return found
 
 
-def _role(results: Results, engine: str, ceiling: bool) -> str | None:
-    if ceiling:
-        return "ceiling"
-    return {results.baseline: "baseline", results.control: "control"}.get(engine)
+def _role(results: Results, engine: EngineRecord, method: Method) -> str | None:
+    if engine.ceiling:
+        return "ceiling" if method.higher_is_better else "floor"
+    return {results.baseline: "baseline", results.control: "control"}.get(engine.name)
 
 
 def _word(
@@ -171,7 +188,7 @@ def _word(
     if task.blocks < 2:
         return "single run"  # no interval, no claim
     if measured is None:
-        return "few blocks" if any(baseline.values()) else "no baseline"
+        return "too few blocks" if any(baseline.values()) else "no baseline"
     return verdict(measured, floor, higher_is_better=method.higher_is_better)
 
 
@@ -191,12 +208,19 @@ def _stolen(trial: Trial, cpus: int) -> bool:
     return trial.steal_seconds > max(STEAL_LEAST, STEAL_LIMIT * trial.window_seconds * cpus)
 
 
-def without_steal(runs: Sequence[Run], cpus: int) -> list[Run]:
+def _is_disturbed(run: Run, cpus: int) -> bool:
+    return any(
+        _stolen(trial, cpus) or (trial.disturbance is not None and is_disturbed(trial.disturbance, cpus))
+        for trial in run.trials
+    )
+
+
+def undisturbed(runs: Sequence[Run], cpus: int) -> list[Run]:
     """The runs that a task's ratios are made of.
 
-    Where most runs suffer alike, leaving them out would leave nothing: then they stay, flagged.
+    Where most runs suffer alike, leaving them out would leave nothing: then they stay, and no verdict is given.
     """
-    clean = [run for run in runs if not any(_stolen(trial, cpus) for trial in run.trials)]
+    clean = [run for run in runs if not _is_disturbed(run, cpus)]
     return clean if 2 * len(clean) >= len(runs) else list(runs)
 
 
@@ -205,6 +229,9 @@ def flags_of(trials: Sequence[Trial], cpus: int) -> dict[str, int]:
     paced = [trial for trial in trials if all(phase.rate is not None for phase in trial.offer.phases)]
     counts = {
         "steal": sum(_stolen(trial, cpus) for trial in trials),
+        "disturbed by other programs or a quota": sum(
+            trial.disturbance is not None and is_disturbed(trial.disturbance, cpus) for trial in trials
+        ),
         "offered < intended": sum((t.offered or 0) < UNDER_OFFERED * (t.intended or 0) for t in paced),
         "sender interrupted": sum(t.involuntary_switches > SWITCHES_PER_SECOND * t.seconds for t in trials),
     }

@@ -20,6 +20,11 @@ BENCHMARKS = "pytest-benchmark.json"
 PICTURES = "pictures"
 
 
+def holds_report(directory: Path) -> bool:
+    """Whether there is one, or a part of one."""
+    return any((directory / name).is_file() for name in (RESULTS, PAGE, MARKDOWN, BENCHMARKS))
+
+
 @contextlib.contextmanager
 def writable_report(directory: Path, way_out: str) -> Iterator[None]:
     """Make `directory`, or raise BenchError where a report cannot be written there; see `files`."""

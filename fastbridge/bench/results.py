@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,12 @@ from fastbridge.errors import BenchError
 
 from .decoding import decode
 from .files import write_whole
+from .likeness import settings_of
 from .trial import Trial
 
-SCHEMA = 2
+SCHEMA = 3
+INTERRUPTED = "interrupted"  #: why a run was not finished, where nothing failed
+READABLE = (2, SCHEMA)  # version 2 lacks what is said of disturbances, and has the kernel's whole command line
 
 
 @dataclass(frozen=True)
@@ -75,12 +78,15 @@ class Fingerprint:
     microcode: str
     hypervisor: str
     kernel: str
-    boot: str  #: kernel command line
+    boot: str  #: of the kernel's command line, the parameters that can make a difference
     governor: str
     mitigations: Mapping[str, str]
     versions: Mapping[str, str]
     layout: Mapping[str, str]  #: role → CPU
     offloads: Mapping[str, str]  #: end of a veth pair → its features by default, as `ethtool -k` has them
+    load: str = "unknown"  #: averages over 1, 5 and 15 minutes, when it began
+    quota: str = "unknown"  #: how many CPUs the control groups allow, or "none"
+    siblings: str = "unknown"  #: which CPUs of the layout are threads of one core with others, or "none"
 
 
 @dataclass(frozen=True)
@@ -99,6 +105,7 @@ class Results:
     engines: tuple[EngineRecord, ...]
     runs: tuple[Run, ...]
     unfit: tuple[Unfit, ...]
+    command: str = ""  #: that measures the like again; empty where it was not made by one
 
     def to_json(self) -> str:
         """The results as a JSON document."""
@@ -111,12 +118,17 @@ class Results:
             value = json.loads(text)
         except (ValueError, RecursionError) as error:
             raise BenchError(f"not a JSON document: {error}") from None
+        except RecursionError:
+            raise BenchError("not a results file: its lists or objects are nested too deeply") from None
         schema = value.get("schema") if isinstance(value, dict) else None
-        if isinstance(schema, int) and schema != SCHEMA:
+        if isinstance(schema, int) and schema not in READABLE:
             raise BenchError(_other_schema(schema, value))
+        if isinstance(value, dict) and schema is None and "benchmarks" in value:
+            raise BenchError("saved for pytest-benchmark, which `fastbridge track` reads; a report is of results.json")
         results = decode(cls, value)
         results._check_names()
-        return results
+        machine = replace(results.fingerprint, boot=settings_of(results.fingerprint.boot))
+        return replace(results, schema=SCHEMA, fingerprint=machine)
 
     def save(self, path: str | Path) -> None:
         """Write to_json() to `path`, at once or not at all. Raises OSError."""
@@ -179,8 +191,9 @@ def _other_schema(schema: int, value: Mapping[str, Any]) -> str:
     known = versions if isinstance(versions, dict) else {}
     writer = [f"{name} {known[name]}" for name in ("fastbridge", "commit") if known.get(name, "unknown") != "unknown"]
     written = f" ({', '.join(writer)})" if writer else ""
+    readable = " and ".join(map(str, READABLE))
     return (
-        f"schema: version {schema} is not known here; this fastbridge reads version {SCHEMA}. Measure again, or read "
+        f"schema: version {schema} is not known here; this fastbridge reads version {readable}. Measure again, or read "
         f"it with the fastbridge that wrote it{written}"
     )
 

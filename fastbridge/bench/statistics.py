@@ -18,6 +18,9 @@ RESAMPLES = 10_000
 # With fewer blocks a bootstrap interval is far too short: of two equal engines with 5 % noise, two blocks would name
 # a winner in 8 % of all runs, five in 0.05 % (and ten, as METHODS asks for claims, in none of 2,000).
 FEWEST_BLOCKS = 5
+# "No difference" is a claim, too: that there is none of more than SAME, or than the noise floor where that is larger.
+# Where it is larger than COARSE nothing is said to be the same.
+SAME, COARSE = 0.05, 0.10
 
 
 @dataclass(frozen=True)
@@ -57,11 +60,16 @@ def ratio(values: Mapping[int, float], baseline: Mapping[int, float], *, seed: i
 
 
 def verdict(measured: Ratio | None, noise_floor: float | None, *, higher_is_better: bool = True) -> str:
-    """Say win or loss only where the whole interval lies outside 1 ± the noise floor."""
+    """Say win or loss only where the whole interval lies outside 1 ± the noise floor.
+
+    And "no difference" only where it lies within that, or within 1 ± SAME: else it is that the trials cannot tell.
+    """
     if measured is None or noise_floor is None:
         return "not measured"
     if measured.low > 1.0 + noise_floor:
         return "win" if higher_is_better else "loss"
     if measured.high < 1.0 - noise_floor:
         return "loss" if higher_is_better else "win"
-    return "no difference"
+    bound = max(SAME, noise_floor)
+    is_same = noise_floor <= COARSE and 1.0 - bound <= measured.low and measured.high <= 1.0 + bound
+    return "no difference" if is_same else "cannot tell"

@@ -19,7 +19,7 @@ from fastbridge.errors import BenchError
 
 from .likeness import DECISIVE, in_words
 
-_SHORTEST, _LONGEST = 1e-15, 1e12  # seconds; of what is beyond, a speed or a ratio would be no number
+_SHORTEST, _LONGEST = 1e-15, 1e9  # seconds that a round can take: what is beyond is no measurement
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,10 @@ class Machine:
     about: tuple[tuple[str, str], ...]  #: name → what it is there, in words
 
     def __str__(self) -> str:
-        return ", ".join(f"{name} {text}" for name, text in self.about if text != "unknown") or "unknown machine"
+        return (
+            ", ".join(f"{name} {text}" for name, text in self.about if text not in ("unknown", "none"))
+            or "unknown machine"
+        )
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,9 @@ def read_run(path: Path) -> SavedRun:
         value = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise BenchError(f"cannot read {path}: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:  # of UTF-8 or of JSON
+    except RecursionError:
+        raise BenchError(f"{path}: not saved by pytest-benchmark, it is nested too deeply; move it elsewhere") from None
+    except ValueError as error:  # of UTF-8 or of JSON
         raise BenchError(f"{path}: not a JSON document ({error}); move it elsewhere") from None
     if isinstance(value, dict) and "schema" in value and "runs" in value:
         raise BenchError(
@@ -91,7 +96,7 @@ def read_run(path: Path) -> SavedRun:
     try:
         measured = _when(value["datetime"])
         commit = value.get("commit_info") or {}
-        medians = {_name(each["fullname"]): _positive(each["stats"]["median"]) for each in value["benchmarks"]}
+        medians = {_text(each["fullname"]): _positive(each["stats"]["median"]) for each in value["benchmarks"]}
         return SavedRun(
             path=path,
             machine=_machine(value.get("machine_info") or {}),
@@ -103,7 +108,7 @@ def read_run(path: Path) -> SavedRun:
         )
     except KeyError as error:
         raise BenchError(f"{path}: not what pytest-benchmark saves, the field {error} is missing") from None
-    except (TypeError, ValueError, AttributeError, ArithmeticError) as error:
+    except (TypeError, ValueError, AttributeError, OverflowError) as error:
         raise BenchError(f"{path}: not what pytest-benchmark saves: {error}") from None
 
 
@@ -125,23 +130,36 @@ def _machine(about: Mapping[str, Any]) -> Machine:
     known |= about.get("fastbridge") or {}
     python = ".".join(str(about.get("python_version", "unknown")).split(".")[:2])
     kind = about.get("python_implementation", "Python")
+    if known.get("quota") in (None, "unknown"):  # of older files; hardly any has one, and a trend shall not end there
+        known["quota"] = "none"
     return Machine((*((name, in_words(known.get(key))) for key, name in DECISIVE.items()), (str(kind), python)))
 
 
-def _name(value: Any) -> str:
+def _positive(value: Any) -> float:
+    if not _is_number(value) or not _SHORTEST <= value <= _LONGEST:
+        raise ValueError(f"a median of {_cut(value)}, where a time is needed")
+    return float(value)
+
+
+def _text(value: Any) -> str:
     if not isinstance(value, str):
-        raise TypeError(f"a fullname of {value!r}, where a text is needed")
+        raise ValueError(f"a fullname of {_cut(value)}, where text is needed")
     return value
 
 
-def _positive(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not _SHORTEST <= value <= _LONGEST:
-        raise ValueError(f"a median of {value!r}, where a time is needed")
-    return float(value)
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _cut(value: Any) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= 40 else f"{shown[:40]}…"
 
 
 def _scatter(stats: Mapping[str, Any]) -> float:
     # Of a normal distribution the quartiles are 1.35 standard deviations apart, and the median of n values has 1.25
     # times the standard error of their mean.
-    rounds = int(stats.get("rounds") or 1)
-    return 1.25 * float(stats.get("iqr") or 0.0) / 1.35 / float(stats["median"]) / math.sqrt(rounds)
+    rounds, spread = stats.get("rounds") or 1, stats.get("iqr") or 0.0
+    if not (_is_number(rounds) and _is_number(spread) and rounds >= 1 and spread >= 0):
+        raise ValueError(f"{_cut(rounds)} rounds with a spread (iqr) of {_cut(spread)}")
+    return 1.25 * float(spread) / 1.35 / float(stats["median"]) / math.sqrt(rounds)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import socket
 import time
+from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
@@ -25,6 +26,7 @@ from fastbridge.pods import POD_END, Pod
 from fastbridge.topology import Lab
 
 from .bulk import Bulk
+from .disturbance import Watch
 from .engines import Running
 from .frames import UDP_PORT, LanePlan, announcement, plan
 from .machine import Layout
@@ -58,9 +60,13 @@ class Tester:
         self._running, self._settle = running, settle
         self._pods = lab.pods
         self._log = SampleLog()
-        self._sender = Station(
-            lab.popen_host, layout.sender, "the tester's sender", self._sending_sockets, self._log.fd
-        )
+        self._senders = [
+            Station(lab.popen_host, cpu, name, self._sending_sockets, self._log.fd)
+            for cpu, name in (
+                (layout.sender, "the tester's sender"),
+                (layout.switch, "the tester's sender on the switch's CPU"),
+            )
+        ]
         self._receiver = Station(
             lab.popen_host, layout.receiver, "the tester's receiver", self._receiving_sockets, self._log.fd
         )
@@ -69,7 +75,7 @@ class Tester:
         self._number = 0
         self._listening = False
         self._learned: tuple[set[tuple[int, int, int]], float] = set(), 0.0
-        reserve_files(3 * len(self._pods))
+        reserve_files(4 * len(self._pods))
 
     def __enter__(self) -> Tester:
         return self
@@ -105,6 +111,7 @@ class Tester:
         if any(phase.seconds and phase.rate and phase.seconds * phase.rate < 0.5 for phase in offer.phases):
             raise BenchError(f"a load so low is not one frame in a trial of {offer.seconds:g} s: make it longer")
         self._running.check()
+        watch = Watch()  # all through, and not in the window: to look at every process takes a while
         try:
             trial = self._bulk.trial(offer) if offer.is_tcp else self._frames(offer)
         except BaseException:
@@ -113,8 +120,8 @@ class Tester:
         finally:
             self._running.check()  # that it died is a better reason than what came of it
         if _is_plain(offer) and not (trial.window_bytes if offer.is_tcp else trial.forwarded):
-            raise BenchError(f"{self.name} forwarded nothing in {trial.seconds:g} s")
-        return trial
+            raise BenchError(f"{self.name} forwarded nothing in {trial.seconds:.1f} s")
+        return replace(trial, disturbance=watch.disturbance())
 
     # -- frames
 
@@ -158,9 +165,9 @@ class Tester:
             first = self._read(wanted)
             _sleep_until(began + offer.seconds - TAIL)
             last = self._read(wanted)
-        sent = self._sender.answer(_longest(offer) + ANSWER_SECONDS)
+        sent = self._sent(offer, _longest(offer) + ANSWER_SECONDS)
         after = self._still()
-        if last is not None and not first.time > sent["started_ns"] * 1e-9 > last.time - sent["seconds"]:
+        if last is not None and not sent["started_ns"] * 1e-9 < first.time < last.time < sent["ended"]:
             raise MissedError("the machine is too busy, the windows were missed")
         window = first.until(last or self._read(wanted), None if last else sent["seconds"])
         window["window_frames"], window["window_bytes"] = offer.apart(window["window_frames"], window["window_bytes"])
@@ -186,17 +193,38 @@ class Tester:
         if offer.sample:
             most = CAPACITY // (self.ports if offer.is_broadcast else 1)
             sampling = {"sample": offer.sample, "most": most, "trial": self._number, "log": self._log.fd}
-        self._send(lanes, [(phase.seconds, phase.rate, phase.frames) for phase in offer.phases], **sampling)
+        for sender in offer.senders:
+            own = [lane for lane, stream in zip(lanes, offer.streams, strict=True) if stream.sender == sender]
+            share = len(own) / len(lanes)
+            phases = [
+                (phase.seconds, phase.rate and phase.rate * share, phase.frames and round(phase.frames * share))
+                for phase in offer.phases
+            ]
+            self._send(self._senders[sender], own, phases, **sampling)
 
-    def _send(self, lanes: list[LanePlan], phases: list[Any], **sampling: int) -> None:
+    def _send(self, sender: Station, lanes: list[LanePlan], phases: list[Any], **sampling: int) -> None:
         # Returns when it begins.
-        sockets = self._sender.sockets()
-        self._sender.ask(
+        sockets = sender.sockets()
+        sender.ask(
             do="send",
             lanes=[{"socket": sockets[lane.port], **lane.described()} for lane in lanes],
             phases=phases,
             **sampling,
         )
+
+    def _sent(self, offer: Offer, timeout: float) -> dict[str, Any]:
+        """What the senders answer, together; the trial began with the last of them and `ended` with the first."""
+        answers = {sender: self._senders[sender].answer(timeout) for sender in offer.senders}
+        every = list(answers.values())
+        counts = {sender: iter(answer["sent"]) for sender, answer in answers.items()}
+        return {
+            **{name: sum(answer[name] for answer in every) for name in ("intended", "refused", "involuntary_switches")},
+            "sent": [next(counts[stream.sender]) for stream in offer.streams],
+            "stamped": every[0]["stamped"],  # there is one sender where there are any
+            "started_ns": max(answer["started_ns"] for answer in every),
+            "seconds": max(answer["seconds"] for answer in every),
+            "ended": min(answer["started_ns"] * 1e-9 + answer["seconds"] for answer in every),
+        }
 
     def _by_port(self, lanes: list[LanePlan], sent: list[int]) -> list[int]:
         return [sum(n for lane, n in zip(lanes, sent, strict=True) if lane.port == port) for port in range(self.ports)]
@@ -223,8 +251,8 @@ class Tester:
             for count in sorted({count for _, _, count in ranges}):
                 lanes = [announcement(self._pods, *range_) for range_ in sorted(ranges) if range_[2] == count]
                 frames = count * len(lanes)
-                self._send(lanes, [(None, rate, frames)])
-                self._sender.answer(frames / SLOWEST + ANSWER_SECONDS)
+                self._send(self._senders[0], lanes, [(None, rate, frames)])
+                self._senders[0].answer(frames / SLOWEST + ANSWER_SECONDS)
         self._learned = ranges, since
 
     # -- samples
@@ -286,8 +314,9 @@ class Tester:
         return [pod.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) for pod in self._pods]
 
     def _stop(self) -> None:
-        for stations in (self._sender, self._receiver, self._bulk):
-            stations.stop()
+        for station in (*self._senders, self._receiver):
+            station.stop()
+        self._bulk.stop()
 
 
 def _open_sink(pod: Pod) -> socket.socket:

@@ -28,6 +28,7 @@ _ENDS = 3  # of these, the first and the last that say how far it went
 # to 28 % show some step); a loss of 20 % is seen in its first run four times out of five where the noise is 3 %. Of
 # drifts of 3 % a run, 98 % are seen within 14 runs where the noise is 3 %, and 87 % where it is 5 %.
 STANDARD_ERRORS = 3.0
+SEEN = 0.2  # a loss of so much speed has to show, where a trend is called steady
 LEAST = 0.02  # relative: so much comes and goes with where the compiler puts the code
 _MAD_OF_DIFFERENCES = 1.048  # median |difference| of neighbours → standard deviation: 1 / (√2 · 0.6745)
 
@@ -74,12 +75,21 @@ class Trend:
 
     @property
     def verdict(self) -> str:
-        """One of: few runs, regression or progression (a drift, or a step that is news), steady."""
+        """One of: too few runs, regression or progression (a drift, or a step that is news), steady, too noisy."""
         if self.noise is None:
-            return "few runs"
+            return "too few runs"
         if self.last is None or (self.drift is None and len(self.points) - self.last.index > self.recent):
-            return "steady"
+            return "steady" if self.can_tell else "too noisy"
         return "regression" if self.last.change < 0 else "progression"
+
+    @property
+    def can_tell(self) -> bool:
+        """Whether a loss of SEEN in the last runs would stand outside of the noise."""
+        if self.noise is None:
+            return False
+        last = min(self.recent, len(self.points) // 2)
+        error = self.noise * math.sqrt(1 / last + 1 / (len(self.points) - last))
+        return STANDARD_ERRORS * error <= -math.log(1 - SEEN)
 
     @property
     def is_regressed(self) -> bool:

@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from os.path import commonprefix
 
-from .track import FEWEST, SHOWN, STANDARD_ERRORS, Step, Trend
+from .track import FEWEST, SEEN, SHOWN, STANDARD_ERRORS, Step, Trend
 
 LEGEND = (
-    "Times are those of a round, by their median; a change is one of speed. Noise: standard deviation from run to run. "
-    f"A step is a change of level that jumpavg finds, of more than {STANDARD_ERRORS:.0f} standard errors. A slow "
+    "Times are medians of the rounds of a run. A change is a change of speed. Noise: standard deviation from run to "
+    f"run. A step is a change of level that jumpavg finds, of more than {STANDARD_ERRORS:.0f} standard errors. A slow "
     f"change has small parts, over the last {SHOWN} runs together more than the noise between neighbouring runs "
-    f"explains. With fewer than {FEWEST} runs nothing is said."
+    f"explains. With fewer than {FEWEST} runs there is no verdict. Steady: a loss of {SEEN:.0%} of speed in the last "
+    "runs would have shown; too noisy: it would not."
 )
 
 

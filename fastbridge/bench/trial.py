@@ -52,6 +52,15 @@ class Samples:
 
 
 @dataclass(frozen=True)
+class Disturbance:
+    """What else went on, from before a trial's first frame to after its last."""
+
+    seconds: float
+    foreign_seconds: float  #: CPU time of programs that are neither the bench nor started by it
+    throttled_seconds: float  #: for which a CPU quota held the bench or an engine still, over all CPUs
+
+
+@dataclass(frozen=True)
 class Trial:
     """One trial, as counted.
 
@@ -74,6 +83,7 @@ class Trial:
     refused: int = 0  #: frames the sender's own kernel did not take (no room, or too long): intended, not offered
     involuntary_switches: int = 0  #: of the sender's process
     samples: Samples | None = None
+    disturbance: Disturbance | None = None  #: None: not watched
 
     @property
     def offered(self) -> int | None:

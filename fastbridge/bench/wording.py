@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from statistics import median
 
 from .methods import Method
 from .report import Row, method_of
@@ -16,6 +17,8 @@ from .statistics import Ratio
 
 _ABBREVIATIONS = ("ndr", "pdr", "frmol", "mfr")
 _AMOUNT = re.compile(r"(?<![\w.,])(?:\d[\d,.]*(?=(?: of [\d,.]+)? (?:frames|addresses)\b)|\d{1,3}(?:,\d{3})+(?!\w))")
+_VALUES = {"tcp-bulk": "TCP rate", "latency-at-load": "latency"}  # of methods, in a sentence
+_NUMBER = re.compile(r"(?<![\w.,-])\d{1,3}(?:,\d{3})+(?:\.\d+)?(?![\w,])|(?<![\w.,-])\d+(?:\.\d+)?(?!\w)")
 _WHOLE = ("frames/s", "frames", "addresses", "addresses/s", "stations", "bytes", "ports")
 
 
@@ -55,8 +58,12 @@ def ratio(measured: Ratio | None) -> str:
     """Mean and interval."""
     if measured is None:
         return ""
-    mean, low, high = (f"{x:.2f}" if x < 10 else f"{x:.3g}" for x in (measured.mean, measured.low, measured.high))
-    return f"{mean} [{low}…{high}]"
+    return f"{factor(measured.mean)} [{factor(measured.low)}…{factor(measured.high)}]"
+
+
+def factor(value: float) -> str:
+    """A ratio, to three digits or so, and never with an exponent."""
+    return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 100 else f"{value:,.0f}"
 
 
 def engine(row: Row) -> str:
@@ -79,6 +86,67 @@ def engine_lines(results: Results) -> Iterator[str]:
             yield f"{record.name}{version}: {record.command}{f' ({how})' if how else ''}"
 
 
+def warnings(results: Results, rows: Sequence[Row]) -> Iterator[str]:
+    """What a reader has to know before any number; nothing of a quiet machine."""
+    watched = [trial.disturbance for run in results.runs for trial in run.trials if trial.disturbance is not None]
+    tasks = list(dict.fromkeys(row.task for row in rows))
+    withheld = list(dict.fromkeys(row.task for row in rows if row.verdict == "withheld"))
+    if withheld:
+        why = []
+        if watched:
+            used = median(each.foreign_seconds / each.seconds for each in watched)
+            why.append(f"other programs used {used:.1f} of {results.fingerprint.cpus} CPUs (median of the trials)")
+        if throttled := sum(each.throttled_seconds > 0 for each in watched):
+            why.append(f"a CPU quota stopped the bench or an engine in {throttled} trials")
+        if stolen := sum(row.flags.get("steal", 0) for row in rows):
+            why.append(f"the hypervisor took CPU time in {stolen} trials")
+        of = "of all tests" if withheld == tasks else f"of {'; '.join(withheld)}"
+        yield f"Verdicts {of} are withheld, as most trials were disturbed: {', '.join(why)}."
+    if results.fingerprint.quota not in ("none", "unknown"):
+        yield f"A CPU quota held for all of it: {results.fingerprint.quota}, of {results.fingerprint.cpus}."
+    if results.fingerprint.siblings not in ("none", "unknown"):
+        yield f"CPUs that the bench uses share a core, and slow each other down: {results.fingerprint.siblings}."
+
+
+def unfit_everywhere(results: Results, rows: Sequence[Row]) -> dict[str, str]:
+    """Engines that have no result at all, with the first reason."""
+    able = {row.engine for row in rows if row.unfit is None} | {results.baseline, results.control}
+    return {row.engine: row.unfit for row in reversed(rows) if row.unfit is not None and row.engine not in able}
+
+
+def finding(results: Results, rows: Sequence[Row]) -> dict[str, str]:
+    """Engine → what was found of it, in a sentence: how many times the baseline's each value is."""
+    said: dict[str, str] = {}
+    whose = f"{results.baseline}'s"
+    for record in results.engines:
+        own = [row for row in rows if row.engine == record.name and row.ratio is not None and not row.is_direct]
+        if record.name in (results.baseline, results.control) or not own:
+            continue
+        tasks = {task.name: task for task in results.tasks}
+        claims = [
+            f"{factor(row.ratio.mean)} times {'its' if i else whose} {_value_of(tasks[row.task])}"
+            for i, row in enumerate(row for row in own if row.verdict in ("win", "loss"))
+            if row.ratio is not None
+        ]
+        parts = [", ".join(claims)] if claims else []
+        for verdict, text in (
+            ("no difference", "no difference in"),
+            ("cannot tell", "the trials cannot tell about"),
+            ("withheld", "verdicts are withheld on"),
+            ("not measured", "no noise floor for"),
+        ):
+            names = [_value_of(tasks[row.task]) for row in own if row.verdict == verdict]
+            parts += [f"{text} {', '.join(names)}"] if names else []
+        if parts:
+            said[record.name] = "; ".join(parts)
+    return said
+
+
+def _value_of(task: TaskRecord) -> str:
+    method = method_of(task)
+    return f"{_VALUES.get(method.name, words(method.name.replace('-', ' ')))} ({method.subject})"
+
+
 def noise_floors(rows: Sequence[Row]) -> dict[str, float]:
     """By task, where it is known."""
     return {row.task: row.noise_floor for row in rows if row.noise_floor is not None}
@@ -97,15 +165,39 @@ def irregularities(results: Results, rows: Sequence[Row], *, absolute: bool = Tr
     for entry in results.unfit:
         if entry.task is not None:
             said.setdefault(f"unfit: {shown(entry.reason)}", {}).setdefault(entry.task, []).append(entry.engine)
+    of_task: dict[str, list[tuple[str, Row]]] = {}
     for row in rows:
         for remark in (*_why_no_verdict(results, row), *row.remarks):
-            said.setdefault(shown(remark), {}).setdefault(row.task, []).append(engine(row))
+            of_task.setdefault(row.task, []).append((shown(remark), row))
+    for task, remarks in of_task.items():
+        merged = merge_numbers([text for text, _ in remarks])
+        for text, row in remarks:
+            engines = said.setdefault(merged[text], {}).setdefault(task, [])
+            if engine(row) not in engines:
+                engines.append(engine(row))
     yield from _of_whom(results, said)
     trials = sum(row.trials for row in rows)
     for flag in dict.fromkeys(flag for row in rows for flag in row.flags):
         yield f"{flag}: in {sum(row.flags.get(flag, 0) for row in rows)} of {trials} trials"
     if dropped := sum(row.dropped for row in rows):
-        yield f"left out of the ratios for steal: {dropped} of {sum(row.runs for row in rows)} runs"
+        yield f"left out of the ratios as disturbed: {dropped} of {sum(row.runs for row in rows)} runs"
+
+
+def merge_numbers(texts: Sequence[str]) -> dict[str, str]:
+    """Each text → one for all that differ from it in numbers alone: "only 398 to 412 samples arrived"."""
+    alike: dict[tuple[str, ...], list[str]] = {}
+    for text in dict.fromkeys(texts):
+        alike.setdefault(tuple(_NUMBER.split(text)), []).append(text)
+    merged: dict[str, str] = {}
+    for between, group in alike.items():
+        columns = zip(*(_NUMBER.findall(text) for text in group), strict=True)
+        numbers = []
+        for column in columns:
+            ordered = sorted(set(column), key=lambda number: float(number.replace(",", "")))
+            numbers.append(ordered[0] if len(ordered) == 1 else f"{ordered[0]} to {ordered[-1]}")
+        whole = "".join(a + b for a, b in zip(between, [*numbers, ""], strict=True))
+        merged |= dict.fromkeys(group, whole)
+    return merged
 
 
 def unreadable(results: Results, rows: Sequence[Row]) -> Iterator[str]:

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import signal
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 
 import rich_click as click
+from click.core import ParameterSource
 from rich.console import Console
 from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bar
@@ -23,10 +26,15 @@ from rich.progress import Progress as Bar
 from fastbridge import bench
 from fastbridge.bench import Engine, Results, page
 from fastbridge.bench.compare import Progress, check_request
+from fastbridge.bench.disturbance import survey
 from fastbridge.bench.engines import ENGINES, Fastbridge, parse_command, parse_engines
 from fastbridge.bench.files import writable_file
+from fastbridge.bench.methods.patterns import BUSY, PATTERNS
+from fastbridge.bench.offer import IMIX, SIZES
 from fastbridge.bench.profiles import PROFILES
-from fastbridge.bench.report_files import RESULTS, writable_report, write_report
+from fastbridge.bench.profiles import chosen as choose
+from fastbridge.bench.report_files import PAGE, RESULTS, holds_report, writable_report, write_report
+from fastbridge.bench.statistics import FEWEST_BLOCKS
 from fastbridge.errors import ConfigError
 
 from .options import read_policy_of_strangers
@@ -34,6 +42,18 @@ from .output import make_console
 from .results import show_results
 
 _PLAIN_SECONDS = 10.0  # between two lines of progress where there is no terminal
+
+
+def _read_sizes(context: click.Context, parameter: click.Parameter, text: str | None) -> list[tuple[int, ...]]:
+    sizes = []
+    for word in filter(None, (text or "").lower().replace(" ", "").split(",")):
+        if word == "imix":
+            sizes.append(IMIX)
+        elif word.isascii() and word.isdecimal() and SIZES[0] <= int(word) <= SIZES[-1]:
+            sizes.append((int(word),))
+        else:
+            raise click.BadParameter(f"{word}: a frame size is {SIZES[0]} to {SIZES[-1]} bytes (with FCS), or imix")
+    return list(dict.fromkeys(sizes))
 
 
 def _read_engines(context: click.Context, parameter: click.Parameter, text: str) -> Sequence[Engine]:
@@ -52,10 +72,25 @@ _DIRECTORY = "fastbridge-compare"
     type=click.Choice(list(PROFILES)),
     default="quick",
     show_default=True,
-    help="quick: two minutes, speed and latency; standard: a quarter of an hour, all methods; rfc2544: with the trial "
-    "lengths of the RFCs, days.",
+    help="quick: three minutes, speed and latency; standard: a quarter of an hour, all methods; rfc2544: with the "
+    "trial lengths of the RFCs, days.",
 )
 @click.option("--quick", is_flag=True, help="The same as --profile quick.")
+@click.option("--methods", metavar="NAMES", default="", help="Only these methods; a wrong name lists all.")
+@click.option(
+    "--sizes", metavar="BYTES", callback=_read_sizes, help="With these frame sizes: for example 64,512,1518,imix."
+)
+@click.option(
+    "--pattern",
+    type=click.Choice([*PATTERNS, BUSY]),
+    help="With this pattern: one way, both ways, or both ways with a sender on the switch's CPU, too (busy).",
+)
+@click.option(
+    "--blocks",
+    metavar="N",
+    type=click.IntRange(1),
+    help=f"How often each test is repeated; fewer than {FEWEST_BLOCKS} give no verdict.",
+)
 @click.option(
     "--engines",
     metavar="NAMES",
@@ -81,7 +116,7 @@ _DIRECTORY = "fastbridge-compare"
     metavar="DIR",
     type=click.Path(path_type=Path),
     help=f"Where the report goes: {RESULTS}, report.html, report.md, pytest-benchmark.json and pictures/.  "
-    f"[default: {_DIRECTORY}]",
+    f"[default: {_DIRECTORY}, with the date where there is an earlier one]",
 )
 @click.option(
     "-o",
@@ -91,7 +126,13 @@ _DIRECTORY = "fastbridge-compare"
     type=click.Path(path_type=Path),
     help="Write no report but the results alone, as JSON; `fastbridge report` draws it from them, anywhere.",
 )
-@click.option("--seed", metavar="N", type=click.IntRange(0), help="Of the order of the trials.  [default: random]")
+@click.option("--replace", "is_replacing", is_flag=True, help="Replace an earlier report or results file there.")
+@click.option(
+    "--seed",
+    metavar="N",
+    type=click.IntRange(0),
+    help="Seed of the random order of the trials.  [default: a random one]",
+)
 @click.option(
     "--arp",
     metavar="POLICY",
@@ -103,11 +144,16 @@ def compare(
     context: click.Context,
     profile: str,
     quick: bool,
+    methods: str,
+    sizes: list[tuple[int, ...]],
+    pattern: str | None,
+    blocks: int | None,
     engines: Sequence[Engine],
     commands: tuple[str, ...],
     baseline: str,
     directory: Path | None,
     file: Path | None,
+    is_replacing: bool,
     seed: int | None,
     arp: str | None,
 ) -> None:
@@ -122,22 +168,28 @@ def compare(
         raise click.UsageError("--arp is for fastbridge, and it is not among the engines")
     if directory is not None and file is not None:
         raise click.UsageError("--out DIR holds the results, too: give either --out or -o")
-    console = make_console(markup=False)
+    console = make_console()
     chosen = [
         replace(it, options=(*it.options, "--arp", arp)) if arp and isinstance(it, Fastbridge) else it for it in engines
     ]
     chosen += map(parse_command, commands)
-    check_request(chosen, baseline=baseline, profile=PROFILES[profile])
-    with _place(directory, file) as path, _progress() as report:
+    if baseline in ENGINES and baseline not in [engine.name for engine in chosen]:
+        chosen.append(ENGINES[baseline])
+    names = [name.strip() for name in methods.split(",") if name.strip()]
+    tasks = choose(PROFILES[profile], methods=names, sizes=sizes, pattern=pattern, blocks=blocks)
+    check_request(chosen, baseline=baseline, profile=tasks)
+    with _place(directory, file, is_replacing) as path, _progress() as report:
         ending = _Ending()
+        _say_beforehand(chosen)
         try:
             results = bench.compare(
                 chosen,
                 baseline=baseline,
-                profile=PROFILES[profile],
+                profile=tasks,
                 seed=seed,
                 progress=report,
                 keep=partial(_keep, path),
+                command=_command(context),
             )
         except KeyboardInterrupt:  # before anything was begun
             context.exit(ending.status)
@@ -150,20 +202,61 @@ def compare(
         if results.runs and file is None:
             console.print(f"drawing the report in {path.parent}", soft_wrap=True)
             write_report(path.parent, results)
-    console.print(f"written to {file or path.parent}" if results.runs else "nothing was measured", soft_wrap=True)
+    written = f"written to {file}" if file else f"written to {path.parent}; open {path.parent / PAGE}"
+    console.print(written if results.runs else "nothing was measured", soft_wrap=True)
     if results.interrupted:
         context.exit(ending.status)
 
 
+def _say_beforehand(engines: Sequence[Engine]) -> None:
+    """What will be missing or doubtful, before anybody waits for it."""
+    stderr = make_console(stderr=True)
+    for engine in engines:
+        if reason := engine.missing():
+            stderr.print(f"left out: {engine.name}: {reason}", soft_wrap=True)
+    for text in survey(os.cpu_count() or 1):
+        stderr.print(text, style="yellow", soft_wrap=True)
+
+
+def _command(context: click.Context) -> str:
+    """What somebody else types to measure the like: without the places that are this machine's."""
+    words = ["fastbridge", "compare"]
+    for parameter in context.command.params:
+        name = str(parameter.name)
+        given = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        if not given or name in ("directory", "file", "is_replacing"):
+            continue
+        value, option = context.params[name], parameter.opts[-1]
+        if name == "sizes":
+            value = ",".join("imix" if each == IMIX else str(each[0]) for each in value)
+        elif name == "engines":
+            value = ",".join(engine.name for engine in value)
+        for each in value if isinstance(value, tuple) else (value,):
+            words += [option] if each is True else [option, str(each)]
+    return shlex.join(words)
+
+
 @contextlib.contextmanager
-def _place(directory: Path | None, file: Path | None) -> Iterator[Path]:
-    """The file for the results; what cannot be written or drawn is found out before the measurement, not after it."""
+def _place(directory: Path | None, file: Path | None, is_replacing: bool) -> Iterator[Path]:
+    """The file for the results; what cannot be written or drawn is found out before the measurement, not after it.
+
+    An earlier report is not replaced unless that is asked for: it may have taken hours.
+    """
     if file is not None:
+        if not is_replacing and file.is_file() and file.stat().st_size:
+            raise click.UsageError(f"{file} is there already: choose another place with -o, or give --replace")
         with writable_file(file, "choose another place with -o"):
             yield file
         return
     page.require()
-    directory = directory or Path(_DIRECTORY)
+    if directory is None:
+        directory = Path(_DIRECTORY)
+        if not is_replacing and holds_report(directory):
+            directory = Path(f"{_DIRECTORY}-{datetime.now():%Y-%m-%d-%H%M%S}")
+    elif not is_replacing and holds_report(directory):
+        raise click.UsageError(
+            f"{directory} holds an earlier report: choose another place with --out, or give --replace"
+        )
     with writable_report(directory, "choose another place with --out"):
         yield directory / RESULTS
 
@@ -204,7 +297,7 @@ class _Ending:
 @contextlib.contextmanager
 def _progress() -> Iterator[Progress]:
     """Shows on stderr how far it is, what runs now and how long it will take."""
-    stderr = make_console(stderr=True, markup=False)
+    stderr = make_console(stderr=True)
     if not stderr.is_terminal:
         yield _Lines(stderr)
         return

@@ -63,7 +63,7 @@ def demo(pods: int, pause: float | None, arp: str) -> None:
     Makes pods, joins them by a switch, lets them ping, and tells what the switch saw and did. Needs no
     root where user namespaces are allowed. Leaves nothing behind: it all ends with this process.
     """
-    console = make_console()
+    console = make_console(markup=True)
     logging.getLogger("fastbridge").setLevel(logging.ERROR)  # what a policy drops is told in the story
     story = _Story(console, pause if pause is not None else _PAUSE if sys.stdout.isatty() else 0.0)
     # IPv4 and IPv6 have a lab each: with IPv6 on, kernels speak up by themselves and the switch learns from it.

@@ -53,25 +53,37 @@ def _print_schema(context: click.Context, parameter: click.Parameter, wanted: bo
 def report(files: tuple[Path, ...], output: Path | None, picture: str | None) -> None:
     """Show the results in FILES again, or draw them: as a page, Markdown or pictures.
 
-    FILES are what `fastbridge compare` wrote, here or on other machines (results.json). Everything is recomputed from
-    the raw trials. Several are shown side by side, and unlike machines only by their ratios.
+    FILES are what `fastbridge compare` wrote, here or on other machines: results.json, or its directory. Everything
+    is recomputed from the raw trials. Several are shown side by side, and unlike machines only by their ratios.
     """
     if picture is not None and (output is None or output.suffix not in _PICTURE):
         raise click.UsageError("--picture is for -o FILE.svg or FILE.png")
+    files = tuple(_results_in(path) for path in files)
     runs = [(label, _load(path)) for label, path in zip(_labels(files), files, strict=True)]
     if output is not None:
         if output.resolve() in [path.resolve() for path in files]:
             raise click.UsageError(f"{output} is what it is drawn from; choose another place with -o")
         _draw(runs, output, picture or "throughput")
-        make_console(markup=False).print(f"written to {output}", soft_wrap=True)
+        make_console().print(f"written to {output}", soft_wrap=True)
         return
     from .results import show_comparison, show_results
 
-    console = make_console(markup=False)
+    console = make_console()
     if len(runs) == 1:
         show_results(console, runs[0][1])
     else:
         show_comparison(console, runs)
+
+
+def _results_in(path: Path) -> Path:
+    """The results file that a report's directory holds."""
+    from fastbridge.bench.report_files import RESULTS
+
+    if not path.is_dir():
+        return path
+    if not (path / RESULTS).is_file():
+        raise click.UsageError(f"{path} is a directory without {RESULTS}: name what fastbridge compare wrote")
+    return path / RESULTS
 
 
 def _load(path: Path) -> Results:
@@ -92,6 +104,8 @@ def _labels(paths: Sequence[Path]) -> list[str]:
     if len({path.resolve() for path in paths}) < len(paths):
         raise click.UsageError(f"the same file twice: {', '.join(map(str, paths))}")
     parts = [path.resolve().with_suffix("").parts for path in paths]
+    while len(parts) > 1 and len({part[-1] for part in parts}) == 1 and min(map(len, parts)) > 1:
+        parts = [part[:-1] for part in parts]  # what all have at their end tells nothing apart
     for length in range(1, max(map(len, parts)) + 1):
         labels = ["/".join(part[-length:]) for part in parts]
         if len(set(labels)) == len(labels):
@@ -127,7 +141,7 @@ def _say_left_out(results: Results) -> None:
     from fastbridge.bench.saved_benchmarks import left_out
 
     for text in left_out(results):
-        make_console(stderr=True, markup=False).print(f"left out for pytest-benchmark: {text}", soft_wrap=True)
+        make_console(stderr=True).print(f"left out for pytest-benchmark: {text}", soft_wrap=True)
 
 
 def _drawn(runs: Sequence[tuple[str, Results]], ending: str, picture: str) -> str | bytes:

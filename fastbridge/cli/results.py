@@ -21,9 +21,16 @@ from fastbridge.bench.report import rows as make_rows
 from fastbridge.bench.results import Results, TaskRecord
 from fastbridge.errors import BenchError
 
-from .output import make_table
+from .output import make_table, print_lines
 
-_VERDICT_STYLES = {"win": "bold green", "loss": "bold red", "unfit": "red", "no difference": "yellow"}
+_VERDICT_STYLES = {
+    "win": "bold green",
+    "loss": "bold red",
+    "unfit": "red",
+    "no difference": "yellow",
+    "cannot tell": "yellow",
+    "withheld": "yellow",
+}
 _CONTEST = ("engine", "frames/s", "Gb/s", "loss", "CPU\nns", "switch\nns", "ratio [95 %]", "verdict")
 _WORDS = ("engine", "ratio [95 %]", "verdict")  # columns of text
 _MOST_COLUMNS = 6  # of values, beside an engine's name, ratio and verdict
@@ -37,6 +44,7 @@ def show_results(console: Console, results: Results) -> None:
     latency = [task for task in measured if _latency_prefix(task) is not None]
     others = [task for task in measured if task not in contest and _latency_prefix(task) != ""]
     console.print(f"fastbridge compare, profile {results.profile}", style="bold")
+    print_lines(console, wording.warnings(results, rows), indent="", style="yellow")
     for table in _verdicts(contest, latency, rows):
         console.print()
         console.print(table)
@@ -47,12 +55,10 @@ def show_results(console: Console, results: Results) -> None:
     console.print()
     for task in results.tasks:
         for text in _curves(method_of(task), [row for row in rows if row.task == task.name]):
-            console.print(f"  {task.name}, {text}", soft_wrap=True)
+            print_lines(console, [f"{task.name}, {text}"])
     console.print()
-    for text in wording.engine_lines(results):
-        console.print(f"  {text}", soft_wrap=True)
-    for text in wording.irregularities(results, rows):
-        console.print(f"  {text}", style="dim", soft_wrap=True)
+    print_lines(console, wording.engine_lines(results))
+    print_lines(console, wording.irregularities(results, rows), style="dim")
     console.print(_conditions(results, rows, {task.name for task in contest}))
     if results.interrupted:
         console.print("Interrupted: these are the trials until then.", style="yellow")
@@ -80,9 +86,8 @@ def show_comparison(console: Console, runs: Sequence[tuple[str, Results]]) -> No
     first, here = runs[0]
     for label, results in runs:
         differing = differences(described(asdict(here.fingerprint)), described(asdict(results.fingerprint)))
-        console.print(f"{label}: {_machine(results)}; ratios are to {results.baseline}", soft_wrap=True)
-        for name, (_, there) in differing.items():
-            console.print(f"  unlike {first}: {name} {there}", soft_wrap=True)
+        print_lines(console, [f"{label}: {_machine(results)}; ratios are to {results.baseline}"], indent="")
+        print_lines(console, (f"unlike {first}: {name} {there}" for name, (_, there) in differing.items()))
     console.print("These are ratios; each run's own numbers, intervals' floors and conditions: one FILE at a time.")
 
 
@@ -136,7 +141,7 @@ def _contest_cells(row: Row) -> tuple[str, ...]:
         "" if row.frames_per_second is None else f"{row.frames_per_second:,.0f}",
         "" if row.gigabits_per_second is None else f"{row.gigabits_per_second:.2f}",
         "" if row.loss_ratio is None else f"{row.loss_ratio:.1%}",
-        "" if row.cpu_added_ns is None or row.verdict == "ceiling" else f"{row.cpu_added_ns:,.0f}",
+        "" if row.cpu_added_ns is None or row.is_direct else f"{row.cpu_added_ns:,.0f}",
         "" if row.cpu_switch_ns is None else f"{row.cpu_switch_ns:,.0f}",
         wording.ratio(row.ratio),
         row.verdict,
@@ -193,7 +198,7 @@ def _conditions(results: Results, rows: list[Row], contest: set[str]) -> str:
     alone = [
         f"{row.task} {row.cpu_machine_ns:,.0f}"
         for row in rows
-        if row.verdict == "ceiling" and row.cpu_machine_ns is not None and row.task in contest
+        if row.is_direct and row.cpu_machine_ns is not None and row.task in contest
     ]
     return (
         f"Ratios are to {results.baseline}: geometric means over blocks, with 95 % intervals. Frame sizes include the "

@@ -18,11 +18,11 @@ from fastbridge.bench.storage import Machine, read_storage
 from fastbridge.bench.track import RECENT, SHOWN, Trend, trends
 from fastbridge.bench.trend_words import LEGEND, change, duration, short_names, step_lines
 
-from .output import make_console, make_table
+from .output import make_console, make_table, print_lines
 
 REGRESSED = 3  # exit status: 1 and 2 are errors
 _BARS = "▁▂▃▄▅▆▇█"
-_STYLES = {"regression": "bold red", "progression": "bold green", "few runs": "dim"}
+_STYLES = {"regression": "bold red", "progression": "bold green", "too noisy": "yellow", "too few runs": "dim"}
 
 
 @click.command(epilog="Example: pytest --benchmark-only --benchmark-autosave && fastbridge track -o trend.html")
@@ -49,7 +49,7 @@ def track(context: click.Context, storage: tuple[Path, ...], output: Path | None
     if output is not None and output.suffix != ".html":
         raise click.UsageError(f"{output}: only a page is drawn; choose a name that ends in .html")
     found = trends(read_storage(*(storage or [Path(".benchmarks")])), recent=recent)
-    console = make_console(markup=False)
+    console = make_console()
     for machine in dict.fromkeys(trend.machine for trend in found):
         _show(console, machine, [trend for trend in found if trend.machine == machine])
     console.print(LEGEND)
@@ -70,7 +70,6 @@ def _show(console: Console, machine: Machine, found: Sequence[Trend]) -> None:
     names = short_names([trend.name for trend in found])
     columns = ("benchmark", "runs", "speed", "last", "change", "noise", "verdict")
     table = make_table(str(machine), *columns, right=("runs", "last", "change", "noise"))
-    table.columns[0].no_wrap, table.columns[0].overflow = False, "fold"
     for name, trend in zip(names, found, strict=True):
         table.add_row(
             name,
@@ -86,7 +85,7 @@ def _show(console: Console, machine: Machine, found: Sequence[Trend]) -> None:
     console.print()
     for name, trend in zip(names, found, strict=True):
         for line in step_lines(trend):
-            console.print(f"  {name}: {line}", soft_wrap=True)
+            print_lines(console, [f"{name}: {line}"])
     console.print()
 
 

@@ -47,6 +47,14 @@ class Running(ABC):
         for process in self.processes:
             process.check()
 
+    def is_alive(self) -> bool:
+        """Whether it has not died."""
+        try:
+            self.check()
+        except BenchError:
+            return False
+        return True
+
     def cpu_seconds(self) -> float | None:
         """CPU time of its processes so far, those they have started included; None where it has none.
 

@@ -15,7 +15,17 @@ from fastbridge.bench.trial import Trial
 
 from . import Findings
 from .bounds import positive, whole
-from .patterns import counted, forwarding_rate, full_load, known_pattern, loss_of, streams_of, subject_of
+from .patterns import (
+    BUSY,
+    PATTERNS,
+    counted,
+    forwarding_rate,
+    full_load,
+    known_pattern,
+    loss_of,
+    streams_of,
+    subject_of,
+)
 
 LONGER = 1.05  # than what was sent: frames in the window that are not this trial's cannot make so much
 _COALESCED = (
@@ -41,7 +51,7 @@ class ForwardingRate:
     ports: ClassVar[int] = 2
 
     sizes: tuple[int, ...] = (64,)
-    pattern: str = "pair"
+    pattern: str = "pair"  #: or "bidirectional", or "busy": both ways, a sender on every CPU, the switch's too
     kind: Kind = "ethernet"
     flows: int = 1  #: UDP source ports
     sources: int = 1  #: source addresses a port
@@ -49,7 +59,7 @@ class ForwardingRate:
     seconds: float = 1.0
 
     def __post_init__(self) -> None:
-        known_pattern(self.pattern)
+        known_pattern(self.pattern, (*PATTERNS, BUSY))
         positive(self, "seconds")
         whole(self, flows=1, sources=1, targets=1)
 

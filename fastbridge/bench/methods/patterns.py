@@ -6,6 +6,7 @@ What the methods of RFC 2544 share: the streams, their names, and the first tria
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TypeVar
 
@@ -17,6 +18,7 @@ from fastbridge.errors import BenchError
 Number = TypeVar("Number", int, float)
 
 PATTERNS = ("pair", "bidirectional")
+BUSY = "busy"  # both ways, a sender on each CPU that the bench has: the switch has none to itself
 SAMPLES_PER_SECOND = 10_000  # ten beyond the 99.9th percentile of a second, and no load worth mentioning
 # The accuracy of a window. At either edge a sender that lost its CPU is behind by a time slice, which it catches up
 # with; two frames are on their way. An unpaced sender's own rate wanders besides: 5 % between a window and the whole
@@ -28,23 +30,24 @@ STRAYS = 0.001  # of all frames, that the DUT and the pods' kernels say themselv
 MOST_STRAYS = 100  # where that is less
 
 
-def known_pattern(pattern: str) -> None:
+def known_pattern(pattern: str, known: Sequence[str] = PATTERNS) -> None:
     """Raise BenchError when it is none."""
-    if pattern not in PATTERNS:
-        raise BenchError(f"no traffic pattern {pattern!r}; there are {' and '.join(PATTERNS)}")
+    if pattern not in known:
+        raise BenchError(f"no traffic pattern {pattern!r}; there are {', '.join(known)}")
 
 
 def streams_of(pattern: str, sizes: tuple[int, ...]) -> tuple[Stream, ...]:
-    """One-way ("pair") or both ways at the same time (RFC 2544 §14)."""
-    known_pattern(pattern)
-    forth, back = Stream(0, (1,), sizes), Stream(1, (0,), sizes)
+    """One-way ("pair") or both ways at the same time (RFC 2544 §14), by one sender or ("busy") by two."""
+    known_pattern(pattern, (*PATTERNS, BUSY))
+    forth, back = Stream(0, (1,), sizes), Stream(1, (0,), sizes, sender=int(pattern == BUSY))
     return (forth,) if pattern == "pair" else (forth, back)
 
 
 def subject_of(sizes: tuple[int, ...], *others: str) -> str:
     """Say it shortly: "64 B", "IMIX", "64 B, bidirectional"; a pattern of "pair" goes without saying."""
     text = "IMIX" if sizes == IMIX else "/".join(map(str, sizes)) + " B"
-    return ", ".join([text, *(other for other in others if other and other != "pair")])
+    named = ("busy pods" if other == BUSY else other for other in others)
+    return ", ".join([text, *(other for other in named if other and other != "pair")])
 
 
 def gigabits(frames_per_second: float, sizes: tuple[int, ...]) -> float:

@@ -41,7 +41,7 @@ def floor_table(sources: Sequence[Source], *, absolute: bool) -> Table | None:
     for source in sources:
         floors = wording.noise_floors(source.rows)
         for task in source.results.tasks:
-            direct = next((r.cpu_machine_ns for r in source.rows_of(task.name) if r.verdict == "ceiling"), None)
+            direct = next((r.cpu_machine_ns for r in source.rows_of(task.name) if r.is_direct), None)
             if task.name in floors:
                 lines.append(
                     [
@@ -58,7 +58,7 @@ def floor_table(sources: Sequence[Source], *, absolute: bool) -> Table | None:
         *([Column("run", number=False)] if len(sources) > 1 else ()),
         Column("noise floor", hint=f"{baseline} against itself"),
         Column("blocks"),
-        *([Column("direct pair", "CPU ns/frame")] if absolute else ()),
+        *([Column("direct pair", "CPU ns per frame")] if absolute else ()),
     ]
     return Table(f"Noise floor: {baseline} against itself", columns, lines) if lines else None
 
@@ -115,6 +115,9 @@ def _main_facts(source: Source) -> dict[str, str]:
         "kernel": machine.kernel,
         "microcode": machine.microcode,
         "governor": machine.governor,
+        "load when it began": machine.load,
+        "CPU quota": machine.quota,
+        "SMT siblings": machine.siblings,
         "software": in_words(machine.versions),
         "measured": f"{when(it)}, profile {it.profile}",
         "seed": str(it.seed),

@@ -19,16 +19,22 @@ from markupsafe import Markup
 from fastbridge.bench.results import Results
 
 from .parts import Figure, Fold, Part, Section
-from .sections import sections_of, title_of
+from .sections import ABOUT, foot_of, sections_of, title_of, warnings_of
 
 
 def render(results: Sequence[tuple[str, Results]]) -> str:
     """The report of one or more runs, each with its label, as an HTML document."""
     sections, subtitle = sections_of(results)
-    return shell(title_of(results), sections, subtitle)
+    return shell(title_of(results), sections, subtitle, warnings_of(results), foot_of(results))
 
 
-def shell(title: str, sections: Sequence[Section], subtitle: str = "") -> str:
+def shell(
+    title: str,
+    sections: Sequence[Section],
+    subtitle: str = "",
+    warnings: Sequence[str] = (),
+    foot: Sequence[str] = (ABOUT,),
+) -> str:
     """An HTML document of these sections; those that have no parts are left out and named at the end."""
     shown = [section for section in sections if section.parts]
     charts = {figure.name: figure.spec for section in shown for figure in _figures(section.parts)}
@@ -43,6 +49,8 @@ def shell(title: str, sections: Sequence[Section], subtitle: str = "") -> str:
     return environment.get_template("page.html.j2").render(
         title=title,
         subtitle=subtitle,
+        warnings=warnings,
+        foot=foot,
         sections=shown,
         missing=[section for section in sections if not section.parts],
         style=Markup(_packaged("page.css")),  # noqa: S704 - our own

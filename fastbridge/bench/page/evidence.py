@@ -14,7 +14,7 @@ from typing import Any
 from fastbridge.bench import wording
 from fastbridge.bench.likeness import described, differences
 from fastbridge.bench.methods import Findings, Method
-from fastbridge.bench.report import Row, findings, flags_of, method_of, rows, without_steal
+from fastbridge.bench.report import Row, findings, flags_of, method_of, rows, undisturbed
 from fastbridge.bench.results import Results, Run, TaskRecord
 from fastbridge.bench.trial import Trial
 from fastbridge.errors import BenchError
@@ -75,7 +75,7 @@ class Source:
         left_out = set()
         for task in self.methods:
             own = [run for run in runs if run.task == task]
-            kept = without_steal(own, self.results.fingerprint.cpus)
+            kept = undisturbed(own, self.results.fingerprint.cpus)
             left_out |= {(run.task, run.engine, run.block) for run in own if run not in kept}
         return left_out
 

@@ -39,7 +39,7 @@ def verdict(sources: Sequence[Source]) -> Iterator[Figure]:
         ]
         if records:
             spec = charts.verdict(records, sources[0].results.baseline)
-            title = "Rates: more is better" if higher else "Latency and times: less is better"
+            title = "Rates: higher is better" if higher else "Latency and times: lower is better"
             yield Figure(f"verdict-{better}", title, spec, "Bars behind: the noise floor. Lines: 95 % intervals.")
 
 
@@ -137,10 +137,10 @@ def cpu(sources: Sequence[Source]) -> Iterator[Figure]:
         if row.cpu_added_ns is not None and row.engine not in source.ceilings
     ]
     if records:
-        spec = charts.cpu(records, "CPU ns a forwarded frame, beyond the direct pair's")
+        spec = charts.cpu(records, "CPU ns per forwarded frame, beyond the direct pair's")
         caption = (
             "Bars: busy time of all CPUs, less what a direct veth pair takes for the frames offered. Black or white "
-            "ticks: of it, the engine's own processes. Both are sums over all trials."
+            "ticks: the part that the engine's own processes used. Both are sums over all trials."
         )
         yield Figure("cpu", "CPU time for each forwarded frame", spec, caption, wide=True)
 

@@ -15,7 +15,7 @@ from fastbridge.bench.results import Results
 from . import pictures
 from .evidence import sources_of
 from .parts import Facts, Figure, Fold, Lines, Part, Table, Text
-from .sections import sections_of, title_of
+from .sections import foot_of, sections_of, title_of, warnings_of
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]#|~$])")
 _PICTURES: Mapping[str, Sequence[str]] = MappingProxyType(
@@ -35,6 +35,7 @@ def render(results: Sequence[tuple[str, Results]], beside: str | None = None) ->
     """The report of one or more runs; `beside`: the directory with `pictures.PICTURES` as SVG, if there is one."""
     sections, subtitle = sections_of(results)
     blocks = [f"# {escaped(title_of(results))}", escaped(subtitle)]
+    blocks += [f"**{escaped(text)}**" for text in warnings_of(results)]
     missing = []
     for section in sections:
         body = [] if beside is None else [*_images(results, _PICTURES.get(section.name, ()), beside)]
@@ -46,6 +47,7 @@ def render(results: Sequence[tuple[str, Results]], beside: str | None = None) ->
             missing.append(f"- {escaped(f'{section.title}: {why}')}")
     if missing:
         blocks += ["### Left out", "\n".join(missing)]
+    blocks += ["---", *(escaped(text) for text in foot_of(results))]
     return "\n\n".join(blocks) + "\n"
 
 

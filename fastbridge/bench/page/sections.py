@@ -15,8 +15,12 @@ from . import figures, rfc2889
 from .conditions import conditions, engines_table, facts_of, floor_table, unequal_tasks, when
 from .evidence import Source, sources_of, unlikeness
 from .parts import Facts, Figure, Fold, Lines, Part, Section, Table, Text
-from .tables import claimed, cpu_table, curve_tables, latency_table, value_tables, verdict_table
+from .tables import cpu_table, curve_tables, latency_table, value_tables, verdict_table
 
+ABOUT = (
+    "fastbridge is a learning software switch for Linux pods, and a bench that measures it against the Linux bridge "
+    "and other switches by the methods of RFC 2544 and RFC 2889."
+)
 _RATES = ("forwarding-rate", "tcp-bulk", "throughput")
 _LOSS = ("frame-loss", "back-to-back", "recovery", "reset")
 _SCALING = ("fdb-scaling", "port-scaling")
@@ -74,7 +78,8 @@ def _verdict(sources: Sequence[Source], unlike: Sequence[str]) -> Section:
         parts.append(
             Text(f"Ratios only: numbers of unlike machines cannot be compared. They differ in {'; '.join(unlike)}.")
         )
-    parts += [Facts(scores)] if (scores := _scores(sources)) else []
+    parts += [Facts(findings)] if (findings := _findings(sources)) else []
+    parts += [Lines(unfit)] if (unfit := _unfit(sources)) else []
     parts += [*_filling(figures.verdict(sources)), table]
     single = [task for source in sources for task in source.results.tasks if task.blocks < 2]
     if single:
@@ -85,26 +90,44 @@ def _verdict(sources: Sequence[Source], unlike: Sequence[str]) -> Section:
     return Section("verdict", "Verdict", lead, parts if table.rows else (), missing)
 
 
-def _scores(sources: Sequence[Source]) -> dict[str, str]:
-    """Engine → how often it won and lost."""
-    scores: dict[str, str] = {}
-    for source in sources:
-        names = {task.name for task in claimed(source)}
-        for engine in source.results.engines:
-            words = [row.verdict for row in source.rows if row.engine == engine.name and row.task in names]
-            counts = [
-                f"{words.count(word)} {few if words.count(word) == 1 else many}"
-                for word, few, many in (
-                    ("win", "win", "wins"),
-                    ("loss", "loss", "losses"),
-                    ("no difference", "no difference", "no difference"),
-                    ("unfit", "unfit", "unfit"),
-                )
-                if word in words
-            ]
-            if counts:
-                scores[engine.name + (f" · {source.label}" if source.label else "")] = ", ".join(counts)
-    return scores
+def _findings(sources: Sequence[Source]) -> dict[str, str]:
+    """Engine → what was found of it."""
+    return {
+        wording.printable(engine) + (f" · {source.label}" if source.label else ""): text
+        for source in sources
+        for engine, text in wording.finding(source.results, source.rows).items()
+    }
+
+
+def _unfit(sources: Sequence[Source]) -> list[str]:
+    """Engines without any result, a line each: they are not in the tables."""
+    return [
+        wording.printable(f"Unfit{f' in {source.label}' if source.label else ''}: {engine} ({reason})")
+        for source in sources
+        for engine, reason in wording.unfit_everywhere(source.results, source.rows).items()
+    ]
+
+
+def warnings_of(results: Sequence[tuple[str, Results]]) -> list[str]:
+    """What stands above everything else, below the title."""
+    return [
+        (f"{source.label}: " if source.label else "") + text
+        for source in sources_of(results)
+        for text in wording.warnings(source.results, source.rows)
+    ]
+
+
+def foot_of(results: Sequence[tuple[str, Results]]) -> list[str]:
+    """What made this, and how to make the like."""
+    lines = []
+    for source in sources_of(results):
+        it = source.results
+        version = it.fingerprint.versions.get("fastbridge", "unknown")
+        load = "" if it.fingerprint.load == "unknown" else f" The load average was {it.fingerprint.load} when it began."
+        how = f" To measure the like: {wording.printable(it.command)}" if it.command else ""
+        label = f"{source.label}: " if source.label else ""
+        lines.append(f"{label}Measured with fastbridge {version}, {when(it)}.{load}{how}")
+    return [ABOUT, *lines]
 
 
 def _conditions(sources: Sequence[Source], unlike: Sequence[str]) -> Section:
@@ -115,7 +138,12 @@ def _conditions(sources: Sequence[Source], unlike: Sequence[str]) -> Section:
     for source in sources:
         title = "Everything else about the machine" + (f", {source.label}" if source.label else "")
         parts.append(Fold(title, [facts_of(source)]))
-    return Section("machine", "Machine and noise floor", "Where the numbers hold, and how finely they can tell.", parts)
+    return Section(
+        "machine",
+        "Machine and noise floor",
+        "Where this was measured, and how large a difference has to be to show.",
+        parts,
+    )
 
 
 def _throughput(sources: Sequence[Source]) -> Section:
@@ -124,7 +152,7 @@ def _throughput(sources: Sequence[Source]) -> Section:
     parts += value_tables(sources, *_RATES)
     lead = (
         "Dots are trials, lines go through their medians. The direct veth pair has no switch: it is the most that the "
-        "tester can offer here. TCP moves frames of up to 64 KB, so its Gb/s say nothing of frames a second."
+        "tester can offer here. TCP moves frames of up to 64 KB, so its Gb/s say nothing of frames per second."
     )
     return Section("throughput", "Throughput", lead, parts, _absent(sources, *_RATES))
 
@@ -150,7 +178,7 @@ def _measured(sources: Sequence[Source]) -> Iterator[Section]:
     table = cpu_table(sources)
     parts = [*figures.cpu(sources), table] if table else []
     missing = "no forwarding rate was measured beside the direct veth pair's"
-    yield Section("cpu", "CPU time a frame", "", parts, missing)
+    yield Section("cpu", "CPU time per frame", "", parts, missing)
     parts = [*_filling(figures.scaling(sources))]
     parts += _folded("All values", (*value_tables(sources, *_SCALING), *curve_tables(sources, "fdb-scaling")))
     lead = "The forwarding rate with more stations to look up and more ports to serve."
@@ -168,7 +196,7 @@ def _withheld() -> Iterator[Section]:
     for name, title in (
         ("loss", "Frame loss, bursts and recovery"),
         ("latency", "Latency"),
-        ("cpu", "CPU time a frame"),
+        ("cpu", "CPU time per frame"),
         ("scaling", "Scaling with FDB entries and ports"),
         ("rfc2889", "RFC 2889"),
     ):

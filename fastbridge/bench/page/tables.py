@@ -15,7 +15,14 @@ from fastbridge.bench.results import TaskRecord
 from .evidence import Source
 from .parts import Cell, Column, Table
 
-STYLES = {"win": "win", "loss": "loss", "no difference": "even", "unfit": "loss"}
+STYLES = {
+    "win": "win",
+    "loss": "loss",
+    "no difference": "even",
+    "cannot tell": "even",
+    "withheld": "even",
+    "unfit": "loss",
+}
 _MOST_COLUMNS = 8  # of values; a method with more of them gets a line each
 LOADS = {"idle": "near idle", "at_10": "10 % of PDR", "at_50": "50 % of PDR", "at_90": "90 % of PDR"}
 
@@ -49,15 +56,16 @@ def claimed(source: Source) -> list[TaskRecord]:
 
 def verdict_table(sources: Sequence[Source], *, absolute: bool) -> Table:
     """Every engine in every claimed task; without `absolute`, ratios alone."""
-    columns = [Column("test", number=False), *_who(sources), *(_ABSOLUTE if absolute else ()), *_RATIO]
+    columns = [Column("test", number=False), *_who(sources), *_RATIO, *(_ABSOLUTE if absolute else ())]
+    unfit = {source.label: wording.unfit_everywhere(source.results, source.rows) for source in sources}
     lines = []
     for name in dict.fromkeys(task.name for source in sources for task in claimed(source)):
         for source in sources:
             for row in source.rows:
-                if row.task == name and (absolute or row.verdict != "ceiling"):
+                if row.task == name and (absolute or not row.is_direct) and row.engine not in unfit[source.label]:
                     numbers = _absolute(source, row) if absolute else []
                     where = ", at 50 % of the PDR" if _latency_prefix(source, name) == "at_50_" else ""
-                    lines.append([Cell(name + where), *_names(sources, source, row), *numbers, *_claim(row)])
+                    lines.append([Cell(name + where), *_names(sources, source, row), *_claim(row), *numbers])
     return _without_empty(Table("", columns, lines))
 
 
@@ -230,7 +238,7 @@ def _who(sources: Sequence[Source]) -> list[Column]:
 
 
 def _names(sources: Sequence[Source], source: Source, row: Row) -> list[Cell]:
-    style = "quiet" if row.verdict in ("control", "ceiling") else ""
+    style = "quiet" if row.is_direct or row.verdict == "control" else ""
     names = [Cell(wording.engine(row), style=style)]
     return [*names, Cell(source.label)] if len(sources) > 1 else names
 
@@ -250,7 +258,7 @@ def _absolute(source: Source, row: Row) -> list[Cell]:
     if prefix is not None:  # its trials are paced: their rates and CPU times say nothing of the engine
         percentiles = [_value(source, row, f"{prefix}{name}") for name in ("p50", "p99")]
         return [Cell(""), Cell(""), _cell(row.loss_ratio, "{:.1%}"), *percentiles, Cell(""), Cell("")]
-    added = None if row.verdict == "ceiling" else row.cpu_added_ns
+    added = None if row.is_direct else row.cpu_added_ns
     return [
         _cell(row.frames_per_second, "{:,.0f}"),
         _cell(row.gigabits_per_second, "{:.2f}"),

@@ -21,12 +21,18 @@ from .style import data, finished
 _COLUMNS = (
     Column("benchmark", number=False),
     Column("verdict", number=False),
-    Column("last", "a round"),
+    Column("last", "per round"),
     Column("change", "of speed", hint="of the last step or drift, wherever it was"),
     Column("noise", "between runs"),
     Column("runs"),
 )
-_STYLES = {"regression": "loss", "progression": "win", "steady": "even", "few runs": "quiet"}  #: in this order, too
+_STYLES = {
+    "regression": "loss",
+    "progression": "win",
+    "steady": "even",
+    "too noisy": "quiet",
+    "too few runs": "quiet",
+}  #: in this order, too
 _HEIGHT = 150
 _ROOM = 0.15  # of the median, at least, above and below: noise shall look as small as it is
 _LABELS = 4  # commits under an axis: more do not fit at 400 px
@@ -42,11 +48,11 @@ def render(found: Sequence[Trend]) -> str:
         title = "Benchmarks" if len(own) == len(found) else f"Benchmarks, machine {number}"
         sections.append(Section(f"machine-{number}", title, str(machine), _parts(own, f"trend-{number}")))
     sections.append(Section("how", "How it is judged", parts=[Text(LEGEND)]))
-    slower = f"{len(regressed)} of {len(found)} benchmarks have become slower, outside of the noise"
     runs = {point.run.path for trend in found for point in trend.points}
-    return shell(
-        "Trend over commits", sections, f"{slower if regressed else 'None has become slower'}; {len(runs)} runs"
-    )
+    untold = sum(trend.verdict in ("too noisy", "too few runs") for trend in found)
+    slower = f"{len(regressed) or 'None'} of {len(found)} benchmarks became slower, outside of the noise"
+    cannot = f"; of {untold} the runs cannot tell" if untold else ""
+    return shell("Trend over commits", sections, f"{slower}{cannot}. {len(runs)} runs.")
 
 
 def _parts(found: Sequence[Trend], prefix: str) -> list[Part]:
@@ -60,7 +66,7 @@ def _parts(found: Sequence[Trend], prefix: str) -> list[Part]:
     others = [figure for figure, trend in zip(figures, found, strict=True) if not trend.last]
     parts: list[Part] = [Table("", _COLUMNS, [_row(*each) for each in zip(names, found, strict=True)]), *changed]
     if others:
-        parts.append(Fold(f"{len(others)} without a step or drift", others))
+        parts.append(Fold(f"Charts of the {len(others)} without a step or drift", others))
     return parts
 
 
@@ -88,7 +94,7 @@ def _chart(trend: Trend) -> dict[str, Any]:
             "measured": f"{point.run.measured:%Y-%m-%d %H:%M}",
             "file": point.run.name,
             "time": point.seconds / size,
-            "a_round": duration(point.seconds),
+            "time per round": duration(point.seconds),
         }
         for i, point in enumerate(trend.points)
     ]
@@ -106,7 +112,10 @@ def _chart(trend: Trend) -> dict[str, Any]:
     )
     x = alt.X("order:Q", title="commit", axis=axis, scale=alt.Scale(domain=[-0.5, last + 0.5], nice=False))
     y = alt.Y(
-        "time:Q", title=f"a round, {unit} (less is faster)", scale=alt.Scale(domain=domain), axis=alt.Axis(tickCount=4)
+        "time:Q",
+        title=f"time per round, {unit} (lower is faster)",
+        scale=alt.Scale(domain=domain),
+        axis=alt.Axis(tickCount=4),
     )
     tips = [
         alt.Tooltip(f"{name}:N", title=name.replace("_", " ")) for name in records[0] if name not in ("order", "time")
