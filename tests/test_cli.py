@@ -243,8 +243,8 @@ def test_a_run_ends_when_no_interface_is_left(lab: Lab, start: Callable[..., sub
 def test_json_contract(lab: Lab, start: Callable[..., subprocess.Popen[str]]) -> None:
     process = start("run", "--json", "pod1", "pod2", "pod3")
     assert say(process) == {"event": "ready", "ports": ["pod1", "pod2", "pod3"]}
-    assert lab["pod1"].ping("pod2", count=3)  # ready means that it forwards
-    assert lab["pod2"].ping("pod3", family=6)
+    assert lab["pod1"].ping("pod2", count=3, timeout=PATIENCE)  # ready means that it forwards
+    assert lab["pod2"].ping("pod3", family=6, timeout=PATIENCE)
     lab["pod3"].port.set_down()
     assert say(process) == {"event": "port", "name": "pod3", "link": "down"}
     lab["pod3"].port.set_up()
@@ -252,7 +252,7 @@ def test_json_contract(lab: Lab, start: Callable[..., subprocess.Popen[str]]) ->
     lab["pod3"].port.delete()
     links = iter(lambda: say(process)["link"], "gone")  # it may be seen going down before it is gone
     assert set(links) <= {"down"}
-    assert lab["pod1"].ping("pod2")
+    assert lab["pod1"].ping("pod2", timeout=PATIENCE)
     process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=PATIENCE)
     (last,) = [json.loads(line) for line in out.splitlines()]
@@ -281,7 +281,7 @@ def test_signal_ends_a_run(number: int, lab: Lab, start: Callable[..., subproces
     process = start("run", "--ageing", "never", "--filter-link-local", "--interval", "0.1", "pod1", "pod2")
     assert process.stdout is not None
     assert process.stdout.readline().startswith("forwarding between pod1, pod2; ")
-    assert lab["pod1"].ping("pod2")
+    assert lab["pod1"].ping("pod2", timeout=PATIENCE)
     assert "frames/s" in process.stdout.readline()
     process.send_signal(number)
     out, err = process.communicate(timeout=PATIENCE)
@@ -298,7 +298,7 @@ def test_run_with_a_policy(lab: Lab, start: Callable[..., subprocess.Popen[str]]
     assert process.stdout is not None
     assert process.stdout.readline().startswith("forwarding between ")
     for asker, owner in itertools.permutations(("pod1", "pod2", "pod3"), 2):
-        assert lab[asker].ping(owner, family=4)
+        assert lab[asker].ping(owner, family=4, timeout=PATIENCE)
     process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=PATIENCE)
     assert (process.returncode, err) == (0, "")

@@ -326,13 +326,13 @@ def test_the_direct_pair_comes_and_goes() -> None:
         one, two = lab
         assert one.counters() and two.port.counters()  # what they remember of the old interfaces must not stick
         with lab.direct():
-            assert one.ping(two) and (one.ipv6 is None or one.ping(two, family=6))
+            assert one.ping(two, timeout=PATIENCE) and (one.ipv6 is None or one.ping(two, family=6, timeout=PATIENCE))
             assert one.counters().tx_frames == two.counters().rx_frames > 0
             assert not lab.run_host(["ls", "/proc/sys/net/ipv4/conf"]).stdout.count("pod")
             assert f" {two.mac} " in two.run(["ip", "link", "show", two.interface]).stdout
         assert not one.ping(two, timeout=0.05)
         with lab.bridge():
-            assert one.ping(two)
+            assert one.ping(two, timeout=PATIENCE)
             assert one.counters().tx_frames == one.port.counters().rx_frames > 0
     with Lab(3) as lab, pytest.raises(ConfigError, match="two pods, not 3"), lab.direct():
         pass

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from frames import GROUP, ethernet
-from live import Wire, eventually, hear_each_other, stage, wires
+from live import PATIENCE, Wire, eventually, hear_each_other, stage, wires
 from pyroute2 import IPRoute
 
 import fastbridge
@@ -130,7 +130,7 @@ def test_a_port_comes_and_goes_while_frames_pass() -> None:
                     assert before <= sent  # also while what a port counted becomes that of a departed one
         total = switch.counters().total  # what passed a port that is gone still counts
         assert total.rx_frames == total.forwarded + total.flooded + sum(total.dropped.values())
-        assert lab["pod1"].ping("pod3")
+        assert lab["pod1"].ping("pod3", timeout=PATIENCE)
 
 
 def test_what_goes_with_a_port_is_not_its_successor_s(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,7 +155,7 @@ def test_what_goes_with_a_port_is_not_its_successor_s(monkeypatch: pytest.Monkey
         removal.join()
         addition.join()
         assert sorted(str(neighbour.ip) for neighbour in switch.neighbours) == before
-        assert lab["pod1"].ping("pod3")
+        assert lab["pod1"].ping("pod3", timeout=PATIENCE)
 
 
 WAITING, GO, ANSWERED, SILENCE = 1, 2, 3, 4
@@ -235,7 +235,7 @@ def test_trace_loses_the_newest_and_counts_them() -> None:
 def test_the_lab_ends_before_the_switch() -> None:
     lab = Lab(2)
     with Switch(lab.ports) as switch:
-        assert lab["pod1"].ping("pod2")
+        assert lab["pod1"].ping("pod2", timeout=PATIENCE)
         for pod in lab:
             pod.port.delete()
         lab.close()
@@ -255,7 +255,7 @@ def test_a_process_may_end_with_its_switch_running(end: str) -> None:
         "lab = Lab(2)\n"
         "switch = Switch(lab.ports)\n"
         "switch.start()\n"
-        "assert lab['pod1'].ping('pod2')\n"
+        "assert lab['pod1'].ping('pod2', timeout=20)\n"
         f"{end}\n"
     )
     place = Path(fastbridge.__file__).parents[1]
