@@ -24,7 +24,7 @@ from fastbridge.bench.machine import Layout
 from fastbridge.bench.offloads import read_offloads, turn_off_offloads
 from fastbridge.errors import BenchError
 from fastbridge.links import Links
-from fastbridge.pods import Port
+from fastbridge.pods import Pod, Port
 
 FORWARDER = Path(fastbridge.__file__).parent / "bench/engines/forwarder.py"
 PLAIN = CommandEngine(f"{sys.executable} -I -S {FORWARDER} {{ports}}", name="command-of-the-test")
@@ -327,13 +327,13 @@ def test_the_direct_pair_comes_and_goes() -> None:
         assert one.counters() and two.port.counters()  # what they remember of the old interfaces must not stick
         with lab.direct():
             assert one.ping(two, timeout=PATIENCE) and (one.ipv6 is None or one.ping(two, family=6, timeout=PATIENCE))
-            assert one.counters().tx_frames == two.counters().rx_frames > 0
+            eventually(lambda: one.counters().tx_frames == two.counters().rx_frames > 0, "both ends' counts to agree")
             assert not lab.run_host(["ls", "/proc/sys/net/ipv4/conf"]).stdout.count("pod")
             assert f" {two.mac} " in two.run(["ip", "link", "show", two.interface]).stdout
         assert not one.ping(two, timeout=0.05)
         with lab.bridge():
             assert one.ping(two, timeout=PATIENCE)
-            assert one.counters().tx_frames == one.port.counters().rx_frames > 0
+            agree(one)
     with Lab(3) as lab, pytest.raises(ConfigError, match="two pods, not 3"), lab.direct():
         pass
 
@@ -379,7 +379,12 @@ def check_links(lab: Lab) -> None:
     one, two = lab.pods
     with lab.bridge():
         assert one.ping(two, timeout=PATIENCE)
-        assert one.counters().tx_frames == one.port.counters().rx_frames > 0
+        agree(one)
+
+
+def agree(pod: Pod) -> None:
+    """Both ends count the same, once nothing passes between the one reading and the other."""
+    eventually(lambda: pod.counters().tx_frames == pod.port.counters().rx_frames > 0, "both ends' counts to agree")
 
 
 @pytest.mark.live
@@ -425,7 +430,7 @@ def test_nothing_is_left_when_the_bench_is_killed(name: str, end: signal.Signals
         assert holders(namespaces) >= set(pids)
         bench.send_signal(end)
     eventually(lambda: not holders(namespaces), "the end of the namespaces' last holder")
-    assert files() == before
+    eventually(lambda: not files() - before, "its files to go")  # those of another bench on the machine, too
 
 
 def files() -> set[str]:

@@ -244,7 +244,6 @@ def test_one_loud_port_starves_nobody(what: str, io: str) -> None:
                 loud.kill()
         assert counters.ports["pod1"].rx_missed == counters.ports["pod2"].rx_missed == 0
         assert result.received == 50
-        assert sorted(result.rtts)[25] < 0.5  # some hundred µs on an idle machine
 
 
 def test_one_loud_port_of_many_starves_nobody() -> None:
@@ -260,4 +259,3 @@ def test_one_loud_port_of_many_starves_nobody() -> None:
                 loud.kill()
         assert result.received == 20
         assert counters.ports["pod1"].rx_missed == counters.ports["pod2"].rx_missed == 0
-        assert sorted(result.rtts)[10] < 1.0
