@@ -480,6 +480,7 @@ def small_compare(blocks: int, *arguments: str) -> list[str]:
 
 
 @pytest.mark.live
+@pytest.mark.slow
 def test_compare_and_report(tmp_path: Path) -> None:
     path = tmp_path / "results.json"
     command = small_compare(2, "--quick", "--seed", "7", "-o", str(path))
@@ -510,6 +511,7 @@ def test_compare_leaves_a_report(tmp_path: Path) -> None:
 
 
 @pytest.mark.live
+@pytest.mark.slow
 def test_compare_with_a_command_of_the_user_s(tmp_path: Path) -> None:
     forwarder = f"{sys.executable} -I -S {ROOT}/fastbridge/bench/engines/forwarder.py {{ports}}"
     command = small_compare(2, "--engine-command", forwarder, "-o", str(tmp_path / "results.json"))
@@ -521,7 +523,9 @@ def test_compare_with_a_command_of_the_user_s(tmp_path: Path) -> None:
 
 
 @pytest.mark.live
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, *(pytest.param(it, marks=pytest.mark.slow) for it in (signal.SIGTERM, signal.SIGHUP))]
+)
 def test_interrupted_compare_keeps_what_was_measured(tmp_path: Path, number: signal.Signals) -> None:
     place = tmp_path / "fastbridge-compare"
     place.mkdir()
@@ -539,6 +543,7 @@ def test_interrupted_compare_keeps_what_was_measured(tmp_path: Path, number: sig
 
 
 @pytest.mark.live
+@pytest.mark.slow
 def test_compare_outlives_its_terminal(tmp_path: Path) -> None:
     controller, terminal = os.openpty()
     elsewhere = {"cwd": tmp_path, "env": os.environ | {"PYTHONPATH": str(ROOT), "TERM": "xterm"}}

@@ -246,6 +246,7 @@ def test_one_loud_port_starves_nobody(what: str, io: str) -> None:
         assert result.received == 50
 
 
+@pytest.mark.slow
 def test_one_loud_port_of_many_starves_nobody() -> None:
     """Each of its frames is flooded to 299 ports; a breath ends before it has made many copies of them."""
     with quiet_lab(300) as (lab, switch):

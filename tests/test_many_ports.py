@@ -53,6 +53,7 @@ def test_every_pod_reaches_every_other_of_many() -> None:
 
 
 @pytest.mark.live
+@pytest.mark.slow
 def test_a_flood_reaches_each_of_many_and_each_answers() -> None:
     with stage(Topology.of(MANY, ipv6=None)) as (lab, switch), wires(lab) as ends:
         ends[0].heard_before(ends[1].mark())
@@ -105,7 +106,15 @@ def test_the_limit_on_open_files_is_raised_or_named(hard: int, said: str) -> Non
 
 
 @pytest.mark.live
-@pytest.mark.parametrize(("io", "ports"), [("ring", 140), ("big-ring", 12), ("blocks", 80), ("recvmmsg", 4)])
+@pytest.mark.parametrize(
+    ("io", "ports"),
+    [
+        pytest.param("ring", 140, marks=pytest.mark.slow),
+        ("big-ring", 12),
+        pytest.param("blocks", 80, marks=pytest.mark.slow),
+        ("recvmmsg", 4),
+    ],
+)
 def test_rings_of_ports_added_one_by_one_get_smaller(io: str, ports: int) -> None:
     """And larger again, when others have gone."""
     mode = IO_MODES[io]

@@ -437,6 +437,7 @@ def check_counts(trial: Trial, strays: int = 8) -> None:
 
 
 @pytest.mark.live
+@pytest.mark.slow
 def test_every_kind_of_offer_through_a_bridge() -> None:
     with bridged(4) as tester:
         assert tester.ports == 4
@@ -585,6 +586,7 @@ def test_tcp_and_frames_in_one_tester() -> None:
 
 
 @pytest.mark.live
+@pytest.mark.slow
 def test_an_engine_restarted_under_load() -> None:
     with (
         Lab(Topology.of(2, ipv6=None)) as lab,
@@ -620,6 +622,7 @@ def test_a_station_that_dies_is_named_and_started_again(station: str) -> None:
 
 
 @pytest.mark.live
+@pytest.mark.slow
 def test_a_trial_whose_window_was_missed_is_run_again(monkeypatch: pytest.MonkeyPatch) -> None:
     late = [0.3]
 
