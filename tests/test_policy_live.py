@@ -335,7 +335,7 @@ def test_a_hanging_policy_stops_neither_forwarding_nor_the_switch(
     try:
         with Lab(3) as lab, Switch(lab.ports, policy=policy) as switch, wires(lab) as (one, two, _):
             one.send(bytes(make.arp(1, text(one.mac), "10.0.9.1", "10.0.9.2")))
-            assert policy.asked.wait(20)
+            assert policy.asked.wait(PATIENCE)
             while switch.counters().ports["pod1"].dropped["punt_full"] + switch.counters().ports["pod1"].flooded < 50:
                 for _ in range(200):  # more than the queue holds, sooner or later
                     one.send(bytes(make.arp(1, text(one.mac), "10.0.9.1", "10.0.9.2")))
@@ -483,7 +483,7 @@ def test_a_flapping_station_is_named_and_counted(caplog: pytest.LogCaptureFixtur
     """And ports it flaps between are not taken for a loop."""
     with stage_of_flapping() as (switch, flap):
         flaps = 0
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + PATIENCE
         while not (found := [w for w in warnings(caplog) if "flaps" in w]):
             assert time.monotonic() < deadline
             flap()

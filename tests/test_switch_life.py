@@ -141,7 +141,7 @@ def test_what_goes_with_a_port_is_not_its_successor_s(monkeypatch: pytest.Monkey
 
     def slowly(self: Policing, index: int) -> None:
         going.set()
-        assert go.wait(20)
+        assert go.wait(PATIENCE)
         forget(self, index)
 
     with Lab(3) as lab, Switch(lab.ports, policy="guard=strict,suppress", trusted=True) as switch:
@@ -150,7 +150,7 @@ def test_what_goes_with_a_port_is_not_its_successor_s(monkeypatch: pytest.Monkey
         removal = threading.Thread(target=switch.remove_port, args=["pod3"])
         addition = threading.Thread(target=switch.add_port, args=[lab["pod3"].port])
         removal.start()
-        assert going.wait(20)
+        assert going.wait(PATIENCE)
         addition.start()
         addition.join(0.2)  # as far as it comes
         go.set()
@@ -165,7 +165,7 @@ PING_FOR_ITSELF = f"""
 import mmap, os, socket, sys, time
 flag = mmap.mmap(os.open(sys.argv[1], os.O_RDWR), 1)
 sock = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
-sock.settimeout(5)
+sock.settimeout(20)
 sock.connect((sys.argv[2], 0))
 flag[0] = {WAITING}
 while True:
@@ -257,7 +257,7 @@ def test_a_process_may_end_with_its_switch_running(end: str) -> None:
         "lab = Lab(2)\n"
         "switch = Switch(lab.ports)\n"
         "switch.start()\n"
-        "assert lab['pod1'].ping('pod2', timeout=20)\n"
+        "assert lab['pod1'].ping('pod2', timeout=60)\n"
         f"{end}\n"
     )
     place = Path(fastbridge.__file__).parents[1]

@@ -548,7 +548,7 @@ def test_a_clock_set_back_is_another_try(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_last_words_are_the_last_of_many() -> None:
     talk = "import sys; sys.stderr.write('x' * 9999 + '\\n' + 'the end\\n')"
     child = Child(subprocess.Popen, [sys.executable, "-c", talk], name="talker")
-    child.process.wait(20)
+    child.process.wait(60)
     assert child.last_words() == ": the end"
     at = os.lseek(child._stderr.fileno(), 0, os.SEEK_CUR)
     assert at == 10_008  # the place is the child's, too: it would write over what it said

@@ -237,7 +237,7 @@ def test_ping_with_more_files_open_than_select_can_watch() -> None:
     files = [os.open(os.devnull, os.O_RDONLY) for _ in range(1024)]
     try:
         with Lab(2) as lab, lab.bridge():
-            assert lab["pod1"].ping("pod2", timeout=20)
+            assert lab["pod1"].ping("pod2", timeout=PATIENCE)
     finally:
         for file in files:
             os.close(file)

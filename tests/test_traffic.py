@@ -206,7 +206,7 @@ def test_any_program_in_a_pod() -> None:
         "print(server.server_port, flush=True)\n"
         "server.serve_forever()\n"
     )
-    fetch = "import sys, urllib.request; print(urllib.request.urlopen(sys.argv[1], timeout=20).status)"
+    fetch = "import sys, urllib.request; print(urllib.request.urlopen(sys.argv[1], timeout=60).status)"
     with stage(2) as (lab, _):
         ip = address(lab["pod2"], 4)
         with lab["pod2"].popen(
