@@ -29,6 +29,10 @@ if importlib.util.find_spec("hypothesis"):  # the benchmarks do without the extr
     settings.load_profile("fastbridge")
 
 
+# The programs under test shall run as a user's do, who has not set it: with it a last flush that fails is never seen.
+os.environ.pop("PYTHONUNBUFFERED", None)
+
+
 def enter_sandbox() -> None:
     """Raise OSError when the kernel does not let us."""
     uid, gid = os.getuid(), os.getgid()

@@ -15,7 +15,7 @@ from frames import GROUP, ethernet
 
 from fastbridge import Lab, Switch, Topology
 
-PATIENCE = 20.0  # seconds to wait for what must happen; not a measure of how long it may take
+PATIENCE = 60.0  # seconds to wait for what must happen; not a measure of how long it may take
 
 ETH_P_ALL = 3
 SOL_PACKET, PACKET_AUXDATA, PACKET_VNET_HDR, PACKET_IGNORE_OUTGOING = 263, 8, 15, 23

@@ -728,6 +728,7 @@ TINY = Profile("tiny", (RATE, Task(TcpBulk(seconds=0.1), 2)))
 
 
 @pytest.mark.live
+@pytest.mark.slow
 def test_a_tiny_comparison_measures_and_leaves_faulty_engines_behind() -> None:
     steps: list[tuple[float, float, str]] = []
     engines = (LinuxBridge(), PythonSockets(), DEAF, MORTAL, STILLBORN, ABSENT, LOSSY)
@@ -768,6 +769,7 @@ def test_ctrl_c_keeps_what_was_measured() -> None:
 
 
 @pytest.mark.live
+@pytest.mark.slow
 def test_an_engine_that_joins_too_few_ports_and_a_lab_that_fails_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     def lab(topology: Topology) -> Lab:
         if len(topology.pods) > 3:
@@ -812,6 +814,7 @@ def test_ctrl_c_within_a_search_keeps_its_trials() -> None:
 
 
 @pytest.mark.live
+@pytest.mark.slow
 def test_a_comparison_is_the_same_when_read_again_elsewhere(tmp_path: Path) -> None:
     results = compare((LinuxBridge(), PythonSockets()), profile=replace(TINY, tasks=(RATE,)), seed=5)
     results.save(tmp_path / "results.json")

@@ -66,6 +66,7 @@ def change(path: Path, alter: Callable[[Saved], object]) -> None:
     path.write_text(json.dumps(saved))
 
 
+@pytest.mark.slow
 def test_in_memory_benchmarks_run(run: Pytest) -> None:
     done = run("test_speed_memory.py", "--benchmark-disable", "-k", "not 1000000")
     assert done.returncode == 0, done.stdout

@@ -143,19 +143,47 @@ def test_run_on_an_interface_that_is_down() -> None:
     assert "ip link set pod2 up" in complaint(done, 1)
 
 
-def test_output_that_cannot_be_written() -> None:
+# Unless PYTHONUNBUFFERED is set, Python buffers what goes to a file or a pipe. What cannot be written then shows at the
+# last flush of all, and otherwise in the midst of a command.
+WITH_BUFFER = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+BUFFERING = pytest.mark.parametrize("env", [WITH_BUFFER, WITH_BUFFER | {"PYTHONUNBUFFERED": "1"}], ids=["buffered", ""])
+
+
+@BUFFERING
+@pytest.mark.parametrize("arguments", ["--version", "run --help", ""])
+def test_output_that_cannot_be_written(arguments: str, env: dict[str, str]) -> None:
     with Path("/dev/full").open("w") as full:
-        done = run("--version", capture_output=False, stdout=full, stderr=subprocess.PIPE)
-    assert done.returncode == 1
-    assert done.stderr == "fastbridge: no space left on device\n"
+        done = run(*arguments.split(), capture_output=False, stdout=full, stderr=subprocess.PIPE, env=env)
+    assert done.returncode in (1, 2)
+    assert re.fullmatch(r"fastbridge: .*no space left on device\n", done.stderr, re.IGNORECASE), done.stderr
 
 
-def test_reader_that_has_seen_enough() -> None:
+@BUFFERING
+@pytest.mark.parametrize("arguments", ["--version", "run --help", ""])
+def test_reader_that_has_seen_enough(arguments: str, env: dict[str, str]) -> None:
     reader, writer = os.pipe()
     os.close(reader)
     with os.fdopen(writer, "w") as broken:
-        done = run("--help", capture_output=False, stdout=broken, stderr=subprocess.PIPE)
-    assert (done.returncode, done.stderr) == (1, "")
+        done = run(*arguments.split(), capture_output=False, stdout=broken, stderr=subprocess.PIPE, env=env)
+        both = run(*arguments.split(), capture_output=False, stdout=broken, stderr=broken, env=env)
+    assert done.stderr == ""
+    assert done.returncode in (1, 2)
+    assert both.returncode == done.returncode
+
+
+@BUFFERING
+@pytest.mark.parametrize("full", [True, False], ids=["full", "broken"])
+def test_errors_that_nobody_hears(full: bool, env: dict[str, str]) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    if full:
+        os.close(writer)
+        writer = os.open("/dev/full", os.O_WRONLY)
+    with os.fdopen(writer, "w") as stderr:
+        wrong = run("nonsense", capture_output=False, stdout=subprocess.PIPE, stderr=stderr, env=env)
+        right = run("--version", capture_output=False, stdout=subprocess.PIPE, stderr=stderr, env=env)
+    assert (wrong.returncode, wrong.stdout) == (2, "")
+    assert (right.returncode, right.stdout[:11]) == (0, "fastbridge ")
 
 
 def test_version_and_help() -> None:
@@ -223,8 +251,8 @@ def test_a_run_ends_when_no_interface_is_left(lab: Lab, start: Callable[..., sub
 def test_json_contract(lab: Lab, start: Callable[..., subprocess.Popen[str]]) -> None:
     process = start("run", "--json", "pod1", "pod2", "pod3")
     assert say(process) == {"event": "ready", "ports": ["pod1", "pod2", "pod3"]}
-    assert lab["pod1"].ping("pod2", count=3)  # ready means that it forwards
-    assert lab["pod2"].ping("pod3", family=6)
+    assert lab["pod1"].ping("pod2", count=3, timeout=PATIENCE)  # ready means that it forwards
+    assert lab["pod2"].ping("pod3", family=6, timeout=PATIENCE)
     lab["pod3"].port.set_down()
     assert say(process) == {"event": "port", "name": "pod3", "link": "down"}
     lab["pod3"].port.set_up()
@@ -232,7 +260,7 @@ def test_json_contract(lab: Lab, start: Callable[..., subprocess.Popen[str]]) ->
     lab["pod3"].port.delete()
     links = iter(lambda: say(process)["link"], "gone")  # it may be seen going down before it is gone
     assert set(links) <= {"down"}
-    assert lab["pod1"].ping("pod2")
+    assert lab["pod1"].ping("pod2", timeout=PATIENCE)
     process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=PATIENCE)
     (last,) = [json.loads(line) for line in out.splitlines()]
@@ -261,7 +289,7 @@ def test_signal_ends_a_run(number: int, lab: Lab, start: Callable[..., subproces
     process = start("run", "--ageing", "never", "--filter-link-local", "--interval", "0.1", "pod1", "pod2")
     assert process.stdout is not None
     assert process.stdout.readline().startswith("forwarding between pod1, pod2; ")
-    assert lab["pod1"].ping("pod2")
+    assert lab["pod1"].ping("pod2", timeout=PATIENCE)
     assert "frames/s" in process.stdout.readline()
     process.send_signal(number)
     out, err = process.communicate(timeout=PATIENCE)
@@ -278,7 +306,7 @@ def test_run_with_a_policy(lab: Lab, start: Callable[..., subprocess.Popen[str]]
     assert process.stdout is not None
     assert process.stdout.readline().startswith("forwarding between ")
     for asker, owner in itertools.permutations(("pod1", "pod2", "pod3"), 2):
-        assert lab[asker].ping(owner, family=4)
+        assert lab[asker].ping(owner, family=4, timeout=PATIENCE)
     process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=PATIENCE)
     assert (process.returncode, err) == (0, "")
@@ -437,6 +465,7 @@ def small_compare(blocks: int, *arguments: str) -> list[str]:
 
 
 @pytest.mark.live
+@pytest.mark.slow
 def test_compare_and_report(tmp_path: Path) -> None:
     path = tmp_path / "results.json"
     command = small_compare(2, "--quick", "--seed", "7", "-o", str(path))
@@ -469,6 +498,7 @@ def test_compare_leaves_a_report(tmp_path: Path) -> None:
 
 
 @pytest.mark.live
+@pytest.mark.slow
 def test_compare_with_a_command_of_the_user_s(tmp_path: Path) -> None:
     forwarder = f"{sys.executable} -I -S {ROOT}/fastbridge/bench/engines/forwarder.py {{ports}}"
     command = small_compare(2, "--engine-command", forwarder, "-o", str(tmp_path / "results.json"))
@@ -480,7 +510,9 @@ def test_compare_with_a_command_of_the_user_s(tmp_path: Path) -> None:
 
 
 @pytest.mark.live
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, *(pytest.param(it, marks=pytest.mark.slow) for it in (signal.SIGTERM, signal.SIGHUP))]
+)
 def test_interrupted_compare_keeps_what_was_measured(tmp_path: Path, number: signal.Signals) -> None:
     place = tmp_path / "fastbridge-compare"
     place.mkdir()
@@ -500,6 +532,7 @@ def test_interrupted_compare_keeps_what_was_measured(tmp_path: Path, number: sig
 
 
 @pytest.mark.live
+@pytest.mark.slow
 def test_compare_outlives_its_terminal(tmp_path: Path) -> None:
     controller, terminal = os.openpty()
     elsewhere = {"cwd": tmp_path, "env": os.environ | {"PYTHONPATH": str(ROOT), "TERM": "xterm"}}

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 from frames import tag
-from live import SOL_PACKET, VnetHeader, Wire, check_accounts, eventually, stage, wires
+from live import PATIENCE, SOL_PACKET, VnetHeader, Wire, check_accounts, eventually, stage, wires
 from segmentation import GSO_NONE, TCP, UDP, UDP_L4, VNET, Packet, segment
 from test_traffic import SOL_UDP, Stream, families, socket_in
 
@@ -55,7 +55,7 @@ def introduce(lab: Lab) -> None:
     """Let the pods know each other, by a switch that is gone then."""
     with Switch(lab.ports):
         for family in 4, 6:
-            assert lab["pod1"].ping(lab["pod2"], family=family)
+            assert lab["pod1"].ping(lab["pod2"], family=family, timeout=PATIENCE)
 
 
 SIZES = {
@@ -112,7 +112,7 @@ def test_a_stream_of_datagrams(family: int) -> None:
         socket_in(lab["pod1"], family, socket.SOCK_DGRAM) as one,
         socket_in(lab["pod2"], family, socket.SOCK_DGRAM) as two,
     ):
-        assert lab["pod1"].ping(lab["pod2"], family=family)
+        assert lab["pod1"].ping(lab["pod2"], family=family, timeout=PATIENCE)
         one.connect(two.getsockname())
         libc = ctypes.CDLL(None, use_errno=True)
         for burst in range(200):

@@ -24,12 +24,17 @@ from fastbridge.bench.machine import Layout
 from fastbridge.bench.offloads import read_offloads, turn_off_offloads
 from fastbridge.errors import BenchError
 from fastbridge.links import Links
-from fastbridge.pods import Port
+from fastbridge.pods import Pod, Port
 
 FORWARDER = Path(fastbridge.__file__).parent / "bench/engines/forwarder.py"
 PLAIN = CommandEngine(f"{sys.executable} -I -S {FORWARDER} {{ports}}", name="command-of-the-test")
 WRAPPED = CommandEngine(f"sh -c '{sys.executable} -I -S {FORWARDER} $* & wait' sh {{ports}}", name="wrapped-command")
-EVERY = [*ENGINES.values(), PLAIN, WRAPPED]
+# The switch is built in several ways, and these take the bench's ways to it all the same.
+USUAL = ("fastbridge", "linux-bridge", "direct", "python", PLAIN.name)
+EVERY = [
+    pytest.param(engine, id=engine.name, marks=[] if engine.name in USUAL else pytest.mark.slow)
+    for engine in (*ENGINES.values(), PLAIN, WRAPPED)
+]
 CPU = Layout.of_machine().switch
 
 
@@ -141,7 +146,7 @@ def test_a_missing_program_is_named_with_its_package(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.live
-@pytest.mark.parametrize("engine", EVERY, ids=lambda engine: engine.name)
+@pytest.mark.parametrize("engine", EVERY)
 def test_an_engine_joins_pauses_restarts_and_ends(engine: Engine) -> None:
     assert engine.missing() or engine.version()
     with staged(engine) as stage:
@@ -218,7 +223,7 @@ def check_pause(stage: Stage) -> None:
 
 
 @pytest.mark.live
-@pytest.mark.parametrize("engine", EVERY, ids=lambda engine: engine.name)
+@pytest.mark.parametrize("engine", EVERY)
 def test_offloads_are_off_where_the_engine_says_so(engine: Engine) -> None:
     with staged(engine) as stage:
         for pod in stage.lab:
@@ -326,14 +331,14 @@ def test_the_direct_pair_comes_and_goes() -> None:
         one, two = lab
         assert one.counters() and two.port.counters()  # what they remember of the old interfaces must not stick
         with lab.direct():
-            assert one.ping(two) and (one.ipv6 is None or one.ping(two, family=6))
-            assert one.counters().tx_frames == two.counters().rx_frames > 0
+            assert one.ping(two, timeout=PATIENCE) and (one.ipv6 is None or one.ping(two, family=6, timeout=PATIENCE))
+            eventually(lambda: one.counters().tx_frames == two.counters().rx_frames > 0, "both ends' counts to agree")
             assert not lab.run_host(["ls", "/proc/sys/net/ipv4/conf"]).stdout.count("pod")
             assert f" {two.mac} " in two.run(["ip", "link", "show", two.interface]).stdout
         assert not one.ping(two, timeout=0.05)
         with lab.bridge():
-            assert one.ping(two)
-            assert one.counters().tx_frames == one.port.counters().rx_frames > 0
+            assert one.ping(two, timeout=PATIENCE)
+            agree(one)
     with Lab(3) as lab, pytest.raises(ConfigError, match="two pods, not 3"), lab.direct():
         pass
 
@@ -379,7 +384,12 @@ def check_links(lab: Lab) -> None:
     one, two = lab.pods
     with lab.bridge():
         assert one.ping(two, timeout=PATIENCE)
-        assert one.counters().tx_frames == one.port.counters().rx_frames > 0
+        agree(one)
+
+
+def agree(pod: Pod) -> None:
+    """Both ends count the same, once nothing passes between the one reading and the other."""
+    eventually(lambda: pod.counters().tx_frames == pod.port.counters().rx_frames > 0, "both ends' counts to agree")
 
 
 @pytest.mark.live
@@ -425,7 +435,7 @@ def test_nothing_is_left_when_the_bench_is_killed(name: str, end: signal.Signals
         assert holders(namespaces) >= set(pids)
         bench.send_signal(end)
     eventually(lambda: not holders(namespaces), "the end of the namespaces' last holder")
-    assert files() == before
+    eventually(lambda: not files() - before, "its files to go")  # those of another bench on the machine, too
 
 
 def files() -> set[str]:

@@ -12,7 +12,7 @@ from functools import partial
 
 import pytest
 from frames import GROUP, ethernet, tag
-from live import Wire, check_accounts, eventually, hear_each_other, stage, wires
+from live import PATIENCE, Wire, check_accounts, eventually, hear_each_other, stage, wires
 from test_live import gso_frame, next_own, seen, state
 from test_traffic import Stream
 
@@ -126,7 +126,7 @@ def test_every_lost_frame_is_counted(io: str, size: int, count: int) -> None:
             assert seen(switch, "pod1") == count
             assert pod1.rx_missed + pod1.dropped["truncated"] > 0
             assert pod1.flooded > 0
-            assert lab["pod2"].ping("pod1")
+            assert lab["pod2"].ping("pod1", timeout=PATIENCE)
             check_accounts(switch)
 
 
@@ -160,10 +160,10 @@ def test_frames_beyond_64_kilobytes_go_whole_or_are_counted(io: str) -> None:
 @modes
 def test_port_goes_down_and_comes_back(io: str) -> None:
     with stage(3, io=io, ports_fail=True) as (lab, switch):
-        assert lab["pod1"].ping("pod3")
+        assert lab["pod1"].ping("pod3", timeout=PATIENCE)
         lab["pod3"].port.set_down()
         eventually(lambda: state(switch, "pod3") == "down", "pod3 down")
-        assert lab["pod1"].ping("pod2", count=3)
+        assert lab["pod1"].ping("pod2", count=3, timeout=PATIENCE)
         lab["pod3"].port.set_up()
         eventually(lambda: state(switch, "pod3") == "up", "pod3 up")
         eventually(lambda: lab["pod1"].ping("pod3", timeout=0.2), "pod3 answering again")
@@ -260,7 +260,7 @@ def test_a_smaller_ring_where_the_kernel_has_no_memory(
 
     monkeypatch.setattr(fastbridge.switch, "open_ring", refuse)
     with caplog.at_level(logging.WARNING), stage(3, io=io) as (lab, _):
-        assert lab["pod1"].ping("pod2")
+        assert lab["pod1"].ping("pod2", timeout=PATIENCE)
     assert [record.message for record in caplog.records if "ring" in record.message] == [
         f"the kernel refused a larger ring: pod1 has {mode.fewest} slots"
     ]

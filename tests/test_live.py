@@ -8,7 +8,7 @@ from ipaddress import IPv4Interface, IPv6Interface
 
 import pytest
 from frames import GROUP, ethernet, tag
-from live import VnetHeader, Wire, check_accounts, eventually, hear_each_other, stage, wires
+from live import PATIENCE, VnetHeader, Wire, check_accounts, eventually, hear_each_other, stage, wires
 from model import Model
 
 from fastbridge import ConfigError, Lab, PortError, Switch
@@ -189,7 +189,7 @@ def test_frames_lost_to_a_full_ring_are_counted() -> None:
             pod1 = switch.counters().ports["pod1"]
             assert pod1.rx_missed > 0
             assert pod1.flooded > 0
-            assert lab["pod2"].ping("pod1")
+            assert lab["pod2"].ping("pod1", timeout=PATIENCE)
             check_accounts(switch)
 
 
@@ -205,7 +205,7 @@ def test_big_frames_lost_to_a_full_buffer_are_counted() -> None:
             assert pod1.dropped["truncated"] > 0
             assert pod1.flooded > 0
             assert next_own(two)[0] == sent  # a frame that could not be had whole is never sent in part
-            assert lab["pod2"].ping("pod1")
+            assert lab["pod2"].ping("pod1", timeout=PATIENCE)
             check_accounts(switch)
 
 
@@ -290,36 +290,36 @@ def state(switch: Switch, name: str) -> str:
 
 def test_pod_end_goes_down_and_comes_back() -> None:
     with stage(3, ports_fail=True) as (lab, _):
-        assert lab["pod1"].ping("pod3")
+        assert lab["pod1"].ping("pod3", timeout=PATIENCE)
         lab["pod3"].set_down()
-        assert lab["pod1"].ping("pod2", count=3)
+        assert lab["pod1"].ping("pod2", count=3, timeout=PATIENCE)
         assert not lab["pod1"].ping("pod3", timeout=0.2)
         lab["pod3"].set_up()
         eventually(lambda: lab["pod1"].ping("pod3", timeout=0.2), "pod3 answering again")
-        assert lab["pod2"].ping("pod1")
+        assert lab["pod2"].ping("pod1", timeout=PATIENCE)
 
 
 def test_host_end_goes_down_and_comes_back() -> None:
     with stage(3, ports_fail=True) as (lab, switch):
-        assert lab["pod1"].ping("pod3")
+        assert lab["pod1"].ping("pod3", timeout=PATIENCE)
         lab["pod3"].port.set_down()
         eventually(lambda: state(switch, "pod3") == "down", "pod3 down")
-        assert lab["pod1"].ping("pod2", count=3)
+        assert lab["pod1"].ping("pod2", count=3, timeout=PATIENCE)
         assert not lab["pod1"].ping("pod3", timeout=0.2)
         lab["pod3"].port.set_up()
         eventually(lambda: state(switch, "pod3") == "up", "pod3 up")
         eventually(lambda: lab["pod1"].ping("pod3", timeout=0.2), "pod3 answering again")
-        assert lab["pod2"].ping("pod1")
+        assert lab["pod2"].ping("pod1", timeout=PATIENCE)
 
 
 def test_host_end_is_deleted() -> None:
     with stage(3, ports_fail=True) as (lab, switch):
-        assert lab["pod1"].ping("pod3")
+        assert lab["pod1"].ping("pod3", timeout=PATIENCE)
         assert switch.fdb.lookup(lab["pod3"].mac) is not None
         lab["pod3"].port.delete()
         eventually(lambda: state(switch, "pod3") == "gone", "pod3 gone")
         assert switch.fdb.lookup(lab["pod3"].mac) is None
-        assert lab["pod1"].ping("pod2", count=3)
+        assert lab["pod1"].ping("pod2", count=3, timeout=PATIENCE)
         assert {port.state for port in switch.ports if port.name != "pod3"} == {"up"}
         assert switch.counters().ports["pod3"].rx_frames > 0  # what it did stays on record
 
@@ -340,14 +340,14 @@ def test_a_port_fails_while_frames_pass() -> None:
 
 def test_ports_come_and_go() -> None:
     with Lab(3) as lab, Switch(lab.ports[:2]) as switch:
-        assert lab["pod1"].ping("pod2")
+        assert lab["pod1"].ping("pod2", timeout=PATIENCE)
         assert not lab["pod1"].ping("pod3", timeout=0.2)
         switch.add_port(lab.ports[2])
         eventually(lambda: lab["pod1"].ping("pod3", timeout=0.2), "pod3 answering")
         switch.remove_port("pod2")
         assert switch.fdb.lookup(lab["pod2"].mac) is None
         assert not lab["pod1"].ping("pod2", timeout=0.2)
-        assert lab["pod1"].ping("pod3")
+        assert lab["pod1"].ping("pod3", timeout=PATIENCE)
         assert "pod2" not in [port.name for port in switch.ports if port.state != "gone"]
 
 
@@ -359,7 +359,7 @@ def test_start_and_stop() -> None:
         for _ in range(2):
             switch.start()
             assert switch.running
-            assert lab["pod1"].ping("pod2")
+            assert lab["pod1"].ping("pod2", timeout=PATIENCE)
         for _ in range(2):
             switch.stop()
             assert not switch.running
@@ -370,7 +370,7 @@ def test_start_and_stop() -> None:
         with pytest.raises(ConfigError, match="stopped"):
             switch.add_port(lab.ports[0])
         with Switch(lab.ports):  # the ports are free again
-            assert lab["pod1"].ping("pod2")
+            assert lab["pod1"].ping("pod2", timeout=PATIENCE)
 
 
 def test_unknown_interface_is_named() -> None:
@@ -395,7 +395,7 @@ def test_host_stack_neither_answers_nor_forwards() -> None:
         assert not lab["pod1"].ping("10.0.200.1", timeout=0.5)
         assert not lab["pod1"].ping("fd00::c8", timeout=0.5)
         assert not lab["pod2"].ping("10.0.0.200", timeout=0.5)
-        assert lab["pod1"].ping("pod2")
+        assert lab["pod1"].ping("pod2", timeout=PATIENCE)
         host_end = int(lab["pod1"].port.mac)
         # A frame to the host end's own address, for an IP address beyond: a router would send it on.
         header = struct.pack(

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from frames import GROUP, ethernet
-from live import check_accounts, eventually, wires
+from live import PATIENCE, check_accounts, eventually, wires
 from test_live import gso_frame
 
 from fastbridge import Lab, Switch, Topology
@@ -169,7 +169,7 @@ def test_losses_stay_on_record_when_the_port_is_removed_and_replaced(io: str) ->
             switch.add_port(lab["pod1"].port)
         total = switch.counters().total
         assert heard_by(lab, ["pod2"]) == total.tx_frames == total.flooded - sum(total.tx_dropped.values())
-        assert lab["pod1"].ping("pod2", timeout=20)
+        assert lab["pod1"].ping("pod2", timeout=PATIENCE)
 
 
 @pytest.mark.parametrize("room", [1, 10, 100])
@@ -232,32 +232,31 @@ def test_of_two_full_rings_neither_waits_for_the_other(io: str) -> None:
 @modes
 def test_one_loud_port_starves_nobody(what: str, io: str) -> None:
     with quiet_lab(6, io=io) as (lab, switch):
-        assert lab["pod1"].ping("pod2", timeout=20)
+        assert lab["pod1"].ping("pod2", timeout=PATIENCE)
         switch.fdb.add(UNKNOWN, "pod4")
         frame = ethernet(GROUP if what == "broadcast" else UNKNOWN, X)
         with storm(lab, "pod3", frame, 1 << 40) as loud:
             try:
                 eventually(lambda: seen(switch, "pod3") > 20_000, "the storm")
-                result = lab["pod1"].ping("pod2", count=50, interval=0.02, timeout=20)
+                result = lab["pod1"].ping("pod2", count=50, interval=0.02, timeout=PATIENCE)
                 counters = switch.counters()
             finally:
                 loud.kill()
         assert counters.ports["pod1"].rx_missed == counters.ports["pod2"].rx_missed == 0
         assert result.received == 50
-        assert sorted(result.rtts)[25] < 0.5  # some hundred µs on an idle machine
 
 
+@pytest.mark.slow
 def test_one_loud_port_of_many_starves_nobody() -> None:
     """Each of its frames is flooded to 299 ports; a breath ends before it has made many copies of them."""
     with quiet_lab(300) as (lab, switch):
-        assert lab["pod1"].ping("pod2", timeout=20)
+        assert lab["pod1"].ping("pod2", timeout=PATIENCE)
         with storm(lab, "pod3", ethernet(GROUP, X), 1 << 40) as loud:
             try:
                 eventually(lambda: seen(switch, "pod3") > 1_000, "the storm")
-                result = lab["pod1"].ping("pod2", count=20, interval=0.05, timeout=20)
+                result = lab["pod1"].ping("pod2", count=20, interval=0.05, timeout=PATIENCE)
                 counters = switch.counters()
             finally:
                 loud.kill()
         assert result.received == 20
         assert counters.ports["pod1"].rx_missed == counters.ports["pod2"].rx_missed == 0
-        assert sorted(result.rtts)[10] < 1.0

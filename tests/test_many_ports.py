@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from frames import ethernet
-from live import eventually, stage, wires
+from live import PATIENCE, eventually, stage, wires
 
 from fastbridge import Lab, PortError, Switch, Topology
 from fastbridge.core.dataplane import open_ring
@@ -38,7 +38,7 @@ def test_every_pod_reaches_every_other_of_many() -> None:
         before = switch.counters().total
         pairs = [rng.sample(lab.pods, 2) for _ in range(100)]
         for one, other in pairs:
-            assert one.ping(other, timeout=20), (one, other)
+            assert one.ping(other, timeout=PATIENCE), (one, other)
         for one, other in pairs:
             assert switch.fdb.lookup(one.mac).port == one.name  # type: ignore[union-attr]
             assert switch.fdb.lookup(other.mac).port == other.name  # type: ignore[union-attr]
@@ -53,6 +53,7 @@ def test_every_pod_reaches_every_other_of_many() -> None:
 
 
 @pytest.mark.live
+@pytest.mark.slow
 def test_a_flood_reaches_each_of_many_and_each_answers() -> None:
     with stage(Topology.of(MANY, ipv6=None)) as (lab, switch), wires(lab) as ends:
         ends[0].heard_before(ends[1].mark())
@@ -74,11 +75,11 @@ def test_many_links_go_down_and_come_back() -> None:
         for pod in lab.pods[10:]:
             pod.port.set_down()
         eventually(lambda: [port.state for port in switch.ports].count("down") == 90, "90 ports down")
-        assert lab["pod1"].ping("pod10", timeout=20)
+        assert lab["pod1"].ping("pod10", timeout=PATIENCE)
         for pod in lab.pods[10:]:
             pod.port.set_up()
         eventually(lambda: all(port.state == "up" for port in switch.ports), "all ports up")
-        assert lab["pod1"].ping("pod100", timeout=20)
+        assert lab["pod1"].ping("pod100", timeout=PATIENCE)
 
 
 OPEN_MANY = """
@@ -88,7 +89,7 @@ try:
     with Lab(40) as lab:
         resource.setrlimit(resource.RLIMIT_NOFILE, (60, int(sys.argv[1])))
         with Switch(lab.ports) as switch:
-            print(lab["pod1"].ping("pod40", timeout=20).received, len(switch.ports))
+            print(lab["pod1"].ping("pod40", timeout=60).received, len(switch.ports))
 except FastbridgeError as error:
     print(type(error).__name__, error)
 """
@@ -105,7 +106,15 @@ def test_the_limit_on_open_files_is_raised_or_named(hard: int, said: str) -> Non
 
 
 @pytest.mark.live
-@pytest.mark.parametrize(("io", "ports"), [("ring", 140), ("big-ring", 12), ("blocks", 80), ("recvmmsg", 4)])
+@pytest.mark.parametrize(
+    ("io", "ports"),
+    [
+        pytest.param("ring", 140, marks=pytest.mark.slow),
+        ("big-ring", 12),
+        pytest.param("blocks", 80, marks=pytest.mark.slow),
+        ("recvmmsg", 4),
+    ],
+)
 def test_rings_of_ports_added_one_by_one_get_smaller(io: str, ports: int) -> None:
     """And larger again, when others have gone."""
     mode = IO_MODES[io]
@@ -115,12 +124,12 @@ def test_rings_of_ports_added_one_by_one_get_smaller(io: str, ports: int) -> Non
         slots = [member.slots[0] for member in switch._members.values()]
         assert slots == [mode.slots(n) for n in [2, *range(2, ports + 1)]]
         assert slots[-1] < slots[0] or not mode.slot
-        assert lab["pod1"].ping(lab.pods[-1], timeout=20)
+        assert lab["pod1"].ping(lab.pods[-1], timeout=PATIENCE)
         for port in lab.ports[1:]:
             switch.remove_port(port.name)
         again = switch.add_port(lab.ports[1])
         assert switch._members[again.index].slots[0] == mode.slots(2)
-        assert lab["pod1"].ping("pod2", timeout=20)
+        assert lab["pod1"].ping("pod2", timeout=PATIENCE)
 
 
 @pytest.mark.live
@@ -143,5 +152,5 @@ def test_rings_that_the_kernel_refuses(
             return
         with Switch(lab.ports) as switch:
             assert {member.slots[0] for member in switch._members.values()} == {most}
-            assert lab["pod1"].ping("pod5", timeout=20)
+            assert lab["pod1"].ping("pod5", timeout=PATIENCE)
         assert caplog.text.count("refused a larger ring") == 1

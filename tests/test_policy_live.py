@@ -95,10 +95,10 @@ def macs_of(pod: Pod, ip: object) -> list[MacAddress]:
 def test_only_the_first_question_reaches_everybody(policy: str, family: int) -> None:
     with policed(4, policy) as (lab, switch), wires(lab) as (one, _, _, four):
         asked = address(lab["pod2"], family)
-        assert lab["pod1"].ping(asked)
+        assert lab["pod1"].ping(asked, timeout=PATIENCE)
         assert questions(four.heard_before(policy_mark(one), b""), asked) >= 1
         eventually(lambda: policy == "flood" or knows(switch, asked), "pod2 in the neighbour table")
-        assert lab["pod3"].ping(asked)
+        assert lab["pod3"].ping(asked, timeout=PATIENCE)
         heard = questions(four.heard_before(policy_mark(one), b""), asked)
         assert heard >= 1 if policy == "flood" else heard == 0
         assert macs_of(lab["pod3"], asked) == [lab["pod2"].mac]
@@ -123,15 +123,15 @@ def address_flags(pod: Pod, ip: str) -> int:
 def test_duplicate_address_detection_still_fires(policy: str) -> None:
     with policed(3, policy) as (lab, switch):
         taken, free = str(address(lab["pod1"], 6)), "fd00::77"
-        assert lab["pod2"].ping(taken)
+        assert lab["pod2"].ping(taken, timeout=PATIENCE)
         eventually(lambda: knows(switch, taken), "pod1 in the neighbour table")
         for ip in taken, free:
             add_address(lab["pod3"], ip)
         eventually(lambda: address_flags(lab["pod3"], taken) & DAD_FAILED, "the duplicate's detection")
         eventually(lambda: not address_flags(lab["pod3"], free) & TENTATIVE, "the free address")
         assert not address_flags(lab["pod3"], free) & DAD_FAILED
-        assert lab["pod2"].ping(free)
-        assert lab["pod2"].ping(taken)
+        assert lab["pod2"].ping(free, timeout=PATIENCE)
+        assert lab["pod2"].ping(taken, timeout=PATIENCE)
         assert macs_of(lab["pod2"], taken) == [lab["pod1"].mac]
 
 
@@ -139,7 +139,7 @@ def test_a_probe_is_answered_by_the_owner_itself() -> None:
     """As RFC 5227 needs it: by whoever has the address now, not by who had it once."""
     with policed(3, "suppress") as (lab, switch), wires(lab) as (one, two, three):
         owner = address(lab["pod1"], 4)
-        assert lab["pod2"].ping(owner)
+        assert lab["pod2"].ping(owner, timeout=PATIENCE)
         eventually(lambda: knows(switch, owner), "pod1 in the neighbour table")
         probe = bytes(make.arp(1, text(three.mac), "0.0.0.0", str(owner)))
         three.send(probe)
@@ -163,7 +163,7 @@ def test_arping(policy: str) -> None:
         owner = address(lab["pod1"], 4)
         if "iputils" not in lab["pod2"].run(["arping", "-V"], check=False).stdout:
             pytest.skip("not the arping of iputils")
-        assert lab["pod2"].ping(owner)
+        assert lab["pod2"].ping(owner, timeout=PATIENCE)
         eventually(lambda: knows(switch, owner), "pod1 in the neighbour table")
         argv = ["arping", "-q", "-c", "1", "-w", "3", "-I", "eth0"]
         assert lab["pod3"].run([*argv, "-D", str(owner)], check=False).returncode == 1  # in use
@@ -197,7 +197,7 @@ def test_spoofed_claims_change_no_pods_neighbours(policy: str, caplog: pytest.Lo
         one, two, three = lab
         ips = [address(one, family) for family in (4, 6)]
         for ip in ips:
-            assert two.ping(ip)
+            assert two.ping(ip, timeout=PATIENCE)
         if policy == "flood":
             believed = [[three.mac], [three.mac]]
             eventually(lambda: attack(liar, three, two, one) and [macs_of(two, ip) for ip in ips] == believed, "spoof")
@@ -207,7 +207,7 @@ def test_spoofed_claims_change_no_pods_neighbours(policy: str, caplog: pytest.Lo
         eventually(lambda: fate(switch, "dropped:spoofed") + source_guarded(switch, "pod3") == lies, "every drop")
         for ip in ips:
             assert macs_of(two, ip) == [one.mac]
-            assert two.ping(ip)
+            assert two.ping(ip, timeout=PATIENCE)
         told = {
             (str(c.ip), c.known.port, c.known.mac, c.claimed.port, c.claimed.mac) for c in switch.neighbours.conflicts
         }
@@ -237,7 +237,7 @@ def test_strict_pods_of_the_plan_reach_each_other(policy: str) -> None:
     with policed(4, policy, trusted=True) as (lab, switch):
         for one, two in itertools.permutations(lab, 2):
             for family in 4, 6:
-                assert one.ping(address(two, family)), (one, two, family)
+                assert one.ping(address(two, family), timeout=PATIENCE), (one, two, family)
         dropped = switch.counters().total.dropped
         assert not any(dropped[reason] for reason in ("source_guard", "rate_limited", "punt_full"))
         assert not any(what.startswith("dropped:") for what in switch.counters().policy)
@@ -310,8 +310,8 @@ def test_the_policy_changes_while_pods_talk() -> None:
             for pod in lab:
                 forget_neighbours(pod)
             for one, two in itertools.permutations(lab, 2):
-                assert one.ping(address(two, 4)), policy
-                assert one.ping(address(two, 6)), policy
+                assert one.ping(address(two, 4), timeout=PATIENCE), policy
+                assert one.ping(address(two, 6), timeout=PATIENCE), policy
 
 
 class Hanging(Policy):
@@ -335,7 +335,7 @@ def test_a_hanging_policy_stops_neither_forwarding_nor_the_switch(
     try:
         with Lab(3) as lab, Switch(lab.ports, policy=policy) as switch, wires(lab) as (one, two, _):
             one.send(bytes(make.arp(1, text(one.mac), "10.0.9.1", "10.0.9.2")))
-            assert policy.asked.wait(20)
+            assert policy.asked.wait(PATIENCE)
             while switch.counters().ports["pod1"].dropped["punt_full"] + switch.counters().ports["pod1"].flooded < 50:
                 for _ in range(200):  # more than the queue holds, sooner or later
                     one.send(bytes(make.arp(1, text(one.mac), "10.0.9.1", "10.0.9.2")))
@@ -348,9 +348,9 @@ def test_a_hanging_policy_stops_neither_forwarding_nor_the_switch(
                 one.send(frame)
                 assert frame in two.heard_before(one.mark())
             if fallback == "flood":  # then even ARP goes on, as soon as the policy is passed by
-                eventually(lambda: bool(lab["pod2"].ping("pod3")), "the fallback")
+                eventually(lambda: bool(lab["pod2"].ping("pod3", timeout=1)), "the fallback")
             switch.set_policy("flood")
-            assert lab["pod3"].ping("pod2")
+            assert lab["pod3"].ping("pod2", timeout=PATIENCE)
             switch.stop()
             assert not switch.running
             assert any("policy" in r.getMessage() and r.levelno == logging.ERROR for r in caplog.records)
@@ -365,7 +365,7 @@ def test_a_hanging_policy_is_passed_by_until_it_returns(caplog: pytest.LogCaptur
         with Lab(2) as lab, Switch(lab.ports, policy=policy) as switch:
             one, two = lab
             assert not one.ping(two, family=4, timeout=0.3)  # its question is what the policy keeps
-            eventually(lambda: bool(one.ping(two, family=4)), "the fallback")
+            eventually(lambda: bool(one.ping(two, family=4, timeout=1)), "the fallback")
             eventually(lambda: "fallback is used" in caplog.text, "the word of it")
             policy.released.set()
             eventually(lambda: switch.counters().policy.get("dropped:late", 0) > 0, "the policy's verdict")
@@ -403,17 +403,17 @@ def redeploy(lab: Lab, name: str, mac: MacAddress) -> Port:
 def test_a_redeployed_pod_is_reachable_at_once(policy: str) -> None:
     with policed(3, policy, trusted=True) as (lab, switch):
         for family in 4, 6:
-            assert lab["pod1"].ping(address(lab["pod2"], family))
+            assert lab["pod1"].ping(address(lab["pod2"], family), timeout=PATIENCE)
         mac = MacAddress(0x02_00_00_00_99_02)
         port = redeploy(lab, "pod2", mac)
         eventually(lambda: ("pod2", "gone") in [(p.name, p.state) for p in switch.ports], "pod2 gone")
         switch.add_port(port)
         switch.announce("pod2")
         for family in 4, 6:
-            assert lab["pod1"].ping(address(lab["pod2"], family))
+            assert lab["pod1"].ping(address(lab["pod2"], family), timeout=PATIENCE)
             assert macs_of(lab["pod1"], address(lab["pod2"], family)) == [mac]
-            assert lab["pod3"].ping(address(lab["pod2"], family))
-            assert lab["pod2"].ping(address(lab["pod3"], family))
+            assert lab["pod3"].ping(address(lab["pod2"], family), timeout=PATIENCE)
+            assert lab["pod2"].ping(address(lab["pod3"], family), timeout=PATIENCE)
 
 
 @contextlib.contextmanager
@@ -483,7 +483,7 @@ def test_a_flapping_station_is_named_and_counted(caplog: pytest.LogCaptureFixtur
     """And ports it flaps between are not taken for a loop."""
     with stage_of_flapping() as (switch, flap):
         flaps = 0
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + PATIENCE
         while not (found := [w for w in warnings(caplog) if "flaps" in w]):
             assert time.monotonic() < deadline
             flap()

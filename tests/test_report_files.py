@@ -253,6 +253,7 @@ def test_a_report_in_every_form(saved: Callable[..., Path], tmp_path: Path) -> N
     assert (tmp_path / "all" / "pictures" / "throughput.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_pictures_of_an_earlier_report_are_gone_and_nothing_else(saved: Callable[..., Path], tmp_path: Path) -> None:
     pictures = tmp_path / "all" / "pictures"
     pictures.mkdir(parents=True)
@@ -274,6 +275,7 @@ def test_one_file_by_its_ending(saved: Callable[..., Path], tmp_path: Path) -> N
     assert json.loads((tmp_path / "x.json").read_text())["benchmarks"]
 
 
+@pytest.mark.slow
 def test_several_runs_are_compared_by_their_ratios(saved: Callable[..., Path], tmp_path: Path) -> None:
     one = saved("one/results.json")
     here = some_results().fingerprint
@@ -287,6 +289,7 @@ def test_several_runs_are_compared_by_their_ratios(saved: Callable[..., Path], t
     assert "Z80" in (tmp_path / "both.html").read_text()
 
 
+@pytest.mark.slow
 def test_an_unfit_control_is_in_the_same_row_as_another_run_s(saved: Callable[..., Path], tmp_path: Path) -> None:
     unfit = (Unfit("base (control)", None, "broken"),)
     files = [str(saved("one/results.json")), str(saved("two/results.json", unfit=unfit))]
@@ -361,6 +364,7 @@ def test_without_the_extra_it_is_said_before_anything_is_done(
     assert {each.name for each in tmp_path.iterdir()} == {"results.json"}
 
 
+@pytest.mark.slow
 def test_without_the_histograms_package_the_engines_are_not_to_blame(tmp_path: Path) -> None:
     (tmp_path / "results.json").write_text(every_method().to_json())
     command = [sys.executable, "-W", "error", "-c", WITHOUT.replace("MISSING", "'hdrh'"), "report", "results.json"]
@@ -376,6 +380,7 @@ def test_without_the_histograms_package_the_engines_are_not_to_blame(tmp_path: P
         assert line.startswith("left out for pytest-benchmark") and "latency, 64 B (linux-bridge, fastbridge" in line
 
 
+@pytest.mark.slow
 def test_what_the_methods_need_is_asked_for_before_anything_is_measured(tmp_path: Path) -> None:
     for missing, profile, name in (("hdrh", "quick", "hdrhistogram"), ("MLRsearch", "standard", "MLRsearch")):
         script = WITHOUT.replace("MISSING", repr(missing))

@@ -30,7 +30,7 @@ import json, pathlib
 import numpy  # its threads forbid to enter a namespace; a lab must not need to
 from fastbridge import Lab, Switch
 with Lab(2) as lab, Switch(lab.ports) as switch:
-    pings = [bool(lab["pod1"].ping("pod2", family=family)) for family in (4, 6)]
+    pings = [bool(lab["pod1"].ping("pod2", family=family, timeout=60)) for family in (4, 6)]
     uid = lab["pod1"].run(["sh", "-c", "ls /sys/class/net /proc/sys/net >/dev/null; id -u"]).stdout.strip()
     result = {"status": pathlib.Path("/proc/self/status").read_text(), "pings": pings, "uid": uid}
     result["flooded"] = switch.counters().total.flooded
@@ -45,19 +45,19 @@ SIZE = 2 << 20
 for io in IO_MODES:
     with Lab(2) as lab, Switch(lab.ports, io=io):
         one, two = lab
-        assert one.ping(two), io
+        assert one.ping(two, timeout=60), io
         with two.socket(socket.AF_INET, socket.SOCK_STREAM, 0) as listener:
-            listener.settimeout(20)
+            listener.settimeout(60)
             listener.bind((str(two.ipv4.ip), 0))
             listener.listen()
             with one.socket(socket.AF_INET, socket.SOCK_STREAM, 0) as client:
-                client.settimeout(20)
+                client.settimeout(60)
                 client.connect(listener.getsockname())
                 server, _ = listener.accept()
                 sender = threading.Thread(target=client.sendall, args=(bytes(SIZE),))
                 sender.start()
                 with server:
-                    server.settimeout(20)
+                    server.settimeout(60)
                     received = 0
                     while received < SIZE:
                         received += len(server.recv(SIZE))
@@ -69,7 +69,7 @@ LAB_THAT_WAITS = """
 import json, sys, time
 from fastbridge import Lab, Switch
 with Lab(3) as lab, Switch(lab.ports) as switch:
-    assert lab["pod1"].ping("pod2")
+    assert lab["pod1"].ping("pod2", timeout=60)
     lab["pod1"].popen(["sleep", "1000"])
     lab["pod2"].popen([sys.executable, "-c", "import time; time.sleep(1000)"])
     lab.popen_host(["sleep", "1000"])

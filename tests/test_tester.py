@@ -437,6 +437,7 @@ def check_counts(trial: Trial, strays: int = 8) -> None:
 
 
 @pytest.mark.live
+@pytest.mark.slow
 def test_every_kind_of_offer_through_a_bridge() -> None:
     with bridged(4) as tester:
         assert tester.ports == 4
@@ -547,7 +548,7 @@ def test_a_clock_set_back_is_another_try(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_last_words_are_the_last_of_many() -> None:
     talk = "import sys; sys.stderr.write('x' * 9999 + '\\n' + 'the end\\n')"
     child = Child(subprocess.Popen, [sys.executable, "-c", talk], name="talker")
-    child.process.wait(20)
+    child.process.wait(60)
     assert child.last_words() == ": the end"
     at = os.lseek(child._stderr.fileno(), 0, os.SEEK_CUR)
     assert at == 10_008  # the place is the child's, too: it would write over what it said
@@ -585,6 +586,7 @@ def test_tcp_and_frames_in_one_tester() -> None:
 
 
 @pytest.mark.live
+@pytest.mark.slow
 def test_an_engine_restarted_under_load() -> None:
     with (
         Lab(Topology.of(2, ipv6=None)) as lab,
@@ -621,6 +623,7 @@ def test_a_station_that_dies_is_named_and_started_again(station: str) -> None:
 
 
 @pytest.mark.live
+@pytest.mark.slow
 def test_a_trial_whose_window_was_missed_is_run_again(monkeypatch: pytest.MonkeyPatch) -> None:
     late = [0.3]
 

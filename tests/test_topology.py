@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from live import eventually
+from live import PATIENCE, eventually
 
 from fastbridge import topology as topology_module
 from fastbridge.addresses import MacAddress
@@ -100,9 +100,10 @@ class TestLab:
     def test_bridge(self, lab: Lab) -> None:
         with lab.bridge():
             for family in (4, 6):
-                result = lab["pod1"].ping("pod3", count=3, interval=0.01, family=family)  # type: ignore[arg-type]
+                result = lab["pod1"].ping("pod3", count=3, interval=0.01, family=family, timeout=PATIENCE)
                 assert result and result.received == 3 and len(result.rtts) == 3
-            assert lab["pod1"].ping(lab["pod2"]) and lab["pod1"].ping(ipaddress.ip_address("fd00::2"))
+            for target in (lab["pod2"], ipaddress.ip_address("fd00::2")):
+                assert lab["pod1"].ping(target, timeout=PATIENCE)
             known = {str(entry.ip): entry for entry in lab["pod1"].neighbours()}
             assert known["10.0.0.3"].mac == lab["pod3"].mac
         assert not lab["pod1"].ping("pod2", timeout=0.05)
@@ -117,7 +118,7 @@ class TestLab:
             lab["pod1"].ping("10.0.0.2", family=6)
 
     def test_no_route_is_no_answer(self, lab: Lab) -> None:
-        result = lab["pod1"].ping("192.0.2.1")
+        result = lab["pod1"].ping("192.0.2.1", timeout=PATIENCE)
         assert not result and result.error == "Network is unreachable"
 
     def test_counters_count(self, lab: Lab) -> None:
@@ -178,7 +179,7 @@ def test_sizes(pods: int) -> None:
     with Lab(pods, progress=lambda done, total: seen.append((done, total))) as lab:
         assert len(lab.ports) == pods
         with lab.bridge():
-            assert lab.pods[0].ping(lab.pods[-1], count=2)
+            assert lab.pods[0].ping(lab.pods[-1], count=2, timeout=PATIENCE)
     assert seen == [(n, pods) for n in range(1, pods + 1)]
 
 
@@ -236,7 +237,7 @@ def test_ping_with_more_files_open_than_select_can_watch() -> None:
     files = [os.open(os.devnull, os.O_RDONLY) for _ in range(1024)]
     try:
         with Lab(2) as lab, lab.bridge():
-            assert lab["pod1"].ping("pod2", timeout=20)
+            assert lab["pod1"].ping("pod2", timeout=PATIENCE)
     finally:
         for file in files:
             os.close(file)

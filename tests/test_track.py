@@ -283,6 +283,7 @@ def test_a_storage_that_is_none(tmp_path: Path) -> None:
         assert f"{directory} {words}" in done.stderr and "--benchmark-autosave" in done.stderr
 
 
+@pytest.mark.slow
 def test_what_compare_leaves_is_followed_over_commits(tmp_path: Path) -> None:
     paths = []
     for day, speed in enumerate([*STEADY, 80.0]):
@@ -318,6 +319,7 @@ def test_exit_status_says_whether_it_became_slower(tmp_path: Path) -> None:
     assert track(tmp_path / "slower", "--recent", "0").returncode == 2
 
 
+@pytest.mark.slow
 def test_a_drift_is_shown_and_in_the_exit_status(tmp_path: Path) -> None:
     values = [saved(day, 100.0 * 0.97**day) for day in range(14)]
     done = track(store(tmp_path / "store", *values), "-o", tmp_path / "trend.html")
@@ -336,6 +338,7 @@ def test_names_do_not_steer_the_terminal(tmp_path: Path) -> None:
     assert "\x1b" not in done.stdout and "\x07" not in done.stdout and "[/bold]" in done.stdout
 
 
+@pytest.mark.slow
 def test_what_pytest_benchmark_really_saves(tmp_path: Path) -> None:
     (tmp_path / "test_x.py").write_text("def test_x(benchmark):\n    benchmark.pedantic(lambda: None, rounds=3)\n")
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--benchmark-autosave", "test_x.py"]
@@ -374,6 +377,7 @@ def test_only_a_page_is_drawn(tmp_path: Path) -> None:
     assert "trend.txt: only a page is drawn" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_page_that_cannot_be_written(tmp_path: Path) -> None:
     done = track(store(tmp_path, saved(1)), "-o", tmp_path / "none" / "trend.html")
     assert done.returncode == 1 and done.stderr.startswith("fastbridge: cannot write ")

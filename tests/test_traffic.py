@@ -97,7 +97,7 @@ def test_ping(family: int) -> None:
         for one in lab:
             for two in lab:
                 if one is not two:
-                    result = one.ping(two, count=3, interval=0.01, family=family)
+                    result = one.ping(two, count=3, interval=0.01, family=family, timeout=PATIENCE)
                     assert (result.sent, result.received, len(result.rtts)) == (3, 3, 3)
                     assert all(rtt > 0 for rtt in result.rtts)
         assert {entry.mac for entry in switch.fdb if entry.vlan == 0} >= {pod.mac for pod in lab}
@@ -108,7 +108,7 @@ def test_a_hundred_pods() -> None:
     with stage(100) as (lab, switch):
         pods = lab.pods
         for one, two in zip(pods, pods[1:] + pods[:1], strict=True):
-            assert one.ping(two)
+            assert one.ping(two, timeout=PATIENCE)
         assert all(switch.fdb.lookup(pod.mac).port == pod.name for pod in pods)
 
 
@@ -158,7 +158,7 @@ def test_udp_gso(family: int, segment: int) -> None:
         socket_in(lab["pod1"], family, socket.SOCK_DGRAM) as one,
         socket_in(lab["pod2"], family, socket.SOCK_DGRAM) as two,
     ):
-        assert lab["pod1"].ping(lab["pod2"], family=family)
+        assert lab["pod1"].ping(lab["pod2"], family=family, timeout=PATIENCE)
         one.setsockopt(SOL_UDP, UDP_SEGMENT, segment)
         data = hashlib.shake_128(b"gso").digest(segment * 20 + 17)
         before = switch.counters().ports["pod1"]
@@ -177,7 +177,7 @@ def test_mtu(family: int, mtu: int) -> None:
     headers = 28 if family == 4 else 48
     with stage(2, mtu=mtu) as (lab, _):
         pods = lab["pod1"], lab["pod2"]
-        assert pods[0].ping(pods[1], family=family)
+        assert pods[0].ping(pods[1], family=family, timeout=PATIENCE)
         echo_datagrams(*pods, family, [mtu - headers - 1, mtu - headers, mtu - headers + 1, 60_000])
         with Stream(*pods, family) as stream:
             stream.exchange(megabytes=10)
@@ -187,7 +187,7 @@ def test_frame_too_big_for_the_egress_port_is_counted() -> None:
     """Pod ends may have different MTUs; a frame that does not fit the way out is dropped, and says so."""
     with stage(2, mtu=9_000) as (lab, switch):
         one, two = lab["pod1"], lab["pod2"]
-        assert one.ping(two)
+        assert one.ping(two, timeout=PATIENCE)
         with Links(lab.namespace) as links:
             links.set("pod2", mtu=1_500)
         with socket_in(one, 4, socket.SOCK_DGRAM) as sender, socket_in(two, 4, socket.SOCK_DGRAM) as receiver:
@@ -195,7 +195,7 @@ def test_frame_too_big_for_the_egress_port_is_counted() -> None:
             sender.sendto(b"y" * 1_000, receiver.getsockname())
             assert receiver.recv(1 << 16) == b"y" * 1_000
         assert switch.counters().ports["pod2"].tx_dropped["too_big"] == 1
-        assert one.ping(two)
+        assert one.ping(two, timeout=PATIENCE)
 
 
 def test_any_program_in_a_pod() -> None:
@@ -206,7 +206,7 @@ def test_any_program_in_a_pod() -> None:
         "print(server.server_port, flush=True)\n"
         "server.serve_forever()\n"
     )
-    fetch = "import sys, urllib.request; print(urllib.request.urlopen(sys.argv[1], timeout=20).status)"
+    fetch = "import sys, urllib.request; print(urllib.request.urlopen(sys.argv[1], timeout=60).status)"
     with stage(2) as (lab, _):
         ip = address(lab["pod2"], 4)
         with lab["pod2"].popen(
@@ -220,5 +220,5 @@ def test_any_program_in_a_pod() -> None:
 
 def test_two_switches_in_one_process() -> None:
     with Lab(2) as left, Lab(2) as right, Switch(left.ports), Switch(right.ports):
-        assert left["pod1"].ping("pod2")
-        assert right["pod1"].ping("pod2")
+        assert left["pod1"].ping("pod2", timeout=PATIENCE)
+        assert right["pod1"].ping("pod2", timeout=PATIENCE)

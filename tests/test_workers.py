@@ -282,7 +282,7 @@ def test_with_fanout_each_flow_stays_in_order() -> None:
         groups = {sock.getsockopt(263, 18) for sock in switch._members[0].sockets[:-1]}
         assert len(groups) == 1  # one group, by hash, and no DEFRAG
         assert not groups.pop() >> 16 & 0x80FF
-        assert one.ping(two.name).received
+        assert one.ping(two.name, timeout=live.PATIENCE).received
         with two.socket(socket.AF_INET, socket.SOCK_DGRAM) as taker:
             taker.bind(("", 0))
             taker.settimeout(live.PATIENCE)
@@ -313,7 +313,7 @@ def test_a_link_that_one_worker_finds_lost_is_lost_for_all() -> None:
         lab.ports[2].set_up()
         live.eventually(lambda: {p.name: p.state for p in switch.ports}[name] == "up", "up")
         first, *_, last = lab
-        assert first.ping(last.name).received
+        assert first.ping(last.name, timeout=live.PATIENCE).received
 
 
 @pytest.mark.parametrize("options", [{"workers": 0}, {"workers": 1 << 20}, {"unknown": 1}])

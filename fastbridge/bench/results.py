@@ -116,10 +116,10 @@ class Results:
         """Read to_json()'s document back; raise BenchError that names what is wrong with it."""
         try:
             value = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise BenchError(f"not a JSON document: {error}") from None
         except RecursionError:
             raise BenchError("not a results file: its lists or objects are nested too deeply") from None
+        except ValueError as error:
+            raise BenchError(f"not a JSON document: {error}") from None
         schema = value.get("schema") if isinstance(value, dict) else None
         if isinstance(schema, int) and schema not in READABLE:
             raise BenchError(_other_schema(schema, value))

@@ -7,10 +7,12 @@ stderr that begins with `fastbridge:`, and an exit status: 2 for a wrong request
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import sys
 from importlib import import_module
+from typing import TextIO
 
 import rich_click as click
 
@@ -76,17 +78,30 @@ def main() -> None:
     handler.setFormatter(OneLine("fastbridge: %(message)s"))
     logging.getLogger("fastbridge").addHandler(handler)
     status = _run()
-    try:
-        sys.stdout.flush()
-    except OSError as error:
-        status = status or _complain(f"cannot write the output: {error.strerror}", 1)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains once more at its end
+    for stream in (sys.stdout, sys.stderr):
+        status = _finish(stream, status)
     sys.exit(status)
+
+
+def _finish(stream: TextIO, status: int) -> int:
+    """Write what waits in the stream. A reader that has seen enough is told nothing; any other reason is a failure."""
+    try:
+        stream.flush()
+    except OSError as error:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())  # or Python tries once more at its end, complains, and exits with 120
+        os.close(nowhere)
+        status = status or 1
+        if error.errno != errno.EPIPE:
+            _complain(f"cannot write the output: {error.strerror}", status)
+    return status
 
 
 def _run() -> int:
     try:
         return int(group.main(prog_name="fastbridge", standalone_mode=False) or 0)
+    except SystemExit as left:  # how click and rich leave where a reader has gone, and after the help of no command
+        return left.code if isinstance(left.code, int) else 1
     except click.UsageError as error:
         command = error.ctx.command_path if error.ctx else "fastbridge"
         return _complain(f"{error.format_message().rstrip('.')} (see {command} --help)", error.exit_code)
@@ -98,7 +113,11 @@ def _run() -> int:
         if error.name != "fastbridge.core":
             raise
         return _complain(str(error), 1)
+    except BrokenPipeError:
+        return 1  # nobody reads any more, so nobody is told
     except OSError as error:
+        if error.filename is None and (status := _finish(sys.stdout, 0)):
+            return status  # it was the output, and that has been said
         return _complain(": ".join(filter(None, (error.filename, error.strerror or str(error)))), 1)
     except click.Abort:  # Ctrl-C
         return _INTERRUPTED
