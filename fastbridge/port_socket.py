@@ -19,6 +19,7 @@ from typing import Protocol
 
 from .addresses import MacAddress
 from .errors import PortError, PrivilegeError
+from .forks import in_child
 from .io_modes import IO_MODES, IoMode
 
 _SOL_PACKET = 263
@@ -83,6 +84,7 @@ def open_port_sockets(port: PortLike, io: IoMode = IO_MODES["ring"], receivers: 
         for _ in range(receivers + 1):
             # Protocol 0: nothing is received before bind(), or frames of every interface would come first.
             sockets.append(port.open_socket(socket.AF_PACKET, socket.SOCK_RAW, 0))
+            in_child(sockets[-1], socket.socket.close)
         tx = sockets[-1]
         index = _check_interface(tx, port.name)
         for rx in sockets[:-1]:
