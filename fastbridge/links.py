@@ -2,14 +2,19 @@
 
 The only importer of pyroute2, so that what the rest asks of a network is this one short list. A
 `Links` is for one namespace and one thread.
+
+Below pyroute2 is asyncio, and a thread in which an event loop runs (a notebook's, an asyncio
+program's) takes no second one. There all netlink work is done by a thread of its own.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface, ip_address
 from types import TracebackType
@@ -44,7 +49,11 @@ class Links:
         # SOCK_DGRAM, though to netlink it makes no difference: asyncio below pyroute2 takes no raw socket.
         open_socket = socket.socket if namespace is None else namespace.open_socket
         self._sock = open_socket(socket.AF_NETLINK, socket.SOCK_DGRAM, 0)
-        self._ip: Any = IPRoute(use_socket=self._sock)
+        try:
+            self._ip: Any = _LoopAside(self._sock) if _loop_runs() else _Loop(self._sock)
+        except BaseException:
+            self._sock.close()
+            raise
 
     def __enter__(self) -> Links:
         return self
@@ -137,6 +146,60 @@ class Links:
         with _naming("neighbours"):
             found = list(self._ip.get_neighbours(ifindex=index))
         return [_neighbour(message) for message in found if message.get_attr("NDA_DST")]
+
+
+class _Loop:
+    """An IPRoute with an event loop of its own: asyncio's; one that the policy makes (uvloop) may know no netlink."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._loop = asyncio.SelectorEventLoop()
+        try:
+            self._ip: Any = IPRoute(use_socket=sock, use_event_loop=self._loop)
+        except BaseException:
+            self._loop.close()
+            raise
+
+    def __getattr__(self, method: str) -> Any:
+        return getattr(self._ip, method)
+
+    def close(self) -> None:
+        """End both."""
+        self._ip.close()
+        self._loop.run_until_complete(self._loop.shutdown_asyncgens())  # one more round: it closes the transport
+        self._loop.close()
+
+
+class _LoopAside:
+    """The same in a thread of its own: gives lists where an IPRoute gives generators."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._thread = ThreadPoolExecutor(1, "fastbridge-netlink")
+        try:
+            self._ip = self._thread.submit(_Loop, sock).result()
+        except BaseException:
+            self._thread.shutdown()
+            raise
+
+    def __getattr__(self, method: str) -> Callable[..., list[Any]]:
+        def ask(*arguments: Any, **options: Any) -> list[Any]:
+            return list(getattr(self._ip, method)(*arguments, **options))
+
+        return lambda *arguments, **options: self._thread.submit(ask, *arguments, **options).result()
+
+    def close(self) -> None:
+        """End it, and its thread."""
+        try:
+            self._thread.submit(self._ip.close).result()
+        finally:
+            self._thread.shutdown()
+
+
+def _loop_runs() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 def _neighbour(message: Any) -> Neighbour:

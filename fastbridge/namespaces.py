@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import Any
 
 from .errors import LabError, PrivilegeError
+from .forks import in_child
 from .programs import find_program, search_path
 
 Argv = Sequence[str | os.PathLike[str]]
@@ -39,6 +40,7 @@ class NamespaceHelper:
         self._programs: list[subprocess.Popen[Any]] = []
         self._user_fd: int | None = None
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        in_child(self, NamespaceHelper._let_go)
         with theirs:
             # A session of its own: neither ^C nor a killed process group may take it before its work is done.
             self._process = subprocess.Popen(
@@ -62,6 +64,17 @@ class NamespaceHelper:
             self.close()
             raise
         self._user_fd = fds[0] if fds else None
+
+    @property
+    def is_ours(self) -> bool:
+        """False in a forked child of the process that made it: the lab is not the child's to use, nor to end."""
+        return os.getpid() == self._owner
+
+    def closed(self) -> LabError:
+        """Why nothing more is to be had from it."""
+        if self.is_ours:
+            return LabError("the lab is closed")
+        return LabError(f"this lab belongs to process {self._owner}; a forked child makes a Lab of its own")
 
     def create(self) -> Namespace:
         """A new network namespace, anonymous and empty but for a loopback interface that is down."""
@@ -91,12 +104,17 @@ class NamespaceHelper:
 
     def close(self) -> None:
         """End the programs in the namespaces, and the helper; a second call does nothing."""
-        if self._control.fileno() < 0:
+        if self._control.fileno() < 0 or not self.is_ours:
             return
-        if os.getpid() != self._owner:  # a fork's copy: the lab is not the child's to end
-            self._control.close()
-        else:
-            self._end()
+        self._end()
+        self._close_user_fd()
+
+    def _let_go(self) -> None:
+        self._lock = threading.Lock()
+        self._control.close()
+        self._close_user_fd()
+
+    def _close_user_fd(self) -> None:
         if self._user_fd is not None:
             os.close(self._user_fd)
             self._user_fd = None
@@ -151,8 +169,8 @@ class NamespaceHelper:
 
     def _request(self, *fields: str, fds: Sequence[int] = ()) -> tuple[list[str], list[int]]:
         with self._lock:
-            if self._control.fileno() < 0:
-                raise LabError("the lab is closed")
+            if self._control.fileno() < 0 or not self.is_ours:
+                raise self.closed()
             try:
                 socket.send_fds(self._control, ["\0".join(fields).encode()], fds)
             except (BrokenPipeError, ConnectionResetError):
@@ -180,12 +198,13 @@ class Namespace:
         self._helper = helper
         self._index = index
         self._fd = fd
+        in_child(self, Namespace.close)
 
     @property
     def fd(self) -> int:
         """The file descriptor that holds it."""
         if self._fd < 0:
-            raise LabError("the lab is closed")
+            raise self._helper.closed()
         return self._fd
 
     @property

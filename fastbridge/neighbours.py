@@ -139,7 +139,7 @@ class Neighbours:
         """
         if isinstance(item, NeighbourEntry):
             known = self.lookup(item.vlan, item.ip.packed)
-            return known is not None and (known.mac, self._name_of(known.port)) == (item.mac.packed, item.port)
+            return known is not None and (known.mac, self.name_of(known.port)) == (item.mac.packed, item.port)
         if not isinstance(item, str | IPv4Address | IPv6Address):
             raise TypeError(f"a neighbour table has IP addresses and NeighbourEntry, not {type(item).__name__}")
         ip = _station_ip(item).packed

@@ -17,6 +17,7 @@ from . import ping as icmp
 from .addresses import MacAddress
 from .arp_nd import link_local
 from .errors import ConfigError
+from .forks import in_child
 from .link_counters import LinkCounters, interface_index, read_counters
 from .links import Links, Neighbour
 from .namespaces import Argv, Namespace
@@ -34,6 +35,7 @@ class _End:
         self.mac = mac
         self._lock = threading.Lock()
         self._stats: tuple[socket, int] | None = None
+        in_child(self, _End._let_go)
 
     def set_up(self) -> None:
         """Set the interface up."""
@@ -52,6 +54,10 @@ class _End:
                 sock = self.namespace.open_socket(AF_NETLINK, SOCK_RAW, 0)
                 self._stats = sock, interface_index(sock, self.interface)
             return read_counters(*self._stats)
+
+    def _let_go(self) -> None:
+        self._lock = threading.Lock()
+        self._close()
 
     def _close(self) -> None:
         if self._stats is not None:

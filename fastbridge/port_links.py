@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import ConfigError, PortError
+from .forks import in_child
 from .link_watch import Link, LinkWatch
 from .port_socket import Interface, PortLike
 from .shield import Shield
@@ -48,6 +49,7 @@ class PortLinks:
 
     def __init__(self, shield: bool = False) -> None:
         """shield: shield the host from the ports that are interfaces of the current network namespace."""
+        in_child(self, PortLinks._leave_to_parent)
         self._lock = threading.RLock()
         self._watches: dict[int, LinkWatch] = {}
         self._shields: dict[int, Shield] = {}
@@ -60,6 +62,11 @@ class PortLinks:
     def fileno(self) -> int:
         """Readable when there are changes."""
         return self._happened.fileno()
+
+    def _leave_to_parent(self) -> None:
+        """In a forked child: what is held and shielded is the parent's, and ends with it."""
+        self._lock = threading.RLock()
+        self.close()
 
     def close(self) -> None:
         """Let go of all."""

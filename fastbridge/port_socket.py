@@ -20,6 +20,7 @@ from typing import Protocol
 
 from .addresses import MacAddress
 from .errors import PortError, PrivilegeError
+from .forks import in_child
 from .io_modes import IO_MODES, IoMode
 
 _SOL_PACKET = 263
@@ -89,6 +90,7 @@ def open_port_sockets(
         for _ in range(receivers + 1):
             # Protocol 0: nothing is received before bind(), or frames of every interface would come first.
             sockets.append(port.open_socket(socket.AF_PACKET, socket.SOCK_RAW, 0))
+            in_child(sockets[-1], socket.socket.close)
         tx = sockets[-1]
         for rx in sockets[:-1]:
             _set_rx_options(rx, index, io)

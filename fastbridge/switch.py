@@ -19,12 +19,13 @@ import weakref
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
-from typing import NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from .core.dataplane import open_ring
 from .counters import Counters
 from .errors import ConfigError, PortError
 from .fdb import PortRef
+from .forks import in_child
 from .io_modes import find_io_mode
 from .named import refuse_text
 from .open_files import reserve_files
@@ -129,6 +130,8 @@ class Switch(Plane):
         self._final: Counters | None = None
         refuse_text(ports, "ports")
         self._links = PortLinks(shield)
+        self._owner = os.getpid()
+        in_child(self, Switch._leave_to_parent)
         wanted = list(ports)
         self._most_slots = self._slots = self._io.most  # that the kernel has memory for; that a ring is to have
         try:
@@ -170,7 +173,7 @@ class Switch(Plane):
     @property
     def running(self) -> bool:
         """Whether frames are being forwarded."""
-        return bool(self._threads)
+        return bool(self._threads) and os.getpid() == self._owner
 
     @property
     def unshielded(self) -> str:
@@ -183,6 +186,7 @@ class Switch(Plane):
             raise ConfigError("this switch was stopped; make a new Switch")
         if self._threads:
             return
+        self._dataplane.links()  # raises in a forked child
         self._threads = [
             *(
                 threading.Thread(target=self._forward, args=(worker,), name=f"fastbridge-data-{worker}", daemon=True)
@@ -196,7 +200,9 @@ class Switch(Plane):
         self._policing.start()
 
     def stop(self) -> None:
-        """Stop, for good, and close the sockets; the counters stay readable."""
+        """Stop, for good, and close the sockets; the counters stay readable. Does nothing in a forked child."""
+        if os.getpid() != self._owner:
+            return
         self._halt()
         with self._changing:
             if self._final is not None:
@@ -206,6 +212,16 @@ class Switch(Plane):
         with _many(len(self._members)) as pool:
             list(pool.map(self._close_member, list(self._members)))
         self._links.close()  # the shield last: while a socket is open, and at once for all ports
+
+    def _leave_to_parent(self) -> None:
+        """In a forked child: the switch is the parent's, and runs on there."""
+        self._threads = []
+        _running.discard(self)
+        self._changing = threading.RLock()
+        if self._final is None:
+            self._dataplane.abandon()
+            elsewhere: Any = _Elsewhere(self._owner)
+            self._dataplane = self._policing = self._stations = self.fdb._dataplane = elsewhere
 
     def _halt(self) -> None:
         """End the threads."""
@@ -452,6 +468,16 @@ class MemorySwitch(Plane):
 
     def _now_ms(self) -> int:
         return round((self._clock() - self._epoch) * 1000) & 0xFFFFFFFF
+
+
+class _Elsewhere:
+    """Stands for the parts of a switch in a forked child: whatever is asked of it, it says where the switch is."""
+
+    def __init__(self, owner: int) -> None:
+        self._owner = owner
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise ConfigError(f"this switch runs in process {self._owner}; a forked child makes a Switch of its own")
 
 
 def _check_cpus(cpus: Sequence[int] | None, workers: int) -> Sequence[int]:

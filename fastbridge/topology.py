@@ -163,8 +163,9 @@ class Lab:
         try:
             yield _BRIDGE
         finally:
-            with Links(self.namespace) as links:
-                links.delete(_BRIDGE)
+            if self._helper.is_ours:  # and not a forked child on its way out
+                with Links(self.namespace) as links:
+                    links.delete(_BRIDGE)
 
     @contextlib.contextmanager
     def direct(self) -> Iterator[None]:
@@ -186,7 +187,8 @@ class Lab:
                 pod._close()
             yield
         finally:
-            self._reconnect()
+            if self._helper.is_ours:
+                self._reconnect()
 
     def close(self) -> None:
         """Kill the programs in the pods and let everything go; a second call does nothing."""

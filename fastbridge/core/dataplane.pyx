@@ -30,7 +30,7 @@ from .events cimport EventQueue
 from .forward cimport LOOP_MAGIC, binding_key, look_up_egress
 from .linux cimport (
     EFD_CLOEXEC, EFD_NONBLOCK, EPOLL_CTL_DEL, PACKET_STATISTICS, SOL_PACKET, close, epoll_ctl, epoll_event, errno,
-    eventfd, getsockopt, iovec, pthread_mutex_lock, pthread_mutex_unlock, socklen_t, tpacket_stats,
+    eventfd, getsockopt, iovec, pthread_mutex_init, pthread_mutex_lock, pthread_mutex_unlock, socklen_t, tpacket_stats,
 )
 from .mac_table cimport (
     COPY_ROOM, ENTRY_STATIC, SWEEP_ALL, SWEEP_EXPIRED, Cursor, Entry, EntryRow, MacTable, MacTableState, copy_some,
@@ -174,6 +174,22 @@ cdef class Dataplane:
         cdef uint32_t i
         for i in range(self.workers):
             dismiss(&self.planes[i])
+
+    def abandon(self):
+        """For a forked child, which has none of the workers: unmap the rings, forget the sockets (the caller closes
+        them), and make all locks anew, as whoever held one is not here. Nothing is read of what the parent uses."""
+        cdef uint32_t i, j
+        cdef Share *share
+        for i in range(self.workers):
+            pthread_mutex_init(&self.planes[i].mutex, NULL)
+            for j in range(self.planes[i].port_count):
+                share = self.planes[i].shares[j]
+                close_ring(&share.ring)
+                close_blocks(&share.blocks)
+                share.active = False
+                share.rx_fd = share.tx_fd = -1
+        pthread_mutex_init(self.fdb.state.lock, NULL)
+        pthread_mutex_init(self.bindings.state.lock, NULL)
 
     cdef Plane *_plane(self, uint32_t worker) except NULL:
         if worker >= self.workers:
