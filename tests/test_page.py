@@ -376,5 +376,5 @@ def test_colours_stand_out_on_light_and_dark_and_engines_differ() -> None:
 def test_the_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     page.require()
     monkeypatch.setattr(page, "find_spec", lambda name: None if name == "altair" else find_spec(name))
-    with pytest.raises(BenchError, match=r"a report needs altair: pip install 'fastbridge\[report\]'"):
+    with pytest.raises(BenchError, match=r"a report needs altair: .*pip install -e '\.\[report\]'"):
         page.require()

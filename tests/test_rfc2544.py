@@ -204,12 +204,12 @@ def test_a_search_that_does_not_settle_ends(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "MLRsearch", None)
-    with pytest.raises(BenchError, match=r"pip install 'fastbridge\[bench\]'"):
+    with pytest.raises(BenchError, match=r"pip install -e '\.\[bench\]'"):
         Throughput(**QUICK).run(FakeDut(sender_rate=20_000))
 
 
 def test_an_unknown_pattern() -> None:
-    with pytest.raises(BenchError, match=r"'ring'.*pair and bidirectional"):
+    with pytest.raises(BenchError, match=r"'ring'.*pair, bidirectional"):
         Throughput(pattern="ring").run(FakeDut())
 
 

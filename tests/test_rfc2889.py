@@ -605,7 +605,7 @@ def test_a_load_the_tester_cannot_offer() -> None:
         (lambda: Broadcast(stream_seconds=-1.0), "stream_seconds is -1.0"),
         (lambda: Congestion(seconds=0.0), "seconds is 0.0"),
         (lambda: MaxForwardingRate(steps=1), "steps is 1, and must be 2 or more"),
-        (lambda: MaxForwardingRate(pattern="ring"), "'ring'; there are pair and bidirectional"),
+        (lambda: MaxForwardingRate(pattern="ring"), "'ring'; there are pair, bidirectional"),
         (lambda: FdbScaling(seconds=0.0), "seconds is 0.0"),
         (lambda: ErroredFrames(runts=(64,)), "a runt has less than 64"),
         (lambda: ErroredFrames(oversize=(1518,)), "more than 1518"),

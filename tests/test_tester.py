@@ -303,7 +303,7 @@ def test_a_clock_set_back_is_no_latency(log: SampleLog) -> None:
 
 def test_a_missing_histogram_names_the_extra(log: SampleLog, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "hdrh.histogram", None)
-    with pytest.raises(BenchError, match=r"pip install 'fastbridge\[bench\]'"):
+    with pytest.raises(BenchError, match=r"pip install -e '\.\[bench\]'"):
         log.samples(Window(0, None, 2, 0), NOTHING_WRONG)
 
 
