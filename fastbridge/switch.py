@@ -167,6 +167,7 @@ class Switch(Plane):
             ),
             threading.Thread(target=self._control, name="fastbridge-control", daemon=True),
         ]
+        self._journal.start()
         _running.add(self)
         for thread in self._threads:
             thread.start()
@@ -191,6 +192,7 @@ class Switch(Plane):
         for thread in self._threads:
             thread.join()
         self._policing.stop()
+        self._journal.stop()
         self._threads = []
         _running.discard(self)
 
@@ -277,7 +279,8 @@ class Switch(Plane):
 
     def _attach(self, member: Member, source: PortLike) -> SwitchPort:
         if min(member.slots) < self._slots:
-            _log.warning("the kernel refused a larger ring: %s has %d slots", member.name, min(member.slots))
+            text = f"the kernel refused a larger ring: {member.name} has {min(member.slots)} slots"
+            self._journal.warn(_log, "smaller rings", text)
             self._most_slots = self._slots = min(member.slots)
         *receivers, tx = member.sockets
         member.readers = tuple(self._workers) if self._fanout else (self._idlest(),)
@@ -320,11 +323,13 @@ class Switch(Plane):
                 took = time.thread_time() - began if links == before else 0.0
                 soon = self._stations.follow()
                 self._policing.watch()
+                self._journal.tick()
                 if time.monotonic() - swept >= _SWEEP_SECONDS:
                     self._dataplane.fdb_age(self._dataplane.now())
                     swept = time.monotonic()
             except Exception:  # nothing may end this thread: without it links and loops go unnoticed
-                _log.exception("following links and stations failed; going on")
+                text = "following links and stations failed; going on"
+                self._journal.warn(_log, "failures of the control thread", text, thing=text, level=logging.ERROR)
                 soon = _SWEEP_SECONDS
 
     def _follow_links(self, before: dict[int, str]) -> dict[int, str]:
@@ -335,12 +340,13 @@ class Switch(Plane):
                 continue
             name = self._name_of(index)
             if link in ("down", "gone") and link != before.get(index):
-                _log.warning("port %s is %s", name, "gone: its interface was deleted" if link == "gone" else link)
+                text = f"port {name} is {'gone: its interface was deleted' if link == 'gone' else link}"
+                self._journal.warn(_log, "links that changed", text)
                 self._dataplane.fdb_flush(index)
                 self.neighbours.flush(index)
                 self._policing.bind()
             elif link == "up" and before.get(index) == "down":
-                _log.warning("port %s is up again", name)
+                self._journal.warn(_log, "links that changed", f"port {name} is up again")
             if link == "down":
                 member = self._members.get(index)
                 if member and is_up(member.sockets[0]):
@@ -389,6 +395,7 @@ class MemorySwitch(Plane):
         neighbours about to expire; returns these questions.
         """
         self._dataplane.fdb_age(self._now_ms())
+        self._journal.tick()
         return [Egress(*copy) for copy in self._policing.tick()]
 
     def _now_ms(self) -> int:

@@ -6,7 +6,6 @@ stderr that begins with `fastbridge:`, and an exit status: 2 for a wrong request
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import sys
@@ -15,6 +14,8 @@ from importlib import import_module, metadata
 import rich_click as click
 
 from fastbridge.errors import FastbridgeError
+
+from .streams import StreamBox
 
 # The first line of each command's help is here too: --help shall not wait for what the commands import.
 _COMMANDS = {
@@ -26,6 +27,8 @@ _COMMANDS = {
     "track": "Show the trend of every benchmark in STORAGE over commits, and where it makes a step or drifts.",
 }
 _INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+
+_errors = StreamBox("stderr", "fastbridge: {:,} lines of this log are lost: nobody read them in time")
 
 
 class _Commands(click.RichGroup):
@@ -75,16 +78,27 @@ def main() -> None:
     """Run the command line and exit."""
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="replace")  # type: ignore[union-attr] # a terminal without Unicode is no reason to fail
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("fastbridge: %(message)s"))
-    logging.getLogger("fastbridge").addHandler(handler)
+    logging.getLogger("fastbridge").addHandler(_Handler())
     status = _run()
     try:
         sys.stdout.flush()
     except OSError as error:
         status = status or _complain(f"cannot write the output: {error.strerror}", 1)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains once more at its end
+    _errors.close()
     sys.exit(status)
+
+
+class _Handler(logging.Handler):
+    """Log lines on stderr; whoever logs never waits for its reader."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setFormatter(logging.Formatter("fastbridge: %(message)s"))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Have it written."""
+        _errors.put(self.format(record))
 
 
 def _run() -> int:
@@ -105,6 +119,5 @@ def _run() -> int:
 
 def _complain(text: str, status: int) -> int:
     line = " ".join(text.split())
-    with contextlib.suppress(OSError):
-        print(f"fastbridge: {line[:1].lower() + line[1:] if line[1:2].islower() else line}", file=sys.stderr)
+    _errors.put(f"fastbridge: {line[:1].lower() + line[1:] if line[1:2].islower() else line}", always=True)
     return status

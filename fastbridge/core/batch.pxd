@@ -29,8 +29,9 @@ cdef enum Reason:
     RX_STORM_UNICAST = 11
     RX_RATE_LIMITED = 12
     RX_PUNT_FULL = 13       # the policy is behind and its fallback is to drop
-    RX_SOURCE_GUARD = 14
-    RX_REASONS = 15
+    RX_PUNT_TOO_LONG = 14   # … or the frame is longer than ARP and ND are (punt.pxd)
+    RX_SOURCE_GUARD = 15
+    RX_REASONS = 16
     NO_REASON = 255
 
 cdef enum TxReason:

@@ -3,6 +3,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 cdef enum:
     EVENT_SLOTS = 1024
+    MOVE_SLOTS = 960            # stations that flap leave room for the loop probes that they are the reason of
 
 cdef enum EventKind:
     EVENT_MOVED = 0
@@ -22,7 +23,7 @@ cdef struct EventQueue:
 
 cdef inline void add_event(EventQueue *queue, uint8_t kind, uint16_t was, uint16_t now, uint64_t key) noexcept nogil:
     cdef Event *event
-    if queue.count == EVENT_SLOTS:
+    if queue.count == EVENT_SLOTS or (kind != EVENT_LOOP and queue.count >= MOVE_SLOTS):
         queue.lost += 1
         return
     event = &queue.events[queue.count]
