@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_MOVED, _LOOP, _DAMPED = 0, 1, 2  # core/events.pxd
+_MOVED, _LOOP, _DAMPED, _COSTLY = 0, 1, 2, 3  # core/events.pxd
 # A station that moves so often within a second flaps; a person moving a cable, or a pod being redeployed, does not.
 _FLAPS = 5
 _STATIONS_KEPT = 4096  # those that moved last
@@ -95,6 +95,8 @@ class Stations:
             for kind, was, port, _, value in events:
                 if kind == _LOOP:
                     self._came_back(value, port, now)
+                elif kind == _COSTLY:
+                    self._tell_cost(port, value)
                 elif self._moved(value, was, port, now, kind == _MOVED):
                     suspects |= {was, port}
             if self._detect_loops:
@@ -125,6 +127,14 @@ class Stations:
             text = f"{MacAddress(mac)} flaps between {names} (moved {moves.total or moves.recent} times)"
             self._journal.warn(_log, "stations that flap", text)
         return True
+
+    def _tell_cost(self, port: int, cost: int) -> None:
+        name = self._name_of(port)
+        text = (
+            f"sending a frame to port {name} takes {cost * 1e-6:.1f} ms: it gets a sixteenth of the time, and the "
+            "rest is dropped as costly; look for packet sockets, filters or XDP in its pod"
+        )
+        self._journal.warn(_log, "ports that are costly to send to", text, thing=name)
 
     def _probe(self, ports: set[int], now: float) -> None:
         """Send a probe out of each port. Its token is known to nobody else, and good for one return: a pod that is

@@ -41,7 +41,8 @@ cdef enum TxReason:
     TX_FULL = 2             # EAGAIN: the socket's send buffer stayed full
     TX_PORT_DOWN = 3        # ENETDOWN, ENXIO
     TX_REFUSED = 4          # any other: the kernel finds the frame or its vnet header malformed
-    TX_REASONS = 5
+    TX_COSTLY = 5           # what a frame takes there is more than others shall wait for (transmit.pxd)
+    TX_REASONS = 6
 
 cdef enum Flood:
     # What is flooded; storm control and the ports' flags tell them apart.

@@ -54,7 +54,7 @@ RX_REASON_NAMES = (
     "runt", "bad_tag", "bad_source", "link_local", "filtered", "truncated", "blocked", "locked", "isolated",
     "storm_broadcast", "storm_multicast", "storm_unicast", "rate_limited", "punt_full", "punt_too_long", "source_guard",
 )
-TX_REASON_NAMES = ("too_big", "no_buffer", "full", "port_down", "refused")
+TX_REASON_NAMES = ("too_big", "no_buffer", "full", "port_down", "refused", "costly")
 ACTION_NAMES = ("forwarded", "flooded", "consumed", "dropped")
 LEARNED_NAMES = (None, "new", "moved", "refused", None)
 LINK_NAMES = ("free", "up", "down", "gone")

@@ -9,11 +9,12 @@ cdef enum EventKind:
     EVENT_MOVED = 0
     EVENT_LOOP = 1
     EVENT_DAMPED = 2            # as MOVED, but the station was not moved
+    EVENT_COSTLY = 3            # frames for a port were dropped as costly; at most once a second
 
 cdef struct Event:
     uint8_t kind
-    uint16_t was, now           # MOVED, DAMPED: the station's ports; LOOP: now is where the probe came back
-    uint64_t key                # MOVED, DAMPED: the FDB key; LOOP: the probe's token
+    uint16_t was, now           # the station's ports; LOOP: now is where the probe came back; COSTLY: both the port
+    uint64_t key                # the FDB key; LOOP: the probe's token; COSTLY: ns that a frame takes
 
 cdef struct EventQueue:
     Event events[EVENT_SLOTS]

@@ -15,8 +15,8 @@ cdef enum:
     PUNT_BYTES = 496
     # About 40 ms of 100,000 requests a second: longer than a scheduling gap of the policy's thread.
     PUNT_SLOTS = 4096
-    # A port may fill 1/3 of what is still free (Choudhury and Hahne, Dynamic Queue Length Thresholds, 1998): alone 1,024
-    # slots, four that storm 585 each, a hundred 39 each; and there is room for one more port's requests always.
+    # A port may fill 1/3 of what is still free (Choudhury and Hahne, Dynamic Queue Length Thresholds, 1998): alone
+    # 1,024 slots, four that storm 585 each, a hundred 39 each; and there is room for one more port's requests always.
     PUNT_FREE_SHARE = 3
 
 cdef struct PuntSlot:
