@@ -63,6 +63,7 @@ cdef struct Plane:
     uint32_t big_count                  # … in use for frames larger than a slot
     Inbox inbox
     uint64_t timed_until                # ns; sends are timed until then
+    uint64_t switches                   # of context, of the thread that sends, when last asked
     uint64_t costly_from                # ns; costly ports may be sent to again from then on
     uint16_t *touched                   # egress ports with queued frames
     uint32_t touched_count
