@@ -15,9 +15,12 @@ cdef enum:
     PUNT_BYTES = 496
     # About 40 ms of 100,000 requests a second: longer than a scheduling gap of the policy's thread.
     PUNT_SLOTS = 4096
-    # A port may fill 1/3 of what is still free (Choudhury and Hahne, Dynamic Queue Length Thresholds, 1998): alone
-    # 1,024 slots, four that storm 585 each, a hundred 39 each; and there is room for one more port's requests always.
-    PUNT_FREE_SHARE = 3
+    # A port may fill half of what is free (Choudhury and Hahne, Dynamic Queue Length Thresholds, 1998), alone 1,024
+    # slots, as long as more than PUNT_KEPT are; of these 1/128 of what is free. So 300 ports that storm leave room for
+    # the questions of another, also when they all come before it.
+    PUNT_KEPT = 1024
+    PUNT_SHARE = 2
+    PUNT_KEPT_SHARE = 128
 
 cdef struct PuntSlot:
     uint16_t ingress
@@ -38,7 +41,10 @@ cdef inline bint punt(PuntQueue *queue, const Frame *frame, bint taken, uint32_t
     """Copy a frame, no longer than a slot, into the queue; False when it has no room for one more of a port that has
     `queued` there."""
     cdef PuntSlot *slot
-    if queue.slots == NULL or queue.stalled or PUNT_FREE_SHARE * queued >= PUNT_SLOTS - queue.count:
+    cdef uint32_t free = PUNT_SLOTS - queue.count
+    if queue.slots == NULL or queue.stalled:
+        return False
+    if PUNT_KEPT_SHARE * queued >= free and PUNT_KEPT + PUNT_SHARE * queued >= free:
         return False
     slot = &queue.slots[queue.count]
     queue.count += 1

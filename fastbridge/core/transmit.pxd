@@ -24,7 +24,7 @@
 # nothing (a frame that wakes a pod's program has it run at once, where they share a CPU), and does not count.
 #
 # Others' pings beside 1,000 broadcasts a second to a pod with 2,000 packet sockets that filter: 0 of 100 were answered
-# without this, now all of them, as fast as before (tests/test_costly_live.py, benchmarks/test_costly_pod.py).
+# without this, now all of them, as fast as before (tests/test_costly_live.py).
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
 
