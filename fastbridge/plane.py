@@ -21,6 +21,7 @@ from .core.mac_table import MacTable
 from .counters import Counters, PortCounters
 from .errors import ConfigError
 from .fdb import Fdb, PortRef
+from .journal import Journal
 from .named import NamedTuple
 from .neighbour_entry import Conflict
 from .neighbours import Neighbours
@@ -111,11 +112,12 @@ class Plane:
         # are always either its own or among those of the departed.
         self._changing = threading.RLock()
         self.fdb = Fdb(self._dataplane, options.ageing_ms, self._now_ms, self._index_of, self._name_of)
+        self._journal = Journal(clock)
         neighbours = Neighbours(
-            options.neighbour_ageing, clock=clock, on_conflict=_report_conflict, name_of=self._name_of
+            options.neighbour_ageing, clock=clock, on_conflict=self._report_conflict, name_of=self._name_of
         )
-        self._policing = Policing(self._dataplane, neighbours, clock)
-        self._stations = Stations(self._dataplane, self._name_of, options.loop_detection, clock)
+        self._policing = Policing(self._dataplane, neighbours, self._journal, clock)
+        self._stations = Stations(self._dataplane, self._name_of, options.loop_detection, self._journal, clock)
         self.set_policy(options.policy)
 
     @property
@@ -199,6 +201,9 @@ class Plane:
         """
         return Trace(self._dataplane, self._name_of, snap, limit)
 
+    def _report_conflict(self, conflict: Conflict) -> None:
+        self._journal.warn(_log, "conflicts about addresses", str(conflict))
+
     def _now_ms(self) -> int:
         return self._dataplane.now()
 
@@ -259,7 +264,3 @@ def name_counters(tally: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]
         coalesced,
         split,
     )
-
-
-def _report_conflict(conflict: Conflict) -> None:
-    _log.warning("%s", conflict)

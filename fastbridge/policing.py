@@ -2,8 +2,8 @@
 
 The thread between the data plane and the policies: it takes punted frames in batches, asks each port's policy, and
 orders what the verdicts say ("packet out"). A policy that is slow, raises or hangs costs its own answers only: the
-core's queue is bounded, what finds no room there takes the policy's fallback, and a policy that does not return
-within a second is passed by until it does.
+core's queue is bounded, what finds no room there takes the policy's fallback, a policy that does not return within a
+second is passed by until it does, and a thread that a policy has ended is followed by another.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from .arp_nd import Kind, Message, link_local, neighbour_advertisement, read
 from .bindings import Bindings
 from .doubts import Doubts
 from .errors import ConfigError
+from .journal import Journal
 from .neighbour_entry import Neighbour
 from .neighbours import Neighbours
 from .policies import Flood, Guard, RateLimit
@@ -37,26 +38,35 @@ _log = logging.getLogger(__name__)
 _AT_ONCE = 128
 _TICK_SECONDS = 1.0  # how often neighbours are asked again and expired ones swept away
 _BIND_SECONDS = 0.1  # the guards' new bindings reach the core within this time
-_COMPLAIN_SECONDS = 10.0  # the same complaint is logged so often
 _HANG_SECONDS = 1.0  # a policy that has not returned for so long is passed by; stop() waits for one twice as long
 
+_SHORTEST_FRAME = 14  # an Ethernet header
+
 _Order = tuple[bytes, int, int]  # frame, ingress, egress: see Dataplane.packet_out
+
+
+class _NoVerdictError(Exception):
+    """What a policy returned cannot be carried out."""
 
 
 class Policing:
     """The policies of a switch's ports, their neighbour table and their thread."""
 
     def __init__(
-        self, dataplane: Dataplane, neighbours: Neighbours, clock: Callable[[], float] = time.monotonic
+        self,
+        dataplane: Dataplane,
+        neighbours: Neighbours,
+        journal: Journal,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._dataplane = dataplane
+        self._dataplane, self._journal = dataplane, journal
         self.neighbours = neighbours
         self._default: Policy = Flood()
         self._own: dict[int, Policy] = {}  # ports with a policy of their own
         self._deciders: dict[int, Policy] = {}  # every port's policy, quick to look up
+        self._dropping: dict[int, bool] = {}  # … and whether its fallback is to drop
         self._guarded: set[int] = set()  # the ports that have a guard
         self._counts: Counter[str] = Counter()
-        self._complaints: dict[str, float] = {}
         self._bindings = Bindings(dataplane, neighbours)
         self._doubts = Doubts(dataplane, neighbours, clock, answers=self._hears)
         self._warned: set[int] = set()  # ports whose first drops by source guard were told
@@ -75,11 +85,13 @@ class Policing:
         port), heard (answers to the switch's own questions), dropped:REASON.
 
         Besides: released (sent once a binding had ended; they were dropped or answered before), failed (decisions that
-        raised), missed (no room in the queue), undelivered (no way out for an answer).
+        raised), missed (no room in the queue), too_long (to be ARP or ND as hosts send it), undelivered (no way out for
+        an answer).
         """
         return {
             **self._counts,
             "missed": self._dataplane.punts_missed,
+            "too_long": self._dataplane.punts_too_long,
             "undelivered": self._dataplane.orders_dropped,
         }
 
@@ -103,6 +115,7 @@ class Policing:
     def add_port(self, port: int) -> None:
         """Tell the core what a port's policy wants; the cheap part, rate limits and source guard, is the core's."""
         policy = self.policy(port)
+        self._dropping[port] = policy.fallback == "drop"
         self._deciders[port] = policy
         limits = [part for part in policy.parts if isinstance(part, RateLimit)]
         guards = [part for part in policy.parts if isinstance(part, Guard)]
@@ -114,7 +127,7 @@ class Policing:
             guarded=bool(guards),
             strict=any(guard.strict for guard in guards),
             routes=any(guard.routes for guard in guards),
-            drop_when_full=policy.fallback == "drop",
+            drop_when_full=self._dropping[port],
         )
         (self._guarded.add if guards else self._guarded.discard)(port)
         self.bind()
@@ -125,6 +138,7 @@ class Policing:
         self._deciders.pop(port, None)
         self._guarded.discard(port)
         self._warned.discard(port)
+        self._dropping.pop(port, None)
         self.neighbours.flush(port, static=True)
         self.bind()
 
@@ -163,7 +177,7 @@ class Policing:
         orders, ended = self._doubts.follow(self._mac)
         for text, waiting in ended:
             if text:
-                self._complain(text)
+                self._complain("bindings that ended", text)
             for message in waiting:
                 self._release(message, orders)
         self.bind()
@@ -171,8 +185,9 @@ class Policing:
 
     def start(self) -> None:
         """Decide in the background from now on."""
-        self._thread = threading.Thread(target=self._work, name="fastbridge-policy", daemon=True)
-        self._thread.start()
+        thread = threading.Thread(target=self._work, name="fastbridge-policy", daemon=True)
+        thread.start()
+        self._thread = thread  # now: to watch() one that does not live is one that has ended
 
     def stop(self) -> None:
         """End the thread; one that a policy keeps is left behind."""
@@ -181,42 +196,62 @@ class Policing:
         if self._thread is not None:
             self._thread.join(2 * _HANG_SECONDS)
             if self._thread.is_alive():
-                _log.error("a policy has not returned for %g s; its thread is left behind", 2 * _HANG_SECONDS)
+                text = f"a policy has not returned for {2 * _HANG_SECONDS:g} s; its thread is left behind"
+                self._complain("policies that hang", text, error=True)
             self._thread = None
 
     def watch(self) -> None:
-        """For another thread to call: pass by a policy that does not return, so that its fallback is used."""
+        """For another thread to call: pass by a policy that does not return, so that its fallback is used; and have a
+        thread that has ended followed by another.
+        """
+        if self._thread is not None and not self._thread.is_alive() and not self._stopping.is_set():
+            self._follow_up()
         since = self._busy_since
         if since is None or self._passed_by or time.monotonic() - since < _HANG_SECONDS:
             return
         self._passed_by = True
         self._dataplane.set_stalled(True)
-        _log.error("a policy has not returned for %g s: its fallback is used until it does", _HANG_SECONDS)
+        text = f"a policy has not returned for {_HANG_SECONDS:g} s: its fallback is used until it does"
+        self._complain("policies that hang", text, error=True)
         orders: list[_Order] = []
         for ingress, taken, frame in self._dataplane.read_punts():  # nobody else reads while the thread is kept
-            if taken and self._deciders.get(ingress, self._default).fallback == "drop":
+            if taken and self._dropping.get(ingress):
                 self._counts["dropped:hung"] += 1
             elif taken:
                 self._counts["forwarded"] += 1
                 orders.append((frame, ingress, -1))
         self._dataplane.packet_out(orders)
 
+    def _follow_up(self) -> None:
+        """The thread has ended, by whatever got past all that catches it: its fallbacks are used until there is a new
+        one.
+        """
+        self._passed_by, self._busy_since = True, None
+        self._dataplane.set_stalled(True)
+        self._complain("policy threads that ended", "the policies' thread has ended; another takes over", error=True)
+        self.start()
+
     def _work(self) -> None:
         punted = select.poll()
         punted.register(self._dataplane.punt_fd, select.POLLIN)
         ticked = time.monotonic()
         while not self._stopping.is_set():
-            if punted.poll(1000 * (_BIND_SECONDS if self._guards() or self._doubts else _TICK_SECONDS)):
-                os.eventfd_read(self._dataplane.punt_fd)
             try:
+                if punted.poll(
+                    0
+                    if self._passed_by
+                    else 1000 * (_BIND_SECONDS if self._guards() or self._doubts else _TICK_SECONDS)
+                ):
+                    os.eventfd_read(self._dataplane.punt_fd)
                 self._busy_since = time.monotonic()
                 self.handle(self._dataplane.read_punts())
                 self.settle()
                 if time.monotonic() - ticked >= _TICK_SECONDS:
                     ticked = time.monotonic()
                     self.tick()
-            except Exception:  # nothing may end this thread: without it a switch is deaf to ARP
-                self._complain("carrying out policies failed", exception=True)
+            except BaseException:  # nothing may end this thread: without it a switch is deaf to ARP
+                self._complain("failures of policies", "carrying out policies failed", error=True)
+                self._stopping.wait(_BIND_SECONDS)
             finally:
                 self._busy_since = None
                 if self._passed_by:
@@ -237,44 +272,61 @@ class Policing:
             orders.append((neighbour_advertisement(message, self._mac, router=False), -1, message.ingress))
             return
         try:
-            verdict = policy.decide(message, self.neighbours)
-        except Exception:
-            verdict = self._fail(policy, message, f"policy {policy} raised on {message}", exception=True)
+            verdict = self._judge(policy.decide(message, self.neighbours))
+        except BaseException as error:
+            if not isinstance(error, Exception) and threading.current_thread() is not self._thread:
+                raise  # Ctrl-C, for whoever called process()
+            verdict = self._fail(policy, message, error)
         if isinstance(verdict, Drop):
             self._drop(message, verdict.reason, taken)
             return
         if message.eth_destination == self._mac:
             self._counts["heard"] += taken
-        elif taken and not self._order(policy, message, verdict, orders):
-            return
+        elif taken:
+            self._order(message, verdict, orders)
         self.neighbours.observe(message)
 
-    def _order(self, policy: Policy, message: Message, verdict: object, orders: list[_Order]) -> bool:
-        """Order what a verdict says; False when it was no verdict and the fallback dropped the frame."""
-        if isinstance(verdict, Answer) and isinstance(verdict.frame, bytes):
+    def _judge(self, verdict: object) -> Drop | Answer | SendTo | None:
+        """A verdict that can be carried out; None: forward. Raises _NoVerdictError."""
+        if verdict is None or isinstance(verdict, Forward):
+            return None
+        if isinstance(verdict, Drop) and isinstance(verdict.reason, str):
+            return verdict
+        if isinstance(verdict, SendTo) and verdict.port in self._deciders:
+            return verdict
+        if not isinstance(verdict, Answer) or type(verdict.frame) is not bytes:  # a kind of bytes may lie of its length
+            raise _NoVerdictError(f"{verdict!r:.200} is no verdict")
+        if not _SHORTEST_FRAME <= len(verdict.frame) <= self._dataplane.longest_frame:
+            most = self._dataplane.longest_frame
+            raise _NoVerdictError(f"an answer has {_SHORTEST_FRAME} to {most:,} bytes, not {len(verdict.frame):,}")
+        return verdict
+
+    def _order(self, message: Message, verdict: Answer | SendTo | None, orders: list[_Order]) -> None:
+        if isinstance(verdict, Answer):
             self._counts["answered"] += 1
             self._doubts.answered_for(message)
             orders.append((verdict.frame, -1, message.ingress))
-            return True
-        if isinstance(verdict, SendTo) and verdict.port in self._deciders:
+        elif isinstance(verdict, SendTo):
             self._counts["sent_to"] += 1
             self._doubts.answered_for(message)
             orders.append((message.frame, message.ingress, verdict.port))
-            return True
-        if verdict is not None and not isinstance(verdict, Forward):
-            verdict = self._fail(policy, message, f"policy {policy} on {message}: {verdict!r} is no verdict")
-            if isinstance(verdict, Drop):
-                self._drop(message, verdict.reason, True)
-                return False
-        self._counts["forwarded"] += 1
-        orders.append((message.frame, message.ingress, -1))
-        return True
+        else:
+            self._counts["forwarded"] += 1
+            orders.append((message.frame, message.ingress, -1))
 
-    def _fail(self, policy: Policy, message: Message, text: str, exception: bool = False) -> Drop | None:
+    def _fail(self, policy: Policy, message: Message, error: BaseException) -> Drop | None:
         """A policy gave no verdict: its fallback is one."""
         self._counts["failed"] += 1
-        self._complain(text, exception=exception, once=f"failed {policy}")
-        return Drop("failed") if policy.fallback == "drop" else None
+        try:
+            name = str(policy)
+        except BaseException:  # it may fail at this, too
+            name = type(policy).__name__
+        if isinstance(error, _NoVerdictError):
+            self._complain("failures of policies", f"policy {name} on {message}: {error}", name)
+        else:
+            text = f"policy {name} raised {type(error).__name__} on {message}"
+            self._complain("failures of policies", text, name, error=True)
+        return Drop("failed") if self._dropping.get(message.ingress) else None
 
     def _drop(self, message: Message, reason: str, taken: bool) -> None:
         if taken:
@@ -282,19 +334,24 @@ class Policing:
         if reason == "spoofed":
             self._doubts.claimed(message)
             if not self.neighbours.contest(message):  # else that reports it with both sides
-                self._complain(f"spoofed: {message} dropped: its MAC is another port's", once=f"mac {message.ingress}")
+                self._complain(
+                    "frames that a policy drops",
+                    f"spoofed: {message} dropped: its MAC is another port's",
+                    f"mac {message.ingress}",
+                )
         elif reason != "failed":
-            self._complain(f"{reason}: {message} dropped", once=f"{reason} {message.ingress}")
+            self._complain("frames that a policy drops", f"{reason}: {message} dropped", f"{reason} {message.ingress}")
 
     def _release(self, message: Message, orders: list[_Order]) -> None:
         """What waited for the end of a binding goes its way: the claim to all whom it is for, and into the table."""
         policy = self._deciders.get(message.ingress)
         if policy is None or message.eth_destination == self._mac:
             return
+        verdict: object
         try:
             verdict = policy.decide(message, self.neighbours)
-        except Exception:
-            verdict = self._fail(policy, message, f"policy {policy} raised on {message}", exception=True)
+        except BaseException as error:  # it may not end the thread
+            verdict = self._fail(policy, message, error)
         if isinstance(verdict, Drop):  # another one's by now
             self._drop(message, verdict.reason, False)
             return
@@ -315,19 +372,14 @@ class Policing:
             if port in self._warned:
                 continue
             self._warned.add(port)
-            _log.warning(
-                "source guard dropped %d frames of port %s: their source addresses are bound elsewhere, or to nobody "
-                "under guard=strict; if a router is behind it, give the port the policy guard=router",
-                count,
-                self.neighbours.name_of(port),
+            self._complain(
+                "ports with frames that source guard drops",
+                f"source guard dropped {count} frames of port {self.neighbours.name_of(port)}: their source addresses are "
+                "bound elsewhere, or to nobody under guard=strict; if a router is behind it, give the port the policy "
+                "guard=router",
+                str(port),
             )
 
-    def _complain(self, text: str, *, exception: bool = False, once: str = "") -> None:
+    def _complain(self, kind: str, text: str, thing: str = "", *, error: bool = False) -> None:
         """Log, at most once in 10 s for the same thing."""
-        now, thing = time.monotonic(), once or text
-        if now - self._complaints.get(thing, -_COMPLAIN_SECONDS) < _COMPLAIN_SECONDS:
-            return
-        if len(self._complaints) > 1024:
-            self._complaints.clear()
-        self._complaints[thing] = now
-        _log.log(logging.ERROR if exception else logging.WARNING, "%s", text, exc_info=exception)
+        self._journal.warn(_log, kind, text, thing=thing or text, level=logging.ERROR if error else logging.WARNING)

@@ -19,13 +19,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from .addresses import ByMac, MacAddress
+from .journal import Journal
 
 if TYPE_CHECKING:
     from .core.dataplane import Dataplane
 
 _log = logging.getLogger(__name__)
 
-_MOVED, _LOOP, _DAMPED = 0, 1, 2  # core/events.pxd
+_MOVED, _LOOP, _DAMPED, _COSTLY = 0, 1, 2, 3  # core/events.pxd
 # A station that moves so often within a second flaps; a person moving a cable, or a pod being redeployed, does not.
 _FLAPS = 5
 _STATIONS_KEPT = 4096  # those that moved last
@@ -60,10 +61,11 @@ class Stations:
         dataplane: Dataplane,
         name_of: Callable[[int], str],
         detect_loops: bool,
+        journal: Journal,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._dataplane, self._name_of, self._clock = dataplane, name_of, clock
-        self._detect_loops = detect_loops
+        self._detect_loops, self._journal = detect_loops, journal
         self._moves: OrderedDict[int, _Moves] = OrderedDict()
         self._blocks: dict[int, _Block] = {}
         self._source = bytes([0x02, *secrets.token_bytes(5)])
@@ -93,6 +95,8 @@ class Stations:
             for kind, was, port, _, value in events:
                 if kind == _LOOP:
                     self._came_back(value, port, now)
+                elif kind == _COSTLY:
+                    self._tell_cost(port, value)
                 elif self._moved(value, was, port, now, kind == _MOVED):
                     suspects |= {was, port}
             if self._detect_loops:
@@ -120,8 +124,17 @@ class Stations:
         if now - moves.told >= _COMPLAIN_SECONDS:
             moves.told = now
             names = f"{self._name_of(was)} and {self._name_of(port)}"
-            _log.warning("%s flaps between %s (moved %d times)", MacAddress(mac), names, moves.total or moves.recent)
+            text = f"{MacAddress(mac)} flaps between {names} (moved {moves.total or moves.recent} times)"
+            self._journal.warn(_log, "stations that flap", text)
         return True
+
+    def _tell_cost(self, port: int, cost: int) -> None:
+        name = self._name_of(port)
+        text = (
+            f"sending a frame to port {name} takes {cost * 1e-6:.1f} ms: it gets a sixteenth of the time, and the "
+            "rest is dropped as costly; look for packet sockets, filters or XDP in its pod"
+        )
+        self._journal.warn(_log, "ports that are costly to send to", text, thing=name)
 
     def _probe(self, ports: set[int], now: float) -> None:
         """Send a probe out of each port. Its token is known to nobody else, and good for one return: a pod that is
@@ -154,9 +167,8 @@ class Stations:
         self._blocks[port] = _Block(now + seconds, seconds)
         self._dataplane.fdb_flush(port)
         where = "itself" if port == sender else self._name_of(sender)
-        _log.warning(
-            "port %s is in a loop with %s: blocked for %g s; find the cable", self._name_of(port), where, seconds
-        )
+        text = f"port {self._name_of(port)} is in a loop with {where}: blocked for {seconds:g} s; find the cable"
+        self._journal.warn(_log, "ports in loops", text)
 
     def _release(self, now: float) -> float | None:
         """Let ports forward again whose time is up, and probe them at once; those that stay quiet are forgiven."""
@@ -166,7 +178,7 @@ class Stations:
             block.over, block.until = True, now + 2 * block.seconds + 1.0
             with contextlib.suppress(IndexError):  # removed meanwhile
                 self._dataplane.set_blocked(port, False)
-                _log.warning("port %s forwards again, on trial", self._name_of(port))
+                self._journal.warn(_log, "ports on trial", f"port {self._name_of(port)} forwards again, on trial")
         self._probe(over, now)
         for port in [p for p, block in self._blocks.items() if block.over and now >= block.until]:
             del self._blocks[port]

@@ -194,6 +194,7 @@ class Switch(Plane):
             ),
             threading.Thread(target=self._control, name="fastbridge-control", daemon=True),
         ]
+        self._journal.start()
         _running.add(self)
         for thread in self._threads:
             thread.start()
@@ -231,6 +232,7 @@ class Switch(Plane):
         for thread in self._threads:
             thread.join()
         self._policing.stop()
+        self._journal.stop()
         self._threads = []
         _running.discard(self)
 
@@ -323,7 +325,8 @@ class Switch(Plane):
 
     def _attach(self, member: Member, source: PortLike) -> SwitchPort:
         if min(member.slots) < self._slots:
-            _log.warning("the kernel refused a larger ring: %s has %d slots", member.name, min(member.slots))
+            text = f"the kernel refused a larger ring: {member.name} has {min(member.slots)} slots"
+            self._journal.warn(_log, "smaller rings", text)
             self._most_slots = self._slots = min(member.slots)
         *receivers, tx = member.sockets
         member.readers = tuple(self._workers) if self._fanout else (self._idlest(),)
@@ -378,11 +381,13 @@ class Switch(Plane):
                 took = time.thread_time() - began if links == before else 0.0
                 soon = self._stations.follow()
                 self._policing.watch()
+                self._journal.tick()
                 if time.monotonic() - swept >= _SWEEP_SECONDS:
                     self._dataplane.fdb_age(self._dataplane.now())
                     swept = time.monotonic()
             except Exception:  # nothing may end this thread: without it links and loops go unnoticed
-                _log.exception("following links and stations failed; going on")
+                text = "following links and stations failed; going on"
+                self._journal.warn(_log, "failures of the control thread", text, thing=text, level=logging.ERROR)
                 soon = _SWEEP_SECONDS
 
     def _follow_links(self, before: dict[int, str]) -> dict[int, str]:
@@ -400,12 +405,12 @@ class Switch(Plane):
                 if link == "gone" and not why:  # the news of it is on its way
                     after[index] = before.get(index, "up")
                     continue
-                _log.warning("port %s is %s%s", name, link, why and f": {why}")
+                self._journal.warn(_log, "links that changed", f"port {name} is {link}{why and f': {why}'}")
                 self._dataplane.fdb_flush(index)
                 self.neighbours.flush(index)
                 self._policing.bind()
             elif link == "up" and before.get(index) == "down":
-                _log.warning("port %s is up again", name)
+                self._journal.warn(_log, "links that changed", f"port {name} is up again")
             if link == "down":
                 member = self._members.get(index)
                 if member and is_up(member.sockets[0]):
@@ -464,6 +469,7 @@ class MemorySwitch(Plane):
         neighbours about to expire, and those whose bindings are in doubt; returns what it sends.
         """
         self._dataplane.fdb_age(self._now_ms())
+        self._journal.tick()
         return [Egress(*copy) for copy in self._policing.tick() + self._policing.settle()]
 
     def _now_ms(self) -> int:

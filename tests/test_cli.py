@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import logging
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from arp_nd_frames import arp
 from hypothesis import given
 from hypothesis import strategies as st
 from live import PATIENCE, eventually
@@ -322,6 +324,36 @@ def test_storm_control_of_a_run(lab: Lab, start: Callable[..., subprocess.Popen[
         for _ in range(100):
             sender.send(bytes.fromhex("ffffffffffff 02aa00000001 88b5").ljust(60, b"\0"))
     eventually(lambda: say(process)["counters"]["ports"]["pod1"]["dropped"].get("storm_broadcast", 0) > 50)
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("stalled", ["stdout", "stderr"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_ends_though_nobody_reads(stalled: str, number: int, lab: Lab) -> None:
+    """A pipe that is full from the beginning; on stderr there is something to say."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(writer, bytes(1))
+    os.set_blocking(writer, True)
+    pipes: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL} | {stalled: writer}
+    arguments = ["run", "--json", "--interval", "0.1", "--arp", "guard,suppress", "pod1", "pod2", "pod3"]
+    process = lab.popen_host([*COMMAND, *arguments], cwd=ROOT, **pipes)
+    try:
+        eventually(lambda: lab["pod1"].ping("pod2", timeout=0.5), "forwarding")
+        with lab["pod3"].socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as liar:
+            liar.bind((lab["pod3"].interface, 0))
+            for _ in range(3):
+                liar.send(bytes(arp(1, str(lab["pod3"].mac), "10.0.0.2", "10.0.0.2")))
+        assert lab["pod3"].ping("pod1", family=4) and lab["pod2"].ping("pod3", family=4)  # by ARP, which goes on
+        process.send_signal(number)
+        assert process.wait(timeout=PATIENCE) == (1 if stalled == "stdout" else 0)
+    finally:
+        process.kill()
+        process.wait()
+        os.close(reader)
+        os.close(writer)
 
 
 # -- demo -----------------------------------------------------------------------------------------

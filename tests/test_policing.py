@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import random
+import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
 from ipaddress import ip_address
 from typing import Any
 
@@ -753,3 +755,137 @@ def test_every_frame_handed_over_has_its_fate(policy: str, seed: int, clock: Clo
     assert counters.total.consumed == taken
     assert (taken > 0) == (policy != "flood")
     assert fates["missed"] == fates["failed"] == 0
+
+
+# Policies that end their thread, answers that cannot be sent, and storms: each costs itself only.
+
+
+class Ending(Policy):
+    """Ends its thread, in one of the ways there are."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+    def decide(self, message: Message, neighbours: Neighbours) -> Verdict | None:
+        raise self.error
+
+
+def wait_for(condition: Any) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+@pytest.fixture
+def punted() -> Iterator[tuple[Any, Any]]:
+    """A switch in memory with the policies' thread of a live one, and what hands it a question of pod A."""
+    switch = make_switch("suppress")
+    policing = switch._policing
+    policing.start()
+    question = bytes(ASKS_IPV4)
+    yield switch, lambda: policing._dataplane.process(0, [question], 0)
+    policing.stop()
+
+
+@pytest.mark.parametrize("error", [SystemExit("bye"), KeyboardInterrupt(), GeneratorExit()], ids=repr)
+def test_a_policy_that_ends_its_thread_is_a_failed_decision(error: BaseException, punted: tuple[Any, Any]) -> None:
+    switch, ask = punted
+    switch.set_policy(Ending(error))
+    for n in range(1, 4):
+        ask()
+        wait_for(lambda n=n: counted(switch).get("failed") == n)
+    switch.set_policy("suppress")
+    before = counted(switch).get("answered", 0)
+    ask()
+    wait_for(lambda: counted(switch).get("answered", 0) == before + 1)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_thread_that_has_ended_is_followed_by_another(
+    punted: tuple[Any, Any], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    switch, ask = punted
+    policing = switch._policing
+    with monkeypatch.context() as patched:
+        patched.setattr(policing, "_complain", lambda *_, **__: sys.exit())  # past all that catches it
+        patched.setattr(policing, "handle", lambda punts: sys.exit())
+        ask()
+        wait_for(lambda: not policing._thread.is_alive())
+    policing.watch()
+    assert "has ended" in caplog.text
+    before = counted(switch).get("answered", 0)
+    wait_for(lambda: ask() is not None and counted(switch).get("answered", 0) > before)
+
+
+def test_ctrl_c_is_for_who_calls_process() -> None:
+    switch = Switch.in_memory(2, policy=Ending(KeyboardInterrupt()))
+    with pytest.raises(KeyboardInterrupt):
+        switch.process(0, [bytes(ASKS_IPV4)])
+
+
+class Lying(bytes):
+    def __len__(self) -> int:
+        return 60
+
+
+class Nameless(Policy):
+    def __str__(self) -> str:
+        raise ValueError("no name")
+
+    def decide(self, message: Message, neighbours: Neighbours) -> Verdict | None:
+        raise ZeroDivisionError
+
+
+class Odd(Policy):
+    """A bad answer to A, none to others."""
+
+    def __init__(self, verdict: Any) -> None:
+        self.verdict = verdict
+
+    def decide(self, message: Message, neighbours: Neighbours) -> Verdict | None:
+        return self.verdict if message.sender_ip == ip_address(IPV4[0]).packed else None  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        *(Odd(Answer(frame)) for frame in (bytes(1 << 20), b"", bytes(13), Lying(1 << 20))),
+        Odd(SendTo([])),  # type: ignore[arg-type]
+        Odd(Drop(5)),  # type: ignore[arg-type]
+        Nameless(),
+    ],
+    ids=lambda policy: type(policy).__name__,
+)
+def test_a_bad_answer_costs_itself_only(policy: Policy, caplog: pytest.LogCaptureFixture) -> None:
+    switch = Switch.in_memory(3, policy=policy)
+    good = bytes(make.arp(1, B, IPV4[1], "10.0.0.9"))
+    bad = bytes(ASKS_IPV4)
+    assert switch.process(0, [good, bad, good]) == flooded(0, good) + flooded(0, bad) + flooded(0, good)
+    failed = 3 if isinstance(policy, Nameless) else 1
+    assert counted(switch) == {"failed": failed, "forwarded": 3}
+    assert all(len(record.getMessage()) < 500 for record in caplog.records)
+
+
+@pytest.mark.parametrize("storming", [4, 100, 300])
+def test_ports_that_storm_leave_room_for_another(storming: int) -> None:
+    switch = Switch.in_memory(storming + 1, policy="guard")
+    plane = switch._dataplane
+    storm = bytes(make.arp(1, A, "0.0.0.0", "10.0.0.9"))
+    for _ in range(8):
+        for port in range(storming):
+            plane.process(port, [storm] * 256, 0)
+    plane.process(storming, [bytes(ASKS_IPV4)], 0)
+    tallies = [switch.counters().ports[str(port)] for port in range(storming + 1)]
+    assert all(tally.dropped["punt_full"] > 0 for tally in tallies[:-1])
+    assert tallies[-1].dropped["punt_full"] == 0
+    assert all(tally.consumed > 0 for tally in tallies)
+
+
+def test_a_frame_too_long_to_be_handed_over_has_a_name_of_its_own() -> None:
+    frame = bytes(ASKS_IPV4).ljust(600, b"\0")
+    for policy, reasons in ("guard", {"punt_too_long": 1}), ("suppress", {}):
+        switch = make_switch(policy)
+        switch.process(0, [frame])
+        assert dropped(switch, "0") == reasons
+        assert (counted(switch)["too_long"], counted(switch).get("missed", 0)) == (1, 0)

@@ -6,7 +6,6 @@ stderr that begins with `fastbridge:`, and an exit status: 2 for a wrong request
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import logging
 import os
@@ -19,6 +18,8 @@ import rich_click as click
 from fastbridge.errors import FastbridgeError
 from fastbridge.version import __version__
 
+from .streams import StreamBox
+
 # The first line of each command's help is here too: --help shall not wait for what the commands import.
 _COMMANDS = {
     "demo": "Show how pods find each other, frame by frame.",
@@ -29,6 +30,8 @@ _COMMANDS = {
     "track": "Show the trend of every benchmark in STORAGE over commits, and where it makes a step or drifts.",
 }
 _INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+
+_errors = StreamBox("stderr", "fastbridge: {:,} lines of this log are lost: nobody read them in time")
 
 
 class _Commands(click.RichGroup):
@@ -74,12 +77,11 @@ def main() -> None:
     """Run the command line and exit."""
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="replace")  # type: ignore[union-attr] # a terminal without Unicode is no reason to fail
-    handler = logging.StreamHandler()
-    handler.setFormatter(OneLine("fastbridge: %(message)s"))
-    logging.getLogger("fastbridge").addHandler(handler)
+    logging.getLogger("fastbridge").addHandler(_Handler())
     status = _run()
     for stream in (sys.stdout, sys.stderr):
         status = _finish(stream, status)
+    _errors.close()
     sys.exit(status)
 
 
@@ -95,6 +97,18 @@ def _finish(stream: TextIO, status: int) -> int:
         if error.errno != errno.EPIPE:
             _complain(f"cannot write the output: {error.strerror}", status)
     return status
+
+
+class _Handler(logging.Handler):
+    """Log lines on stderr; whoever logs never waits for its reader."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setFormatter(OneLine("fastbridge: %(message)s"))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Have it written."""
+        _errors.put(self.format(record))
 
 
 def _run() -> int:
@@ -139,6 +153,5 @@ class OneLine(logging.Formatter):
 
 def _complain(text: str, status: int) -> int:
     line = visible(" ".join(text.split()))
-    with contextlib.suppress(OSError):
-        print(f"fastbridge: {line[:1].lower() + line[1:] if line[1:2].islower() else line}", file=sys.stderr)
+    _errors.put(f"fastbridge: {line[:1].lower() + line[1:] if line[1:2].islower() else line}", always=True)
     return status

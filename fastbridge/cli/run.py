@@ -1,7 +1,8 @@
 """`fastbridge run`, the switch.
 
 Forwards between interfaces of the current network namespace until SIGINT, SIGTERM or SIGHUP. With
---json stdout holds JSON lines and nothing else: the first has the event "ready", the last "stopped".
+--json stdout holds JSON lines and nothing else: the first has the event "ready", the last "stopped". Nothing here waits
+for whoever reads them (streams.py).
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from fastbridge.privileges import CAP_NET_ADMIN, CAP_NET_RAW, CAP_SYS_RESOURCE, 
 from fastbridge.rules import StormControl
 
 from .options import read_policy_of_strangers, read_port_policies
+from .streams import StreamBox
 
 _log = logging.getLogger(__name__)
 
@@ -217,6 +219,7 @@ def run(
         report.ready(interfaces)
         _follow(switch, report, interval, stop)
     report.stopped(switch.counters())
+    report.close()
     if not stop.came:
         raise PortError("nothing is left to forward between: all interfaces are gone")
 
@@ -249,6 +252,22 @@ class _StopSignals:
 class _Report:
     """What a run says on stdout."""
 
+    lost = "{:,} lines lost: nobody read them in time"
+
+    def __init__(self) -> None:
+        self._box = StreamBox("stdout", self.lost)
+
+    def check(self) -> None:
+        """Raise OSError when stdout takes no more."""
+        self._box.check()
+
+    def close(self) -> None:
+        """Wait for the reader, for 2 s at most. Raises OSError, ClickException."""
+        read = self._box.close()
+        self._box.check()
+        if not read:
+            raise click.ClickException("nobody reads stdout: the last lines are lost")
+
     def ready(self, names: Sequence[str]) -> None:
         """Forwarding works."""
 
@@ -263,6 +282,8 @@ class _Report:
 
 
 class _JsonReport(_Report):
+    lost = '{{"event": "lost", "lines": {}}}'
+
     def ready(self, names: Sequence[str]) -> None:
         self._say("ready", ports=list(names))
 
@@ -276,19 +297,20 @@ class _JsonReport(_Report):
         self._say("stopped", counters=counters.as_dict())
 
     def _say(self, event: str, **fields: Any) -> None:
-        print(json.dumps({"event": event, **fields}), flush=True)
+        self._box.put(json.dumps({"event": event, **fields}), always=event == "stopped")
 
 
 class _TextReport(_Report):
     """For people; links that change are in the log, on stderr."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._before: Counters | None = None
         self._since = time.monotonic()
 
     def ready(self, names: Sequence[str]) -> None:
         how = "Ctrl-C ends it" if sys.stdin.isatty() else "SIGTERM ends it"
-        print(f"forwarding between {', '.join(names)}; {how}", flush=True)
+        self._box.put(f"forwarding between {', '.join(names)}; {how}")
 
     def counters(self, counters: Counters) -> None:
         now = time.monotonic()
@@ -297,21 +319,22 @@ class _TextReport(_Report):
         self._before, self._since = counters, now
         lost = sum(total.dropped.values()) + sum(total.tx_dropped.values()) + total.rx_missed
         lost -= sum(before.dropped.values()) + sum(before.tx_dropped.values()) + before.rx_missed
-        print(
+        self._box.put(
             f"{time.strftime('%H:%M:%S')}  "
             f"received {(total.rx_frames - before.rx_frames) / seconds:>11,.0f} frames/s"
             f" {(total.rx_bytes - before.rx_bytes) * 8e-6 / seconds:>10,.1f} Mb/s"
-            f"   flooded {(total.flooded - before.flooded) / seconds:,.0f}/s   lost {lost / seconds:,.0f}/s",
-            flush=True,
+            f"   flooded {(total.flooded - before.flooded) / seconds:,.0f}/s   lost {lost / seconds:,.0f}/s"
         )
 
     def stopped(self, counters: Counters) -> None:
         from .output import counter_table, make_console, reasons  # with --json there is no need to wait for tables
 
         console = make_console()
-        console.print()
-        console.print(counter_table(counters))
-        console.print(reasons(counters))
+        with console.capture() as captured:
+            console.print()
+            console.print(counter_table(counters))
+            console.print(reasons(counters))
+        self._box.put(captured.get().removesuffix("\n"), always=True)
 
 
 def _follow(switch: Switch, report: _Report, interval: float | None, stop: _StopSignals) -> None:
@@ -319,6 +342,7 @@ def _follow(switch: Switch, report: _Report, interval: float | None, stop: _Stop
     links = {port.name: "up" for port in switch.ports}
     due = time.monotonic() + interval if interval else float("inf")
     while not stop.came and set(links.values()) != {"gone"}:
+        report.check()
         for port in switch.ports:
             if port.state != links[port.name]:
                 report.link(port.name, port.state)

@@ -29,8 +29,9 @@ cdef enum Reason:
     RX_STORM_UNICAST = 11
     RX_RATE_LIMITED = 12
     RX_PUNT_FULL = 13       # the policy is behind and its fallback is to drop
-    RX_SOURCE_GUARD = 14
-    RX_REASONS = 15
+    RX_PUNT_TOO_LONG = 14   # … or the frame is longer than ARP and ND are (punt.pxd)
+    RX_SOURCE_GUARD = 15
+    RX_REASONS = 16
     NO_REASON = 255
 
 cdef enum TxReason:
@@ -40,7 +41,8 @@ cdef enum TxReason:
     TX_FULL = 2             # EAGAIN: the socket's send buffer stayed full
     TX_PORT_DOWN = 3        # ENETDOWN, ENXIO
     TX_REFUSED = 4          # any other: the kernel finds the frame or its vnet header malformed
-    TX_REASONS = 5
+    TX_COSTLY = 5           # what a frame takes there is more than others shall wait for (transmit.pxd)
+    TX_REASONS = 6
 
 cdef enum Flood:
     # What is flooded; storm control and the ports' flags tell them apart.

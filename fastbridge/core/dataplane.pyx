@@ -56,9 +56,9 @@ from .mac_table import ENTRY_DTYPE as _ENTRY_DTYPE
 #: Names of the drop reasons, in the order of batch.pxd's Reason and TxReason.
 RX_REASON_NAMES = (
     "runt", "bad_tag", "bad_source", "link_local", "filtered", "truncated", "blocked", "locked", "isolated",
-    "storm_broadcast", "storm_multicast", "storm_unicast", "rate_limited", "punt_full", "source_guard",
+    "storm_broadcast", "storm_multicast", "storm_unicast", "rate_limited", "punt_full", "punt_too_long", "source_guard",
 )
-TX_REASON_NAMES = ("too_big", "no_buffer", "full", "port_down", "refused")
+TX_REASON_NAMES = ("too_big", "no_buffer", "full", "port_down", "refused", "costly")
 ACTION_NAMES = ("forwarded", "flooded", "consumed", "dropped")
 LEARNED_NAMES = (None, "new", "moved", "refused", None)
 LINK_NAMES = ("free", "up", "down", "gone")
@@ -451,8 +451,10 @@ cdef class Dataplane:
                     if links[i] != LINK_FREE:
                         count_missed(self.planes[j].shares[i])
                     add_tally(&tallies[i], &self.planes[j].shares[i].tally)
+            self._lock_fdb()                        # fdb_age() counts under this one alone
             events[0], events[1], events[2] = self.fdb.state.learned, self.fdb.state.moved, self.fdb.state.aged
             events[3], events[4] = self.fdb.state.evicted, self.fdb.state.refused
+            self._unlock_fdb()
             self._unlock()
         ports = {i: tally_tuple(&tallies[i]) for i in range(n) if links[i] != LINK_FREE}
         free(tallies)
@@ -851,8 +853,31 @@ cdef class Dataplane:
     @property
     def punts_missed(self):
         """Frames the punt queue had no room for."""
+        cdef uint64_t missed = 0
         cdef uint32_t i
-        return sum([self.planes[i].punts.missed for i in range(self.workers)])
+        with nogil:
+            for i in range(self.workers):
+                lock(&self.planes[i])
+                missed += self.planes[i].punts.missed
+                unlock(&self.planes[i])
+        return missed
+
+    @property
+    def punts_too_long(self):
+        """Frames longer than what a policy is handed."""
+        cdef uint64_t too_long = 0
+        cdef uint32_t i
+        with nogil:
+            for i in range(self.workers):
+                lock(&self.planes[i])
+                too_long += self.planes[i].punts.too_long
+                unlock(&self.planes[i])
+        return too_long
+
+    @property
+    def longest_frame(self):
+        """Bytes of a frame that packet_out() takes."""
+        return BIG_SIZE
 
     def packet_out(self, orders):
         """Send what the policies decided: orders of (frame, ingress, egress).
@@ -871,9 +896,9 @@ cdef class Dataplane:
         for frame in frames:
             if not isinstance(frame, bytes):
                 raise TypeError(f"a frame must be bytes, not {type(frame).__name__}")
-            if len(frame) > BIG_SIZE:
-                raise ValueError(f"a frame of {len(frame)} bytes is too large to send")
-            room += place_of(<size_t>len(frame))
+            if PyBytes_GET_SIZE(frame) > BIG_SIZE:
+                raise ValueError(f"a frame of {PyBytes_GET_SIZE(frame)} bytes is too large to send")
+            room += place_of(<size_t>PyBytes_GET_SIZE(frame))
         prepared = <Order *>malloc((total + 1) * sizeof(Order))
         memory = <uint8_t *>calloc(1, room)
         try:
@@ -1048,9 +1073,9 @@ cdef class Dataplane:
         for message in frames:
             if not isinstance(message, bytes):
                 raise TypeError(f"a frame must be bytes, not {type(message).__name__}")
-            if len(message) < before:
-                raise ValueError(f"{len(message)} bytes are no vnet header and frame")
-            room += place_of(<size_t>len(message))
+            if PyBytes_GET_SIZE(message) < before:
+                raise ValueError(f"{PyBytes_GET_SIZE(message)} bytes are no vnet header and frame")
+            room += place_of(<size_t>PyBytes_GET_SIZE(message))
         memory = <uint8_t *>calloc(1, room)
         if memory == NULL:
             raise MemoryError(f"no memory for {len(frames)} frames")

@@ -2,7 +2,8 @@
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
 
 from .batch cimport (
-    CONSUMED, DROPPED, FLOODED, FORWARDED, LOOP_PROBE, RX_PUNT_FULL, RX_SOURCE_GUARD, RX_STORM_BROADCAST, Frame,
+    CONSUMED, DROPPED, FLOODED, FORWARDED, LOOP_PROBE, RX_PUNT_FULL, RX_PUNT_TOO_LONG, RX_SOURCE_GUARD,
+    RX_STORM_BROADCAST, Frame,
 )
 from .ethernet cimport load_mac, network_offset
 from .events cimport EVENT_DAMPED, EVENT_LOOP, EVENT_MOVED
@@ -10,7 +11,7 @@ from .forward cimport LOOP_MAGIC, Forwarding, classify, drop, look_up_egress, pa
 from .mac_table cimport LEARN_DAMPED, LEARN_MOVED
 from .plane cimport Plane, may_flood, monotonic_ns, notify, tell
 from .port cimport Port, Share
-from .punt cimport PUNT_SHARE, punt
+from .punt cimport PUNT_BYTES, punt
 from .trace cimport TraceRecord, record_copy, record_frame
 
 
@@ -69,14 +70,18 @@ cdef inline void hand_over(Plane *plane, Frame *frame) noexcept nogil:
     cdef Port *port = plane.ports[frame.ingress]
     cdef Share *share = plane.shares[frame.ingress]
     cdef bint taken = frame.action == CONSUMED
-    if share.punts < PUNT_SHARE and punt(&plane.punts, frame, taken):
+    cdef bint too_long = frame.length > PUNT_BYTES
+    if not too_long and punt(&plane.punts, frame, taken, share.punts):
         share.punts += 1
         if plane.punts.count == 1:
             notify(plane.punt_fd)
         return
-    plane.punts.missed += 1
+    if too_long:
+        plane.punts.too_long += 1
+    else:
+        plane.punts.missed += 1
     if taken and (port.drop_when_full or frame.for_switch):
-        drop(frame, RX_PUNT_FULL)
+        drop(frame, RX_PUNT_TOO_LONG if too_long else RX_PUNT_FULL)
     elif taken:
         look_up_egress(&plane.forwarding, port, frame)
 

@@ -3,16 +3,18 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 cdef enum:
     EVENT_SLOTS = 1024
+    MOVE_SLOTS = 960            # stations that flap leave room for the loop probes that they are the reason of
 
 cdef enum EventKind:
     EVENT_MOVED = 0
     EVENT_LOOP = 1
     EVENT_DAMPED = 2            # as MOVED, but the station was not moved
+    EVENT_COSTLY = 3            # frames for a port were dropped as costly; at most once a second
 
 cdef struct Event:
     uint8_t kind
-    uint16_t was, now           # MOVED, DAMPED: the station's ports; LOOP: now is where the probe came back
-    uint64_t key                # MOVED, DAMPED: the FDB key; LOOP: the probe's token
+    uint16_t was, now           # the station's ports; LOOP: now is where the probe came back; COSTLY: both the port
+    uint64_t key                # the FDB key; LOOP: the probe's token; COSTLY: ns that a frame takes
 
 cdef struct EventQueue:
     Event events[EVENT_SLOTS]
@@ -22,7 +24,7 @@ cdef struct EventQueue:
 
 cdef inline void add_event(EventQueue *queue, uint8_t kind, uint16_t was, uint16_t now, uint64_t key) noexcept nogil:
     cdef Event *event
-    if queue.count == EVENT_SLOTS:
+    if queue.count == EVENT_SLOTS or (kind != EVENT_LOOP and queue.count >= MOVE_SLOTS):
         queue.lost += 1
         return
     event = &queue.events[queue.count]

@@ -3,6 +3,13 @@
 # (The habit is uvloop's includes/system.pxd: one place to audit the ABI.)
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 
+cdef extern from "<sys/resource.h>" nogil:
+    enum:
+        RUSAGE_THREAD
+    struct rusage:
+        long ru_nvcsw, ru_nivcsw
+    int getrusage(int who, rusage *usage)
+
 cdef extern from "<errno.h>" nogil:
     int errno
     int EAGAIN, EINTR, EMSGSIZE, ENETDOWN, ENOBUFS, ENOMEM, ENXIO, EINVAL, ENODEV

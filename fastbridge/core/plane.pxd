@@ -62,6 +62,9 @@ cdef struct Plane:
     uint8_t *big                        # BATCH buffers of BIG_SIZE
     uint32_t big_count                  # … in use for frames larger than a slot
     Inbox inbox
+    uint64_t timed_until                # ns; sends are timed until then
+    uint64_t switches                   # of context, of the thread that sends, when last asked
+    uint64_t costly_from                # ns; costly ports may be sent to again from then on
     uint16_t *touched                   # egress ports with queued frames
     uint32_t touched_count
     # What is about to be sent of one port's queue: up to BATCH messages; of several frames each, at most BATCH // 2.

@@ -76,6 +76,8 @@ cdef struct Share:
     uint32_t mtu                # as the kernel said last, for coalescing
     uint64_t mtu_until          # ns; good until then
     uint8_t unmergeable         # bit set of GSO types that the kernel refused
+    uint32_t cost               # ns that a frame sent takes, a moving average; while sends are timed
+    uint64_t costly_until       # ns; that it is costly is not told before
     Tally tally
 
 

@@ -11,11 +11,16 @@ from .ring cimport VNET_HEADER
 
 cdef enum:
     # ARP takes 28 bytes, ND with its options seldom over 100 (RFC 4861); both fit with tags and padding. What is
-    # longer is not of the kind a policy decides, and takes the fallback.
+    # longer is not of the kind a policy decides, and takes the fallback, counted as too long.
     PUNT_BYTES = 496
     # About 40 ms of 100,000 requests a second: longer than a scheduling gap of the policy's thread.
     PUNT_SLOTS = 4096
-    PUNT_SHARE = 1024           # of one port: its storm leaves room for the others' requests
+    # A port may fill half of what is free (Choudhury and Hahne, Dynamic Queue Length Thresholds, 1998), alone 1,024
+    # slots, as long as more than PUNT_KEPT are; of these 1/128 of what is free. So 300 ports that storm leave room for
+    # the questions of another, also when they all come before it.
+    PUNT_KEPT = 1024
+    PUNT_SHARE = 2
+    PUNT_KEPT_SHARE = 128
 
 cdef struct PuntSlot:
     uint16_t ingress
@@ -28,13 +33,18 @@ cdef struct PuntQueue:
     PuntSlot *slots             # NULL: no policy
     uint32_t count
     uint64_t missed             # frames the queue had no room for
+    uint64_t too_long           # frames no slot has room for
     bint stalled                # the policy does not return: take no more
 
 
-cdef inline bint punt(PuntQueue *queue, const Frame *frame, bint taken) noexcept nogil:
-    """Copy a frame into the queue; False when it has no room, or the frame no place in a slot."""
+cdef inline bint punt(PuntQueue *queue, const Frame *frame, bint taken, uint32_t queued) noexcept nogil:
+    """Copy a frame, no longer than a slot, into the queue; False when it has no room for one more of a port that has
+    `queued` there."""
     cdef PuntSlot *slot
-    if queue.slots == NULL or queue.stalled or queue.count == PUNT_SLOTS or frame.length > PUNT_BYTES:
+    cdef uint32_t free = PUNT_SLOTS - queue.count
+    if queue.slots == NULL or queue.stalled:
+        return False
+    if PUNT_KEPT_SHARE * queued >= free and PUNT_KEPT + PUNT_SHARE * queued >= free:
         return False
     slot = &queue.slots[queue.count]
     queue.count += 1

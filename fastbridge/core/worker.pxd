@@ -38,7 +38,7 @@ from .plane cimport BIG_SIZE, READY, Control, Plane, monotonic_ns, notify
 from .port cimport Port, Share
 from .receive cimport WAKE, adapt_quota, receive, rest_all, wake_ready, watch
 from .ring cimport close_ring
-from .transmit cimport release, transmit
+from .transmit cimport LONG_BREATH_NS, TIMED_NS, release, transmit
 
 cdef enum:
     MAX_PORTS = 65535           # a port index fits the FDB's 16 bits
@@ -162,6 +162,8 @@ cdef inline void work(Plane *plane) noexcept nogil:
         now = monotonic_ns()
         if received:
             last = now
+            if now - plane.now > LONG_BREATH_NS:
+                plane.timed_until = now + TIMED_NS
         timeout = 0 if received or now - last < plane.busy_poll_ns else rest_all(plane)
         looks = not received or plane.copies > BATCH or plane.breaths % DISCOVER == 0
         pthread_mutex_unlock(&plane.mutex)

@@ -1,0 +1,42 @@
+"""Streams, without waiting.
+
+Lines for stdout and stderr of a command that must end by a signal whatever becomes of their readers.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Literal, TextIO
+
+from fastbridge.outbox import Outbox, write_text
+
+_PATIENCE = 2.0  # seconds that the reader has to take what is left at the end
+
+
+class StreamBox:
+    """Writes lines to stdout or stderr, by a thread of its own; where there is no such stream, nothing.
+
+    lost: the line that tells of lost ones, with a place for their number.
+    """
+
+    def __init__(self, name: Literal["stdout", "stderr"], lost: str) -> None:
+        self._name = name
+        self._box: Outbox[str] = Outbox("fastbridge-lines", self._write, lost.format, len)
+
+    def put(self, line: str, *, always: bool = False) -> None:
+        """Have a line written; never waits. always: also when thousands wait to be read."""
+        self._box.put(line, always=always)
+
+    def check(self) -> None:
+        """Raise what writing raised."""
+        if self._box.error is not None:
+            raise self._box.error
+
+    def close(self) -> bool:
+        """Wait until all is written, for 2 s at most; returns whether it is."""
+        return self._box.close(_PATIENCE)
+
+    def _write(self, line: str) -> None:
+        stream: TextIO | None = getattr(sys, self._name)
+        if stream is not None:
+            write_text(stream.fileno(), line + "\n", stream.encoding)

@@ -1,0 +1,127 @@
+"""Lines, written elsewhere.
+
+Whoever decides, forwards or is to be stopped by a signal never waits for whoever reads: a pipe that nobody empties
+would stop the switch with it. So lines go into a bounded queue, and a thread of its own writes them. What the queue has
+no room for is lost, counted, and told as soon as there is room again.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+Line = TypeVar("Line")
+
+# Characters that wait at most: an hour of ordinary logging, and some 50 lines of the counters of 100 ports.
+_ROOM = 1 << 20
+
+
+class Outbox(Generic[Line]):
+    """A bounded queue of lines, and the thread that writes them; the thread begins with the first line.
+
+    write: called for each line, by the thread alone; it may block, and it may raise (see `error`).
+    tell_lost: makes the line that says how many were lost.
+    weigh: the characters of a line.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        write: Callable[[Line], object],
+        tell_lost: Callable[[int], Line],
+        weigh: Callable[[Line], int],
+    ) -> None:
+        self._name, self._write, self._tell_lost, self._weigh = name, write, tell_lost, weigh
+        self._changed = threading.Condition()
+        self._lines: deque[Line] = deque()
+        self._waiting = 0  # characters, those being written among them
+        self._lost = 0  # since it was last told
+        self._closing = False
+        self._thread: threading.Thread | None = None
+        #: what write() raised last; that line is lost
+        self.error: BaseException | None = None
+
+    def put(self, line: Line, *, always: bool = False) -> None:
+        """Have a line written; never waits. always: also when there is no room."""
+        size = self._weigh(line)
+        with self._changed:
+            # Once lines are lost, half the queue must be empty again: else every other line would tell of the loss.
+            room = _ROOM // 2 if self._lost else _ROOM
+            if self._waiting and self._waiting + size > room and not always:
+                self._lost += 1
+                return
+            self._note_lost()
+            self._append(line)
+            if self._thread is None or not self._thread.is_alive():
+                self._start()
+            self._changed.notify_all()
+
+    def close(self, patience: float) -> bool:
+        """End the thread when all is written; False: it was not within `patience` seconds, and the rest is left to the
+        thread, which ends with the process.
+        """
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+            thread = self._thread
+        if thread is None:
+            return True
+        thread.join(patience)
+        return not thread.is_alive()
+
+    def _append(self, line: Line) -> None:
+        self._waiting += self._weigh(line)
+        self._lines.append(line)
+
+    def _note_lost(self) -> None:
+        if self._lost:
+            lost, self._lost = self._lost, 0
+            self._append(self._tell_lost(lost))
+
+    def _start(self) -> None:
+        self._closing = False
+        self._thread = threading.Thread(target=self._work, name=self._name, daemon=True)
+        try:
+            self._thread.start()
+        except RuntimeError as error:  # no more threads: the next line tries again
+            self.error = error
+            self._thread = None
+
+    def _work(self) -> None:
+        while (line := self._next()) is not None:
+            try:
+                self._write(line)
+            except BaseException as error:  # nothing that a reader does may end this thread
+                self.error = error
+                with self._changed:
+                    self._lost += 1
+            with self._changed:
+                self._waiting -= self._weigh(line)
+
+    def _next(self) -> Line | None:
+        """Wait for a line; None: it is closing, and there is none left."""
+        with self._changed:
+            while not self._lines:
+                if self._lost and self.error is None:
+                    self._note_lost()
+                elif self._closing:
+                    return None
+                else:
+                    self._changed.wait()
+            return self._lines.popleft()
+
+
+def write_text(descriptor: int, text: str, encoding: str = "utf-8") -> None:
+    """Write all of a text, past Python's buffers: a thread that waits in one keeps the interpreter from ending."""
+    rest = memoryview(text.encode(encoding, "replace"))
+    while rest:
+        try:
+            rest = rest[os.write(descriptor, rest) :]
+        except BlockingIOError:  # somebody made it non-blocking
+            poll = select.poll()
+            poll.register(descriptor, select.POLLOUT)
+            poll.poll()

@@ -1,0 +1,53 @@
+"""A pod that is expensive to send to: its packet sockets' filters run within the sender's call."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import socket
+import struct
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+SO_ATTACH_FILTER, ETH_P_ALL = 26, 3
+DIVIDE, RETURN = 0x34, 0x06  # linux/filter.h: divide, which takes its time; return 0: the socket does not want it
+STEPS = 2000  # of a filter: it fits net.core.optmem_max of any kernel
+
+
+@contextlib.contextmanager
+def costly(pod: Any, sockets: int) -> Iterator[None]:
+    """Some 10 µs a frame and socket."""
+    step, end = struct.pack("=HBBI", DIVIDE, 0, 0, 3), struct.pack("=HBBI", RETURN, 0, 0, 0)
+    program = ctypes.create_string_buffer(step * (STEPS - 1) + end)
+    with contextlib.ExitStack() as stack:
+        for _ in range(sockets):
+            sock = stack.enter_context(pod.socket(socket.AF_PACKET, socket.SOCK_RAW, 0))
+            sock.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HL", STEPS, ctypes.addressof(program)))
+            sock.bind((pod.interface, ETH_P_ALL))
+        yield
+
+
+@contextlib.contextmanager
+def broadcasting(pod: Any, rate: float) -> Iterator[None]:
+    """Broadcasts so many frames a second, from another thread, for as long as the block lasts."""
+    over = threading.Event()
+
+    def broadcast() -> None:
+        with pod.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as wire:
+            wire.bind((pod.interface, 0))
+            frame = b"\xff" * 6 + pod.mac.packed + b"\x88\xb5" + bytes(46)
+            due = time.monotonic()
+            while not over.is_set():
+                wire.send(frame)
+                due += 1 / rate
+                time.sleep(max(0.0, due - time.monotonic()))
+
+    thread = threading.Thread(target=broadcast)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
