@@ -374,9 +374,9 @@ class Policing:
             self._warned.add(port)
             self._complain(
                 "ports with frames that source guard drops",
-                f"source guard dropped {count} frames of port {self.neighbours.name_of(port)}: their source addresses are "
-                "bound elsewhere, or to nobody under guard=strict; if a router is behind it, give the port the policy "
-                "guard=router",
+                f"source guard dropped {count} frames of port {self.neighbours.name_of(port)}: their source addresses "
+                "are bound elsewhere, or to nobody under guard=strict; if a router is behind it, give the port the "
+                "policy guard=router",
                 str(port),
             )
 

@@ -27,6 +27,7 @@ from .errors import ConfigError, PortError
 from .fdb import PortRef
 from .forks import in_child
 from .io_modes import find_io_mode
+from .journal import Journal
 from .named import refuse_text
 from .open_files import reserve_files
 from .plane import Member, Options, Plane, SwitchPort
@@ -222,6 +223,7 @@ class Switch(Plane):
         if self._final is None:
             self._dataplane.abandon()
             elsewhere: Any = _Elsewhere(self._owner)
+            self._journal = Journal()
             self._dataplane = self._policing = self._stations = self.fdb._dataplane = elsewhere
 
     def _halt(self) -> None:

@@ -5,6 +5,9 @@ from fastbridge.bench import ENGINES, METHODS, Layout, Tester
 
 engine, method = ENGINES["linux-bridge"], METHODS["forwarding-rate"](sizes=(64,), seconds=0.2)
 layout = Layout.of_machine()  # which CPU sends, which switches
-with Lab(Topology.of(2, ipv6=None)) as lab, engine.attach(lab, layout.switch) as running:
-    with Tester(lab, running, name=engine.name, layout=layout) as tester:
-        print(f"{method.run(tester).values['frmol']:,.0f} frames/s")
+with (
+    Lab(Topology.of(2, ipv6=None)) as lab,
+    engine.attach(lab, layout.switch) as running,
+    Tester(lab, running, name=engine.name, layout=layout) as tester,
+):
+    print(f"{method.run(tester).values['frmol']:,.0f} frames/s")

@@ -3,12 +3,9 @@
 # (The habit is uvloop's includes/system.pxd: one place to audit the ABI.)
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 
-cdef extern from "<sys/resource.h>" nogil:
-    enum:
-        RUSAGE_THREAD
-    struct rusage:
-        long ru_nvcsw, ru_nivcsw
-    int getrusage(int who, rusage *usage)
+cdef extern from "<fcntl.h>" nogil:
+    int O_RDONLY, O_CLOEXEC
+    int open(const char *path, int flags)
 
 cdef extern from "<errno.h>" nogil:
     int errno
@@ -17,6 +14,7 @@ cdef extern from "<errno.h>" nogil:
 cdef extern from "<unistd.h>" nogil:
     ssize_t read(int fd, void *buf, size_t count)
     ssize_t write(int fd, const void *buf, size_t count)
+    ssize_t pread(int fd, void *buf, size_t count, long offset)
     int close(int fd)
 
 cdef extern from "<time.h>" nogil:

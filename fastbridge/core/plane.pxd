@@ -63,7 +63,9 @@ cdef struct Plane:
     uint32_t big_count                  # … in use for frames larger than a slot
     Inbox inbox
     uint64_t timed_until                # ns; sends are timed until then
-    uint64_t switches                   # of context, of the thread that sends, when last asked
+    int waits_fd                        # the worker's own /proc/thread-self/schedstat
+    uint64_t waited                     # ns that it had waited for a CPU when last asked
+    bint breathing                      # it is the worker that sends
     uint64_t costly_from                # ns; costly ports may be sent to again from then on
     uint16_t *touched                   # egress ports with queued frames
     uint32_t touched_count

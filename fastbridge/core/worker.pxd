@@ -31,8 +31,9 @@ from .decide cimport decide
 from .events cimport EventQueue
 from .inbox cimport prepare_inbox
 from .linux cimport (
-    EFD_CLOEXEC, EFD_NONBLOCK, EPOLL_CLOEXEC, close, epoll_create1, epoll_wait, errno, eventfd, iovec, mmsghdr,
-    pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock, pthread_mutex_unlock, sched_yield,
+    EFD_CLOEXEC, EFD_NONBLOCK, EPOLL_CLOEXEC, O_CLOEXEC, O_RDONLY, close, epoll_create1, epoll_wait, errno, eventfd,
+    iovec, mmsghdr, open, pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock, pthread_mutex_unlock,
+    sched_yield,
 )
 from .plane cimport BIG_SIZE, READY, Control, Plane, monotonic_ns, notify
 from .port cimport Port, Share
@@ -103,6 +104,8 @@ cdef inline void end_worker(Plane *plane) noexcept nogil:
         close(plane.epoll_fd)
     if plane.wake_fd > 0:
         close(plane.wake_fd)
+    if plane.waits_fd > 0:
+        close(plane.waits_fd)
     free(plane.shares)
     free(plane.active)
     free(plane.touched)
@@ -144,7 +147,9 @@ cdef inline uint32_t breathe(Plane *plane) noexcept nogil:
     received = receive(plane)
     if received:
         decide(plane, plane.now - plane.epoch_ns)
+        plane.breathing = True
         transmit(plane)
+        plane.breathing = False
         adapt_quota(plane)
         release(plane)
     return received
@@ -155,7 +160,11 @@ cdef inline void work(Plane *plane) noexcept nogil:
     cdef uint64_t last = monotonic_ns(), now
     cdef uint32_t received
     cdef int timeout
+<<<<<<< HEAD
     cdef bint looks
+=======
+    plane.waits_fd = open(b"/proc/thread-self/schedstat", O_RDONLY | O_CLOEXEC)
+>>>>>>> h3
     while not load_acquire(&plane.stopping):
         pthread_mutex_lock(&plane.mutex)
         received = breathe(plane)
