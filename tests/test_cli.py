@@ -21,7 +21,7 @@ from arp_nd_frames import arp
 from hypothesis import given
 from hypothesis import strategies as st
 from live import PATIENCE, eventually
-from test_rootless import holders
+from test_rootless import holders, unprivileged  # noqa: F401 - a fixture
 
 import fastbridge
 from fastbridge import Lab
@@ -410,7 +410,7 @@ def test_demo_of_many_pods_fits_a_narrow_terminal() -> None:
 
 
 @pytest.mark.live
-def test_demo_of_an_ordinary_user(unprivileged: list[str]) -> None:
+def test_demo_of_an_ordinary_user(unprivileged: list[str]) -> None:  # noqa: F811
     main = "from fastbridge.cli import main; main()"
     done = subprocess.run([*unprivileged, main, "demo"], capture_output=True, text=True, timeout=60, cwd="/")
     check_story(done, 3)

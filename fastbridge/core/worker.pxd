@@ -160,11 +160,8 @@ cdef inline void work(Plane *plane) noexcept nogil:
     cdef uint64_t last = monotonic_ns(), now
     cdef uint32_t received
     cdef int timeout
-<<<<<<< HEAD
     cdef bint looks
-=======
     plane.waits_fd = open(b"/proc/thread-self/schedstat", O_RDONLY | O_CLOEXEC)
->>>>>>> h3
     while not load_acquire(&plane.stopping):
         pthread_mutex_lock(&plane.mutex)
         received = breathe(plane)
