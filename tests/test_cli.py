@@ -94,7 +94,6 @@ def complaint(done: subprocess.CompletedProcess[str], status: int) -> str:
         ("compare --quick --profile standard", ["--quick", "--profile standard"]),
         ("compare --arp suppress --engines linux-bridge", ["--arp", "not among the engines"]),
         ("compare --arp guard=strict", ["--arp", "use guard"]),
-        ("compare --engines python -o /nonexistent/results.json", ["/nonexistent/results.json"]),
         ("report", ["FILE"]),
         ("track --recent 0", ["--recent"]),
     ],
