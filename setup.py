@@ -33,13 +33,13 @@ if sanitize:
 
 extensions = [
     Extension(
-        f"fastbridge.core.{path.stem}",
+        ".".join(path.with_suffix("").parts),
         [str(path)],
         extra_compile_args=compile_args,
         extra_link_args=link_args,
         define_macros=[("CYTHON_CLINE_IN_TRACEBACK", "0")],
     )
-    for path in sorted(Path("fastbridge/core").glob("*.pyx"))
+    for path in sorted(Path("fastbridge/core").rglob("*.pyx"))
 ]
 
 setup(

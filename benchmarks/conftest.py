@@ -23,8 +23,8 @@ from pytest_benchmark.session import PerformanceRegression
 
 from fastbridge.bench import DEFAULT_ENGINES, Engine, Layout, parse_engines
 from fastbridge.bench.engines import Direct
-from fastbridge.bench.fingerprint import take_fingerprint
-from fastbridge.bench.likeness import DECISIVE, described, differences
+from fastbridge.bench.machine.fingerprint import take_fingerprint
+from fastbridge.bench.machine.likeness import DECISIVE, described, differences
 from fastbridge.errors import ConfigError
 
 COLUMNS = {
@@ -74,13 +74,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 # What decides between ways to build the switch, and 1,500 pods: run by name, so that the rest stays within 5 minutes.
-BY_NAME = ("test_coalescing.py", "test_io.py", "test_limit.py", "test_ports.py", "test_wake_up.py")
+BY_NAME = "decisions"
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """A bare `pytest` is for the tests; `pytest --benchmark-only` and `pytest benchmarks` are for these."""
     bare = config.args_source is not pytest.Config.ArgsSource.ARGS
-    return (bare and (not config.getoption("benchmark_only") or collection_path.name in BY_NAME)) or None
+    return (bare and (not config.getoption("benchmark_only") or collection_path.name == BY_NAME)) or None
 
 
 def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:

@@ -20,11 +20,11 @@ from places import SEED, Place, compared, places, round_trip
 from work import Figures, Work, record
 
 from fastbridge.bench import Layout
-from fastbridge.bench.child import Child
-from fastbridge.bench.frames import ETHERTYPE
+from fastbridge.bench.machine.child import Child
 from fastbridge.bench.methods.forwarding_rate import ForwardingRate
 from fastbridge.bench.methods.latency import LatencyAtLoad
-from fastbridge.bench.statistics import interleave
+from fastbridge.bench.report.statistics import interleave
+from fastbridge.bench.tester.frames import ETHERTYPE
 
 pytestmark = [pytest.mark.live, pytest.mark.benchmark(group="agreement", timer=Work.time)]
 

@@ -17,10 +17,10 @@ from arp_parts import Sender, arp_request, percentile, switched
 from work import Figures, Work, record
 
 from fastbridge import Switch, Topology
-from fastbridge.bench.machine import Layout
-from fastbridge.link_counters import interface_index
+from fastbridge.bench.machine.cpus import Layout
+from fastbridge.lab.link_counters import interface_index
+from fastbridge.lab.topology import kernel_has_ipv6
 from fastbridge.open_files import reserve_files
-from fastbridge.topology import kernel_has_ipv6
 
 PODS = 100
 # All namespaces share one neighbour table of 1,024 entries (net.ipv4.neigh.default.gc_thresh3). An asker makes 99, and

@@ -19,10 +19,10 @@ from arp_parts import Sender, arp_request, percentile, switched
 from work import Figures, Work, record
 
 from fastbridge import Lab, PrivilegeError, Switch, Topology
-from fastbridge.bench.machine import Layout
-from fastbridge.bench.remote import Station
-from fastbridge.core.traffic import Generator, Lane
-from fastbridge.pods import Pod
+from fastbridge.bench.machine.cpus import Layout
+from fastbridge.bench.tester.agent_process import Station
+from fastbridge.core.tester.traffic import Generator, Lane
+from fastbridge.lab.pods import Pod
 
 pytestmark = pytest.mark.live
 

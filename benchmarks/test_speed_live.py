@@ -23,8 +23,8 @@ from fastbridge.bench.methods.latency import LatencyAtLoad
 from fastbridge.bench.methods.patterns import loss_of
 from fastbridge.bench.methods.tcp_bulk import TcpBulk
 from fastbridge.bench.profiles import QUICK
-from fastbridge.bench.report import per_frame
-from fastbridge.bench.saved_benchmarks import WHAT, WORK
+from fastbridge.bench.report.pytest_benchmark import WHAT, WORK
+from fastbridge.bench.report.rows import per_frame
 
 pytestmark = pytest.mark.live
 

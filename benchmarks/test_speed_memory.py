@@ -10,7 +10,7 @@ import pytest
 
 from fastbridge import Switch
 from fastbridge.core.mac_table import MacTable
-from fastbridge.fdb import Fdb
+from fastbridge.switch.fdb import Fdb
 
 PROBES = 1 << 20  # look-ups a round, in random order: fewer would leave a large table's probed part in the cache
 ROUNDS = 20

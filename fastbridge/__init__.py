@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .addresses import MacAddress
     from .arp_nd import Kind, Message
-    from .counters import Counters, PortCounters
     from .errors import BenchError, ConfigError, FastbridgeError, LabError, PortError, PrivilegeError
-    from .fdb import FdbEntry
-    from .neighbour_entry import Conflict, NeighbourEntry
-    from .neighbours import Neighbours
-    from .plane import SwitchPort
-    from .policies import Direct, Flood, Guard, RateLimit, Suppress, parse_policy
-    from .policy import Answer, Chain, Drop, Forward, Policy, Punt, SendTo, Verdict, Wants
-    from .rules import PortFlags, StormControl
-    from .switch import Egress, Switch
-    from .topology import Lab, Topology
-    from .trace import TraceEvent
+    from .lab.topology import Lab, Topology
+    from .policy.base import Answer, Chain, Drop, Forward, Policy, Punt, SendTo, Verdict, Wants
+    from .policy.builtin import Direct, Flood, Guard, RateLimit, Suppress, parse_policy
+    from .policy.neighbour_entry import Conflict, NeighbourEntry
+    from .policy.neighbours import Neighbours
+    from .switch.base import SwitchPort
+    from .switch.counters import Counters, PortCounters
+    from .switch.fdb import FdbEntry
+    from .switch.live import Egress, Switch
+    from .switch.port_flags import PortFlags, StormControl
+    from .switch.trace import TraceEvent
     from .version import __version__ as __version__
 else:  # a name's module is imported when the name is first used: `fastbridge --help` waits for no numpy
 

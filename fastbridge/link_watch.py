@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from .errors import PortError
+from fastbridge.errors import PortError
 
 _RTM_NEWLINK, _RTM_DELLINK, _RTM_GETLINK, _NLMSG_ERROR, _NLM_F_REQUEST = 16, 17, 18, 2, 1
 _GROUP_LINK = 1  # RTMGRP_LINK

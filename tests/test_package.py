@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import fastbridge
-from fastbridge.bench.child import Child
+from fastbridge.bench.machine.child import Child
 from fastbridge.cli import _COMMANDS
 
 HELP = """
@@ -22,7 +22,7 @@ from fastbridge.cli import main
 try:
     main()
 finally:
-    print(*(name for name in ("numpy", "pyroute2", "fastbridge.switch") if name in sys.modules), file=sys.stderr)
+    print(*(name for name in ("numpy", "pyroute2", "fastbridge.switch.live") if name in sys.modules), file=sys.stderr)
 """
 
 
@@ -51,7 +51,7 @@ def test_a_child_runs_the_fastbridge_that_started_it(tmp_path: Path, monkeypatch
     (tmp_path / "fastbridge").mkdir()
     (tmp_path / "fastbridge/__init__.py").write_text("raise SystemExit('a source tree without its core')")
     monkeypatch.chdir(tmp_path)
-    child = Child(subprocess.Popen, [sys.executable, "-m", "fastbridge.bench.station"], name="station")
+    child = Child(subprocess.Popen, [sys.executable, "-m", "fastbridge.bench.tester.agent"], name="station")
     try:
         assert json.loads(child.line(20.0)) == {"ready": True}
     finally:

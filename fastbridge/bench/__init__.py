@@ -13,17 +13,18 @@ from __future__ import annotations
 
 from .compare import DEFAULT_ENGINES, compare
 from .engines import ENGINES, CommandEngine, Engine, Running, parse_engines
-from .machine import Layout
-from .measurer import Measurer, Recorder, Replay
+from .machine.cpus import Layout
+from .machine.fingerprint import Fingerprint
 from .methods import Findings, Method
+from .methods.measurer import Measurer, Recorder, Replay
 from .methods.registry import METHODS
-from .offer import Offer, Phase, Stream, steady
 from .profiles import PROFILES, Profile, Task
-from .report import Row, rows
-from .results import EngineRecord, Fingerprint, Results, Run, TaskRecord, Unfit
-from .statistics import Ratio
-from .tester import Tester
-from .trial import Samples, Trial
+from .report.rows import Row, rows
+from .report.statistics import Ratio
+from .results.results import EngineRecord, Results, Run, TaskRecord, Unfit
+from .tester.offer import Offer, Phase, Stream, steady
+from .tester.tester import Tester
+from .tester.trial import Samples, Trial
 
 __all__ = [
     "DEFAULT_ENGINES",

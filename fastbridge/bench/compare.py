@@ -20,22 +20,22 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from importlib.util import find_spec
 
-from fastbridge.bench.extras import way_to
 from fastbridge.errors import BenchError, ConfigError, FastbridgeError
-from fastbridge.topology import Lab, Topology
+from fastbridge.lab.topology import Lab, Topology
 
 from .engines import CommandEngine, Direct, Engine, Fastbridge, LinuxBridge, PythonSockets, Running
-from .fingerprint import take_fingerprint
-from .machine import Layout
-from .measurer import Recorder
+from .extras import way_to
+from .machine.cpus import Layout
+from .machine.fingerprint import take_fingerprint
+from .machine.offloads import read_offloads
+from .methods.measurer import Recorder
 from .methods.throughput import Throughput
-from .offer import Stream, steady
-from .offloads import read_offloads
 from .profiles import QUICK, Profile, Task
-from .results import INTERRUPTED, SCHEMA, EngineRecord, Results, Run, TaskRecord, Unfit
-from .statistics import interleave
-from .tester import Tester
-from .trial import Trial
+from .report.statistics import interleave
+from .results.results import INTERRUPTED, SCHEMA, EngineRecord, Results, Run, TaskRecord, Unfit
+from .tester.offer import Stream, steady
+from .tester.tester import Tester
+from .tester.trial import Trial
 
 Progress = Callable[[float, float, str], None]  #: share done (0 … 1), seconds left, what runs now
 Keep = Callable[[Results], None]  #: is given what was measured so far, after every block

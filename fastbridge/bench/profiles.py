@@ -33,7 +33,7 @@ from .methods.registry import METHODS
 from .methods.reset import Reset
 from .methods.tcp_bulk import TcpBulk
 from .methods.throughput import Throughput
-from .offer import IMIX, SIZES
+from .tester.offer import IMIX, SIZES
 
 
 @dataclass(frozen=True)

@@ -24,22 +24,23 @@ from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bar
 
 from fastbridge import bench
-from fastbridge.bench import Engine, Results, page
+from fastbridge.bench import Engine, Results
+from fastbridge.bench import report as page
 from fastbridge.bench.compare import Progress, check_request
-from fastbridge.bench.disturbance import survey
 from fastbridge.bench.engines import ENGINES, Fastbridge, parse_command, parse_engines
-from fastbridge.bench.files import writable_file
+from fastbridge.bench.machine.disturbance import survey
 from fastbridge.bench.methods.patterns import BUSY, PATTERNS
-from fastbridge.bench.offer import IMIX, SIZES
 from fastbridge.bench.profiles import PROFILES
 from fastbridge.bench.profiles import chosen as choose
-from fastbridge.bench.report_files import PAGE, RESULTS, holds_report, writable_report, write_report
-from fastbridge.bench.statistics import FEWEST_BLOCKS
+from fastbridge.bench.report.files import PAGE, RESULTS, holds_report, writable_report, write_report
+from fastbridge.bench.report.statistics import FEWEST_BLOCKS
+from fastbridge.bench.report.terminal import show_results
+from fastbridge.bench.results.files import writable_file
+from fastbridge.bench.tester.offer import IMIX, SIZES
+from fastbridge.console import make_console
 from fastbridge.errors import ConfigError
 
 from .options import read_policy_of_strangers
-from .output import make_console
-from .results import show_results
 
 _PLAIN_SECONDS = 10.0  # between two lines of progress where there is no terminal
 

@@ -21,16 +21,17 @@ from rich.table import Table
 from rich.text import Text
 
 from fastbridge.arp_nd import Message
+from fastbridge.cli.counter_table import counter_table, reasons
+from fastbridge.console import make_console, make_table
 from fastbridge.dissect import dissect, header
-from fastbridge.neighbours import Neighbours
-from fastbridge.policies import parse_policy
-from fastbridge.policy import Answer, Drop, Policy, SendTo, Verdict
-from fastbridge.switch import Switch
-from fastbridge.topology import Lab, Topology, kernel_has_ipv6
-from fastbridge.trace import Trace, TraceEvent
+from fastbridge.lab.topology import Lab, Topology, kernel_has_ipv6
+from fastbridge.policy.base import Answer, Drop, Policy, SendTo, Verdict
+from fastbridge.policy.builtin import parse_policy
+from fastbridge.policy.neighbours import Neighbours
+from fastbridge.switch.live import Switch
+from fastbridge.switch.trace import Trace, TraceEvent
 
 from .options import read_policy
-from .output import counter_table, make_console, make_table, reasons
 
 _MOST_PODS = 32  # as many egress ports as a trace event names
 _NAMED = 6  # ports named of a flooded frame's

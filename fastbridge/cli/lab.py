@@ -10,13 +10,12 @@ import os
 import rich_click as click
 from rich.progress import Progress
 
-from fastbridge import lab_store
+from fastbridge.console import make_console, make_table
 from fastbridge.errors import LabError
-from fastbridge.lab_store import StoredLab
+from fastbridge.lab import persistent as lab_store
+from fastbridge.lab.persistent import StoredLab
+from fastbridge.lab.topology import Topology, kernel_has_ipv6
 from fastbridge.programs import search_path
-from fastbridge.topology import Topology, kernel_has_ipv6
-
-from .output import make_console, make_table
 
 _SHOWN = 8  # pods of a big lab that are listed one by one
 

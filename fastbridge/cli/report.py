@@ -13,19 +13,18 @@ from typing import TYPE_CHECKING
 
 import rich_click as click
 
+from fastbridge.console import make_console
 from fastbridge.errors import BenchError
 
-from .output import make_console
-
 if TYPE_CHECKING:
-    from fastbridge.bench.results import Results
+    from fastbridge.bench.results.results import Results
 
 _PICTURE = (".svg", ".png")
 
 
 def _print_schema(context: click.Context, parameter: click.Parameter, wanted: bool) -> None:
     if wanted and not context.resilient_parsing:
-        from fastbridge.bench.schema import results_schema
+        from fastbridge.bench.results.schema import results_schema
 
         click.echo(json.dumps(results_schema(), indent=2, ensure_ascii=False))
         context.exit()
@@ -66,7 +65,7 @@ def report(files: tuple[Path, ...], output: Path | None, picture: str | None) ->
         _draw(runs, output, picture or "throughput")
         make_console().print(f"written to {output}", soft_wrap=True)
         return
-    from .results import show_comparison, show_results
+    from fastbridge.bench.report.terminal import show_comparison, show_results
 
     console = make_console()
     if len(runs) == 1:
@@ -77,7 +76,7 @@ def report(files: tuple[Path, ...], output: Path | None, picture: str | None) ->
 
 def _results_in(path: Path) -> Path:
     """The results file that a report's directory holds."""
-    from fastbridge.bench.report_files import RESULTS
+    from fastbridge.bench.report.files import RESULTS
 
     if not path.is_dir():
         return path
@@ -87,8 +86,8 @@ def _results_in(path: Path) -> Path:
 
 
 def _load(path: Path) -> Results:
-    from fastbridge.bench.report import method_of
-    from fastbridge.bench.results import Results
+    from fastbridge.bench.report.rows import method_of
+    from fastbridge.bench.results.results import Results
 
     results = Results.load(path)
     try:
@@ -114,10 +113,10 @@ def _labels(paths: Sequence[Path]) -> list[str]:
 
 
 def _draw(runs: Sequence[tuple[str, Results]], output: Path, picture: str) -> None:
-    from fastbridge.bench import page
-    from fastbridge.bench.files import writable_file, write_whole
-    from fastbridge.bench.report_files import writable_report, write_report
-    from fastbridge.bench.saved_benchmarks import to_pytest_benchmark
+    from fastbridge.bench import report as page
+    from fastbridge.bench.report.files import writable_report, write_report
+    from fastbridge.bench.report.pytest_benchmark import to_pytest_benchmark
+    from fastbridge.bench.results.files import writable_file, write_whole
 
     way_out = "choose another place with -o"
     whole = output.is_dir() or not output.suffix
@@ -138,14 +137,16 @@ def _draw(runs: Sequence[tuple[str, Results]], output: Path, picture: str) -> No
 
 
 def _say_left_out(results: Results) -> None:
-    from fastbridge.bench.saved_benchmarks import left_out
+    from fastbridge.bench.report.pytest_benchmark import left_out
 
     for text in left_out(results):
         make_console(stderr=True).print(f"left out for pytest-benchmark: {text}", soft_wrap=True)
 
 
 def _drawn(runs: Sequence[tuple[str, Results]], ending: str, picture: str) -> str | bytes:
-    from fastbridge.bench.page import document, markdown, pictures
+    from fastbridge.bench.report import html as document
+    from fastbridge.bench.report import markdown
+    from fastbridge.bench.report.drawn import pictures
 
     if ending == ".html":
         return document.render(runs)

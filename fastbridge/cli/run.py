@@ -19,19 +19,19 @@ from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
-from fastbridge.counters import Counters
 from fastbridge.errors import PortError
-from fastbridge.io_modes import IO_MODES
-from fastbridge.privileges import CAP_NET_ADMIN, CAP_NET_RAW, CAP_SYS_RESOURCE, give_up, refuse_calls
-from fastbridge.rules import StormControl
+from fastbridge.switch.counters import Counters
+from fastbridge.switch.io_modes import IO_MODES
+from fastbridge.switch.port_flags import StormControl
 
 from .options import read_policy_of_strangers, read_port_policies
+from .privileges import CAP_NET_ADMIN, CAP_NET_RAW, CAP_SYS_RESOURCE, give_up, refuse_calls
 from .streams import StreamBox
 
 _log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
-    from fastbridge.switch import Switch
+    from fastbridge.switch.live import Switch
 
 # Links are looked at this often. Each look holds the data plane for some microseconds.
 _LOOK_SECONDS = 0.1
@@ -191,7 +191,7 @@ def run(
     give_up(keep=(CAP_NET_ADMIN, CAP_NET_RAW, CAP_SYS_RESOURCE))  # what it takes to open ports, on any number of them
     refuse_calls()
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's threads would keep what is given up below
-    from fastbridge.switch import Switch
+    from fastbridge.switch.live import Switch
 
     stop = _StopSignals()
     storm = StormControl(storm_control, storm_control, storm_control)
@@ -232,7 +232,7 @@ def _shielding(switch: Switch, interfaces: Sequence[str]) -> contextlib.Abstract
         "the host is kept silent by settings of its interfaces, but hears the pods: nf_tables are not to be had (%s)",
         switch.unshielded,
     )
-    from fastbridge.silence import silence  # with pyroute2, which takes longer to import than all else
+    from fastbridge.lab.silence import silence  # with pyroute2, which takes longer to import than all else
 
     return silence(interfaces)
 
@@ -327,7 +327,8 @@ class _TextReport(_Report):
         )
 
     def stopped(self, counters: Counters) -> None:
-        from .output import counter_table, make_console, reasons  # with --json there is no need to wait for tables
+        from fastbridge.cli.counter_table import counter_table, reasons  # with --json nobody waits for tables
+        from fastbridge.console import make_console
 
         console = make_console()
         with console.capture() as captured:

@@ -12,13 +12,12 @@ from pathlib import Path
 import rich_click as click
 from rich.console import Console
 
-from fastbridge.bench import page
-from fastbridge.bench.files import writable_file, write_whole
-from fastbridge.bench.storage import Machine, read_storage
-from fastbridge.bench.track import RECENT, SHOWN, Trend, trends
-from fastbridge.bench.trend_words import LEGEND, change, duration, short_names, step_lines
-
-from .output import make_console, make_table, print_lines
+from fastbridge.bench import report as page
+from fastbridge.bench.results.files import writable_file, write_whole
+from fastbridge.bench.trend.storage import Machine, read_storage
+from fastbridge.bench.trend.track import RECENT, SHOWN, Trend, trends
+from fastbridge.bench.trend.words import LEGEND, change, duration, short_names, step_lines
+from fastbridge.console import make_console, make_table, print_lines
 
 REGRESSED = 3  # exit status: 1 and 2 are errors
 _BARS = "▁▂▃▄▅▆▇█"
@@ -55,7 +54,7 @@ def track(context: click.Context, storage: tuple[Path, ...], output: Path | None
     console.print(LEGEND)
     if output is not None:
         page.require()
-        from fastbridge.bench.page import trend_page
+        from fastbridge.bench.trend import page as trend_page
 
         with writable_file(output, "choose another place with -o"):
             write_whole(output, trend_page.render(found))

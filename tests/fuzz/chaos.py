@@ -23,16 +23,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+for folder in ("support", "core"):
+    sys.path.insert(0, str(Path(__file__).parents[1] / folder))
 
 from frames import GROUP, ethernet
 from live import Wire, eventually
 
 from fastbridge import ConfigError, Lab, PortError, Switch
 from fastbridge.errors import LabError
-from fastbridge.io_modes import IO_MODES
-from fastbridge.links import Links
-from fastbridge.namespaces import NamespaceHelper
+from fastbridge.lab.links import Links
+from fastbridge.lab.namespaces import NamespaceHelper
+from fastbridge.switch.io_modes import IO_MODES
 
 PODS = 4
 FINAL_FRAMES = 200

@@ -31,7 +31,8 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+for folder in ("support", "core"):
+    sys.path.insert(0, str(Path(__file__).parents[1] / folder))
 
 import arp_nd_frames as make
 import hypothesis

@@ -99,7 +99,7 @@ def corpus(target: str) -> Path:
 
 def seeds() -> None:
     """Make the corpus anew from the tests' own frames: one of each kind, whole and cut."""
-    sys.path.insert(0, str(HERE.parent))
+    sys.path[:0] = [str(HERE.parent / folder) for folder in ("support", "core")]
     import arp_nd_frames as make
     from segmentation import TCP, UDP, VNET
     from test_coalesce import QUIET, TAGS, flow

@@ -14,10 +14,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fastbridge.bench.offloads import turn_off_offloads
+from fastbridge.bench.machine.offloads import turn_off_offloads
 from fastbridge.errors import BenchError, ConfigError
+from fastbridge.lab.topology import Lab
 from fastbridge.programs import find_program
-from fastbridge.topology import Lab
 
 from .probe import forwards
 from .running import Programs, Running

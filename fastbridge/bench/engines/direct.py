@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from fastbridge.topology import Lab
+from fastbridge.lab.topology import Lab
 
 from .engine import only_two
 from .running import Running

@@ -9,8 +9,8 @@ from contextlib import AbstractContextManager
 from typing import Protocol
 
 from fastbridge.errors import BenchError
+from fastbridge.lab.topology import Lab
 from fastbridge.programs import find_program
-from fastbridge.topology import Lab
 
 from .running import Running
 

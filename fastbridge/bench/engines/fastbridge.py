@@ -18,7 +18,7 @@ from importlib import metadata
 from pathlib import Path
 
 from fastbridge.errors import BenchError
-from fastbridge.topology import Lab
+from fastbridge.lab.topology import Lab
 
 from .running import Programs, Running
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from fastbridge.topology import Lab
+from fastbridge.lab.topology import Lab
 
 from .running import InKernel, Running
 

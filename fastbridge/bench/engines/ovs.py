@@ -15,10 +15,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from fastbridge.bench.offloads import turn_off_offloads
+from fastbridge.bench.machine.offloads import turn_off_offloads
 from fastbridge.errors import BenchError
+from fastbridge.lab.topology import Lab
 from fastbridge.programs import find_program
-from fastbridge.topology import Lab
 
 from .engine import lacks_program
 from .probe import await_forwarding

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from fastbridge.topology import Lab
+from fastbridge.lab.topology import Lab
 
 from .forwarder import RECEIVE_BUFFER
 from .running import Programs, Running

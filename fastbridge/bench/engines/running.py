@@ -17,9 +17,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
-from fastbridge.bench.child import HOME, Child
+from fastbridge.bench.machine.child import HOME, Child
 from fastbridge.errors import BenchError
-from fastbridge.topology import Lab
+from fastbridge.lab.topology import Lab
 
 PAUSE_SECONDS = 5.0
 

@@ -15,8 +15,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from fastbridge.bench.offloads import turn_off_offloads
-from fastbridge.topology import Lab
+from fastbridge.bench.machine.offloads import turn_off_offloads
+from fastbridge.lab.topology import Lab
 
 from .engine import lacks_program, only_two
 from .probe import await_forwarding

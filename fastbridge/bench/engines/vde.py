@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fastbridge.errors import BenchError
-from fastbridge.links import Links
+from fastbridge.lab.links import Links
+from fastbridge.lab.topology import Lab
 from fastbridge.programs import find_program
-from fastbridge.topology import Lab
 
 from .engine import lacks_program
 from .probe import await_forwarding

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
-from fastbridge.bench.measurer import Measurer
+from .measurer import Measurer
 
 
 @dataclass(frozen=True)

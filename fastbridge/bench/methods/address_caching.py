@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from fastbridge.bench.measurer import Measurer
-
 from . import Findings
 from .bounds import at_least, positive, whole
-from .stations import PORTS, Look, look
+from .learned_addresses import PORTS, Look, look
+from .measurer import Measurer
 
 FIRST = 1000  # addresses tried first, and STEP times as many after that while they are all held
 STEP = 4

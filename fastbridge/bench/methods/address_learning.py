@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from fastbridge.bench.measurer import Measurer
-
 from . import Findings
 from .bounds import positive, whole
+from .learned_addresses import PORTS, Look, look
+from .measurer import Measurer
 from .patterns import counted
-from .stations import PORTS, Look, look
 
 
 @dataclass(frozen=True)

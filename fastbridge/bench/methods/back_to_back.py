@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from fastbridge.bench.measurer import Measurer
-from fastbridge.bench.offer import Offer, Phase, Stream
+from fastbridge.bench.tester.offer import Offer, Phase, Stream
 
 from . import Findings
 from .bounds import positive, search_parameters, whole
+from .measurer import Measurer
 from .patterns import counted, streams_of, subject_of
 from .throughput import Throughput
 

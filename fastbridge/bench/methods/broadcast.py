@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from fastbridge.bench.measurer import Measurer
-from fastbridge.bench.offer import Stream, steady
+from fastbridge.bench.tester.offer import Stream, steady
 from fastbridge.errors import BenchError
 
 from . import Findings
 from .bounds import positive, search_parameters, whole
 from .latency import LOADS, PERCENTILES, irregular, percentiles_of
+from .measurer import Measurer
 from .patterns import full_load, loss_of, sampling, subject_of
 from .throughput import Throughput, throughput_below
 

@@ -18,13 +18,13 @@ from dataclasses import dataclass
 from statistics import median
 from typing import ClassVar
 
-from fastbridge.bench.measurer import Measurer
-from fastbridge.bench.offer import Stream, steady
-from fastbridge.bench.trial import Trial
+from fastbridge.bench.tester.offer import Stream, steady
+from fastbridge.bench.tester.trial import Trial
 from fastbridge.errors import BenchError
 
 from . import Findings
 from .bounds import positive
+from .measurer import Measurer
 from .patterns import came_out, counted, forwarding_rate, full_load, of_port, subject_of
 
 A, B, C, D = range(4)

@@ -21,13 +21,13 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import ClassVar
 
-from fastbridge.bench.measurer import Measurer
-from fastbridge.bench.offer import FCS, Offer, Phase, Stream
-from fastbridge.bench.trial import Trial
+from fastbridge.bench.tester.offer import FCS, Offer, Phase, Stream
+from fastbridge.bench.tester.trial import Trial
 from fastbridge.errors import BenchError
 
 from . import Findings
 from .bounds import positive, whole
+from .measurer import Measurer
 from .patterns import came_out
 
 SMALLEST, LARGEST = 64, 1518  # legal sizes

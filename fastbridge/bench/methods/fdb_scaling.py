@@ -9,12 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from fastbridge.bench.measurer import Measurer
-from fastbridge.bench.offer import Stream
+from fastbridge.bench.tester.offer import Stream
 from fastbridge.errors import BenchError
 
 from . import Findings
 from .bounds import positive
+from .measurer import Measurer
 from .patterns import came_out, counted, forwarding_rate, full_load, subject_of
 
 MONITOR = 2

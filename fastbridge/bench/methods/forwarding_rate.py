@@ -9,12 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from fastbridge.bench.measurer import Measurer
-from fastbridge.bench.offer import FCS, Kind
-from fastbridge.bench.trial import Trial
+from fastbridge.bench.tester.offer import FCS, Kind
+from fastbridge.bench.tester.trial import Trial
 
 from . import Findings
 from .bounds import positive, whole
+from .measurer import Measurer
 from .patterns import (
     BUSY,
     PATTERNS,

@@ -10,13 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from fastbridge.bench.measurer import Measurer
-from fastbridge.bench.offer import steady
-from fastbridge.bench.trial import Samples
+from fastbridge.bench.tester.offer import steady
+from fastbridge.bench.tester.trial import Samples
 from fastbridge.errors import BenchError
 
 from . import Findings
 from .bounds import positive, search_parameters
+from .measurer import Measurer
 from .patterns import known_pattern, sampling, streams_of, subject_of
 from .throughput import Throughput
 

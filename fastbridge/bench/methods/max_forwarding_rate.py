@@ -10,12 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from fastbridge.bench.measurer import Measurer
-from fastbridge.bench.offer import steady
-from fastbridge.bench.trial import Trial
+from fastbridge.bench.tester.offer import steady
+from fastbridge.bench.tester.trial import Trial
 
 from . import Findings
 from .bounds import positive, whole
+from .measurer import Measurer
 from .patterns import counted, forwarding_rate, full_load, gigabits, known_pattern, loss_of, streams_of, subject_of
 
 

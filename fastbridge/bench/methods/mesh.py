@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import ClassVar
 
-from fastbridge.bench.measurer import Measurer
-from fastbridge.bench.offer import Stream, full_mesh, many_to_one, one_to_many
+from fastbridge.bench.tester.offer import Stream, full_mesh, many_to_one, one_to_many
 from fastbridge.errors import BenchError
 
 from . import Findings
 from .bounds import search_parameters, whole
+from .measurer import Measurer
 from .patterns import flood_aware, full_load, loss_of, subject_of
 from .throughput import Throughput, throughput_below
 

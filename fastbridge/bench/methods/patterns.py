@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TypeVar
 
-from fastbridge.bench.measurer import Measurer
-from fastbridge.bench.offer import FCS, IMIX, Stream, steady
-from fastbridge.bench.trial import CAPACITY, Trial
+from fastbridge.bench.tester.offer import FCS, IMIX, Stream, steady
+from fastbridge.bench.tester.trial import CAPACITY, Trial
 from fastbridge.errors import BenchError
+
+from .measurer import Measurer
 
 Number = TypeVar("Number", int, float)
 

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import ClassVar
 
-from fastbridge.bench.measurer import Measurer
-from fastbridge.bench.offer import Stream, full_mesh, steady
+from fastbridge.bench.tester.offer import Stream, full_mesh, steady
 from fastbridge.errors import BenchError
 
 from . import Findings
 from .bounds import positive, whole
+from .measurer import Measurer
 from .mesh import Pattern
 from .patterns import counted, flood_aware, forwarding_rate, full_load, gigabits, loss_of, subject_of
 

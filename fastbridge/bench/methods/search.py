@@ -17,11 +17,11 @@ from types import ModuleType
 from typing import Any
 
 from fastbridge.bench.extras import way_to
-from fastbridge.bench.measurer import Measurer
-from fastbridge.bench.offer import Stream, steady
-from fastbridge.bench.trial import Trial
+from fastbridge.bench.tester.offer import Stream, steady
+from fastbridge.bench.tester.trial import Trial
 from fastbridge.errors import BenchError
 
+from .measurer import Measurer
 from .patterns import counted, loss_of, sampling, sustained
 
 GOALS = {"ndr": 0.0, "pdr": 0.005}  #: loss ratio

@@ -10,12 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from fastbridge.bench.measurer import Measurer
-from fastbridge.bench.offer import Stream, steady
+from fastbridge.bench.tester.offer import Stream, steady
 from fastbridge.errors import BenchError
 
 from . import Findings
 from .bounds import positive
+from .measurer import Measurer
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from fastbridge.bench.measurer import Measurer
-from fastbridge.bench.trial import Trial
+from fastbridge.bench.tester.trial import Trial
 
 from . import Findings
 from .bounds import search_parameters
+from .measurer import Measurer
 from .patterns import counted, forwarding_rate, full_load, gigabits, is_flooded, known_pattern, streams_of, subject_of
 from .search import Bounds, search
 

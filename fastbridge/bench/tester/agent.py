@@ -1,0 +1,172 @@
+"""The tester's hand.
+
+Run as `python -m fastbridge.bench.tester.agent`, it takes commands as JSON lines on stdin and answers on stdout. It
+stays alive between trials and ends with its stdin. It is a process of its own so that nothing the bench does
+meanwhile (progress, statistics) takes time from the sender. Frames leave by sockets that it was started with; TCP
+needs the pod's own addresses, and a station in that pod.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import resource
+import socket
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+from fastbridge.core.tester.arrivals import Arrivals, Heard
+from fastbridge.core.tester.traffic import Addresses, Generator, Lane
+
+STAMPED, NEVER_SENT = 0x88B5, 0x88B6  # EtherTypes (IEEE 802 local experimental 1 and 2)
+TCP_TIMEOUT = 2.0
+TCP_BUFFER = 1 << 20  # large enough that Python's own cost a byte does not show
+
+
+class Hand:
+    """The commands, by name."""
+
+    def __init__(self) -> None:
+        self._log: tuple[memoryview, memoryview] | None = None
+        self._sockets: list[socket.socket] = []
+        self._attached: set[int] = set()
+        self._arrivals: Arrivals | None = None
+        self._thread = ThreadPoolExecutor(1)
+        self._heard: Future[Heard] | None = None
+
+    def close(self) -> None:
+        """End the thread."""
+        if self._arrivals is not None:
+            self._arrivals.stop()
+        self._thread.shutdown()
+
+    def send(
+        self,
+        lanes: list[dict[str, Any]],
+        phases: list[Any],
+        sample: int = 0,
+        most: int = 0,
+        trial: int = 0,
+        log: int = 0,
+    ) -> dict[str, Any]:
+        """Send; say when it begins, answer what was intended, sent, refused and stamped, of `most` samples."""
+        times = self._logs(log)[0][: most * 8] if sample else None
+        generator = Generator([_lane(**lane) for lane in lanes], sample=sample, log=times, trial=trial)
+        say({"sending": "begins"})
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
+        sent = generator.send(phases)
+        switches = resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw - before
+        return {**sent._asdict(), "involuntary_switches": switches}
+
+    def open(self, sockets: list[int], interface: str, log: int) -> dict[str, Any]:
+        """Take the receiving sockets, one a port; they hear nothing yet."""
+        self._sockets = [socket.socket(fileno=fd) for fd in sockets]
+        self._arrivals = Arrivals(sockets, *self._logs(log))
+        self._interface = interface
+        return {}
+
+    def listen(self, ports: list[int], trial: int = 0, streams: int = 0, copies: bool = False) -> dict[str, Any]:
+        """Take the samples of a trial from `ports`; from none, to cost nothing."""
+        assert self._arrivals is not None
+        if self._heard is not None:  # a trial that was given up
+            self.heard()
+        # A socket costs its pod's frames time where its EtherType is theirs, even one that takes none of them.
+        for port in self._attached.symmetric_difference(ports):
+            self._sockets[port].bind((self._interface, STAMPED if port in ports else NEVER_SENT))
+        self._attached = set(ports)
+        if ports:
+            self._arrivals.begin(trial, streams, copies)
+            self._heard = self._thread.submit(self._arrivals.run)
+        return {}
+
+    def heard(self) -> dict[str, Any]:
+        """End what listen() began; answer what the log does not say."""
+        assert self._arrivals is not None and self._heard is not None
+        self._arrivals.stop()
+        heard, self._heard = self._heard.result(), None
+        return heard._asdict()
+
+    def _logs(self, fd: int) -> tuple[memoryview, memoryview]:
+        if self._log is None:
+            whole = memoryview(mmap.mmap(fd, 0))
+            self._log = whole[: len(whole) // 2], whole[len(whole) // 2 :]
+        return self._log
+
+    def receive_tcp(self, address: str, warm_up: float, seconds: float) -> dict[str, Any]:
+        """Accept one connection and count its bytes for `seconds` after `warm_up`.
+
+        Says the port first, then when the counted window begins.
+        """
+        buffer = bytearray(TCP_BUFFER)
+        with socket.create_server((address, 0)) as listener:
+            listener.settimeout(TCP_TIMEOUT)
+            say({"port": listener.getsockname()[1]})
+            connection, _ = listener.accept()
+        with connection:
+            connection.settimeout(TCP_TIMEOUT)
+            _count(connection, buffer, warm_up)
+            say({"window": "begins"})
+            received, elapsed = _count(connection, buffer, seconds)
+        return {"bytes": received, "seconds": elapsed}
+
+    def send_tcp(self, address: str, port: int) -> dict[str, Any]:
+        """Send zeros until the receiver closes the connection."""
+        data = memoryview(bytes(TCP_BUFFER))
+        sent = 0
+        with socket.create_connection((address, port), timeout=TCP_TIMEOUT) as connection:
+            try:
+                while True:
+                    sent += connection.send(data)
+            except (ConnectionResetError, BrokenPipeError):
+                return {"bytes": sent}
+
+
+def say(answer: dict[str, Any]) -> None:
+    """Write one JSON line to stdout."""
+    print(json.dumps(answer), flush=True)
+
+
+def _lane(socket: int, frames: list[tuple[str, int]], sources: list[Any] | None, targets: list[list[Any]]) -> Lane:
+    whole = [bytes.fromhex(start)[:length].ljust(length, b"\0") for start, length in frames]
+    own = _addresses(*sources) if sources else None
+    return Lane(socket, whole, own, [_addresses(*range_) for range_ in targets])
+
+
+def _addresses(own: str, behind: str, first: int, count: int) -> Addresses:
+    return Addresses(bytes.fromhex(own), bytes.fromhex(behind), first, count)
+
+
+def _count(connection: socket.socket, buffer: bytearray, seconds: float) -> tuple[int, float]:
+    received, started, now = 0, time.monotonic(), 0.0
+    while (now := time.monotonic()) < started + seconds:
+        size = connection.recv_into(buffer)
+        if size == 0:
+            raise ConnectionError("the sender closed the connection")
+        received += size
+    return received, now - started
+
+
+def main() -> None:
+    """Obey until stdin ends."""
+    hand = Hand()
+    commands: dict[str, Callable[..., dict[str, Any]]] = {
+        act.__name__: act for act in (hand.send, hand.open, hand.listen, hand.heard, hand.receive_tcp, hand.send_tcp)
+    }
+    say({"ready": True})
+    try:
+        for line in sys.stdin:
+            command = json.loads(line)
+            try:
+                answer = commands[command.pop("do")](**command)
+            except OSError as error:
+                answer = {"error": error.strerror or str(error)}
+            say(answer)
+    finally:
+        hand.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,143 @@
+"""What came of a trial.
+
+Counts as they were counted; none is derived from another. Intended is what the schedule had, offered what
+the sender's kernel accepted, received what the pods' interfaces counted, once it stood still.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from fastbridge.bench.extras import way_to
+from fastbridge.bench.machine.disturbance import Disturbance
+from fastbridge.errors import BenchError
+
+from .offer import Offer
+
+CAPACITY = 1 << 22  #: samples of a trial, or arrivals of their copies, that there is room for
+
+
+@dataclass(frozen=True)
+class Samples:
+    """The stamped frames of a trial."""
+
+    sent: int
+    received: int  #: different ones that arrived
+    duplicated: int  #: arrivals of one that had arrived before
+    reordered: int  #: arrivals after a later one of the same stream and port (RFC 4737 §3)
+    corrupted: int  #: arrivals with another payload than was sent; not counted in received
+    missed: int  #: arrivals the receiver itself had no room for: not the DUT's loss
+    histogram: str  #: one-way latency in ns: HdrHistogram, compressed V2 encoding, base64
+    last_lost: float | None = None  #: seconds from the first frame to when the last sample that never came was sent
+    longest_gap: float = 0.0  #: seconds; between two arrivals in a row, over all ports
+
+    @cached_property
+    def latency(self) -> Any:
+        """The hdrh.histogram.HdrHistogram of one-way latency in ns; raise BenchError when it cannot be read."""
+        try:
+            from hdrh.histogram import HdrHistogram  # an extra's; counts need it not
+        except ImportError:
+            raise BenchError(f"latency needs the package hdrhistogram: {way_to('bench')}") from None
+        try:
+            return HdrHistogram.decode(self.histogram)
+        except Exception as error:  # of base64, zlib or the package's own, by what is broken
+            raise BenchError(f"samples.histogram is not an HdrHistogram in base64: {error}") from None
+
+    def percentiles(self, percents: Iterable[float]) -> dict[float, float]:
+        """One-way latency in ns at each; none when no sample arrived."""
+        # All at once: the histogram is gone through in Python, from its beginning.
+        return dict(self.latency.get_percentile_to_value_dict(percents)) if self.received else {}
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One trial, as counted.
+
+    Rate and CPU time are taken over a window inside the trial, in which the path is full: buffers filling at
+    the start and draining at the end would flatter the engine with the bigger ones. Loss is taken over the
+    whole trial, after the drain. A trial too short for a window (a burst) has its whole length for one.
+    """
+
+    offer: Offer
+    seconds: float  #: during which frames were offered
+    window_seconds: float
+    window_bytes: int  #: received in the window: frames without FCS, or TCP payload; frames as Offer.apart has them
+    cpu_machine_seconds: float  #: busy time of all CPUs in the window, /proc/stat (10 ms steps)
+    steal_seconds: float  #: taken by the hypervisor in the window
+    cpu_switch_seconds: float | None = None  #: of the engine's processes in the window; None where it has none
+    window_frames: int | None = None  #: None in this and the frame counts below: a TCP trial
+    intended: int | None = None
+    sent: tuple[int, ...] = ()  #: frames offered, by port
+    received: tuple[int, ...] = ()  #: frames that came out of the DUT, by port
+    refused: int = 0  #: frames the sender's own kernel did not take (no room, or too long): intended, not offered
+    involuntary_switches: int = 0  #: of the sender's process
+    samples: Samples | None = None
+    disturbance: Disturbance | None = None  #: None: not watched
+
+    @property
+    def offered(self) -> int | None:
+        """Frames the sender's kernel accepted."""
+        return sum(self.sent) if self.sent else None
+
+    @property
+    def forwarded(self) -> int | None:
+        """Frames that came out where they were to; of broadcasts, every copy."""
+        if not self.received:
+            return None
+        wanted = {port for stream in self.offer.streams for port in stream.destinations}
+        sources = {stream.source for stream in self.offer.streams}
+        if self.offer.is_broadcast:
+            several = len(sources) > 1  # each hears the others
+            wanted = {port for port in range(len(self.received)) if several or port not in sources}
+        return sum(self.received[port] for port in wanted)
+
+    @property
+    def expected(self) -> int | None:
+        """What forwarded would be without loss."""
+        copies = len(self.received) - 1 if self.offer.is_broadcast else 1
+        return None if self.offered is None else self.offered * copies
+
+    @property
+    def strayed(self) -> int:
+        """Frames that came out of ports no stream is for: flooded ones."""
+        if self.offer.is_broadcast:
+            return 0
+        wanted = {port for stream in self.offer.streams for port in stream.destinations}
+        return sum(count for port, count in enumerate(self.received) if port not in wanted)
+
+    @property
+    def loss_ratio(self) -> float | None:
+        """Of the offered frames; a stray frame of a pod's own kernel cannot make it negative."""
+        if self.expected is None or self.forwarded is None:
+            return None
+        return max(0.0, 1.0 - self.forwarded / self.expected) if self.expected else 0.0
+
+    @property
+    def offered_rate(self) -> float | None:
+        """Offered load, frames/s."""
+        return None if self.offered is None else self.offered / self.seconds
+
+    @property
+    def frames_per_second(self) -> float | None:
+        """Forwarding rate in the window."""
+        return None if self.window_frames is None else self.window_frames / self.window_seconds
+
+    @property
+    def gigabits_per_second(self) -> float:
+        """Frames without FCS, or TCP payload, in the window."""
+        return self.window_bytes * 8e-9 / self.window_seconds
+
+    @property
+    def cpu_machine_ns(self) -> float | None:
+        """Busy time of the whole machine a forwarded frame: sender, switch, receiver and all."""
+        return self.cpu_machine_seconds * 1e9 / self.window_frames if self.window_frames else None
+
+    @property
+    def cpu_switch_ns(self) -> float | None:
+        """CPU time of the engine's processes a forwarded frame."""
+        if self.cpu_switch_seconds is None or not self.window_frames:
+            return None
+        return self.cpu_switch_seconds * 1e9 / self.window_frames

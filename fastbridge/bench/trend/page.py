@@ -1,0 +1,151 @@
+"""Trends as a page.
+
+What `fastbridge track` prints, with a chart a benchmark: first those whose speed has changed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import altair as alt
+
+from fastbridge.bench.report.drawn.style import data, finished
+from fastbridge.bench.report.html import shell
+from fastbridge.bench.report.parts import Cell, Column, Figure, Fold, Part, Section, Table, Text
+
+from .track import Trend
+from .words import LEGEND, change, duration, short_names, step_lines
+
+_COLUMNS = (
+    Column("benchmark", number=False),
+    Column("verdict", number=False),
+    Column("last", "per round"),
+    Column("change", "of speed", hint="of the last step or drift, wherever it was"),
+    Column("noise", "between runs"),
+    Column("runs"),
+)
+_STYLES = {
+    "regression": "loss",
+    "progression": "win",
+    "steady": "even",
+    "too noisy": "quiet",
+    "too few runs": "quiet",
+}  #: in this order, too
+_HEIGHT = 150
+_ROOM = 0.15  # of the median, at least, above and below: noise shall look as small as it is
+_LABELS = 4  # commits under an axis: more do not fit at 400 px
+_DIGITS = 7  # of a commit there
+
+
+def render(found: Sequence[Trend]) -> str:
+    """The trends as an HTML document."""
+    regressed = [trend for trend in found if trend.is_regressed]
+    sections = []
+    for number, machine in enumerate(dict.fromkeys(trend.machine for trend in found), 1):
+        own = [trend for trend in found if trend.machine == machine]
+        title = "Benchmarks" if len(own) == len(found) else f"Benchmarks, machine {number}"
+        sections.append(Section(f"machine-{number}", title, str(machine), _parts(own, f"trend-{number}")))
+    sections.append(Section("how", "How it is judged", parts=[Text(LEGEND)]))
+    runs = {point.run.path for trend in found for point in trend.points}
+    untold = sum(trend.verdict in ("too noisy", "too few runs") for trend in found)
+    slower = f"{len(regressed) or 'None'} of {len(found)} benchmarks became slower, outside of the noise"
+    cannot = f"; of {untold} the runs cannot tell" if untold else ""
+    return shell("Trend over commits", sections, f"{slower}{cannot}. {len(runs)} runs.")
+
+
+def _parts(found: Sequence[Trend], prefix: str) -> list[Part]:
+    found = sorted(found, key=lambda trend: list(_STYLES).index(trend.verdict))
+    names = short_names([trend.name for trend in found])
+    figures = [
+        Figure(f"{prefix}-{i}", name, _chart(trend), caption="; ".join(step_lines(trend)))
+        for i, (name, trend) in enumerate(zip(names, found, strict=True))
+    ]
+    changed = [figure for figure, trend in zip(figures, found, strict=True) if trend.last]
+    others = [figure for figure, trend in zip(figures, found, strict=True) if not trend.last]
+    parts: list[Part] = [Table("", _COLUMNS, [_row(*each) for each in zip(names, found, strict=True)]), *changed]
+    if others:
+        parts.append(Fold(f"Charts of the {len(others)} without a step or drift", others))
+    return parts
+
+
+def _row(name: str, trend: Trend) -> list[Cell]:
+    last = trend.last.change if trend.last else None
+    seconds = trend.points[-1].seconds
+    return [
+        Cell(name),
+        Cell(trend.verdict, style=_STYLES[trend.verdict]),
+        Cell(duration(seconds), seconds),
+        Cell("" if last is None else change(last), last),
+        Cell("" if trend.noise is None else f"{trend.noise:.1%}", trend.noise),
+        Cell(str(len(trend.points)), len(trend.points)),
+    ]
+
+
+def _chart(trend: Trend) -> dict[str, Any]:
+    """A dot a run, and the levels between the steps."""
+    unit, size = _unit(trend)
+    records: list[dict[str, Any]] = [
+        {
+            "order": i,
+            "commit": point.run.commit,
+            "committed": f"{point.run.committed:%Y-%m-%d %H:%M}",
+            "measured": f"{point.run.measured:%Y-%m-%d %H:%M}",
+            "file": point.run.name,
+            "time": point.seconds / size,
+            "time per round": duration(point.seconds),
+        }
+        for i, point in enumerate(trend.points)
+    ]
+    times = sorted(point.seconds / size for point in trend.points)
+    middle = times[len(times) // 2]
+    domain = [min(times[0] * 0.98, middle * (1 - _ROOM)), max(times[-1] * 1.02, middle * (1 + _ROOM))]
+    last = len(records) - 1
+    commits = json.dumps([record["commit"][:_DIGITS] for record in records])
+    axis = alt.Axis(
+        values=sorted({round(i * last / (_LABELS - 1)) for i in range(_LABELS)}),
+        labelExpr=f"{commits}[datum.value]",
+        labelLimit=70,
+        labelOverlap=True,
+        grid=False,
+    )
+    x = alt.X("order:Q", title="commit", axis=axis, scale=alt.Scale(domain=[-0.5, last + 0.5], nice=False))
+    y = alt.Y(
+        "time:Q",
+        title=f"time per round, {unit} (lower is faster)",
+        scale=alt.Scale(domain=domain),
+        axis=alt.Axis(tickCount=4),
+    )
+    tips = [
+        alt.Tooltip(f"{name}:N", title=name.replace("_", " ")) for name in records[0] if name not in ("order", "time")
+    ]
+    runs = alt.Chart(data(records)).mark_point(filled=True, size=45, opacity=0.9, color="#2b7fd3")
+    levels = alt.Chart(data(_levels(trend, size))).mark_rule(strokeWidth=2, opacity=1)
+    colours = alt.Scale(domain=["regression", "progression", "start"], range=["#d55e00", "#009e73", "#808890"])
+    return finished(
+        alt.layer(
+            levels.encode(x=alt.X("begin:Q"), x2="end:Q", y=y, color=alt.Color("kind:N", scale=colours, legend=None)),
+            runs.encode(x=x, y=y, tooltip=tips),
+        ),
+        _HEIGHT,
+    )
+
+
+def _levels(trend: Trend, size: float) -> list[dict[str, Any]]:
+    """From step to step; without one there is none, dots are all that is known."""
+    if not trend.steps:
+        return []
+    begins = [0, *(step.index for step in trend.steps)]
+    ends = [*begins[1:], len(trend.points)]
+    times = [trend.steps[0].before, *(step.after for step in trend.steps)]
+    kinds = ["start", *("regression" if step.change < 0 else "progression" for step in trend.steps)]
+    return [
+        {"begin": begin - 0.5, "end": end - 0.5, "time": time / size, "kind": kind}
+        for begin, end, time, kind in zip(begins, ends, times, kinds, strict=True)
+    ]
+
+
+def _unit(trend: Trend) -> tuple[str, float]:
+    shown = duration(trend.points[-1].seconds).split()[-1]
+    return shown, {"s": 1.0, "ms": 1e-3, "µs": 1e-6, "ns": 1e-9}[shown]

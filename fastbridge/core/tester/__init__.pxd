@@ -1,0 +1,1 @@
+# The tester's sender and receiver: no part of the switch.

@@ -1,0 +1,221 @@
+"""Links and addresses, over netlink.
+
+The only importer of pyroute2, so that what the rest asks of a network is this one short list. A
+`Links` is for one namespace and one thread.
+
+Below pyroute2 is asyncio, and a thread in which an event loop runs (a notebook's, an asyncio
+program's) takes no second one. There all netlink work is done by a thread of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface, ip_address
+from types import TracebackType
+from typing import Any
+
+from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
+
+from fastbridge.addresses import MacAddress
+from fastbridge.errors import LabError, PrivilegeError
+
+from .link_counters import has_interface, interface_index
+from .namespaces import Namespace
+
+_NODAD = 2  # IFA_F_NODAD
+_STATES = {0x01: "incomplete", 0x02: "reachable", 0x04: "stale", 0x08: "delay", 0x10: "probe", 0x20: "failed"}
+_STATES |= {0x40: "noarp", 0x80: "permanent"}
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """One line of a pod's own neighbour view: an IP address, and the MAC address behind it if known."""
+
+    ip: IPv4Address | IPv6Address
+    mac: MacAddress | None
+    state: str  #: "reachable", "stale", "failed", … as `ip neighbour` names them
+
+
+class Links:
+    """The links of one network namespace (of the current one, if none is given); a context manager."""
+
+    def __init__(self, namespace: Namespace | None = None) -> None:
+        # SOCK_DGRAM, though to netlink it makes no difference: asyncio below pyroute2 takes no raw socket.
+        open_socket = socket.socket if namespace is None else namespace.open_socket
+        self._sock = open_socket(socket.AF_NETLINK, socket.SOCK_DGRAM, 0)
+        try:
+            self._ip: Any = _LoopAside(self._sock) if _loop_runs() else _Loop(self._sock)
+        except BaseException:
+            self._sock.close()
+            raise
+
+    def __enter__(self) -> Links:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the netlink socket."""
+        self._ip.close()
+
+    def add_pair(
+        self, host_end: str, host_mac: MacAddress | None, pod_end: str, pod_mac: MacAddress, fd: int, mtu: int
+    ) -> None:
+        """A veth pair: the host end here, the pod end in the namespace `fd`; both down, the host end without ARP."""
+        peer = {"ifname": pod_end, "net_ns_fd": fd, "address": str(pod_mac), "mtu": mtu}
+        address = {} if host_mac is None else {"address": str(host_mac)}
+        with _naming(host_end):
+            self._ip.link("add", ifname=host_end, kind="veth", mtu=mtu, peer=peer, **address)
+
+    def set(self, name: str, **settings: Any) -> None:
+        """Change a link: state="up", arp=False, ifalias=…, master=index."""
+        with _naming(name):
+            self._ip.link("set", index=self.index(name), **settings)
+
+    def add_altname(self, name: str, altname: str) -> None:
+        """Give a link another name by which it can be found."""
+        with _naming(name):
+            self._ip.link("property_add", index=self.index(name), altname=altname)
+
+    def add_address(self, index: int, address: IPv4Interface | IPv6Interface) -> None:
+        """Give an interface an address; an IPv6 one is ready at once (no duplicate detection)."""
+        options = {"flags": _NODAD} if address.version == 6 else {}
+        with _naming(str(address)):
+            self._ip.addr("add", index=index, address=str(address.ip), prefixlen=address.network.prefixlen, **options)
+
+    def delete(self, name: str) -> None:
+        """Remove a link (and with one end of a veth pair the other)."""
+        with _naming(name):
+            self._ip.link("del", index=self.index(name))
+
+    def add_bridge(self, name: str, ports: list[str], **settings: Any) -> None:
+        """A Linux bridge without spanning tree, up, with these ports; settings: br_mcast_snooping=0, …"""
+        with _naming(name):
+            self._ip.link("add", ifname=name, kind="bridge", br_stp_state=0, br_forward_delay=0, **settings)
+        bridge = self.index(name)
+        for port in ports:
+            self.set(port, master=bridge)
+        self.set(name, state="up", arp=False)
+
+    def set_bridge_port(self, name: str, **settings: Any) -> None:
+        """Change the port of a Linux bridge: learning=0, …"""
+        with _naming(name):
+            self._ip.brport("set", index=self.index(name), **settings)
+
+    def exists(self, name: str) -> bool:
+        """Whether there is such a link."""
+        return has_interface(self._sock, name)
+
+    def index(self, name: str) -> int:
+        """The index of a link, or LabError."""
+        return interface_index(self._sock, name)
+
+    def alias(self, name: str) -> str | None:
+        """The ifalias of a link; None when it has none, or when there is no such link."""
+        value: str | None = self._get(name).get_attr("IFLA_IFALIAS") if self.exists(name) else None
+        return value
+
+    def flags(self, name: str) -> int:
+        """The IFF_… flags of a link."""
+        return int(self._get(name)["flags"])
+
+    def ipv6_addresses(self) -> dict[int, list[IPv6Interface]]:
+        """The addresses somebody gave each link, by its index (not link-local, not learned from a router)."""
+        found: dict[int, list[IPv6Interface]] = {}
+        with _naming("addresses"):
+            messages = list(self._ip.get_addr(family=socket.AF_INET6, scope=0))
+        for message in messages:
+            if message["flags"] & 0x80:  # IFA_F_PERMANENT
+                own = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")  # the latter may be the peer's
+                found.setdefault(message["index"], []).append(IPv6Interface(f"{own}/{message['prefixlen']}"))
+        return found
+
+    def _get(self, name: str) -> Any:
+        with _naming(name):
+            return self._ip.link("get", index=self.index(name))[0]
+
+    def neighbours(self, index: int) -> list[Neighbour]:
+        """The neighbour view of an interface, IPv4 and IPv6."""
+        with _naming("neighbours"):
+            found = list(self._ip.get_neighbours(ifindex=index))
+        return [_neighbour(message) for message in found if message.get_attr("NDA_DST")]
+
+
+class _Loop:
+    """An IPRoute with an event loop of its own: asyncio's; one that the policy makes (uvloop) may know no netlink."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._loop = asyncio.SelectorEventLoop()
+        try:
+            self._ip: Any = IPRoute(use_socket=sock, use_event_loop=self._loop)
+        except BaseException:
+            self._loop.close()
+            raise
+
+    def __getattr__(self, method: str) -> Any:
+        return getattr(self._ip, method)
+
+    def close(self) -> None:
+        """End both."""
+        self._ip.close()
+        self._loop.run_until_complete(self._loop.shutdown_asyncgens())  # one more round: it closes the transport
+        self._loop.close()
+
+
+class _LoopAside:
+    """The same in a thread of its own: gives lists where an IPRoute gives generators."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._thread = ThreadPoolExecutor(1, "fastbridge-netlink")
+        try:
+            self._ip = self._thread.submit(_Loop, sock).result()
+        except BaseException:
+            self._thread.shutdown()
+            raise
+
+    def __getattr__(self, method: str) -> Callable[..., list[Any]]:
+        def ask(*arguments: Any, **options: Any) -> list[Any]:
+            return list(getattr(self._ip, method)(*arguments, **options))
+
+        return lambda *arguments, **options: self._thread.submit(ask, *arguments, **options).result()
+
+    def close(self) -> None:
+        """End it, and its thread."""
+        try:
+            self._thread.submit(self._ip.close).result()
+        finally:
+            self._thread.shutdown()
+
+
+def _loop_runs() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+def _neighbour(message: Any) -> Neighbour:
+    mac = message.get_attr("NDA_LLADDR")
+    state = _STATES.get(message["state"], "none")
+    return Neighbour(ip_address(message.get_attr("NDA_DST")), MacAddress(mac) if mac else None, state)
+
+
+@contextlib.contextmanager
+def _naming(thing: str) -> Iterator[None]:
+    """Turn what the kernel refused into one line that names the thing."""
+    try:
+        yield
+    except NetlinkError as error:
+        text = f"{thing}: {os.strerror(error.code)}"
+        if error.code in (1, 13):
+            raise PrivilegeError(f"{text}; run as root (CAP_NET_ADMIN)") from error
+        raise LabError(text) from error

@@ -1,0 +1,272 @@
+"""Network namespaces, made and entered.
+
+The user's process never changes its namespace and never forks raw: it has threads, and it may be
+unprivileged. A helper process does both (see `namespace_helper`). A namespace is held by file
+descriptors only, so the kernel removes it with the process that holds it, SIGKILL included.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from fastbridge.errors import LabError, PrivilegeError
+from fastbridge.forks import in_child
+from fastbridge.programs import find_program, search_path
+
+Argv = Sequence[str | os.PathLike[str]]
+
+_PROGRAM = Path(__file__).with_name("namespace_helper.py")
+
+
+class NamespaceHelper:
+    """The namespaces of one lab, and the process that makes them."""
+
+    def __init__(self, inherit: Sequence[int] = ()) -> None:
+        """`inherit`: file descriptors the helper holds as long as it lives, such as a lock."""
+        self._tag = f"fastbridge-{secrets.token_hex(8)}"
+        self._lock = threading.Lock()
+        self._owner = os.getpid()
+        self._programs: list[subprocess.Popen[Any]] = []
+        self._user_fd: int | None = None
+        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        in_child(self, NamespaceHelper._let_go)
+        with theirs:
+            # A session of its own: neither ^C nor a killed process group may take it before its work is done.
+            self._process = subprocess.Popen(
+                [sys.executable, "-I", "-S", str(_PROGRAM), self._tag],
+                stdin=theirs.fileno(),
+                stdout=subprocess.DEVNULL,
+                cwd="/",
+                pass_fds=inherit,
+                start_new_session=True,
+            )
+        try:
+            _, fds = self._receive()
+        except OSError as error:
+            self.close()
+            raise PrivilegeError(
+                f"network namespaces are not to be had ({error.strerror}): run as root, or allow user namespaces "
+                "(sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone, "
+                "kernel.apparmor_restrict_unprivileged_userns)"
+            ) from error
+        except BaseException:
+            self.close()
+            raise
+        self._user_fd = fds[0] if fds else None
+
+    @property
+    def is_ours(self) -> bool:
+        """False in a forked child of the process that made it: the lab is not the child's to use, nor to end."""
+        return os.getpid() == self._owner
+
+    def closed(self) -> LabError:
+        """Why nothing more is to be had from it."""
+        if self.is_ours:
+            return LabError("the lab is closed")
+        return LabError(f"this lab belongs to process {self._owner}; a forked child makes a Lab of its own")
+
+    def create(self) -> Namespace:
+        """A new network namespace, anonymous and empty but for a loopback interface that is down."""
+        try:
+            (index,), (fd,) = self._request("create")
+        except OSError as error:
+            raise LabError(f"cannot make a network namespace: {os_reason(error)}") from error
+        return Namespace(self, index, fd)
+
+    def adopt(self, path: str) -> Namespace:
+        """The network namespace that has a name in the file system."""
+        fd = os.open(path, os.O_RDONLY)
+        try:
+            (index,), (kept,) = self._request("adopt", fds=[fd])
+        finally:
+            os.close(fd)
+        return Namespace(self, index, kept)
+
+    def unpin(self, path: str) -> None:
+        """Undo `Namespace.pin`."""
+        self._request("unpin", path)
+
+    def kill_programs(self) -> None:
+        """End every process that runs in one of the namespaces; returns when they are gone."""
+        self._request("kill")
+        self._reap()
+
+    def close(self) -> None:
+        """End the programs in the namespaces, and the helper; a second call does nothing."""
+        if self._control.fileno() < 0 or not self.is_ours:
+            return
+        self._end()
+        self._close_user_fd()
+
+    def _let_go(self) -> None:
+        self._lock = threading.Lock()
+        self._control.close()
+        self._close_user_fd()
+
+    def _close_user_fd(self) -> None:
+        if self._user_fd is not None:
+            os.close(self._user_fd)
+            self._user_fd = None
+
+    def _end(self) -> None:
+        if self._process.poll() is None:
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it died just now
+                self._control.shutdown(socket.SHUT_WR)
+        self._control.close()
+        self._process.wait()
+        self._reap()
+
+    def _reap(self) -> None:
+        for program in self._programs:
+            program.kill()  # one that went to another namespace has not been found there
+            program.wait()
+
+    def __enter__(self) -> NamespaceHelper:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+    def command(
+        self, namespace: Namespace, argv: Argv | str, options: dict[str, Any]
+    ) -> tuple[list[str], dict[str, Any]]:
+        """Arguments for `subprocess` that start `argv` in a namespace."""
+        options = dict(options)
+        if options.pop("shell", False):
+            argv = ["/bin/sh", "-c", argv] if isinstance(argv, str) else ["/bin/sh", "-c", *argv]
+        words = [argv] if isinstance(argv, str) else [os.fspath(word) for word in argv]
+        given = options.get("env")
+        environment = dict(os.environ if given is None else given)
+        environment["PATH"] = search_path(environment.get("PATH"))
+        if "/" not in words[0] and find_program(words[0], environment["PATH"]) is None:
+            raise LabError(f"there is no program {words[0]!r} on the PATH")
+        nsenter = find_program("nsenter")
+        if nsenter is None:
+            raise LabError("there is no program 'nsenter' on the PATH: install util-linux")
+        fds = [namespace.fd]
+        entry = [f"--net=/proc/self/fd/{namespace.fd}"]
+        if self._user_fd is not None:
+            fds.append(self._user_fd)
+            entry = [f"--user=/proc/self/fd/{self._user_fd}", *entry, "--preserve-credentials"]
+        # As argv[0] the tag shows the helper which processes are still on their way in.
+        options |= {"executable": nsenter, "env": environment, "pass_fds": (*options.get("pass_fds", ()), *fds)}
+        return [self._tag, *entry, "--", *words], options
+
+    def watch(self, program: subprocess.Popen[Any]) -> None:
+        """Reap this program when the namespaces go, so that it leaves no zombie."""
+        self._programs = [running for running in self._programs if running.returncode is None] + [program]
+
+    def _request(self, *fields: str, fds: Sequence[int] = ()) -> tuple[list[str], list[int]]:
+        with self._lock:
+            if self._control.fileno() < 0 or not self.is_ours:
+                raise self.closed()
+            try:
+                socket.send_fds(self._control, ["\0".join(fields).encode()], fds)
+            except (BrokenPipeError, ConnectionResetError):
+                raise LabError("the lab's namespace helper process has died; close the lab") from None
+            return self._receive()
+
+    def _receive(self) -> tuple[list[str], list[int]]:
+        data, fds, flags, _ = socket.recv_fds(self._control, 65536, 1)
+        if not data:
+            raise LabError("the lab's namespace helper process has died; close the lab")
+        if flags & socket.MSG_CTRUNC:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        for fd in fds:
+            os.set_inheritable(fd, False)
+        status, *fields = data.decode().split("\0")
+        if status == "error":
+            raise OSError(int(fields[0]), fields[1])
+        return fields, fds
+
+
+class Namespace:
+    """One network namespace: a file descriptor, and what can be done through it."""
+
+    def __init__(self, helper: NamespaceHelper, index: str, fd: int) -> None:
+        self._helper = helper
+        self._index = index
+        self._fd = fd
+        in_child(self, Namespace.close)
+
+    @property
+    def fd(self) -> int:
+        """The file descriptor that holds it."""
+        if self._fd < 0:
+            raise self._helper.closed()
+        return self._fd
+
+    @property
+    def path(self) -> str:
+        """A path that other programs of this user can open, for as long as this process holds the namespace."""
+        return f"/proc/{os.getpid()}/fd/{self.fd}"
+
+    def open_socket(self, family: int, type: int, protocol: int = 0) -> socket.socket:  # noqa: A002 - as in socket
+        """A socket that lives in this namespace."""
+        _, (fd,) = self._helper._request("socket", self._index, *map(str, map(int, (family, type, protocol))))
+        # All three are given: asking the kernel for them fails for families Python does not know.
+        return socket.socket(family, type, protocol, fileno=fd)
+
+    def write_sysctl(self, name: str, value: int) -> bool:
+        """Write `net/…` below /proc/sys; False when this kernel has no such setting."""
+        try:
+            self._helper._request("sysctl", self._index, name, str(value))
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise PrivilegeError(f"cannot write /proc/sys/{name}: {error.strerror}; mount /proc writable") from error
+        return True
+
+    def pin(self, path: str) -> None:
+        """Give it a name in the file system: it then outlives every process."""
+        try:
+            self._helper._request("pin", self._index, path)
+        except OSError as error:
+            kind = PrivilegeError if isinstance(error, PermissionError) else LabError
+            raise kind(f"cannot name a network namespace {path}: {error.strerror}") from error
+
+    def popen(self, argv: Argv | str, **options: Any) -> subprocess.Popen[Any]:
+        """Start a program here; it is killed with the lab."""
+        command, options = self._helper.command(self, argv, options)
+        program: subprocess.Popen[Any] = subprocess.Popen(command, **options)
+        self._helper.watch(program)
+        return program
+
+    def run(self, argv: Argv | str, **options: Any) -> subprocess.CompletedProcess[Any]:
+        """Run a program here to its end."""
+        command, options = self._helper.command(self, argv, options)
+        return subprocess.run(command, **options)
+
+    def disown(self) -> None:
+        """It is not ours after all: `kill_programs` and the end of the helper leave what runs in it alone."""
+        self._helper._request("disown", self._index)
+        self.close()
+
+    def close(self) -> None:
+        """Let go; the kernel removes the namespace once nobody holds it."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def __del__(self) -> None:
+        self.close()
+
+
+def os_reason(error: OSError) -> str:
+    """What the kernel said, with the way out where it is a limit that can be raised."""
+    if error.errno == errno.ENOSPC:
+        return "the kernel's limit is reached; raise the sysctl user.max_net_namespaces"
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return "too many open files; raise the limit with ulimit -n"
+    return error.strerror or str(error)

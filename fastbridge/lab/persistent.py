@@ -1,0 +1,297 @@
+"""Labs that stay, in named namespaces.
+
+A stored lab outlives the command that made it: each pod is a namespace NAME-POD under /run/netns, so
+`ip netns exec` works, and its host end, called the same, is in the current namespace. The plan is in
+/run/fastbridge/NAME.json before the first of them is made. What is ours bears the lab's random
+identity: the alias of a host end, and the alias of the loopback interface inside a namespace,
+given before the namespace gets its name. So `down` removes just what `up` made, whenever `up` died.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import re
+import secrets
+import socket
+import stat
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from ipaddress import IPv4Interface, IPv6Interface
+from pathlib import Path
+from typing import Any
+
+from fastbridge.addresses import MacAddress
+from fastbridge.errors import ConfigError, LabError, PrivilegeError
+from fastbridge.open_files import reserve_files
+from fastbridge.programs import find_program
+
+from .links import Links
+from .namespaces import NamespaceHelper
+from .pods import POD_END
+from .silence import make_silent
+from .topology import PodPlan, Progress, Topology, configure_pod
+
+_log = logging.getLogger(__name__)
+
+_STATE = Path("/run/fastbridge")
+_NETNS = Path("/run/netns")
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,11}")
+_PATIENCE = 1.0  #: seconds without progress; the kernel removes 1,000 namespaces a second or so
+_INTERFACE_MAX = 15  #: characters in the name of an interface
+
+
+@dataclass(frozen=True, slots=True)
+class StoredLab:
+    """A lab as its state file has it; `complete` is False when `up` did not come to its end."""
+
+    name: str
+    identity: str
+    topology: Topology
+    complete: bool
+
+    @property
+    def ports(self) -> list[str]:
+        """The host ends, interfaces of the namespace the lab was made in."""
+        return [self.namespace(pod.name) for pod in self.topology.pods]
+
+    def namespace(self, pod: str) -> str:
+        """The name of a pod's namespace, and of its host end."""
+        return f"{self.name}-{pod}"
+
+    def command(self, pod: str, argv: Sequence[str]) -> list[str]:
+        """The command line that runs `argv` in a pod."""
+        names = [plan.name for plan in self.topology.pods]
+        if pod not in names:
+            raise LabError(f"lab {self.name} has no pod {pod!r}; its pods are {', '.join(names)}")
+        return [find_program("nsenter") or "nsenter", f"--net={_NETNS / self.namespace(pod)}", "--", *argv]
+
+
+def up(name: str, topology: Topology, progress: Progress | None = None) -> StoredLab:
+    """Make a lab that stays; when that fails half-way, nothing of it does."""
+    lab = StoredLab(name, f"fastbridge:{secrets.token_hex(8)}", topology, complete=False)
+    _check(lab)
+    reserve_files(len(topology.pods))
+    # The helper may still be at its last request when this process is killed: it keeps the lock for as long.
+    with _locked() as lock, NamespaceHelper(inherit=[lock]) as helper:
+        _refuse_taken(lab)
+        _save(lab)
+        try:
+            _make(lab, helper, progress)
+            lab = replace(lab, complete=True)
+            _save(lab)
+        except BaseException:
+            _remove(lab)
+            raise
+    return lab
+
+
+def list_labs() -> list[StoredLab]:
+    """All labs on this machine, complete or not, by name."""
+    return [_load(path) for path in sorted(_STATE.glob("*.json"))]
+
+
+def get(name: str) -> StoredLab:
+    """The lab of this name."""
+    path = _path(name)
+    if not path.exists():
+        known = ", ".join(lab.name for lab in list_labs())
+        way_out = f"there are: {known}" if known else "make one with fastbridge lab up"
+        raise LabError(f"there is no lab {name!r}; {way_out}")
+    return _load(path)
+
+
+def down(name: str) -> StoredLab:
+    """Remove a lab, complete or not, with the programs in its pods; and nothing else."""
+    with _locked():
+        lab = get(name)
+        _remove(lab)
+    return lab
+
+
+def _check(lab: StoredLab) -> None:
+    _path(lab.name)
+    for port in lab.ports:
+        if len(port) > _INTERFACE_MAX:
+            raise ConfigError(f"{port} is too long for an interface ({_INTERFACE_MAX} characters): use a shorter name")
+    if find_program("nsenter") is None:
+        raise LabError("there is no program 'nsenter' on the PATH: install util-linux")
+
+
+def _refuse_taken(lab: StoredLab) -> None:
+    if _path(lab.name).exists():
+        raise LabError(f"there is a lab {lab.name!r} already; remove it (fastbridge lab down) or choose another --name")
+    taken = {name for _, name in socket.if_nameindex()}
+    for port in lab.ports:
+        if port in taken or (_NETNS / port).exists():
+            what = "an interface" if port in taken else "a network namespace"
+            raise LabError(f"there is {what} {port} already, and it is not ours: choose another --name")
+
+
+def _make(lab: StoredLab, helper: NamespaceHelper, progress: Progress | None) -> None:
+    pods = lab.topology.pods
+    with Links() as links:
+        for n, plan in enumerate(pods, 1):
+            port = lab.namespace(plan.name)
+            namespace = helper.create()
+            with Links(namespace) as inside:
+                inside.set("lo", ifalias=lab.identity)
+            namespace.pin(str(_NETNS / port))
+            links.add_pair(port, None, POD_END, plan.mac, namespace.fd, lab.topology.mtu)
+            links.set(port, ifalias=lab.identity)
+            make_silent(links, port)
+            links.set(port, state="up")
+            configure_pod(namespace, plan)
+            namespace.close()
+            if progress is not None:
+                progress(n, len(pods))
+
+
+def _remove(lab: StoredLab) -> None:
+    """Remove what bears the lab's identity, then the state file."""
+    with Links() as links:
+        host_ends = [port for port in lab.ports if links.alias(port) == lab.identity]
+        with NamespaceHelper() as helper:
+            for port in lab.ports:
+                path = _NETNS / port
+                if path.exists() and _adopt(helper, path, lab.identity, marked=port in host_ends):
+                    helper.unpin(str(path))
+        _remove_host_ends(links, host_ends)
+    _path(lab.name).unlink()
+
+
+def _remove_host_ends(links: Links, host_ends: list[str]) -> None:
+    """See the host ends off: the kernel removes them in bulk with the pods' namespaces, one by one it is slow.
+
+    When that makes no progress, somebody holds a namespace open: then they are deleted.
+    """
+    patience = time.monotonic() + _PATIENCE
+    while host_ends:
+        present = {name for _, name in socket.if_nameindex()}
+        left = [port for port in host_ends if port in present]
+        if len(left) < len(host_ends):
+            patience = time.monotonic() + _PATIENCE
+        elif time.monotonic() > patience:
+            links.delete(left.pop())
+        host_ends = left
+        time.sleep(0.005)
+
+
+def _adopt(helper: NamespaceHelper, path: Path, identity: str, *, marked: bool) -> bool:
+    """Take up the namespace of this name if it is ours; a name without a namespace is what a crash left.
+
+    The programs in it end with the helper. A host end that is not `marked` as ours yet goes now, with its pod end.
+    """
+    if path.stat().st_dev == path.parent.stat().st_dev:
+        return True
+    namespace = helper.adopt(str(path))
+    with Links(namespace) as inside:
+        if inside.alias("lo") != identity:
+            namespace.disown()
+            return False
+        if not marked and inside.exists(POD_END):
+            inside.delete(POD_END)
+    namespace.close()
+    return True
+
+
+def _path(name: str) -> Path:
+    if not _NAME.fullmatch(name):
+        raise ConfigError(f"{name!r} cannot be a lab's name: 1 to 12 of A-Z a-z 0-9 _ -")
+    return _STATE / f"{name}.json"
+
+
+@contextlib.contextmanager
+def _locked() -> Iterator[int]:
+    """One `up` or `down` at a time on this machine; the kernel unlocks when the processes are dead.
+
+    Whoever may open the lock may hold it, for reading too: so nobody but its owner may.
+    """
+    lock = _STATE / ".lock"
+    try:
+        _STATE.mkdir(mode=0o755, exist_ok=True)
+        _refuse_others_directory()
+        file = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise PrivilegeError(f"cannot write {lock}: {error.strerror}; labs that stay are root's") from error
+    try:
+        os.fchmod(file, 0o600)  # an older fastbridge made it for all to read
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            _log.warning("waiting for %s, which holds %s; Ctrl-C ends the wait", _holder(file), lock)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield file
+    finally:
+        os.close(file)
+
+
+def _refuse_others_directory() -> None:
+    """Raise LabError where somebody else could have put what is in the state directory."""
+    found = _STATE.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise LabError(f"{_STATE} is not a directory of this user's that no other may write to: remove it")
+
+
+def _holder(file: int) -> str:
+    """The process that holds the lock, as /proc/locks has it: `12: FLOCK ADVISORY WRITE PID MAJ:MIN:INODE 0 EOF`."""
+    inode = str(os.fstat(file).st_ino)
+    for line in Path("/proc/locks").read_text().splitlines():
+        words = line.split()
+        if words[1] == "FLOCK" and words[-3].split(":")[-1] == inode and "->" not in words:
+            with contextlib.suppress(OSError):  # it has ended; what it started still holds the lock
+                command = Path(f"/proc/{words[-4]}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                return f"process {words[-4]} ({command.strip()})"
+    return "another process"
+
+
+def _save(lab: StoredLab) -> None:
+    pods = [{key: _text(getattr(pod, key)) for key in ("name", "mac", "ipv4", "ipv6")} for pod in lab.topology.pods]
+    state = {
+        "name": lab.name,
+        "identity": lab.identity,
+        "complete": lab.complete,
+        "mtu": lab.topology.mtu,
+        "pods": pods,
+    }
+    path = _path(lab.name)
+    fresh = path.with_suffix(".new")
+    try:
+        fresh.write_text(json.dumps(state, indent=1))
+        fresh.replace(path)  # a reader, or a crash, meets the old text or the new one
+    except OSError as error:
+        raise LabError(f"cannot write {path}: {error.strerror}") from error
+
+
+def _load(path: Path) -> StoredLab:
+    try:
+        state = json.loads(path.read_text(encoding="utf-8"))
+        pods = tuple(
+            PodPlan(
+                pod["name"],
+                MacAddress(pod["mac"]),
+                _parse(IPv4Interface, pod["ipv4"]),
+                _parse(IPv6Interface, pod["ipv6"]),
+            )
+            for pod in state["pods"]
+        )
+        lab = StoredLab(state["name"], state["identity"], Topology(pods, state["mtu"]), state["complete"])
+        if lab.name != path.stem or not _NAME.fullmatch(lab.name):
+            raise ValueError(f"it is the file of another lab, {lab.name!r}")
+        if not isinstance(lab.identity, str) or not isinstance(lab.complete, bool):
+            raise TypeError("its identity or its state is missing")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise LabError(f"{path} cannot be read as a lab: {error}; remove it when there is none") from error
+    return lab
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else str(value)
+
+
+def _parse(kind: Callable[[str], Any], text: str | None) -> Any:
+    return None if text is None else kind(text)

@@ -1,0 +1,179 @@
+"""Pods and ports, the two ends of a veth pair.
+
+A pod is a network namespace with one interface, the pod end; its port is the host end, which waits
+in the namespace of the host ends for a switch.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import threading
+from collections.abc import Callable, Sequence
+from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface, ip_address
+from socket import AF_NETLINK, SOCK_RAW, socket
+from typing import Any, Literal
+
+from fastbridge.addresses import MacAddress
+from fastbridge.arp_nd import link_local
+from fastbridge.errors import ConfigError
+from fastbridge.forks import in_child
+
+from . import ping as icmp
+from .link_counters import LinkCounters, interface_index, read_counters
+from .links import Links, Neighbour
+from .namespaces import Argv, Namespace
+from .ping import PingResult
+
+POD_END = "eth0"
+
+
+class _End:
+    """One end of a veth pair: an interface in a namespace."""
+
+    def __init__(self, namespace: Namespace, interface: str, mac: MacAddress) -> None:
+        self.namespace = namespace
+        self.interface = interface
+        self.mac = mac
+        self._lock = threading.Lock()
+        self._stats: tuple[socket, int] | None = None
+        in_child(self, _End._let_go)
+
+    def set_up(self) -> None:
+        """Set the interface up."""
+        with Links(self.namespace) as links:
+            links.set(self.interface, state="up")
+
+    def set_down(self) -> None:
+        """Set the interface down: the other end loses its carrier."""
+        with Links(self.namespace) as links:
+            links.set(self.interface, state="down")
+
+    def counters(self) -> LinkCounters:
+        """What the kernel counted on this interface; cheap (some microseconds)."""
+        with self._lock:
+            if self._stats is None:
+                sock = self.namespace.open_socket(AF_NETLINK, SOCK_RAW, 0)
+                self._stats = sock, interface_index(sock, self.interface)
+            return read_counters(*self._stats)
+
+    def _let_go(self) -> None:
+        self._lock = threading.Lock()
+        self._close()
+
+    def _close(self) -> None:
+        if self._stats is not None:
+            self._stats[0].close()
+            self._stats = None
+
+
+class Port(_End):
+    """A host end; `Switch` takes it as a port."""
+
+    #: Who is behind it: the (MAC address, IP address) pairs of its pod, the IPv6 link-local one included.
+    owners: Sequence[tuple[MacAddress, IPv4Address | IPv6Address]] = ()
+
+    @property
+    def name(self) -> str:
+        """The interface name of the host end: the pod's name."""
+        return self.interface
+
+    def open_socket(self, family: int, type: int, proto: int = 0) -> socket:  # noqa: A002 - as in socket
+        """A socket in the namespace of the host ends."""
+        return self.namespace.open_socket(family, type, proto)
+
+    def delete(self) -> None:
+        """Remove the veth pair: the pod loses its interface, a switch its port."""
+        with Links(self.namespace) as links:
+            links.delete(self.interface)
+
+    def __repr__(self) -> str:
+        return f"Port({self.name!r}, {self.mac})"
+
+
+class Pod(_End):
+    """A network namespace with one interface, `eth0`."""
+
+    def __init__(
+        self,
+        name: str,
+        namespace: Namespace,
+        port: Port,
+        mac: MacAddress,
+        ipv4: IPv4Interface | None,
+        ipv6: IPv6Interface | None,
+        find: Callable[[str], Pod],
+    ) -> None:
+        super().__init__(namespace, POD_END, mac)
+        self.name = name
+        self.port = port
+        self.ipv4 = ipv4
+        self.ipv6 = ipv6
+        self._find = find
+        ips = [address.ip for address in (ipv4, ipv6) if address is not None]
+        port.owners = [(mac, ip) for ip in (*ips, *([IPv6Address(link_local(mac.packed))] if ipv6 else []))]
+
+    def popen(self, argv: Argv | str, **options: Any) -> subprocess.Popen[Any]:
+        """Start a program in the pod, with the options of `subprocess.Popen`; it is killed with the lab."""
+        return self.namespace.popen(argv, **options)
+
+    def run(
+        self, argv: Argv | str, *, timeout: float | None = None, check: bool = True, **options: Any
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a program in the pod to its end: text, and output captured unless the options say otherwise."""
+        return run_text(self.namespace, argv, timeout=timeout, check=check, **options)
+
+    def socket(self, family: int, type: int, proto: int = 0) -> socket:  # noqa: A002 - as in socket
+        """A socket inside the pod, for use in this process."""
+        return self.namespace.open_socket(family, type, proto)
+
+    def ping(
+        self,
+        target: str | Pod | IPv4Address | IPv6Address,
+        *,
+        count: int = 1,
+        interval: float = 0.1,
+        timeout: float = 1.0,
+        family: Literal[4, 6] | None = None,
+    ) -> PingResult:
+        """Ping a pod (or its name) or an IP address; `family` chooses among a pod's addresses, IPv4 first."""
+        if count < 1 or interval < 0 or timeout <= 0:
+            raise ConfigError("ping wants count ≥ 1, interval ≥ 0 and timeout > 0")
+        address = self._address(target, family)
+        with self.socket(*icmp.open_type(address.version)) as sock:
+            return icmp.ping(sock, address, count=count, interval=interval, timeout=timeout)
+
+    def neighbours(self) -> list[Neighbour]:
+        """Which MAC addresses the pod's own kernel knows behind which IP addresses."""
+        with Links(self.namespace) as links:
+            return links.neighbours(links.index(POD_END))
+
+    def _address(
+        self, target: str | Pod | IPv4Address | IPv6Address, family: Literal[4, 6] | None
+    ) -> IPv4Address | IPv6Address:
+        if isinstance(target, str):
+            target = _parse_ip(target) or self._find(target)
+        if not isinstance(target, Pod):
+            if family is not None and target.version != family:
+                raise ConfigError(f"{target} is no IPv{family} address")
+            return target
+        choice = {4: target.ipv4, 6: target.ipv6, None: target.ipv4 or target.ipv6}[family]
+        if choice is None:
+            raise ConfigError(f"pod {target.name} has no {'IP' if family is None else f'IPv{family}'} address")
+        return choice.ip
+
+    def __repr__(self) -> str:
+        return f"Pod({self.name!r}, {self.mac}, {self.ipv4}, {self.ipv6})"
+
+
+def _parse_ip(text: str) -> IPv4Address | IPv6Address | None:
+    try:
+        return ip_address(text)
+    except ValueError:
+        return None
+
+
+def run_text(namespace: Namespace, argv: Argv | str, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run a program in a namespace, its output captured as text by default."""
+    if "stdout" not in options and "stderr" not in options:
+        options.setdefault("capture_output", True)
+    return namespace.run(argv, **{"text": True, "check": True} | options)

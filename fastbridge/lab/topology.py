@@ -1,0 +1,315 @@
+"""Topology and lab, the plan and the real thing.
+
+A topology is data; a lab realises it: one network namespace a pod, one veth pair from each to the
+namespace of the host ends. By default names, MAC and IP addresses follow from the pod's number n:
+`podN`, 02:00:00:00:00:NN, 10.0.0.N/16, fd00::N/64; the host end is named as the pod.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from fastbridge.addresses import MacAddress
+from fastbridge.errors import ConfigError, LabError
+from fastbridge.named import NamedList, refuse_text
+from fastbridge.open_files import reserve_files
+
+from .links import Links
+from .namespaces import Argv, Namespace, NamespaceHelper, os_reason
+from .pods import POD_END, Pod, Port, run_text
+
+Progress = Callable[[int, int], None]
+
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}")  # what an interface can be called (IFNAMSIZ)
+_RESERVED = {"lo", "all", "default", "fb-bridge"}
+_POD_MACS, _HOST_MACS = 0x02_00_00_00_00_00, 0x06_00_00_00_00_00
+_MTU_MIN, _MTU_MIN_IPV6, _MTU_MAX = 68, 1280, 65535
+_FILES_A_POD = 4  #: its namespace, its counters, its port's counters and socket
+_BRIDGE = "fb-bridge"
+_NETFILTER = ("bridge-nf-call-iptables", "bridge-nf-call-ip6tables", "bridge-nf-call-arptables")
+
+
+@dataclass(frozen=True, slots=True)
+class PodPlan:
+    """What a pod is to be."""
+
+    name: str
+    mac: MacAddress
+    ipv4: IPv4Interface | None = None
+    ipv6: IPv6Interface | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Topology:
+    """A plan, checked: pods and the MTU of their links."""
+
+    pods: tuple[PodPlan, ...]
+    mtu: int = 1500
+
+    def __post_init__(self) -> None:
+        if not self.pods:
+            raise ConfigError("a lab needs at least one pod")
+        for pod in self.pods:
+            if not _NAME.fullmatch(pod.name) or pod.name in _RESERVED:
+                raise ConfigError(
+                    f"{pod.name!r} cannot be a pod's name: 1 to 15 of A-Z a-z 0-9 _ . -, no reserved word"
+                )
+            if pod.mac.is_group or not pod.mac:
+                raise ConfigError(f"pod {pod.name}: {pod.mac} is no station's MAC address")
+        for field in ("name", "mac", "ipv4", "ipv6"):
+            values = [str(value) for pod in self.pods if (value := getattr(pod, field)) is not None]
+            if (
+                twice := next((value for value in values if values.count(value) > 1), None)
+                if _repeats(values)
+                else None
+            ):
+                raise ConfigError(f"two pods have the {field} {twice}")
+        least = _MTU_MIN_IPV6 if any(pod.ipv6 for pod in self.pods) else _MTU_MIN
+        if not least <= self.mtu <= _MTU_MAX:
+            raise ConfigError(f"MTU {self.mtu} is out of range: {least} to {_MTU_MAX}")
+
+    @classmethod
+    def of(
+        cls,
+        pods: int | Sequence[str],
+        *,
+        ipv4: str | None = "10.0.0.0/16",
+        ipv6: str | None = "fd00::/64",
+        mtu: int = 1500,
+    ) -> Topology:
+        """The usual plan for so many pods, or for pods of these names; None leaves an address family out."""
+        refuse_text(pods, "pods")
+        names = [f"pod{n}" for n in range(1, pods + 1)] if isinstance(pods, int) else list(pods)
+        network4, network6 = _network(IPv4Network, ipv4, len(names)), _network(IPv6Network, ipv6, len(names))
+        plans = [
+            PodPlan(
+                name,
+                MacAddress(_POD_MACS + n),
+                None if network4 is None else IPv4Interface((network4[n], network4.prefixlen)),
+                None if network6 is None else IPv6Interface((network6[n], network6.prefixlen)),
+            )
+            for n, name in enumerate(names, 1)
+        ]
+        return cls(tuple(plans), mtu)
+
+
+class Lab:
+    """Pods that are really there, in private namespaces; a context manager.
+
+    It is complete when the constructor returns. Everything is held by file descriptors of this
+    process, so nothing is left of it after `close`, nor after SIGKILL.
+    """
+
+    def __init__(
+        self,
+        pods: int | Sequence[str] | Topology = 2,
+        *,
+        mtu: int | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        self.topology = _plan(pods, mtu)
+        self._pods: dict[str, Pod] = {}
+        reserve_files(len(self.topology.pods) * _FILES_A_POD)
+        self._helper = NamespaceHelper()
+        try:
+            self.namespace = self._helper.create()
+            _silence_namespace(self.namespace)
+            self._realise(progress)
+        except OSError as error:
+            self.close()
+            raise LabError(f"cannot make the lab: {os_reason(error)}") from error
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def pods(self) -> NamedList[Pod]:
+        """The pods, in the order of the plan; `in` takes names, too."""
+        return NamedList(self._pods.values())
+
+    @property
+    def ports(self) -> NamedList[Port]:
+        """The host ends, in the order of the plan: what a `Switch` takes; `in` takes names, too."""
+        return NamedList(pod.port for pod in self)
+
+    def run_host(
+        self, argv: Argv | str, *, timeout: float | None = None, check: bool = True, **options: Any
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a program in the namespace of the host ends to its end, as `Pod.run` does in a pod."""
+        return run_text(self.namespace, argv, timeout=timeout, check=check, **options)
+
+    def popen_host(self, argv: Argv | str, **options: Any) -> subprocess.Popen[Any]:
+        """Start a program in the namespace of the host ends; it is killed with the lab."""
+        return self.namespace.popen(argv, **options)
+
+    @contextlib.contextmanager
+    def bridge(self, *, call_iptables: bool = False) -> Iterator[str]:
+        """Join the host ends by a Linux bridge while the context lasts; gives the bridge's name.
+
+        `call_iptables` writes the bridge-nf-call-* settings, where this kernel has them: netfilter hooks
+        cost the bridge some speed, so a fair comparison is without.
+        """
+        for name in _NETFILTER:
+            self.namespace.write_sysctl(f"net/bridge/{name}", int(call_iptables))
+        with Links(self.namespace) as links:
+            links.add_bridge(_BRIDGE, [port.name for port in self.ports])
+        try:
+            yield _BRIDGE
+        finally:
+            if self._helper.is_ours:  # and not a forked child on its way out
+                with Links(self.namespace) as links:
+                    links.delete(_BRIDGE)
+
+    @contextlib.contextmanager
+    def direct(self) -> Iterator[None]:
+        """Join two pods by one veth pair, without host ends, while the context lasts: no switch at all.
+
+        Names and addresses of the pods are as before. The interfaces are new ones, in the context and after it
+        once more: with default offloads, whatever was set, and with programs and sockets to be bound anew.
+        """
+        if len(self) != 2:
+            raise ConfigError(f"a veth pair joins two pods, not {len(self)}")
+        one, two = self.pods
+        try:
+            for port in self.ports:
+                port.delete()
+            with Links(one.namespace) as links:
+                links.add_pair(POD_END, one.mac, POD_END, two.mac, two.namespace.fd, self.topology.mtu)
+            for plan, pod in zip(self.topology.pods, self, strict=True):
+                configure_pod(pod.namespace, plan)
+                pod._close()
+            yield
+        finally:
+            if self._helper.is_ours:
+                self._reconnect()
+
+    def close(self) -> None:
+        """Kill the programs in the pods and let everything go; a second call does nothing."""
+        self._helper.close()
+        for pod in self:
+            pod._close()
+            pod.port._close()
+            pod.namespace.close()
+        if hasattr(self, "namespace"):
+            self.namespace.close()
+
+    def __getitem__(self, name: str) -> Pod:
+        try:
+            return self._pods[name]
+        except KeyError:
+            known = list(self._pods)
+            names = ", ".join(known if len(known) <= 8 else [*known[:3], "…", known[-1]])
+            raise LabError(f"there is no pod {name!r}; the pods are {names}") from None
+
+    def __iter__(self) -> Iterator[Pod]:
+        return iter(self._pods.values())
+
+    def __contains__(self, item: object) -> bool:
+        """Whether there is a pod of this name, or whether a Pod is one of these."""
+        if isinstance(item, str):
+            return item in self._pods
+        if not isinstance(item, Pod):
+            raise TypeError(f"a lab has pods, asked for by name or as a Pod, not {type(item).__name__}")
+        return self._pods.get(item.name) is item
+
+    def __repr__(self) -> str:
+        return f"Lab({list(self._pods)})"
+
+    def __len__(self) -> int:
+        return len(self._pods)
+
+    def __enter__(self) -> Lab:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+    def _realise(self, progress: Progress | None) -> None:
+        total = len(self.topology.pods)
+        with Links(self.namespace) as links:
+            for n, plan in enumerate(self.topology.pods, 1):
+                host_mac = MacAddress(_HOST_MACS + n)
+                namespace = self._helper.create()
+                self._connect(links, plan, host_mac, namespace)
+                port = Port(self.namespace, plan.name, host_mac)
+                self._pods[plan.name] = Pod(
+                    plan.name, namespace, port, plan.mac, plan.ipv4, plan.ipv6, self.__getitem__
+                )
+                if progress is not None:
+                    progress(n, total)
+
+    def _reconnect(self) -> None:
+        # Whatever links the pods have, or have not: how far they were replaced is not known here.
+        for pod in self:
+            with Links(pod.namespace) as links:
+                if links.exists(POD_END):
+                    links.delete(POD_END)  # and with it the other end, wherever it is
+        with Links(self.namespace) as links:
+            for plan, pod in zip(self.topology.pods, self, strict=True):
+                self._connect(links, plan, pod.port.mac, pod.namespace)
+                pod._close()
+                pod.port._close()
+
+    def _connect(self, links: Links, plan: PodPlan, host_mac: MacAddress, namespace: Namespace) -> None:
+        links.add_pair(plan.name, host_mac, POD_END, plan.mac, namespace.fd, self.topology.mtu)
+        links.set(plan.name, state="up", arp=False)
+        configure_pod(namespace, plan)
+
+
+def configure_pod(namespace: Namespace, plan: PodPlan) -> None:
+    """Make an end host of a namespace that has its pod end: addresses, loopback and pod end up, no forwarding."""
+    namespace.write_sysctl("net/ipv4/ip_forward", 0)  # a new namespace takes it over from the first one
+    if plan.ipv6 is None:
+        namespace.write_sysctl("net/ipv6/conf/all/disable_ipv6", 1)
+    with Links(namespace) as links:
+        index = links.index(POD_END)
+        links.set("lo", state="up")
+        for address in (plan.ipv4, plan.ipv6):
+            if address is not None:
+                links.add_address(index, address)
+        links.set(POD_END, state="up")
+
+
+def kernel_has_ipv6() -> bool:
+    """False on a kernel that was built or booted without IPv6."""
+    return Path("/proc/sys/net/ipv6").exists()
+
+
+def _silence_namespace(namespace: Namespace) -> None:
+    """No IPv6 and no forwarding for any interface still to come, so that host ends never say a word."""
+    namespace.write_sysctl("net/ipv4/ip_forward", 0)
+    for scope in ("all", "default"):
+        namespace.write_sysctl(f"net/ipv6/conf/{scope}/disable_ipv6", 1)
+
+
+def _plan(pods: int | Sequence[str] | Topology, mtu: int | None) -> Topology:
+    if isinstance(pods, Topology):
+        if mtu is not None and mtu != pods.mtu:
+            raise ConfigError(f"MTU {mtu} contradicts the topology's {pods.mtu}")
+        return pods
+    ipv6 = "fd00::/64" if kernel_has_ipv6() else None
+    return Topology.of(pods, ipv6=ipv6, mtu=1500 if mtu is None else mtu)
+
+
+def _network(kind: Any, text: str | None, count: int) -> Any:
+    if text is None:
+        return None
+    try:
+        network = kind(text)
+    except ValueError as error:
+        raise ConfigError(f"{text!r} is no IP network: {error}") from error
+    if count + 2 > network.num_addresses:  # the first address and the last are nobody's
+        raise ConfigError(f"{network} has no room for {count} pods")
+    return network
+
+
+def _repeats(values: list[str]) -> bool:
+    return len(set(values)) < len(values)

@@ -1,0 +1,267 @@
+"""The plane, from Python.
+
+What a live switch and one in memory share: FDB, neighbours, policies, port rules, counters and trace over one
+Cython data plane. This module and `switch` are its only importers.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from ipaddress import IPv4Address, IPv6Address
+
+from fastbridge.addresses import MacAddress
+from fastbridge.core.dataplane import RX_REASON_NAMES, TX_REASON_NAMES, Dataplane
+from fastbridge.core.mac_table import MacTable
+from fastbridge.errors import ConfigError
+from fastbridge.journal import Journal
+from fastbridge.named import NamedTuple
+from fastbridge.policy.base import Policy
+from fastbridge.policy.builtin import parse_policy
+from fastbridge.policy.neighbour_entry import Conflict
+from fastbridge.policy.neighbours import Neighbours
+from fastbridge.policy.runner import Policing
+
+from .counters import Counters, PortCounters
+from .fdb import Fdb, PortRef
+from .loops import Stations
+from .port_flags import PortFlags, StormControl
+from .port_links import PortLink
+from .trace import Trace
+
+_log = logging.getLogger(__name__)
+
+#: Who is known to be behind a port: (MAC address, IP address) pairs.
+Owners = Sequence[tuple[MacAddress, IPv4Address | IPv6Address]]
+
+
+@dataclass(frozen=True, slots=True)
+class SwitchPort:
+    """One port of a switch."""
+
+    index: int
+    name: str
+    #: "up"; "down" (it comes back by itself); "gone" (its interface was deleted); "blocked" (part of a loop)
+    state: str
+
+
+@dataclass
+class Member:
+    """What the switch keeps of a port."""
+
+    name: str
+    sockets: tuple[socket.socket, ...] = ()  # one or more for RX, then TX's; none in memory
+    slots: tuple[int, ...] = ()  # of each RX socket's ring
+    readers: tuple[int, ...] = ()  # the workers that read it, one a ring
+    coalesce: bool = False  # the flag it begins with
+    link: PortLink | None = None  # the interface it is; none in memory
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The options that every switch has; `Switch` says what they mean. Raises ConfigError."""
+
+    ageing: float | None = 300.0
+    capacity: int = 65536
+    filter_link_local: bool = False
+    policy: Policy | str = "flood"
+    loop_detection: bool = True
+    move_damping: float = 0.0
+    neighbour_ageing: float | None = 60.0
+    busy_poll: float = 0.0
+    workers: int = 1
+
+    def __post_init__(self) -> None:
+        if self.ageing is not None and not 0 <= self.ageing < 1 << 21:
+            raise ConfigError(f"ageing must be 0 … {(1 << 21) - 1} seconds, or None for never, not {self.ageing}")
+        if not 1 <= self.capacity <= 1 << 24:
+            raise ConfigError(f"capacity must be 1 … {1 << 24} FDB entries, not {self.capacity}")
+        most = len(os.sched_getaffinity(0))
+        if not 1 <= self.workers <= most:
+            raise ConfigError(
+                f"workers must be 1 … {most}, at most one for each CPU this process may run on, not {self.workers}"
+            )
+        for name in ("busy_poll", "move_damping"):
+            if not 0 <= getattr(self, name) <= 60:
+                raise ConfigError(f"{name} must be 0 … 60 seconds, not {getattr(self, name)}")
+
+    @property
+    def ageing_ms(self) -> int | None:
+        """As the core has it."""
+        return None if self.ageing is None else round(self.ageing * 1000)
+
+
+class Plane:
+    """FDB, neighbours, policies, port rules, counters and trace over one data plane."""
+
+    def __init__(self, options: Options, clock: Callable[[], float] = time.monotonic) -> None:
+        self._dataplane = Dataplane(
+            MacTable(options.capacity, options.ageing_ms),
+            filter_link_local=options.filter_link_local,
+            busy_poll_ns=round(options.busy_poll * 1e9),
+            workers=options.workers,
+        )
+        self._dataplane.set_damping(round(options.move_damping * 1000))
+        self._members: dict[int, Member] = {}
+        self._departed = PortCounters()  # of the ports that were removed: totals never shrink
+        # Held while a port comes or goes: its index is another's only when all about it is forgotten, and its counts
+        # are always either its own or among those of the departed.
+        self._changing = threading.RLock()
+        self.fdb = Fdb(self._dataplane, options.ageing_ms, self._now_ms, self._index_of, self._name_of)
+        self._journal = Journal(clock)
+        neighbours = Neighbours(
+            options.neighbour_ageing, clock=clock, on_conflict=self._report_conflict, name_of=self._name_of
+        )
+        self._policing = Policing(self._dataplane, neighbours, self._journal, clock)
+        self._stations = Stations(self._dataplane, self._name_of, options.loop_detection, self._journal, clock)
+        self.set_policy(options.policy)
+
+    @property
+    def ports(self) -> NamedTuple[SwitchPort]:
+        """The ports, by index; `in` takes names, too."""
+        links = self._dataplane.links()
+        return NamedTuple(SwitchPort(i, m.name, links[i]) for i, m in sorted(self._members.items()) if i in links)
+
+    @property
+    def neighbours(self) -> Neighbours:
+        """Who is where by IP, as ARP and ND tell: iterate for its live entries. Empty as long as no policy looks."""
+        return self._policing.neighbours
+
+    @property
+    def moves(self) -> Mapping[MacAddress, int]:
+        """How often each station has moved to another port, of the 4,096 that moved last.
+
+        Moves that come faster than they are read, more than 1,024 in 20 ms, are in counters().moved only.
+        """
+        return self._stations.moves
+
+    def policy(self, port: PortRef | None = None) -> Policy:
+        """The policy of a port; None: of the ports without one of their own."""
+        return self._policing.policy(None if port is None else self._index_of(port))
+
+    def set_policy(self, policy: Policy | str, port: PortRef | None = None) -> None:
+        """Change what becomes of ARP and ND, also while running: for one port, or for those without one of their own.
+
+        policy: a Policy such as `Guard() | RateLimit(50) | Suppress()`, or its text, "guard,ratelimit=50,suppress".
+        Raises ConfigError for text that names none, or for an unknown port.
+        """
+        chosen = parse_policy(policy) if isinstance(policy, str) else policy
+        self._policing.set_policy(chosen, None if port is None else self._index_of(port), list(self._members))
+
+    def trust(self, port: PortRef, owners: Owners) -> None:
+        """Enter who is behind a port as static neighbours, which no message changes: what Guard binds to."""
+        index = self._index_of(port)
+        for mac, ip in owners:
+            self.neighbours.add(ip, mac, index, source="plan")
+        self._policing.bind()
+
+    def announce(self, port: PortRef | None = None) -> int:
+        """Tell all pods where the neighbours (of one port) are: gratuitous ARP and unsolicited NAs, after a move or
+        redeploy that their caches do not know of. Returns how many were told.
+        """
+        return self._policing.announce(None if port is None else self._index_of(port))
+
+    def flags(self, port: PortRef) -> PortFlags:
+        """A port's flags."""
+        return PortFlags.of_bits(self._dataplane.flags(self._index_of(port)))
+
+    def set_flags(self, port: PortRef, **flags: bool) -> PortFlags:
+        """Change some of a port's flags, by their names in PortFlags; returns all. Raises ConfigError."""
+        index = self._index_of(port)
+        try:
+            changed = replace(self.flags(port), **flags)
+        except (TypeError, ValueError):
+            names = ", ".join(PortFlags.__slots__)
+            raise ConfigError(f"no port flag is named {' or '.join(flags)}; there are: {names}") from None
+        self._dataplane.set_flags(index, changed.bits)
+        return changed
+
+    def set_storm_control(self, limits: StormControl, port: PortRef | None = None) -> None:
+        """Limit what a port (None: each port there is) may have flooded."""
+        for index in list(self._members) if port is None else [self._index_of(port)]:
+            for what, (rate, burst) in enumerate(limits.rates):
+                self._dataplane.set_storm_control(index, what, rate, burst)
+
+    def counters(self) -> Counters:
+        """One consistent snapshot: all ports between the same two breaths."""
+        with self._changing:
+            tallies, (learned, moved, aged, evicted, refused) = self._dataplane.snapshot()
+            ports = {m.name: name_counters(tallies[i]) for i, m in sorted(self._members.items())}
+            total = sum(ports.values(), self._departed)
+        return Counters(ports, total, learned, moved, aged, evicted, refused, self._policing.counts)
+
+    def trace(self, snap: int = 256, limit: int = 4096) -> Trace:
+        """Record what happens to each frame: `with switch.trace() as trace: … trace.read()`.
+
+        snap: bytes kept of each frame; limit: events kept unread, more are counted in `lost`. One at a time.
+        """
+        return Trace(self._dataplane, self._name_of, snap, limit)
+
+    def _report_conflict(self, conflict: Conflict) -> None:
+        self._journal.warn(_log, "conflicts about addresses", str(conflict))
+
+    def _now_ms(self) -> int:
+        return self._dataplane.now()
+
+    def _name_of(self, index: int) -> str:
+        member = self._members.get(index)
+        return member.name if member else f"#{index}"
+
+    def _index_of(self, port: PortRef) -> int:
+        # Of ports that had one name, deleted and made again, a SwitchPort is this very one.
+        wanted: object = port.index if isinstance(port, SwitchPort) else getattr(port, "name", port)
+        if isinstance(wanted, int) and wanted in self._members:
+            return wanted
+        members = list(self._members.items())
+        for index, member in members:
+            if wanted in (index, member.name):
+                return index
+        names = ", ".join(member.name for _, member in members)
+        raise ConfigError(f"the switch has no port {wanted!r}; it has: {names or 'none'}")
+
+    def __repr__(self) -> str:
+        names = [member.name for _, member in sorted(self._members.items())]
+        shown = ", ".join(names if len(names) <= 8 else [*names[:3], "…", names[-1]])
+        return f"<{type(self).__name__} of {len(names)} ports: {shown}>"
+
+    def _add_member(self, index: int, member: Member, owners: Owners = ()) -> None:
+        """Configure a port, then let it forward."""
+        self._members[index] = member
+        self.set_flags(index, coalesce=member.coalesce)
+        self._policing.add_port(index)
+        self.trust(index, owners)
+        self._dataplane.set_blocked(index, False)
+
+    def _remove_member(self, index: int) -> Member:
+        """The port's entries go with it; the caller closes its sockets."""
+        with self._changing:
+            member = self._members.pop(index)
+            self._departed += name_counters(self._dataplane.remove_port(index))
+            self._policing.remove_port(index)
+            self._stations.forget(index)
+        return member
+
+
+def name_counters(tally: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]) -> PortCounters:
+    """What the core counts of a port, by name."""
+    counts, dropped, tx_dropped = tally
+    rx_frames, rx_bytes, forwarded, flooded, consumed, missed, tx_frames, tx_bytes, coalesced, split = counts
+    return PortCounters(
+        rx_frames,
+        rx_bytes,
+        forwarded,
+        flooded,
+        consumed,
+        dict(zip(RX_REASON_NAMES, dropped, strict=True)),
+        missed,
+        tx_frames,
+        tx_bytes,
+        dict(zip(TX_REASON_NAMES, tx_dropped, strict=True)),
+        coalesced,
+        split,
+    )

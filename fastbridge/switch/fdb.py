@@ -1,0 +1,199 @@
+"""FDB, the view.
+
+What Python sees of the MAC table: entries with port names and ages, the few ways to change it, and the same for many
+entries at once as numpy arrays. Whatever is done to many is done in steps between which frames pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fastbridge.addresses import MacAddress
+from fastbridge.errors import ConfigError, PortError
+from fastbridge.named import HasName
+
+if TYPE_CHECKING:
+    from fastbridge.core.dataplane import Dataplane
+
+PortRef = str | int | HasName  #: a port's name or index, or a SwitchPort, or a Port or Pod of a Lab
+
+#: A row of `Fdb.to_numpy()`. mac: the address as a number, its first byte highest; vlan: 0 for untagged; port: the
+#: index, as in `Switch.ports`; age: seconds since a frame came from it, NaN for a static entry.
+FDB_DTYPE = np.dtype([("mac", "u8"), ("vlan", "u2"), ("port", "u2"), ("age", "f8"), ("static", "?")])
+
+
+class FdbEntry(NamedTuple):
+    """Which port a MAC address is behind."""
+
+    mac: MacAddress
+    port: str
+    age: float | None  #: seconds since a frame came from it; None for a static entry
+    static: bool
+    vlan: int  #: VLAN id of the outer tag; 0 for untagged
+
+    def __str__(self) -> str:
+        age = "static" if self.age is None else f"{self.age:.1f} s"
+        vlan = f" vlan {self.vlan}" if self.vlan else ""
+        return f"{self.mac}{vlan} → {self.port} ({age})"
+
+
+class Fdb:
+    """The forwarding database of a switch: iterate for its live entries (a snapshot, by VLAN and MAC)."""
+
+    def __init__(
+        self,
+        dataplane: Dataplane,
+        ageing_ms: int | None,
+        now_ms: Callable[[], int],
+        index_of: Callable[[PortRef], int],
+        name_of: Callable[[int], str],
+    ) -> None:
+        self._dataplane = dataplane
+        self._ageing_ms = ageing_ms
+        self._now_ms = now_ms
+        self._index_of = index_of
+        self._name_of = name_of
+
+    def __iter__(self) -> Iterator[FdbEntry]:
+        rows, ages = self._live_rows()
+        order = np.lexsort((rows["mac"], rows["vlan"]))
+        for row, age in zip(rows[order].tolist(), ages[order].tolist(), strict=True):
+            mac, _, vlan, port, static = row
+            yield FdbEntry(MacAddress(mac), self._name_of(port), None if static else age / 1000, static, vlan)
+
+    def __len__(self) -> int:
+        return len(self._live_rows()[0])
+
+    def __contains__(self, item: object) -> bool:
+        """Whether a MAC address has a live entry, in any VLAN; or whether an FdbEntry still holds.
+
+        Raises ConfigError for what is no MAC address, TypeError for what could never be one.
+        """
+        if isinstance(item, FdbEntry):
+            found = self.lookup(item.mac, item.vlan)
+            return found is not None and (found.port, found.static) == (item.port, item.static)
+        if isinstance(item, bool) or not isinstance(item, int | str | bytes):
+            raise TypeError(f"an FDB has MAC addresses and FdbEntry, not {type(item).__name__}")
+        mac = MacAddress(item)
+        return self.lookup(mac) is not None or bool((self._live_rows()[0]["mac"] == int(mac)).any())
+
+    def __repr__(self) -> str:
+        return f"<Fdb of {len(self)} entries>"
+
+    def _live_rows(self) -> tuple[NDArray[np.void], NDArray[np.uint32]]:
+        """The live entries and their ages in ms."""
+        rows = self._dataplane.fdb_export()
+        ages = np.uint32(self._now_ms()) - rows["seen"]
+        if self._ageing_ms is None:
+            return rows, ages
+        live = rows["static"] | (ages < self._ageing_ms)
+        return rows[live], ages[live]
+
+    def to_numpy(self) -> NDArray[np.void]:
+        """The live entries as a structured array of FDB_DTYPE, by VLAN and MAC."""
+        rows, ages = self._live_rows()
+        order = np.lexsort((rows["mac"], rows["vlan"]))
+        entries = np.empty(len(rows), FDB_DTYPE)
+        for name in ("mac", "vlan", "port", "static"):
+            entries[name] = rows[name][order]
+        entries["age"] = np.where(rows["static"], np.nan, ages / 1000)[order]
+        return entries
+
+    def lookup_many(self, macs: ArrayLike, vlan: ArrayLike = 0) -> NDArray[np.int32]:
+        """The index of the port that each MAC address is behind (int32), -1 where there is no live entry.
+
+        macs: one dimension of whole numbers, as `mac` in FDB_DTYPE; vlan: of all, or as many. Raises ConfigError.
+        """
+        return self._dataplane.fdb_lookup_many(_keys(macs, vlan), self._now_ms())
+
+    def learn_many(self, macs: ArrayLike, ports: str | ArrayLike, vlan: ArrayLike = 0) -> int:
+        """Learn MAC addresses as if a frame had come from each just now; they age, move and are evicted like others.
+
+        macs, vlan: as for lookup_many, unicast; ports: the index or the name of one for all, or as many indices.
+        Returns how many the FDB took: the rest are those a full FDB refused, and moves that `move_damping` forbids.
+        Static entries stay as they are. Raises ConfigError, and learns nothing then; PortError when a port was removed
+        meanwhile.
+        """
+        keys = _keys(macs, vlan)
+        stations = keys & np.uint64((1 << 48) - 1)
+        if len(wrong := stations[(stations == 0) | (stations >> np.uint64(40) & np.uint64(1) == 1)]):
+            raise ConfigError(f"{MacAddress(int(wrong[0]))} is no station's address: only unicast MACs are learned")
+        indices = np.asarray(self._index_of(ports)) if isinstance(ports, str) else _numbers(ports, "ports")
+        for index in np.unique(indices).tolist():
+            self._index_of(index)
+        behind = np.ascontiguousarray(_spread(indices, len(keys), "ports"), np.uint16)
+        try:
+            return self._dataplane.fdb_learn_many(keys, behind, self._now_ms())
+        except IndexError:
+            raise PortError("a port was removed while its stations were being learned") from None
+
+    def lookup(self, mac: MacAddress | str | int, vlan: int = 0) -> FdbEntry | None:
+        """The live entry of a MAC address in a VLAN, or None."""
+        address = MacAddress(mac)
+        found = self._dataplane.fdb_find(address, _vlan(vlan))
+        if found is None:
+            return None
+        port, seen, static = found
+        age = self._now_ms() - seen & 0xFFFFFFFF
+        if not static and self._ageing_ms is not None and age >= self._ageing_ms:
+            return None
+        return FdbEntry(address, self._name_of(port), None if static else age / 1000, static, vlan)
+
+    def add(self, mac: MacAddress | str | int, port: PortRef, vlan: int = 0) -> None:
+        """Add a static entry, or make the one there is static; learning never changes it.
+
+        Raises ConfigError for a group address, an unknown port or a VLAN id outside 0 … 4094.
+        """
+        address = MacAddress(mac)
+        if address.is_group or not address:
+            raise ConfigError(f"{address} is no station's address: a static entry needs a unicast MAC")
+        self._dataplane.fdb_add(address, _vlan(vlan), self._index_of(port))
+
+    def remove(self, mac: MacAddress | str | int, vlan: int = 0) -> bool:
+        """Remove an entry, static or learned; returns whether there was one."""
+        return self._dataplane.fdb_remove(MacAddress(mac), _vlan(vlan))
+
+    def flush(self, port: PortRef | None = None) -> int:
+        """Forget the learned entries (of one port); static ones stay. Returns how many were removed."""
+        return self._dataplane.fdb_flush(None if port is None else self._index_of(port))
+
+
+def _vlan(vlan: int) -> int:
+    if not 0 <= vlan < 4095:
+        raise ConfigError(f"VLAN id {vlan} is outside 0 … 4094 (IEEE 802.1Q §9.6)")
+    return vlan
+
+
+def _keys(macs: ArrayLike, vlan: ArrayLike) -> NDArray[np.uint64]:
+    """The core's keys, vlan << 48 | mac, checked."""
+    addresses, vlans = _numbers(macs, "macs"), _numbers(vlan, "vlan")
+    if addresses.ndim != 1:
+        raise ConfigError(f"macs must be one row of MAC addresses, not of shape {addresses.shape}")
+    if len(wrong := addresses[(addresses < 0) | (addresses >= 1 << 48)]):
+        raise ConfigError(f"{wrong[0]} is no MAC address: that is a number of 48 bits")
+    for number in np.unique(vlans).tolist():
+        _vlan(number)
+    return addresses.astype(np.uint64) | _spread(vlans, len(addresses), "vlan").astype(np.uint64) << np.uint64(48)
+
+
+def _numbers(values: ArrayLike, what: str) -> NDArray[np.integer[Any]]:
+    try:
+        array = np.asarray(values)
+    except ValueError:  # rows of unequal length
+        raise ConfigError(f"{what} must be an array of whole numbers") from None
+    if array.size == 0 and not isinstance(values, np.ndarray):
+        array = array.astype(np.uint64)  # [] has no type of its own
+    if array.dtype.kind not in "ui":
+        raise ConfigError(f"{what} must be whole numbers, not {array.dtype}")
+    return array
+
+
+def _spread(array: NDArray[np.integer[Any]], count: int, what: str) -> NDArray[np.integer[Any]]:
+    """One for all, or one each."""
+    if array.shape not in ((), (count,)):
+        raise ConfigError(f"{what} must be one, or {count} as there are macs, not of shape {array.shape}")
+    return np.broadcast_to(array, (count,))

@@ -1,0 +1,185 @@
+"""Stations, watched.
+
+MAC addresses that move between ports are counted; one that keeps moving is named in the log. It is also what a loop
+looks like from inside, so the ports it flaps between are probed: a probe of this switch's own that comes back proves
+the loop, and the port it came back on is blocked, for longer each time. Without flapping no probe is ever sent: ports
+stay silent.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import secrets
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from fastbridge.addresses import ByMac, MacAddress
+from fastbridge.journal import Journal
+
+if TYPE_CHECKING:
+    from fastbridge.core.dataplane import Dataplane
+
+_log = logging.getLogger(__name__)
+
+_MOVED, _LOOP, _DAMPED, _COSTLY = 0, 1, 2, 3  # core/events.pxd
+# A station that moves so often within a second flaps; a person moving a cable, or a pod being redeployed, does not.
+_FLAPS = 5
+_STATIONS_KEPT = 4096  # those that moved last
+_COMPLAIN_SECONDS = 10.0  # a flapping station is logged so often
+_SETTLE_SECONDS = 0.02  # events are read at most so often: a loop makes more of them than anybody can use
+_SHORTEST_BLOCK, _LONGEST_BLOCK = 1.0, 60.0
+_PROBE_SECONDS = 1.0  # a probe that has not come back by then has not come back
+# A group address nobody joins (locally administered), and the EtherType for local experiments (IEEE 802).
+_PROBE_TO, _PROBE_TYPE = bytes.fromhex("03 66 62 6c 6f 6f"), b"\x88\xb5"
+
+
+@dataclass(slots=True)
+class _Moves:
+    total: int = 0
+    since: float = 0.0  # when the second now being counted began
+    recent: int = 0
+    told: float = -_COMPLAIN_SECONDS
+
+
+@dataclass(slots=True)
+class _Block:
+    until: float
+    seconds: float = field(default=_SHORTEST_BLOCK)
+    over: bool = False  # forwarding again, on trial
+
+
+class Stations:
+    """Follows the moves of a switch's stations, and the loops they give away."""
+
+    def __init__(
+        self,
+        dataplane: Dataplane,
+        name_of: Callable[[int], str],
+        detect_loops: bool,
+        journal: Journal,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._dataplane, self._name_of, self._clock = dataplane, name_of, clock
+        self._detect_loops, self._journal = detect_loops, journal
+        self._moves: OrderedDict[int, _Moves] = OrderedDict()
+        self._blocks: dict[int, _Block] = {}
+        self._source = bytes([0x02, *secrets.token_bytes(5)])
+        self._magic = secrets.token_bytes(16)
+        self._tokens: dict[int, tuple[int, float]] = {}  # probes under way: who sent them, and when
+        self._lock = threading.Lock()
+        self._read = 0.0
+        self.lost = 0  #: events that came faster than they were read
+        if detect_loops:
+            dataplane.set_probe_magic(self._magic)
+
+    @property
+    def moves(self) -> Mapping[MacAddress, int]:
+        """How often each station has moved, of the 4,096 that moved last."""
+        with self._lock:
+            return ByMac({MacAddress(mac): moves.total for mac, moves in self._moves.items() if moves.total})
+
+    def follow(self) -> float | None:
+        """Act on what has happened; returns in how many seconds to come back, None: when there are events."""
+        now = self._clock()
+        if now - self._read < _SETTLE_SECONDS:
+            return _SETTLE_SECONDS - (now - self._read)
+        self._read = now
+        events, self.lost = self._dataplane.read_events()
+        suspects: set[int] = set()
+        with self._lock:
+            for kind, was, port, _, value in events:
+                if kind == _LOOP:
+                    self._came_back(value, port, now)
+                elif kind == _COSTLY:
+                    self._tell_cost(port, value)
+                elif self._moved(value, was, port, now, kind == _MOVED):
+                    suspects |= {was, port}
+            if self._detect_loops:
+                self._probe({port for port in suspects if port not in self._blocks or self._blocks[port].over}, now)
+            return self._release(now)
+
+    def forget(self, port: int) -> None:
+        """A port was removed."""
+        with self._lock:
+            self._blocks.pop(port, None)
+            self._tokens = {token: sent for token, sent in self._tokens.items() if sent[0] != port}
+
+    def _moved(self, mac: int, was: int, port: int, now: float, moved: bool) -> bool:
+        """Count a move, or one that was damped; whether the station flaps."""
+        moves = self._moves.setdefault(mac, _Moves())
+        self._moves.move_to_end(mac)
+        if len(self._moves) > _STATIONS_KEPT:
+            self._moves.popitem(last=False)
+        moves.total += moved
+        if now - moves.since > 1.0:
+            moves.since, moves.recent = now, 0
+        moves.recent += 1
+        if moves.recent < _FLAPS:
+            return False
+        if now - moves.told >= _COMPLAIN_SECONDS:
+            moves.told = now
+            names = f"{self._name_of(was)} and {self._name_of(port)}"
+            text = f"{MacAddress(mac)} flaps between {names} (moved {moves.total or moves.recent} times)"
+            self._journal.warn(_log, "stations that flap", text)
+        return True
+
+    def _tell_cost(self, port: int, cost: int) -> None:
+        name = self._name_of(port)
+        text = (
+            f"sending a frame to port {name} takes {cost * 1e-6:.1f} ms: it gets a sixteenth of the time, and the "
+            "rest is dropped as costly; look for packet sockets, filters or XDP in its pod"
+        )
+        self._journal.warn(_log, "ports that are costly to send to", text, thing=name)
+
+    def _probe(self, ports: set[int], now: float) -> None:
+        """Send a probe out of each port. Its token is known to nobody else, and good for one return: a pod that is
+        shown a probe can give away no loop but one of its own.
+        """
+        self._tokens = {token: sent for token, sent in self._tokens.items() if now - sent[1] < _PROBE_SECONDS}
+        orders = []
+        for port in ports:
+            token = secrets.randbits(48)
+            self._tokens[token] = port, now
+            frame = _PROBE_TO + self._source + _PROBE_TYPE + self._magic + token.to_bytes(6, "big")
+            orders.append((frame.ljust(60, b"\0"), -1, port))
+        self._dataplane.packet_out(orders)
+
+    def _came_back(self, token: int, port: int, now: float) -> None:
+        """A probe came back: block the port it came back on, twice as long as the last time."""
+        sender, _ = self._tokens.pop(token, (None, 0.0))
+        if sender is None:
+            return
+        # One blocked port ends the loop: the probe that went the other way counts no more.
+        self._tokens = {token: sent for token, sent in self._tokens.items() if sent[0] != port}
+        block = self._blocks.get(port)
+        if block is not None and not block.over:
+            return
+        seconds = _SHORTEST_BLOCK if block is None else min(2 * block.seconds, _LONGEST_BLOCK)
+        try:
+            self._dataplane.set_blocked(port, True)
+        except IndexError:  # removed meanwhile
+            return
+        self._blocks[port] = _Block(now + seconds, seconds)
+        self._dataplane.fdb_flush(port)
+        where = "itself" if port == sender else self._name_of(sender)
+        text = f"port {self._name_of(port)} is in a loop with {where}: blocked for {seconds:g} s; find the cable"
+        self._journal.warn(_log, "ports in loops", text)
+
+    def _release(self, now: float) -> float | None:
+        """Let ports forward again whose time is up, and probe them at once; those that stay quiet are forgiven."""
+        over = {port for port, block in self._blocks.items() if now >= block.until and not block.over}
+        for port in over:
+            block = self._blocks[port]
+            block.over, block.until = True, now + 2 * block.seconds + 1.0
+            with contextlib.suppress(IndexError):  # removed meanwhile
+                self._dataplane.set_blocked(port, False)
+                self._journal.warn(_log, "ports on trial", f"port {self._name_of(port)} forwards again, on trial")
+        self._probe(over, now)
+        for port in [p for p, block in self._blocks.items() if block.over and now >= block.until]:
+            del self._blocks[port]
+        return min((max(0.0, block.until - now) for block in self._blocks.values()), default=None)

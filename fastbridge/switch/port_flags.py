@@ -1,0 +1,53 @@
+"""Port rules, plain values."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+from fastbridge.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class PortFlags:
+    """What a port may do, as the Linux bridge has it (bridge(8), `bridge link set`)."""
+
+    learning: bool = True  #: sources heard on it go into the FDB
+    broadcast_flood: bool = True  #: broadcast is flooded to it
+    multicast_flood: bool = True  #: multicast is flooded to it
+    unicast_flood: bool = True  #: unicast with an unknown destination is flooded to it
+    isolated: bool = False  #: it exchanges no frames with other isolated ports
+    hairpin: bool = False  #: a frame may leave by the port it came in
+    locked: bool = False  #: only sources the FDB already has behind it may send
+    #: consecutive frames of one flow leave by it as one GSO frame (no such thing in a bridge: see Switch, coalesce)
+    coalesce: bool = False
+
+    @property
+    def bits(self) -> int:
+        """As the core has them: one bit a flag, in this order."""
+        return sum(value << bit for bit, value in enumerate(asdict(self).values()))
+
+    @classmethod
+    def of_bits(cls, bits: int) -> PortFlags:
+        """The reverse of `bits`."""
+        return cls(*(bool(bits >> bit & 1) for bit in range(len(cls.__slots__))))
+
+
+@dataclass(frozen=True, slots=True)
+class StormControl:
+    """How many frames a second a port may have flooded, by kind; None: any number. A quarter of a second's may come
+    at once; the rest is dropped as storm_broadcast, storm_multicast or storm_unicast. Raises ConfigError.
+    """
+
+    broadcast: float | None = None
+    multicast: float | None = None
+    unknown_unicast: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, rate in asdict(self).items():
+            if rate is not None and not 0 < rate <= 1e9:
+                raise ConfigError(f"storm control: {name} must be more than 0 frames a second, or None, not {rate}")
+
+    @property
+    def rates(self) -> tuple[tuple[float, float], ...]:
+        """As the core has them: (rate, burst) by kind, a rate of 0 for no limit."""
+        return tuple((rate or 0.0, max(1.0, (rate or 0.0) / 4)) for rate in asdict(self).values())

@@ -1,0 +1,278 @@
+"""Ports' links: which interfaces are a switch's ports.
+
+A port is one interface, an index in a network namespace, whatever its names. It is resolved once, when the port is
+taken, and held from then on, so that no other switch takes it; changes of it are heard of, not looked for. With a
+shield the host's own stack neither hears nor speaks on it.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import logging
+import os
+import select
+import socket
+import struct
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fastbridge.errors import ConfigError, PortError
+from fastbridge.forks import in_child
+from fastbridge.link_watch import Link, LinkWatch
+
+from .port_socket import Interface, PortLike
+from .shield import Shield
+
+_log = logging.getLogger(__name__)
+
+_SO_NETNS_COOKIE, _SIOCGSKNS = 71, 0x894C  # since 5.14; before, with CAP_NET_ADMIN
+_CAP_NET_RAW = 13
+_WAITING = 64  # connections to a claim that nobody accepts: so many others can ask who holds the port
+
+
+@dataclass(eq=False)
+class PortLink:
+    """The interface that is a port."""
+
+    name: str  # the port's: as it was asked for
+    link: Link  # as it was last heard of
+    namespace: int
+    claim: socket.socket
+    shielded: bool = False  # only marked frames leave by it
+    lost: str = ""  # why it is none any more
+
+
+class PortLinks:
+    """The interfaces that are ports of one switch, with what watches and shields them, a namespace."""
+
+    def __init__(self, shield: bool = False) -> None:
+        """shield: shield the host from the ports that are interfaces of the current network namespace."""
+        in_child(self, PortLinks._leave_to_parent)
+        self._lock = threading.RLock()
+        self._watches: dict[int, LinkWatch] = {}
+        self._shields: dict[int, Shield] = {}
+        self._held: dict[tuple[int, int], PortLink] = {}
+        self._happened = select.epoll()
+        self._wants_shield = shield
+        #: Why there is no shield though one was asked for.
+        self.unshielded = ""
+
+    def fileno(self) -> int:
+        """Readable when there are changes."""
+        return self._happened.fileno()
+
+    def _leave_to_parent(self) -> None:
+        """In a forked child: what is held and shielded is the parent's, and ends with it."""
+        self._lock = threading.RLock()
+        self.close()
+
+    def close(self) -> None:
+        """Let go of all."""
+        with self._lock:
+            for port in self._held.values():
+                port.claim.close()
+            for watch in self._watches.values():
+                watch.close()
+            for shield in self._shields.values():
+                shield.close()
+            self._held.clear()
+            self._watches.clear()
+            self._shields.clear()
+            self._happened.close()
+
+    def take(self, sources: Sequence[PortLike]) -> list[PortLink]:
+        """Find the interfaces of these ports, and hold and shield them: all or none.
+
+        Raises PortError: there is none, it is not Ethernet, is down, belongs to a bridge, or is another switch's;
+        PrivilegeError; ConfigError: two ports are the same interface.
+        """
+        taken: list[PortLink] = []
+        with self._lock:
+            try:
+                for source in sources:
+                    taken.append(self._hold(source))
+                if self._wants_shield:
+                    self._shield([port for port, source in zip(taken, sources, strict=True) if _is_ours(source)])
+            except BaseException:
+                for port in taken:
+                    self.release(port)
+                raise
+        return taken
+
+    def release(self, port: PortLink) -> None:
+        """Hold and shield this port no longer; a second call does nothing."""
+        key = (port.namespace, port.link.index)
+        with self._lock:
+            port.claim.close()
+            if self._held.get(key) is port:
+                del self._held[key]
+                if port.shielded:
+                    self._shields[port.namespace].remove(port.link.index)
+
+    def changes(self) -> list[tuple[PortLink, Link]]:
+        """The ports whose links have changed, each with its link as it was before. One that is lost is released."""
+        found = []
+        with self._lock:
+            for namespace, watch in self._watches.items():
+                known = [index for where, index in self._held if where == namespace]
+                for link in watch.changes(known):
+                    port = self._held.get((namespace, link.index))
+                    if port is None:
+                        continue
+                    if (link.name, link.master) != (port.link.name, port.link.master) and not link.gone:
+                        # What was queued before the port was taken is no news of it.
+                        link = watch.look(link.index) or link
+                    if link != port.link:
+                        before, port.link = port.link, link
+                        self._follow(port, before)
+                        found.append((port, before))
+        return found
+
+    def _follow(self, port: PortLink, before: Link) -> None:
+        """Let a port go that is lost; note that it has another name."""
+        link = port.link
+        if link.gone:
+            where = "moved to another network namespace" if link.gone == "moved" else "deleted"
+            port.lost = f"its interface was {where}"
+        elif link.master:
+            master = self._name_of(port.namespace, link.master)
+            port.lost = f"its interface was put under {master} (ip link set {link.name} nomaster takes it out again)"
+        elif link.name != before.name:
+            _log.warning("port %s: its interface %s is named %s now", port.name, before.name, link.name)
+            if port.shielded:
+                self._shields[port.namespace].rename(link.index, link.name)
+        if port.lost:
+            self.release(port)
+
+    def _hold(self, source: PortLike) -> PortLink:
+        name = source.name
+        try:
+            claim = source.open_socket(socket.AF_UNIX, socket.SOCK_STREAM, 0)
+        except OSError as error:
+            hint = "; raise the limit on open files (ulimit -n)" if error.errno in (errno.EMFILE, errno.ENFILE) else ""
+            raise PortError(f"cannot open sockets on {name}: {error.strerror}{hint}") from None
+        try:
+            namespace = _namespace(claim)
+            watch = self._watch(namespace, source)
+            link = watch.look(name)
+            self._check(name, link, namespace)
+            assert link is not None
+            _claim(claim, source, link)
+        except BaseException:
+            claim.close()
+            raise
+        port = PortLink(name, link, namespace, claim)
+        self._held[namespace, link.index] = port
+        return port
+
+    def _watch(self, namespace: int, source: PortLike) -> LinkWatch:
+        if namespace not in self._watches:
+            watch = LinkWatch(source.open_socket)
+            self._happened.register(watch.fileno(), select.EPOLLIN)
+            self._watches[namespace] = watch
+        return self._watches[namespace]
+
+    def _check(self, name: str, link: Link | None, namespace: int) -> None:
+        if link is None:
+            raise PortError(f"there is no interface {name!r}; `ip link` lists those there are")
+        if other := self._held.get((namespace, link.index)):
+            text = (
+                f"{name} is the interface {link.name}, which is port {other.name} already; a switch has each port once"
+            )
+            raise ConfigError(text)
+        if not link.ethernet:
+            raise PortError(f"{name} is not an Ethernet interface; a port must be one (veth, tap, a network card)")
+        if link.master:
+            master = self._name_of(namespace, link.master)
+            raise PortError(f"{name} belongs to {master}; take it out first: ip link set {link.name} nomaster")
+        if not link.up:
+            raise PortError(f"{name} is down; bring it up first: ip link set {link.name} up")
+
+    def _name_of(self, namespace: int, index: int) -> str:
+        link = self._watches[namespace].look(index)
+        return link.name if link else f"interface {index}"
+
+    def _shield(self, ports: Sequence[PortLink]) -> None:
+        """Shield ports of the current network namespace, or note why that cannot be."""
+        if not ports or self.unshielded:
+            return
+        namespace = ports[0].namespace
+        try:
+            if namespace not in self._shields:
+                self._shields[namespace] = Shield()
+            self._shields[namespace].add([(port.link.index, port.link.name) for port in ports])
+        except OSError as error:
+            if self._held.keys() - {(port.namespace, port.link.index) for port in ports}:
+                raise PortError(f"cannot shield the host from {ports[0].name}: {error.strerror}") from None
+            if shield := self._shields.pop(namespace, None):
+                shield.close()
+            self.unshielded = error.strerror or str(error)
+        else:
+            for port in ports:
+                port.shielded = True
+
+
+def _is_ours(source: PortLike) -> bool:
+    return isinstance(source, Interface)
+
+
+def _namespace(sock: socket.socket) -> int:
+    """A number that no other network namespace has as long as the socket is open."""
+    try:
+        return int.from_bytes(sock.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8), "little")
+    except OSError:
+        fd = fcntl.ioctl(sock.fileno(), _SIOCGSKNS)
+    try:
+        return os.fstat(fd).st_ino
+    finally:
+        os.close(fd)
+
+
+def _claim(claim: socket.socket, source: PortLike, link: Link) -> None:
+    """Hold an interface as long as this socket is open; whoever else wants it learns who does.
+
+    A name of the abstract kind belongs to the network namespace and dies with the process. Anybody may take one, so a
+    holder counts only if it could be a switch.
+    """
+    name = f"\0fastbridge-port-{link.index}"
+    try:
+        claim.bind(name)
+        claim.listen(_WAITING)
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise PortError(f"cannot take {source.name}: {error.strerror}") from None
+        pid, uid = _holder(source, name)
+        if not _may_switch(pid, uid):
+            _log.warning("process %d of user %d pretends to hold port %s: passed over", pid, uid, source.name)
+            return
+        who = "this process" if pid == os.getpid() else f"process {pid}" if pid else "another process"
+        raise PortError(f"{source.name} is a port of another switch, in {who}; stop that one first") from None
+
+
+def _holder(source: PortLike, name: str) -> tuple[int, int]:
+    """Process and user that hold a claim; 0: a process that this one cannot see, root."""
+    with source.open_socket(socket.AF_UNIX, socket.SOCK_STREAM, 0) as sock:
+        sock.setblocking(False)
+        try:
+            sock.connect(name)
+        except OSError:  # it has just ended, or too many have asked: a second look finds out
+            return 0, 0
+        pid, uid, _ = struct.unpack("=iII", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    return pid, uid
+
+
+def _may_switch(pid: int, uid: int) -> bool:
+    """Whether a process could have a switch here: it is root's or one's own, or may open raw sockets as we may."""
+    if uid in (0, os.geteuid()):
+        return True
+    process = Path(f"/proc/{pid}")
+    try:
+        status = (process / "status").read_text()
+        same_users = (process / "ns/user").stat().st_ino == Path("/proc/self/ns/user").stat().st_ino
+    except OSError:  # it has just ended, or is not ours to look at
+        return False
+    effective = next(int(line.split()[1], 16) for line in status.splitlines() if line.startswith("CapEff:"))
+    return same_users and bool(effective >> _CAP_NET_RAW & 1)

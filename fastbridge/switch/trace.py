@@ -1,0 +1,94 @@
+"""Frame trace, bounded.
+
+What the switch saw and did, frame by frame: for the demo, for tests and for people who ask why.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import TYPE_CHECKING, Literal, NamedTuple, cast
+
+from fastbridge.dissect import dissect, header
+from fastbridge.errors import ConfigError
+
+if TYPE_CHECKING:
+    from fastbridge.core.dataplane import Dataplane
+
+Action = Literal["forwarded", "flooded", "consumed", "dropped"]
+
+
+class TraceEvent(NamedTuple):
+    """One frame and its decision."""
+
+    time_ns: int  #: CLOCK_MONOTONIC
+    ingress: str
+    frame: bytes  #: its first bytes, at most `snap`
+    length: int  #: its whole length in bytes, without FCS
+    action: Action
+    reason: str | None  #: why it was dropped
+    learned: Literal["new", "moved", "refused"] | None  #: what its source did to the FDB; None: nothing new
+    egress: tuple[str, ...]  #: where its copies went, at most the first 32 ports
+
+    def __str__(self) -> str:
+        """One line: what the frame is, and what became of it."""
+        if len(self.frame) < 14:
+            said = f"{len(self.frame)} bytes"
+        else:
+            ends, about = header(self.frame), dissect(self.frame)
+            said = f"{about.protocol} {about.text}, {ends.source} > {ends.destination}, {self.length} bytes"
+        fate = f"{self.action} to {', '.join(self.egress)}" if self.egress else self.action
+        why = f" ({self.reason})" if self.reason else ""
+        learned = "" if self.learned is None else f"; source {self.learned if self.learned != 'new' else 'learned'}"
+        return f"{self.ingress} → {said}: {fate}{why}{learned}"
+
+
+class Trace:
+    """Records decisions from `with` on; a full trace loses the newest, counted in `lost`, and never waits."""
+
+    def __init__(self, dataplane: Dataplane, name_of: Callable[[int], str], snap: int, limit: int) -> None:
+        if snap < 0 or not 0 < limit <= 1 << 20:
+            raise ConfigError(f"a trace keeps snap ≥ 0 bytes of 1 … {1 << 20} frames, not {snap} of {limit}")
+        self._dataplane = dataplane
+        self._name_of = name_of
+        self._snap, self._limit = snap, limit
+        self.lost = 0
+
+    def __enter__(self) -> Trace:
+        self._dataplane.trace_start(self._snap, self._limit)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._dataplane.trace_stop()
+
+    def read(self, timeout: float = 0.0) -> list[TraceEvent]:
+        """Take the events recorded since the last read, waiting up to `timeout` seconds for the first."""
+        deadline = time.monotonic() + timeout
+        while not (events := self._take()) and time.monotonic() < deadline:
+            time.sleep(0.005)
+        return events
+
+    __contains__: None = None  # it would read the events, and so take them away
+
+    def __iter__(self) -> Iterator[TraceEvent]:
+        """Take the events recorded since the last read."""
+        return iter(self.read())
+
+    def _take(self) -> list[TraceEvent]:
+        rows, self.lost = self._dataplane.trace_read()
+        return [
+            TraceEvent(
+                when,
+                self._name_of(ingress),
+                frame,
+                length,
+                cast(Action, action),
+                reason,
+                cast(Literal["new", "moved", "refused"] | None, learned),
+                tuple(map(self._name_of, egress)),
+            )
+            for when, ingress, frame, length, action, reason, learned, egress in rows
+        ]

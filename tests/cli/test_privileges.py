@@ -1,0 +1,127 @@
+"""A running switch has no more privileges than it needs; it forwards, follows links and ends as before."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from live import PATIENCE, eventually
+from test_cli import lab, say, start  # noqa: F401 - fixtures
+
+from fastbridge import Lab
+from fastbridge.cli.privileges import _AUDIT_ARCH, _REFUSED, _filter
+
+NET_ADMIN = 1 << 12
+TRY = """
+import ctypes, errno, os, socket, sys
+from fastbridge.cli.privileges import *
+give_up(keep=(CAP_NET_ADMIN,))
+print("filter", refuse_calls())
+def outcome(name, action):
+    try:
+        action()
+    except OSError as error:
+        print(name, errno.errorcode[error.errno])
+    else:
+        print(name, "done")
+libc = ctypes.CDLL(None, use_errno=True)
+def call(name, *arguments):
+    if getattr(libc, name)(*arguments) < 0:
+        raise OSError(ctypes.get_errno(), name)
+outcome("exec", lambda: os.execv("/bin/true", ["true"]))
+outcome("raw socket", lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0))
+outcome("netlink socket", lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM, 0).close())
+outcome("unshare", lambda: call("unshare", 0x40000000))
+outcome("mount", lambda: call("mount", b"x", b"/mnt", b"tmpfs", 0, None))
+outcome("ptrace", lambda: call("ptrace", 16, os.getppid(), 0, 0))
+outcome("again", lambda: give_up(keep=(CAP_NET_ADMIN,)))
+"""
+
+
+def statuses(pid: int) -> list[dict[str, str]]:
+    """Of every thread."""
+    texts = [(task / "status").read_text() for task in Path(f"/proc/{pid}/task").iterdir()]
+    return [dict(re.findall(r"^(\w+):\s*(.*)$", text, re.M)) for text in texts]
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_run_keeps_net_admin_and_nothing_else(
+    lab: Lab,  # noqa: F811
+    start: Callable[..., subprocess.Popen[str]],  # noqa: F811
+    workers: str,
+) -> None:
+    if int(workers) > len(os.sched_getaffinity(0)):
+        pytest.skip("one CPU")
+    process = start("run", "--json", "--arp", "guard,suppress", "--workers", workers, "pod1", "pod2", "pod3")
+    assert say(process)["event"] == "ready"
+    eventually(lambda: len(statuses(process.pid)) >= 3 + int(workers))
+    for status in statuses(process.pid):
+        kept = {which: int(status[which], 16) for which in ("CapEff", "CapPrm", "CapBnd", "CapInh", "CapAmb")}
+        assert kept == {"CapEff": NET_ADMIN, "CapPrm": NET_ADMIN, "CapBnd": 0, "CapInh": 0, "CapAmb": 0}
+        assert (status["NoNewPrivs"], status["Seccomp"]) == ("1", "2")
+    assert lab["pod1"].ping("pod2", timeout=PATIENCE)
+    lab["pod1"].port.set_down()
+    assert say(process) == {"event": "port", "name": "pod1", "link": "down"}
+    lab["pod1"].port.set_up()
+    assert say(process) == {"event": "port", "name": "pod1", "link": "up"}
+    assert lab["pod1"].ping("pod2", timeout=PATIENCE)
+    lab["pod1"].port.delete()
+    assert say(process) == {"event": "port", "name": "pod1", "link": "gone"}
+    process.send_signal(signal.SIGTERM)
+    assert say(process)["event"] == "stopped" and process.wait(timeout=PATIENCE) == 0
+
+
+@pytest.mark.live
+def test_what_was_given_up_is_gone() -> None:
+    done = subprocess.run([sys.executable, "-c", TRY], capture_output=True, text=True)
+    assert done.stderr == ""
+    assert dict(line.rsplit(" ", 1) for line in done.stdout.splitlines()) == {
+        "filter": "True",
+        "exec": "EPERM",
+        "raw socket": "EPERM",
+        "netlink socket": "done",
+        "unshare": "EPERM",
+        "mount": "EPERM",
+        "ptrace": "EPERM",
+        "again": "done",
+    }
+
+
+@pytest.mark.parametrize("machine", list(_REFUSED))
+def test_the_filter_refuses_what_it_names_and_nothing_else(machine: str) -> None:
+    refused = sorted(_REFUSED[machine].values())
+    assert len(set(refused)) == len(refused)
+    program = _filter(_AUDIT_ARCH[machine], refused)
+
+    def judge(call: int, architecture: int = _AUDIT_ARCH[machine]) -> str:
+        at, value = 0, 0
+        while True:
+            code, yes, no, k = program[at]
+            at += 1
+            if code == 0x20:
+                value = {0: call, 4: architecture}[k]
+            elif code == 0x06:
+                return {0x7FFF0000: "allowed", 0x00050001: "EPERM"}[k]
+            else:
+                at += yes if (value == k if code == 0x15 else value >= k) else no
+
+    assert {call for call in range(600) if judge(call) == "EPERM"} == set(refused)
+    assert judge(0, architecture=0x40000003) == judge(0x40000000) == judge(0x40000000 + 59) == "EPERM"
+
+
+def test_the_numbers_of_the_calls_are_those_of_this_machine() -> None:
+    machine = os.uname().machine
+    header = next(Path("/usr/include").glob(f"{machine}-linux-gnu/asm/unistd_64.h"), None)
+    if header is None:
+        pytest.skip("no kernel headers of this machine")
+    numbers = dict(re.findall(r"#define __NR_(\w+) (\d+)", header.read_text()))
+    assert {name: int(numbers[name]) for name in _REFUSED[machine] if name in numbers} == {
+        name: number for name, number in _REFUSED[machine].items() if name in numbers
+    }

@@ -1,0 +1,253 @@
+"""Labs that stay: what `up` made, `down` removes, and nothing else, whenever `up` died."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from live import eventually
+
+from fastbridge.addresses import MacAddress
+from fastbridge.errors import ConfigError, LabError
+from fastbridge.lab import persistent as lab_store
+from fastbridge.lab.links import Links
+from fastbridge.lab.namespaces import NamespaceHelper
+from fastbridge.lab.topology import Topology
+
+pytestmark = pytest.mark.live
+
+NETNS = Path("/run/netns")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def netns_directory() -> None:
+    """/run/netns is a mount of its own; `ip netns`, too, makes it once and leaves it."""
+    with NamespaceHelper() as helper:
+        namespace = helper.create()
+        namespace.pin("/run/netns/first")
+        helper.unpin("/run/netns/first")
+        namespace.close()
+
+
+def links() -> set[str]:
+    return {name for _, name in socket.if_nameindex()}
+
+
+def names() -> set[str]:
+    return {path.name for path in NETNS.iterdir()} if NETNS.exists() else set()
+
+
+@pytest.fixture
+def up() -> Iterator[lab_store.StoredLab]:
+    before = links(), names()
+    lab = lab_store.up("fb", Topology.of(3))
+    yield lab
+    if lab in lab_store.list_labs():
+        lab_store.down("fb")
+    assert (links(), names()) == before
+
+
+def test_up_list_exec_down(up: lab_store.StoredLab) -> None:
+    assert lab_store.list_labs() == [up] and up.complete
+    assert lab_store.get("fb") == up
+    assert set(up.ports) == {"fb-pod1", "fb-pod2", "fb-pod3"} <= links()
+    assert set(up.ports) <= names()
+    for port in up.ports:
+        assert Path(f"/proc/sys/net/ipv6/conf/{port}/disable_ipv6").read_text() == "1\n"
+        assert Path(f"/proc/sys/net/ipv4/conf/{port}/forwarding").read_text() == "0\n"
+    shown = subprocess.run(up.command("pod2", ["cat", "/proc/net/if_inet6"]), capture_output=True, text=True).stdout
+    assert "fd000000000000000000000000000002" in shown
+    lab_store.down("fb")
+    assert not lab_store.list_labs()
+    with pytest.raises(LabError, match="there is no lab 'fb'"):
+        lab_store.down("fb")
+
+
+def test_down_ends_the_programs(up: lab_store.StoredLab) -> None:
+    program = subprocess.Popen(up.command("pod1", ["sleep", "1000"]))
+    while Path(f"/proc/{program.pid}/comm").read_text() != "sleep\n":
+        time.sleep(0.001)
+    lab_store.down("fb")
+    assert program.wait() == -signal.SIGKILL
+
+
+def test_down_when_somebody_holds_a_namespace_open(up: lab_store.StoredLab) -> None:
+    with (NETNS / "fb-pod1").open():
+        lab_store.down("fb")
+        assert not links() & set(up.ports)
+
+
+def test_wrong_requests(up: lab_store.StoredLab) -> None:
+    with pytest.raises(LabError, match="already"):
+        lab_store.up("fb", Topology.of(1))
+    with pytest.raises(LabError, match="no pod 'pod9'"):
+        up.command("pod9", ["true"])
+    with pytest.raises(LabError, match="there are: fb"):
+        lab_store.get("other")
+    with pytest.raises(ConfigError, match="too long"):
+        lab_store.up("twelve-chars", Topology.of(1))
+    with pytest.raises(ConfigError, match="name"):
+        lab_store.down("../fb")
+
+
+def test_names_that_are_taken(up: lab_store.StoredLab) -> None:
+    before = links(), names()
+    plan = Topology.of(["x", "pod1"])
+    lab_store._path("fb").rename("/run/fastbridge/fb.aside")
+    try:
+        with pytest.raises(LabError, match="fb-pod1"):
+            lab_store.up("fb", plan)
+        assert (links(), names()) == before
+    finally:
+        Path("/run/fastbridge/fb.aside").rename(lab_store._path("fb"))
+
+
+def test_down_leaves_what_is_not_ours(up: lab_store.StoredLab) -> None:
+    """Somebody removed a pod of ours and made something of the same name."""
+    with NamespaceHelper() as helper, Links() as network:
+        network.delete("fb-pod1")
+        helper.unpin(str(NETNS / "fb-pod1"))
+        foreign = helper.create()
+        foreign.pin(str(NETNS / "fb-pod1"))
+        network.add_pair("fb-pod1", None, "eth0", MacAddress(0x020000000001), foreign.fd, 1500)
+        program = foreign.popen(["sleep", "1000"])
+        while Path(f"/proc/{program.pid}/comm").read_text() != "sleep\n":
+            time.sleep(0.001)
+        lab_store.down("fb")
+        assert "fb-pod1" in links() and "fb-pod1" in names() and "fb-pod2" not in links() | names()
+        assert program.poll() is None
+        network.delete("fb-pod1")
+        helper.unpin(str(NETNS / "fb-pod1"))
+        foreign.close()
+
+
+def test_failure_half_way_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = links(), names()
+
+    def fail_at_third(done: int, total: int) -> None:
+        if done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        lab_store.up("fb", Topology.of(5), progress=fail_at_third)
+    assert (links(), names()) == before
+    assert not lab_store.list_labs()
+
+
+def test_the_lock_is_root_s_alone_and_who_is_waited_for_is_said(
+    up: lab_store.StoredLab, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    lock = Path("/run/fastbridge/.lock")
+    assert lock.stat().st_mode & 0o777 == 0o600
+    lock.chmod(0o644)  # as an older fastbridge left it
+    script = (
+        "import fcntl, sys; f = open(sys.argv[1]); fcntl.flock(f, fcntl.LOCK_EX); print(flush=True); sys.stdin.read()"
+    )
+    holder = [sys.executable, "-c", script, str(lock)]
+    with subprocess.Popen(holder, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None and process.stdout is not None
+        process.stdout.readline()
+        waiting = threading.Thread(target=lab_store.down, args=["fb"])
+        waiting.start()
+        eventually(lambda: "waiting" in caplog.text, "a word on who is waited for")
+        assert f"process {process.pid} (" in caplog.text and str(lock) in caplog.text
+        assert lab_store.list_labs() == [up]
+        process.stdin.close()
+        waiting.join()
+    assert not lab_store.list_labs() and lock.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_state_directory_that_others_may_write_to_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place, link = tmp_path / "state", tmp_path / "link"
+    place.mkdir()
+    place.chmod(0o777)
+    link.symlink_to(tmp_path)
+    for state in place, link:
+        monkeypatch.setattr(lab_store, "_STATE", state)
+        with pytest.raises(LabError, match="no other may write to"):
+            lab_store.up("fb", Topology.of(1))
+    assert not (place / ".lock").exists() and not (tmp_path / ".lock").exists()
+
+
+GOOD = '{"name": "x", "identity": "fastbridge:1", "complete": true, "mtu": 1500, "pods": []}'
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("x", "[" * 100_000),
+        ("x", "nothing"),
+        ("x", "\udcff"),
+        ("x", "[]"),
+        ("x", "5"),
+        ("x", '{"pods": [5]}'),
+        ("[b]", GOOD),
+        ("x", GOOD.replace('"x"', '"[/]"')),
+        ("a\x1b[31mb", GOOD),
+        ("x", GOOD.replace('"x"', "7")),
+        ("x", GOOD.replace('"x"', '"../../x"')),
+        ("x", GOOD.replace("true", '"\x1b"')),
+    ],
+)
+def test_a_state_file_that_is_none_is_one_line(up: lab_store.StoredLab, name: str, text: str) -> None:
+    path = Path(f"/run/fastbridge/{name}.json")
+    path.write_text(text, encoding="utf-8", errors="surrogateescape")
+    try:
+        done = subprocess.run([sys.executable, "-m", "fastbridge", "lab", "list"], capture_output=True, text=True)
+    finally:
+        path.unlink()
+    assert done.returncode == 1 and done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("fastbridge: /run/fastbridge/") and "cannot be read as a lab" in line
+    assert line.isprintable()
+
+
+@pytest.mark.parametrize("pods", [0, 1, 4, 9])
+def test_down_after_sigkill_of_up(pods: int) -> None:
+    before = links(), names()
+    script = f"""
+import os, signal
+from fastbridge import lab_store
+from fastbridge.lab.links import Links
+from fastbridge.lab.namespaces import NamespaceHelper
+from fastbridge.lab.topology import Topology
+def progress(done, total):
+    if done == {pods}:
+        os.kill(os.getpid(), signal.SIGKILL)
+if {pods} == 0:
+    lab_store._make = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+lab_store.up("fb", Topology.of(10), progress=progress)
+"""
+    assert subprocess.run([sys.executable, "-c", script]).returncode == -signal.SIGKILL
+    (lab,) = lab_store.list_labs()
+    assert not lab.complete
+    lab_store.down("fb")
+    assert (links(), names()) == before
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.005, 0.01, 0.015, 0.02, 0.025, 0.03, 0.035, 0.04, 0.05, 0.06, 0.07])
+def test_down_after_sigkill_of_up_at_any_moment(delay: float) -> None:
+    before = links(), names()
+    script = """
+from fastbridge import lab_store
+from fastbridge.lab.links import Links
+from fastbridge.lab.namespaces import NamespaceHelper
+from fastbridge.lab.topology import Topology
+save = lab_store._save
+lab_store._save = lambda lab: (save(lab), print("saved", flush=True))
+lab_store.up("fb", Topology.of(100))
+"""
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        time.sleep(delay)
+        process.kill()
+    lab_store.down("fb")
+    assert (links(), names()) == before

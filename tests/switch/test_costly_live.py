@@ -1,0 +1,74 @@
+"""One pod is expensive to send to: the others do not notice, and it gets its frames again once it is not."""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+import pytest
+from costly import broadcasting, costly
+from live import check_accounts, eventually, wires
+
+from fastbridge import Lab, Switch, Topology
+from fastbridge.core.tester.traffic import Generator, Lane
+
+pytestmark = pytest.mark.live
+
+SOCKETS = 200
+
+
+def count(switch: Switch, port: str) -> int:
+    return switch.counters().ports[port].tx_dropped["costly"]
+
+
+def test_others_are_reached_beside_a_costly_pod(caplog: pytest.LogCaptureFixture) -> None:
+    with Lab(Topology.of(4, ipv6=None)) as lab, Switch(lab.ports) as switch:
+        one, two, honest, dear = lab
+        assert one.ping(two) and honest.ping(dear)
+        with costly(dear, SOCKETS), broadcasting(honest, 1000):
+            eventually(lambda: count(switch, "pod4") > 100, "frames dropped as costly")
+            pings = one.ping(two, count=40, interval=0.01)
+            assert (pings.sent, len(pings.rtts)) == (40, 40)
+            eventually(lambda: "port pod4 takes" in caplog.text, "the word of it")
+        eventually(lambda: honest.ping(dear), "the way back to it")
+        counters = switch.counters()
+        assert {name for name, port in counters.ports.items() if port.tx_dropped["costly"]} == {"pod4"}
+        assert {r.levelno for r in caplog.records if "costly" in r.getMessage()} == {logging.WARNING}
+        with broadcasting(honest, 200):  # it is sent all there is again
+            eventually(lambda: not is_short(switch), "every frame for it")
+        check_accounts(switch)
+
+
+def is_short(switch: Switch) -> bool:
+    """Whether frames are dropped as costly while 20 are sent."""
+    before, sent = count(switch, "pod4"), switch.counters().ports["pod4"].tx_frames
+    eventually(lambda: switch.counters().ports["pod4"].tx_frames > sent + 20, "frames for it")
+    return count(switch, "pod4") > before
+
+
+def test_a_pod_that_is_sent_much_is_not_costly() -> None:
+    """Breaths are long, so that sends are timed, and the one port takes nearly all of the time; other threads that
+    interrupt sends change nothing.
+    """
+    over = threading.Event()
+
+    def spin() -> None:
+        while not over.is_set():
+            pass
+
+    with Lab(Topology.of(3, ipv6=None)) as lab, Switch(lab.ports) as switch, wires(lab) as (one, two, _):
+        spinning = threading.Thread(target=spin)
+        spinning.start()
+        two.mark()
+        frame = int(lab["pod2"].mac).to_bytes(6, "big") + one.mac.to_bytes(6, "big") + b"\x88\xb5" + bytes(1400)
+        generator = Generator([Lane(one.socket.fileno(), [bytes(10) + frame])])
+        try:
+            eventually(lambda: bool(generator.send([(0.05, None, None)])) and received(switch) > 200_000, "a long run")
+        finally:
+            over.set()
+            spinning.join()
+        assert {port.tx_dropped["costly"] for port in switch.counters().ports.values()} == {0}
+
+
+def received(switch: Switch) -> int:
+    return switch.counters().ports["pod1"].rx_frames

@@ -1,0 +1,281 @@
+"""Every I/O mode carries the same: what test_live and test_traffic say of the default one, in short, and bad input."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from functools import partial
+
+import pytest
+from frames import GROUP, ethernet, tag
+from live import PATIENCE, Wire, check_accounts, eventually, hear_each_other, stage, wires
+from test_live import gso_frame, next_own, seen, state
+from test_traffic import Stream
+
+import fastbridge.switch.live
+from fastbridge import ConfigError, Lab, LabError, PortError, Switch, Topology
+from fastbridge.lab.links import Links
+from fastbridge.switch.io_modes import IO_MODES, IoMode, find_io_mode
+
+X = 0x02_00_00_00_FF_01
+SILENT = Topology.of(2, ipv6=None)  # without IPv6 no kernel says a word of its own
+modes = pytest.mark.parametrize("io", IO_MODES)
+live = pytest.mark.live
+
+
+@live
+@modes
+def test_pods_talk(io: str) -> None:
+    with stage(3, io=io) as (lab, switch):
+        with Stream(lab["pod1"], lab["pod2"], 4) as stream:
+            stream.exchange(megabytes=20)
+        for family in (4, 6):
+            for one, two in (("pod1", "pod2"), ("pod2", "pod3"), ("pod3", "pod1")):
+                ping = partial(lab[one].ping, lab[two], count=3, interval=0.01, family=family)
+                eventually(ping, "three answers")  # a neighbour solicitation at the start may go unanswered for 1 s
+        total = switch.counters().total
+        assert total.rx_bytes / total.rx_frames > 1514  # GSO frames were carried whole
+        assert not total.dropped["truncated"]
+
+
+@live
+@modes
+@pytest.mark.parametrize("size", [0, 60_000])
+@pytest.mark.parametrize(
+    "tags", [b"", tag(5, priority=2), tag(5, tpid=0x88A8), tag(100, tpid=0x88A8) + tag(7)], ids=bytes.hex
+)
+def test_tags_and_checksums_are_carried(io: str, tags: bytes, size: int) -> None:
+    with stage(2, io=io) as (lab, _), wires(lab) as (one, two):
+        if not size:
+            sent = ethernet(GROUP, one.mac, tags)
+            one.send(sent)
+            assert next_own(two)[0] == sent
+            return
+        sent, header = gso_frame(GROUP, one.mac, tags, 4, size)
+        one.send(sent, header)
+        got, got_header = next_own(two)
+        assert got == sent
+        assert got_header.csum_start == header.csum_start - (4 if tags else 0)  # the socket does not count the tag
+        assert (got_header.flags, got_header.gso_type, got_header.gso_size) == (1, header.gso_type, header.gso_size)
+
+
+def small_and_large(burst: int, source: int) -> list[tuple[bytes, ...]]:
+    """64 KB frames between small ones, some with a tag, no two alike."""
+    sends = []
+    for n, size in enumerate([0, 60_000, 0, 55_000, 0]):
+        tags = tag(5) if (burst + n) % 3 == 0 else b""
+        if size:
+            sends.append(gso_frame(GROUP, source, tags, 4, size + burst))
+        else:
+            sends.append((ethernet(GROUP, source, tags, payload=b"fastbridge %d %d" % (burst, n)),))
+    return sends
+
+
+@live
+@modes
+def test_small_and_large_frames_keep_their_order(io: str) -> None:
+    with Lab(SILENT) as lab, wires(lab) as (one, two):
+        switch = Switch(lab.ports, io=io, loop_detection=False)
+        sends = small_and_large(0, one.mac)
+        for send in sends:
+            one.send(*send)  # the switch does not run yet: they will be one batch
+        with switch:
+            for burst in range(1, 50):
+                assert two.heard_before(one.mark()) == [frame for frame, *_ in sends]
+                sends = small_and_large(burst, one.mac)
+                for send in sends:
+                    one.send(*send)
+            assert two.heard_before(one.mark()) == [frame for frame, *_ in sends]
+            check_accounts(switch)
+
+
+@live
+@modes
+def test_long_bursts_keep_their_order(io: str) -> None:
+    with stage(3, io=io) as (lab, _), wires(lab) as (one, two, three):
+        hear_each_other([one, two, three])
+        for burst in range(10):
+            sent = [
+                ethernet((two.mac, GROUP)[n % 2], one.mac, payload=b"fastbridge %d %d" % (burst, n)) for n in range(100)
+            ]
+            for frame in sent:
+                one.send(frame)
+            mark = one.mark()
+            assert two.heard_before(mark) == sent
+            assert three.heard_before(mark) == sent[1::2]
+
+
+@live
+@modes
+@pytest.mark.parametrize(("size", "count"), [(0, 10_000), (60_000, 1_500)])
+def test_every_lost_frame_is_counted(io: str, size: int, count: int) -> None:
+    """A switch that does not run yet lets its ring, or receive buffer, run full."""
+    with Lab(SILENT) as lab, wires(lab) as (one, _):
+        switch = Switch(lab.ports, io=io)
+        large = gso_frame(GROUP, one.mac, b"", 4, size)
+        small = ethernet(GROUP, one.mac, payload=b"fastbridge".ljust(1_400))
+        for _ in range(count):
+            one.send(*(large if size else (small,)))
+        with switch:
+            eventually(lambda: seen(switch, "pod1") >= count, "the account of every frame")
+            pod1 = switch.counters().ports["pod1"]
+            assert seen(switch, "pod1") == count
+            assert pod1.rx_missed + pod1.dropped["truncated"] > 0
+            assert pod1.flooded > 0
+            assert lab["pod2"].ping("pod1", timeout=PATIENCE)
+            check_accounts(switch)
+
+
+@live
+@modes
+def test_frames_beyond_64_kilobytes_go_whole_or_are_counted(io: str) -> None:
+    """What a pod sends whose gso_max_size somebody has raised (BIG TCP): each mode has room for some, none for all."""
+    with stage(2, io=io) as (lab, switch), wires(lab) as (one, two):
+        try:
+            for end in lab["pod1"], lab["pod2"].port:  # where they are sent
+                with Links(end.namespace) as links:
+                    links.set(end.interface, gso_max_size=500_000)
+        except LabError as error:
+            pytest.skip(f"this kernel has none: {error}")
+        heard = []
+        for size in (66_000, 100_000, 300_000) * 10:
+            frame, header = gso_frame(GROUP, one.mac, b"", 6, 60_000)
+            frame += bytes(size - len(frame))
+            one.send(frame, header)
+            got = two.heard_before(one.mark())
+            assert got in ([frame], [])
+            heard += got
+        pod1 = switch.counters().ports["pod1"]
+        assert pod1.dropped["truncated"] == 30 - len(heard)
+        assert len(heard) >= 10
+        assert pod1.dropped["truncated"] >= 10
+        assert (pod1.rx_missed, pod1.dropped["runt"]) == (0, 0)
+
+
+@live
+@modes
+def test_port_goes_down_and_comes_back(io: str) -> None:
+    with stage(3, io=io, ports_fail=True) as (lab, switch):
+        assert lab["pod1"].ping("pod3", timeout=PATIENCE)
+        lab["pod3"].port.set_down()
+        eventually(lambda: state(switch, "pod3") == "down", "pod3 down")
+        assert lab["pod1"].ping("pod2", count=3, timeout=PATIENCE)
+        lab["pod3"].port.set_up()
+        eventually(lambda: state(switch, "pod3") == "up", "pod3 up")
+        eventually(lambda: lab["pod1"].ping("pod3", timeout=0.2), "pod3 answering again")
+
+
+@contextmanager
+def sending(wire: Wire) -> Iterator[None]:
+    """Small frames and 64 KB ones, as fast as one thread can."""
+    done = threading.Event()
+    sends = small_and_large(0, wire.mac)
+
+    def work() -> None:
+        while not done.is_set():
+            for send in sends:
+                with suppress(OSError):  # its port is down, or gone
+                    wire.send(*send)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+@live
+@modes
+def test_ports_come_go_and_fail_under_load(io: str) -> None:
+    with Lab(3) as lab, Switch(lab.ports, io=io) as switch, wires(lab) as (one, two, _):
+        with sending(one), sending(two):
+            for name in ("pod1", "pod3", "pod2", "pod1") * 2:
+                before = switch.counters().total.rx_frames
+                switch.remove_port(name)
+                switch.add_port(lab[name].port)
+                eventually(lambda before=before: switch.counters().total.rx_frames > before + 100, "frames")
+            lab["pod1"].port.set_down()
+            eventually(lambda: state(switch, "pod1") == "down", "pod1 down")
+        lab["pod1"].port.set_up()
+        eventually(lambda: state(switch, "pod1") == "up", "pod1 up")
+        with sending(two):
+            lab["pod2"].port.delete()
+            eventually(lambda: state(switch, "pod2") == "gone", "pod2 gone")
+        eventually(lambda: lab["pod1"].ping("pod3", timeout=0.2), "pod3 answering")
+        for port in [*switch.counters().ports.values(), switch.counters().total]:
+            assert port.rx_frames == port.forwarded + port.flooded + port.consumed + sum(port.dropped.values())
+
+
+# -- bad input ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("io", ["", "rings", "RING", None, 3, ["ring"]])
+def test_an_unknown_mode_is_refused_with_the_known_ones(io: object) -> None:
+    with pytest.raises(ConfigError, match=r"no I/O mode .*ring, big-ring, blocks, recvmmsg"):
+        Switch(["lo"], io=io)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("io", [mode for mode in IO_MODES.values() if mode.slot], ids=lambda io: io.name)
+def test_rings_fill_whole_blocks_within_their_memory(io: IoMode) -> None:
+    page = 4096
+    assert io.block % io.slot == io.block % page == 0
+    assert io.fewest > 64 or io.source == "blocks"  # a breath must not come round to a slot that it has taken
+    before = io.most
+    for ports in (0, 1, 2, 7, 64, 100, 128, 250, 1500, 65_000):
+        slots = io.slots(ports)
+        assert io.fewest <= slots <= before <= io.most
+        assert slots * io.slot % io.block == 0
+        assert slots == io.fewest or slots * io.slot * ports <= 512 << 20
+        before = slots
+    while before > io.fewest:
+        before = io.whole(before - 1)
+    assert io.whole(0) == before == io.fewest
+
+
+@live
+def test_a_mode_that_the_kernel_lacks_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Lab(2) as lab:
+        monkeypatch.setattr(
+            fastbridge.switch.live, "find_io_mode", lambda name: replace(find_io_mode(name), version=99)
+        )
+        with pytest.raises(PortError, match="this kernel lacks I/O mode 'blocks'"):
+            Switch(lab.ports, io="blocks")
+
+
+@live
+@pytest.mark.parametrize("io", [name for name, mode in IO_MODES.items() if mode.slot])
+def test_a_smaller_ring_where_the_kernel_has_no_memory(
+    io: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    open_ring, mode = fastbridge.switch.live.open_ring, IO_MODES[io]
+
+    def refuse(fd: int, slots: int, *others: object) -> None:
+        if slots > mode.fewest:
+            raise OSError(errno.ENOMEM, "Cannot allocate memory")
+        open_ring(fd, slots, *others)
+
+    monkeypatch.setattr(fastbridge.switch.live, "open_ring", refuse)
+    with caplog.at_level(logging.WARNING), stage(3, io=io) as (lab, _):
+        assert lab["pod1"].ping("pod2", timeout=PATIENCE)
+    assert [record.message for record in caplog.records if "ring" in record.message] == [
+        f"the kernel refused a larger ring: pod1 has {mode.fewest} slots"
+    ]
+
+
+@live
+@pytest.mark.parametrize(
+    ("number", "text"), [(errno.ENOMEM, "free some memory"), (errno.EINVAL, "refuses I/O mode 'blocks'")]
+)
+def test_no_ring_at_all(number: int, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(number, "no")
+
+    monkeypatch.setattr(fastbridge.switch.live, "open_ring", refuse)
+    with Lab(2) as lab, pytest.raises(PortError, match=text):
+        Switch(lab.ports, io="blocks")
