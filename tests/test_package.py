@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -27,10 +28,11 @@ finally:
 
 
 def test_every_public_name_is_there() -> None:
-    assert fastbridge.__all__ == sorted(fastbridge._MODULES)
     for name in fastbridge.__all__:
-        home = import_module(f"fastbridge.{fastbridge._MODULES[name]}")
+        home = import_module(f"fastbridge.{fastbridge._HOME_OF[name]}")
         assert getattr(fastbridge, name) is getattr(home, name)
+    stub = Path(fastbridge.__file__).with_suffix(".pyi").read_text()
+    assert set(re.findall(r" as (\w+)", stub)) == {*fastbridge.__all__, "__version__"}
     assert set(fastbridge.__all__) <= set(dir(fastbridge))
     with pytest.raises(AttributeError, match="'fastbridge' has no attribute 'Labs'"):
         fastbridge.Labs  # type: ignore[attr-defined] # noqa: B018
