@@ -70,6 +70,11 @@ class Links:
         with _naming(name):
             self._ip.link("set", index=self.index(name), **settings)
 
+    def add_altname(self, name: str, altname: str) -> None:
+        """Give a link another name by which it can be found."""
+        with _naming(name):
+            self._ip.link("property_add", index=self.index(name), altname=altname)
+
     def add_address(self, index: int, address: IPv4Interface | IPv6Interface) -> None:
         """Give an interface an address; an IPv6 one is ready at once (no duplicate detection)."""
         options = {"flags": _NODAD} if address.version == 6 else {}

@@ -1,0 +1,179 @@
+"""Links, looked at and followed.
+
+What the kernel says of the interfaces of one network namespace, over rtnetlink: one socket to ask, one that hears of
+changes. An interface is its index; its name and altnames are resolved once, here, and may change afterwards.
+The formats are in rtnetlink(7), <linux/if_link.h> and Documentation/netlink/specs/rt-link.yaml.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import struct
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from .errors import PortError
+
+_RTM_NEWLINK, _RTM_DELLINK, _RTM_GETLINK, _NLMSG_ERROR, _NLM_F_REQUEST = 16, 17, 18, 2, 1
+_GROUP_LINK = 1  # RTMGRP_LINK
+_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_MASTER, _IFLA_OPERSTATE = 1, 3, 4, 10, 16
+_IFLA_EXT_MASK, _IFLA_CARRIER, _IFLA_NEW_NETNSID, _IFLA_NEW_IFINDEX, _IFLA_ALT_IFNAME = 29, 33, 45, 49, 53
+_SKIP_STATS = 1 << 3  # RTEXT_FILTER_SKIP_STATS: counters would be half of each answer
+_HEADER = struct.Struct("=IHHII")  # struct nlmsghdr
+_LINK = struct.Struct("=BxHiII")  # struct ifinfomsg
+_ATTRIBUTE = struct.Struct("=HH")  # struct nlattr
+_IFF_UP, _ARPHRD_ETHER = 0x1, 1
+_TYPE_MASK = 0x3FFF  # without NLA_F_NESTED and NLA_F_NET_BYTEORDER
+_NAME_BYTES = 15  # the longest name; an altname has up to 127
+_ANSWER_BYTES = 1 << 16
+# Changes not yet read: each some 1,200 bytes, charged as 2,304. Room for those of 1,000 links at once; what does not
+# fit is noticed, and all links are looked at.
+_BUFFER_BYTES = 4 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """An interface, as it was when the kernel said so."""
+
+    index: int
+    name: str
+    kind: int  # ARPHRD_…
+    flags: int  # IFF_…
+    mac: bytes
+    mtu: int
+    master: int  # the index of the bridge, bond, … it belongs to; 0: none
+    operstate: int  # IF_OPER_…
+    carrier: bool
+    #: "": it is there; "deleted"; "moved" (to another network namespace)
+    gone: str = ""
+
+    @property
+    def ethernet(self) -> bool:
+        """Whether its frames are Ethernet frames."""
+        return self.kind == _ARPHRD_ETHER
+
+    @property
+    def up(self) -> bool:
+        """Whether it was switched on; it may yet have no carrier."""
+        return bool(self.flags & _IFF_UP)
+
+
+class LinkWatch:
+    """The links of one network namespace. look() may be called by any thread, changes() by one."""
+
+    def __init__(self, open_socket: Callable[[int, int, int], socket.socket] = socket.socket) -> None:
+        """open_socket: opens a socket in that namespace, as `socket.socket` does in the current one."""
+        self._asking = threading.Lock()
+        self._number = 0
+        self._requests = open_socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+        try:
+            self._events = open_socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+        except BaseException:
+            self._requests.close()
+            raise
+        self._events.setblocking(False)
+        self._events.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER_BYTES)
+        self._events.bind((0, _GROUP_LINK))
+
+    def fileno(self) -> int:
+        """Readable when there are changes."""
+        return self._events.fileno()
+
+    def close(self) -> None:
+        """Close the sockets."""
+        self._requests.close()
+        self._events.close()
+
+    def look(self, which: str | int) -> Link | None:
+        """The interface of this index, name or altname; None: there is none. Raises PortError."""
+        attributes = _attribute(_IFLA_EXT_MASK, struct.pack("=I", _SKIP_STATS))
+        if isinstance(which, str):
+            name = os.fsencode(which)
+            attributes += _attribute(_IFLA_IFNAME if len(name) <= _NAME_BYTES else _IFLA_ALT_IFNAME, name + b"\0")
+        body = _LINK.pack(socket.AF_UNSPEC, 0, which if isinstance(which, int) else 0, 0, 0) + attributes
+        try:
+            answer = self._ask(_RTM_GETLINK, body)
+        except OSError as error:
+            if error.errno in (errno.ENODEV, errno.EINVAL, errno.ERANGE, errno.ENOENT):
+                return None
+            raise PortError(f"cannot look at interface {which}: {error.strerror}") from None
+        return next(iter(_links(answer)), None)
+
+    def changes(self, known: Iterable[int]) -> Iterator[Link]:
+        """What has changed since the last call, in order; where too much has, `known` links are looked at afresh."""
+        lost = False  # the kernel says so before it hands over what it kept, which is older than any look
+        while True:
+            try:
+                data = self._events.recv(_ANSWER_BYTES)
+            except BlockingIOError:
+                break
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    raise PortError(f"cannot hear of links that change: {error.strerror}") from None
+                lost = True
+            else:
+                yield from _links(data)
+        for index in known if lost else ():
+            yield self.look(index) or Link(index, "", 0, 0, b"", 0, 0, 0, False, "deleted")
+
+    def _ask(self, kind: int, body: bytes) -> bytes:
+        with self._asking:
+            self._number += 1
+            header = _HEADER.pack(_HEADER.size + len(body), kind, _NLM_F_REQUEST, self._number, 0)
+            self._requests.send(header + body)
+            while True:
+                answer = self._requests.recv(_ANSWER_BYTES)
+                _, kind, _, number, _ = _HEADER.unpack_from(answer)
+                if number == self._number:
+                    break
+        if kind == _NLMSG_ERROR:
+            code = -struct.unpack_from("=i", answer, _HEADER.size)[0]
+            raise OSError(code, os.strerror(code))
+        return answer
+
+
+def _attribute(kind: int, value: bytes) -> bytes:
+    return _ATTRIBUTE.pack(_ATTRIBUTE.size + len(value), kind) + value + bytes(-len(value) % 4)
+
+
+def _links(data: bytes) -> Iterator[Link]:
+    """The links that some netlink messages speak of; bridges speak of their ports in a family of their own."""
+    offset = 0
+    while offset + _HEADER.size <= len(data):
+        length, kind, _, _, _ = _HEADER.unpack_from(data, offset)
+        if kind in (_RTM_NEWLINK, _RTM_DELLINK):
+            family, arphrd, index, flags, _ = _LINK.unpack_from(data, offset + _HEADER.size)
+            if family == socket.AF_UNSPEC:
+                found = dict(_attributes(data, offset + _HEADER.size + _LINK.size, offset + length))
+                yield _link(kind == _RTM_DELLINK, arphrd, index, flags, found)
+        offset += length + -length % 4
+
+
+def _attributes(data: bytes, offset: int, end: int) -> Iterator[tuple[int, bytes]]:
+    while offset + _ATTRIBUTE.size <= end:
+        length, kind = _ATTRIBUTE.unpack_from(data, offset)
+        yield kind & _TYPE_MASK, data[offset + _ATTRIBUTE.size : offset + length]
+        offset += length + -length % 4
+
+
+def _link(deleted: bool, arphrd: int, index: int, flags: int, found: dict[int, bytes]) -> Link:
+    moved = _IFLA_NEW_NETNSID in found or _IFLA_NEW_IFINDEX in found
+    return Link(
+        index,
+        os.fsdecode(found.get(_IFLA_IFNAME, b"").rstrip(b"\0")),
+        arphrd,
+        flags,
+        found.get(_IFLA_ADDRESS, b""),
+        _number(found.get(_IFLA_MTU)),
+        _number(found.get(_IFLA_MASTER)),
+        (found.get(_IFLA_OPERSTATE) or b"\0")[0],
+        bool((found.get(_IFLA_CARRIER) or b"\1")[0]),
+        "" if not deleted else "moved" if moved else "deleted",
+    )
+
+
+def _number(value: bytes | None) -> int:
+    return int.from_bytes(value or b"", "little" if struct.pack("=H", 1)[0] else "big")

@@ -1,0 +1,108 @@
+"""Links as rtnetlink tells of them: found by any name, followed by their index."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from live import eventually
+
+from fastbridge.addresses import MacAddress
+from fastbridge.link_watch import Link, LinkWatch
+from fastbridge.links import Links
+from fastbridge.namespaces import Namespace, NamespaceHelper
+
+pytestmark = pytest.mark.live
+
+LONG = "an-alternative-name-of-more-than-15-characters"
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[LinkWatch, Links, Namespace]]:
+    """A veth pair: `here`, watched, and `there` in another namespace; both down."""
+    with NamespaceHelper() as helper, Links() as links:
+        elsewhere = helper.create()
+        links.add_pair("here", None, "there", MacAddress(0x020000000001), elsewhere.fd, 1500)
+        watch = LinkWatch()
+        yield watch, links, elsewhere
+        watch.close()
+        if links.exists("here"):
+            links.delete("here")
+        elsewhere.close()
+
+
+def the_link(watch: LinkWatch) -> Link:
+    link = watch.look("here")
+    assert link is not None
+    return link
+
+
+def hear(watch: LinkWatch, index: int, what: str) -> Link:
+    """The first change of a link for which an expression in terms of `link` holds."""
+    heard: list[Link] = []
+
+    def came() -> bool:
+        heard.extend(link for link in watch.changes([index]) if link.index == index and eval(what, {"link": link}))
+        return bool(heard)
+
+    eventually(came, what)
+    return heard[0]
+
+
+def test_a_link_has_one_index_under_all_its_names(pair: tuple[LinkWatch, Links, Namespace]) -> None:
+    watch, links, _ = pair
+    link = the_link(watch)
+    for name in ("other", LONG):
+        links.add_altname("here", name)
+        assert watch.look(name) == link
+    assert watch.look(link.index) == link
+    assert (link.name, link.mtu, link.master, link.ethernet, link.up, link.gone) == ("here", 1500, 0, True, False, "")
+
+
+@pytest.mark.parametrize("which", ["no-such-link", LONG, "", "x" * 300, "é☃", 1 << 30])
+def test_what_is_not_there_is_none(pair: tuple[LinkWatch, Links, Namespace], which: str | int) -> None:
+    assert pair[0].look(which) is None
+
+
+def test_changes_are_heard(pair: tuple[LinkWatch, Links, Namespace]) -> None:
+    watch, links, elsewhere = pair
+    index = the_link(watch).index
+    links.set("here", state="up")
+    assert not hear(watch, index, "link.up").carrier
+    with Links(elsewhere) as inside:
+        inside.set("there", state="up")
+    hear(watch, index, "link.carrier and link.operstate == 6")
+    links.add_bridge("bridge", ["here"])
+    bridge = watch.look("bridge")
+    hear(watch, index, f"link.master == {bridge and bridge.index}")
+    links.delete("bridge")
+    hear(watch, index, "not link.master")  # a bridge's own word of a port that left is not taken for its end
+    links.set("here", state="down")
+    links.set("here", ifname="elsewhere")
+    hear(watch, index, "link.name == 'elsewhere' and not link.gone")
+    links.delete("elsewhere")
+    hear(watch, index, "link.gone == 'deleted'")
+
+
+def test_a_link_that_moves_away_is_not_deleted(pair: tuple[LinkWatch, Links, Namespace]) -> None:
+    watch, links, elsewhere = pair
+    index = the_link(watch).index
+    links.set("here", net_ns_fd=elsewhere.fd)
+    hear(watch, index, "link.gone == 'moved'")
+
+
+def test_what_was_too_much_is_looked_at_afresh(
+    pair: tuple[LinkWatch, Links, Namespace], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fastbridge.link_watch._BUFFER_BYTES", 1)  # the kernel's least: two changes, or so
+    _, links, _ = pair
+    watch = LinkWatch()
+    index = the_link(watch).index
+    for state in ("up", "down") * 20:
+        links.set("here", state=state)
+    links.set("here", mtu=1400)
+    assert [link.mtu for link in watch.changes([index, 1 << 30]) if link.index == index][-1] == 1400
+    for state in ("up", "down") * 20:
+        links.set("here", state=state)
+    assert [link.gone for link in watch.changes([1 << 30]) if link.index == 1 << 30] == ["deleted"]
+    watch.close()
