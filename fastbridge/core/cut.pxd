@@ -10,9 +10,9 @@
 # - A port that takes single frames only (TAKES_SINGLE, port.pxd): all that GSO would make of it, one by one.
 #
 # An AF_PACKET send costs 2 µs, 40 of them what a tunnel's 64 KB frame costs. Where the outer protocol is UDP, the
-# segments are therefore the datagrams of one UDP GSO frame (the kernel's UDP_L4), inner checksums complete: the receiver
-# takes it apart after the tunnel's port is known, and its own GRO merges what was inside. So the outer UDP checksum,
-# which a tunnel may leave out, is there. Kernels before 6.2 know no such frames: there, one by one.
+# segments are therefore the datagrams of one UDP GSO frame (the kernel's UDP_L4), inner checksums complete: the
+# receiver takes it apart after the tunnel's port is known, and its own GRO merges what was inside. So the outer UDP
+# checksum, which a tunnel may leave out, is there. Kernels before 6.2 know no such frames: there, one by one.
 #
 # A frame counts as sent when all its pieces are; the first that is not ends it, and gives the reason.
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
