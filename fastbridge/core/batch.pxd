@@ -37,12 +37,13 @@ cdef enum Reason:
 cdef enum TxReason:
     # Why a copy is not sent; TX_REASON_NAMES in dataplane.pyx, in this order.
     TX_TOO_BIG = 0          # EMSGSIZE: longer than the egress MTU allows
-    TX_NO_BUFFER = 1        # ENOBUFS: the device dropped it (the pod end is down, or its backlog is full)
+    TX_NO_BUFFER = 1        # ENOBUFS: the receiver's backlog or the port's queueing discipline is full
     TX_FULL = 2             # EAGAIN: the socket's send buffer stayed full
-    TX_PORT_DOWN = 3        # ENETDOWN, ENXIO
+    TX_PORT_DOWN = 3        # ENETDOWN, ENXIO; or the link was lost after the frame was queued
     TX_REFUSED = 4          # any other: the kernel finds the frame or its vnet header malformed
     TX_COSTLY = 5           # what a frame takes there is more than others shall wait for (transmit.pxd)
-    TX_REASONS = 6
+    TX_TAGGED_TOO_BIG = 6   # EMSGSIZE, and without its VLAN tags it would fit
+    TX_REASONS = 7
 
 cdef enum Flood:
     # What is flooded; storm control and the ports' flags tell them apart.

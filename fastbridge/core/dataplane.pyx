@@ -24,6 +24,7 @@ from .batch cimport (
 )
 from .blocks cimport close_blocks, map_blocks, request_blocks
 from .bucket cimport set_rate
+from .cut cimport Cut, make_messages, must_cut
 from .decide cimport decide, enqueue
 from .ethernet cimport ETHERNET_HEADER, load_mac, read_vid
 from .events cimport EventQueue
@@ -58,7 +59,9 @@ RX_REASON_NAMES = (
     "runt", "bad_tag", "bad_source", "link_local", "filtered", "truncated", "blocked", "locked", "isolated",
     "storm_broadcast", "storm_multicast", "storm_unicast", "rate_limited", "punt_full", "punt_too_long", "source_guard",
 )
-TX_REASON_NAMES = ("too_big", "no_buffer", "full", "port_down", "refused", "costly")
+TX_REASON_NAMES = ("too_big", "no_buffer", "full", "port_down", "refused", "costly", "tagged_too_big")
+#: What may leave by a port: port.pxd's Takes.
+TAKES_NAMES = ("all", "unmerged", "single")
 ACTION_NAMES = ("forwarded", "flooded", "consumed", "dropped")
 LEARNED_NAMES = (None, "new", "moved", "refused", None)
 LINK_NAMES = ("free", "up", "down", "gone")
@@ -616,6 +619,18 @@ cdef class Dataplane:
             self._unlock()
         known(port)
 
+    def set_takes(self, uint32_t index, str takes):
+        """Say what may leave by a port: one of TAKES_NAMES."""
+        cdef uint8_t value = TAKES_NAMES.index(takes)
+        cdef Port *port
+        with nogil:
+            self._lock()
+            port = self._port(index)
+            if port != NULL:
+                port.takes = value
+            self._unlock()
+        known(port)
+
     def set_storm_control(self, uint32_t index, int what, double rate, double burst):
         """Limit what a port may have flooded: frames a second, and at once; a rate of 0: no limit.
 
@@ -1092,15 +1107,38 @@ cdef class Dataplane:
     cdef int _collect_messages(self, list out) except -1:
         """Append the messages that will be sent of a decided batch, (egress port, vnet header and frame)."""
         cdef Plane *plane = self.planes
-        cdef iovec *vectors
-        cdef uint32_t i, j, k
+        cdef Share *share
+        cdef uint32_t i, j, at, count, start
+        cdef Frame *frame
+        cdef Cut cut
         for i in range(plane.touched_count):
-            for j in range(gather(plane, plane.shares[plane.touched[i]], 0, 0)):
-                vectors = plane.messages[j].msg_hdr.msg_iov
-                out.append((plane.touched[i], b"".join([
-                    PyBytes_FromStringAndSize(<char *>vectors[k].iov_base, vectors[k].iov_len)
-                    for k in range(plane.messages[j].msg_hdr.msg_iovlen)
-                ])))
+            share = plane.shares[plane.touched[i]]
+            at = 0
+            while at < share.queued:
+                frame = &plane.batch[share.queue[at]]
+                if must_cut(plane.ports[share.index], share, frame, &cut):
+                    start, at = 0, at + 1
+                    count = make_messages(plane, frame, &cut, &start)
+                    while count:
+                        self._read_messages(share.index, count, out)
+                        count = make_messages(plane, frame, &cut, &start)
+                    continue
+                count = gather(plane, share, at, 0)
+                self._read_messages(share.index, count, out)
+                for j in range(count):
+                    at += plane.spans[j]
+        return 0
+
+    cdef int _read_messages(self, uint16_t egress, uint32_t count, list out) except -1:
+        """Append the first messages of those made, (egress port, vnet header and frame)."""
+        cdef iovec *vectors
+        cdef uint32_t j, k
+        for j in range(count):
+            vectors = self.planes.messages[j].msg_hdr.msg_iov
+            out.append((egress, b"".join([
+                PyBytes_FromStringAndSize(<char *>vectors[k].iov_base, vectors[k].iov_len)
+                for k in range(self.planes.messages[j].msg_hdr.msg_iovlen)
+            ])))
         return 0
 
     cdef int _collect(self, list frames, list out) except -1:

@@ -108,6 +108,7 @@ cdef extern from "<linux/virtio_net.h>" nogil:
         uint16_t csum_start
         uint16_t csum_offset
     int VIRTIO_NET_HDR_F_NEEDS_CSUM
+    int VIRTIO_NET_HDR_GSO_ECN
     int VIRTIO_NET_HDR_GSO_NONE, VIRTIO_NET_HDR_GSO_TCPV4, VIRTIO_NET_HDR_GSO_TCPV6
     int VIRTIO_NET_HDR_GSO_UDP_L4 "5"       # since 6.2, and not in older headers
 

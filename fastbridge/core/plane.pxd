@@ -3,7 +3,7 @@ from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from .barrier cimport store_relaxed8
-from .batch cimport FLOODS, NO_REASON, ORDINARY, Frame
+from .batch cimport BATCH, FLOODS, NO_REASON, ORDINARY, Frame
 from .events cimport EventQueue, add_event
 from .forward cimport Forwarding
 from .linux cimport (
@@ -24,6 +24,11 @@ cdef enum:
     BIG_BUFFERS = 64
     BIG_HEADROOM = 16           # before the vnet header: room for a VLAN tag
     BIG_SIZE = 73920
+    # The largest frame there is, BIG TCP's (GSO_MAX_SIZE, 8 × 65535), with its headers and a cache line or two. Of a
+    # ring's frames each takes but what it fills of the memory of all buffers.
+    BIG_MOST = 525312
+    PIECES = 64                 # messages, or datagrams of one, that a frame is cut into at a time: UDP_MAX_SEGMENTS
+    PIECE_HEADERS = 512         # room for the headers of a piece, vnet header first
 
 cdef struct Control:
     uint64_t words[6]           # CMSG_SPACE(sizeof(struct tpacket_auxdata)) is 40 bytes
@@ -60,7 +65,8 @@ cdef struct Plane:
     uint32_t quota                      # frames the next breath may take (receive.pxd)
     uint32_t copies                     # queued to be sent in this breath
     uint8_t *big                        # BATCH buffers of BIG_SIZE
-    uint32_t big_count                  # … in use for frames larger than a slot
+    uint32_t big_count                  # … frames larger than a slot in them
+    size_t big_used                     # … bytes of them taken
     Inbox inbox
     uint64_t timed_until                # ns; sends are timed until then
     int waits_fd                        # the worker's own /proc/thread-self/schedstat
@@ -74,6 +80,7 @@ cdef struct Plane:
     iovec *vectors                      # one a frame, and one for the headers of each message of several
     uint16_t *spans                     # how many frames each message carries
     uint8_t *headers                    # HEADERS bytes each, for messages of several frames
+    uint8_t *piece_headers              # PIECE_HEADERS bytes each, for PIECES of a frame that is cut up
 
     Trace trace
     PuntQueue punts
@@ -100,6 +107,11 @@ cdef inline void start_frame(Frame *frame, uint16_t ingress) noexcept nogil:
 cdef inline uint8_t *big_buffer(Plane *plane, uint32_t number) noexcept nogil:
     """Room for a vnet header and a frame, a tag's room before it."""
     return plane.big + <size_t>number * BIG_SIZE + BIG_HEADROOM
+
+
+cdef inline bint big_is_full(const Plane *plane) noexcept nogil:
+    """Whether there is no more room for a frame larger than a slot in this batch."""
+    return plane.big_count == BIG_BUFFERS or plane.big_used + BIG_MOST > <size_t>BATCH * BIG_SIZE
 
 
 cdef inline void notify(int fd) noexcept nogil:

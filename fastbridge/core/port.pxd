@@ -30,6 +30,12 @@ cdef enum PortFlag:
     FLAG_COALESCE = 128         # consecutive frames of one flow leave by it as one GSO frame (coalesce.pxd)
     FLAGS_DEFAULT = 15
 
+cdef enum Takes:
+    # What may leave by a port; names are TAKES_NAMES in dataplane.pyx, in this order.
+    TAKES_ALL = 0
+    TAKES_UNMERGED = 1          # nothing that the switch itself has merged: its pod wants single frames
+    TAKES_SINGLE = 2            # no GSO frame at all: its queueing discipline counts and cuts frames
+
 cdef enum Punt:
     # What the policy wants of a kind of frame.
     PUNT_NONE = 0
@@ -47,6 +53,7 @@ cdef struct Port:
     # What all workers know of it. Changed between the breaths of all of them; but `link` by who finds it lost.
     uint8_t link
     uint8_t flags
+    uint8_t takes               # a Takes
     bint leaving                # removed, but for FDB entries that still point to the index
     bint blocked                # part of a loop, or not set up yet: nothing goes in or out
     bint guarded                # sources are checked against the bindings

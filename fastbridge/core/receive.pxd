@@ -25,7 +25,7 @@ from .linux cimport (
     EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLLERR, EPOLLIN, SOL_SOCKET, SO_ERROR, epoll_ctl, epoll_event, getsockopt, read,
     socklen_t,
 )
-from .plane cimport BIG_BUFFERS, Plane, lose_link
+from .plane cimport Plane, big_is_full, lose_link
 from .port cimport SOURCE_BLOCKS, SOURCE_SLOTS, Share
 from .slots cimport fill_from_slots
 
@@ -118,7 +118,7 @@ cdef inline uint32_t receive(Plane *plane) noexcept nogil:
     plane.turn += 1
     for i in range(n):
         index = plane.active[(plane.turn + i) % n]
-        if plane.batch_count >= plane.quota or plane.big_count == BIG_BUFFERS:
+        if plane.batch_count >= plane.quota or big_is_full(plane):
             break                               # the rest was not looked at: the next breath begins elsewhere
         share = plane.shares[index]
         if share.paused_until > plane.now:

@@ -1,24 +1,26 @@
 # Frames from a ring's slots.
+from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 
 from .batch cimport NO_REASON, RX_TRUNCATED, Frame
 from .linux cimport ENETDOWN, MSG_DONTWAIT, MSG_TRUNC, TP_STATUS_COPY, errno, recv, tpacket2_hdr
-from .plane cimport BIG_BUFFERS, BIG_HEADROOM, BIG_SIZE, Plane, big_buffer, lose_link, start_frame
+from .plane cimport BIG_HEADROOM, BIG_MOST, BIG_SIZE, Plane, big_is_full, lose_link, start_frame
 from .port cimport Share
 from .ring cimport VNET_HEADER, next_slot, restore_tag
 
 
 cdef inline void receive_big(Plane *plane, Share *share, Frame *frame) noexcept nogil:
     """Fetch a frame that did not fit its slot into a big buffer, vnet header first."""
-    cdef uint8_t *buffer = big_buffer(plane, plane.big_count)
-    cdef ssize_t length = recv(share.rx_fd, buffer, BIG_SIZE - BIG_HEADROOM, MSG_DONTWAIT | MSG_TRUNC)
+    cdef uint8_t *buffer = plane.big + plane.big_used + BIG_HEADROOM
+    cdef ssize_t length = recv(share.rx_fd, buffer, BIG_MOST - BIG_HEADROOM, MSG_DONTWAIT | MSG_TRUNC)
     if length < 0 and errno == ENETDOWN:        # reported once; the frame is still there
         lose_link(plane, share)
-        length = recv(share.rx_fd, buffer, BIG_SIZE - BIG_HEADROOM, MSG_DONTWAIT | MSG_TRUNC)
-    if length <= VNET_HEADER or length > BIG_SIZE - BIG_HEADROOM:
+        length = recv(share.rx_fd, buffer, BIG_MOST - BIG_HEADROOM, MSG_DONTWAIT | MSG_TRUNC)
+    if length <= VNET_HEADER or length > BIG_MOST - BIG_HEADROOM:
         frame.reason = RX_TRUNCATED
         return
     plane.big_count += 1
+    plane.big_used += max(<size_t>BIG_SIZE, (BIG_HEADROOM + <size_t>length + 63) & ~<size_t>63)
     frame.data = buffer + VNET_HEADER
     frame.length = <uint32_t>length - VNET_HEADER
 
@@ -28,7 +30,7 @@ cdef inline uint32_t fill_from_slots(Plane *plane, Share *share, uint16_t index,
     cdef uint32_t n = 0
     cdef tpacket2_hdr *slot
     cdef Frame *frame
-    while n < limit and plane.big_count < BIG_BUFFERS:
+    while n < limit and not big_is_full(plane):
         slot = next_slot(&share.ring)
         if slot == NULL:
             break

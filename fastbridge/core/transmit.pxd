@@ -29,15 +29,20 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport strtoull
 from libc.string cimport memset
 
-from .batch cimport BATCH, TX_COSTLY, TX_FULL, TX_NO_BUFFER, TX_PORT_DOWN, TX_REFUSED, TX_TOO_BIG, Frame
+from .batch cimport (
+    BATCH, TX_COSTLY, TX_FULL, TX_NO_BUFFER, TX_PORT_DOWN, TX_REFUSED, TX_TAGGED_TOO_BIG, TX_TOO_BIG, Frame,
+)
 from .blocks cimport release_blocks
-from .coalesce cimport HEADERS, Run, find_run, gather_run, may_be_ip
+from .coalesce cimport HEADERS, Run, find_run, gather_run, may_be_ip, read_mtu
+from .cut cimport Cut, make_messages, must_cut
+from .ethernet cimport ETHERNET_HEADER, network_offset
 from .events cimport EVENT_COSTLY
 from .linux cimport (
-    EAGAIN, EINTR, EMSGSIZE, ENETDOWN, ENOBUFS, ENOMEM, ENXIO, MSG_DONTWAIT, errno, pread, sendmmsg, virtio_net_hdr,
+    EAGAIN, EINTR, EMSGSIZE, ENETDOWN, ENOBUFS, ENOMEM, ENXIO, MSG_DONTWAIT, VIRTIO_NET_HDR_GSO_NONE,
+    VIRTIO_NET_HDR_GSO_UDP_L4, errno, pread, sendmmsg, virtio_net_hdr,
 )
 from .plane cimport Plane, lose_link, monotonic_ns, tell
-from .port cimport FLAG_COALESCE, SOURCE_BLOCKS, SOURCE_SLOTS, Share
+from .port cimport FLAG_COALESCE, SOURCE_BLOCKS, SOURCE_SLOTS, TAKES_ALL, Port, Share
 from .ring cimport VNET_HEADER, release_slots
 
 cdef enum:
@@ -67,21 +72,40 @@ cdef inline int send_failed(Plane *plane, Share *share, uint32_t *tries) noexcep
         return TX_PORT_DOWN
     if error == EMSGSIZE:
         return TX_TOO_BIG
+    # ENOMEM is what __dev_queue_xmit says of a frame that segmentation or checksumming made nothing of, too.
     return TX_NO_BUFFER if error == ENOBUFS or error == ENOMEM else TX_REFUSED
+
+
+cdef inline uint8_t refine(const Share *share, const Frame *frame, int reason) noexcept nogil:
+    """The reason by what the frame is, where errno alone says too little."""
+    cdef const virtio_net_hdr *vnet = <const virtio_net_hdr *>(frame.data - VNET_HEADER)
+    cdef uint32_t at
+    if reason == TX_NO_BUFFER and errno == ENOMEM and vnet.gso_type != VIRTIO_NET_HDR_GSO_NONE:
+        return TX_REFUSED
+    if reason == TX_TOO_BIG and frame.length >= ETHERNET_HEADER:
+        # AF_PACKET lets out 4 bytes more for one 802.1Q tag, for no other; nor does the receiver for two.
+        at = network_offset(frame.data, frame.length)
+        if at > ETHERNET_HEADER and frame.length - at <= read_mtu(share.tx_fd):
+            return TX_TAGGED_TOO_BIG
+    return <uint8_t>reason
 
 
 cdef inline uint32_t gather(Plane *plane, Share *share, uint32_t at, uint32_t apart) noexcept nogil:
     """Make messages of a port's queue from `at` on, one of each run where the port's flag says so; what is queued
-    before `apart` is not merged. Returns how many messages."""
+    before `apart` is not merged, and a frame that is to be cut up ends it. Returns how many messages."""
     cdef uint32_t count = 0, used = 0, merged = 0, frames, vectors
-    cdef bint merging = plane.ports[share.index].flags & FLAG_COALESCE != 0
+    cdef const Port *port = plane.ports[share.index]
+    cdef bint merging = port.flags & FLAG_COALESCE != 0 and port.takes == TAKES_ALL
     cdef uint8_t *headers
     cdef Frame *frame
     cdef Run run
+    cdef Cut cut
     memset(&run, 0, sizeof(run))
     run.ahead_at = BATCH                        # none
     while at < share.queued:
         frame = &plane.batch[share.queue[at]]
+        if must_cut(port, share, frame, &cut):
+            break
         plane.messages[count].msg_hdr.msg_iov = &plane.vectors[used]
         frames = 1
         if merging and at + 1 < share.queued and may_be_ip(frame) and at >= apart:
@@ -144,6 +168,8 @@ cdef inline uint32_t send(Plane *plane, Share *share, uint32_t at, uint32_t coun
             note_refusal(plane, share, sent, reason)
             apart[0] = at + plane.spans[sent]
             return at
+        if plane.spans[sent] == 1:
+            reason = refine(share, &plane.batch[share.queue[at]], reason)
         share.tally.tx_dropped[reason] += plane.spans[sent]      # sendmmsg stopped here: skip it, send the rest
         at += plane.spans[sent]
         sent += 1
@@ -151,11 +177,58 @@ cdef inline uint32_t send(Plane *plane, Share *share, uint32_t at, uint32_t coun
     return at
 
 
+cdef inline int send_some(Plane *plane, Share *share, uint32_t count) noexcept nogil:
+    """Send so many messages of one frame; -1, or why one is not sent (a TxReason)."""
+    cdef uint32_t sent = 0, tries = 0
+    cdef int result, reason
+    plane.copies += count
+    while sent < count and share.tx_fd >= 0:
+        result = sendmmsg(share.tx_fd, &plane.messages[sent], count - sent, MSG_DONTWAIT)
+        if result > 0:
+            sent += result
+            tries = 0
+            continue
+        reason = send_failed(plane, share, &tries)
+        if reason >= 0:
+            return reason
+    return -1
+
+
+cdef inline void send_pieces(Plane *plane, Share *share, const Frame *frame, Cut *cut) noexcept nogil:
+    """Send a frame that is cut up; it counts as one."""
+    cdef uint32_t start = 0, before = 0, count
+    cdef int reason
+    while True:
+        count = make_messages(plane, frame, cut, &start)
+        if count == 0:
+            break
+        reason = send_some(plane, share, count)
+        if reason == TX_REFUSED and cut.bundled:        # this kernel knows no UDP GSO frames (before 6.2)
+            share.unmergeable |= <uint8_t>(1 << VIRTIO_NET_HDR_GSO_UDP_L4)
+            cut.bundled, start = False, before
+        elif reason >= 0:
+            share.tally.tx_dropped[refine(share, frame, reason)] += 1
+            return
+        before = start
+    share.tally.tx_frames += 1
+    share.tally.tx_bytes += frame.length
+
+
+cdef inline uint32_t transmit_some(Plane *plane, Share *share, uint32_t at, uint32_t *apart) noexcept nogil:
+    """Send of a port's queue what goes in one piece from `at` on; returns where that ended. See send()."""
+    cdef const Frame *frame = &plane.batch[share.queue[at]]
+    cdef Cut cut
+    if must_cut(plane.ports[share.index], share, frame, &cut):
+        send_pieces(plane, share, frame, &cut)
+        return at + 1
+    return send(plane, share, at, gather(plane, share, at, apart[0]), apart)
+
+
 cdef inline void transmit_to(Plane *plane, Share *share) noexcept nogil:
     """Send a port's queue; every copy is counted, sent or not."""
     cdef uint32_t at = 0, apart = 0
     while at < share.queued:
-        at = send(plane, share, at, gather(plane, share, at, apart), &apart)
+        at = transmit_some(plane, share, at, &apart)
     share.queued = 0
 
 
@@ -204,7 +277,7 @@ cdef inline void transmit_costly(Plane *plane, Share *share, uint64_t *now) noex
     while at < queued and plane.costly_from <= now[0] + COSTLY_SHARE * COSTLY_BURST_NS:
         share.queued = at + 1
         weight = units(plane, share, at)
-        at = send(plane, share, at, gather(plane, share, at, 0), &apart)
+        at = transmit_some(plane, share, at, &apart)
         began, now[0] = now[0], monotonic_ns()
         took = time_taken(plane, now[0] - began)
         if share.cost > COSTLY_NS:
@@ -266,3 +339,4 @@ cdef inline void release(Plane *plane) noexcept nogil:
         elif share.source == SOURCE_BLOCKS:
             release_blocks(&share.blocks)
     plane.batch_count = plane.big_count = 0
+    plane.big_used = 0

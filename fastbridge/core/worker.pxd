@@ -35,7 +35,7 @@ from .linux cimport (
     iovec, mmsghdr, open, pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock, pthread_mutex_unlock,
     sched_yield,
 )
-from .plane cimport BIG_SIZE, READY, Control, Plane, monotonic_ns, notify
+from .plane cimport BIG_SIZE, PIECES, PIECE_HEADERS, READY, Control, Plane, monotonic_ns, notify
 from .port cimport Port, Share
 from .receive cimport WAKE, adapt_quota, receive, rest_all, wake_ready, watch
 from .ring cimport close_ring
@@ -77,9 +77,10 @@ cdef inline int make_worker(Plane *plane, Port **ports, int event_fd, int punt_f
     plane.vectors = <iovec *>calloc(BATCH + BATCH // 2, sizeof(iovec))
     plane.spans = <uint16_t *>calloc(BATCH, sizeof(uint16_t))
     plane.headers = <uint8_t *>malloc(<size_t>(BATCH // 2) * HEADERS)
+    plane.piece_headers = <uint8_t *>malloc(<size_t>PIECES * PIECE_HEADERS)
     complete = (
         plane.shares and plane.active and plane.touched and plane.events and plane.spare_events and plane.batch
-        and plane.big and plane.messages and plane.vectors and plane.spans and plane.headers
+        and plane.big and plane.messages and plane.vectors and plane.spans and plane.headers and plane.piece_headers
         and plane.inbox.messages and plane.inbox.vectors and plane.inbox.controls
     )
     for i in range(<uint32_t>FLOODS):
@@ -120,6 +121,7 @@ cdef inline void end_worker(Plane *plane) noexcept nogil:
     free(plane.vectors)
     free(plane.spans)
     free(plane.headers)
+    free(plane.piece_headers)
     free(plane.trace.records)
     free(plane.trace.bytes)
     free(plane.punts.slots)
