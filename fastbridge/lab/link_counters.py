@@ -1,7 +1,7 @@
-"""Interface counters, read cheaply.
+"""Interface counters and states, read cheaply.
 
-One RTM_GETSTATS request over a raw netlink socket: some microseconds, so a tester can read them
-around every trial. A full link message through a netlink library takes a hundred times as long.
+One request over a raw netlink socket: some microseconds, so a tester can read counters around every
+trial. A full link message through a netlink library takes a hundred times as long.
 """
 
 from __future__ import annotations
@@ -11,15 +11,20 @@ import fcntl
 import os
 import socket
 import struct
+import time
 from dataclasses import dataclass
 
 from fastbridge.errors import LabError
 
-_NLMSG_ERROR, _RTM_GETSTATS, _NLM_F_REQUEST = 2, 94, 1
+_NLMSG_ERROR, _RTM_GETLINK, _RTM_GETSTATS, _NLM_F_REQUEST = 2, 18, 94, 1
 _STATS_LINK_64 = 1  # the attribute, and as 1 << (n - 1) its bit in the filter
 _SIOCGIFINDEX = 0x8933
 _HEADER = struct.Struct("=IHHII")  # struct nlmsghdr
 _REQUEST = struct.Struct("=BxxxII")  # struct if_stats_msg
+_LINK_REQUEST = struct.Struct("=BxHiII")  # struct ifinfomsg
+_IFLA_OPERSTATE, _OPER_UP = 16, 6
+_ATTRIBUTE = struct.Struct("=HH")
+_PATIENCE, _PAUSE = 10.0, 0.001  #: seconds; the kernel may take one second to find that a link is up
 _COUNTERS = struct.Struct("=8Q")  # the start of struct rtnl_link_stats64
 
 
@@ -53,13 +58,43 @@ def has_interface(sock: socket.socket, name: str) -> bool:
     return False
 
 
+def await_up(sock: socket.socket, name: str) -> None:
+    """Return when an interface is up and active, with all that the kernel does only then.
+
+    Set up at both ends and with its carrier, a veth pair is not active yet: the kernel does that aside, up to a
+    second later when both ends have the same index, each in its own namespace. A newer kernel does it at once when
+    asked for the link.
+    """
+    index = interface_index(sock, name)
+    deadline = time.monotonic() + _PATIENCE
+    while _operstate(sock, index) != _OPER_UP:
+        if time.monotonic() > deadline:
+            raise LabError(f"{name} does not come up")
+        time.sleep(_PAUSE)
+
+
+def _operstate(sock: socket.socket, index: int) -> int:
+    attributes = _ask(sock, index, _RTM_GETLINK, _LINK_REQUEST.pack(socket.AF_UNSPEC, 0, index, 0, 0), 65536)
+    at = _HEADER.size + _LINK_REQUEST.size
+    while at < len(attributes):
+        size, kind = _ATTRIBUTE.unpack_from(attributes, at)
+        if kind == _IFLA_OPERSTATE:
+            return attributes[at + _ATTRIBUTE.size]
+        at += size + 3 & ~3
+    raise LabError(f"interface {index} has no state")
+
+
 def read_counters(sock: socket.socket, index: int) -> LinkCounters:
     """The counters of an interface, over a NETLINK_ROUTE socket that nobody else reads meanwhile."""
-    size = _HEADER.size + _REQUEST.size
-    header = _HEADER.pack(size, _RTM_GETSTATS, _NLM_F_REQUEST, 0, 0)
-    sock.send(header + _REQUEST.pack(socket.AF_UNSPEC, index, 1 << (_STATS_LINK_64 - 1)))
-    answer = sock.recv(8192)
+    request = _REQUEST.pack(socket.AF_UNSPEC, index, 1 << (_STATS_LINK_64 - 1))
+    answer = _ask(sock, index, _RTM_GETSTATS, request, 8192)
+    return LinkCounters(*_COUNTERS.unpack_from(answer, _HEADER.size + _REQUEST.size + _ATTRIBUTE.size))
+
+
+def _ask(sock: socket.socket, index: int, kind: int, request: bytes, room: int) -> bytes:
+    sock.send(_HEADER.pack(_HEADER.size + len(request), kind, _NLM_F_REQUEST, 0, 0) + request)
+    answer = sock.recv(room)
     if _HEADER.unpack_from(answer)[1] == _NLMSG_ERROR:
         code = -struct.unpack_from("=i", answer, _HEADER.size)[0]
-        raise LabError(f"interface {index} has no counters: {os.strerror(code)}")
-    return LinkCounters(*_COUNTERS.unpack_from(answer, size + 4))  # 4: the attribute's own header
+        raise LabError(f"interface {index} cannot be asked: {os.strerror(code)}")
+    return answer

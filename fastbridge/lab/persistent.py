@@ -30,11 +30,12 @@ from fastbridge.errors import ConfigError, LabError, PrivilegeError
 from fastbridge.open_files import reserve_files
 from fastbridge.programs import find_program
 
+from .link_counters import await_up
 from .links import Links
 from .namespaces import NamespaceHelper
 from .pods import POD_END
 from .silence import make_silent
-from .topology import PodPlan, Progress, Topology, configure_pod
+from .topology import PodPlan, Progress, Topology, await_active, configure_pod
 
 _log = logging.getLogger(__name__)
 
@@ -134,7 +135,7 @@ def _refuse_taken(lab: StoredLab) -> None:
 
 def _make(lab: StoredLab, helper: NamespaceHelper, progress: Progress | None) -> None:
     pods = lab.topology.pods
-    with Links() as links:
+    with Links() as links, socket.socket(socket.AF_NETLINK, socket.SOCK_RAW) as states:
         for n, plan in enumerate(pods, 1):
             port = lab.namespace(plan.name)
             namespace = helper.create()
@@ -146,6 +147,8 @@ def _make(lab: StoredLab, helper: NamespaceHelper, progress: Progress | None) ->
             make_silent(links, port)
             links.set(port, state="up")
             configure_pod(namespace, plan)
+            await_active(namespace, POD_END)
+            await_up(states, port)
             namespace.close()
             if progress is not None:
                 progress(n, len(pods))

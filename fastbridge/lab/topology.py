@@ -14,14 +14,17 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network
 from pathlib import Path
+from socket import AF_NETLINK, SOCK_RAW
 from types import TracebackType
 from typing import Any
 
 from fastbridge.addresses import MacAddress
+from fastbridge.arp_nd import link_local
 from fastbridge.errors import ConfigError, LabError
 from fastbridge.named import NamedList, refuse_text
 from fastbridge.open_files import reserve_files
 
+from .link_counters import await_up
 from .links import Links
 from .namespaces import Argv, Namespace, NamespaceHelper, os_reason
 from .pods import POD_END, Pod, Port, run_text
@@ -186,6 +189,8 @@ class Lab:
             for plan, pod in zip(self.topology.pods, self, strict=True):
                 configure_pod(pod.namespace, plan)
                 pod._close()
+            for pod in self:
+                await_active(pod.namespace, POD_END)
             yield
         finally:
             if self._helper.is_ours:
@@ -262,10 +267,16 @@ class Lab:
         links.add_pair(plan.name, host_mac, POD_END, plan.mac, namespace.fd, self.topology.mtu)
         links.set(plan.name, state="up", arp=False)
         configure_pod(namespace, plan)
+        await_active(namespace, POD_END)
+        await_active(self.namespace, plan.name)
 
 
 def configure_pod(namespace: Namespace, plan: PodPlan) -> None:
-    """Make an end host of a namespace that has its pod end: addresses, loopback and pod end up, no forwarding."""
+    """Make an end host of a namespace that has its pod end: addresses, loopback and pod end up, no forwarding.
+
+    The link-local address is here before the kernel would make it, which it then does not: that one would be in
+    duplicate detection, and of no use, for a second or two.
+    """
     namespace.write_sysctl("net/ipv4/ip_forward", 0)  # a new namespace takes it over from the first one
     if plan.ipv6 is None:
         namespace.write_sysctl("net/ipv6/conf/all/disable_ipv6", 1)
@@ -275,7 +286,16 @@ def configure_pod(namespace: Namespace, plan: PodPlan) -> None:
         for address in (plan.ipv4, plan.ipv6):
             if address is not None:
                 links.add_address(index, address)
+        own = IPv6Interface((link_local(plan.mac.packed), 64))
+        if plan.ipv6 is not None and plan.ipv6.ip != own.ip:
+            links.add_address(index, own)
         links.set(POD_END, state="up")
+
+
+def await_active(namespace: Namespace, interface: str) -> None:
+    """Return when an interface that is set up, as its other end is, can send and be heard."""
+    with namespace.open_socket(AF_NETLINK, SOCK_RAW, 0) as sock:
+        await_up(sock, interface)
 
 
 def kernel_has_ipv6() -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import socket
 import subprocess
@@ -64,6 +65,10 @@ def test_up_list_exec_down(up: lab_store.StoredLab) -> None:
         assert Path(f"/proc/sys/net/ipv4/conf/{port}/forwarding").read_text() == "0\n"
     shown = subprocess.run(up.command("pod2", ["cat", "/proc/net/if_inet6"]), capture_output=True, text=True).stdout
     assert "fd000000000000000000000000000002" in shown
+    tentative = {line.split()[0] for line in shown.splitlines() if int(line.split()[4], 16) & 0x40}
+    assert not tentative and "fe80000000000000000000fffe000002" in shown
+    listing = subprocess.run(["ip", "-o", "link"], capture_output=True, text=True, check=True).stdout
+    assert all(re.search(rf"^\d+: {port}@.* state UP ", listing, re.M) for port in up.ports)
     lab_store.down("fb")
     assert not lab_store.list_labs()
     with pytest.raises(LabError, match="there is no lab 'fb'"):
