@@ -91,7 +91,7 @@ def exec_(name: str, pod: str, command: tuple[str, ...]) -> None:
     try:
         os.execve(argv[0], argv, os.environ | {"PATH": search_path()})  # noqa: S606 - what `lab exec` is for
     except OSError as error:
-        raise LabError(f"cannot run {argv[0]}: {error.strerror}; it is in the package util-linux") from error
+        raise LabError(f"cannot run {argv[0]}: {error.strerror}") from error
 
 
 @lab.command(epilog="Example: fastbridge lab down --name test")

@@ -8,6 +8,9 @@ descriptors over. It imports nothing but the standard library, to be up within m
 Standard input is a SEQPACKET socket. A request is text fields separated by NUL, at most one file
 descriptor with it; so is the answer: `ok …` or `error ERRNO TEXT`. When the socket ends, its owner
 is gone: what still runs in the namespaces is killed, and with the last file descriptor they go too.
+
+As `namespace_helper.py exec PATH PROGRAM …` it is no helper: it becomes that program, in the network
+namespace of this name.
 """
 
 from __future__ import annotations
@@ -25,8 +28,10 @@ from collections.abc import Callable
 
 Answer = tuple[list[str], list[int]]
 
-CLONE_NEWNET, CLONE_NEWUSER = 0x40000000, 0x10000000
-MS_BIND, MS_REC, MS_SHARED, MNT_DETACH = 0x1000, 0x4000, 0x100000, 2
+CLONE_NEWNET, CLONE_NEWUSER, CLONE_NEWNS = 0x40000000, 0x10000000, 0x00020000
+MS_BIND, MS_REC, MS_SLAVE, MS_SHARED, MNT_DETACH = 0x1000, 0x4000, 0x80000, 0x100000, 2
+MS_OF_STATVFS = 0xF  #: read-only, no setuid, no devices, no execution: the same numbers in both
+SYS_NET, SYS_DEVICES = "/sys/class/net", "/sys/devices/virtual/net"
 CAP_NET_ADMIN, CAP_NET_RAW, CAP_SYS_ADMIN = 12, 13, 21
 KILL_PATIENCE = 5.0  #: seconds; a killed process is gone in milliseconds unless the kernel is stuck
 
@@ -64,12 +69,42 @@ def write(path: str, text: str) -> None:
         os.close(fd)
 
 
+def show_interfaces() -> bool:
+    """Get mounts of our own, with the interfaces of our network namespace in /sys; False where there is no /sys.
+
+    All else is as it was, and what is mounted outside later comes in. A sysfs shows the network namespace of
+    whoever mounted it. The links in one of these directories lead to the other.
+    """
+    if not os.path.isdir(SYS_NET):  # noqa: PTH112 - as above
+        return False
+    call("unshare", CLONE_NEWNS)
+    call("mount", b"", b"/", b"none", MS_SLAVE | MS_REC, None)
+    flags = os.statvfs("/sys").f_flag & MS_OF_STATVFS
+    call("mount", b"fastbridge", SYS_NET.encode(), b"sysfs", flags, None)
+    call("mount", (SYS_NET + SYS_DEVICES.removeprefix("/sys")).encode(), SYS_DEVICES.encode(), b"none", MS_BIND, None)
+    call("mount", (SYS_NET + SYS_NET.removeprefix("/sys")).encode(), SYS_NET.encode(), b"none", MS_BIND, None)
+    return True
+
+
+def is_entered_whole() -> bool:
+    """Whether to enter our mount namespace by a descriptor leads to the root directory that we have.
+
+    It does not where that is another one, by chroot.
+    """
+    before = os.stat("/")  # noqa: PTH116
+    fd = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    call("setns", fd, CLONE_NEWNS)
+    os.close(fd)
+    return os.path.samestat(before, os.stat("/"))  # noqa: PTH116
+
+
 class Helper:
     """Answers requests; a namespace is named by its index in the order of making."""
 
     def __init__(self, tag: str) -> None:
         self.tag = tag  # programs on their way into a namespace carry it as argv[0]
         self.namespaces: list[int] = []
+        self.mounts: dict[str, int] = {}
         self.here = -1
 
     def answer(self, request: list[str], fds: list[int]) -> Answer:
@@ -80,6 +115,7 @@ class Helper:
             "adopt": lambda: self.keep(fds.pop()),
             "socket": self.socket,
             "sysctl": self.sysctl,
+            "mounts": self.make_mounts,
             "pin": self.pin,
             "unpin": self.unpin,
             "disown": self.disown,
@@ -116,6 +152,40 @@ class Helper:
         write(f"/proc/sys/{path}", value)
         return [], []
 
+    def make_mounts(self, index: str) -> Answer:
+        """The mount namespace for the programs in a network namespace, made once; none where it may not be had."""
+        if index not in self.mounts:
+            self.enter(index)
+            answers, answer = os.pipe()
+            ends, end = os.pipe()
+            child = os.fork()
+            if not child:
+                os.close(answers)
+                os.close(end)
+                os.write(answer, str(self.show_interfaces()).encode())
+                os.read(ends, 1)  # our parent has the descriptor, or is dead
+                os._exit(0)
+            os.close(answer)
+            os.close(ends)
+            try:
+                code = int(os.read(answers, 16) or errno.ECHILD)
+                if code:
+                    raise OSError(code, os.strerror(code))
+                self.mounts[index] = os.open(f"/proc/{child}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+            finally:
+                os.close(answers)
+                os.close(end)
+                os.waitpid(child, 0)
+        return [], [self.mounts[index]]
+
+    @staticmethod
+    def show_interfaces() -> int:
+        """The same as a number for the parent: 0, or that of the error."""
+        try:
+            return 0 if show_interfaces() and is_entered_whole() else errno.EPERM
+        except OSError as error:
+            return error.errno or errno.EIO
+
     def pin(self, index: str, path: str) -> Answer:
         """Give a namespace a name in the file system, the way `ip netns` does."""
         self.enter(index)
@@ -145,6 +215,8 @@ class Helper:
     def disown(self, index: str) -> Answer:
         """Forget a namespace that was adopted by mistake; the other indexes stay."""
         os.close(self.namespaces[int(index)])
+        if index in self.mounts:
+            os.close(self.mounts.pop(index))
         self.namespaces[int(index)] = -1
         self.here = -1
         return [], []
@@ -190,7 +262,7 @@ def serve(control: socket.socket, helper: Helper) -> None:
         if not data:
             return
         request = data.decode().split("\0")
-        kept = request[0] in ("create", "adopt")
+        kept = request[0] in ("create", "adopt", "mounts")
         try:
             fields, passed = helper.answer(request, fds)
             fields = ["ok", *fields]
@@ -199,6 +271,24 @@ def serve(control: socket.socket, helper: Helper) -> None:
         socket.send_fds(control, ["\0".join(fields).encode()], passed)
         for fd in [] if kept else passed:
             os.close(fd)
+
+
+def become(path: str, argv: list[str]) -> None:
+    """Run a program in the network namespace of this name, in the place of this one."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        call("setns", fd, CLONE_NEWNET)
+        with contextlib.suppress(PermissionError):  # then /sys is not the pod's, and the program runs all the same
+            show_interfaces()
+    except OSError as error:
+        sys.exit(f"cannot enter {path}: {error.strerror}")
+    for ignored in (signal.SIGPIPE, signal.SIGXFSZ):  # by Python
+        signal.signal(ignored, signal.SIG_DFL)
+    try:
+        os.execvp(argv[0], argv)  # noqa: S606 - what it is for
+    except OSError as error:
+        print(f"cannot run {argv[0]}: {error.strerror}", file=sys.stderr)
+        sys.exit(127 if error.errno == errno.ENOENT else 126)
 
 
 def main() -> None:
@@ -219,4 +309,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    if sys.argv[1] == "exec":
+        become(sys.argv[2], sys.argv[3:])
+    else:
+        main()

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
+import logging
 import os
 import secrets
 import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -23,6 +25,8 @@ from typing import Any
 from fastbridge.errors import LabError, PrivilegeError
 from fastbridge.forks import in_child
 from fastbridge.programs import find_program, search_path
+
+_log = logging.getLogger(__name__)
 
 Argv = Sequence[str | os.PathLike[str]]
 
@@ -39,12 +43,13 @@ class NamespaceHelper:
         self._owner = os.getpid()
         self._programs: list[subprocess.Popen[Any]] = []
         self._user_fd: int | None = None
+        self._has_mounts = True
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         in_child(self, NamespaceHelper._let_go)
         with theirs:
             # A session of its own: neither ^C nor a killed process group may take it before its work is done.
             self._process = subprocess.Popen(
-                [sys.executable, "-I", "-S", str(_PROGRAM), self._tag],
+                [*helper_command(), self._tag],
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 cwd="/",
@@ -138,10 +143,11 @@ class NamespaceHelper:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self.close()
 
+    @contextlib.contextmanager
     def command(
         self, namespace: Namespace, argv: Argv | str, options: dict[str, Any]
-    ) -> tuple[list[str], dict[str, Any]]:
-        """Arguments for `subprocess` that start `argv` in a namespace."""
+    ) -> Iterator[tuple[list[str], dict[str, Any]]]:
+        """Arguments for `subprocess` that start `argv` in a namespace, while the context lasts."""
         options = dict(options)
         if options.pop("shell", False):
             argv = ["/bin/sh", "-c", argv] if isinstance(argv, str) else ["/bin/sh", "-c", *argv]
@@ -159,9 +165,39 @@ class NamespaceHelper:
         if self._user_fd is not None:
             fds.append(self._user_fd)
             entry = [f"--user=/proc/self/fd/{self._user_fd}", *entry, "--preserve-credentials"]
+        place = _working_directory(options.get("cwd"))
+        env = _env_with_chdir()
+        mounts = None
+        # Without a way to change the directory there, or where env would take the program for a variable, /sys stays.
+        if place is not None and env is not None and "=" not in words[0]:
+            mounts = self._mounts(namespace)
+        if mounts is not None and place is not None and env is not None:
+            fds.append(mounts)
+            entry.append(f"--mount=/proc/self/fd/{mounts}")
+            words = [env, "-C", place, "--", *words]  # the directory of this name in the mount namespace entered
         # As argv[0] the tag shows the helper which processes are still on their way in.
         options |= {"executable": nsenter, "env": environment, "pass_fds": (*options.get("pass_fds", ()), *fds)}
-        return [self._tag, *entry, "--", *words], options
+        try:
+            yield [self._tag, *entry, "--", *words], options
+        finally:
+            if mounts is not None:
+                os.close(mounts)
+
+    def _mounts(self, namespace: Namespace) -> int | None:
+        """A mount namespace in which /sys shows the interfaces of a network namespace; None where it is forbidden."""
+        if not self._has_mounts:
+            return None
+        try:
+            _, (fd,) = self._request("mounts", namespace._index)
+        except PermissionError as error:
+            self._has_mounts = False
+            _log.info(
+                "/sys in pods is that of this process: a sysfs of their own is not to be had (%s)", error.strerror
+            )
+            return None
+        except OSError as error:
+            raise LabError(f"cannot show a pod's interfaces in its /sys: {os_reason(error)}") from error
+        return fd
 
     def watch(self, program: subprocess.Popen[Any]) -> None:
         """Reap this program when the namespaces go, so that it leaves no zombie."""
@@ -238,15 +274,15 @@ class Namespace:
 
     def popen(self, argv: Argv | str, **options: Any) -> subprocess.Popen[Any]:
         """Start a program here; it is killed with the lab."""
-        command, options = self._helper.command(self, argv, options)
-        program: subprocess.Popen[Any] = subprocess.Popen(command, **options)
+        with self._helper.command(self, argv, options) as (command, options):
+            program: subprocess.Popen[Any] = subprocess.Popen(command, **options)
         self._helper.watch(program)
         return program
 
     def run(self, argv: Argv | str, **options: Any) -> subprocess.CompletedProcess[Any]:
         """Run a program here to its end."""
-        command, options = self._helper.command(self, argv, options)
-        return subprocess.run(command, **options)
+        with self._helper.command(self, argv, options) as (command, options):
+            return subprocess.run(command, **options)
 
     def disown(self) -> None:
         """It is not ours after all: `kill_programs` and the end of the helper leave what runs in it alone."""
@@ -261,6 +297,28 @@ class Namespace:
 
     def __del__(self) -> None:
         self.close()
+
+
+def helper_command() -> list[str]:
+    """The command line of the helper program, to which its arguments are added."""
+    return [sys.executable, "-I", "-S", str(_PROGRAM)]
+
+
+def _working_directory(given: str | bytes | os.PathLike[Any] | None) -> str | None:
+    """The directory a program is to start in; None for one that has no name (any more)."""
+    try:
+        return os.path.join(os.getcwd(), *([] if given is None else [os.fsdecode(given)]))  # noqa: PTH109, PTH118
+    except FileNotFoundError:
+        return None
+
+
+@functools.cache
+def _env_with_chdir() -> str | None:
+    """The program env, if it can change the directory: BusyBox's cannot."""
+    env = find_program("env")
+    if env is None or subprocess.run([env, "-C", "/", "--", "true"], capture_output=True).returncode:
+        return None
+    return env
 
 
 def os_reason(error: OSError) -> str:

@@ -28,11 +28,10 @@ from typing import Any
 from fastbridge.addresses import MacAddress
 from fastbridge.errors import ConfigError, LabError, PrivilegeError
 from fastbridge.open_files import reserve_files
-from fastbridge.programs import find_program
 
 from .link_counters import await_up
 from .links import Links
-from .namespaces import NamespaceHelper
+from .namespaces import NamespaceHelper, helper_command
 from .pods import POD_END
 from .silence import make_silent
 from .topology import PodPlan, Progress, Topology, await_active, configure_pod
@@ -69,7 +68,7 @@ class StoredLab:
         names = [plan.name for plan in self.topology.pods]
         if pod not in names:
             raise LabError(f"lab {self.name} has no pod {pod!r}; its pods are {', '.join(names)}")
-        return [find_program("nsenter") or "nsenter", f"--net={_NETNS / self.namespace(pod)}", "--", *argv]
+        return [*helper_command(), "exec", str(_NETNS / self.namespace(pod)), *argv]
 
 
 def up(name: str, topology: Topology, progress: Progress | None = None) -> StoredLab:
@@ -119,8 +118,6 @@ def _check(lab: StoredLab) -> None:
     for port in lab.ports:
         if len(port) > _INTERFACE_MAX:
             raise ConfigError(f"{port} is too long for an interface ({_INTERFACE_MAX} characters): use a shorter name")
-    if find_program("nsenter") is None:
-        raise LabError("there is no program 'nsenter' on the PATH: install util-linux")
 
 
 def _refuse_taken(lab: StoredLab) -> None:

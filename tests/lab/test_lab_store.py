@@ -66,6 +66,13 @@ def test_up_list_exec_down(up: lab_store.StoredLab) -> None:
     shown = subprocess.run(up.command("pod2", ["cat", "/proc/net/if_inet6"]), capture_output=True, text=True).stdout
     assert "fd000000000000000000000000000002" in shown
     tentative = {line.split()[0] for line in shown.splitlines() if int(line.split()[4], 16) & 0x40}
+    command = up.command("pod2", ["cat", "/sys/class/net/eth0/address"])
+    assert subprocess.run(command, capture_output=True, text=True).stdout == "02:00:00:00:00:02\n"
+    no_program = subprocess.run(up.command("pod2", ["no-such-program"]), capture_output=True, text=True)
+    assert (no_program.returncode, no_program.stderr) == (
+        127,
+        "cannot run no-such-program: No such file or directory\n",
+    )
     assert not tentative and "fe80000000000000000000fffe000002" in shown
     listing = subprocess.run(["ip", "-o", "link"], capture_output=True, text=True, check=True).stdout
     assert all(re.search(rf"^\d+: {port}@.* state UP ", listing, re.M) for port in up.ports)
@@ -219,7 +226,7 @@ def test_down_after_sigkill_of_up(pods: int) -> None:
     before = links(), names()
     script = f"""
 import os, signal
-from fastbridge import lab_store
+from fastbridge.lab import persistent as lab_store
 from fastbridge.lab.links import Links
 from fastbridge.lab.namespaces import NamespaceHelper
 from fastbridge.lab.topology import Topology
@@ -241,7 +248,7 @@ lab_store.up("fb", Topology.of(10), progress=progress)
 def test_down_after_sigkill_of_up_at_any_moment(delay: float) -> None:
     before = links(), names()
     script = """
-from fastbridge import lab_store
+from fastbridge.lab import persistent as lab_store
 from fastbridge.lab.links import Links
 from fastbridge.lab.namespaces import NamespaceHelper
 from fastbridge.lab.topology import Topology

@@ -31,8 +31,9 @@ import numpy  # its threads forbid to enter a namespace; a lab must not need to
 from fastbridge import Lab, Switch
 with Lab(2) as lab, Switch(lab.ports) as switch:
     pings = [bool(lab["pod1"].ping("pod2", family=family, timeout=60)) for family in (4, 6)]
-    uid = lab["pod1"].run(["sh", "-c", "ls /sys/class/net /proc/sys/net >/dev/null; id -u"]).stdout.strip()
+    uid = lab["pod1"].run(["sh", "-c", "ls /proc/sys/net >/dev/null; id -u"]).stdout.strip()
     result = {"status": pathlib.Path("/proc/self/status").read_text(), "pings": pings, "uid": uid}
+    result["address"] = lab["pod2"].run(["cat", "/sys/class/net/eth0/address"]).stdout.strip()
     result["flooded"] = switch.counters().total.flooded
 print(json.dumps(result))
 """
@@ -119,6 +120,7 @@ def test_lab_and_switch_of_an_ordinary_user(unprivileged: list[str]) -> None:
     assert effective
     assert int(effective[1], 16) & ~(1 << CAP_SETFCAP) == 0
     assert result["pings"] == [True, True]
+    assert result["address"] == "02:00:00:00:00:02"
     assert result["flooded"] > 0
 
 
@@ -126,6 +128,25 @@ def test_every_io_mode_of_an_ordinary_user(unprivileged: list[str]) -> None:
     done = subprocess.run([*unprivileged, TCP_IN_EVERY_MODE], capture_output=True, text=True, timeout=120, cwd="/")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.split() == list(IO_MODES)
+
+
+WHERE_SYS_IS_MASKED = """
+import logging
+from fastbridge import Lab
+logging.basicConfig(level=logging.INFO, format="%(message)s")
+with Lab(1) as lab:
+    for _ in range(2):
+        print(lab["pod1"].run(["sh", "-c", "pwd; ls /sys/firmware | wc -l"]).stdout.split())
+"""
+
+
+def test_where_no_sysfs_is_to_be_had_programs_run_all_the_same(unprivileged: list[str]) -> None:
+    """As in a container, which hides parts of /sys: there the kernel gives an ordinary user no whole one."""
+    masked = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs masked /sys/firmware && exec "$@"', "sh"]
+    command = [*masked, *unprivileged, WHERE_SYS_IS_MASKED]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd="/")
+    assert (done.returncode, done.stdout) == (0, "['/', '0']\n" * 2)
+    assert done.stderr.count("\n") == 1 and "/sys in pods is that of this process" in done.stderr
 
 
 @pytest.mark.parametrize("who", ["privileged", "unprivileged"])

@@ -24,6 +24,7 @@ from fastbridge.lab import topology as topology_module
 from fastbridge.lab.link_counters import interface_index
 from fastbridge.lab.links import Links
 from fastbridge.lab.namespaces import Namespace, NamespaceHelper
+from fastbridge.lab.pods import Pod
 from fastbridge.lab.silence import silence
 from fastbridge.lab.topology import Lab, PodPlan, Topology
 from fastbridge.open_files import reserve_files
@@ -171,6 +172,38 @@ class TestLab:
         with pytest.raises(subprocess.TimeoutExpired):
             lab["pod1"].run(["sleep", "1000"], timeout=0.05)
 
+    def test_programs_see_the_interfaces_of_their_pod_in_sys(self, lab: Lab, tmp_path: Path) -> None:
+        pod = lab["pod2"]
+        listing = sorted(pod.run(["ls", "/sys/class/net"]).stdout.split())
+        assert listing == sorted(pod.run(["ls", "/sys/devices/virtual/net"]).stdout.split())
+        assert "eth0" in listing and "pod2" not in listing
+        assert read_pod(pod, "/sys/class/net/eth0/address") == f"{pod.mac}\n"
+        assert "pod2" in lab.run_host(["ls", "/sys/class/net"]).stdout.split()
+        # All else is what it is outside: the directory a program starts in, and every other mount.
+        (tmp_path / "here").write_text("found\n")
+        assert pod.run(["cat", "here"], cwd=tmp_path).stdout == "found\n"
+        assert pod.run(["pwd"]).stdout == f"{Path.cwd()}\n"
+        with pytest.raises(FileNotFoundError):
+            pod.run(["pwd"], cwd=tmp_path / "nowhere")
+        mounts = mount_points(read_pod(pod, "/proc/self/mountinfo"))
+        outside = mount_points(Path("/proc/self/mountinfo").read_text())
+        assert sorted(mounts) == sorted([*outside, "/sys/class/net", "/sys/class/net", "/sys/devices/virtual/net"])
+
+    def test_a_mount_made_inside_stays_inside(self, lab: Lab, tmp_path: Path) -> None:
+        pod = lab["pod1"]
+        assert read_pod(pod, "/sys/class/net/eth0/address") == f"{pod.mac}\n"
+        pod.run(["mount", "-t", "tmpfs", "inside", str(tmp_path)])
+        assert "inside" in read_pod(pod, "/proc/self/mounts")
+        assert "inside" not in Path("/proc/self/mounts").read_text()
+
+    def test_a_program_starts_in_a_directory_that_has_no_name_any_more(
+        self, lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "gone").mkdir()
+        monkeypatch.chdir(tmp_path / "gone")
+        (tmp_path / "gone").rmdir()
+        assert lab["pod1"].run(["true"]).returncode == 0
+
     def test_af_packet_ring_on_a_host_end(self, lab: Lab) -> None:
         version, rx_ring = 10, 5
         with lab.ports[0].open_socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as sock:
@@ -204,6 +237,14 @@ def states(namespaces: list[Namespace], interface: str) -> list[str]:
     """The operational states as the kernel lists them: to ask for one link alone would hurry it on."""
     listings = [namespace.run(["ip", "-o", "link"], capture_output=True, text=True).stdout for namespace in namespaces]
     return [re.findall(rf"^\d+: {interface}@.* state (\w+)", listing, re.M)[0] for listing in listings]
+
+
+def read_pod(pod: Pod, path: str) -> str:
+    return pod.run(["cat", path]).stdout
+
+
+def mount_points(mountinfo: str) -> list[str]:
+    return [line.split()[4] for line in mountinfo.splitlines()]
 
 
 def interface_flags(sock: socket.socket, name: str) -> int:
