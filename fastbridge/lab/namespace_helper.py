@@ -8,6 +8,8 @@ descriptors over. It imports nothing but the standard library, to be up within m
 Standard input is a SEQPACKET socket. A request is text fields separated by NUL, at most one file
 descriptor with it; so is the answer: `ok …` or `error ERRNO TEXT`. When the socket ends, its owner
 is gone: what still runs in the namespaces is killed, and with the last file descriptor they go too.
+A second process, the guard, does that in its place when it is itself killed, as by SIGKILL of all that
+is called python.
 
 As `namespace_helper.py exec PATH PROGRAM …` it is no helper: it becomes that program, in the network
 namespace of this name.
@@ -24,13 +26,14 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 Answer = tuple[list[str], list[int]]
 
 CLONE_NEWNET, CLONE_NEWUSER, CLONE_NEWNS = 0x40000000, 0x10000000, 0x00020000
 MS_BIND, MS_REC, MS_SLAVE, MS_SHARED, MNT_DETACH = 0x1000, 0x4000, 0x80000, 0x100000, 2
 MS_OF_STATVFS = 0xF  #: read-only, no setuid, no devices, no execution: the same numbers in both
+PR_SET_NAME = 15
 SYS_NET, SYS_DEVICES = "/sys/class/net", "/sys/devices/virtual/net"
 CAP_NET_ADMIN, CAP_NET_RAW, CAP_SYS_ADMIN = 12, 13, 21
 KILL_PATIENCE = 5.0  #: seconds; a killed process is gone in milliseconds unless the kernel is stuck
@@ -103,6 +106,7 @@ class Helper:
 
     def __init__(self, tag: str) -> None:
         self.tag = tag  # programs on their way into a namespace carry it as argv[0]
+        self.guard: socket.socket | None = None
         self.namespaces: list[int] = []
         self.mounts: dict[str, int] = {}
         self.here = -1
@@ -113,7 +117,7 @@ class Helper:
         actions: dict[str, Callable[..., Answer]] = {
             "create": self.create,
             "adopt": lambda: self.keep(fds.pop()),
-            "socket": self.socket,
+            "socket": self.open_socket,
             "sysctl": self.sysctl,
             "mounts": self.make_mounts,
             "pin": self.pin,
@@ -126,9 +130,10 @@ class Helper:
     def create(self) -> Answer:
         """Make a network namespace."""
         call("unshare", CLONE_NEWNET)
-        answer = self.keep(os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC))
+        fields, fds = self.keep(os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC))
         self.here = len(self.namespaces) - 1
-        return answer
+        self.tell_guard(b"made", fds)
+        return fields, fds
 
     def keep(self, fd: int) -> Answer:
         """Hold a namespace, so that its inode number names nothing else while this process lives."""
@@ -141,7 +146,7 @@ class Helper:
             call("setns", self.namespaces[int(index)], CLONE_NEWNET)
             self.here = int(index)
 
-    def socket(self, index: str, family: str, type_: str, protocol: str) -> Answer:
+    def open_socket(self, index: str, family: str, type_: str, protocol: str) -> Answer:
         """Open a socket in a namespace."""
         self.enter(index)
         return [], [socket.socket(int(family), int(type_), int(protocol)).detach()]
@@ -220,6 +225,41 @@ class Helper:
         self.namespaces[int(index)] = -1
         self.here = -1
         return [], []
+
+    def start_guard(self) -> int:
+        """Start the guard, before there is a namespace; answers its process."""
+        self.guard, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        child = os.fork()
+        if not child:
+            self.guard.close()
+            self.stand_guard(theirs)
+            os._exit(0)
+        theirs.close()
+        self.guard.recv(1)  # from here on the owner's socket is the helper's alone
+        return child
+
+    def stand_guard(self, told: socket.socket) -> None:
+        """Kill what runs in the namespaces when the helper ends and has not said so."""
+        os.setsid()  # whatever takes the helper's group shall not take this one
+        for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(ignored, signal.SIG_IGN)
+        call("prctl", PR_SET_NAME, b"fastbridge-lab", 0, 0, 0)
+        os.close(0)  # the owner is to see when the helper is dead
+        told.send(b"r")
+        while True:
+            text, fds, _, _ = socket.recv_fds(told, 16, 1)
+            if text == b"end":
+                return
+            if not text:
+                break
+            self.namespaces += fds
+        self.kill()
+
+    def tell_guard(self, text: bytes, fds: Sequence[int] = ()) -> None:
+        """Tell the guard of a new namespace, or of the end."""
+        if self.guard is not None:
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # somebody killed it
+                socket.send_fds(self.guard, [text], fds)
 
     def kill(self) -> Answer:
         """Kill whatever runs in the namespaces, or is about to, until nothing does."""
@@ -300,12 +340,15 @@ def main() -> None:
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the owner died before its answer
         try:
             user = gain_privilege()
+            guard = helper.start_guard()
         except OSError as error:
             socket.send_fds(control, [f"error\0{error.errno}\0{error.strerror}".encode()], [])
             return
         socket.send_fds(control, [b"ok"], user)
         serve(control, helper)
     helper.kill()
+    helper.tell_guard(b"end")
+    os.waitpid(guard, 0)
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ _log = logging.getLogger(__name__)
 
 Argv = Sequence[str | os.PathLike[str]]
 
+_DIED = "the lab's namespace helper process has died; close the lab"
 _PROGRAM = Path(__file__).with_name("namespace_helper.py")
 
 
@@ -210,13 +211,16 @@ class NamespaceHelper:
             try:
                 socket.send_fds(self._control, ["\0".join(fields).encode()], fds)
             except (BrokenPipeError, ConnectionResetError):
-                raise LabError("the lab's namespace helper process has died; close the lab") from None
+                raise LabError(_DIED) from None
             return self._receive()
 
     def _receive(self) -> tuple[list[str], list[int]]:
-        data, fds, flags, _ = socket.recv_fds(self._control, 65536, 1)
+        try:
+            data, fds, flags, _ = socket.recv_fds(self._control, 65536, 1)
+        except ConnectionResetError:  # it died with a request unread
+            raise LabError(_DIED) from None
         if not data:
-            raise LabError("the lab's namespace helper process has died; close the lab")
+            raise LabError(_DIED)
         if flags & socket.MSG_CTRUNC:
             raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
         for fd in fds:

@@ -197,6 +197,35 @@ for n in itertools.count():
     eventually(lambda: not any(map(alive, descendants)), "the end of the programs")
 
 
+@pytest.mark.parametrize("victims", ["the process and its helper", "the helper's group", "both, by SIGTERM"])
+def test_programs_end_with_the_helper_however_it_ends(victims: str) -> None:
+    script = """
+import subprocess, sys
+from fastbridge.lab.namespaces import NamespaceHelper
+helper = NamespaceHelper()
+for n in range(3):
+    namespace = helper.create()
+    script = "setsid sleep 1000 & echo ready; exec sleep 1000"
+    namespace.popen(["sh", "-c", script], stdout=subprocess.PIPE).stdout.readline()
+print(helper._process.pid, flush=True)
+sys.stdin.read()
+"""
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", script], stdin=pipe, stdout=pipe, text=True) as owner:
+        assert owner.stdout is not None
+        helper = int(owner.stdout.readline())
+        descendants = family(owner.pid)
+        assert len(descendants) == 2 + 3 * 2  # the helper, its guard, and two programs a namespace
+        if victims == "the helper's group":
+            os.killpg(helper, signal.SIGKILL)
+        else:
+            kind = signal.SIGTERM if "SIGTERM" in victims else signal.SIGKILL
+            os.kill(owner.pid, kind)
+            os.kill(helper, kind)
+        programs = [pid for pid in descendants if pid != owner.pid]
+        eventually(lambda: not any(map(alive, programs)), "the end of the programs")
+
+
 def family(pid: int) -> list[int]:
     """The descendants of a process."""
     try:
