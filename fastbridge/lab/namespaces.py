@@ -24,7 +24,7 @@ from typing import Any
 
 from fastbridge.errors import LabError, PrivilegeError
 from fastbridge.forks import in_child
-from fastbridge.programs import find_program, search_path
+from fastbridge.programs import find_program, find_python, search_path
 
 _log = logging.getLogger(__name__)
 
@@ -39,6 +39,7 @@ class NamespaceHelper:
 
     def __init__(self, inherit: Sequence[int] = ()) -> None:
         """`inherit`: file descriptors the helper holds as long as it lives, such as a lock."""
+        command = helper_command()
         self._tag = f"fastbridge-{secrets.token_hex(8)}"
         self._lock = threading.Lock()
         self._owner = os.getpid()
@@ -50,7 +51,7 @@ class NamespaceHelper:
         with theirs:
             # A session of its own: neither ^C nor a killed process group may take it before its work is done.
             self._process = subprocess.Popen(
-                [*helper_command(), self._tag],
+                [*command, self._tag],
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 cwd="/",
@@ -305,7 +306,11 @@ class Namespace:
 
 def helper_command() -> list[str]:
     """The command line of the helper program, to which its arguments are added."""
-    return [sys.executable, "-I", "-S", str(_PROGRAM)]
+    python = find_python()
+    if python is None:
+        name = f"python{sys.version_info.major}.{sys.version_info.minor}"
+        raise LabError(f"a lab needs the program {name}: {sys.executable!r} is another one, and the PATH has none")
+    return [python, "-I", "-S", str(_PROGRAM)]
 
 
 def _working_directory(given: str | bytes | os.PathLike[Any] | None) -> str | None:

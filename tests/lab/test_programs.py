@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from fastbridge import Lab, programs
 from fastbridge.bench.engines.engine import lacks_program
-from fastbridge.programs import find_program, search_path
+from fastbridge.errors import LabError
+from fastbridge.lab.namespaces import helper_command
+from fastbridge.programs import find_program, find_python, search_path
 
 
 @pytest.fixture
@@ -39,3 +44,45 @@ def test_a_pod_runs_a_system_program(system: Path) -> None:
         assert lab["pod1"].run(["a-system-tool"]).stdout == "found\n"
         assert lab["pod1"].run(["a-system-tool"], env={"PATH": "/usr/bin:/bin"}).stdout == "found\n"
         assert lab["pod1"].run("a-system-tool", shell=True).stdout == "found\n"
+
+
+@pytest.fixture(params=["", None, "/bin/true", "frozen"])
+def embedded(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python as it is inside another application."""
+    monkeypatch.setattr(sys, "_base_executable", sys.executable if request.param == "frozen" else request.param)
+    if request.param == "frozen":
+        monkeypatch.setattr(sys, "frozen", True, raising=False)
+    else:
+        monkeypatch.setattr(sys, "executable", request.param)
+
+
+def test_python_is_found_from_inside_an_application(embedded: None) -> None:
+    python = find_python()
+    assert python
+    version = subprocess.run(
+        [python, "-I", "-S", "-c", "import sys; print(*sys.version_info[:2])"], capture_output=True, text=True
+    )
+    assert version.stdout.split() == [str(number) for number in sys.version_info[:2]]
+
+
+def test_python_is_the_one_that_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert find_python() == sys.executable
+    linked = tmp_path / "interpreter"
+    linked.symlink_to(os.path.realpath(sys.executable))
+    monkeypatch.setattr(sys, "executable", str(linked))
+    assert find_python() == str(linked)
+
+
+def test_no_python_is_one_clear_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"executable": "/opt/app/app", "_base_executable": "", "base_exec_prefix": "/nowhere"}.items():
+        monkeypatch.setattr(sys, name, value)
+    monkeypatch.setattr(programs, "find_program", lambda name: None)
+    monkeypatch.setattr(programs.sysconfig, "get_config_var", lambda name: "/nowhere")
+    with pytest.raises(LabError, match=r"needs the program python3\.\d+: '/opt/app/app' is another one"):
+        helper_command()
+
+
+@pytest.mark.live
+def test_a_lab_inside_an_application(embedded: None) -> None:
+    with Lab(1) as lab:
+        assert lab["pod1"].run(["true"]).returncode == 0
