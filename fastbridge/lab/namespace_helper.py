@@ -21,6 +21,7 @@ import contextlib
 import ctypes
 import errno
 import os
+import pwd
 import resource
 import signal
 import socket
@@ -55,12 +56,80 @@ def gain_privilege() -> list[int]:
     if all(effective >> capability & 1 for capability in (CAP_NET_ADMIN, CAP_NET_RAW, CAP_SYS_ADMIN)):
         return []
     uid, gid = os.geteuid(), os.getegid()
-    call("unshare", CLONE_NEWUSER)
-    write("/proc/self/setgroups", "deny")  # without it an ordinary user may not map a group
-    write("/proc/self/uid_map", f"0 {uid} 1")
-    write("/proc/self/gid_map", f"0 {gid} 1")
+    users, groups = (Mapper(kind, number, uid) for kind, number in (("uid", uid), ("gid", gid)))
+    try:
+        call("unshare", CLONE_NEWUSER)
+    except OSError:
+        users.end(go=False)
+        groups.end(go=False)
+        raise
+    if not users.end(go=True):
+        write("/proc/self/uid_map", f"0 {uid} 1")
+    if not groups.end(go=True):
+        write("/proc/self/setgroups", "deny")  # without it an ordinary user may not map a group
+        write("/proc/self/gid_map", f"0 {gid} 1")
     call("unshare", CLONE_NEWNET)  # some kernels allow the user namespace and refuse this: find out now
     return [os.open("/proc/self/ns/user", os.O_RDONLY)]
+
+
+class Mapper:
+    """A process that has the users (or groups) of the namespace to come mapped to those that are lent to this user.
+
+    For that there are the programs newuidmap and newgidmap, which have the privilege, and /etc/subuid and
+    /etc/subgid, which say what is lent to whom. They work from outside the namespace: so this process is forked
+    before there is one. Where something of that lacks, there is none.
+    """
+
+    def __init__(self, kind: str, own: int, uid: int) -> None:
+        """Get ready: `kind` is uid or gid, `own` becomes root, what is lent becomes 1 and so on."""
+        self.child = 0
+        program, lent = find(f"new{kind}map"), lent_to(uid, f"/etc/sub{kind}")
+        if program is None or lent is None:
+            return
+        argv = [program, str(os.getpid()), "0", str(own), "1", "1", *lent]
+        waits, self.starts = os.pipe()
+        self.child = os.fork()
+        if not self.child:
+            os.close(self.starts)
+            if os.read(waits, 1):
+                null = os.open(os.devnull, os.O_RDWR)
+                for stream in range(3):
+                    os.dup2(null, stream)
+                with contextlib.suppress(OSError):
+                    os.execv(program, argv)  # noqa: S606 - as found by the user's own PATH
+            os._exit(1)
+        os.close(waits)
+
+    def end(self, *, go: bool) -> bool:
+        """Have it done, or not; whether it is."""
+        if not self.child:
+            return False
+        if go:
+            os.write(self.starts, b"g")
+        os.close(self.starts)
+        return os.waitpid(self.child, 0)[1] == 0
+
+
+def find(program: str) -> str | None:
+    """Where a program is; shutil would double the start-up time."""
+    paths = [f"{directory}/{program}" for directory in (*os.environ.get("PATH", "").split(":"), "/usr/bin")]
+    return next((path for path in paths if os.access(path, os.X_OK)), None)
+
+
+def lent_to(uid: int, path: str) -> tuple[str, str] | None:
+    """The first range of ids that a file lends to a user: where it begins, how many."""
+    names = {str(uid)}
+    with contextlib.suppress(KeyError):  # a user need not have a name
+        names.add(pwd.getpwuid(uid).pw_name)
+    try:
+        with open(path) as file:  # noqa: PTH123 - as above
+            for line in file:
+                name, *numbers = line.strip().split(":")
+                if name in names and len(numbers) == 2 and all(number.isdigit() for number in numbers):
+                    return numbers[0], numbers[1]
+    except FileNotFoundError:
+        pass
+    return None
 
 
 def write(path: str, text: str) -> None:

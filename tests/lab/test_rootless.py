@@ -6,6 +6,7 @@ import ctypes
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -128,6 +129,40 @@ def test_every_io_mode_of_an_ordinary_user(unprivileged: list[str]) -> None:
     done = subprocess.run([*unprivileged, TCP_IN_EVERY_MODE], capture_output=True, text=True, timeout=120, cwd="/")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.split() == list(IO_MODES)
+
+
+OTHER_USERS = """
+import os, signal, subprocess
+from fastbridge import Lab
+AS = ["setpriv", "--reuid=100", "--regid=101", "--clear-groups"]
+with Lab(1) as lab:
+    pod = lab["pod1"]
+    print(os.geteuid(), pod.run([*AS, "sh", "-c", "echo $(id -u) $(id -g) $(id -G)"]).stdout.strip())
+    script = "echo ready; exec sleep 1000"
+    programs = [pod.popen([*AS, "sh", "-c", script], stdout=subprocess.PIPE) for _ in range(2)]
+    for program in programs:
+        with program.stdout:
+            program.stdout.readline()
+    programs[0].terminate()
+    print(programs[0].wait())
+print(programs[1].returncode)
+"""
+
+
+@pytest.mark.skipif(shutil.which("newuidmap") is None, reason="newuidmap is not installed (package uidmap)")
+def test_users_of_their_own_where_some_are_lent(unprivileged: list[str], tmp_path: Path) -> None:
+    if "--no-new-privs" not in unprivileged or f"--reuid={NOBODY}" not in unprivileged:
+        pytest.skip("newuidmap needs to be root's, and there is no other user in the sandbox")
+    (tmp_path / "lent").write_text(f"someone:1:1\n{NOBODY}:200000:1000\n")
+    if not (Path("/etc/subuid").exists() and Path("/etc/subgid").exists()):
+        pytest.skip("there is no /etc/subuid to put another one over")
+    script = 'for file in /etc/subuid /etc/subgid; do mount --bind "$0" $file; done; exec "$@"'
+    # newuidmap gains its privilege as it is executed: neither may be forbidden.
+    command = [word for word in unprivileged if word not in ("--bounding-set=-all", "--no-new-privs")]
+    lending = ["unshare", "--mount", "sh", "-c", script, str(tmp_path / "lent")]
+    done = subprocess.run([*lending, *command, OTHER_USERS], capture_output=True, text=True, timeout=60, cwd="/")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == [f"{NOBODY} 100 101 101", "-15", "-9"]
 
 
 WHERE_SYS_IS_MASKED = """
