@@ -113,7 +113,7 @@ class Mapper:
 def find(program: str) -> str | None:
     """Where a program is; shutil would double the start-up time."""
     paths = [f"{directory}/{program}" for directory in (*os.environ.get("PATH", "").split(":"), "/usr/bin")]
-    return next((path for path in paths if os.access(path, os.X_OK)), None)
+    return next((path for path in paths if os.path.isfile(path) and os.access(path, os.X_OK)), None)  # noqa: PTH113
 
 
 def lent_to(uid: int, path: str) -> tuple[str, str] | None:
@@ -393,8 +393,12 @@ def become(path: str, argv: list[str]) -> None:
         sys.exit(f"cannot enter {path}: {error.strerror}")
     for ignored in (signal.SIGPIPE, signal.SIGXFSZ):  # by Python
         signal.signal(ignored, signal.SIG_DFL)
+    program = argv[0] if "/" in argv[0] else find(argv[0])
+    if program is None:
+        print(f"there is no program {argv[0]!r} on the PATH", file=sys.stderr)
+        sys.exit(127)
     try:
-        os.execvp(argv[0], argv)  # noqa: S606 - what it is for
+        os.execv(program, argv)  # noqa: S606 - what it is for
     except OSError as error:
         print(f"cannot run {argv[0]}: {error.strerror}", file=sys.stderr)
         sys.exit(127 if error.errno == errno.ENOENT else 126)
