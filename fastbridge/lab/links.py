@@ -85,11 +85,12 @@ class Links:
         with _naming(name):
             self._ip.link("property_add", index=self.index(name), altname=altname)
 
-    def add_address(self, index: int, address: IPv4Interface | IPv6Interface) -> None:
+    def add_address(self, index: int, address: IPv4Interface | IPv6Interface, *, exist_ok: bool = False) -> None:
         """Give an interface an address; an IPv6 one is ready at once (no duplicate detection)."""
+        command = "replace" if exist_ok else "add"
         options = {"flags": _NODAD} if address.version == 6 else {}
         with _naming(str(address)):
-            self._ip.addr("add", index=index, address=str(address.ip), prefixlen=address.network.prefixlen, **options)
+            self._ip.addr(command, index=index, address=str(address.ip), prefixlen=address.network.prefixlen, **options)
 
     def delete(self, name: str) -> None:
         """Remove a link (and with one end of a veth pair the other)."""

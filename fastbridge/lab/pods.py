@@ -109,8 +109,25 @@ class Pod(_End):
         self.ipv4 = ipv4
         self.ipv6 = ipv6
         self._find = find
+        self._lost: list[IPv6Interface] = []
         ips = [address.ip for address in (ipv4, ipv6) if address is not None]
         port.owners = [(mac, ip) for ip in (*ips, *([IPv6Address(link_local(mac.packed))] if ipv6 else []))]
+
+    def set_up(self) -> None:
+        """Set the interface up, with the IPv6 addresses it had before `set_down`; they are of use at once."""
+        with Links(self.namespace) as links:
+            index = links.index(POD_END)
+            own = [] if self.ipv6 is None else [IPv6Interface((link_local(self.mac.packed), 64))]
+            for address in (*self._lost, *own):
+                links.add_address(index, address, exist_ok=True)
+            links.set(POD_END, state="up")
+        self._lost = []
+
+    def set_down(self) -> None:
+        """Set the interface down: the other end loses its carrier, and the kernel takes the IPv6 addresses away."""
+        with Links(self.namespace) as links:
+            self._lost += links.ipv6_addresses().get(links.index(POD_END), [])
+            links.set(POD_END, state="down")
 
     def popen(self, argv: Argv | str, **options: Any) -> subprocess.Popen[Any]:
         """Start a program in the pod, with the options of `subprocess.Popen`; it is killed with the lab."""

@@ -164,6 +164,18 @@ class TestLab:
                 # The bridge waits for the link watch, and ARP asks again after a second.
                 eventually(lambda: lab["pod2"].ping("pod1", timeout=0.5), "an answer by the link that is up again")
 
+    def test_a_pod_that_was_down_has_its_addresses_again(self, lab: Lab) -> None:
+        pod = lab["pod1"]
+        before = read_pod(pod, "/proc/net/if_inet6")
+        pod.set_down()
+        pod.set_down()
+        assert "eth0" not in read_pod(pod, "/proc/net/if_inet6")
+        pod.set_up()
+        pod.set_up()
+        assert sorted(read_pod(pod, "/proc/net/if_inet6").splitlines()) == sorted(before.splitlines())
+        with lab.bridge():
+            assert pod.ping("pod2", family=6, timeout=PATIENCE)
+
     def test_programs(self, lab: Lab) -> None:
         assert lab["pod1"].run("echo $0 $HOME", shell=True, env={"HOME": "/x"}).stdout == "/bin/sh /x\n"
         assert lab["pod1"].run(["sh", "-c", "exit 3"], check=False).returncode == 3
