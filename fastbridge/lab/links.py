@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import socket
+import struct
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -30,6 +32,8 @@ from .link_counters import has_interface, interface_index
 from .namespaces import Namespace
 
 _NODAD = 2  # IFA_F_NODAD
+_IFLA_INET_CONF, _IPV4_DEVCONF_FORWARDING = 1, 1
+_IFLA_INET6_ADDR_GEN_MODE, _IN6_ADDR_GEN_MODE_NONE = 8, 1
 _STATES = {0x01: "incomplete", 0x02: "reachable", 0x04: "stale", 0x08: "delay", 0x10: "probe", 0x20: "failed"}
 _STATES |= {0x40: "noarp", 0x80: "permanent"}
 
@@ -80,6 +84,29 @@ class Links:
         with _naming(name):
             self._ip.link("set", index=self.index(name), **settings)
 
+    def stop_forwarding(self, name: str) -> None:
+        """Route no IPv4 that arrives on a link: its setting, without /proc/sys, which a container may not write."""
+        value = struct.pack("=I", 0)
+        self._set_protocol(
+            name, socket.AF_INET, _attribute(_IFLA_INET_CONF, _attribute(_IPV4_DEVCONF_FORWARDING, value))
+        )
+
+    def stop_link_local(self, name: str) -> None:
+        """Let a link that is down have no IPv6 address but those somebody gives it: without one it says no word."""
+        self._set_protocol(
+            name, socket.AF_INET6, _attribute(_IFLA_INET6_ADDR_GEN_MODE, bytes([_IN6_ADDR_GEN_MODE_NONE]))
+        )
+
+    def _set_protocol(self, name: str, family: int, settings: bytes) -> None:
+        with _naming(name):
+            try:
+                # In a message of a family that pyroute2 knows no such attribute of, it passes it on as it is.
+                spec = _attribute(family, settings)
+                self._ip.link("set", index=self.index(name), family=socket.AF_PACKET, IFLA_AF_SPEC=spec)
+            except NetlinkError as error:
+                if error.code != errno.EAFNOSUPPORT:  # the link does not have this protocol
+                    raise
+
     def add_altname(self, name: str, altname: str) -> None:
         """Give a link another name by which it can be found."""
         with _naming(name):
@@ -103,6 +130,7 @@ class Links:
         bridge = self.index(name)
         for port in ports:
             self.set(port, master=bridge)
+        self.stop_link_local(name)
         self.set(name, state="up", arp=False)
 
     def set_bridge_port(self, name: str, **settings: Any) -> None:
@@ -201,6 +229,11 @@ def _loop_runs() -> bool:
     except RuntimeError:
         return False
     return True
+
+
+def _attribute(kind: int, payload: bytes) -> bytes:
+    """One of netlink's, padded."""
+    return struct.pack("=HH", 4 + len(payload), kind) + payload + bytes(-len(payload) % 4)
 
 
 def _neighbour(message: Any) -> Neighbour:
