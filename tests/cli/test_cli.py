@@ -12,7 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -184,6 +184,48 @@ def test_errors_that_nobody_hears(full: bool, env: dict[str, str]) -> None:
         right = run("--version", capture_output=False, stdout=subprocess.PIPE, stderr=stderr, env=env)
     assert (wrong.returncode, wrong.stdout) == (2, "")
     assert (right.returncode, right.stdout[:11]) == (0, "fastbridge ")
+
+
+CLOSED = pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+
+
+def close_and_run(closed: str, command: Sequence[str], **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run a command with streams closed."""
+    shell = ["sh", "-c", f'exec "$@" {closed}', "sh", *command]
+    return subprocess.run(shell, capture_output=True, text=True, timeout=PATIENCE, cwd=ROOT, **options)
+
+
+@CLOSED
+@pytest.mark.parametrize(("arguments", "status"), [("--version", 0), ("run --help", 0), ("", 2), ("run x", 2)])
+def test_closed_streams_are_as_dev_null(closed: str, arguments: str, status: int) -> None:
+    done = close_and_run(closed, [*COMMAND, *arguments.split()])
+    whole = run(*arguments.split())
+    assert done.returncode == whole.returncode == status
+    assert done.stdout == ("" if ">&-" in closed.split() else whole.stdout)
+    assert done.stderr == ("" if "2>&-" in closed.split() else whole.stderr)
+
+
+@pytest.mark.live
+@CLOSED
+def test_a_run_with_closed_streams(closed: str, lab: Lab) -> None:
+    """It forwards, ends by a signal with status 0, and no file of its own gets the number of a stream."""
+    shell = f'exec "$@" {closed}'
+    process = lab.popen_host(
+        ["sh", "-c", shell, "sh", *COMMAND, "run", "--json", "pod1", "pod2"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
+    )  # fmt: skip
+    try:
+        eventually(lambda: lab["pod1"].ping("pod2", timeout=0.2), "forwarding")
+        files = [Path(f"/proc/{process.pid}/fd/{number}").readlink().name for number in range(3)]
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=PATIENCE)
+    finally:
+        process.kill()
+        process.communicate()
+    assert (process.returncode, err) == (0, "")
+    assert [name == "null" for name in files] == [word in closed.split() for word in ("<&-", ">&-", "2>&-")]
+    events = [json.loads(line)["event"] for line in out.splitlines()]
+    assert events == ([] if ">&-" in closed.split() else ["ready", "stopped"])
 
 
 def test_version_and_help() -> None:
