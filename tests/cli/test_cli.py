@@ -519,6 +519,26 @@ def test_lab_up_list_exec_down(netns_directory: None) -> None:
     assert run("lab", "list").stdout == "there is no lab; make one: fastbridge lab up\n"
 
 
+@pytest.mark.live
+def test_lab_list_looks_before_it_says_complete(netns_directory: None) -> None:
+    def state() -> str:
+        return " ".join(run("lab", "list").stdout.split()).partition("1500 ")[2]
+
+    assert run("lab", "up", "--pods", "3", "--name", "tst").returncode == 0
+    try:
+        assert state() == "complete"
+        for removed, what in (("netns del tst-pod2", "pod2 gone"), ("link del tst-pod3", "pod2, pod3 gone")):
+            subprocess.run(["ip", *removed.split()], check=True)
+            assert state() == f"{what}; fastbridge lab down --name tst"
+        subprocess.run(["ip", "link", "set", "tst-pod1", "alias", "of somebody else"], check=True)
+        assert state() == "gone; fastbridge lab down --name tst"
+        subprocess.run(["ip", "link", "del", "tst-pod1"], check=True)
+        line = complaint(run("lab", "exec", "--name", "tst", "pod2", "true"), 1)
+        assert line == "pod pod2 is gone, its namespace was removed; fastbridge lab down --name tst"
+    finally:
+        assert run("lab", "down", "--name", "tst").returncode == 0
+
+
 # -- compare --------------------------------------------------------------------------------------
 
 SMALL_COMPARE = """
