@@ -176,6 +176,21 @@ class Links:
             found = list(self._ip.get_neighbours(ifindex=index))
         return [_neighbour(message) for message in found if message.get_attr("NDA_DST")]
 
+    def has_room_for_neighbours(self, name: str, version: int) -> bool:
+        """Whether the kernel would take one more IP neighbour; its table is one for all namespaces of the machine."""
+        nobody = {4: "192.0.2.1", 6: "2001:db8::1"}[version]  # of documentation (RFC 5737, RFC 3849)
+        entry = {"ifindex": self.index(name), "dst": nobody, "lladdr": "02:00:00:00:00:01", "state": "stale"}
+        try:
+            self._ip.neigh("add", **entry)
+        except OSError as error:  # which pyroute2 makes of this one refusal
+            if error.errno != errno.ENOBUFS:
+                raise
+            return False
+        except NetlinkError:
+            return True  # for another reason, such as a link that has not this protocol
+        self._ip.neigh("del", **entry)
+        return True
+
 
 class _Loop:
     """An IPRoute with an event loop of its own: asyncio's; one that the policy makes (uvloop) may know no netlink."""
@@ -252,3 +267,5 @@ def _naming(thing: str) -> Iterator[None]:
         if error.code in (1, 13):
             raise PrivilegeError(f"{text}; run as root (CAP_NET_ADMIN)") from error
         raise LabError(text) from error
+    except OSError as error:
+        raise LabError(f"{thing}: {os.strerror(error.errno or 0)}") from error
