@@ -342,6 +342,60 @@ def test_signal_ends_a_run(number: int, lab: Lab, start: Callable[..., subproces
 
 
 @pytest.mark.live
+def test_signals_that_are_ignored_from_the_start(lab: Lab) -> None:
+    """As nohup and the background of a script have it."""
+    shell = ["sh", "-c", "trap '' INT HUP; exec \"$@\"", "sh"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    process = lab.popen_host([*shell, *COMMAND, "run", "--json", "pod1", "pod2"], text=True, cwd=ROOT, **pipes)
+    try:
+        assert say(process)["event"] == "ready"
+        for number in signal.SIGINT, signal.SIGHUP:
+            process.send_signal(number)
+        lab["pod1"].port.set_down()  # seen after the signals
+        assert say(process) == {"event": "port", "name": "pod1", "link": "down"}
+        lab["pod1"].port.set_up()
+        assert say(process) == {"event": "port", "name": "pod1", "link": "up"}
+        assert lab["pod1"].ping("pod2", timeout=PATIENCE)
+        process.send_signal(signal.SIGTERM)
+        out, _ = process.communicate(timeout=PATIENCE)
+    finally:
+        process.kill()
+        process.communicate()
+    assert (process.returncode, json.loads(out)["event"]) == (0, "stopped")
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("policy", ["flood", "guard,suppress"])
+@pytest.mark.parametrize("ageing", ["300", "0.1"])  # longer than it is stopped, and shorter
+def test_a_run_that_is_stopped_and_continued(
+    policy: str, ageing: str, lab: Lab, start: Callable[..., subprocess.Popen[str]]
+) -> None:
+    """What came meanwhile goes on its way, nothing is forgotten that is not old, and nothing is complained of."""
+    process = start("run", "--json", "--arp", policy, "--ageing", ageing, "pod1", "pod2")
+    assert say(process)["event"] == "ready"
+    assert lab["pod1"].ping("pod2", timeout=PATIENCE)
+    threads = Path(f"/proc/{process.pid}/task")
+    for _ in range(2):
+        process.send_signal(signal.SIGSTOP)
+        eventually(lambda: {thread_state(thread) for thread in threads.iterdir()} == {"T"}, "a stop")
+        assert not lab["pod1"].ping("pod2", timeout=0.5)
+        process.send_signal(signal.SIGCONT)
+        assert lab["pod1"].ping("pod2", timeout=PATIENCE)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, err) == (0, "")
+    counters = json.loads(out.splitlines()[-1])["counters"]
+    assert (
+        counters["total"]["rx_missed"] == 0 and counters["total"]["rx_frames"] >= 10
+    )  # those of while it was stopped, too
+    assert (counters["aged"] == 0 and counters["learned"] == 2) is (ageing == "300"), counters
+
+
+def thread_state(thread: Path) -> str:
+    return (thread / "stat").read_text().rpartition(")")[2].split()[0]
+
+
+@pytest.mark.live
 def test_run_with_a_policy(lab: Lab, start: Callable[..., subprocess.Popen[str]]) -> None:
     options = ["--arp", "guard,ratelimit=500,suppress", "--storm-control", "1000", "--no-loop-detection"]
     process = start("run", *options, "pod1", "pod2", "pod3")
