@@ -18,7 +18,7 @@ import rich_click as click
 from fastbridge.errors import FastbridgeError
 from fastbridge.version import __version__
 
-from .streams import StreamBox
+from .streams import StreamBox, open_missing
 
 # The first line of each command's help is here too: --help shall not wait for what the commands import.
 _COMMANDS = {
@@ -75,6 +75,7 @@ def group() -> None:
 
 def main() -> None:
     """Run the command line and exit."""
+    open_missing()
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="replace")  # type: ignore[union-attr] # a terminal without Unicode is no reason to fail
     logging.getLogger("fastbridge").addHandler(_Handler())

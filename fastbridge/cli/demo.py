@@ -90,7 +90,7 @@ def _make_lab(plan: Topology) -> Lab:
         lab = Lab(plan)
     finally:
         signal.signal(signal.SIGINT, before)
-    if came:
+    if came and before != signal.SIG_IGN:  # ignored from the start: in the background of a script
         lab.close()
         raise KeyboardInterrupt
     return lab

@@ -61,7 +61,7 @@ def up(pods: int, mtu: int, name: str) -> None:
 
 @lab.command("list", epilog="Example: fastbridge lab list")
 def list_() -> None:
-    """List the labs there are."""
+    """List the labs there are, and which of their pods somebody else removed."""
     labs = lab_store.list_labs()
     if not labs:
         click.echo("there is no lab; make one: fastbridge lab up")
@@ -69,8 +69,7 @@ def list_() -> None:
     table = make_table("", "lab", "pods", "host ends", "MTU", "state", right=("pods", "MTU"))
     for found in labs:
         ends = found.ports[0] if len(found.ports) == 1 else f"{found.ports[0]} … {found.ports[-1]}"
-        state = "complete" if found.complete else f"incomplete; fastbridge lab down --name {found.name}"
-        table.add_row(found.name, str(len(found.ports)), ends, str(found.topology.mtu), state)
+        table.add_row(found.name, str(len(found.ports)), ends, str(found.topology.mtu), _state(found))
     make_console().print(table)
 
 
@@ -103,6 +102,20 @@ def down(name: str) -> None:
     """
     removed = lab_store.down(name)
     click.echo(f"removed lab {removed.name}, {len(removed.ports)} pods")
+
+
+def _state(lab: StoredLab) -> str:
+    missing = lab.missing()
+    if lab.complete and not missing:
+        return "complete"
+    if not lab.complete:
+        what = "incomplete"
+    elif len(missing) == len(lab.ports):
+        what = "gone"
+    else:
+        more = f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
+        what = f"{', '.join(missing[:_SHOWN])}{more} gone"
+    return f"{what}; fastbridge lab down --name {lab.name}"
 
 
 def _make(name: str, topology: Topology) -> StoredLab:

@@ -1,6 +1,6 @@
 """`fastbridge run`, the switch.
 
-Forwards between interfaces of the current network namespace until SIGINT, SIGTERM or SIGHUP. With
+Forwards between interfaces of the current network namespace until SIGTERM, or SIGINT or SIGHUP if not ignored. With
 --json stdout holds JSON lines and nothing else: the first has the event "ready", the last "stopped". Nothing here waits
 for whoever reads them (streams.py).
 """
@@ -238,12 +238,16 @@ def _shielding(switch: Switch, interfaces: Sequence[str]) -> contextlib.Abstract
 
 
 class _StopSignals:
-    """Notes the signals that end a run; from its making on they end it orderly."""
+    """Notes the signals that end a run; from its making on they end it orderly.
+
+    What is ignored from the start stays so: SIGHUP under nohup, SIGINT in the background of a script. SIGTERM ends it.
+    """
 
     def __init__(self) -> None:
         self.came = False
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, self._note)
+            if number == signal.SIGTERM or signal.getsignal(number) != signal.SIG_IGN:
+                signal.signal(number, self._note)
 
     def _note(self, number: int, frame: object) -> None:
         self.came = True
@@ -309,7 +313,8 @@ class _TextReport(_Report):
         self._since = time.monotonic()
 
     def ready(self, names: Sequence[str]) -> None:
-        how = "Ctrl-C ends it" if sys.stdin.isatty() else "SIGTERM ends it"
+        by_hand = sys.stdin.isatty() and signal.getsignal(signal.SIGINT) != signal.SIG_IGN
+        how = "Ctrl-C ends it" if by_hand else "SIGTERM ends it"
         self._box.put(f"forwarding between {', '.join(names)}; {how}")
 
     def counters(self, counters: Counters) -> None:

@@ -5,12 +5,27 @@ Lines for stdout and stderr of a command that must end by a signal whatever beco
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Literal, TextIO
 
 from fastbridge.outbox import Outbox, write_text
 
 _PATIENCE = 2.0  # seconds that the reader has to take what is left at the end
+
+
+def open_missing() -> None:
+    """Put /dev/null where a standard stream was closed before this program began.
+
+    Else the next file that is opened, a socket or a report, would take its number and its output.
+    """
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest free number, which is this one
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115 - for good
 
 
 class StreamBox:

@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import socket
+import struct
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -30,6 +32,8 @@ from .link_counters import has_interface, interface_index
 from .namespaces import Namespace
 
 _NODAD = 2  # IFA_F_NODAD
+_IFLA_INET_CONF, _IPV4_DEVCONF_FORWARDING = 1, 1
+_IFLA_INET6_ADDR_GEN_MODE, _IN6_ADDR_GEN_MODE_NONE = 8, 1
 _STATES = {0x01: "incomplete", 0x02: "reachable", 0x04: "stale", 0x08: "delay", 0x10: "probe", 0x20: "failed"}
 _STATES |= {0x40: "noarp", 0x80: "permanent"}
 
@@ -80,6 +84,29 @@ class Links:
         with _naming(name):
             self._ip.link("set", index=self.index(name), **settings)
 
+    def stop_forwarding(self, name: str) -> None:
+        """Route no IPv4 that arrives on a link: its setting, without /proc/sys, which a container may not write."""
+        value = struct.pack("=I", 0)
+        self._set_protocol(
+            name, socket.AF_INET, _attribute(_IFLA_INET_CONF, _attribute(_IPV4_DEVCONF_FORWARDING, value))
+        )
+
+    def stop_link_local(self, name: str) -> None:
+        """Let a link that is down have no IPv6 address but those somebody gives it: without one it says no word."""
+        self._set_protocol(
+            name, socket.AF_INET6, _attribute(_IFLA_INET6_ADDR_GEN_MODE, bytes([_IN6_ADDR_GEN_MODE_NONE]))
+        )
+
+    def _set_protocol(self, name: str, family: int, settings: bytes) -> None:
+        with _naming(name):
+            try:
+                # In a message of a family that pyroute2 knows no such attribute of, it passes it on as it is.
+                spec = _attribute(family, settings)
+                self._ip.link("set", index=self.index(name), family=socket.AF_PACKET, IFLA_AF_SPEC=spec)
+            except NetlinkError as error:
+                if error.code != errno.EAFNOSUPPORT:  # the link does not have this protocol
+                    raise
+
     def add_altname(self, name: str, altname: str) -> None:
         """Give a link another name by which it can be found."""
         with _naming(name):
@@ -104,6 +131,7 @@ class Links:
         bridge = self.index(name)
         for port in ports:
             self.set(port, master=bridge)
+        self.stop_link_local(name)
         self.set(name, state="up", arp=False)
 
     def set_bridge_port(self, name: str, **settings: Any) -> None:
@@ -148,6 +176,21 @@ class Links:
         with _naming("neighbours"):
             found = list(self._ip.get_neighbours(ifindex=index))
         return [_neighbour(message) for message in found if message.get_attr("NDA_DST")]
+
+    def has_room_for_neighbours(self, name: str, version: int) -> bool:
+        """Whether the kernel would take one more IP neighbour; its table is one for all namespaces of the machine."""
+        nobody = {4: "192.0.2.1", 6: "2001:db8::1"}[version]  # of documentation (RFC 5737, RFC 3849)
+        entry = {"ifindex": self.index(name), "dst": nobody, "lladdr": "02:00:00:00:00:01", "state": "stale"}
+        try:
+            self._ip.neigh("add", **entry)
+        except OSError as error:  # which pyroute2 makes of this one refusal
+            if error.errno != errno.ENOBUFS:
+                raise
+            return False
+        except NetlinkError:
+            return True  # for another reason, such as a link that has not this protocol
+        self._ip.neigh("del", **entry)
+        return True
 
 
 class _Loop:
@@ -204,6 +247,11 @@ def _loop_runs() -> bool:
     return True
 
 
+def _attribute(kind: int, payload: bytes) -> bytes:
+    """One of netlink's, padded."""
+    return struct.pack("=HH", 4 + len(payload), kind) + payload + bytes(-len(payload) % 4)
+
+
 def _neighbour(message: Any) -> Neighbour:
     mac = message.get_attr("NDA_LLADDR")
     state = _STATES.get(message["state"], "none")
@@ -220,3 +268,5 @@ def _naming(thing: str) -> Iterator[None]:
         if error.code in (1, 13):
             raise PrivilegeError(f"{text}; run as root (CAP_NET_ADMIN)") from error
         raise LabError(text) from error
+    except OSError as error:
+        raise LabError(f"{thing}: {os.strerror(error.errno or 0)}") from error

@@ -221,8 +221,14 @@ class Helper:
         return [], [socket.socket(int(family), int(type_), int(protocol)).detach()]
 
     def sysctl(self, index: str, path: str, value: str) -> Answer:
-        """Write below /proc/sys, which shows the network namespace of whoever opens it."""
+        """Give a setting below /proc/sys its value: they are those of the network namespace of whoever opens them.
+
+        One that is right already is not written: a container may have them for reading alone.
+        """
         self.enter(index)
+        with open(f"/proc/sys/{path}") as setting:  # noqa: PTH123 - as above
+            if setting.read().strip() == value:
+                return [], []
         write(f"/proc/sys/{path}", value)
         return [], []
 

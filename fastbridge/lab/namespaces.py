@@ -31,6 +31,12 @@ _log = logging.getLogger(__name__)
 Argv = Sequence[str | os.PathLike[str]]
 
 _DIED = "the lab's namespace helper process has died; close the lab"
+#: What to give a container in which something is refused.
+CONTAINER = "a container needs --cap-add SYS_ADMIN --cap-add NET_ADMIN --cap-add NET_RAW"
+SETTINGS_WRITABLE = (
+    "run as root; in a container with --security-opt unmask=/proc/sys (podman) or systempaths=unconfined (docker)"
+)
+
 _PROGRAM = Path(__file__).with_name("namespace_helper.py")
 
 
@@ -65,7 +71,7 @@ class NamespaceHelper:
             raise PrivilegeError(
                 f"network namespaces are not to be had ({error.strerror}): run as root, or allow user namespaces "
                 "(sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone, "
-                "kernel.apparmor_restrict_unprivileged_userns)"
+                f"kernel.apparmor_restrict_unprivileged_userns); {CONTAINER}"
             ) from error
         except BaseException:
             self.close()
@@ -260,13 +266,13 @@ class Namespace:
         return socket.socket(family, type, protocol, fileno=fd)
 
     def write_sysctl(self, name: str, value: int) -> bool:
-        """Write `net/…` below /proc/sys; False when this kernel has no such setting."""
+        """Give `net/…` below /proc/sys this value; False when this kernel has no such setting."""
         try:
             self._helper._request("sysctl", self._index, name, str(value))
         except FileNotFoundError:
             return False
         except OSError as error:
-            raise PrivilegeError(f"cannot write /proc/sys/{name}: {error.strerror}; mount /proc writable") from error
+            raise PrivilegeError(f"cannot write /proc/sys/{name}: {error.strerror}; {SETTINGS_WRITABLE}") from error
         return True
 
     def pin(self, path: str) -> None:
@@ -275,7 +281,8 @@ class Namespace:
             self._helper._request("pin", self._index, path)
         except OSError as error:
             kind = PrivilegeError if isinstance(error, PermissionError) else LabError
-            raise kind(f"cannot name a network namespace {path}: {error.strerror}") from error
+            way_out = f"; {CONTAINER}" if isinstance(error, PermissionError) else ""
+            raise kind(f"cannot name a network namespace {path}: {error.strerror}{way_out}") from error
 
     def popen(self, argv: Argv | str, **options: Any) -> subprocess.Popen[Any]:
         """Start a program here; it is killed with the lab."""

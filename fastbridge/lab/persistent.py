@@ -63,11 +63,22 @@ class StoredLab:
         """The name of a pod's namespace, and of its host end."""
         return f"{self.name}-{pod}"
 
+    def missing(self) -> list[str]:
+        """The pods that lack their namespace, or in the current one their host end."""
+        with Links() as links:
+            return [
+                pod.name
+                for pod, port in zip(self.topology.pods, self.ports, strict=True)
+                if not _is_namespace(_NETNS / port) or links.alias(port) != self.identity
+            ]
+
     def command(self, pod: str, argv: Sequence[str]) -> list[str]:
         """The command line that runs `argv` in a pod."""
         names = [plan.name for plan in self.topology.pods]
         if pod not in names:
             raise LabError(f"lab {self.name} has no pod {pod!r}; its pods are {', '.join(names)}")
+        if not _is_namespace(_NETNS / self.namespace(pod)):
+            raise LabError(f"pod {pod} is gone, its namespace was removed; fastbridge lab down --name {self.name}")
         return [*helper_command(), "exec", str(_NETNS / self.namespace(pod)), *argv]
 
 
@@ -186,7 +197,7 @@ def _adopt(helper: NamespaceHelper, path: Path, identity: str, *, marked: bool) 
 
     The programs in it end with the helper. A host end that is not `marked` as ours yet goes now, with its pod end.
     """
-    if path.stat().st_dev == path.parent.stat().st_dev:
+    if not _is_namespace(path):
         return True
     namespace = helper.adopt(str(path))
     with Links(namespace) as inside:
@@ -197,6 +208,14 @@ def _adopt(helper: NamespaceHelper, path: Path, identity: str, *, marked: bool) 
             inside.delete(POD_END)
     namespace.close()
     return True
+
+
+def _is_namespace(path: Path) -> bool:
+    """Whether a namespace has this name: one that is in another file system than its directory."""
+    try:
+        return path.stat().st_dev != path.parent.stat().st_dev
+    except FileNotFoundError:
+        return False
 
 
 def _path(name: str) -> Path:

@@ -26,7 +26,7 @@ class PingResult:
 
     sent: int
     rtts: tuple[float, ...]  #: seconds, in the order of the answers
-    error: str | None = None  #: the last thing the kernel said against sending, if anything
+    error: str | None = None  #: the last thing the kernel said against sending, or why it keeps silent, if known
 
     @property
     def received(self) -> int:

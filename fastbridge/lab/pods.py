@@ -9,6 +9,7 @@ from __future__ import annotations
 import subprocess
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface, ip_address
 from socket import AF_NETLINK, SOCK_RAW, socket
 from typing import Any, Literal
@@ -157,7 +158,17 @@ class Pod(_End):
             raise ConfigError("ping wants count ≥ 1, interval ≥ 0 and timeout > 0")
         address = self._address(target, family)
         with self.socket(*icmp.open_type(address.version)) as sock:
-            return icmp.ping(sock, address, count=count, interval=interval, timeout=timeout)
+            result = icmp.ping(sock, address, count=count, interval=interval, timeout=timeout)
+        return result if result else replace(result, error=self._why_unanswered(address.version) or result.error)
+
+    def _why_unanswered(self, version: int) -> str | None:
+        """What the kernel does not tell: without room for a neighbour it drops frames, and answers no ARP."""
+        with Links(self.namespace) as links:
+            if not links.exists(POD_END) or links.has_room_for_neighbours(POD_END, version):
+                return None
+        return (
+            f"the neighbour table of this machine is full: raise the sysctl net.ipv{version}.neigh.default.gc_thresh3"
+        )
 
     def neighbours(self) -> list[Neighbour]:
         """Which MAC addresses the pod's own kernel knows behind which IP addresses."""

@@ -17,6 +17,7 @@ from fastbridge.errors import PortError, PrivilegeError
 from fastbridge.link_watch import Link, LinkWatch
 
 from .links import Links
+from .namespaces import SETTINGS_WRITABLE
 
 _IFF_NOARP = 0x80
 _SETTINGS = (("ipv4", "forwarding", "0"), ("ipv6", "disable_ipv6", "1"))
@@ -40,14 +41,19 @@ def silence(names: Iterable[str]) -> Iterator[None]:
             undo.callback(_restore, watch, found)
             with Links() as links:
                 for before in found:
-                    make_silent(links, before.link.name)
+                    for setting, value in _settings(before.link.name).items():
+                        _write(setting, value)
+                    links.set(before.link.name, arp=False)
             yield
 
 
 def make_silent(links: Links, name: str) -> None:
-    """Keep the host's stack off one interface of the current namespace, for good."""
+    """Keep the host's stack off one interface of the current namespace, one that is down, for good."""
     for setting, value in _settings(name).items():
-        _write(setting, value)
+        try:
+            _write(setting, value)
+        except PrivilegeError:  # a container may read them alone
+            (links.stop_link_local if "ipv6" in setting.parts else links.stop_forwarding)(name)
     links.set(name, arp=False)
 
 
@@ -99,4 +105,4 @@ def _write(setting: Path, value: str) -> None:
     try:
         setting.write_text(value)
     except OSError as error:
-        raise PrivilegeError(f"cannot write {setting}: {error.strerror}; run as root, with /proc writable") from error
+        raise PrivilegeError(f"cannot write {setting}: {error.strerror}; {SETTINGS_WRITABLE}") from error

@@ -20,7 +20,7 @@ from typing import Any
 
 from fastbridge.addresses import MacAddress
 from fastbridge.arp_nd import link_local
-from fastbridge.errors import ConfigError, LabError
+from fastbridge.errors import ConfigError, LabError, PrivilegeError
 from fastbridge.named import NamedList, refuse_text
 from fastbridge.open_files import reserve_files
 
@@ -36,6 +36,7 @@ _RESERVED = {"lo", "all", "default", "fb-bridge"}
 _POD_MACS, _HOST_MACS = 0x02_00_00_00_00_00, 0x06_00_00_00_00_00
 _MTU_MIN, _MTU_MIN_IPV6, _MTU_MAX = 68, 1280, 65535
 _FILES_A_POD = 4  #: its namespace, its counters, its port's counters and socket
+_Quieten = Callable[[Links, str], None]
 _BRIDGE = "fb-bridge"
 _NETFILTER = ("bridge-nf-call-iptables", "bridge-nf-call-ip6tables", "bridge-nf-call-arptables")
 
@@ -124,7 +125,7 @@ class Lab:
         self._helper = NamespaceHelper()
         try:
             self.namespace = self._helper.create()
-            _silence_namespace(self.namespace)
+            self._quieten = _quieten(self.namespace, "all", "default")  # so that host ends never say a word
             self._realise(progress)
         except OSError as error:
             self.close()
@@ -265,6 +266,8 @@ class Lab:
 
     def _connect(self, links: Links, plan: PodPlan, host_mac: MacAddress, namespace: Namespace) -> None:
         links.add_pair(plan.name, host_mac, POD_END, plan.mac, namespace.fd, self.topology.mtu)
+        for quieten in self._quieten:
+            quieten(links, plan.name)
         links.set(plan.name, state="up", arp=False)
         configure_pod(namespace, plan)
         await_active(namespace, POD_END)
@@ -277,10 +280,13 @@ def configure_pod(namespace: Namespace, plan: PodPlan) -> None:
     The link-local address is here before the kernel would make it, which it then does not: that one would be in
     duplicate detection, and of no use, for a second or two.
     """
-    namespace.write_sysctl("net/ipv4/ip_forward", 0)  # a new namespace takes it over from the first one
-    if plan.ipv6 is None:
-        namespace.write_sysctl("net/ipv6/conf/all/disable_ipv6", 1)
+    quieten = _quieten(namespace, "all", POD_END) if plan.ipv6 is None else _quieten(namespace)
+    if plan.ipv6 is not None:
+        for name in ("lo", POD_END):
+            namespace.write_sysctl(f"net/ipv6/conf/{name}/disable_ipv6", 0)  # a kernel may be booted to start with 1
     with Links(namespace) as links:
+        for instead in quieten:
+            instead(links, POD_END)
         index = links.index(POD_END)
         links.set("lo", state="up")
         for address in (plan.ipv4, plan.ipv6):
@@ -303,11 +309,20 @@ def kernel_has_ipv6() -> bool:
     return Path("/proc/sys/net/ipv6").exists()
 
 
-def _silence_namespace(namespace: Namespace) -> None:
-    """No IPv6 and no forwarding for any interface still to come, so that host ends never say a word."""
-    namespace.write_sysctl("net/ipv4/ip_forward", 0)
-    for scope in ("all", "default"):
-        namespace.write_sysctl(f"net/ipv6/conf/{scope}/disable_ipv6", 1)
+def _quieten(namespace: Namespace, *without_ipv6: str) -> list[_Quieten]:
+    """No forwarding of IPv4, and no IPv6 on these interfaces (all: those that are there, default: those to come).
+
+    Returns what is to be done to each link in place of settings that cannot be written, as in a container.
+    """
+    settings = [("net/ipv4/ip_forward", 0, Links.stop_forwarding)]  # a new namespace takes it over from the first one
+    settings += [(f"net/ipv6/conf/{name}/disable_ipv6", 1, Links.stop_link_local) for name in without_ipv6]
+    by_link: list[_Quieten] = []
+    for name, value, instead in settings:
+        try:
+            namespace.write_sysctl(name, value)
+        except PrivilegeError:
+            by_link.append(instead)
+    return by_link
 
 
 def _plan(pods: int | Sequence[str] | Topology, mtu: int | None) -> Topology:

@@ -12,7 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -186,6 +186,48 @@ def test_errors_that_nobody_hears(full: bool, env: dict[str, str]) -> None:
     assert (right.returncode, right.stdout[:11]) == (0, "fastbridge ")
 
 
+CLOSED = pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+
+
+def close_and_run(closed: str, command: Sequence[str], **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run a command with streams closed."""
+    shell = ["sh", "-c", f'exec "$@" {closed}', "sh", *command]
+    return subprocess.run(shell, capture_output=True, text=True, timeout=PATIENCE, cwd=ROOT, **options)
+
+
+@CLOSED
+@pytest.mark.parametrize(("arguments", "status"), [("--version", 0), ("run --help", 0), ("", 2), ("run x", 2)])
+def test_closed_streams_are_as_dev_null(closed: str, arguments: str, status: int) -> None:
+    done = close_and_run(closed, [*COMMAND, *arguments.split()])
+    whole = run(*arguments.split())
+    assert done.returncode == whole.returncode == status
+    assert done.stdout == ("" if ">&-" in closed.split() else whole.stdout)
+    assert done.stderr == ("" if "2>&-" in closed.split() else whole.stderr)
+
+
+@pytest.mark.live
+@CLOSED
+def test_a_run_with_closed_streams(closed: str, lab: Lab) -> None:
+    """It forwards, ends by a signal with status 0, and no file of its own gets the number of a stream."""
+    shell = f'exec "$@" {closed}'
+    process = lab.popen_host(
+        ["sh", "-c", shell, "sh", *COMMAND, "run", "--json", "pod1", "pod2"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
+    )  # fmt: skip
+    try:
+        eventually(lambda: lab["pod1"].ping("pod2", timeout=0.2), "forwarding")
+        files = [Path(f"/proc/{process.pid}/fd/{number}").readlink().name for number in range(3)]
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=PATIENCE)
+    finally:
+        process.kill()
+        process.communicate()
+    assert (process.returncode, err) == (0, "")
+    assert [name == "null" for name in files] == [word in closed.split() for word in ("<&-", ">&-", "2>&-")]
+    events = [json.loads(line)["event"] for line in out.splitlines()]
+    assert events == ([] if ">&-" in closed.split() else ["ready", "stopped"])
+
+
 def test_version_and_help() -> None:
     assert run("--version").stdout.startswith("fastbridge ")
     for command in (
@@ -297,6 +339,60 @@ def test_signal_ends_a_run(number: int, lab: Lab, start: Callable[..., subproces
     rows = {line.split()[0]: line.split()[1:] for line in out.splitlines() if line}
     assert list(rows)[-4:] == ["pod1", "pod2", "total", "MAC"]
     assert int(rows["total"][0]) == int(rows["pod1"][0]) + int(rows["pod2"][0]) >= 4
+
+
+@pytest.mark.live
+def test_signals_that_are_ignored_from_the_start(lab: Lab) -> None:
+    """As nohup and the background of a script have it."""
+    shell = ["sh", "-c", "trap '' INT HUP; exec \"$@\"", "sh"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    process = lab.popen_host([*shell, *COMMAND, "run", "--json", "pod1", "pod2"], text=True, cwd=ROOT, **pipes)
+    try:
+        assert say(process)["event"] == "ready"
+        for number in signal.SIGINT, signal.SIGHUP:
+            process.send_signal(number)
+        lab["pod1"].port.set_down()  # seen after the signals
+        assert say(process) == {"event": "port", "name": "pod1", "link": "down"}
+        lab["pod1"].port.set_up()
+        assert say(process) == {"event": "port", "name": "pod1", "link": "up"}
+        assert lab["pod1"].ping("pod2", timeout=PATIENCE)
+        process.send_signal(signal.SIGTERM)
+        out, _ = process.communicate(timeout=PATIENCE)
+    finally:
+        process.kill()
+        process.communicate()
+    assert (process.returncode, json.loads(out)["event"]) == (0, "stopped")
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("policy", ["flood", "guard,suppress"])
+@pytest.mark.parametrize("ageing", ["300", "0.1"])  # longer than it is stopped, and shorter
+def test_a_run_that_is_stopped_and_continued(
+    policy: str, ageing: str, lab: Lab, start: Callable[..., subprocess.Popen[str]]
+) -> None:
+    """What came meanwhile goes on its way, nothing is forgotten that is not old, and nothing is complained of."""
+    process = start("run", "--json", "--arp", policy, "--ageing", ageing, "pod1", "pod2")
+    assert say(process)["event"] == "ready"
+    assert lab["pod1"].ping("pod2", timeout=PATIENCE)
+    threads = Path(f"/proc/{process.pid}/task")
+    for _ in range(2):
+        process.send_signal(signal.SIGSTOP)
+        eventually(lambda: {thread_state(thread) for thread in threads.iterdir()} == {"T"}, "a stop")
+        assert not lab["pod1"].ping("pod2", timeout=0.5)
+        process.send_signal(signal.SIGCONT)
+        assert lab["pod1"].ping("pod2", timeout=PATIENCE)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, err) == (0, "")
+    counters = json.loads(out.splitlines()[-1])["counters"]
+    assert (
+        counters["total"]["rx_missed"] == 0 and counters["total"]["rx_frames"] >= 10
+    )  # those of while it was stopped, too
+    assert (counters["aged"] == 0 and counters["learned"] == 2) is (ageing == "300"), counters
+
+
+def thread_state(thread: Path) -> str:
+    return (thread / "stat").read_text().rpartition(")")[2].split()[0]
 
 
 @pytest.mark.live
@@ -475,6 +571,26 @@ def test_lab_up_list_exec_down(netns_directory: None) -> None:
         gone = run("lab", "down", "--name", "tst")
     assert (gone.returncode, gone.stdout) == (0, "removed lab tst, 3 pods\n")
     assert run("lab", "list").stdout == "there is no lab; make one: fastbridge lab up\n"
+
+
+@pytest.mark.live
+def test_lab_list_looks_before_it_says_complete(netns_directory: None) -> None:
+    def state() -> str:
+        return " ".join(run("lab", "list").stdout.split()).partition("1500 ")[2]
+
+    assert run("lab", "up", "--pods", "3", "--name", "tst").returncode == 0
+    try:
+        assert state() == "complete"
+        for removed, what in (("netns del tst-pod2", "pod2 gone"), ("link del tst-pod3", "pod2, pod3 gone")):
+            subprocess.run(["ip", *removed.split()], check=True)
+            assert state() == f"{what}; fastbridge lab down --name tst"
+        subprocess.run(["ip", "link", "set", "tst-pod1", "alias", "of somebody else"], check=True)
+        assert state() == "gone; fastbridge lab down --name tst"
+        subprocess.run(["ip", "link", "del", "tst-pod1"], check=True)
+        line = complaint(run("lab", "exec", "--name", "tst", "pod2", "true"), 1)
+        assert line == "pod pod2 is gone, its namespace was removed; fastbridge lab down --name tst"
+    finally:
+        assert run("lab", "down", "--name", "tst").returncode == 0
 
 
 # -- compare --------------------------------------------------------------------------------------

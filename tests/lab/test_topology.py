@@ -14,16 +14,19 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from live import PATIENCE, eventually
 
+from fastbridge import Switch
 from fastbridge.addresses import MacAddress
 from fastbridge.errors import ConfigError, LabError
 from fastbridge.lab import topology as topology_module
 from fastbridge.lab.link_counters import interface_index
 from fastbridge.lab.links import Links
 from fastbridge.lab.namespaces import Namespace, NamespaceHelper
+from fastbridge.lab.ping import PingResult
 from fastbridge.lab.pods import Pod
 from fastbridge.lab.silence import silence
 from fastbridge.lab.topology import Lab, PodPlan, Topology
@@ -262,6 +265,36 @@ def mount_points(mountinfo: str) -> list[str]:
 def interface_flags(sock: socket.socket, name: str) -> int:
     answer = fcntl.ioctl(sock.fileno(), 0x8913, struct.pack("16s24x", name.encode()))  # SIOCGIFFLAGS
     return int(struct.unpack_from("=H", answer, 16)[0])
+
+
+def fill_neighbour_table(links: Links, version: int) -> bool:
+    """Until the kernel, with one table for the whole machine, takes no more; False where it takes very many."""
+    first, index = (
+        {4: ipaddress.IPv4Address("10.0.128.1"), 6: ipaddress.IPv6Address("fd00::1:0")}[version],
+        links.index("eth0"),
+    )
+    for n in range(8192):
+        try:
+            links._ip.neigh("add", ifindex=index, dst=str(first + n), lladdr="02:00:00:00:00:01", state="stale")
+        except OSError as error:
+            assert error.errno == errno.ENOBUFS
+            return True
+    return False
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("version", [4, 6])
+def test_a_full_neighbour_table_is_named(version: Literal[4, 6]) -> None:
+    with Lab(2) as lab, Switch(lab.ports):
+        assert lab["pod1"].ping("pod2", family=version, timeout=PATIENCE).error is None
+        unused = {4: "10.0.9.9", 6: "fd00::9:9"}[version]
+        assert lab["pod1"].ping(unused, timeout=0.01) == PingResult(1, (), None)  # nobody is there, that is all
+        assert unused in {str(entry.ip) for entry in lab["pod1"].neighbours()}
+        with Links(lab["pod2"].namespace) as links:
+            if not fill_neighbour_table(links, version):
+                pytest.skip("this machine has a large neighbour table")
+        result = lab["pod1"].ping({4: "10.0.9.8", 6: "fd00::9:8"}[version], timeout=0.01)
+    assert result.error is not None and result.error.endswith(f"net.ipv{version}.neigh.default.gc_thresh3"), result
 
 
 @pytest.mark.live
