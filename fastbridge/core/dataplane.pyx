@@ -22,7 +22,6 @@ from .batch cimport (
     BATCH, DROPPED, FLOODED, FLOODS, FORWARDED, KINDS, RX_PUNT_FULL, RX_RATE_LIMITED, RX_REASONS, RX_SOURCE_GUARD,
     TX_FULL, TX_NO_BUFFER, TX_REASONS, Frame,
 )
-from .blocks cimport close_blocks, map_blocks, request_blocks
 from .bucket cimport set_rate
 from .cut cimport Cut, make_messages, must_cut
 from .decide cimport decide, enqueue
@@ -39,11 +38,11 @@ from .mac_table cimport (
 )
 from .plane cimport BIG_SIZE, Plane, is_dead, list_floods, may_flood, monotonic_ns, start_frame
 from .port cimport (
-    FLAGS_DEFAULT, LINK_DOWN, LINK_FREE, LINK_GONE, LINK_UP, SOURCE_BLOCKS, SOURCE_SLOTS, Port, Share, Tally, is_open,
+    FLAGS_DEFAULT, LINK_DOWN, LINK_FREE, LINK_GONE, LINK_UP, Port, Share, Tally, is_open,
 )
 from .punt cimport PUNT_SLOTS, PuntQueue, PuntSlot
 from .receive cimport watch
-from .ring cimport BLOCK, SLOT, VNET_HEADER, BlockRing, Ring, close_ring, map_ring, request_ring
+from .ring cimport SLOT, VNET_HEADER, Ring, close_ring, map_ring, request_ring
 from .trace cimport TRACE_PORTS, Trace, TraceRecord
 from .transmit cimport gather, release, transmit
 from .worker cimport MAX_PORTS, dismiss, end_worker, lock, make_worker, unlock, work
@@ -64,9 +63,9 @@ TX_REASON_NAMES = ("too_big", "no_buffer", "full", "port_down", "refused", "cost
 TAKES_NAMES = ("all", "unmerged", "single")
 ACTION_NAMES = ("forwarded", "flooded", "consumed", "dropped")
 LEARNED_NAMES = (None, "new", "moved", "refused", None)
+#: Bytes of a slot of a port's receive ring.
+RING_SLOT = SLOT
 LINK_NAMES = ("free", "up", "down", "gone")
-#: How a port's frames are received: from a ring's slots, from a ring's blocks, by recvmmsg.
-SOURCE_NAMES = ("slots", "blocks", "socket")
 #: Names of a port's flags, by bit (port.pxd's PortFlag).
 FLAG_NAMES = (
     "learning", "broadcast_flood", "multicast_flood", "unicast_flood", "isolated", "hairpin", "locked", "coalesce",
@@ -87,20 +86,14 @@ cdef struct Order:              # one frame to send out, as packet_out() prepare
     int ingress, egress
 
 
-def open_ring(int fd, uint32_t slots, uint32_t slot_size=SLOT, uint32_t block_size=BLOCK, str source="slots"):
-    """Give an AF_PACKET socket an RX ring of `slots`, which fill blocks of `block_size`; raises OSError when the kernel
-    refuses.
+def open_ring(int fd, uint32_t slots):
+    """Give an AF_PACKET socket (TPACKET_V2) an RX ring of `slots`; raises OSError when the kernel refuses.
 
-    source: "slots" for TPACKET_V2; "blocks" for TPACKET_V3, where a block is one slot.
     Takes some 10 ms, without the GIL, so many are best opened by several threads.
     """
     cdef int error
-    cdef bint in_blocks = SOURCE_NAMES.index(source) == SOURCE_BLOCKS
     with nogil:
-        if in_blocks:
-            error = request_blocks(fd, slots, block_size)
-        else:
-            error = request_ring(fd, slots, slot_size, block_size)
+        error = request_ring(fd, slots)
     if error:
         raise OSError(error, os.strerror(error))
 
@@ -188,7 +181,6 @@ cdef class Dataplane:
             for j in range(self.planes[i].port_count):
                 share = self.planes[i].shares[j]
                 close_ring(&share.ring)
-                close_blocks(&share.blocks)
                 share.active = False
                 share.rx_fd = share.tx_fd = -1
         pthread_mutex_init(self.fdb.state.lock, NULL)
@@ -244,18 +236,16 @@ cdef class Dataplane:
         """An eventfd: readable when there are punted frames."""
         return self.punts_fd
 
-    def add_port(self, receivers=(), int tx_fd=-1, uint32_t slot_size=SLOT, str source="slots"):
+    def add_port(self, receivers=(), int tx_fd=-1):
         """Add a port and return its index: on bound AF_PACKET sockets; or, without any, in memory.
 
-        receivers: (worker, socket, slots) each; a socket has a ring of so many slots (see open_ring) unless its source
-        is the "socket". tx_fd: a socket without a ring, that all workers send by. The port is blocked until
-        set_blocked() says otherwise, so that it can be configured first. Raises OSError, MemoryError, IndexError (no
-        such worker)."""
+        receivers: (worker, socket, slots) each; a socket has a ring of so many slots (see open_ring). tx_fd: a
+        socket without a ring, that all workers send by. The port is blocked until set_blocked() says otherwise, so that
+        it can be configured first. Raises OSError, MemoryError, IndexError (no such worker)."""
         cdef Port *port
         cdef Share **shares
         cdef uint32_t index = 0, i
         cdef int error = 0
-        cdef uint8_t kind = SOURCE_NAMES.index(source)
         for worker, _, _ in receivers:
             self._plane(worker)
         port = <Port *>calloc(1, sizeof(Port))
@@ -268,10 +258,10 @@ cdef class Dataplane:
                 shares[i] = <Share *>calloc(1, sizeof(Share))
                 if shares[i] == NULL:
                     raise MemoryError("no memory for a port")
-                shares[i].rx_fd, shares[i].tx_fd, shares[i].source = -1, tx_fd, kind
+                shares[i].rx_fd, shares[i].tx_fd = -1, tx_fd
             for worker, fd, slots in receivers:
                 shares[<uint32_t>worker].rx_fd = fd
-                error = map_source(shares[<uint32_t>worker], slots, slot_size)
+                error = map_ring(&shares[<uint32_t>worker].ring, fd, slots)
                 if error:
                     raise OSError(error, os.strerror(error))
             with nogil:
@@ -329,10 +319,7 @@ cdef class Dataplane:
         cdef Tally tally
         cdef uint32_t i
         cdef Ring *rings = <Ring *>calloc(self.workers, sizeof(Ring))
-        cdef BlockRing *blocks = <BlockRing *>calloc(self.workers, sizeof(BlockRing))
-        if rings == NULL or blocks == NULL:
-            free(rings)
-            free(blocks)
+        if rings == NULL:
             raise MemoryError("no memory to remove a port")
         memset(&tally, 0, sizeof(tally))
         with nogil:
@@ -340,16 +327,14 @@ cdef class Dataplane:
             port = self._port(index)
             if port != NULL:
                 for i in range(self.workers):
-                    self._leave(&self.planes[i], index, &rings[i], &blocks[i])
+                    self._leave(&self.planes[i], index, &rings[i])
                     add_tally(&tally, &self.planes[i].shares[index].tally)
                 port.link, port.leaving = LINK_FREE, True
                 self._list_floods()
             self._unlock()
             for i in range(self.workers):
                 close_ring(&rings[i])
-                close_blocks(&blocks[i])
         free(rings)
-        free(blocks)
         known(port)
         self._sweep_in_steps(0, index, True)
         with nogil:
@@ -358,7 +343,7 @@ cdef class Dataplane:
             self._unlock()
         return tally_tuple(&tally)
 
-    cdef void _leave(self, Plane *plane, uint32_t index, Ring *ring, BlockRing *blocks) noexcept nogil:
+    cdef void _leave(self, Plane *plane, uint32_t index, Ring *ring) noexcept nogil:
         """End one worker's share of a port; its rings are the caller's to close."""
         cdef Share *share = plane.shares[index]
         cdef epoll_event unused
@@ -373,8 +358,8 @@ cdef class Dataplane:
         if share.rx_fd >= 0:
             epoll_ctl(plane.epoll_fd, EPOLL_CTL_DEL, share.rx_fd, &unused)
             share.rx_fd = -1
-        ring[0], blocks[0] = share.ring, share.blocks
-        share.ring.memory = share.blocks.memory = NULL
+        ring[0] = share.ring
+        share.ring.memory = NULL
         forget_queued(plane, index)
 
     def links(self):
@@ -1262,19 +1247,9 @@ cdef void forget_queued(Plane *plane, uint32_t index) noexcept nogil:
     events.count = kept
 
 
-cdef int map_source(Share *share, uint32_t slots, uint32_t slot_size) noexcept nogil:
-    """Map what open_ring() gave a share's socket; 0, or an errno."""
-    if share.source == SOURCE_SLOTS:
-        return map_ring(&share.ring, share.rx_fd, slots, slot_size)
-    if share.source == SOURCE_BLOCKS:
-        return map_blocks(&share.blocks, share.rx_fd, slots, slot_size)
-    return 0
-
-
 cdef void free_share(Share *share) noexcept nogil:
     if share != NULL:
         close_ring(&share.ring)
-        close_blocks(&share.blocks)
         free(share)
 
 
@@ -1336,10 +1311,9 @@ cdef void count_missed(Share *share) noexcept nogil:
 
 
 cdef void count_unread(Share *share) noexcept nogil:
-    """Count what waits in the ring or the receive buffer, and nobody will read any more, as missed.
+    """Count what waits in the ring and the receive buffer, and nobody will read any more, as missed.
 
-    By the kernel's count of what it put there, the same in every mode: in the ring there may be a block still being
-    filled, and what waits in a receive buffer can only be counted by receiving it."""
+    By the kernel's count of what it put there: what waits in a receive buffer can only be counted by receiving it."""
     cdef int32_t unread
     count_missed(share)
     unread = <int32_t>(share.arrived - share.taken)

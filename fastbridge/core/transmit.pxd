@@ -32,7 +32,6 @@ from libc.string cimport memset
 from .batch cimport (
     BATCH, TX_COSTLY, TX_FULL, TX_NO_BUFFER, TX_PORT_DOWN, TX_REFUSED, TX_TAGGED_TOO_BIG, TX_TOO_BIG, Frame,
 )
-from .blocks cimport release_blocks
 from .coalesce cimport HEADERS, Run, find_run, gather_run, may_be_ip, read_mtu
 from .cut cimport Cut, make_messages, must_cut
 from .ethernet cimport ETHERNET_HEADER, network_offset
@@ -42,7 +41,7 @@ from .linux cimport (
     VIRTIO_NET_HDR_GSO_UDP_L4, errno, pread, sendmmsg, virtio_net_hdr,
 )
 from .plane cimport Plane, lose_link, monotonic_ns, tell
-from .port cimport FLAG_COALESCE, SOURCE_BLOCKS, SOURCE_SLOTS, TAKES_ALL, Port, Share
+from .port cimport FLAG_COALESCE, TAKES_ALL, Port, Share
 from .ring cimport VNET_HEADER, release_slots
 
 cdef enum:
@@ -329,14 +328,11 @@ cdef inline void transmit(Plane *plane) noexcept nogil:
 
 
 cdef inline void release(Plane *plane) noexcept nogil:
-    """Forget the batch: its slots and blocks go back to the kernel, its big buffers are free."""
+    """Forget the batch: its slots go back to the kernel, its big buffers are free."""
     cdef uint32_t i
     cdef Share *share
     for i in range(plane.active_count):
         share = plane.shares[plane.active[i]]
-        if share.source == SOURCE_SLOTS:
-            release_slots(&share.ring)
-        elif share.source == SOURCE_BLOCKS:
-            release_blocks(&share.blocks)
+        release_slots(&share.ring)
     plane.batch_count = plane.big_count = 0
     plane.big_used = 0

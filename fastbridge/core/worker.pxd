@@ -25,17 +25,15 @@ from libc.stdlib cimport calloc, free, malloc
 
 from .barrier cimport add_release, load_acquire, store_release
 from .batch cimport BATCH, FLOODS, Frame
-from .blocks cimport close_blocks
 from .coalesce cimport HEADERS
 from .decide cimport decide
 from .events cimport EventQueue
-from .inbox cimport prepare_inbox
 from .linux cimport (
     EFD_CLOEXEC, EFD_NONBLOCK, EPOLL_CLOEXEC, O_CLOEXEC, O_RDONLY, close, epoll_create1, epoll_wait, errno, eventfd,
     iovec, mmsghdr, open, pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock, pthread_mutex_unlock,
     sched_yield,
 )
-from .plane cimport BIG_SIZE, PIECES, PIECE_HEADERS, READY, Control, Plane, monotonic_ns, notify
+from .plane cimport BIG_SIZE, PIECES, PIECE_HEADERS, READY, Plane, monotonic_ns, notify
 from .port cimport Port, Share
 from .receive cimport WAKE, adapt_quota, receive, rest_all, wake_ready, watch
 from .ring cimport close_ring
@@ -70,9 +68,6 @@ cdef inline int make_worker(Plane *plane, Port **ports, int event_fd, int punt_f
     plane.spare_events = <EventQueue *>calloc(1, sizeof(EventQueue))
     plane.batch = <Frame *>calloc(BATCH, sizeof(Frame))
     plane.big = <uint8_t *>malloc(<size_t>BATCH * BIG_SIZE)
-    plane.inbox.messages = <mmsghdr *>calloc(BATCH, sizeof(mmsghdr))
-    plane.inbox.vectors = <iovec *>calloc(BATCH, sizeof(iovec))
-    plane.inbox.controls = <Control *>calloc(BATCH, sizeof(Control))
     plane.messages = <mmsghdr *>calloc(BATCH, sizeof(mmsghdr))
     plane.vectors = <iovec *>calloc(BATCH + BATCH // 2, sizeof(iovec))
     plane.spans = <uint16_t *>calloc(BATCH, sizeof(uint16_t))
@@ -81,14 +76,12 @@ cdef inline int make_worker(Plane *plane, Port **ports, int event_fd, int punt_f
     complete = (
         plane.shares and plane.active and plane.touched and plane.events and plane.spare_events and plane.batch
         and plane.big and plane.messages and plane.vectors and plane.spans and plane.headers and plane.piece_headers
-        and plane.inbox.messages and plane.inbox.vectors and plane.inbox.controls
     )
     for i in range(<uint32_t>FLOODS):
         plane.flood[i] = <uint16_t *>calloc(MAX_PORTS, sizeof(uint16_t))
         complete = complete and plane.flood[i] != NULL
     if not complete:
         return errno
-    prepare_inbox(plane)
     return 0
 
 
@@ -97,7 +90,6 @@ cdef inline void end_worker(Plane *plane) noexcept nogil:
     cdef uint32_t i
     for i in range(plane.port_count):
         close_ring(&plane.shares[i].ring)
-        close_blocks(&plane.shares[i].blocks)
         free(plane.shares[i])
     for i in range(<uint32_t>FLOODS):
         free(plane.flood[i])
@@ -114,9 +106,6 @@ cdef inline void end_worker(Plane *plane) noexcept nogil:
     free(plane.spare_events)
     free(plane.batch)
     free(plane.big)
-    free(plane.inbox.messages)
-    free(plane.inbox.vectors)
-    free(plane.inbox.controls)
     free(plane.messages)
     free(plane.vectors)
     free(plane.spans)

@@ -22,11 +22,10 @@ from fastbridge.addresses import MacAddress
 from fastbridge.errors import PortError, PrivilegeError
 from fastbridge.forks import in_child
 
-from .io_modes import IO_MODES, IoMode
-
 _SOL_PACKET = 263
 _PACKET_ADD_MEMBERSHIP, _PACKET_DROP_MEMBERSHIP, _PACKET_MR_PROMISC = 1, 2, 1
-_PACKET_COPY_THRESH, _PACKET_AUXDATA, _PACKET_VERSION, _PACKET_VNET_HDR, _PACKET_IGNORE_OUTGOING = 7, 8, 10, 15, 23
+_PACKET_COPY_THRESH, _PACKET_VERSION, _PACKET_VNET_HDR, _PACKET_IGNORE_OUTGOING = 7, 10, 15, 23
+_TPACKET_V2 = 1
 _PACKET_FANOUT, _PACKET_FANOUT_FLAG_UNIQUEID, _PACKET_FANOUT_FLAG_IGNORE_OUTGOING = 18, 0x2000, 0x4000
 _SO_ATTACH_FILTER, _SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 26, 32, 33
 _SIOCGIFFLAGS = 0x8913
@@ -77,14 +76,12 @@ class Interface:
         return ()
 
 
-def open_port_sockets(
-    port: PortLike, index: int, io: IoMode = IO_MODES["ring"], receivers: int = 1
-) -> tuple[socket.socket, ...]:
+def open_port_sockets(port: PortLike, index: int, receivers: int = 1) -> tuple[socket.socket, ...]:
     """A port's RX sockets, and its TX socket, for the interface of this index. The RX sockets are not bound yet: their
     rings come first, or frames would bypass them. TX has a socket of its own so that nobody watches it
     (core/transmit.pxd).
 
-    Raises PortError when the interface is gone, or the kernel lacks the I/O mode; PrivilegeError without CAP_NET_RAW.
+    Raises PortError when the interface is gone, or the kernel lacks TPACKET_V2; PrivilegeError without CAP_NET_RAW.
     """
     sockets: list[socket.socket] = []
     try:
@@ -94,7 +91,7 @@ def open_port_sockets(
             in_child(sockets[-1], socket.socket.close)
         tx = sockets[-1]
         for rx in sockets[:-1]:
-            _set_rx_options(rx, index, io)
+            _set_rx_options(rx, index)
         tx.setsockopt(_SOL_PACKET, _PACKET_VNET_HDR, 1)
         _set_buffer(tx, _SO_SNDBUFFORCE, socket.SO_SNDBUF)
         _bind(tx, index, 0, port.name)
@@ -199,17 +196,13 @@ def _ioctl(sock: socket.socket, request: int, name: str, value: str) -> int:
     return result
 
 
-def _set_rx_options(rx: socket.socket, index: int, io: IoMode) -> None:
+def _set_rx_options(rx: socket.socket, index: int) -> None:
     options = [
         (_PACKET_VNET_HDR, 1),  # pending checksums and GSO pass through, on RX and TX
         (_PACKET_IGNORE_OUTGOING, 1),  # what the host itself sends on the interface is not received
+        (_PACKET_COPY_THRESH, 1),  # a frame larger than its slot also waits, whole, to be received
     ]
-    if io.source == "slots":
-        options.append((_PACKET_COPY_THRESH, 1))  # a frame larger than its slot also waits, whole, to be received
-    if io.version is None:
-        options.append((_PACKET_AUXDATA, 1))  # the VLAN tag
-    else:
-        _set_version(rx, io.version, io.name)
+    _set_version(rx)
     for option, value in options:
         rx.setsockopt(_SOL_PACKET, option, value)
     # Promiscuous as long as the socket lives: the kernel undoes it, whatever happens.
@@ -217,13 +210,13 @@ def _set_rx_options(rx: socket.socket, index: int, io: IoMode) -> None:
     _set_buffer(rx, _SO_RCVBUFFORCE, socket.SO_RCVBUF)
 
 
-def _set_version(rx: socket.socket, version: int, name: str) -> None:
+def _set_version(rx: socket.socket) -> None:
     try:
-        rx.setsockopt(_SOL_PACKET, _PACKET_VERSION, version)
+        rx.setsockopt(_SOL_PACKET, _PACKET_VERSION, _TPACKET_V2)
     except OSError as error:
         if error.errno == errno.EPERM:
             raise
-        raise PortError(f"this kernel lacks I/O mode {name!r} ({error.strerror}); choose another") from None
+        raise PortError(f"this kernel lacks TPACKET_V2 receive rings ({error.strerror})") from None
 
 
 def _set_buffer(sock: socket.socket, force: int, plain: int) -> None:
