@@ -32,10 +32,7 @@ from .linux cimport (
     EFD_CLOEXEC, EFD_NONBLOCK, EPOLL_CTL_DEL, PACKET_STATISTICS, SOL_PACKET, close, epoll_ctl, epoll_event, errno,
     eventfd, getsockopt, iovec, pthread_mutex_init, pthread_mutex_lock, pthread_mutex_unlock, socklen_t, tpacket_stats,
 )
-from .mac_table cimport (
-    COPY_ROOM, ENTRY_STATIC, SWEEP_ALL, SWEEP_EXPIRED, Cursor, Entry, EntryRow, MacTable, MacTableState, copy_some,
-    hash_key, learn_all, look_up_all, make_key, read_entry, remove_key, set_static, start_walk, sweep_some,
-)
+from .mac_table cimport MacTable, MacTableState, hash_key, make_key, remove_key, set_static, sweep
 from .plane cimport BIG_SIZE, Plane, is_dead, list_floods, may_flood, monotonic_ns, start_frame
 from .port cimport (
     FLAGS_DEFAULT, LINK_DOWN, LINK_FREE, LINK_GONE, LINK_UP, Port, Share, Tally, is_open,
@@ -48,10 +45,6 @@ from .transmit cimport gather, release, transmit
 from .worker cimport MAX_PORTS, dismiss, end_worker, lock, make_worker, unlock, work
 
 import os
-
-import numpy as np
-
-from .mac_table import ENTRY_DTYPE as _ENTRY_DTYPE
 
 #: Names of the drop reasons, in the order of batch.pxd's Reason and TxReason.
 RX_REASON_NAMES = (
@@ -76,14 +69,6 @@ cdef uint64_t MAC_MASK = (<uint64_t>1 << 48) - 1
 cdef enum:
     BLOCKED_NAME = 4            # behind the last of LINK_NAMES
     MAX_WORKERS = 1024
-    # Keys learned between two breaths: at 1 M entries at most 40 µs (benchmarks/ group "FDB: growth"), less than the
-    # sends of a breath take.
-    LEARN_STEP = 128
-
-cdef struct Order:              # one frame to send out, as packet_out() prepares it
-    uint8_t *data               # behind a zero vnet header
-    uint32_t length
-    int ingress, egress
 
 
 def open_ring(int fd, uint32_t slots):
@@ -106,15 +91,6 @@ cdef class Dataplane:
     802.1D does. busy_poll_ns: how long after the last frame a worker spins before it sleeps. workers: how many threads
     will run(), each with its own number from 0 on.
     """
-
-    cdef MacTable fdb, bindings
-    cdef Plane *planes
-    cdef readonly uint32_t workers
-    cdef Port **ports
-    cdef uint32_t port_count            # indices in use or once used
-    cdef int events_fd, punts_fd
-    cdef uint64_t epoch_ns              # zero of now()
-    cdef readonly uint64_t orders_dropped   # packet_out: no such port, or nowhere to go
 
     def __cinit__(
         self, MacTable fdb, *, bint filter_link_local=False, uint64_t busy_poll_ns=50_000, uint32_t workers=1
@@ -203,13 +179,6 @@ cdef class Dataplane:
         cdef uint32_t i
         for i in range(self.workers):
             unlock(&self.planes[i])
-
-    cdef void _lock_fdb(self) noexcept nogil:
-        """Be the FDB's writer."""
-        pthread_mutex_lock(self.fdb.state.lock)
-
-    cdef void _unlock_fdb(self) noexcept nogil:
-        pthread_mutex_unlock(self.fdb.state.lock)
 
     cdef Port *_port(self, uint32_t index) noexcept nogil:
         """A port in use, or NULL."""
@@ -335,9 +304,9 @@ cdef class Dataplane:
             for i in range(self.workers):
                 close_ring(&rings[i])
         free(rings)
-        known(port)
-        self._sweep_in_steps(0, index, True)
+        require_port(port)
         with nogil:
+            sweep(&self.fdb.state, 0, index, True)
             self._lock()
             port.leaving = False
             self._unlock()
@@ -394,7 +363,7 @@ cdef class Dataplane:
                 port.link = link
                 self._list_floods()
             self._unlock()
-        known(port)
+        require_port(port)
 
     def set_blocked(self, uint32_t index, bint blocked):
         """Let nothing in or out of a port, whatever its link; or let it forward again."""
@@ -406,7 +375,7 @@ cdef class Dataplane:
                 port.blocked = blocked
                 self._list_floods()
             self._unlock()
-        known(port)
+        require_port(port)
 
     def give_up(self):
         """For a loop that has ended: count what the ports have received and nobody will read as missed."""
@@ -439,140 +408,15 @@ cdef class Dataplane:
                     if links[i] != LINK_FREE:
                         count_missed(self.planes[j].shares[i])
                     add_tally(&tallies[i], &self.planes[j].shares[i].tally)
-            self._lock_fdb()                        # fdb_age() counts under this one alone
+            pthread_mutex_lock(self.fdb.state.lock)     # whoever sweeps counts under this one alone
             events[0], events[1], events[2] = self.fdb.state.learned, self.fdb.state.moved, self.fdb.state.aged
             events[3], events[4] = self.fdb.state.evicted, self.fdb.state.refused
-            self._unlock_fdb()
+            pthread_mutex_unlock(self.fdb.state.lock)
             self._unlock()
         ports = {i: tally_tuple(&tallies[i]) for i in range(n) if links[i] != LINK_FREE}
         free(tallies)
         free(links)
         return ports, tuple([events[i] for i in range(5)])
-
-    # -- the FDB -------------------------------------------------------------------------------------
-
-    def fdb_export(self):
-        """All FDB entries, live or not, as a structured array of ENTRY_DTYPE, in steps between which frames pass: each
-        that is there all the time, once. Raises MemoryError."""
-        cdef EntryRow *step = <EntryRow *>calloc(COPY_ROOM, sizeof(EntryRow))
-        cdef uint64_t count = 0, taken = 0, steps = 0
-        cdef uint8_t[::1] memory
-        cdef Cursor cursor
-        if step == NULL:
-            raise MemoryError("no memory to copy the FDB")
-        memset(step, 0, COPY_ROOM * sizeof(EntryRow))   # its pages are there before the data plane has to wait for us
-        try:
-            with nogil:
-                self._lock_fdb()
-                taken = self.fdb.state.count
-                self._unlock_fdb()
-            rows = np.zeros(taken + COPY_ROOM, _ENTRY_DTYPE)
-            start_walk(&self.fdb.state, &cursor)
-            while not cursor.done:
-                with nogil:
-                    self._lock_fdb()
-                    taken = copy_some(&self.fdb.state, &cursor, step)
-                    self._unlock_fdb()
-                steps += 1
-                if cursor.restarted:
-                    cursor.restarted, count = False, 0
-                if count + taken > <uint64_t>len(rows):
-                    larger = np.zeros(2 * len(rows), _ENTRY_DTYPE)
-                    larger[:count] = rows[:count]
-                    rows = larger
-                memory = rows.view(np.uint8)
-                memcpy(&memory[count * sizeof(EntryRow)], step, taken * sizeof(EntryRow))
-                count += taken
-        finally:
-            free(step)
-        return rows[:count] if steps == 1 else _latest(rows[:count])
-
-    def fdb_lookup_many(self, const uint64_t[::1] keys, uint32_t now):
-        """The ports of `vlan << 48 | mac` keys (int32; -1 without a live entry)."""
-        ports = np.full(len(keys), -1, np.int32)
-        cdef int32_t[::1] found = ports
-        if len(keys):
-            with nogil:
-                look_up_all(&self.fdb.state, &keys[0], &found[0], len(keys), now)
-        return ports
-
-    def fdb_learn_many(self, const uint64_t[::1] keys, const uint16_t[::1] ports, uint32_t now):
-        """Learn `vlan << 48 | mac` keys on ports, in steps between which frames pass; returns how many were taken.
-        Raises ValueError (lengths), IndexError (no such port, any more; what came before is learned)."""
-        if len(keys) != len(ports):
-            raise ValueError(f"{len(keys)} keys but {len(ports)} ports")
-        cdef size_t start = 0, count, i, taken = 0, total = len(keys)
-        cdef bint there = True
-        with nogil:
-            while start < total and there:
-                count = min(<size_t>LEARN_STEP, total - start)
-                lock(&self.planes[0])               # no port comes or goes meanwhile
-                for i in range(start, start + count):
-                    there = there and self._port(ports[i]) != NULL
-                if there:
-                    taken += learn_all(&self.fdb.state, &keys[start], &ports[start], count, now)
-                unlock(&self.planes[0])
-                start += count
-        if not there:
-            raise IndexError("no such port")
-        return taken
-
-    def fdb_find(self, uint64_t mac, uint16_t vlan):
-        """The entry of (vlan, mac), live or not: (port, seen in ms, static), or None."""
-        cdef uint64_t key = make_key(mac & MAC_MASK, vlan & 0xFFF)
-        cdef Entry entry
-        if not read_entry(&self.fdb.state, key, hash_key(&self.fdb.state, key), &entry):
-            return None
-        return entry.port, entry.seen, entry.flags & ENTRY_STATIC != 0
-
-    def fdb_add(self, uint64_t mac, uint16_t vlan, uint16_t port):
-        """Add a static entry, or make the one there static; raises IndexError (no such port), MemoryError."""
-        cdef uint64_t key = make_key(mac & MAC_MASK, vlan & 0xFFF)
-        cdef int result = 0
-        cdef Port *there
-        with nogil:
-            lock(&self.planes[0])                   # no port comes or goes meanwhile
-            there = self._port(port)
-            if there != NULL:
-                self._lock_fdb()
-                result = set_static(&self.fdb.state, key, port)
-                self._unlock_fdb()
-            unlock(&self.planes[0])
-        known(there)
-        if result < 0:
-            raise MemoryError("no memory for the FDB")
-
-    def fdb_remove(self, uint64_t mac, uint16_t vlan):
-        """Remove the entry of (vlan, mac); returns whether there was one."""
-        cdef uint64_t key = make_key(mac & MAC_MASK, vlan & 0xFFF)
-        cdef bint found
-        with nogil:
-            self._lock_fdb()
-            found = remove_key(&self.fdb.state, key)
-            self._unlock_fdb()
-        return found
-
-    def fdb_flush(self, port=None):
-        """Remove the learned entries, of one port or all, in steps between which frames pass; returns how many."""
-        return self._sweep_in_steps(0, SWEEP_ALL if port is None else port, False)
-
-    def fdb_age(self, uint32_t now):
-        """Remove what has expired at `now` (ms), in steps between which frames pass; returns how many."""
-        return self._sweep_in_steps(now, SWEEP_EXPIRED, False)
-
-    cdef uint64_t _sweep_in_steps(self, uint32_t now, int which, bint statics_too):
-        cdef uint64_t removed, total = 0
-        cdef Cursor cursor
-        start_walk(&self.fdb.state, &cursor)
-        with nogil:
-            while not cursor.done:
-                self._lock_fdb()
-                removed = sweep_some(&self.fdb.state, &cursor, now, which, statics_too)
-                if which == SWEEP_EXPIRED:
-                    self.fdb.state.aged += removed
-                self._unlock_fdb()
-                total += removed
-        return total
 
     # -- rules of the ports --------------------------------------------------------------------------
 
@@ -586,7 +430,7 @@ cdef class Dataplane:
             if port != NULL:
                 flags = port.flags
             unlock(self.planes)
-        known(port)
+        require_port(port)
         return flags
 
     def set_flags(self, uint32_t index, uint8_t flags):
@@ -602,7 +446,7 @@ cdef class Dataplane:
                     self.planes[i].shares[index].unmergeable = 0
                 self._list_floods()
             self._unlock()
-        known(port)
+        require_port(port)
 
     def set_takes(self, uint32_t index, str takes):
         """Say what may leave by a port: one of TAKES_NAMES."""
@@ -614,7 +458,7 @@ cdef class Dataplane:
             if port != NULL:
                 port.takes = value
             self._unlock()
-        known(port)
+        require_port(port)
 
     def set_storm_control(self, uint32_t index, int what, double rate, double burst):
         """Limit what a port may have flooded: frames a second, and at once; a rate of 0: no limit.
@@ -630,7 +474,7 @@ cdef class Dataplane:
             if port != NULL:
                 set_rate(&port.storm[what], rate, burst)
             self._unlock()
-        known(port)
+        require_port(port)
 
     def set_policy(
         self, uint32_t index, punts, double rate=0, double burst=0, bint guarded=False, bint strict=False,
@@ -659,7 +503,7 @@ cdef class Dataplane:
                 port.drop_when_full = drop_when_full
             self._note_punting()
             self._unlock()
-        known(port)
+        require_port(port)
 
     cdef int _make_punt_queues(self) except -1:
         cdef PuntSlot *slots
@@ -771,13 +615,6 @@ cdef class Dataplane:
         found = {i: counts[i] for i in range(n) if counts[i]}
         free(counts)
         return found
-
-    def set_damping(self, uint32_t damping_ms):
-        """A station heard within `damping_ms` on its port does not move to another; 0: it moves at once."""
-        with nogil:
-            self._lock_fdb()
-            self.fdb.state.damping = damping_ms
-            self._unlock_fdb()
 
     def set_own_mac(self, uint64_t mac):
         """The switch's own address, which the policies ask neighbours from; frames to it are consumed."""
@@ -995,7 +832,7 @@ cdef class Dataplane:
         with nogil:
             lock(self.planes)
         try:
-            known(self._port(ingress))
+            require_port(self._port(ingress))
             while start < len(frames):
                 chunk = frames[start:start + BATCH]
                 start += BATCH
@@ -1016,7 +853,7 @@ cdef class Dataplane:
         with nogil:
             lock(self.planes)
         try:
-            known(self._port(ingress))
+            require_port(self._port(ingress))
             self._pass(ingress, messages, now, True, out)
         finally:
             unlock(self.planes)
@@ -1048,7 +885,7 @@ cdef class Dataplane:
         with nogil:
             lock(plane)
         try:
-            known(self._port(ingress))
+            require_port(self._port(ingress))
             memory = self._inject(plane, ingress, frames, False)
             with nogil:
                 for _ in range(rounds):
@@ -1266,12 +1103,6 @@ def _by_time(record):
     return record[0]
 
 
-def _latest(rows):
-    """The rows without those that have a later copy, by VLAN and MAC."""
-    newest = rows[::-1]
-    return newest[np.unique(newest["vlan"].astype(np.uint64) << 48 | newest["mac"], return_index=True)[1]]
-
-
 cdef inline size_t place_of(size_t length) noexcept nogil:
     """What a frame takes of a block of memory, its vnet header included, so that the next one's is aligned."""
     return (VNET_HEADER + length + 7) & ~<size_t>7
@@ -1280,13 +1111,6 @@ cdef inline size_t place_of(size_t length) noexcept nogil:
 cdef void free_trace(Trace *trace) noexcept nogil:
     free(trace.records)
     free(trace.bytes)
-
-
-cdef Port *known(Port *port) except NULL:
-    """The port, or IndexError for none."""
-    if port == NULL:
-        raise IndexError("no such port")
-    return port
 
 
 cdef tuple tally_tuple(const Tally *tally):

@@ -274,10 +274,11 @@ cdef struct EntryRow:           # one entry, copied out; the layout of ENTRY_DTY
     uint8_t unused[7]
 
 
+# Remove what has expired at `now`, counted as aged, or what points to a port, in steps between which others may write;
+# returns how many. For anybody.
+cdef uint64_t sweep(MacTableState *state, uint32_t now, int port, bint statics_too) noexcept nogil
 # The rest is for the writer: who calls it holds the lock, or has the table for itself.
 #
-# Remove what has expired at `now` (the caller counts it as aged), or what points to a port; returns how many.
-cdef uint64_t sweep(MacTableState *state, uint32_t now, int port, bint statics_too) noexcept nogil
 # Add, or turn into, a static entry; -1 when there is no memory.
 cdef int set_static(MacTableState *state, uint64_t key, uint16_t port) noexcept nogil
 cdef bint remove_key(MacTableState *state, uint64_t key) noexcept nogil

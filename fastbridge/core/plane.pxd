@@ -17,8 +17,8 @@ from .trace cimport Trace
 
 cdef enum:
     READY = 64                  # ports epoll names at a time
-    # Frames that no slot holds wait in these for their sends: GSO builds up to 64 KiB + headers. There is memory for one
-    # a place of the batch, used only when touched; at most BIG_BUFFERS are in use at a time, to stay in the cache.
+    # Frames that no slot holds wait in these for their sends: GSO builds up to 64 KiB + headers. There is memory for
+    # one a place of the batch, used only when touched; at most BIG_BUFFERS are in use at a time, to stay in the cache.
     # BIG_SIZE is 3 cache lines more than whole pages: were it none, all frames' headers would lie in the same few sets
     # of the L1 cache.
     BIG_BUFFERS = 64

@@ -215,7 +215,7 @@ class Switch(Plane):
             self._dataplane.abandon()
             elsewhere: Any = _Elsewhere(self._owner)
             self._journal = Journal()
-            self._dataplane = self._policing = self._stations = self.fdb._dataplane = elsewhere
+            self._dataplane = self._policing = self._stations = self._entries = self.fdb._core = elsewhere
 
     def _halt(self) -> None:
         """End the threads."""
@@ -375,7 +375,7 @@ class Switch(Plane):
                 self._policing.watch()
                 self._journal.tick()
                 if time.monotonic() - swept >= _SWEEP_SECONDS:
-                    self._dataplane.fdb_age(self._dataplane.now())
+                    self._entries.age(self._dataplane.now())
                     swept = time.monotonic()
             except Exception:  # nothing may end this thread: without it links and loops go unnoticed
                 text = "following links and stations failed; going on"
@@ -398,7 +398,7 @@ class Switch(Plane):
                     after[index] = before.get(index, "up")
                     continue
                 self._journal.warn(_log, "links that changed", f"port {name} is {link}{why and f': {why}'}")
-                self._dataplane.fdb_flush(index)
+                self._entries.flush(index)
                 self.neighbours.flush(index)
                 self._policing.bind()
             elif link == "up" and before.get(index) == "down":
@@ -460,7 +460,7 @@ class MemorySwitch(Plane):
         """What a running switch does every second: sweep expired entries out of FDB and neighbour table, and ask the
         neighbours about to expire, and those whose bindings are in doubt; returns what it sends.
         """
-        self._dataplane.fdb_age(self._now_ms())
+        self._entries.age(self._now_ms())
         self._journal.tick()
         return [Egress(*copy) for copy in self._policing.tick() + self._policing.settle()]
 
