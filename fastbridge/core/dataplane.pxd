@@ -1,4 +1,4 @@
-# The data plane's class, declared for those that serve one Python caller each: fdb.pyx.
+# The data plane's class, declared for those that serve one Python caller each: fdb.pyx, tracing.pyx.
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 cimport cython
@@ -8,7 +8,6 @@ from .mac_table cimport MacTable
 from .plane cimport Plane
 from .port cimport Port, Share
 from .ring cimport Ring
-from .trace cimport Trace
 
 cdef struct Order:              # one frame to send out, as packet_out() prepares it
     uint8_t *data               # behind a zero vnet header
@@ -46,8 +45,6 @@ cdef class Dataplane:
     cdef int _collect_messages(self, list out) except -1
     cdef int _read_messages(self, uint16_t egress, uint32_t count, list out) except -1
     cdef int _collect(self, list frames, list out) except -1
-    cdef uint64_t _read_trace(self, Plane *plane, list out) except? 0
-    cdef Trace _make_trace(self, uint32_t snap, uint32_t limit) except *
 
 
 cdef inline Port *require_port(Port *port) except NULL:

@@ -40,7 +40,6 @@ from .port cimport (
 from .punt cimport PUNT_SLOTS, PuntQueue, PuntSlot
 from .receive cimport watch
 from .ring cimport SLOT, VNET_HEADER, Ring, close_ring, map_ring, request_ring
-from .trace cimport TRACE_PORTS, Trace, TraceRecord
 from .transmit cimport gather, release, transmit
 from .worker cimport MAX_PORTS, dismiss, end_worker, lock, make_worker, unlock, work
 
@@ -54,8 +53,6 @@ RX_REASON_NAMES = (
 TX_REASON_NAMES = ("too_big", "no_buffer", "full", "port_down", "refused", "costly", "tagged_too_big")
 #: What may leave by a port: port.pxd's Takes.
 TAKES_NAMES = ("all", "unmerged", "single")
-ACTION_NAMES = ("forwarded", "flooded", "consumed", "dropped")
-LEARNED_NAMES = (None, "new", "moved", "refused", None)
 #: Bytes of a slot of a port's receive ring.
 RING_SLOT = SLOT
 LINK_NAMES = ("free", "up", "down", "gone")
@@ -980,90 +977,6 @@ cdef class Dataplane:
                         out.append((egress, frames[i]))
         return 0
 
-    # -- trace ---------------------------------------------------------------------------------------
-
-    def trace_start(self, uint32_t snap, uint32_t limit):
-        """Record every frame's decision and first `snap` bytes, at most `limit` unread ones a worker.
-
-        Raises MemoryError."""
-        cdef Trace fresh
-        cdef uint32_t i
-        try:
-            for i in range(self.workers):
-                fresh = self._make_trace(snap, limit)
-                swap_trace(&self.planes[i], &fresh)
-                free_trace(&fresh)
-        except MemoryError:
-            self.trace_stop()
-            raise
-
-    def trace_stop(self):
-        """Record no more; what is unread is gone."""
-        cdef Trace off
-        cdef uint32_t i
-        for i in range(self.workers):
-            memset(&off, 0, sizeof(off))
-            swap_trace(&self.planes[i], &off)
-            free_trace(&off)
-
-    def trace_read(self):
-        """Take the records: ([(time_ns, ingress, frame, length, action, reason, learned, egress), …], lost so far), by
-        time. For one thread at a time; raises MemoryError."""
-        cdef uint64_t lost = 0
-        cdef list out = []
-        cdef uint32_t i
-        for i in range(self.workers):
-            lost += self._read_trace(&self.planes[i], out)
-        out.sort(key=_by_time)
-        return out, lost
-
-    cdef uint64_t _read_trace(self, Plane *plane, list out) except? 0:
-        cdef Trace trace
-        cdef TraceRecord *record
-        cdef uint64_t lost
-        cdef uint32_t at
-        if plane.trace.records == NULL:
-            return 0
-        trace = self._make_trace(plane.trace.snap, plane.trace.limit)
-        trace.lost = plane.trace.lost
-        swap_trace(plane, &trace)
-        lost = trace.lost
-        for at in range(trace.count):
-            record = &trace.records[at]
-            out.append((
-                record.time, record.ingress,
-                PyBytes_FromStringAndSize(<char *>trace.bytes + <size_t>at * trace.snap, record.kept),
-                record.length, ACTION_NAMES[record.action],
-                RX_REASON_NAMES[record.reason] if record.action == DROPPED else None,
-                LEARNED_NAMES[record.learned],
-                tuple([record.egress[i] for i in range(min(record.copies, <uint16_t>TRACE_PORTS))]),
-            ))
-        free_trace(&trace)
-        return lost
-
-    cdef Trace _make_trace(self, uint32_t snap, uint32_t limit) except *:
-        cdef Trace trace
-        memset(&trace, 0, sizeof(trace))
-        trace.limit, trace.snap = limit, snap
-        trace.bytes = <uint8_t *>malloc(<size_t>snap * limit + 1)
-        trace.records = <TraceRecord *>malloc(<size_t>limit * sizeof(TraceRecord))
-        if trace.bytes == NULL or trace.records == NULL:
-            free_trace(&trace)
-            raise MemoryError(f"no memory to trace {limit} frames of {snap} bytes")
-        return trace
-
-
-cdef void swap_trace(Plane *plane, Trace *trace) noexcept:
-    """Give a worker this trace, and take the one it had."""
-    cdef Trace before
-    with nogil:
-        lock(plane)
-        before = plane.trace
-        trace.lost = before.lost if trace.records != NULL and before.records != NULL else 0
-        plane.trace = trace[0]
-        trace[0] = before
-        unlock(plane)
-
 
 cdef void forget_queued(Plane *plane, uint32_t index) noexcept nogil:
     """The index may be another port's soon: nothing of the old one may be waiting for a policy or as an event."""
@@ -1099,18 +1012,9 @@ cdef void add_tally(Tally *total, const Tally *more) noexcept nogil:
         into[i] += those[i]
 
 
-def _by_time(record):
-    return record[0]
-
-
 cdef inline size_t place_of(size_t length) noexcept nogil:
     """What a frame takes of a block of memory, its vnet header included, so that the next one's is aligned."""
     return (VNET_HEADER + length + 7) & ~<size_t>7
-
-
-cdef void free_trace(Trace *trace) noexcept nogil:
-    free(trace.records)
-    free(trace.bytes)
 
 
 cdef tuple tally_tuple(const Tally *tally):

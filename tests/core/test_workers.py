@@ -18,6 +18,7 @@ from fastbridge import ConfigError, Switch
 from fastbridge.core.dataplane import Dataplane
 from fastbridge.core.fdb import FdbAccess
 from fastbridge.core.mac_table import MacTable
+from fastbridge.core.tracing import Tracer
 
 WORKERS = 4  # threads, also where there are fewer CPUs: then the kernel interrupts them where it likes
 OPEN = 15  # learns, and is flooded to
@@ -327,9 +328,10 @@ def test_a_data_plane_that_cannot_be_made_closes_nobodys_files(options: dict[str
 
 def test_a_trace_of_several_workers_is_in_order_of_time() -> None:
     dataplane = make_dataplane(2)
-    dataplane.trace_start(64, 1000)
+    tracer = Tracer(dataplane)
+    tracer.start(64, 1000)
     at_once(*(lambda n=n: dataplane.replay(n % 2, [frame(1, 2 + n)] * 16, 1, 4, n) for n in range(WORKERS)))
-    records, lost = dataplane.trace_read()
-    dataplane.trace_stop()
+    records, lost = tracer.read()
+    tracer.stop()
     assert (len(records), lost) == (WORKERS * 64, 0)
     assert [record[0] for record in records] == sorted(record[0] for record in records)
