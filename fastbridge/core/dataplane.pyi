@@ -7,6 +7,7 @@ from .mac_table import MacTable
 
 RX_REASON_NAMES: tuple[str, ...]
 TX_REASON_NAMES: tuple[str, ...]
+TAKES_NAMES: tuple[str, ...]
 LINK_NAMES: tuple[str, ...]
 RING_SLOT: int
 FLAG_NAMES: tuple[str, ...]

@@ -1,6 +1,6 @@
 """Data plane, its workers.
 
-`breathe` (worker.pxd) is the whole path of a frame: receive → decide → transmit → release, a stage a file. It runs
+`breathe` (breathe.pxd) is the whole path of a frame: receive → decide → transmit → release, a stage a file. It runs
 without the GIL, on a thread a worker, under the worker's mutex taken once a breath. Python changes ports and policies
 between two breaths of all workers, under all their mutexes; what it does there is C and waits for nothing: above all
 never for the GIL, or a busy Python thread elsewhere would stop the traffic. So every method here prepares first, then
@@ -22,6 +22,7 @@ from .batch cimport (
     BATCH, DROPPED, FLOODED, FLOODS, FORWARDED, KINDS, RX_PUNT_FULL, RX_RATE_LIMITED, RX_REASONS, RX_SOURCE_GUARD,
     TX_FULL, TX_NO_BUFFER, TX_REASONS, Frame,
 )
+from .breathe cimport work
 from .bucket cimport set_rate
 from .cut cimport Cut, make_messages, must_cut
 from .decide cimport decide, enqueue
@@ -41,7 +42,7 @@ from .punt cimport PUNT_SLOTS, PuntQueue, PuntSlot
 from .receive cimport watch
 from .ring cimport SLOT, VNET_HEADER, Ring, close_ring, map_ring, request_ring
 from .transmit cimport gather, release, transmit
-from .worker cimport MAX_PORTS, dismiss, end_worker, lock, make_worker, unlock, work
+from .worker cimport MAX_PORTS, dismiss, end_worker, lock, make_worker, unlock
 
 import os
 

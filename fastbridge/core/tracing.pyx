@@ -17,7 +17,7 @@ from .plane cimport Plane
 from .trace cimport TRACE_PORTS, Trace, TraceRecord
 from .worker cimport lock, unlock
 
-from .dataplane import RX_REASON_NAMES
+from .dataplane import RX_REASON_NAMES as _RX_REASON_NAMES
 
 #: Names of what became of a frame (batch.pxd's Action), and of its source (mac_table.pxd's LearnResult).
 ACTION_NAMES = ("forwarded", "flooded", "consumed", "dropped")
@@ -86,7 +86,7 @@ cdef uint64_t read_trace(Plane *plane, list out) except? 0:
             record.time, record.ingress,
             PyBytes_FromStringAndSize(<char *>trace.bytes + <size_t>at * trace.snap, record.kept),
             record.length, ACTION_NAMES[record.action],
-            RX_REASON_NAMES[record.reason] if record.action == DROPPED else None,
+            _RX_REASON_NAMES[record.reason] if record.action == DROPPED else None,
             LEARNED_NAMES[record.learned],
             tuple([record.egress[i] for i in range(min(record.copies, <uint16_t>TRACE_PORTS))]),
         ))

@@ -1,8 +1,8 @@
 """Port sockets, opened ready.
 
 Two AF_PACKET sockets a port, for RX and for TX, from the standard library's `socket`. The facts behind each option
-are in packet(7), Documentation/networking/packet_mmap.rst and DESIGN §5; values without a name in `socket`
-are from <linux/if_packet.h>, <linux/sockios.h>, <linux/ethtool.h>, <linux/if.h> and <asm-generic/socket.h>.
+are in packet(7) and Documentation/networking/packet_mmap.rst; values without a name in `socket` are the core's
+(core/af_packet.pyx), or from <linux/sockios.h>, <linux/ethtool.h>, <linux/if.h> and <asm-generic/socket.h>.
 """
 
 from __future__ import annotations
@@ -19,14 +19,10 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import Protocol
 
 from fastbridge.addresses import MacAddress
+from fastbridge.core import af_packet
 from fastbridge.errors import PortError, PrivilegeError
 from fastbridge.forks import in_child
 
-_SOL_PACKET = 263
-_PACKET_ADD_MEMBERSHIP, _PACKET_DROP_MEMBERSHIP, _PACKET_MR_PROMISC = 1, 2, 1
-_PACKET_COPY_THRESH, _PACKET_VERSION, _PACKET_VNET_HDR, _PACKET_IGNORE_OUTGOING = 7, 10, 15, 23
-_TPACKET_V2 = 1
-_PACKET_FANOUT, _PACKET_FANOUT_FLAG_UNIQUEID, _PACKET_FANOUT_FLAG_IGNORE_OUTGOING = 18, 0x2000, 0x4000
 _SO_ATTACH_FILTER, _SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 26, 32, 33
 _SIOCGIFFLAGS = 0x8913
 _SIOCETHTOOL, _ETHTOOL_GTSO = 0x8946, 0x1E
@@ -92,7 +88,7 @@ def open_port_sockets(port: PortLike, index: int, receivers: int = 1) -> tuple[s
         tx = sockets[-1]
         for rx in sockets[:-1]:
             _set_rx_options(rx, index)
-        tx.setsockopt(_SOL_PACKET, _PACKET_VNET_HDR, 1)
+        tx.setsockopt(af_packet.SOL_PACKET, af_packet.PACKET_VNET_HDR, 1)
         _set_buffer(tx, _SO_SNDBUFFORCE, socket.SO_SNDBUF)
         _bind(tx, index, 0, port.name)
     except PermissionError:
@@ -125,10 +121,11 @@ def start_receiving(receivers: Sequence[socket.socket], index: int, name: str) -
         _filter(rx, _NOTHING)
         _bind(rx, index, _ETH_P_ALL, name)
     try:
-        group = (_PACKET_FANOUT_FLAG_UNIQUEID | _PACKET_FANOUT_FLAG_IGNORE_OUTGOING) << 16  # PACKET_FANOUT_HASH is 0
+        ignore = af_packet.PACKET_FANOUT_FLAG_IGNORE_OUTGOING << 16
+        group = af_packet.PACKET_FANOUT_FLAG_UNIQUEID << 16 | ignore  # PACKET_FANOUT_HASH is 0
         for rx in receivers:
-            rx.setsockopt(_SOL_PACKET, _PACKET_FANOUT, group)
-            group = rx.getsockopt(_SOL_PACKET, _PACKET_FANOUT) & 0xFFFF | _PACKET_FANOUT_FLAG_IGNORE_OUTGOING << 16
+            rx.setsockopt(af_packet.SOL_PACKET, af_packet.PACKET_FANOUT, group)
+            group = rx.getsockopt(af_packet.SOL_PACKET, af_packet.PACKET_FANOUT) & 0xFFFF | ignore
     except OSError as error:
         raise PortError(f"the kernel refuses a fanout group on {name}: {error.strerror}; use fanout=False") from None
     for rx in receivers:
@@ -139,7 +136,7 @@ def end_receiving(receivers: Sequence[socket.socket], index: int) -> None:
     """Be deaf from now on, and leave the interface as it was. The sockets stay open: their rings may be in use."""
     for rx in receivers:
         _filter(rx, _NOTHING)
-        rx.setsockopt(_SOL_PACKET, _PACKET_DROP_MEMBERSHIP, _promiscuous(index))
+        rx.setsockopt(af_packet.SOL_PACKET, af_packet.PACKET_DROP_MEMBERSHIP, _promiscuous(index))
 
 
 def _filter(sock: socket.socket, program: Sequence[tuple[int, int, int, int]]) -> None:
@@ -156,7 +153,7 @@ def _bind(sock: socket.socket, index: int, protocol: int, name: str) -> None:
 
 
 def _promiscuous(index: int) -> bytes:
-    return struct.pack("iHH8x", index, _PACKET_MR_PROMISC, 0)  # struct packet_mreq
+    return struct.pack("iHH8x", index, af_packet.PACKET_MR_PROMISC, 0)  # struct packet_mreq
 
 
 def _close(sockets: list[socket.socket]) -> None:
@@ -198,21 +195,21 @@ def _ioctl(sock: socket.socket, request: int, name: str, value: str) -> int:
 
 def _set_rx_options(rx: socket.socket, index: int) -> None:
     options = [
-        (_PACKET_VNET_HDR, 1),  # pending checksums and GSO pass through, on RX and TX
-        (_PACKET_IGNORE_OUTGOING, 1),  # what the host itself sends on the interface is not received
-        (_PACKET_COPY_THRESH, 1),  # a frame larger than its slot also waits, whole, to be received
+        (af_packet.PACKET_VNET_HDR, 1),  # pending checksums and GSO pass through, on RX and TX
+        (af_packet.PACKET_IGNORE_OUTGOING, 1),  # what the host itself sends on the interface is not received
+        (af_packet.PACKET_COPY_THRESH, 1),  # a frame larger than its slot also waits, whole, to be received
     ]
     _set_version(rx)
     for option, value in options:
-        rx.setsockopt(_SOL_PACKET, option, value)
+        rx.setsockopt(af_packet.SOL_PACKET, option, value)
     # Promiscuous as long as the socket lives: the kernel undoes it, whatever happens.
-    rx.setsockopt(_SOL_PACKET, _PACKET_ADD_MEMBERSHIP, _promiscuous(index))
+    rx.setsockopt(af_packet.SOL_PACKET, af_packet.PACKET_ADD_MEMBERSHIP, _promiscuous(index))
     _set_buffer(rx, _SO_RCVBUFFORCE, socket.SO_RCVBUF)
 
 
 def _set_version(rx: socket.socket) -> None:
     try:
-        rx.setsockopt(_SOL_PACKET, _PACKET_VERSION, _TPACKET_V2)
+        rx.setsockopt(af_packet.SOL_PACKET, af_packet.PACKET_VERSION, af_packet.TPACKET_V2)
     except OSError as error:
         if error.errno == errno.EPERM:
             raise

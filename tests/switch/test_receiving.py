@@ -16,8 +16,8 @@ from test_live import gso_frame, next_own, seen, state
 from test_traffic import Stream
 
 import fastbridge.switch.live
-import fastbridge.switch.port_socket
 from fastbridge import Lab, LabError, PortError, Switch, Topology
+from fastbridge.core import af_packet
 from fastbridge.lab.links import Links
 from fastbridge.switch.ring_size import FEWEST, MOST, RING_BYTES, RING_SLOT, ring_slots, smaller_ring
 
@@ -230,7 +230,7 @@ def test_rings_fill_whole_blocks_within_their_memory() -> None:
 
 @live
 def test_a_kernel_without_such_rings_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fastbridge.switch.port_socket, "_TPACKET_V2", 99)
+    monkeypatch.setattr(af_packet, "TPACKET_V2", 99)
     with Lab(2) as lab, pytest.raises(PortError, match="this kernel lacks TPACKET_V2 receive rings"):
         Switch(lab.ports)
 
