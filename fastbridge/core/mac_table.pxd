@@ -7,10 +7,7 @@
 #
 # Growth is incremental, so no frame ever waits for it: the last new entries before it touch the pages of a table of
 # twice the size, one after the other; then each new entry empties GROW_STEP buckets of the old table, whose memory goes
-# back RELEASE_STEP buckets at a time. To give it all back at once took 1.5 ms at 1 M entries, and page faults 230 µs of
-# a batch of 64 new entries. Now the worst such batch on the way to 1 M takes 40 µs, and of 256 new entries, all that a
-# breath can bring, 90 µs (benchmarks/ group "FDB: growth"). (The habit of naming a constant's reason is Snabb's,
-# src/apps/bridge/mac_table.lua.)
+# back RELEASE_STEP buckets at a time (what each costs: docs/performance.md).
 #
 # Many threads, one writer. Every worker looks up and refreshes without a lock; whoever changes what the table holds (a
 # new station, a move, ageing, Python) holds `lock` meanwhile, so there is one writer at a time:

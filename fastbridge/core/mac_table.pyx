@@ -47,8 +47,7 @@ cdef int make_table(Table *table, uint64_t buckets) noexcept nogil:
     cdef void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
     if memory == MAP_FAILED:
         return -1
-    # No huge pages: at 1 M entries they changed nothing for look-ups (15-18 ns either way), and learning was
-    # slower by a third, because each first touch then zeroes 2 MiB (benchmarks/ group "fdb").
+    # No huge pages: look-ups gain nothing, and learning is slower, as each first touch then zeroes 2 MiB.
     table.buckets = <Bucket *>memory
     table.mask = buckets - 1
     return 0
