@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from fastbridge import Switch
+from fastbridge.core.fdb import FdbAccess
 from fastbridge.core.mac_table import MacTable
 from fastbridge.switch.fdb import Fdb
 
@@ -36,11 +37,10 @@ def random_keys(entries: int) -> np.ndarray[Any, np.dtype[np.uint64]]:
 @pytest.mark.benchmark(group="FDB: look-up in batches")
 def test_look_up(benchmark: Any, entries: int) -> None:
     table, keys = MacTable(entries, None), random_keys(entries)
-    table.learn_many(keys, np.zeros(entries, np.uint16), 1)
+    FdbAccess(table).learn_many(keys, np.zeros(entries, np.uint16), 1)
     assert len(table) == entries
     probes = np.random.default_rng(1).choice(keys, PROBES)
-    ports = np.full(PROBES, -1, np.int32)
-    benchmark.pedantic(table.lookup_many, args=(probes, ports, 2), rounds=ROUNDS, warmup_rounds=2)
+    ports = benchmark.pedantic(FdbAccess(table).lookup_many, args=(probes, 2), rounds=ROUNDS, warmup_rounds=2)
     assert not ports.any()
     note(benchmark, "look-up", PROBES)
 
@@ -62,17 +62,17 @@ def test_learn_new(benchmark: Any, entries: int) -> None:
     keys, ports = random_keys(entries), np.zeros(entries, np.uint16)
 
     def setup() -> tuple[tuple[Any, ...], dict[str, Any]]:
-        return (MacTable(entries, None),), {}
+        return (FdbAccess(MacTable(entries, None)),), {}
 
-    benchmark.pedantic(lambda table: table.learn_many(keys, ports, 1), setup=setup, rounds=5, warmup_rounds=1)
+    benchmark.pedantic(lambda fdb: fdb.learn_many(keys, ports, 1), setup=setup, rounds=5, warmup_rounds=1)
     note(benchmark, "new entry", entries)
 
 
 @pytest.mark.benchmark(group="FDB: learn")
 def test_learn_known(benchmark: Any) -> None:
     keys, ports = random_keys(1_000), np.zeros(1_000, np.uint16)
-    table = MacTable(1_000, None)
-    benchmark.pedantic(lambda: table.learn_many(keys, ports, 1), rounds=200, warmup_rounds=10)
+    fdb = FdbAccess(MacTable(1_000, None))
+    benchmark.pedantic(lambda: fdb.learn_many(keys, ports, 1), rounds=200, warmup_rounds=10)
     note(benchmark, "known source", 1_000)
 
 
@@ -88,10 +88,11 @@ def test_growth(benchmark: Any, batch: int) -> None:
 
     def grow() -> None:
         table, clock = MacTable(len(keys), None), time.perf_counter_ns
+        fdb = FdbAccess(table)
         for n in range(len(shortest)):
             new = keys[n * batch : (n + 1) * batch]
             start = clock()
-            table.learn_many(new, ports, 1)
+            fdb.learn_many(new, ports, 1)
             shortest[n] = min(shortest[n], clock() - start)
         assert table.memory <= 64 << 20
 

@@ -21,7 +21,6 @@ import rich_click as click
 
 from fastbridge.errors import PortError
 from fastbridge.switch.counters import Counters
-from fastbridge.switch.io_modes import IO_MODES
 from fastbridge.switch.port_flags import StormControl
 
 from .options import read_policy_of_strangers, read_port_policies
@@ -129,13 +128,6 @@ def _check_ports(context: click.Context, parameter: click.Parameter, names: tupl
     help="Spin so long for the next frame before sleeping.",
 )
 @click.option(
-    "--io",
-    type=click.Choice(list(IO_MODES)),
-    default="ring",
-    show_default=True,
-    help="How frames are received: a TPACKET_V2 ring of small or of 68 KB slots, TPACKET_V3 blocks, or recvmmsg.",
-)
-@click.option(
     "--no-coalesce",
     is_flag=True,
     help="Send every frame by itself, also where consecutive ones of a flow could go as one GSO frame.",
@@ -171,7 +163,6 @@ def run(
     capacity: int,
     filter_link_local: bool,
     busy_poll: int,
-    io: str,
     no_coalesce: bool,
     workers: int,
     fanout: bool,
@@ -204,7 +195,6 @@ def run(
         workers=workers,
         fanout=fanout,
         cpu=cpu,
-        io=io,
         coalesce=not no_coalesce,
         policy=arp,
         loop_detection=not no_loop_detection,

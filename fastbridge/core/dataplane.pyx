@@ -1,6 +1,6 @@
 """Data plane, its workers.
 
-`breathe` (worker.pxd) is the whole path of a frame: receive → decide → transmit → release, a stage a file. It runs
+`breathe` (breathe.pxd) is the whole path of a frame: receive → decide → transmit → release, a stage a file. It runs
 without the GIL, on a thread a worker, under the worker's mutex taken once a breath. Python changes ports and policies
 between two breaths of all workers, under all their mutexes; what it does there is C and waits for nothing: above all
 never for the GIL, or a busy Python thread elsewhere would stop the traffic. So every method here prepares first, then
@@ -22,7 +22,7 @@ from .batch cimport (
     BATCH, DROPPED, FLOODED, FLOODS, FORWARDED, KINDS, RX_PUNT_FULL, RX_RATE_LIMITED, RX_REASONS, RX_SOURCE_GUARD,
     TX_FULL, TX_NO_BUFFER, TX_REASONS, Frame,
 )
-from .blocks cimport close_blocks, map_blocks, request_blocks
+from .breathe cimport work
 from .bucket cimport set_rate
 from .cut cimport Cut, make_messages, must_cut
 from .decide cimport decide, enqueue
@@ -33,26 +33,18 @@ from .linux cimport (
     EFD_CLOEXEC, EFD_NONBLOCK, EPOLL_CTL_DEL, PACKET_STATISTICS, SOL_PACKET, close, epoll_ctl, epoll_event, errno,
     eventfd, getsockopt, iovec, pthread_mutex_init, pthread_mutex_lock, pthread_mutex_unlock, socklen_t, tpacket_stats,
 )
-from .mac_table cimport (
-    COPY_ROOM, ENTRY_STATIC, SWEEP_ALL, SWEEP_EXPIRED, Cursor, Entry, EntryRow, MacTable, MacTableState, copy_some,
-    hash_key, learn_all, look_up_all, make_key, read_entry, remove_key, set_static, start_walk, sweep_some,
-)
+from .mac_table cimport MacTable, MacTableState, hash_key, make_key, remove_key, set_static, sweep
 from .plane cimport BIG_SIZE, Plane, is_dead, list_floods, may_flood, monotonic_ns, start_frame
 from .port cimport (
-    FLAGS_DEFAULT, LINK_DOWN, LINK_FREE, LINK_GONE, LINK_UP, SOURCE_BLOCKS, SOURCE_SLOTS, Port, Share, Tally, is_open,
+    FLAGS_DEFAULT, LINK_DOWN, LINK_FREE, LINK_GONE, LINK_UP, Port, Share, Tally, is_open,
 )
 from .punt cimport PUNT_SLOTS, PuntQueue, PuntSlot
 from .receive cimport watch
-from .ring cimport BLOCK, SLOT, VNET_HEADER, BlockRing, Ring, close_ring, map_ring, request_ring
-from .trace cimport TRACE_PORTS, Trace, TraceRecord
+from .ring cimport SLOT, VNET_HEADER, Ring, close_ring, map_ring, request_ring
 from .transmit cimport gather, release, transmit
-from .worker cimport MAX_PORTS, dismiss, end_worker, lock, make_worker, unlock, work
+from .worker cimport MAX_PORTS, dismiss, end_worker, lock, make_worker, unlock
 
 import os
-
-import numpy as np
-
-from .mac_table import ENTRY_DTYPE as _ENTRY_DTYPE
 
 #: Names of the drop reasons, in the order of batch.pxd's Reason and TxReason.
 RX_REASON_NAMES = (
@@ -62,11 +54,9 @@ RX_REASON_NAMES = (
 TX_REASON_NAMES = ("too_big", "no_buffer", "full", "port_down", "refused", "costly", "tagged_too_big")
 #: What may leave by a port: port.pxd's Takes.
 TAKES_NAMES = ("all", "unmerged", "single")
-ACTION_NAMES = ("forwarded", "flooded", "consumed", "dropped")
-LEARNED_NAMES = (None, "new", "moved", "refused", None)
+#: Bytes of a slot of a port's receive ring.
+RING_SLOT = SLOT
 LINK_NAMES = ("free", "up", "down", "gone")
-#: How a port's frames are received: from a ring's slots, from a ring's blocks, by recvmmsg.
-SOURCE_NAMES = ("slots", "blocks", "socket")
 #: Names of a port's flags, by bit (port.pxd's PortFlag).
 FLAG_NAMES = (
     "learning", "broadcast_flood", "multicast_flood", "unicast_flood", "isolated", "hairpin", "locked", "coalesce",
@@ -77,30 +67,16 @@ cdef uint64_t MAC_MASK = (<uint64_t>1 << 48) - 1
 cdef enum:
     BLOCKED_NAME = 4            # behind the last of LINK_NAMES
     MAX_WORKERS = 1024
-    # Keys learned between two breaths: at 1 M entries at most 40 µs (benchmarks/ group "FDB: growth"), less than the
-    # sends of a breath take.
-    LEARN_STEP = 128
-
-cdef struct Order:              # one frame to send out, as packet_out() prepares it
-    uint8_t *data               # behind a zero vnet header
-    uint32_t length
-    int ingress, egress
 
 
-def open_ring(int fd, uint32_t slots, uint32_t slot_size=SLOT, uint32_t block_size=BLOCK, str source="slots"):
-    """Give an AF_PACKET socket an RX ring of `slots`, which fill blocks of `block_size`; raises OSError when the kernel
-    refuses.
+def open_ring(int fd, uint32_t slots):
+    """Give an AF_PACKET socket (TPACKET_V2) an RX ring of `slots`; raises OSError when the kernel refuses.
 
-    source: "slots" for TPACKET_V2; "blocks" for TPACKET_V3, where a block is one slot.
     Takes some 10 ms, without the GIL, so many are best opened by several threads.
     """
     cdef int error
-    cdef bint in_blocks = SOURCE_NAMES.index(source) == SOURCE_BLOCKS
     with nogil:
-        if in_blocks:
-            error = request_blocks(fd, slots, block_size)
-        else:
-            error = request_ring(fd, slots, slot_size, block_size)
+        error = request_ring(fd, slots)
     if error:
         raise OSError(error, os.strerror(error))
 
@@ -113,15 +89,6 @@ cdef class Dataplane:
     802.1D does. busy_poll_ns: how long after the last frame a worker spins before it sleeps. workers: how many threads
     will run(), each with its own number from 0 on.
     """
-
-    cdef MacTable fdb, bindings
-    cdef Plane *planes
-    cdef readonly uint32_t workers
-    cdef Port **ports
-    cdef uint32_t port_count            # indices in use or once used
-    cdef int events_fd, punts_fd
-    cdef uint64_t epoch_ns              # zero of now()
-    cdef readonly uint64_t orders_dropped   # packet_out: no such port, or nowhere to go
 
     def __cinit__(
         self, MacTable fdb, *, bint filter_link_local=False, uint64_t busy_poll_ns=50_000, uint32_t workers=1
@@ -188,7 +155,6 @@ cdef class Dataplane:
             for j in range(self.planes[i].port_count):
                 share = self.planes[i].shares[j]
                 close_ring(&share.ring)
-                close_blocks(&share.blocks)
                 share.active = False
                 share.rx_fd = share.tx_fd = -1
         pthread_mutex_init(self.fdb.state.lock, NULL)
@@ -211,13 +177,6 @@ cdef class Dataplane:
         cdef uint32_t i
         for i in range(self.workers):
             unlock(&self.planes[i])
-
-    cdef void _lock_fdb(self) noexcept nogil:
-        """Be the FDB's writer."""
-        pthread_mutex_lock(self.fdb.state.lock)
-
-    cdef void _unlock_fdb(self) noexcept nogil:
-        pthread_mutex_unlock(self.fdb.state.lock)
 
     cdef Port *_port(self, uint32_t index) noexcept nogil:
         """A port in use, or NULL."""
@@ -244,18 +203,16 @@ cdef class Dataplane:
         """An eventfd: readable when there are punted frames."""
         return self.punts_fd
 
-    def add_port(self, receivers=(), int tx_fd=-1, uint32_t slot_size=SLOT, str source="slots"):
+    def add_port(self, receivers=(), int tx_fd=-1):
         """Add a port and return its index: on bound AF_PACKET sockets; or, without any, in memory.
 
-        receivers: (worker, socket, slots) each; a socket has a ring of so many slots (see open_ring) unless its source
-        is the "socket". tx_fd: a socket without a ring, that all workers send by. The port is blocked until
-        set_blocked() says otherwise, so that it can be configured first. Raises OSError, MemoryError, IndexError (no
-        such worker)."""
+        receivers: (worker, socket, slots) each; a socket has a ring of so many slots (see open_ring). tx_fd: a
+        socket without a ring, that all workers send by. The port is blocked until set_blocked() says otherwise, so that
+        it can be configured first. Raises OSError, MemoryError, IndexError (no such worker)."""
         cdef Port *port
         cdef Share **shares
         cdef uint32_t index = 0, i
         cdef int error = 0
-        cdef uint8_t kind = SOURCE_NAMES.index(source)
         for worker, _, _ in receivers:
             self._plane(worker)
         port = <Port *>calloc(1, sizeof(Port))
@@ -268,10 +225,10 @@ cdef class Dataplane:
                 shares[i] = <Share *>calloc(1, sizeof(Share))
                 if shares[i] == NULL:
                     raise MemoryError("no memory for a port")
-                shares[i].rx_fd, shares[i].tx_fd, shares[i].source = -1, tx_fd, kind
+                shares[i].rx_fd, shares[i].tx_fd = -1, tx_fd
             for worker, fd, slots in receivers:
                 shares[<uint32_t>worker].rx_fd = fd
-                error = map_source(shares[<uint32_t>worker], slots, slot_size)
+                error = map_ring(&shares[<uint32_t>worker].ring, fd, slots)
                 if error:
                     raise OSError(error, os.strerror(error))
             with nogil:
@@ -329,10 +286,7 @@ cdef class Dataplane:
         cdef Tally tally
         cdef uint32_t i
         cdef Ring *rings = <Ring *>calloc(self.workers, sizeof(Ring))
-        cdef BlockRing *blocks = <BlockRing *>calloc(self.workers, sizeof(BlockRing))
-        if rings == NULL or blocks == NULL:
-            free(rings)
-            free(blocks)
+        if rings == NULL:
             raise MemoryError("no memory to remove a port")
         memset(&tally, 0, sizeof(tally))
         with nogil:
@@ -340,25 +294,23 @@ cdef class Dataplane:
             port = self._port(index)
             if port != NULL:
                 for i in range(self.workers):
-                    self._leave(&self.planes[i], index, &rings[i], &blocks[i])
+                    self._leave(&self.planes[i], index, &rings[i])
                     add_tally(&tally, &self.planes[i].shares[index].tally)
                 port.link, port.leaving = LINK_FREE, True
                 self._list_floods()
             self._unlock()
             for i in range(self.workers):
                 close_ring(&rings[i])
-                close_blocks(&blocks[i])
         free(rings)
-        free(blocks)
-        known(port)
-        self._sweep_in_steps(0, index, True)
+        require_port(port)
         with nogil:
+            sweep(&self.fdb.state, 0, index, True)
             self._lock()
             port.leaving = False
             self._unlock()
         return tally_tuple(&tally)
 
-    cdef void _leave(self, Plane *plane, uint32_t index, Ring *ring, BlockRing *blocks) noexcept nogil:
+    cdef void _leave(self, Plane *plane, uint32_t index, Ring *ring) noexcept nogil:
         """End one worker's share of a port; its rings are the caller's to close."""
         cdef Share *share = plane.shares[index]
         cdef epoll_event unused
@@ -373,8 +325,8 @@ cdef class Dataplane:
         if share.rx_fd >= 0:
             epoll_ctl(plane.epoll_fd, EPOLL_CTL_DEL, share.rx_fd, &unused)
             share.rx_fd = -1
-        ring[0], blocks[0] = share.ring, share.blocks
-        share.ring.memory = share.blocks.memory = NULL
+        ring[0] = share.ring
+        share.ring.memory = NULL
         forget_queued(plane, index)
 
     def links(self):
@@ -409,7 +361,7 @@ cdef class Dataplane:
                 port.link = link
                 self._list_floods()
             self._unlock()
-        known(port)
+        require_port(port)
 
     def set_blocked(self, uint32_t index, bint blocked):
         """Let nothing in or out of a port, whatever its link; or let it forward again."""
@@ -421,7 +373,7 @@ cdef class Dataplane:
                 port.blocked = blocked
                 self._list_floods()
             self._unlock()
-        known(port)
+        require_port(port)
 
     def give_up(self):
         """For a loop that has ended: count what the ports have received and nobody will read as missed."""
@@ -454,140 +406,15 @@ cdef class Dataplane:
                     if links[i] != LINK_FREE:
                         count_missed(self.planes[j].shares[i])
                     add_tally(&tallies[i], &self.planes[j].shares[i].tally)
-            self._lock_fdb()                        # fdb_age() counts under this one alone
+            pthread_mutex_lock(self.fdb.state.lock)     # whoever sweeps counts under this one alone
             events[0], events[1], events[2] = self.fdb.state.learned, self.fdb.state.moved, self.fdb.state.aged
             events[3], events[4] = self.fdb.state.evicted, self.fdb.state.refused
-            self._unlock_fdb()
+            pthread_mutex_unlock(self.fdb.state.lock)
             self._unlock()
         ports = {i: tally_tuple(&tallies[i]) for i in range(n) if links[i] != LINK_FREE}
         free(tallies)
         free(links)
         return ports, tuple([events[i] for i in range(5)])
-
-    # -- the FDB -------------------------------------------------------------------------------------
-
-    def fdb_export(self):
-        """All FDB entries, live or not, as a structured array of ENTRY_DTYPE, in steps between which frames pass: each
-        that is there all the time, once. Raises MemoryError."""
-        cdef EntryRow *step = <EntryRow *>calloc(COPY_ROOM, sizeof(EntryRow))
-        cdef uint64_t count = 0, taken = 0, steps = 0
-        cdef uint8_t[::1] memory
-        cdef Cursor cursor
-        if step == NULL:
-            raise MemoryError("no memory to copy the FDB")
-        memset(step, 0, COPY_ROOM * sizeof(EntryRow))   # its pages are there before the data plane has to wait for us
-        try:
-            with nogil:
-                self._lock_fdb()
-                taken = self.fdb.state.count
-                self._unlock_fdb()
-            rows = np.zeros(taken + COPY_ROOM, _ENTRY_DTYPE)
-            start_walk(&self.fdb.state, &cursor)
-            while not cursor.done:
-                with nogil:
-                    self._lock_fdb()
-                    taken = copy_some(&self.fdb.state, &cursor, step)
-                    self._unlock_fdb()
-                steps += 1
-                if cursor.restarted:
-                    cursor.restarted, count = False, 0
-                if count + taken > <uint64_t>len(rows):
-                    larger = np.zeros(2 * len(rows), _ENTRY_DTYPE)
-                    larger[:count] = rows[:count]
-                    rows = larger
-                memory = rows.view(np.uint8)
-                memcpy(&memory[count * sizeof(EntryRow)], step, taken * sizeof(EntryRow))
-                count += taken
-        finally:
-            free(step)
-        return rows[:count] if steps == 1 else _latest(rows[:count])
-
-    def fdb_lookup_many(self, const uint64_t[::1] keys, uint32_t now):
-        """The ports of `vlan << 48 | mac` keys (int32; -1 without a live entry)."""
-        ports = np.full(len(keys), -1, np.int32)
-        cdef int32_t[::1] found = ports
-        if len(keys):
-            with nogil:
-                look_up_all(&self.fdb.state, &keys[0], &found[0], len(keys), now)
-        return ports
-
-    def fdb_learn_many(self, const uint64_t[::1] keys, const uint16_t[::1] ports, uint32_t now):
-        """Learn `vlan << 48 | mac` keys on ports, in steps between which frames pass; returns how many were taken.
-        Raises ValueError (lengths), IndexError (no such port, any more; what came before is learned)."""
-        if len(keys) != len(ports):
-            raise ValueError(f"{len(keys)} keys but {len(ports)} ports")
-        cdef size_t start = 0, count, i, taken = 0, total = len(keys)
-        cdef bint there = True
-        with nogil:
-            while start < total and there:
-                count = min(<size_t>LEARN_STEP, total - start)
-                lock(&self.planes[0])               # no port comes or goes meanwhile
-                for i in range(start, start + count):
-                    there = there and self._port(ports[i]) != NULL
-                if there:
-                    taken += learn_all(&self.fdb.state, &keys[start], &ports[start], count, now)
-                unlock(&self.planes[0])
-                start += count
-        if not there:
-            raise IndexError("no such port")
-        return taken
-
-    def fdb_find(self, uint64_t mac, uint16_t vlan):
-        """The entry of (vlan, mac), live or not: (port, seen in ms, static), or None."""
-        cdef uint64_t key = make_key(mac & MAC_MASK, vlan & 0xFFF)
-        cdef Entry entry
-        if not read_entry(&self.fdb.state, key, hash_key(&self.fdb.state, key), &entry):
-            return None
-        return entry.port, entry.seen, entry.flags & ENTRY_STATIC != 0
-
-    def fdb_add(self, uint64_t mac, uint16_t vlan, uint16_t port):
-        """Add a static entry, or make the one there static; raises IndexError (no such port), MemoryError."""
-        cdef uint64_t key = make_key(mac & MAC_MASK, vlan & 0xFFF)
-        cdef int result = 0
-        cdef Port *there
-        with nogil:
-            lock(&self.planes[0])                   # no port comes or goes meanwhile
-            there = self._port(port)
-            if there != NULL:
-                self._lock_fdb()
-                result = set_static(&self.fdb.state, key, port)
-                self._unlock_fdb()
-            unlock(&self.planes[0])
-        known(there)
-        if result < 0:
-            raise MemoryError("no memory for the FDB")
-
-    def fdb_remove(self, uint64_t mac, uint16_t vlan):
-        """Remove the entry of (vlan, mac); returns whether there was one."""
-        cdef uint64_t key = make_key(mac & MAC_MASK, vlan & 0xFFF)
-        cdef bint found
-        with nogil:
-            self._lock_fdb()
-            found = remove_key(&self.fdb.state, key)
-            self._unlock_fdb()
-        return found
-
-    def fdb_flush(self, port=None):
-        """Remove the learned entries, of one port or all, in steps between which frames pass; returns how many."""
-        return self._sweep_in_steps(0, SWEEP_ALL if port is None else port, False)
-
-    def fdb_age(self, uint32_t now):
-        """Remove what has expired at `now` (ms), in steps between which frames pass; returns how many."""
-        return self._sweep_in_steps(now, SWEEP_EXPIRED, False)
-
-    cdef uint64_t _sweep_in_steps(self, uint32_t now, int which, bint statics_too):
-        cdef uint64_t removed, total = 0
-        cdef Cursor cursor
-        start_walk(&self.fdb.state, &cursor)
-        with nogil:
-            while not cursor.done:
-                self._lock_fdb()
-                removed = sweep_some(&self.fdb.state, &cursor, now, which, statics_too)
-                if which == SWEEP_EXPIRED:
-                    self.fdb.state.aged += removed
-                self._unlock_fdb()
-                total += removed
-        return total
 
     # -- rules of the ports --------------------------------------------------------------------------
 
@@ -601,7 +428,7 @@ cdef class Dataplane:
             if port != NULL:
                 flags = port.flags
             unlock(self.planes)
-        known(port)
+        require_port(port)
         return flags
 
     def set_flags(self, uint32_t index, uint8_t flags):
@@ -617,7 +444,7 @@ cdef class Dataplane:
                     self.planes[i].shares[index].unmergeable = 0
                 self._list_floods()
             self._unlock()
-        known(port)
+        require_port(port)
 
     def set_takes(self, uint32_t index, str takes):
         """Say what may leave by a port: one of TAKES_NAMES."""
@@ -629,7 +456,7 @@ cdef class Dataplane:
             if port != NULL:
                 port.takes = value
             self._unlock()
-        known(port)
+        require_port(port)
 
     def set_storm_control(self, uint32_t index, int what, double rate, double burst):
         """Limit what a port may have flooded: frames a second, and at once; a rate of 0: no limit.
@@ -645,7 +472,7 @@ cdef class Dataplane:
             if port != NULL:
                 set_rate(&port.storm[what], rate, burst)
             self._unlock()
-        known(port)
+        require_port(port)
 
     def set_policy(
         self, uint32_t index, punts, double rate=0, double burst=0, bint guarded=False, bint strict=False,
@@ -674,7 +501,7 @@ cdef class Dataplane:
                 port.drop_when_full = drop_when_full
             self._note_punting()
             self._unlock()
-        known(port)
+        require_port(port)
 
     cdef int _make_punt_queues(self) except -1:
         cdef PuntSlot *slots
@@ -786,13 +613,6 @@ cdef class Dataplane:
         found = {i: counts[i] for i in range(n) if counts[i]}
         free(counts)
         return found
-
-    def set_damping(self, uint32_t damping_ms):
-        """A station heard within `damping_ms` on its port does not move to another; 0: it moves at once."""
-        with nogil:
-            self._lock_fdb()
-            self.fdb.state.damping = damping_ms
-            self._unlock_fdb()
 
     def set_own_mac(self, uint64_t mac):
         """The switch's own address, which the policies ask neighbours from; frames to it are consumed."""
@@ -1010,7 +830,7 @@ cdef class Dataplane:
         with nogil:
             lock(self.planes)
         try:
-            known(self._port(ingress))
+            require_port(self._port(ingress))
             while start < len(frames):
                 chunk = frames[start:start + BATCH]
                 start += BATCH
@@ -1031,7 +851,7 @@ cdef class Dataplane:
         with nogil:
             lock(self.planes)
         try:
-            known(self._port(ingress))
+            require_port(self._port(ingress))
             self._pass(ingress, messages, now, True, out)
         finally:
             unlock(self.planes)
@@ -1063,7 +883,7 @@ cdef class Dataplane:
         with nogil:
             lock(plane)
         try:
-            known(self._port(ingress))
+            require_port(self._port(ingress))
             memory = self._inject(plane, ingress, frames, False)
             with nogil:
                 for _ in range(rounds):
@@ -1158,90 +978,6 @@ cdef class Dataplane:
                         out.append((egress, frames[i]))
         return 0
 
-    # -- trace ---------------------------------------------------------------------------------------
-
-    def trace_start(self, uint32_t snap, uint32_t limit):
-        """Record every frame's decision and first `snap` bytes, at most `limit` unread ones a worker.
-
-        Raises MemoryError."""
-        cdef Trace fresh
-        cdef uint32_t i
-        try:
-            for i in range(self.workers):
-                fresh = self._make_trace(snap, limit)
-                swap_trace(&self.planes[i], &fresh)
-                free_trace(&fresh)
-        except MemoryError:
-            self.trace_stop()
-            raise
-
-    def trace_stop(self):
-        """Record no more; what is unread is gone."""
-        cdef Trace off
-        cdef uint32_t i
-        for i in range(self.workers):
-            memset(&off, 0, sizeof(off))
-            swap_trace(&self.planes[i], &off)
-            free_trace(&off)
-
-    def trace_read(self):
-        """Take the records: ([(time_ns, ingress, frame, length, action, reason, learned, egress), …], lost so far), by
-        time. For one thread at a time; raises MemoryError."""
-        cdef uint64_t lost = 0
-        cdef list out = []
-        cdef uint32_t i
-        for i in range(self.workers):
-            lost += self._read_trace(&self.planes[i], out)
-        out.sort(key=_by_time)
-        return out, lost
-
-    cdef uint64_t _read_trace(self, Plane *plane, list out) except? 0:
-        cdef Trace trace
-        cdef TraceRecord *record
-        cdef uint64_t lost
-        cdef uint32_t at
-        if plane.trace.records == NULL:
-            return 0
-        trace = self._make_trace(plane.trace.snap, plane.trace.limit)
-        trace.lost = plane.trace.lost
-        swap_trace(plane, &trace)
-        lost = trace.lost
-        for at in range(trace.count):
-            record = &trace.records[at]
-            out.append((
-                record.time, record.ingress,
-                PyBytes_FromStringAndSize(<char *>trace.bytes + <size_t>at * trace.snap, record.kept),
-                record.length, ACTION_NAMES[record.action],
-                RX_REASON_NAMES[record.reason] if record.action == DROPPED else None,
-                LEARNED_NAMES[record.learned],
-                tuple([record.egress[i] for i in range(min(record.copies, <uint16_t>TRACE_PORTS))]),
-            ))
-        free_trace(&trace)
-        return lost
-
-    cdef Trace _make_trace(self, uint32_t snap, uint32_t limit) except *:
-        cdef Trace trace
-        memset(&trace, 0, sizeof(trace))
-        trace.limit, trace.snap = limit, snap
-        trace.bytes = <uint8_t *>malloc(<size_t>snap * limit + 1)
-        trace.records = <TraceRecord *>malloc(<size_t>limit * sizeof(TraceRecord))
-        if trace.bytes == NULL or trace.records == NULL:
-            free_trace(&trace)
-            raise MemoryError(f"no memory to trace {limit} frames of {snap} bytes")
-        return trace
-
-
-cdef void swap_trace(Plane *plane, Trace *trace) noexcept:
-    """Give a worker this trace, and take the one it had."""
-    cdef Trace before
-    with nogil:
-        lock(plane)
-        before = plane.trace
-        trace.lost = before.lost if trace.records != NULL and before.records != NULL else 0
-        plane.trace = trace[0]
-        trace[0] = before
-        unlock(plane)
-
 
 cdef void forget_queued(Plane *plane, uint32_t index) noexcept nogil:
     """The index may be another port's soon: nothing of the old one may be waiting for a policy or as an event."""
@@ -1262,19 +998,9 @@ cdef void forget_queued(Plane *plane, uint32_t index) noexcept nogil:
     events.count = kept
 
 
-cdef int map_source(Share *share, uint32_t slots, uint32_t slot_size) noexcept nogil:
-    """Map what open_ring() gave a share's socket; 0, or an errno."""
-    if share.source == SOURCE_SLOTS:
-        return map_ring(&share.ring, share.rx_fd, slots, slot_size)
-    if share.source == SOURCE_BLOCKS:
-        return map_blocks(&share.blocks, share.rx_fd, slots, slot_size)
-    return 0
-
-
 cdef void free_share(Share *share) noexcept nogil:
     if share != NULL:
         close_ring(&share.ring)
-        close_blocks(&share.blocks)
         free(share)
 
 
@@ -1287,31 +1013,9 @@ cdef void add_tally(Tally *total, const Tally *more) noexcept nogil:
         into[i] += those[i]
 
 
-def _by_time(record):
-    return record[0]
-
-
-def _latest(rows):
-    """The rows without those that have a later copy, by VLAN and MAC."""
-    newest = rows[::-1]
-    return newest[np.unique(newest["vlan"].astype(np.uint64) << 48 | newest["mac"], return_index=True)[1]]
-
-
 cdef inline size_t place_of(size_t length) noexcept nogil:
     """What a frame takes of a block of memory, its vnet header included, so that the next one's is aligned."""
     return (VNET_HEADER + length + 7) & ~<size_t>7
-
-
-cdef void free_trace(Trace *trace) noexcept nogil:
-    free(trace.records)
-    free(trace.bytes)
-
-
-cdef Port *known(Port *port) except NULL:
-    """The port, or IndexError for none."""
-    if port == NULL:
-        raise IndexError("no such port")
-    return port
 
 
 cdef tuple tally_tuple(const Tally *tally):
@@ -1336,10 +1040,9 @@ cdef void count_missed(Share *share) noexcept nogil:
 
 
 cdef void count_unread(Share *share) noexcept nogil:
-    """Count what waits in the ring or the receive buffer, and nobody will read any more, as missed.
+    """Count what waits in the ring and the receive buffer, and nobody will read any more, as missed.
 
-    By the kernel's count of what it put there, the same in every mode: in the ring there may be a block still being
-    filled, and what waits in a receive buffer can only be counted by receiving it."""
+    By the kernel's count of what it put there: what waits in a receive buffer can only be counted by receiving it."""
     cdef int32_t unread
     count_missed(share)
     unread = <int32_t>(share.arrived - share.taken)

@@ -9,7 +9,7 @@ cdef extern from "<fcntl.h>" nogil:
 
 cdef extern from "<errno.h>" nogil:
     int errno
-    int EAGAIN, EINTR, EMSGSIZE, ENETDOWN, ENOBUFS, ENOMEM, ENXIO, EINVAL, ENODEV
+    int EAGAIN, EINTR, EMSGSIZE, ENETDOWN, ENOBUFS, ENOMEM, ENXIO
 
 cdef extern from "<unistd.h>" nogil:
     ssize_t read(int fd, void *buf, size_t count)
@@ -21,7 +21,7 @@ cdef extern from "<time.h>" nogil:
     struct timespec:
         long tv_sec
         long tv_nsec
-    int CLOCK_MONOTONIC, CLOCK_REALTIME, CLOCK_THREAD_CPUTIME_ID
+    int CLOCK_MONOTONIC, CLOCK_REALTIME
     int clock_gettime(int clock, timespec *time)
     int clock_nanosleep(int clock, int flags, const timespec *request, timespec *remain)
     int TIMER_ABSTIME
@@ -81,22 +81,15 @@ cdef extern from "<sys/socket.h>" nogil:
     struct msghdr:
         iovec *msg_iov
         size_t msg_iovlen
-        void *msg_control
-        size_t msg_controllen
     struct mmsghdr:
         msghdr msg_hdr
         unsigned int msg_len
-    struct cmsghdr:
-        int cmsg_level, cmsg_type
-    cmsghdr *CMSG_FIRSTHDR(msghdr *message)
-    uint8_t *CMSG_DATA(cmsghdr *control)
     int SOL_SOCKET, SO_ERROR, SO_ATTACH_FILTER, MSG_DONTWAIT, MSG_TRUNC
     int getsockname(int fd, sockaddr *address, socklen_t *length)
     int getsockopt(int fd, int level, int name, void *value, socklen_t *length)
     int setsockopt(int fd, int level, int name, const void *value, socklen_t length)
     ssize_t recv(int fd, void *buf, size_t length, int flags)
     int sendmmsg(int fd, mmsghdr *messages, unsigned int count, int flags)
-    int recvmmsg(int fd, mmsghdr *messages, unsigned int count, int flags, timespec *timeout)
 
 cdef extern from "<linux/virtio_net.h>" nogil:
     # Before every frame that enters or leaves a PACKET_VNET_HDR socket; host byte order here.
@@ -133,29 +126,11 @@ cdef extern from "<linux/if_packet.h>" nogil:
         uint32_t tp_sec, tp_nsec
         uint16_t tp_mac
         uint16_t tp_vlan_tci, tp_vlan_tpid
-    struct tpacket_req3:
-        unsigned int tp_block_size, tp_block_nr, tp_frame_size, tp_frame_nr, tp_retire_blk_tov
-    struct tpacket_hdr_variant1:
-        uint32_t tp_vlan_tci
-        uint16_t tp_vlan_tpid
-    struct tpacket3_hdr:
-        uint32_t tp_next_offset, tp_status
-        uint32_t tp_len, tp_snaplen
-        uint16_t tp_mac
-        tpacket_hdr_variant1 hv1
-    struct tpacket_hdr_v1:
-        uint32_t block_status, num_pkts, offset_to_first_pkt
-    union tpacket_bd_header_u:
-        tpacket_hdr_v1 bh1
-    struct tpacket_block_desc:
-        tpacket_bd_header_u hdr
-    struct tpacket_auxdata:
-        uint32_t tp_status
-        uint16_t tp_vlan_tci, tp_vlan_tpid
     struct tpacket_stats:
         unsigned int tp_packets, tp_drops
     int SOL_PACKET "263"
     int PACKET_RX_RING, PACKET_STATISTICS, PACKET_VERSION, PACKET_COPY_THRESH, PACKET_VNET_HDR, TPACKET_V2
-    int PACKET_AUXDATA
-    int PACKET_IGNORE_OUTGOING, PACKET_QDISC_BYPASS, PACKET_LOSS
+    int PACKET_IGNORE_OUTGOING, PACKET_ADD_MEMBERSHIP, PACKET_DROP_MEMBERSHIP, PACKET_MR_PROMISC
+    int PACKET_FANOUT, PACKET_FANOUT_FLAG_UNIQUEID
+    int PACKET_FANOUT_FLAG_IGNORE_OUTGOING "0x4000"      # since 5.17, and not in older headers
     uint32_t TP_STATUS_KERNEL, TP_STATUS_USER, TP_STATUS_COPY, TP_STATUS_VLAN_VALID, TP_STATUS_VLAN_TPID_VALID

@@ -7,10 +7,7 @@
 #
 # Growth is incremental, so no frame ever waits for it: the last new entries before it touch the pages of a table of
 # twice the size, one after the other; then each new entry empties GROW_STEP buckets of the old table, whose memory goes
-# back RELEASE_STEP buckets at a time. To give it all back at once took 1.5 ms at 1 M entries, and page faults 230 µs of
-# a batch of 64 new entries. Now the worst such batch on the way to 1 M takes 40 µs, and of 256 new entries, all that a
-# breath can bring, 90 µs (benchmarks/ group "FDB: growth"). (The habit of naming a constant's reason is Snabb's,
-# src/apps/bridge/mac_table.lua.)
+# back RELEASE_STEP buckets at a time (what each costs: docs/performance.md).
 #
 # Many threads, one writer. Every worker looks up and refreshes without a lock; whoever changes what the table holds (a
 # new station, a move, ageing, Python) holds `lock` meanwhile, so there is one writer at a time:
@@ -274,10 +271,11 @@ cdef struct EntryRow:           # one entry, copied out; the layout of ENTRY_DTY
     uint8_t unused[7]
 
 
+# Remove what has expired at `now`, counted as aged, or what points to a port, in steps between which others may write;
+# returns how many. For anybody.
+cdef uint64_t sweep(MacTableState *state, uint32_t now, int port, bint statics_too) noexcept nogil
 # The rest is for the writer: who calls it holds the lock, or has the table for itself.
 #
-# Remove what has expired at `now` (the caller counts it as aged), or what points to a port; returns how many.
-cdef uint64_t sweep(MacTableState *state, uint32_t now, int port, bint statics_too) noexcept nogil
 # Add, or turn into, a static entry; -1 when there is no memory.
 cdef int set_static(MacTableState *state, uint64_t key, uint16_t port) noexcept nogil
 cdef bint remove_key(MacTableState *state, uint64_t key) noexcept nogil

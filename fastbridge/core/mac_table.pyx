@@ -1,8 +1,7 @@
 """MAC table (FDB), one cache line.
 
 `MacTable` owns the memory; the look-up and learning that the data plane runs are the inline functions of
-mac_table.pxd. The methods here serve the Python layer, the tests and the benchmarks; except learning and looking up,
-they are for a table that no data plane has.
+mac_table.pxd. Whatever else is done to its entries is done by fdb.pyx.
 """
 
 cimport cython
@@ -31,7 +30,7 @@ cdef enum:
     # data plane: enough misses in flight to hide memory, few enough lines to stay in L1.
     AHEAD = 64
 
-#: One row of MacTable.export(): `seen` is ms of the clock given to learn. The layout of mac_table.pxd's EntryRow.
+#: One row of FdbAccess.export(): `seen` is ms of the clock given to learn. The layout of mac_table.pxd's EntryRow.
 ENTRY_DTYPE = np.dtype({
     "names": ["mac", "seen", "vlan", "port", "static"],
     "formats": ["u8", "u4", "u2", "u2", "?"],
@@ -48,8 +47,7 @@ cdef int make_table(Table *table, uint64_t buckets) noexcept nogil:
     cdef void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
     if memory == MAP_FAILED:
         return -1
-    # No huge pages: at 1 M entries they changed nothing for look-ups (15-18 ns either way), and learning was
-    # slower by a third, because each first touch then zeroes 2 MiB (benchmarks/ group "fdb").
+    # No huge pages: look-ups gain nothing, and learning is slower, as each first touch then zeroes 2 MiB.
     table.buckets = <Bucket *>memory
     table.mask = buckets - 1
     return 0
@@ -311,14 +309,6 @@ cdef uint64_t sweep_part(
     return removed
 
 
-cdef uint64_t sweep(MacTableState *state, uint32_t now, int port, bint statics_too) noexcept nogil:
-    cdef Table *table = current(state)
-    cdef uint64_t removed = sweep_part(state, table, now, port, statics_too, 0, table.mask + 1)
-    if state.shape & 1:
-        removed += sweep_part(state, older(state), now, port, statics_too, state.emptied, older(state).mask + 1)
-    return removed
-
-
 cdef Table *next_part(MacTableState *state, Cursor *cursor, uint64_t *first) noexcept nogil:
     """The buckets of a cursor's next step, from `first` up to cursor.at: part of the table returned."""
     cdef Table *table = current(state)
@@ -348,6 +338,20 @@ cdef uint64_t sweep_some(
     removed = sweep_part(state, table, now, port, statics_too, first, cursor.at)
     end_part(cursor, table)
     return removed
+
+
+cdef uint64_t sweep(MacTableState *state, uint32_t now, int port, bint statics_too) noexcept nogil:
+    cdef uint64_t removed, total = 0
+    cdef Cursor cursor
+    start_walk(state, &cursor)
+    while not cursor.done:
+        pthread_mutex_lock(state.lock)
+        removed = sweep_some(state, &cursor, now, port, statics_too)
+        if port == SWEEP_EXPIRED:
+            state.aged += removed
+        pthread_mutex_unlock(state.lock)
+        total += removed
+    return total
 
 
 cdef int set_static(MacTableState *state, uint64_t key, uint16_t port) noexcept nogil:
@@ -478,10 +482,6 @@ cdef class MacTable:
         """How many learned entries point to a port."""
         return self.state.held[port]
 
-    def set_damping(self, uint32_t damping_ms):
-        """A station heard within `damping_ms` on its port does not move to another; 0: it moves at once."""
-        self.state.damping = damping_ms
-
     def set_ageing(self, ageing_ms):
         """Set the ageing time in ms; None: entries stay. Raises ValueError outside 0 … 2³¹."""
         if ageing_ms is not None and not 0 <= ageing_ms < 1 << 31:
@@ -498,55 +498,3 @@ cdef class MacTable:
         """The port of the live entry of (vlan, mac), or -1."""
         cdef uint64_t key = make_key(mac & MAC_MASK, vlan & 0xFFF)
         return look_up(&self.state, key, hash_key(&self.state, key), now)
-
-    def add_static(self, uint64_t mac, uint16_t vlan, uint16_t port):
-        """Add, or turn into, a static entry; raises MemoryError."""
-        if set_static(&self.state, make_key(mac & MAC_MASK, vlan & 0xFFF), port) < 0:
-            raise MemoryError("no memory for the MAC table")
-
-    def remove(self, uint64_t mac, uint16_t vlan):
-        """Remove the entry of (vlan, mac); returns whether there was one."""
-        return remove_key(&self.state, make_key(mac & MAC_MASK, vlan & 0xFFF))
-
-    def age(self, uint32_t now):
-        """Remove what has expired at `now` (ms); returns how many."""
-        cdef uint64_t removed = sweep(&self.state, now, SWEEP_EXPIRED, False)
-        self.state.aged += removed
-        return removed
-
-    def flush(self, uint16_t port, bint statics_too=False):
-        """Remove the learned (and static) entries of a port; returns how many."""
-        return sweep(&self.state, 0, port, statics_too)
-
-    def export(self):
-        """All entries, live or not, as a structured array of ENTRY_DTYPE, in no order."""
-        rows = np.zeros(self.state.count + COPY_ROOM, ENTRY_DTYPE)
-        cdef uint8_t[::1] memory = rows.view(np.uint8)
-        cdef EntryRow *row = <EntryRow *>&memory[0]
-        cdef uint64_t count = 0
-        cdef Cursor cursor
-        start_walk(&self.state, &cursor)
-        while not cursor.done:
-            count += copy_some(&self.state, &cursor, row + count)
-        return rows[:count]
-
-    def lookup_many(self, const uint64_t[::1] keys, int32_t[::1] ports, uint32_t now):
-        """Look up `vlan << 48 | mac` keys (uint64) in prefetched batches; `ports` (int32) gets port or -1.
-
-        Raises ValueError when the arrays differ in length.
-        """
-        if len(keys) != len(ports):
-            raise ValueError(f"{len(keys)} keys but room for {len(ports)} ports")
-        if len(keys) == 0:
-            return
-        with nogil:
-            look_up_all(&self.state, &keys[0], &ports[0], len(keys), now)
-
-    def learn_many(self, const uint64_t[::1] keys, const uint16_t[::1] ports, uint32_t now):
-        """Learn `vlan << 48 | mac` keys (uint64) on `ports` (uint16); raises ValueError on unequal lengths."""
-        if len(keys) != len(ports):
-            raise ValueError(f"{len(keys)} keys but {len(ports)} ports")
-        if len(keys) == 0:
-            return
-        with nogil:
-            learn_all(&self.state, &keys[0], &ports[0], len(keys), now)

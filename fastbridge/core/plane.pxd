@@ -17,27 +17,18 @@ from .trace cimport Trace
 
 cdef enum:
     READY = 64                  # ports epoll names at a time
-    # Frames that no slot holds wait in these for their sends: GSO builds up to 64 KiB + headers (DESIGN §5.2). A place
-    # of the batch has one, of memory that is used only when touched; of a ring's frames at most BIG_BUFFERS at a time,
-    # to stay in the cache. BIG_SIZE is 3 cache lines more than whole pages: were it none, all frames' headers would
-    # lie in the same few sets of the L1 cache.
+    # Frames that no slot holds wait in these for their sends: GSO builds up to 64 KiB + headers. There is memory for
+    # one a place of the batch, used only when touched; at most BIG_BUFFERS are in use at a time, to stay in the cache.
+    # BIG_SIZE is 3 cache lines more than whole pages: were it none, all frames' headers would lie in the same few sets
+    # of the L1 cache.
     BIG_BUFFERS = 64
     BIG_HEADROOM = 16           # before the vnet header: room for a VLAN tag
     BIG_SIZE = 73920
-    # The largest frame there is, BIG TCP's (GSO_MAX_SIZE, 8 × 65535), with its headers and a cache line or two. Of a
-    # ring's frames each takes but what it fills of the memory of all buffers.
+    # The largest frame there is, BIG TCP's (GSO_MAX_SIZE, 8 × 65535), with its headers and a cache line or two. Each
+    # takes but what it fills of the memory of all buffers.
     BIG_MOST = 525312
     PIECES = 64                 # messages, or datagrams of one, that a frame is cut into at a time: UDP_MAX_SEGMENTS
     PIECE_HEADERS = 512         # room for the headers of a piece, vnet header first
-
-cdef struct Control:
-    uint64_t words[6]           # CMSG_SPACE(sizeof(struct tpacket_auxdata)) is 40 bytes
-
-cdef struct Inbox:
-    # What recvmmsg fills: a message for each place of the batch (inbox.pxd).
-    mmsghdr *messages
-    iovec *vectors
-    Control *controls
 
 cdef struct Plane:
     pthread_mutex_t mutex               # held during a breath
@@ -67,7 +58,6 @@ cdef struct Plane:
     uint8_t *big                        # BATCH buffers of BIG_SIZE
     uint32_t big_count                  # … frames larger than a slot in them
     size_t big_used                     # … bytes of them taken
-    Inbox inbox
     uint64_t timed_until                # ns; sends are timed until then
     int waits_fd                        # the worker's own /proc/thread-self/schedstat
     uint64_t waited                     # ns that it had waited for a CPU when last asked
@@ -102,11 +92,6 @@ cdef inline void start_frame(Frame *frame, uint16_t ingress) noexcept nogil:
     frame.learned = LEARN_KNOWN
     frame.kind = ORDINARY
     frame.punted = False
-
-
-cdef inline uint8_t *big_buffer(Plane *plane, uint32_t number) noexcept nogil:
-    """Room for a vnet header and a frame, a tag's room before it."""
-    return plane.big + <size_t>number * BIG_SIZE + BIG_HEADROOM
 
 
 cdef inline bint big_is_full(const Plane *plane) noexcept nogil:

@@ -4,19 +4,13 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from .barrier cimport load_relaxed8
 from .batch cimport BATCH, FLOODS, KINDS, RX_REASONS, TX_REASONS
 from .bucket cimport TokenBucket
-from .ring cimport BlockRing, Ring
+from .ring cimport Ring
 
 cdef enum Link:
     LINK_FREE = 0               # the index is not in use
     LINK_UP = 1
     LINK_DOWN = 2
     LINK_GONE = 3               # the interface was deleted: the socket is dead
-
-cdef enum Source:
-    # How a port's frames are received; names are SOURCE_NAMES in dataplane.pyx, in this order.
-    SOURCE_SLOTS = 0
-    SOURCE_BLOCKS = 1
-    SOURCE_SOCKET = 2
 
 cdef enum PortFlag:
     # As the Linux bridge has them (net/bridge/br_private.h, BR_*; bridge(8)).
@@ -69,14 +63,12 @@ cdef struct Share:
     uint16_t index              # the port's
     int rx_fd                   # -1: it reads nothing of it
     int tx_fd                   # the same for all workers; -1: in memory
-    uint8_t source
     bint active                 # in the list of ports read every breath
     uint32_t looks              # empty looks in a row
     uint32_t excess             # frames in a row that its limits or guard dropped
     uint64_t paused_until       # ns; it stormed, and is not looked at before
     uint32_t arrived, taken     # frames the kernel has put where they wait, and read from there; modulo 2³²
-    Ring ring                   # as its source is, this …
-    BlockRing blocks            # … or this, or neither
+    Ring ring                   # without memory: it reads nothing of the port
     uint32_t queued
     uint16_t queue[BATCH]       # frames to send, as indices into the batch, in arrival order
     uint32_t punts              # frames in the punt queue

@@ -1,8 +1,7 @@
 # Receive: from the ports into the batch.
 #
-# How a port's frames get here is its `source`, a file each: slots.pxd, blocks.pxd, inbox.pxd; `Switch(io=…)` chooses,
-# and benchmarks/test_io.py compares them. All of them keep the order of arrival, and leave a frame where it was put,
-# vnet header before it, until the batch is released.
+# How one port's frames are read is slots.pxd's. They keep the order of arrival, and stay where the kernel put them,
+# vnet header before them, until the batch is released.
 #
 # A port that was just busy ("active") is read from memory: its ring's next status word. A port that stays empty
 # for IDLE_LOOKS breaths is left to epoll, which the loop asks only when no active port has frames, and every
@@ -19,19 +18,16 @@
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
 
 from .batch cimport BATCH, BURST
-from .blocks cimport fill_from_blocks
-from .inbox cimport fill_from_socket
 from .linux cimport (
     EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLLERR, EPOLLIN, SOL_SOCKET, SO_ERROR, epoll_ctl, epoll_event, getsockopt, read,
     socklen_t,
 )
 from .plane cimport Plane, big_is_full, lose_link
-from .port cimport SOURCE_BLOCKS, SOURCE_SLOTS, Share
+from .port cimport Share
 from .slots cimport fill_from_slots
 
 cdef enum:
-    # Copies a breath may make, 18 ms of sends. While one port of 1,500 flooded at full rate, pings between two others
-    # took 0.8 s (median; the longest of 40: 2.7 s) without this bound, 0.02 to 0.1 s (0.2 s) with it.
+    # Copies a breath may make, 18 ms of sends: so long others wait when one port of 1,500 floods at full rate.
     COPIES = 8192
     IDLE_LOOKS = 64             # empty looks at a port before it is left to epoll
     STORM = 64                  # frames in a row that the port's limits or guard drop: a storm
@@ -96,13 +92,8 @@ cdef inline void wake_ready(Plane *plane) noexcept nogil:
 cdef inline uint32_t receive_from(Plane *plane, uint16_t index) noexcept nogil:
     """Take at most BURST frames off one port."""
     cdef Share *share = plane.shares[index]
-    cdef uint32_t limit = min(max(1, plane.quota // (BATCH // BURST)), plane.quota - plane.batch_count), n
-    if share.source == SOURCE_SLOTS:
-        n = fill_from_slots(plane, share, index, limit)
-    elif share.source == SOURCE_BLOCKS:
-        n = fill_from_blocks(plane, &share.blocks, index, limit)
-    else:
-        n = fill_from_socket(plane, share, index, limit)
+    cdef uint32_t limit = min(max(1, plane.quota // (BATCH // BURST)), plane.quota - plane.batch_count)
+    cdef uint32_t n = fill_from_slots(plane, share, index, limit)
     share.taken += n
     plane.batch_count += n
     return n

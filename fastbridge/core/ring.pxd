@@ -1,10 +1,9 @@
 # RX ring, slot by slot.
 #
 # TPACKET_V2 (Documentation/networking/packet_mmap.rst): the kernel fills slots in order and hands each over by
-# its status word. Slots are small ("ring"), or hold the largest frames too ("big-ring"); a frame that does not fit
-# arrives whole by recv() as well (PACKET_COPY_THRESH, TP_STATUS_COPY). The copy is queued under the same lock that
-# hands out the slot (net/packet/af_packet.c, tpacket_rcv), so the receive queue and the flagged slots are in the same
-# order.
+# its status word. A frame that does not fit its slot arrives whole by recv() as well (PACKET_COPY_THRESH,
+# TP_STATUS_COPY). The copy is queued under the same lock that hands out the slot (net/packet/af_packet.c, tpacket_rcv),
+# so the receive queue and the flagged slots are in the same order.
 from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 from libc.string cimport memmove
@@ -27,57 +26,42 @@ cdef enum:
 cdef struct Ring:
     uint8_t *memory
     uint32_t slots
-    uint32_t slot_size
     uint32_t head               # the next slot to read
     uint32_t tail               # the next slot to give back
 
-cdef struct BlockRing:
-    # TPACKET_V3's, blocks.pxd
-    uint8_t *memory
-    uint32_t blocks, block_size
-    uint32_t head               # blocks read to their end so far, free-running
-    uint32_t tail               # … and given back
-    uint32_t left               # frames not yet taken of the block at `head`; 0: not begun
-    uint8_t *next               # the first of them
 
-
-cdef inline int request_ring(int fd, uint32_t slots, uint32_t slot_size, uint32_t block_size) noexcept nogil:
-    """Ask the kernel for a ring on a socket, of whole blocks; 0, or an errno when it refuses.
+cdef inline int request_ring(int fd, uint32_t slots) noexcept nogil:
+    """Ask the kernel for a ring of whole blocks on a TPACKET_V2 socket; 0, or an errno when it refuses.
 
     Takes some 10 ms: the kernel waits until nobody looks at the socket any more (synchronize_net).
     """
     cdef tpacket_req request
-    request.tp_block_size = block_size
-    request.tp_block_nr = slots // (block_size // slot_size)
-    request.tp_frame_size = slot_size
+    request.tp_block_size = BLOCK
+    request.tp_block_nr = slots // (BLOCK // SLOT)
+    request.tp_frame_size = SLOT
     request.tp_frame_nr = slots
     return 0 if setsockopt(fd, SOL_PACKET, PACKET_RX_RING, &request, sizeof(request)) == 0 else errno
 
 
-cdef inline int map_memory(int fd, size_t size, uint8_t **memory) noexcept nogil:
-    """Map what was requested on a socket; 0, or an errno."""
-    cdef void *mapped = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0)
+cdef inline int map_ring(Ring *ring, int fd, uint32_t slots) noexcept nogil:
+    """Map a requested ring; 0, or an errno."""
+    cdef void *mapped = mmap(NULL, <size_t>slots * SLOT, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0)
     if mapped == MAP_FAILED:
         return errno
-    memory[0] = <uint8_t *>mapped
-    return 0
-
-
-cdef inline int map_ring(Ring *ring, int fd, uint32_t slots, uint32_t slot_size) noexcept nogil:
-    """Map a requested ring, of blocks that its slots fill; 0, or an errno."""
-    ring.slots, ring.slot_size = slots, slot_size
+    ring.memory = <uint8_t *>mapped
+    ring.slots = slots
     ring.head = ring.tail = 0
-    return map_memory(fd, <size_t>slots * slot_size, &ring.memory)
+    return 0
 
 
 cdef inline void close_ring(Ring *ring) noexcept nogil:
     if ring.memory != NULL:
-        munmap(ring.memory, <size_t>ring.slots * ring.slot_size)
+        munmap(ring.memory, <size_t>ring.slots * SLOT)
         ring.memory = NULL
 
 
 cdef inline tpacket2_hdr *slot_at(const Ring *ring, uint32_t index) noexcept nogil:
-    return <tpacket2_hdr *>(ring.memory + <size_t>index * ring.slot_size)
+    return <tpacket2_hdr *>(ring.memory + <size_t>index * SLOT)
 
 
 cdef inline tpacket2_hdr *next_slot(Ring *ring) noexcept nogil:

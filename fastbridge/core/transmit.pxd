@@ -3,17 +3,10 @@
 # A frame is sent straight from the RX slot it arrived in, vnet header and all: no copy in user space; of a run that
 # leaves as one (coalesce.pxd) only the headers are made anew. So slots go back to the kernel only after the whole batch
 # is sent. The TX socket is not the RX socket, and nobody watches it: a watched socket makes the kernel wake the watcher
-# for every frame sent (sock_wfree), which took 4 % of the switch's time.
+# for every frame sent (sock_wfree).
 #
-# There is no TX ring here. Its slots would be memory of the egress socket, so that the switch copies every frame from
-# the RX slot into one; and over veth the kernel copies it once more: the skb's fragments are the ring's pages
-# (tpacket_fill_skb), which must not get to a receiver that outlives the slot, so ____dev_forward_skb has them copied to
-# fresh pages (skb_orphan_frags, since 4.20; before, it was unsafe: a receiver that orphans the skb frees the slot,
-# tpacket_destruct_skb, while its pages are queued). sendmmsg copies once. The slots are walked strictly in order, one
-# that is busy holds up all behind it, and a 64 KB frame takes more fragments than an skb may have (MAX_SKB_FRAGS)
-# unless its slot lies right. What it saves is sendmmsg's part of each message, not the transmit.
-# benchmarks/limit/forward_tx_ring.c is the C floor with one: 0.94 [0.93 … 0.94] of the time a frame of the floor
-# without, emptying a full ring of small frames, and no faster at the maximum offered load (1.00 [0.98 … 1.01]).
+# There is no TX ring here: its slots are memory of the egress socket, so every frame would be copied into one, and over
+# veth the kernel copies it once more; sendmmsg copies once (docs/performance.md).
 #
 # veth delivers on the sender's CPU: what a pod does with a frame, up to its packet sockets, filters and XDP programs,
 # is done inside the send. A pod with 2,000 packet sockets takes some 2 ms a frame, and every other pod waits. So once a
@@ -22,9 +15,6 @@
 # as `costly`. The average rises by an eighth of what a slow send took beyond it, and falls by a sixteenth:
 # a pod that is slow for one frame in ten is costly, too. What other threads had of the CPU within a send is taken off:
 # a frame that wakes a pod's program has it run at once, where they share a CPU.
-#
-# Others' pings beside 1,000 broadcasts a second to a pod with 2,000 packet sockets that filter: 0 of 100 were answered
-# without this, now all of them, as fast as before (tests/test_costly_live.py).
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport strtoull
 from libc.string cimport memset
@@ -32,7 +22,6 @@ from libc.string cimport memset
 from .batch cimport (
     BATCH, TX_COSTLY, TX_FULL, TX_NO_BUFFER, TX_PORT_DOWN, TX_REFUSED, TX_TAGGED_TOO_BIG, TX_TOO_BIG, Frame,
 )
-from .blocks cimport release_blocks
 from .coalesce cimport HEADERS, Run, find_run, gather_run, may_be_ip, read_mtu
 from .cut cimport Cut, make_messages, must_cut
 from .ethernet cimport ETHERNET_HEADER, network_offset
@@ -42,7 +31,7 @@ from .linux cimport (
     VIRTIO_NET_HDR_GSO_UDP_L4, errno, pread, sendmmsg, virtio_net_hdr,
 )
 from .plane cimport Plane, lose_link, monotonic_ns, tell
-from .port cimport FLAG_COALESCE, SOURCE_BLOCKS, SOURCE_SLOTS, TAKES_ALL, Port, Share
+from .port cimport FLAG_COALESCE, TAKES_ALL, Port, Share
 from .ring cimport VNET_HEADER, release_slots
 
 cdef enum:
@@ -329,14 +318,11 @@ cdef inline void transmit(Plane *plane) noexcept nogil:
 
 
 cdef inline void release(Plane *plane) noexcept nogil:
-    """Forget the batch: its slots and blocks go back to the kernel, its big buffers are free."""
+    """Forget the batch: its slots go back to the kernel, its big buffers are free."""
     cdef uint32_t i
     cdef Share *share
     for i in range(plane.active_count):
         share = plane.shares[plane.active[i]]
-        if share.source == SOURCE_SLOTS:
-            release_slots(&share.ring)
-        elif share.source == SOURCE_BLOCKS:
-            release_blocks(&share.blocks)
+        release_slots(&share.ring)
     plane.batch_count = plane.big_count = 0
     plane.big_used = 0

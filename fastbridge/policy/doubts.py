@@ -26,6 +26,7 @@ from .neighbours import Neighbours
 
 if TYPE_CHECKING:
     from fastbridge.core.dataplane import Dataplane
+    from fastbridge.core.fdb import FdbAccess
 
 # Six questions, 1.5 s in all at least: more than a scheduling gap, and a lost frame or two, take away; less than an
 # address is missed for.
@@ -69,11 +70,13 @@ class Doubts:
     def __init__(
         self,
         dataplane: Dataplane,
+        entries: FdbAccess,
         neighbours: Neighbours,
         clock: Callable[[], float],
         *,
         answers: Callable[[Neighbour], bool],
     ) -> None:
+        self._entries = entries
         self._dataplane, self._neighbours, self._clock = dataplane, neighbours, clock
         self._answers = answers
         self._doubts: dict[tuple[int, bytes], _Doubt] = {}
@@ -200,11 +203,11 @@ class Doubts:
             entries = self._neighbours.of_station(vlan, what, owner.port)
             found = self._find(doubt.subject)
             if found is not None and found[0] == owner.port and not found[2]:
-                self._dataplane.fdb_remove(int.from_bytes(what, "big"), vlan & 0xFFF)
+                self._entries.remove(int.from_bytes(what, "big"), vlan & 0xFFF)
         self._neighbours.end(entries)
         name = str(MacAddress(what)) if doubt.of_mac else f"{ip_address(what)} at {MacAddress(owner.mac)}"
         port = self._neighbours.name_of(owner.port)
         return f"{name}{vlan_text(vlan)} is gone from {port}: it left {doubt.asked} questions unanswered", doubt.waiting
 
     def _find(self, station: tuple[int, bytes]) -> tuple[int, int, bool] | None:
-        return self._dataplane.fdb_find(int.from_bytes(station[1], "big"), station[0] & 0xFFF)
+        return self._entries.find(int.from_bytes(station[1], "big"), station[0] & 0xFFF)

@@ -31,6 +31,7 @@ from .neighbours import Neighbours
 
 if TYPE_CHECKING:
     from fastbridge.core.dataplane import Dataplane
+    from fastbridge.core.fdb import FdbAccess
 
 _log = logging.getLogger(__name__)
 
@@ -56,6 +57,7 @@ class Policing:
     def __init__(
         self,
         dataplane: Dataplane,
+        entries: FdbAccess,
         neighbours: Neighbours,
         journal: Journal,
         clock: Callable[[], float] = time.monotonic,
@@ -69,7 +71,7 @@ class Policing:
         self._guarded: set[int] = set()  # the ports that have a guard
         self._counts: Counter[str] = Counter()
         self._bindings = Bindings(dataplane, neighbours)
-        self._doubts = Doubts(dataplane, neighbours, clock, answers=self._hears)
+        self._doubts = Doubts(dataplane, entries, neighbours, clock, answers=self._hears)
         self._warned: set[int] = set()  # ports whose first drops by source guard were told
         self._busy_since: float | None = None  # when the thread began with what it has in hand
         self._passed_by = False

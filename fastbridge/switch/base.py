@@ -17,6 +17,7 @@ from ipaddress import IPv4Address, IPv6Address
 
 from fastbridge.addresses import MacAddress
 from fastbridge.core.dataplane import RX_REASON_NAMES, TX_REASON_NAMES, Dataplane
+from fastbridge.core.fdb import FdbAccess
 from fastbridge.core.mac_table import MacTable
 from fastbridge.errors import ConfigError
 from fastbridge.journal import Journal
@@ -106,19 +107,22 @@ class Plane:
             busy_poll_ns=round(options.busy_poll * 1e9),
             workers=options.workers,
         )
-        self._dataplane.set_damping(round(options.move_damping * 1000))
+        self._entries = FdbAccess(self._dataplane)
+        self._entries.set_damping(round(options.move_damping * 1000))
         self._members: dict[int, Member] = {}
         self._departed = PortCounters()  # of the ports that were removed: totals never shrink
         # Held while a port comes or goes: its index is another's only when all about it is forgotten, and its counts
         # are always either its own or among those of the departed.
         self._changing = threading.RLock()
-        self.fdb = Fdb(self._dataplane, options.ageing_ms, self._now_ms, self._index_of, self._name_of)
+        self.fdb = Fdb(self._entries, options.ageing_ms, self._now_ms, self._index_of, self._name_of)
         self._journal = Journal(clock)
         neighbours = Neighbours(
             options.neighbour_ageing, clock=clock, on_conflict=self._report_conflict, name_of=self._name_of
         )
-        self._policing = Policing(self._dataplane, neighbours, self._journal, clock)
-        self._stations = Stations(self._dataplane, self._name_of, options.loop_detection, self._journal, clock)
+        self._policing = Policing(self._dataplane, self._entries, neighbours, self._journal, clock)
+        self._stations = Stations(
+            self._dataplane, self._entries, self._name_of, options.loop_detection, self._journal, clock
+        )
         self.set_policy(options.policy)
 
     @property

@@ -17,7 +17,7 @@ from fastbridge.errors import ConfigError, PortError
 from fastbridge.named import HasName
 
 if TYPE_CHECKING:
-    from fastbridge.core.dataplane import Dataplane
+    from fastbridge.core.fdb import FdbAccess
 
 PortRef = str | int | HasName  #: a port's name or index, or a SwitchPort, or a Port or Pod of a Lab
 
@@ -46,13 +46,13 @@ class Fdb:
 
     def __init__(
         self,
-        dataplane: Dataplane,
+        core: FdbAccess,
         ageing_ms: int | None,
         now_ms: Callable[[], int],
         index_of: Callable[[PortRef], int],
         name_of: Callable[[int], str],
     ) -> None:
-        self._dataplane = dataplane
+        self._core = core
         self._ageing_ms = ageing_ms
         self._now_ms = now_ms
         self._index_of = index_of
@@ -86,7 +86,7 @@ class Fdb:
 
     def _live_rows(self) -> tuple[NDArray[np.void], NDArray[np.uint32]]:
         """The live entries and their ages in ms."""
-        rows = self._dataplane.fdb_export()
+        rows = self._core.export()
         ages = np.uint32(self._now_ms()) - rows["seen"]
         if self._ageing_ms is None:
             return rows, ages
@@ -108,7 +108,7 @@ class Fdb:
 
         macs: one dimension of whole numbers, as `mac` in FDB_DTYPE; vlan: of all, or as many. Raises ConfigError.
         """
-        return self._dataplane.fdb_lookup_many(_keys(macs, vlan), self._now_ms())
+        return self._core.lookup_many(_keys(macs, vlan), self._now_ms())
 
     def learn_many(self, macs: ArrayLike, ports: str | ArrayLike, vlan: ArrayLike = 0) -> int:
         """Learn MAC addresses as if a frame had come from each just now; they age, move and are evicted like others.
@@ -127,14 +127,14 @@ class Fdb:
             self._index_of(index)
         behind = np.ascontiguousarray(_spread(indices, len(keys), "ports"), np.uint16)
         try:
-            return self._dataplane.fdb_learn_many(keys, behind, self._now_ms())
+            return self._core.learn_many(keys, behind, self._now_ms())
         except IndexError:
             raise PortError("a port was removed while its stations were being learned") from None
 
     def lookup(self, mac: MacAddress | str | int, vlan: int = 0) -> FdbEntry | None:
         """The live entry of a MAC address in a VLAN, or None."""
         address = MacAddress(mac)
-        found = self._dataplane.fdb_find(address, _vlan(vlan))
+        found = self._core.find(address, _vlan(vlan))
         if found is None:
             return None
         port, seen, static = found
@@ -151,15 +151,15 @@ class Fdb:
         address = MacAddress(mac)
         if address.is_group or not address:
             raise ConfigError(f"{address} is no station's address: a static entry needs a unicast MAC")
-        self._dataplane.fdb_add(address, _vlan(vlan), self._index_of(port))
+        self._core.add(address, _vlan(vlan), self._index_of(port))
 
     def remove(self, mac: MacAddress | str | int, vlan: int = 0) -> bool:
         """Remove an entry, static or learned; returns whether there was one."""
-        return self._dataplane.fdb_remove(MacAddress(mac), _vlan(vlan))
+        return self._core.remove(MacAddress(mac), _vlan(vlan))
 
     def flush(self, port: PortRef | None = None) -> int:
         """Forget the learned entries (of one port); static ones stay. Returns how many were removed."""
-        return self._dataplane.fdb_flush(None if port is None else self._index_of(port))
+        return self._core.flush(None if port is None else self._index_of(port))
 
 
 def _vlan(vlan: int) -> int:

@@ -32,9 +32,9 @@ from fastbridge.policy.base import Policy
 from .base import Member, Options, Plane, SwitchPort
 from .counters import Counters
 from .fdb import PortRef
-from .io_modes import find_io_mode
 from .port_links import PortLink, PortLinks
 from .port_socket import Interface, PortLike, end_receiving, is_up, open_port_sockets, start_receiving, takes_gso
+from .ring_size import FEWEST, MOST, ring_slots, smaller_ring
 from .shield import mark
 
 _log = logging.getLogger(__name__)
@@ -69,7 +69,6 @@ class Switch(Plane):
     cpu: the CPU to run the data plane on, or one for each worker; None: any.
     coalesce: send consecutive TCP segments, or UDP datagrams, of one flow as one GSO frame, by every port whose
         interface takes these (veth: yes); set_flags(port, coalesce=…) changes it. Receivers see no difference.
-    io: how frames are received: "ring", "big-ring", "blocks" or "recvmmsg" (io_modes.py). All forward the same frames.
     policy: what becomes of ARP and ND (see set_policy); as a plain bridge does by default.
     trusted: enter the pods' addresses as the lab's plan has them, as static neighbours (see trust).
     loop_detection: probe the ports that stations flap between, and block one of those that turn out to be a loop.
@@ -93,7 +92,6 @@ class Switch(Plane):
         fanout: bool = False,
         cpu: int | Sequence[int] | None = None,
         coalesce: bool = True,
-        io: str = "ring",
         policy: Policy | str = "flood",
         trusted: bool = False,
         loop_detection: bool = True,
@@ -116,7 +114,7 @@ class Switch(Plane):
         if fanout and workers == 1:
             raise ConfigError("fanout=True spreads a port over several workers; with workers=1 there is but one")
         self._cpus = _check_cpus([cpu] if isinstance(cpu, int) else cpu, workers)
-        self._trusted, self._coalesce, self._io = trusted, coalesce, find_io_mode(io)
+        self._trusted, self._coalesce = trusted, coalesce
         self._workers, self._fanout = range(workers), fanout
         self._read = [0] * workers  # how many ports each reads
         self._threads: list[threading.Thread] = []
@@ -127,7 +125,7 @@ class Switch(Plane):
         self._owner = os.getpid()
         in_child(self, Switch._leave_to_parent)
         wanted = list(ports)
-        self._most_slots = self._slots = self._io.most  # that the kernel has memory for; that a ring is to have
+        self._most_slots = self._slots = MOST  # that the kernel has memory for; that a ring is to have
         try:
             self._add_ports(wanted)
         except BaseException:
@@ -217,7 +215,7 @@ class Switch(Plane):
             self._dataplane.abandon()
             elsewhere: Any = _Elsewhere(self._owner)
             self._journal = Journal()
-            self._dataplane = self._policing = self._stations = self.fdb._dataplane = elsewhere
+            self._dataplane = self._policing = self._stations = self._entries = self.fdb._core = elsewhere
 
     def _halt(self) -> None:
         """End the threads."""
@@ -258,7 +256,7 @@ class Switch(Plane):
         self._check_names([source.name for source in sources])
         rings = len(self._workers) if self._fanout else 1
         reserve_files(len(sources) * (rings + 2))
-        self._slots = min(self._most_slots, self._io.slots((len(self._members) + len(sources)) * rings))
+        self._slots = min(self._most_slots, ring_slots((len(self._members) + len(sources)) * rings))
         taken = self._links.take(sources)
         with _many(len(sources)) as pool:
             futures = [pool.submit(self._open_member, *pair) for pair in zip(sources, taken, strict=True)]
@@ -289,7 +287,7 @@ class Switch(Plane):
     def _open_member(self, source: PortLike, link: PortLink) -> Member:
         """Sockets and rings of a port, receiving already."""
         index = link.link.index
-        sockets = open_port_sockets(source, index, self._io, len(self._workers) if self._fanout else 1)
+        sockets = open_port_sockets(source, index, len(self._workers) if self._fanout else 1)
         receivers = sockets[:-1]
         try:
             slots = tuple(self._open_ring(rx, source.name) for rx in receivers)
@@ -304,19 +302,18 @@ class Switch(Plane):
 
     def _open_ring(self, rx: socket.socket, name: str) -> int:
         """With half the ring as often as the kernel has no memory; returns how many slots it has. Raises PortError."""
-        io, slots = self._io, self._slots
-        while slots:
+        slots = self._slots
+        while True:
             try:
-                open_ring(rx.fileno(), slots, io.slot, io.block, io.source)
-                break
+                open_ring(rx.fileno(), slots)
+                return slots
             except OSError as error:
                 if error.errno != errno.ENOMEM:
-                    text = f"the kernel refuses I/O mode {io.name!r} on {name}: {error.strerror}; choose another"
+                    text = f"no receive ring for {name}: {error.strerror}; fastbridge needs AF_PACKET with TPACKET_V2"
                     raise PortError(text) from None
-                if slots <= io.fewest:
+                if slots <= FEWEST:
                     raise PortError(f"no receive ring for {name}: {error.strerror}; free some memory") from None
-            slots = io.whole(slots - 1)
-        return slots
+            slots = smaller_ring(slots)
 
     def _attach(self, member: Member, source: PortLike) -> SwitchPort:
         if min(member.slots) < self._slots:
@@ -327,7 +324,7 @@ class Switch(Plane):
         member.readers = tuple(self._workers) if self._fanout else (self._idlest(),)
         rings = [(w, rx.fileno(), n) for w, rx, n in zip(member.readers, receivers, member.slots, strict=True)]
         try:
-            index = self._dataplane.add_port(rings, tx.fileno(), self._io.slot, self._io.source)
+            index = self._dataplane.add_port(rings, tx.fileno())
         except OSError as error:
             raise PortError(f"cannot attach {member.name}: {error.strerror}") from None
         for worker in member.readers:
@@ -378,7 +375,7 @@ class Switch(Plane):
                 self._policing.watch()
                 self._journal.tick()
                 if time.monotonic() - swept >= _SWEEP_SECONDS:
-                    self._dataplane.fdb_age(self._dataplane.now())
+                    self._entries.age(self._dataplane.now())
                     swept = time.monotonic()
             except Exception:  # nothing may end this thread: without it links and loops go unnoticed
                 text = "following links and stations failed; going on"
@@ -401,7 +398,7 @@ class Switch(Plane):
                     after[index] = before.get(index, "up")
                     continue
                 self._journal.warn(_log, "links that changed", f"port {name} is {link}{why and f': {why}'}")
-                self._dataplane.fdb_flush(index)
+                self._entries.flush(index)
                 self.neighbours.flush(index)
                 self._policing.bind()
             elif link == "up" and before.get(index) == "down":
@@ -463,7 +460,7 @@ class MemorySwitch(Plane):
         """What a running switch does every second: sweep expired entries out of FDB and neighbour table, and ask the
         neighbours about to expire, and those whose bindings are in doubt; returns what it sends.
         """
-        self._dataplane.fdb_age(self._now_ms())
+        self._entries.age(self._now_ms())
         self._journal.tick()
         return [Egress(*copy) for copy in self._policing.tick() + self._policing.settle()]
 

@@ -23,6 +23,7 @@ from fastbridge.journal import Journal
 
 if TYPE_CHECKING:
     from fastbridge.core.dataplane import Dataplane
+    from fastbridge.core.fdb import FdbAccess
 
 _log = logging.getLogger(__name__)
 
@@ -59,11 +60,13 @@ class Stations:
     def __init__(
         self,
         dataplane: Dataplane,
+        entries: FdbAccess,
         name_of: Callable[[int], str],
         detect_loops: bool,
         journal: Journal,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._entries = entries
         self._dataplane, self._name_of, self._clock = dataplane, name_of, clock
         self._detect_loops, self._journal = detect_loops, journal
         self._moves: OrderedDict[int, _Moves] = OrderedDict()
@@ -165,7 +168,7 @@ class Stations:
         except IndexError:  # removed meanwhile
             return
         self._blocks[port] = _Block(now + seconds, seconds)
-        self._dataplane.fdb_flush(port)
+        self._entries.flush(port)
         where = "itself" if port == sender else self._name_of(sender)
         text = f"port {self._name_of(port)} is in a loop with {where}: blocked for {seconds:g} s; find the cable"
         self._journal.warn(_log, "ports in loops", text)

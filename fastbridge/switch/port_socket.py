@@ -1,8 +1,8 @@
 """Port sockets, opened ready.
 
 Two AF_PACKET sockets a port, for RX and for TX, from the standard library's `socket`. The facts behind each option
-are in packet(7), Documentation/networking/packet_mmap.rst and DESIGN §5; values without a name in `socket`
-are from <linux/if_packet.h>, <linux/sockios.h>, <linux/ethtool.h>, <linux/if.h> and <asm-generic/socket.h>.
+are in packet(7) and Documentation/networking/packet_mmap.rst; values without a name in `socket` are the core's
+(core/af_packet.pyx), or from <linux/sockios.h>, <linux/ethtool.h>, <linux/if.h> and <asm-generic/socket.h>.
 """
 
 from __future__ import annotations
@@ -19,15 +19,10 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import Protocol
 
 from fastbridge.addresses import MacAddress
+from fastbridge.core import af_packet
 from fastbridge.errors import PortError, PrivilegeError
 from fastbridge.forks import in_child
 
-from .io_modes import IO_MODES, IoMode
-
-_SOL_PACKET = 263
-_PACKET_ADD_MEMBERSHIP, _PACKET_DROP_MEMBERSHIP, _PACKET_MR_PROMISC = 1, 2, 1
-_PACKET_COPY_THRESH, _PACKET_AUXDATA, _PACKET_VERSION, _PACKET_VNET_HDR, _PACKET_IGNORE_OUTGOING = 7, 8, 10, 15, 23
-_PACKET_FANOUT, _PACKET_FANOUT_FLAG_UNIQUEID, _PACKET_FANOUT_FLAG_IGNORE_OUTGOING = 18, 0x2000, 0x4000
 _SO_ATTACH_FILTER, _SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 26, 32, 33
 _SIOCGIFFLAGS = 0x8913
 _SIOCETHTOOL, _ETHTOOL_GTSO = 0x8946, 0x1E
@@ -77,14 +72,12 @@ class Interface:
         return ()
 
 
-def open_port_sockets(
-    port: PortLike, index: int, io: IoMode = IO_MODES["ring"], receivers: int = 1
-) -> tuple[socket.socket, ...]:
+def open_port_sockets(port: PortLike, index: int, receivers: int = 1) -> tuple[socket.socket, ...]:
     """A port's RX sockets, and its TX socket, for the interface of this index. The RX sockets are not bound yet: their
     rings come first, or frames would bypass them. TX has a socket of its own so that nobody watches it
     (core/transmit.pxd).
 
-    Raises PortError when the interface is gone, or the kernel lacks the I/O mode; PrivilegeError without CAP_NET_RAW.
+    Raises PortError when the interface is gone, or the kernel lacks TPACKET_V2; PrivilegeError without CAP_NET_RAW.
     """
     sockets: list[socket.socket] = []
     try:
@@ -94,8 +87,8 @@ def open_port_sockets(
             in_child(sockets[-1], socket.socket.close)
         tx = sockets[-1]
         for rx in sockets[:-1]:
-            _set_rx_options(rx, index, io)
-        tx.setsockopt(_SOL_PACKET, _PACKET_VNET_HDR, 1)
+            _set_rx_options(rx, index)
+        tx.setsockopt(af_packet.SOL_PACKET, af_packet.PACKET_VNET_HDR, 1)
         _set_buffer(tx, _SO_SNDBUFFORCE, socket.SO_SNDBUF)
         _bind(tx, index, 0, port.name)
     except PermissionError:
@@ -128,10 +121,11 @@ def start_receiving(receivers: Sequence[socket.socket], index: int, name: str) -
         _filter(rx, _NOTHING)
         _bind(rx, index, _ETH_P_ALL, name)
     try:
-        group = (_PACKET_FANOUT_FLAG_UNIQUEID | _PACKET_FANOUT_FLAG_IGNORE_OUTGOING) << 16  # PACKET_FANOUT_HASH is 0
+        ignore = af_packet.PACKET_FANOUT_FLAG_IGNORE_OUTGOING << 16
+        group = af_packet.PACKET_FANOUT_FLAG_UNIQUEID << 16 | ignore  # PACKET_FANOUT_HASH is 0
         for rx in receivers:
-            rx.setsockopt(_SOL_PACKET, _PACKET_FANOUT, group)
-            group = rx.getsockopt(_SOL_PACKET, _PACKET_FANOUT) & 0xFFFF | _PACKET_FANOUT_FLAG_IGNORE_OUTGOING << 16
+            rx.setsockopt(af_packet.SOL_PACKET, af_packet.PACKET_FANOUT, group)
+            group = rx.getsockopt(af_packet.SOL_PACKET, af_packet.PACKET_FANOUT) & 0xFFFF | ignore
     except OSError as error:
         raise PortError(f"the kernel refuses a fanout group on {name}: {error.strerror}; use fanout=False") from None
     for rx in receivers:
@@ -142,7 +136,7 @@ def end_receiving(receivers: Sequence[socket.socket], index: int) -> None:
     """Be deaf from now on, and leave the interface as it was. The sockets stay open: their rings may be in use."""
     for rx in receivers:
         _filter(rx, _NOTHING)
-        rx.setsockopt(_SOL_PACKET, _PACKET_DROP_MEMBERSHIP, _promiscuous(index))
+        rx.setsockopt(af_packet.SOL_PACKET, af_packet.PACKET_DROP_MEMBERSHIP, _promiscuous(index))
 
 
 def _filter(sock: socket.socket, program: Sequence[tuple[int, int, int, int]]) -> None:
@@ -159,7 +153,7 @@ def _bind(sock: socket.socket, index: int, protocol: int, name: str) -> None:
 
 
 def _promiscuous(index: int) -> bytes:
-    return struct.pack("iHH8x", index, _PACKET_MR_PROMISC, 0)  # struct packet_mreq
+    return struct.pack("iHH8x", index, af_packet.PACKET_MR_PROMISC, 0)  # struct packet_mreq
 
 
 def _close(sockets: list[socket.socket]) -> None:
@@ -199,31 +193,27 @@ def _ioctl(sock: socket.socket, request: int, name: str, value: str) -> int:
     return result
 
 
-def _set_rx_options(rx: socket.socket, index: int, io: IoMode) -> None:
+def _set_rx_options(rx: socket.socket, index: int) -> None:
     options = [
-        (_PACKET_VNET_HDR, 1),  # pending checksums and GSO pass through, on RX and TX
-        (_PACKET_IGNORE_OUTGOING, 1),  # what the host itself sends on the interface is not received
+        (af_packet.PACKET_VNET_HDR, 1),  # pending checksums and GSO pass through, on RX and TX
+        (af_packet.PACKET_IGNORE_OUTGOING, 1),  # what the host itself sends on the interface is not received
+        (af_packet.PACKET_COPY_THRESH, 1),  # a frame larger than its slot also waits, whole, to be received
     ]
-    if io.source == "slots":
-        options.append((_PACKET_COPY_THRESH, 1))  # a frame larger than its slot also waits, whole, to be received
-    if io.version is None:
-        options.append((_PACKET_AUXDATA, 1))  # the VLAN tag
-    else:
-        _set_version(rx, io.version, io.name)
+    _set_version(rx)
     for option, value in options:
-        rx.setsockopt(_SOL_PACKET, option, value)
+        rx.setsockopt(af_packet.SOL_PACKET, option, value)
     # Promiscuous as long as the socket lives: the kernel undoes it, whatever happens.
-    rx.setsockopt(_SOL_PACKET, _PACKET_ADD_MEMBERSHIP, _promiscuous(index))
+    rx.setsockopt(af_packet.SOL_PACKET, af_packet.PACKET_ADD_MEMBERSHIP, _promiscuous(index))
     _set_buffer(rx, _SO_RCVBUFFORCE, socket.SO_RCVBUF)
 
 
-def _set_version(rx: socket.socket, version: int, name: str) -> None:
+def _set_version(rx: socket.socket) -> None:
     try:
-        rx.setsockopt(_SOL_PACKET, _PACKET_VERSION, version)
+        rx.setsockopt(af_packet.SOL_PACKET, af_packet.PACKET_VERSION, af_packet.TPACKET_V2)
     except OSError as error:
         if error.errno == errno.EPERM:
             raise
-        raise PortError(f"this kernel lacks I/O mode {name!r} ({error.strerror}); choose another") from None
+        raise PortError(f"this kernel lacks TPACKET_V2 receive rings ({error.strerror})") from None
 
 
 def _set_buffer(sock: socket.socket, force: int, plain: int) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, NamedTuple, cast
 
+from fastbridge.core.tracing import Tracer
 from fastbridge.dissect import dissect, header
 from fastbridge.errors import ConfigError
 
@@ -50,19 +51,19 @@ class Trace:
     def __init__(self, dataplane: Dataplane, name_of: Callable[[int], str], snap: int, limit: int) -> None:
         if snap < 0 or not 0 < limit <= 1 << 20:
             raise ConfigError(f"a trace keeps snap ≥ 0 bytes of 1 … {1 << 20} frames, not {snap} of {limit}")
-        self._dataplane = dataplane
+        self._tracer = Tracer(dataplane)
         self._name_of = name_of
         self._snap, self._limit = snap, limit
         self.lost = 0
 
     def __enter__(self) -> Trace:
-        self._dataplane.trace_start(self._snap, self._limit)
+        self._tracer.start(self._snap, self._limit)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._dataplane.trace_stop()
+        self._tracer.stop()
 
     def read(self, timeout: float = 0.0) -> list[TraceEvent]:
         """Take the events recorded since the last read, waiting up to `timeout` seconds for the first."""
@@ -78,7 +79,7 @@ class Trace:
         return iter(self.read())
 
     def _take(self) -> list[TraceEvent]:
-        rows, self.lost = self._dataplane.trace_read()
+        rows, self.lost = self._tracer.read()
         return [
             TraceEvent(
                 when,

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastbridge import ConfigError, FastbridgeError, MacAddress, Switch
+from fastbridge.core.fdb import FdbAccess
 from fastbridge.core.mac_table import MacTable
 from fastbridge.switch.fdb import FDB_DTYPE
 
@@ -19,7 +20,7 @@ Dict = dict[tuple[int, int], tuple[int, int, bool]]  # (VLAN id, MAC) -> port, s
 
 
 def content(table: MacTable) -> Dict:
-    rows = table.export()
+    rows = FdbAccess(table).export()
     result = {(int(r["vlan"]), int(r["mac"])): (int(r["port"]), int(r["seen"]), bool(r["static"])) for r in rows}
     assert len(result) == len(rows) == len(table)  # no entry twice
     return result
@@ -32,9 +33,7 @@ def random_keys(rng: np.random.Generator, count: int) -> np.ndarray:
 
 
 def look_up(table: MacTable, keys: np.ndarray, now: int) -> np.ndarray:
-    ports = np.full(len(keys), -2, np.int32)
-    table.lookup_many(keys, ports, now)
-    return ports
+    return FdbAccess(table).lookup_many(keys, now)
 
 
 @pytest.mark.parametrize("count", [1, 63, 64, 65, 1_000, 30_000, 300_000])
@@ -44,12 +43,12 @@ def test_large_random_tables_find_all_and_nothing_else(count: int) -> None:
     known, unknown = keys[:count], keys[count:]
     ports = rng.integers(0, 1 << 16, count, dtype=np.uint16)
     table = MacTable(capacity=count, ageing_ms=None)
-    table.learn_many(known, ports, 5)
+    FdbAccess(table).learn_many(known, ports, 5)
     assert len(table) == count
     assert table.statistics == (count, 0, 0, 0, 0)
     assert (look_up(table, known, 6) == ports).all()
     assert (look_up(table, unknown, 6) == -1).all()
-    rows = table.export()
+    rows = FdbAccess(table).export()
     order, expected = np.argsort(rows["mac"] | rows["vlan"].astype(np.uint64) << 48), np.argsort(known)
     assert (rows["mac"][order] == known[expected] & ((1 << 48) - 1)).all()
     assert (rows["vlan"][order] == known[expected] >> 48).all()
@@ -63,11 +62,11 @@ def test_everything_is_found_at_every_moment_of_growth() -> None:
     ports = np.arange(len(keys), dtype=np.uint16)
     table = MacTable(capacity=len(keys), ageing_ms=None)
     for n in range(0, len(keys), 50):
-        table.learn_many(keys[n : n + 50], ports[n : n + 50], n)
+        FdbAccess(table).learn_many(keys[n : n + 50], ports[n : n + 50], n)
         assert (look_up(table, keys[: n + 50], n) == ports[: n + 50]).all()
         assert (look_up(table, keys[n + 50 :], n) == -1).all()
     first = content(table)
-    table.learn_many(keys, ports, 9_999)  # nothing new: every one is heard again
+    FdbAccess(table).learn_many(keys, ports, 9_999)  # nothing new: every one is heard again
     assert {key: (port, 9_999, False) for key, (port, _, _) in first.items()} == content(table)
 
 
@@ -79,7 +78,7 @@ def test_a_million_entries_take_64_megabytes_and_growth_comes_in_small_steps(cap
     table = MacTable(capacity=capacity, ageing_ms=None)
     sizes = [table.memory]
     for at in range(0, len(keys), 8):
-        table.learn_many(keys[at : at + 8], ports, 0)
+        FdbAccess(table).learn_many(keys[at : at + 8], ports, 0)
         sizes.append(table.memory)
     assert len(table) == 1 << 20
     assert sizes[-1] <= 32 << 20
@@ -91,14 +90,14 @@ def test_removal_leaves_the_others() -> None:
     rng = np.random.default_rng(2)
     keys = random_keys(rng, 20_000)
     table = MacTable(capacity=len(keys), ageing_ms=None)
-    table.learn_many(keys, np.ones(len(keys), np.uint16), 0)
+    FdbAccess(table).learn_many(keys, np.ones(len(keys), np.uint16), 0)
     gone = rng.random(len(keys)) < 0.7
     for key in keys[gone].tolist():
-        assert table.remove(key & (1 << 48) - 1, key >> 48)
-        assert not table.remove(key & (1 << 48) - 1, key >> 48)
+        assert FdbAccess(table).remove(key & (1 << 48) - 1, key >> 48)
+        assert not FdbAccess(table).remove(key & (1 << 48) - 1, key >> 48)
     assert len(table) == (~gone).sum()
     assert (look_up(table, keys, 0) == np.where(gone, -1, 1)).all()
-    table.learn_many(keys, np.full(len(keys), 7, np.uint16), 0)
+    FdbAccess(table).learn_many(keys, np.full(len(keys), 7, np.uint16), 0)
     assert (look_up(table, keys, 0) == 7).all()
     assert len(table) == len(keys)
 
@@ -110,9 +109,9 @@ def test_a_table_that_fills_and_empties_for_long_stays_small_and_right() -> None
     sizes = []
     for round_ in range(60):
         keys = random_keys(rng, 3_000)
-        table.learn_many(keys, np.full(len(keys), round_, np.uint16), round_ * 10)
+        FdbAccess(table).learn_many(keys, np.full(len(keys), round_, np.uint16), round_ * 10)
         assert (look_up(table, keys, round_ * 10) == round_).all()
-        table.age(round_ * 10 + 10)
+        FdbAccess(table).age(round_ * 10 + 10)
         assert len(table) == 0
         assert (look_up(table, keys, round_ * 10) == -1).all()
         sizes.append(table.memory)
@@ -122,7 +121,7 @@ def test_a_table_that_fills_and_empties_for_long_stays_small_and_right() -> None
 def test_capacity() -> None:
     keys = random_keys(np.random.default_rng(4), 1_500)
     table = MacTable(capacity=1_000, ageing_ms=None)
-    table.learn_many(keys, np.zeros(len(keys), np.uint16), 0)
+    FdbAccess(table).learn_many(keys, np.zeros(len(keys), np.uint16), 0)
     assert len(table) == 1_000
     assert table.statistics == (1_000, 0, 0, 0, 500)
     assert (look_up(table, keys, 0) == np.where(np.arange(1_500) < 1_000, 0, -1)).all()
@@ -131,9 +130,9 @@ def test_capacity() -> None:
 def test_a_full_table_makes_room_at_the_cost_of_the_port_with_most_entries() -> None:
     keys = random_keys(np.random.default_rng(6), 1_300)
     table = MacTable(capacity=1_000, ageing_ms=None)
-    table.learn_many(keys[:100], np.full(100, 1, np.uint16), 0)
-    table.learn_many(keys[100:1_000], np.full(900, 2, np.uint16), 1)
-    table.learn_many(keys[1_000:], np.full(300, 3, np.uint16), 2)
+    FdbAccess(table).learn_many(keys[:100], np.full(100, 1, np.uint16), 0)
+    FdbAccess(table).learn_many(keys[100:1_000], np.full(900, 2, np.uint16), 1)
+    FdbAccess(table).learn_many(keys[1_000:], np.full(300, 3, np.uint16), 2)
     assert [table.held(port) for port in (1, 2, 3)] == [100, 600, 300]
     assert table.statistics == (1_300, 0, 0, 300, 0)
     assert (look_up(table, keys[:100], 2) == 1).all()
@@ -156,11 +155,11 @@ def test_old_entries_make_room_also_while_the_table_grows(capacity: int) -> None
 def test_a_port_that_floods_the_table_competes_with_itself_only() -> None:
     keys = random_keys(np.random.default_rng(7), 101_000)
     table = MacTable(capacity=10_000, ageing_ms=None)
-    table.learn_many(keys[:1_000], np.arange(1_000, dtype=np.uint16) % 10, 0)
-    table.learn_many(keys[1_000:], np.full(100_000, 10, np.uint16), 1)
+    FdbAccess(table).learn_many(keys[:1_000], np.arange(1_000, dtype=np.uint16) % 10, 0)
+    FdbAccess(table).learn_many(keys[1_000:], np.full(100_000, 10, np.uint16), 1)
     assert len(table) == 10_000
     assert (look_up(table, keys[:1_000], 1) == np.arange(1_000) % 10).all()
-    table.learn_many(keys[-1_000:], np.full(1_000, 11, np.uint16), 2)  # and a newcomer still finds room
+    FdbAccess(table).learn_many(keys[-1_000:], np.full(1_000, 11, np.uint16), 2)  # and a newcomer still finds room
     assert table.held(11) == 1_000
 
 
@@ -168,8 +167,8 @@ def test_static_entries_are_not_evicted() -> None:
     keys = random_keys(np.random.default_rng(8), 200)
     table = MacTable(capacity=100, ageing_ms=None)
     for key in keys[:100].tolist():
-        table.add_static(key & (1 << 48) - 1, key >> 48, 1)
-    table.learn_many(keys[100:], np.full(100, 2, np.uint16), 0)
+        FdbAccess(table).add(key & (1 << 48) - 1, key >> 48, 1)
+    FdbAccess(table).learn_many(keys[100:], np.full(100, 2, np.uint16), 0)
     assert (table.held(1), table.held(2), len(table)) == (0, 0, 100)
     assert table.statistics == (0, 0, 0, 0, 100)
 
@@ -178,10 +177,10 @@ def test_flush_by_port() -> None:
     keys = random_keys(np.random.default_rng(5), 5_000)
     ports = np.arange(len(keys), dtype=np.uint16) % 10
     table = MacTable(capacity=len(keys), ageing_ms=None)
-    table.learn_many(keys, ports, 0)
-    assert table.flush(3) == 500
+    FdbAccess(table).learn_many(keys, ports, 0)
+    assert FdbAccess(table).flush(3) == 500
     assert (look_up(table, keys, 0) == np.where(ports == 3, -1, ports.astype(np.int32))).all()
-    assert table.flush(3) == 0
+    assert FdbAccess(table).flush(3) == 0
     assert len(table) == 4_500
     assert table.statistics[2] == 0  # flushed is not aged
 
@@ -193,7 +192,7 @@ def test_time_may_wrap_round(now: int) -> None:
     table.learn(0xA, 0, 1, now)
     later = [(now + elapsed) % (1 << 32) for elapsed in (0, 9, 10)]
     assert [table.look_up(0xA, 0, moment) for moment in later] == [1, 1, -1]
-    assert [table.age(moment) for moment in later] == [0, 0, 1]
+    assert [FdbAccess(table).age(moment) for moment in later] == [0, 0, 1]
 
 
 macs, vlans, ports_ = st.integers(1, 40), st.sampled_from([0, 1, 4094]), st.integers(0, 3)
@@ -220,18 +219,18 @@ def test_any_history_against_a_dict(history: list[tuple], ageing: int | None) ->
                 expected[vlan, mac] = (port, now, False)
         elif action == "static":
             mac, vlan, port = arguments
-            table.add_static(mac, vlan, port)
+            FdbAccess(table).add(mac, vlan, port)
             expected[vlan, mac] = (port, None, True)
         elif action == "remove":
             mac, vlan = arguments
-            assert table.remove(mac, vlan) == (expected.pop((vlan, mac), None) is not None)
+            assert FdbAccess(table).remove(mac, vlan) == (expected.pop((vlan, mac), None) is not None)
         elif action == "flush":
             port, statics_too = arguments
             gone = [k for k, (p, _, static) in expected.items() if p == port and (statics_too or not static)]
-            assert table.flush(port, statics_too) == len([expected.pop(key) for key in gone])
+            assert FdbAccess(table).flush(port, statics_too) == len([expected.pop(key) for key in gone])
         elif action == "age":
             gone = [k for k, (_, seen, static) in expected.items() if not static and old(seen, now, ageing)]
-            assert table.age(now) == len([expected.pop(key) for key in gone])
+            assert FdbAccess(table).age(now) == len([expected.pop(key) for key in gone])
         else:
             now += arguments[0]
         assert {k: (p, None if s else seen, s) for k, (p, seen, s) in content(table).items()} == expected
@@ -252,15 +251,15 @@ def test_a_growing_table_gives_up_its_old_memory_and_nothing_else(data: st.DataO
     for now in range(data.draw(st.integers(1, 8))):
         count = data.draw(st.integers(1, 8_000))
         port = data.draw(st.integers(0, 3))
-        table.learn_many(keys[at : at + count], np.full(len(keys[at : at + count]), port, np.uint16), now)
+        FdbAccess(table).learn_many(keys[at : at + count], np.full(len(keys[at : at + count]), port, np.uint16), now)
         expected |= dict.fromkeys(keys[at : at + count].tolist(), port)
         at += count
         if data.draw(st.booleans()):
             gone = data.draw(st.integers(0, 3))
-            assert table.flush(gone) == sum(port == gone for port in expected.values())
+            assert FdbAccess(table).flush(gone) == sum(port == gone for port in expected.values())
             expected = {key: port for key, port in expected.items() if port != gone}
         for key in list(expected)[:: data.draw(st.sampled_from([2, 10, 1_000, 100_000]))]:
-            assert table.remove(key & (1 << 48) - 1, key >> 48)
+            assert FdbAccess(table).remove(key & (1 << 48) - 1, key >> 48)
             del expected[key]
         found = look_up(table, keys, now)
         assert found.tolist() == [expected.get(key, -1) for key in keys.tolist()]
@@ -489,4 +488,4 @@ def test_expired_entries_heard_again_while_the_table_grows_are_not_lost(seed: in
         if mac % 30 == 0:
             for old in numbers.sample(range(1, 642), 150):
                 table.learn(old, 0, 1, now)
-    assert len(table) == table.held(1) == len(table.export())
+    assert len(table) == table.held(1) == len(FdbAccess(table).export())

@@ -16,7 +16,9 @@ from frames import ethernet
 
 from fastbridge import ConfigError, Switch
 from fastbridge.core.dataplane import Dataplane
+from fastbridge.core.fdb import FdbAccess
 from fastbridge.core.mac_table import MacTable
+from fastbridge.core.tracing import Tracer
 
 WORKERS = 4  # threads, also where there are fewer CPUs: then the kernel interrupts them where it likes
 OPEN = 15  # learns, and is flooded to
@@ -84,11 +86,11 @@ def test_the_same_stations_learned_and_moved_by_all_workers() -> None:
     _, (learned, moved, aged, evicted, refused) = dataplane.snapshot()
     assert (learned, aged, evicted, refused) == (stations, 0, 0, 0)
     assert moved >= stations  # each was heard from every port
-    rows = dataplane.fdb_export()
+    rows = FdbAccess(dataplane).export()
     assert sorted(rows["mac"]) == [LOCAL | i for i in range(stations)]  # each once
     # The table's own count agrees with what is in it: a port's entries are found and removed to the last.
-    assert sum(dataplane.fdb_flush(port) for port in range(WORKERS)) == stations
-    assert len(dataplane.fdb_export()) == 0
+    assert sum(FdbAccess(dataplane).flush(port) for port in range(WORKERS)) == stations
+    assert len(FdbAccess(dataplane).export()) == 0
 
 
 def test_known_stations_are_never_missed_while_others_make_the_table_grow() -> None:
@@ -96,7 +98,7 @@ def test_known_stations_are_never_missed_while_others_make_the_table_grow() -> N
     dataplane = make_dataplane(WORKERS)
     known, new = 256, 60_000
     for i in range(known):
-        dataplane.fdb_add(LOCAL | i, 0, i % 2)
+        FdbAccess(dataplane).add(LOCAL | i, 0, i % 2)
     ours = [frame(i, 1 << 30) for i in range(1, known, 2)]  # from port 0, to what is behind port 1
     done = threading.Event()
     replayed = 0
@@ -122,7 +124,7 @@ def test_known_stations_are_never_missed_while_others_make_the_table_grow() -> N
     (rx, _, forwarded, flooded, *_), _, _ = dataplane.snapshot()[0][0]
     assert rx == forwarded == replayed * len(ours) > 0
     assert flooded == 0
-    assert len(dataplane.fdb_export()) == known + 1 + (WORKERS - 1) * new
+    assert len(FdbAccess(dataplane).export()) == known + 1 + (WORKERS - 1) * new
     first, second, third = total(dataplane)
     assert first == second <= third  # (to port 0, some are filtered; all others leave)
 
@@ -133,18 +135,18 @@ def test_slots_used_again_never_show_another_stations_port() -> None:
     stations, rounds = 400, 150
     fixed = np.array([LOCAL | 2 * i for i in range(stations)], np.uint64)
     other = np.array([LOCAL | (2 * i + 1) for i in range(8 * stations)], np.uint64)
-    dataplane.fdb_learn_many(fixed, np.full(stations, 1, np.uint16), 1)
+    FdbAccess(dataplane).learn_many(fixed, np.full(stations, 1, np.uint16), 1)
     seen: set[int] = set()
     done = threading.Event()
 
     def come_and_go() -> None:
         for _ in range(rounds):
-            dataplane.fdb_learn_many(other, np.full(len(other), 2, np.uint16), 1)
-            dataplane.fdb_flush(2)
+            FdbAccess(dataplane).learn_many(other, np.full(len(other), 2, np.uint16), 1)
+            FdbAccess(dataplane).flush(2)
 
     def read() -> None:
         while not done.is_set():
-            seen.update(dataplane.fdb_lookup_many(fixed, 1).tolist())
+            seen.update(FdbAccess(dataplane).lookup_many(fixed, 1).tolist())
 
     readers = [threading.Thread(target=read) for _ in range(2)]
     for thread in readers:
@@ -169,7 +171,7 @@ def test_ports_come_and_go_while_all_workers_forward() -> None:
             index = dataplane.add_port()
             dataplane.set_flags(index, OPEN)
             dataplane.set_blocked(index, False)
-            dataplane.fdb_add(LOCAL | 1, 0, index)
+            FdbAccess(dataplane).add(LOCAL | 1, 0, index)
             counts, _, refused = dataplane.remove_port(index)
             gone.append(counts[6] + sum(refused))
 
@@ -188,7 +190,7 @@ def test_ports_come_and_go_while_all_workers_forward() -> None:
     rx, decided, _ = total(dataplane)
     assert rx == decided == WORKERS * rounds * len(batch)
     assert len(gone) > 1
-    assert set(dataplane.fdb_export()["port"]) <= {0, 1}  # nothing points to a port that is gone
+    assert set(FdbAccess(dataplane).export()["port"]) <= {0, 1}  # nothing points to a port that is gone
 
 
 def test_an_index_is_given_away_only_when_nothing_points_to_it() -> None:
@@ -196,12 +198,12 @@ def test_an_index_is_given_away_only_when_nothing_points_to_it() -> None:
     stations = np.arange(LOCAL, LOCAL + 500_000, dtype=np.uint64)
     index = dataplane.add_port()
     for now in range(5):
-        dataplane.fdb_learn_many(stations, np.full(len(stations), index, np.uint16), now)
+        FdbAccess(dataplane).learn_many(stations, np.full(len(stations), index, np.uint16), now)
         removal = threading.Thread(target=dataplane.remove_port, args=[index])
         removal.start()
         while (taken := dataplane.add_port()) != index:
             dataplane.remove_port(taken)
-        assert index not in dataplane.fdb_lookup_many(stations[::1000].copy(), now)
+        assert index not in FdbAccess(dataplane).lookup_many(stations[::1000].copy(), now)
         removal.join()
 
 
@@ -221,11 +223,11 @@ def test_what_ages_is_forgotten_once() -> None:
     def worker(number: int) -> None:
         for now in range(0, 2000, 20):
             dataplane.replay(0, batch, now, 1, number)
-            dataplane.fdb_age(now)
+            FdbAccess(dataplane).age(now)
 
     at_once(*(lambda n=n: worker(n) for n in range(WORKERS)))
     _, (learned, _, aged, _, _) = dataplane.snapshot()
-    assert learned - aged == len(dataplane.fdb_export())
+    assert learned - aged == len(FdbAccess(dataplane).export())
 
 
 @pytest.mark.parametrize(
@@ -326,9 +328,10 @@ def test_a_data_plane_that_cannot_be_made_closes_nobodys_files(options: dict[str
 
 def test_a_trace_of_several_workers_is_in_order_of_time() -> None:
     dataplane = make_dataplane(2)
-    dataplane.trace_start(64, 1000)
+    tracer = Tracer(dataplane)
+    tracer.start(64, 1000)
     at_once(*(lambda n=n: dataplane.replay(n % 2, [frame(1, 2 + n)] * 16, 1, 4, n) for n in range(WORKERS)))
-    records, lost = dataplane.trace_read()
-    dataplane.trace_stop()
+    records, lost = tracer.read()
+    tracer.stop()
     assert (len(records), lost) == (WORKERS * 64, 0)
     assert [record[0] for record in records] == sorted(record[0] for record in records)

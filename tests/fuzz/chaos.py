@@ -33,7 +33,6 @@ from fastbridge import ConfigError, Lab, PortError, Switch
 from fastbridge.errors import LabError
 from fastbridge.lab.links import Links
 from fastbridge.lab.namespaces import NamespaceHelper
-from fastbridge.switch.io_modes import IO_MODES
 
 PODS = 4
 FINAL_FRAMES = 200
@@ -211,10 +210,10 @@ def received(switch: Switch, name: str, before: Any) -> int:
     return now.rx_frames + now.rx_missed - then.rx_frames - then.rx_missed
 
 
-def run(seed: int, seconds: float, workers: int, io: str) -> Counter[str]:
+def run(seed: int, seconds: float, workers: int) -> Counter[str]:
     rng = random.Random(seed)
     with Lab(PODS) as lab:
-        with Switch(lab.ports, workers=workers, io=io, fanout=workers > 1 and rng.random() < 0.5) as switch:
+        with Switch(lab.ports, workers=workers, fanout=workers > 1 and rng.random() < 0.5) as switch:
             chaos = Chaos(lab, switch, rng)
             talks = [Talk(pod, lab, seed + n) for n, pod in enumerate(lab)]
             for talk in talks:
@@ -237,15 +236,14 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=float(os.environ.get("FASTBRIDGE_FUZZ_SECONDS", "30")))
     parser.add_argument("--seed", type=int, default=None)
     parser.add_argument("--workers", type=int, default=min(2, len(os.sched_getaffinity(0))))
-    parser.add_argument("--io", choices=list(IO_MODES), default="ring")
     given = parser.parse_args()
     seed = random.SystemRandom().randrange(1 << 30) if given.seed is None else given.seed
     logging.getLogger("fastbridge").addHandler(logging.NullHandler())
     print(f"seed {seed}", flush=True)
     try:
-        done = run(seed, given.seconds, given.workers, given.io)
+        done = run(seed, given.seconds, given.workers)
     except BaseException:
-        again = f"--seconds {given.seconds:g} --seed {seed} --workers {given.workers} --io {given.io}"
+        again = f"--seconds {given.seconds:g} --seed {seed} --workers {given.workers}"
         print(f"failed; again: {sys.argv[0]} {again}", flush=True)
         raise
     print(f"{sum(done.values())} things happened ({', '.join(f'{n} {c}' for n, c in sorted(done.items()))}): all held")

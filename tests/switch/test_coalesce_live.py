@@ -23,6 +23,7 @@ from test_traffic import SOL_UDP, Stream, families, socket_in
 
 from fastbridge import Lab, Switch
 from fastbridge.core.dataplane import Dataplane, open_ring
+from fastbridge.core.fdb import FdbAccess
 from fastbridge.core.mac_table import MacTable
 from fastbridge.lab.links import Links
 from fastbridge.switch.port_socket import open_port_sockets, start_receiving, takes_gso
@@ -280,7 +281,7 @@ def test_what_the_kernel_refuses_is_sent_frame_by_frame() -> None:
             dataplane.set_blocked(index, False)
             opened += [rx, tx]
         try:
-            dataplane.fdb_add(two.mac, 0, 1)
+            FdbAccess(dataplane).add(two.mac, 0, 1)
             sent = run(one, two, 20, 700, protocol=UDP)
             for message in sent:
                 one.socket.send(message)

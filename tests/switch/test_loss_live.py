@@ -5,10 +5,8 @@ from __future__ import annotations
 import socket
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -19,7 +17,7 @@ from test_live import gso_frame
 from fastbridge import Lab, Switch, Topology
 from fastbridge.core.dataplane import TX_REASON_NAMES, Dataplane
 from fastbridge.core.mac_table import MacTable
-from fastbridge.switch.io_modes import IO_MODES
+from fastbridge.switch.ring_size import FEWEST
 
 X, UNKNOWN = 0x02_00_00_00_FF_01, 0x02_00_00_00_FF_99
 
@@ -34,17 +32,12 @@ for _ in range(int(sys.argv[2])):
 
 
 @contextmanager
-def quiet_lab(
-    pods: int, *, small: bool = False, started: bool = True, io: str = "ring"
-) -> Iterator[tuple[Lab, Switch]]:
-    """A lab in which nobody speaks by himself; small: with the shortest rings (128 frames), or little to wait in."""
+def quiet_lab(pods: int, *, small: bool = False, started: bool = True) -> Iterator[tuple[Lab, Switch]]:
+    """A lab in which nobody speaks by himself; small: with the shortest rings (128 frames)."""
     with pytest.MonkeyPatch.context() as patch, Lab(Topology.of(pods, ipv6=None)) as lab:
         if small:
-            mode = IO_MODES[io]
-            patch.setattr("fastbridge.switch.live.find_io_mode", lambda name: replace(mode, most=mode.fewest))
-            if not mode.slot:
-                patch.setattr("fastbridge.switch.port_socket._BUFFER_BYTES", 64 << 10)
-        switch = Switch(lab.ports, loop_detection=False, io=io)
+            patch.setattr("fastbridge.switch.live.MOST", FEWEST)
+        switch = Switch(lab.ports, loop_detection=False)
         try:
             if started:
                 switch.start()
@@ -73,13 +66,11 @@ def seen(switch: Switch, name: str) -> int:
 
 
 pytestmark = pytest.mark.live
-modes = pytest.mark.parametrize("io", IO_MODES)
 
 
-@modes
 @pytest.mark.parametrize("pods", [2, 8])
-def test_overload_of_a_running_switch_is_accounted_for_to_the_frame(pods: int, io: str) -> None:
-    with quiet_lab(pods, small=True, io=io) as (lab, switch):
+def test_overload_of_a_running_switch_is_accounted_for_to_the_frame(pods: int) -> None:
+    with quiet_lab(pods, small=True) as (lab, switch):
         assert storm(lab, "pod1", ethernet(UNKNOWN, X), 50_000).wait() == 0
         sent = offered_by(lab, "pod1")
         assert sent + lab["pod1"].counters().tx_dropped >= 50_000
@@ -113,12 +104,11 @@ def test_overload_of_a_switch_that_pauses_is_accounted_for_to_the_frame() -> Non
         assert heard_by(lab, ["pod2"]) + sum(total.tx_dropped.values()) + total.rx_missed == sent
 
 
-@modes
 @pytest.mark.parametrize("end", ["remove", "stop"])
 @pytest.mark.parametrize("count", [5, 20_000])
-def test_frames_nobody_will_read_any_more_are_counted(count: int, end: str, io: str) -> None:
+def test_frames_nobody_will_read_any_more_are_counted(count: int, end: str) -> None:
     """A switch that never ran: what its ring took and what it did not are both missed."""
-    with quiet_lab(2, small=True, started=False, io=io) as (lab, switch), wires(lab) as (one, _):
+    with quiet_lab(2, small=True, started=False) as (lab, switch), wires(lab) as (one, _):
         for n in range(count):
             one.send(ethernet(GROUP, one.mac, payload=b"fastbridge %d" % n))
         if end == "remove":
@@ -129,11 +119,10 @@ def test_frames_nobody_will_read_any_more_are_counted(count: int, end: str, io: 
         assert (total.rx_frames, total.rx_missed) == (0, count)
 
 
-@modes
 @pytest.mark.parametrize("end", ["remove", "stop"])
-def test_frames_behind_those_that_were_read_are_counted(end: str, io: str) -> None:
+def test_frames_behind_those_that_were_read_are_counted(end: str) -> None:
     """Small ones and large ones, which take other ways; what was read is not counted again."""
-    with quiet_lab(2, io=io) as (lab, switch), wires(lab) as (one, _):
+    with quiet_lab(2) as (lab, switch), wires(lab) as (one, _):
         large = gso_frame(GROUP, one.mac, b"", 4, 60_000)
         small = ethernet(GROUP, one.mac, payload=b"fastbridge")
         for _ in range(10):
@@ -154,9 +143,8 @@ def test_frames_behind_those_that_were_read_are_counted(end: str, io: str) -> No
             switch.stop()
 
 
-@modes
-def test_losses_stay_on_record_when_the_port_is_removed_and_replaced(io: str) -> None:
-    with quiet_lab(2, small=True, io=io) as (lab, switch):
+def test_losses_stay_on_record_when_the_port_is_removed_and_replaced() -> None:
+    with quiet_lab(2, small=True) as (lab, switch):
         for round_ in range(3):
             frame = ethernet(UNKNOWN, X, payload=b"fastbridge round %d" % round_)
             assert storm(lab, "pod1", frame, 20_000).wait() == 0
@@ -209,17 +197,15 @@ def received(sock: socket.socket) -> Iterator[bytes]:
 # One loud port.
 
 
-@modes
-def test_of_two_full_rings_neither_waits_for_the_other(io: str) -> None:
+def test_of_two_full_rings_neither_waits_for_the_other() -> None:
     """A burst is 64 frames: as many of the loud port's come before the other's first one, and no more."""
-    with quiet_lab(3, started=False, io=io) as (lab, switch), wires(lab) as (one, loud, three):
+    with quiet_lab(3, started=False) as (lab, switch), wires(lab) as (one, loud, three):
         switch.fdb.add(three.mac, "pod3")
         for n in range(2_000):
             loud.send(ethernet(three.mac, loud.mac, payload=b"fastbridge loud %d" % n))
         quiet = [ethernet(three.mac, one.mac, payload=b"fastbridge quiet %d" % n) for n in range(3)]
         for frame in quiet:
             one.send(frame)
-        time.sleep(0.1)  # in mode "blocks" the last ones wait for a timer of some milliseconds
         switch.start()
         heard = []
         while quiet[-1] not in heard:
@@ -229,9 +215,8 @@ def test_of_two_full_rings_neither_waits_for_the_other(io: str) -> None:
 
 
 @pytest.mark.parametrize("what", ["known unicast", "broadcast"])
-@modes
-def test_one_loud_port_starves_nobody(what: str, io: str) -> None:
-    with quiet_lab(6, io=io) as (lab, switch):
+def test_one_loud_port_starves_nobody(what: str) -> None:
+    with quiet_lab(6) as (lab, switch):
         assert lab["pod1"].ping("pod2", timeout=PATIENCE)
         switch.fdb.add(UNKNOWN, "pod4")
         frame = ethernet(GROUP if what == "broadcast" else UNKNOWN, X)

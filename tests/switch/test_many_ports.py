@@ -7,7 +7,6 @@ import os
 import random
 import subprocess
 import sys
-from typing import Any
 
 import pytest
 from frames import ethernet
@@ -15,14 +14,14 @@ from live import PATIENCE, eventually, stage, wires
 
 from fastbridge import Lab, PortError, Switch, Topology
 from fastbridge.core.dataplane import open_ring
-from fastbridge.switch.io_modes import IO_MODES
+from fastbridge.switch.ring_size import ring_slots
 
 MANY = 300
 
 
 @pytest.mark.parametrize("ports", [1, 2, 100, 128, 129, 250, 300, 1_000, 1_500, 2_000, 8_000])
 def test_ring_sizes_adapt_to_the_number_of_ports(ports: int) -> None:
-    slots, slot = IO_MODES["ring"].slots(ports), 2048
+    slots, slot = ring_slots(ports), 2048
     assert 128 <= slots <= 2_048
     assert slots % 32 == 0
     assert slots * slot * ports <= 512 << 20 or slots == 128
@@ -106,29 +105,21 @@ def test_the_limit_on_open_files_is_raised_or_named(hard: int, said: str) -> Non
 
 
 @pytest.mark.live
-@pytest.mark.parametrize(
-    ("io", "ports"),
-    [
-        pytest.param("ring", 140, marks=pytest.mark.slow),
-        ("big-ring", 12),
-        pytest.param("blocks", 80, marks=pytest.mark.slow),
-        ("recvmmsg", 4),
-    ],
-)
-def test_rings_of_ports_added_one_by_one_get_smaller(io: str, ports: int) -> None:
+@pytest.mark.slow
+def test_rings_of_ports_added_one_by_one_get_smaller() -> None:
     """And larger again, when others have gone."""
-    mode = IO_MODES[io]
-    with Lab(Topology.of(ports, ipv6=None)) as lab, Switch(lab.ports[:2], io=io) as switch:
+    ports = 140
+    with Lab(Topology.of(ports, ipv6=None)) as lab, Switch(lab.ports[:2]) as switch:
         for port in lab.ports[2:]:
             switch.add_port(port)
         slots = [member.slots[0] for member in switch._members.values()]
-        assert slots == [mode.slots(n) for n in [2, *range(2, ports + 1)]]
-        assert slots[-1] < slots[0] or not mode.slot
+        assert slots == [ring_slots(n) for n in [2, *range(2, ports + 1)]]
+        assert slots[-1] < slots[0]
         assert lab["pod1"].ping(lab.pods[-1], timeout=PATIENCE)
         for port in lab.ports[1:]:
             switch.remove_port(port.name)
         again = switch.add_port(lab.ports[1])
-        assert switch._members[again.index].slots[0] == mode.slots(2)
+        assert switch._members[again.index].slots[0] == ring_slots(2)
         assert lab["pod1"].ping("pod2", timeout=PATIENCE)
 
 
@@ -139,10 +130,10 @@ def test_rings_that_the_kernel_refuses(
 ) -> None:
     """It falls back to smaller ones and says so once; without any there is no switch, and nothing is left open."""
 
-    def refuse(fd: int, slots: int, *others: Any) -> None:
+    def refuse(fd: int, slots: int) -> None:
         if slots > most:
             raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
-        open_ring(fd, slots, *others)
+        open_ring(fd, slots)
 
     monkeypatch.setattr("fastbridge.switch.live.open_ring", refuse)
     with Lab(Topology.of(5, ipv6=None)) as lab:

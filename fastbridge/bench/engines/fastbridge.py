@@ -77,15 +77,12 @@ def _rings(pid: int) -> str:
         if name.startswith("socket:"):
             first, last = (int(address, 16) for address in area.split("-"))
             sizes[f"{(last - first) / (1 << 20):g} MiB"] += 1
-    if not sizes:
-        return "no rings: the sockets' receive buffers"
     return f"rings: {', '.join(f'{count} of {size}' for size, count in sizes.items())}"
 
 
-# By another I/O mode each, with every frame sent by itself, never asleep, and by several workers. What `fastbridge run`
+# With every frame sent by itself, never asleep, and by several workers. What `fastbridge run`
 # has by default is "fastbridge".
 VARIANTS = (
-    *(Fastbridge(f"fastbridge/{name}", (*_CAPACITY, "--io", name)) for name in ("big-ring", "blocks", "recvmmsg")),
     Fastbridge("fastbridge/no-coalesce", (*_CAPACITY, "--no-coalesce")),
     Fastbridge("fastbridge/busy-poll", (*_CAPACITY, "--busy-poll", "1000000")),
     *(Fastbridge(f"fastbridge/{n}-workers", (*_CAPACITY, "--workers", str(n)), workers=n) for n in _COUNTS),

@@ -86,8 +86,8 @@ cdef class Arrivals:
             if linux.setsockopt(self.fds[i], linux.SOL_PACKET, linux.PACKET_VERSION, &version, sizeof(version)) != 0:
                 refused("TPACKET_V2")
             error = (
-                ring.request_ring(self.fds[i], slots, ring.SLOT, ring.BLOCK)
-                or ring.map_ring(&self.rings[i], self.fds[i], slots, ring.SLOT)
+                ring.request_ring(self.fds[i], slots)
+                or ring.map_ring(&self.rings[i], self.fds[i], slots)
             )
             if error:
                 raise OSError(error, f"receive ring: {os.strerror(error)}")

@@ -31,9 +31,6 @@ _KNOWN = {
     "vde": Look("#3a9ba6", "triangle-right"),
     "direct": Look("#808890", "triangle-left"),
     "linux-bridge-nf": Look("#c2455a", "square"),
-    "fastbridge/big-ring": Look("#5f6cc9", "cross"),
-    "fastbridge/blocks": Look("#4c9aa8", "triangle-up"),
-    "fastbridge/recvmmsg": Look("#5b8db8", "triangle-down"),
     "fastbridge/no-coalesce": Look("#2b7fd3", "diamond"),
 }
 _COLOURS = ("#7a8b2e", "#a66bbe", "#9a7b62", "#4c9aa8", "#5f6cc9", "#c2455a")

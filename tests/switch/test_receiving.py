@@ -1,4 +1,4 @@
-"""Every I/O mode carries the same: what test_live and test_traffic say of the default one, in short, and bad input."""
+"""The receive ring: small and large frames in order, tags, losses, ports that fail; and kernels that refuse a ring."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -17,20 +16,19 @@ from test_live import gso_frame, next_own, seen, state
 from test_traffic import Stream
 
 import fastbridge.switch.live
-from fastbridge import ConfigError, Lab, LabError, PortError, Switch, Topology
+from fastbridge import Lab, LabError, PortError, Switch, Topology
+from fastbridge.core import af_packet
 from fastbridge.lab.links import Links
-from fastbridge.switch.io_modes import IO_MODES, IoMode, find_io_mode
+from fastbridge.switch.ring_size import FEWEST, MOST, RING_BYTES, RING_SLOT, ring_slots, smaller_ring
 
 X = 0x02_00_00_00_FF_01
 SILENT = Topology.of(2, ipv6=None)  # without IPv6 no kernel says a word of its own
-modes = pytest.mark.parametrize("io", IO_MODES)
 live = pytest.mark.live
 
 
 @live
-@modes
-def test_pods_talk(io: str) -> None:
-    with stage(3, io=io) as (lab, switch):
+def test_pods_talk() -> None:
+    with stage(3) as (lab, switch):
         with Stream(lab["pod1"], lab["pod2"], 4) as stream:
             stream.exchange(megabytes=20)
         for family in (4, 6):
@@ -43,13 +41,12 @@ def test_pods_talk(io: str) -> None:
 
 
 @live
-@modes
 @pytest.mark.parametrize("size", [0, 60_000])
 @pytest.mark.parametrize(
     "tags", [b"", tag(5, priority=2), tag(5, tpid=0x88A8), tag(100, tpid=0x88A8) + tag(7)], ids=bytes.hex
 )
-def test_tags_and_checksums_are_carried(io: str, tags: bytes, size: int) -> None:
-    with stage(2, io=io) as (lab, _), wires(lab) as (one, two):
+def test_tags_and_checksums_are_carried(tags: bytes, size: int) -> None:
+    with stage(2) as (lab, _), wires(lab) as (one, two):
         if not size:
             sent = ethernet(GROUP, one.mac, tags)
             one.send(sent)
@@ -76,10 +73,9 @@ def small_and_large(burst: int, source: int) -> list[tuple[bytes, ...]]:
 
 
 @live
-@modes
-def test_small_and_large_frames_keep_their_order(io: str) -> None:
+def test_small_and_large_frames_keep_their_order() -> None:
     with Lab(SILENT) as lab, wires(lab) as (one, two):
-        switch = Switch(lab.ports, io=io, loop_detection=False)
+        switch = Switch(lab.ports, loop_detection=False)
         sends = small_and_large(0, one.mac)
         for send in sends:
             one.send(*send)  # the switch does not run yet: they will be one batch
@@ -94,9 +90,8 @@ def test_small_and_large_frames_keep_their_order(io: str) -> None:
 
 
 @live
-@modes
-def test_long_bursts_keep_their_order(io: str) -> None:
-    with stage(3, io=io) as (lab, _), wires(lab) as (one, two, three):
+def test_long_bursts_keep_their_order() -> None:
+    with stage(3) as (lab, _), wires(lab) as (one, two, three):
         hear_each_other([one, two, three])
         for burst in range(10):
             sent = [
@@ -110,12 +105,11 @@ def test_long_bursts_keep_their_order(io: str) -> None:
 
 
 @live
-@modes
 @pytest.mark.parametrize(("size", "count"), [(0, 10_000), (60_000, 1_500)])
-def test_every_lost_frame_is_counted(io: str, size: int, count: int) -> None:
+def test_every_lost_frame_is_counted(size: int, count: int) -> None:
     """A switch that does not run yet lets its ring, or receive buffer, run full."""
     with Lab(SILENT) as lab, wires(lab) as (one, _):
-        switch = Switch(lab.ports, io=io)
+        switch = Switch(lab.ports)
         large = gso_frame(GROUP, one.mac, b"", 4, size)
         small = ethernet(GROUP, one.mac, payload=b"fastbridge".ljust(1_400))
         for _ in range(count):
@@ -131,11 +125,12 @@ def test_every_lost_frame_is_counted(io: str, size: int, count: int) -> None:
 
 
 @live
-@modes
-def test_frames_beyond_64_kilobytes_pass_in_pieces_or_are_counted(io: str) -> None:
-    """What a pod sends whose gso_max_size somebody has raised (BIG TCP): only "recvmmsg" lacks room.
-    They leave as GSO frames that an IP header has a length for."""
-    with stage(2, io=io) as (lab, switch), wires(lab) as (one, two):
+def test_frames_beyond_64_kilobytes_pass_in_pieces_or_are_counted() -> None:
+    """What a pod sends whose gso_max_size somebody has raised (BIG TCP).
+
+    They leave as GSO frames that an IP header has a length for.
+    """
+    with stage(2) as (lab, switch), wires(lab) as (one, two):
         try:
             with Links(lab["pod1"].namespace) as links:
                 links.set("eth0", gso_max_size=500_000)
@@ -158,14 +153,13 @@ def test_frames_beyond_64_kilobytes_pass_in_pieces_or_are_counted(io: str) -> No
                     assert start == first
         pod1 = switch.counters().ports["pod1"]
         assert pod1.dropped["truncated"] == 30 - passed
-        assert 10 <= passed < 30 if io == "recvmmsg" else passed == 30
+        assert passed == 30
         assert (pod1.rx_missed, pod1.dropped["runt"]) == (0, 0)
 
 
 @live
-@modes
-def test_port_goes_down_and_comes_back(io: str) -> None:
-    with stage(3, io=io, ports_fail=True) as (lab, switch):
+def test_port_goes_down_and_comes_back() -> None:
+    with stage(3, ports_fail=True) as (lab, switch):
         assert lab["pod1"].ping("pod3", timeout=PATIENCE)
         lab["pod3"].port.set_down()
         eventually(lambda: state(switch, "pod3") == "down", "pod3 down")
@@ -197,9 +191,8 @@ def sending(wire: Wire) -> Iterator[None]:
 
 
 @live
-@modes
-def test_ports_come_go_and_fail_under_load(io: str) -> None:
-    with Lab(3) as lab, Switch(lab.ports, io=io) as switch, wires(lab) as (one, two, _):
+def test_ports_come_go_and_fail_under_load() -> None:
+    with Lab(3) as lab, Switch(lab.ports) as switch, wires(lab) as (one, two, _):
         with sending(one), sending(two):
             for name in ("pod1", "pod3", "pod2", "pod1") * 2:
                 before = switch.counters().total.rx_frames
@@ -221,62 +214,50 @@ def test_ports_come_go_and_fail_under_load(io: str) -> None:
 # -- bad input ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("io", ["", "rings", "RING", None, 3, ["ring"]])
-def test_an_unknown_mode_is_refused_with_the_known_ones(io: object) -> None:
-    with pytest.raises(ConfigError, match=r"no I/O mode .*ring, big-ring, blocks, recvmmsg"):
-        Switch(["lo"], io=io)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("io", [mode for mode in IO_MODES.values() if mode.slot], ids=lambda io: io.name)
-def test_rings_fill_whole_blocks_within_their_memory(io: IoMode) -> None:
-    page = 4096
-    assert io.block % io.slot == io.block % page == 0
-    assert io.fewest > 64 or io.source == "blocks"  # a breath must not come round to a slot that it has taken
-    before = io.most
+def test_rings_fill_whole_blocks_within_their_memory() -> None:
+    assert FEWEST > 64  # a breath must not come round to a slot that it has taken
+    before = MOST
     for ports in (0, 1, 2, 7, 64, 100, 128, 250, 1500, 65_000):
-        slots = io.slots(ports)
-        assert io.fewest <= slots <= before <= io.most
-        assert slots * io.slot % io.block == 0
-        assert slots == io.fewest or slots * io.slot * ports <= 512 << 20
+        slots = ring_slots(ports)
+        assert FEWEST <= slots <= before <= MOST
+        assert slots * RING_SLOT % 65_536 == 0
+        assert slots == FEWEST or slots * RING_SLOT * ports <= RING_BYTES
         before = slots
-    while before > io.fewest:
-        before = io.whole(before - 1)
-    assert io.whole(0) == before == io.fewest
+    while before > FEWEST:
+        before = smaller_ring(before)
+    assert smaller_ring(0) == before == FEWEST
 
 
 @live
-def test_a_mode_that_the_kernel_lacks_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    with Lab(2) as lab:
-        monkeypatch.setattr(
-            fastbridge.switch.live, "find_io_mode", lambda name: replace(find_io_mode(name), version=99)
-        )
-        with pytest.raises(PortError, match="this kernel lacks I/O mode 'blocks'"):
-            Switch(lab.ports, io="blocks")
+def test_a_kernel_without_such_rings_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(af_packet, "TPACKET_V2", 99)
+    with Lab(2) as lab, pytest.raises(PortError, match="this kernel lacks TPACKET_V2 receive rings"):
+        Switch(lab.ports)
 
 
 @live
-@pytest.mark.parametrize("io", [name for name, mode in IO_MODES.items() if mode.slot])
 def test_a_smaller_ring_where_the_kernel_has_no_memory(
-    io: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    open_ring, mode = fastbridge.switch.live.open_ring, IO_MODES[io]
+    open_ring = fastbridge.switch.live.open_ring
 
-    def refuse(fd: int, slots: int, *others: object) -> None:
-        if slots > mode.fewest:
+    def refuse(fd: int, slots: int) -> None:
+        if slots > FEWEST:
             raise OSError(errno.ENOMEM, "Cannot allocate memory")
-        open_ring(fd, slots, *others)
+        open_ring(fd, slots)
 
     monkeypatch.setattr(fastbridge.switch.live, "open_ring", refuse)
-    with caplog.at_level(logging.WARNING), stage(3, io=io) as (lab, _):
+    with caplog.at_level(logging.WARNING), stage(3) as (lab, _):
         assert lab["pod1"].ping("pod2", timeout=PATIENCE)
     assert [record.message for record in caplog.records if "ring" in record.message] == [
-        f"the kernel refused a larger ring: pod1 has {mode.fewest} slots"
+        f"the kernel refused a larger ring: pod1 has {FEWEST} slots"
     ]
 
 
 @live
 @pytest.mark.parametrize(
-    ("number", "text"), [(errno.ENOMEM, "free some memory"), (errno.EINVAL, "refuses I/O mode 'blocks'")]
+    ("number", "text"),
+    [(errno.ENOMEM, "free some memory"), (errno.EINVAL, "no; fastbridge needs AF_PACKET with TPACKET_V2")],
 )
 def test_no_ring_at_all(number: int, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
@@ -284,4 +265,4 @@ def test_no_ring_at_all(number: int, text: str, monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(fastbridge.switch.live, "open_ring", refuse)
     with Lab(2) as lab, pytest.raises(PortError, match=text):
-        Switch(lab.ports, io="blocks")
+        Switch(lab.ports)

@@ -1,0 +1,199 @@
+"""FDB, access from Python.
+
+Everything that is done to the MAC table (mac_table.pyx) besides a frame's look-up and learning: copies, many entries at
+once, static entries, removal. The table may be a data plane's, in use: then whatever is done to many entries is done in
+steps between which frames pass, and a port is looked at while worker 0 is between two breaths, so that no port comes or
+goes meanwhile. Or it is a table that no data plane has, where any number stands for a port.
+"""
+
+cimport cython
+from libc.stddef cimport size_t
+from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy, memset
+
+from .dataplane cimport Dataplane
+from .linux cimport pthread_mutex_lock, pthread_mutex_unlock
+from .mac_table cimport (
+    COPY_ROOM, ENTRY_STATIC, SWEEP_ALL, SWEEP_EXPIRED, Cursor, Entry, EntryRow, MacTable, MacTableState, copy_some,
+    hash_key, learn_all, look_up_all, make_key, read_entry, remove_key, set_static, start_walk, sweep,
+)
+from .worker cimport lock, unlock
+
+import numpy as np
+
+from .mac_table import ENTRY_DTYPE as _ENTRY_DTYPE
+
+cdef uint64_t MAC_MASK = (<uint64_t>1 << 48) - 1
+
+cdef enum:
+    # Keys learned between two breaths: at 1 M entries at most 40 µs (benchmarks/ group "FDB: growth"), less than the
+    # sends of a breath take.
+    LEARN_STEP = 128
+
+
+@cython.final
+cdef class FdbAccess:
+    """The entries of a data plane's FDB, or of a bare MacTable."""
+
+    cdef Dataplane dataplane            # None: a bare table
+    cdef MacTable table
+    cdef MacTableState *state           # the table's
+
+    def __cinit__(self, source):
+        if isinstance(source, Dataplane):
+            self.dataplane = source
+            self.table = self.dataplane.fdb
+        else:
+            self.table = <MacTable?>source
+        self.state = &self.table.state
+
+    cdef void _lock(self) noexcept nogil:
+        """Be the table's writer."""
+        pthread_mutex_lock(self.state.lock)
+
+    cdef void _unlock(self) noexcept nogil:
+        pthread_mutex_unlock(self.state.lock)
+
+    cdef void _keep_ports(self) noexcept nogil:
+        """No port comes or goes until _let_ports()."""
+        if self.dataplane is not None:
+            lock(&self.dataplane.planes[0])
+
+    cdef void _let_ports(self) noexcept nogil:
+        if self.dataplane is not None:
+            unlock(&self.dataplane.planes[0])
+
+    cdef bint _has_port(self, uint16_t port) noexcept nogil:
+        return self.dataplane is None or self.dataplane._port(port) != NULL
+
+    def export(self):
+        """All entries, live or not, as a structured array of ENTRY_DTYPE, in no order: each that is there all the time,
+        once. Raises MemoryError."""
+        cdef EntryRow *step = <EntryRow *>calloc(COPY_ROOM, sizeof(EntryRow))
+        cdef uint64_t count = 0, taken = 0, steps = 0
+        cdef uint8_t[::1] memory
+        cdef Cursor cursor
+        if step == NULL:
+            raise MemoryError("no memory to copy the FDB")
+        memset(step, 0, COPY_ROOM * sizeof(EntryRow))   # its pages are there before the data plane has to wait for us
+        try:
+            with nogil:
+                self._lock()
+                taken = self.state.count
+                self._unlock()
+            rows = np.zeros(taken + COPY_ROOM, _ENTRY_DTYPE)
+            start_walk(self.state, &cursor)
+            while not cursor.done:
+                with nogil:
+                    self._lock()
+                    taken = copy_some(self.state, &cursor, step)
+                    self._unlock()
+                steps += 1
+                if cursor.restarted:
+                    cursor.restarted, count = False, 0
+                if count + taken > <uint64_t>len(rows):
+                    larger = np.zeros(2 * len(rows), _ENTRY_DTYPE)
+                    larger[:count] = rows[:count]
+                    rows = larger
+                memory = rows.view(np.uint8)
+                memcpy(&memory[count * sizeof(EntryRow)], step, taken * sizeof(EntryRow))
+                count += taken
+        finally:
+            free(step)
+        return rows[:count] if steps == 1 else _latest(rows[:count])
+
+    def lookup_many(self, const uint64_t[::1] keys, uint32_t now):
+        """The ports of `vlan << 48 | mac` keys (int32; -1 without a live entry)."""
+        ports = np.full(len(keys), -1, np.int32)
+        cdef int32_t[::1] found = ports
+        if len(keys):
+            with nogil:
+                look_up_all(self.state, &keys[0], &found[0], len(keys), now)
+        return ports
+
+    def learn_many(self, const uint64_t[::1] keys, const uint16_t[::1] ports, uint32_t now):
+        """Learn `vlan << 48 | mac` keys on ports; returns how many were taken. Raises ValueError (lengths), IndexError
+        (no such port, any more; what came before is learned)."""
+        if len(keys) != len(ports):
+            raise ValueError(f"{len(keys)} keys but {len(ports)} ports")
+        cdef size_t start = 0, count, i, taken = 0, total = len(keys)
+        cdef size_t step = total if self.dataplane is None else LEARN_STEP
+        cdef bint there = True
+        with nogil:
+            while start < total and there:
+                count = min(step, total - start)
+                self._keep_ports()
+                for i in range(start, start + count):
+                    there = there and self._has_port(ports[i])
+                if there:
+                    taken += learn_all(self.state, &keys[start], &ports[start], count, now)
+                self._let_ports()
+                start += count
+        if not there:
+            raise IndexError("no such port")
+        return taken
+
+    def find(self, uint64_t mac, uint16_t vlan):
+        """The entry of (vlan, mac), live or not: (port, seen in ms, static), or None."""
+        cdef uint64_t key = make_key(mac & MAC_MASK, vlan & 0xFFF)
+        cdef Entry entry
+        if not read_entry(self.state, key, hash_key(self.state, key), &entry):
+            return None
+        return entry.port, entry.seen, entry.flags & ENTRY_STATIC != 0
+
+    def add(self, uint64_t mac, uint16_t vlan, uint16_t port):
+        """Add a static entry, or make the one there static; raises IndexError (no such port), MemoryError."""
+        cdef uint64_t key = make_key(mac & MAC_MASK, vlan & 0xFFF)
+        cdef int result = 0
+        cdef bint there
+        with nogil:
+            self._keep_ports()
+            there = self._has_port(port)
+            if there:
+                self._lock()
+                result = set_static(self.state, key, port)
+                self._unlock()
+            self._let_ports()
+        if not there:
+            raise IndexError("no such port")
+        if result < 0:
+            raise MemoryError("no memory for the FDB")
+
+    def remove(self, uint64_t mac, uint16_t vlan):
+        """Remove the entry of (vlan, mac); returns whether there was one."""
+        cdef uint64_t key = make_key(mac & MAC_MASK, vlan & 0xFFF)
+        cdef bint found
+        with nogil:
+            self._lock()
+            found = remove_key(self.state, key)
+            self._unlock()
+        return found
+
+    def flush(self, port=None, bint statics_too=False):
+        """Remove the learned (and static) entries, of one port or all; returns how many."""
+        cdef int which = SWEEP_ALL if port is None else port
+        cdef uint64_t removed
+        with nogil:
+            removed = sweep(self.state, 0, which, statics_too)
+        return removed
+
+    def age(self, uint32_t now):
+        """Remove what has expired at `now` (ms); returns how many."""
+        cdef uint64_t removed
+        with nogil:
+            removed = sweep(self.state, now, SWEEP_EXPIRED, False)
+        return removed
+
+    def set_damping(self, uint32_t damping_ms):
+        """A station heard within `damping_ms` on its port does not move to another; 0: it moves at once."""
+        with nogil:
+            self._lock()
+            self.state.damping = damping_ms
+            self._unlock()
+
+
+def _latest(rows):
+    """The rows without those that have a later copy, by VLAN and MAC."""
+    newest = rows[::-1]
+    return newest[np.unique(newest["vlan"].astype(np.uint64) << 48 | newest["mac"], return_index=True)[1]]

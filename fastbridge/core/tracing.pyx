@@ -1,0 +1,127 @@
+"""Trace, access from Python.
+
+What the workers note of each frame's decision (trace.pxd), taken by swapping each worker's records for fresh ones
+between two of its breaths.
+"""
+
+cimport cython
+from cpython.bytes cimport PyBytes_FromStringAndSize
+from libc.stddef cimport size_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc
+from libc.string cimport memset
+
+from .batch cimport DROPPED
+from .dataplane cimport Dataplane
+from .plane cimport Plane
+from .trace cimport TRACE_PORTS, Trace, TraceRecord
+from .worker cimport lock, unlock
+
+from .dataplane import RX_REASON_NAMES as _RX_REASON_NAMES
+
+#: Names of what became of a frame (batch.pxd's Action), and of its source (mac_table.pxd's LearnResult).
+ACTION_NAMES = ("forwarded", "flooded", "consumed", "dropped")
+LEARNED_NAMES = (None, "new", "moved", "refused", None)
+
+
+@cython.final
+cdef class Tracer:
+    """Records the decisions of a data plane, of all its workers."""
+
+    cdef Dataplane dataplane
+
+    def __cinit__(self, Dataplane dataplane):
+        self.dataplane = dataplane
+
+    def start(self, uint32_t snap, uint32_t limit):
+        """Record every frame's decision and first `snap` bytes, at most `limit` unread ones a worker.
+
+        Raises MemoryError."""
+        cdef Trace fresh
+        cdef uint32_t i
+        try:
+            for i in range(self.dataplane.workers):
+                fresh = make_trace(snap, limit)
+                swap_trace(&self.dataplane.planes[i], &fresh)
+                free_trace(&fresh)
+        except MemoryError:
+            self.stop()
+            raise
+
+    def stop(self):
+        """Record no more; what is unread is gone."""
+        cdef Trace off
+        cdef uint32_t i
+        for i in range(self.dataplane.workers):
+            memset(&off, 0, sizeof(off))
+            swap_trace(&self.dataplane.planes[i], &off)
+            free_trace(&off)
+
+    def read(self):
+        """Take the records: ([(time_ns, ingress, frame, length, action, reason, learned, egress), …], lost so far), by
+        time. For one thread at a time; raises MemoryError."""
+        cdef uint64_t lost = 0
+        cdef list out = []
+        cdef uint32_t i
+        for i in range(self.dataplane.workers):
+            lost += read_trace(&self.dataplane.planes[i], out)
+        out.sort(key=_by_time)
+        return out, lost
+
+
+cdef uint64_t read_trace(Plane *plane, list out) except? 0:
+    cdef Trace trace
+    cdef TraceRecord *record
+    cdef uint64_t lost
+    cdef uint32_t at
+    if plane.trace.records == NULL:
+        return 0
+    trace = make_trace(plane.trace.snap, plane.trace.limit)
+    trace.lost = plane.trace.lost
+    swap_trace(plane, &trace)
+    lost = trace.lost
+    for at in range(trace.count):
+        record = &trace.records[at]
+        out.append((
+            record.time, record.ingress,
+            PyBytes_FromStringAndSize(<char *>trace.bytes + <size_t>at * trace.snap, record.kept),
+            record.length, ACTION_NAMES[record.action],
+            _RX_REASON_NAMES[record.reason] if record.action == DROPPED else None,
+            LEARNED_NAMES[record.learned],
+            tuple([record.egress[i] for i in range(min(record.copies, <uint16_t>TRACE_PORTS))]),
+        ))
+    free_trace(&trace)
+    return lost
+
+
+cdef Trace make_trace(uint32_t snap, uint32_t limit) except *:
+    cdef Trace trace
+    memset(&trace, 0, sizeof(trace))
+    trace.limit, trace.snap = limit, snap
+    trace.bytes = <uint8_t *>malloc(<size_t>snap * limit + 1)
+    trace.records = <TraceRecord *>malloc(<size_t>limit * sizeof(TraceRecord))
+    if trace.bytes == NULL or trace.records == NULL:
+        free_trace(&trace)
+        raise MemoryError(f"no memory to trace {limit} frames of {snap} bytes")
+    return trace
+
+
+cdef void swap_trace(Plane *plane, Trace *trace) noexcept:
+    """Give a worker this trace, and take the one it had."""
+    cdef Trace before
+    with nogil:
+        lock(plane)
+        before = plane.trace
+        trace.lost = before.lost if trace.records != NULL and before.records != NULL else 0
+        plane.trace = trace[0]
+        trace[0] = before
+        unlock(plane)
+
+
+cdef void free_trace(Trace *trace) noexcept nogil:
+    free(trace.records)
+    free(trace.bytes)
+
+
+def _by_time(record):
+    return record[0]
