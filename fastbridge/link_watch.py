@@ -21,11 +21,13 @@ _RTM_NEWLINK, _RTM_DELLINK, _RTM_GETLINK, _NLMSG_ERROR, _NLM_F_REQUEST = 16, 17,
 _GROUP_LINK = 1  # RTMGRP_LINK
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_MASTER, _IFLA_OPERSTATE = 1, 3, 4, 10, 16
 _IFLA_EXT_MASK, _IFLA_CARRIER, _IFLA_NEW_NETNSID, _IFLA_NEW_IFINDEX, _IFLA_ALT_IFNAME = 29, 33, 45, 49, 53
+_IFLA_CARRIER_DOWN_COUNT = 48
 _SKIP_STATS = 1 << 3  # RTEXT_FILTER_SKIP_STATS: counters would be half of each answer
 _HEADER = struct.Struct("=IHHII")  # struct nlmsghdr
 _LINK = struct.Struct("=BxHiII")  # struct ifinfomsg
 _ATTRIBUTE = struct.Struct("=HH")  # struct nlattr
-_IFF_UP, _ARPHRD_ETHER = 0x1, 1
+_IFF_UP, _IFF_RUNNING, _ARPHRD_ETHER = 0x1, 0x40, 1
+_OPER_DOWN, _OPER_LOWER_DOWN = 2, 3
 _TYPE_MASK = 0x3FFF  # without NLA_F_NESTED and NLA_F_NET_BYTEORDER
 _NAME_BYTES = 15  # the longest name; an altname has up to 127
 _ANSWER_BYTES = 1 << 16
@@ -49,6 +51,7 @@ class Link:
     carrier: bool
     #: "": it is there; "deleted"; "moved" (to another network namespace)
     gone: str = ""
+    falls: int = 0  # how often it has lost its carrier since it was made
 
     @property
     def ethernet(self) -> bool:
@@ -59,6 +62,16 @@ class Link:
     def up(self) -> bool:
         """Whether it was switched on; it may yet have no carrier."""
         return bool(self.flags & _IFF_UP)
+
+    @property
+    def running(self) -> bool:
+        """Whether frames pass: it is up, and has a carrier that the kernel has acted on (RFC 2863: up, or unknown)."""
+        return bool(self.flags & _IFF_UP and self.flags & _IFF_RUNNING)
+
+    @property
+    def starting(self) -> bool:
+        """Whether it has a carrier that the kernel is about to act on, within milliseconds; it sends nothing before."""
+        return self.up and self.carrier and not self.running and self.operstate in (_OPER_DOWN, _OPER_LOWER_DOWN)
 
 
 class LinkWatch:
@@ -172,6 +185,7 @@ def _link(deleted: bool, arphrd: int, index: int, flags: int, found: dict[int, b
         (found.get(_IFLA_OPERSTATE) or b"\0")[0],
         bool((found.get(_IFLA_CARRIER) or b"\1")[0]),
         "" if not deleted else "moved" if moved else "deleted",
+        _number(found.get(_IFLA_CARRIER_DOWN_COUNT)),
     )
 
 

@@ -46,7 +46,8 @@ class SwitchPort:
 
     index: int
     name: str
-    #: "up"; "down" (it comes back by itself); "gone" (its interface was deleted); "blocked" (part of a loop)
+    #: "up"; "down" (switched off, or without a carrier: it comes back by itself); "gone" (its interface was deleted, or
+    #: is no longer ours); "blocked" (part of a loop)
     state: str
 
 

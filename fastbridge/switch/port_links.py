@@ -15,6 +15,7 @@ import select
 import socket
 import struct
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,7 @@ _log = logging.getLogger(__name__)
 
 _SO_NETNS_COOKIE, _SIOCGSKNS = 71, 0x894C  # since 5.14; before, with CAP_NET_ADMIN
 _CAP_NET_RAW = 13
+_STARTING_SECONDS = 2.0  # to wait for an interface whose carrier has just come
 _WAITING = 64  # connections to a claim that nobody accepts: so many others can ask who holds the port
 
 
@@ -43,6 +45,7 @@ class PortLink:
     claim: socket.socket
     shielded: bool = False  # only marked frames leave by it
     lost: str = ""  # why it is none any more
+    faltered: bool = False  # it did not run at some time since this was last set to False
 
 
 class PortLinks:
@@ -102,6 +105,15 @@ class PortLinks:
                 raise
         return taken
 
+    def wait_until_running(self, port: PortLink) -> None:
+        """Let the kernel make use of a carrier that has just come: what is sent before is lost."""
+        deadline = time.monotonic() + _STARTING_SECONDS
+        while time.monotonic() < deadline:
+            link = self._watches[port.namespace].look(port.link.index)
+            if link is None or not link.starting:
+                break
+            time.sleep(0.001)
+
     def release(self, port: PortLink) -> None:
         """Hold and shield this port no longer; a second call does nothing."""
         key = (port.namespace, port.link.index)
@@ -122,7 +134,9 @@ class PortLinks:
                     port = self._held.get((namespace, link.index))
                     if port is None:
                         continue
-                    if (link.name, link.master) != (port.link.name, port.link.master) and not link.gone:
+                    port.faltered |= not link.running or link.falls != port.link.falls
+                    told = (link.name, link.master, link.running)
+                    if told != (port.link.name, port.link.master, True) and not link.gone:
                         # What was queued before the port was taken is no news of it.
                         link = watch.look(link.index) or link
                     if link != port.link:

@@ -31,7 +31,8 @@ _PACKET_FANOUT, _PACKET_FANOUT_FLAG_UNIQUEID, _PACKET_FANOUT_FLAG_IGNORE_OUTGOIN
 _SO_ATTACH_FILTER, _SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 26, 32, 33
 _SIOCGIFFLAGS = 0x8913
 _SIOCETHTOOL, _ETHTOOL_GTSO = 0x8946, 0x1E
-_IFF_UP = 0x1
+_IFF_UP, _IFF_RUNNING = 0x1, 0x40
+_RUNS = _IFF_UP | _IFF_RUNNING
 _ETH_P_ALL = 0x0003
 
 # Frames larger than a ring slot wait in the receive buffer, 64 KB GSO frames above all: room for some 50 of
@@ -167,10 +168,13 @@ def _close(sockets: list[socket.socket]) -> None:
         sock.close()
 
 
-def is_up(sock: socket.socket) -> bool:
-    """Whether the interface a socket is bound to exists, whatever its name is now, and is up (IFF_UP)."""
+def is_running(sock: socket.socket) -> bool:
+    """Whether the interface a socket is bound to exists, whatever its name is now, is up and has a carrier.
+
+    Without one a send succeeds, and the frame is lost.
+    """
     try:
-        return _is_up(sock, sock.getsockname()[0])
+        return _ioctl(sock, _SIOCGIFFLAGS, sock.getsockname()[0], "H") & _RUNS == _RUNS
     except (OSError, ValueError):  # deleted, or the socket closed meanwhile
         return False
 
@@ -184,10 +188,6 @@ def takes_gso(sock: socket.socket) -> bool:
     except OSError:  # a driver that knows nothing of it
         return False
     return bool(value[1])
-
-
-def _is_up(sock: socket.socket, name: str) -> bool:
-    return bool(_ioctl(sock, _SIOCGIFFLAGS, name, "H") & _IFF_UP)
 
 
 def _ioctl(sock: socket.socket, request: int, name: str, value: str) -> int:
