@@ -46,6 +46,7 @@ cdef struct Tally:
     uint64_t rx_frames, rx_bytes, forwarded, flooded, consumed, rx_missed, tx_frames, tx_bytes
     uint64_t coalesced          # frames sent inside another one's GSO frame: messages sent = tx_frames - coalesced
     uint64_t split              # GSO frames made of several that the kernel refused: sent frame by frame instead
+    uint64_t shed               # messages that the kernel had no room for: the device, or its queue, counts them, too
     uint64_t dropped[RX_REASONS]
     uint64_t tx_dropped[TX_REASONS]
 

@@ -73,6 +73,7 @@ cdef inline int send_failed(Plane *plane, Share *share, uint32_t *tries) noexcep
     if error == EMSGSIZE:
         return TX_TOO_BIG
     # ENOMEM is what __dev_queue_xmit says of a frame that segmentation or checksumming made nothing of, too.
+    share.tally.shed += error == ENOBUFS or error == ENOMEM
     return TX_NO_BUFFER if error == ENOBUFS or error == ENOMEM else TX_REFUSED
 
 

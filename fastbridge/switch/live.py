@@ -344,8 +344,12 @@ class Switch(Plane):
         """The worker that reads the fewest ports."""
         return self._read.index(min(self._read))
 
+    def _ask_interfaces(self) -> None:
+        self._links.count_losses()
+
     def _drop_member(self, index: int) -> None:
         link = self._members[index].link
+        self._ask_interfaces()
         self._close_member(index)
         if link is not None:
             self._links.release(link)

@@ -45,6 +45,8 @@ class PortLink:
     claim: socket.socket
     shielded: bool = False  # only marked frames leave by it
     lost: str = ""  # why it is none any more
+    ignored: int = 0  # frames lost in the interface before it was a port …
+    lost_after: int = 0  # … and since, as was last heard of
     faltered: bool = False  # it did not run at some time since this was last set to False
 
 
@@ -105,6 +107,18 @@ class PortLinks:
                 raise
         return taken
 
+    def count_losses(self) -> None:
+        """Ask anew how many frames were lost in the ports' interfaces, `lost_after`. Raises PortError."""
+        with self._lock:
+            for namespace, watch in self._watches.items():
+                ports = [port for (where, _), port in self._held.items() if where == namespace]
+                found = watch.tx_dropped() if ports else {}
+                for port in ports:
+                    self._note_losses(port, found.get(port.link.index, 0))
+
+    def _note_losses(self, port: PortLink, tx_dropped: int) -> None:
+        port.lost_after = max(port.lost_after, tx_dropped - port.ignored)  # no less where it is gone
+
     def wait_until_running(self, port: PortLink) -> None:
         """Let the kernel make use of a carrier that has just come: what is sent before is lost."""
         deadline = time.monotonic() + _STARTING_SECONDS
@@ -141,6 +155,7 @@ class PortLinks:
                         link = watch.look(link.index) or link
                     if link != port.link:
                         before, port.link = port.link, link
+                        self._note_losses(port, link.tx_dropped)
                         self._follow(port, before)
                         found.append((port, before))
         return found
@@ -178,7 +193,7 @@ class PortLinks:
         except BaseException:
             claim.close()
             raise
-        port = PortLink(name, link, namespace, claim)
+        port = PortLink(name, link, namespace, claim, ignored=link.tx_dropped)
         self._held[namespace, link.index] = port
         return port
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import shutil
 import socket
 import sys
 import threading
@@ -19,6 +21,7 @@ from test_live import gso_frame
 from fastbridge import Lab, Switch, Topology
 from fastbridge.core.dataplane import TX_REASON_NAMES, Dataplane
 from fastbridge.core.mac_table import MacTable
+from fastbridge.lab.links import Links
 from fastbridge.switch.io_modes import IO_MODES
 
 X, UNKNOWN = 0x02_00_00_00_FF_01, 0x02_00_00_00_FF_99
@@ -204,6 +207,92 @@ def received(sock: socket.socket) -> Iterator[bytes]:
             yield sock.recv(65_536)[10:]
         except BlockingIOError:
             return
+
+
+# What is lost after a send that succeeded.
+
+
+def lost(switch: Switch, name: str, reason: str) -> int:
+    return switch.counters().ports[name].tx_dropped[reason]
+
+
+def station(pod: Any) -> int:
+    return int(pod.mac)
+
+
+def unicast(lab: Lab, wire: Any, name: str, count: int, size: int = 60) -> None:
+    for n in range(count):
+        wire.send(ethernet(station(lab[name]), wire.mac, payload=(b"fastbridge %d " % n).ljust(size, b".")))
+
+
+def test_a_frame_lost_without_a_carrier_was_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until the switch hears that the far end is down, the kernel takes what is sent, and drops it."""
+    monkeypatch.setattr(Switch, "_follow_links", lambda self, before: before)
+    with quiet_lab(3) as (lab, switch), wires(lab) as (one, two, three):
+        switch.fdb.add(station(lab["pod2"]), "pod2")
+        lab["pod2"].set_down()
+        unicast(lab, one, "pod2", 10)
+        three.heard_before(one.mark())
+        eventually(lambda: lost(switch, "pod2", "device") == 11, "10 frames and the mark")
+        before = switch.counters()
+        assert before.ports["pod2"].tx_frames == 0
+        assert before.total.tx_dropped["device"] == 11
+        check_accounts(switch)
+        lab["pod2"].set_up()
+        assert two.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.ENETDOWN  # reading clears it
+        two.heard_before(one.mark())
+        assert (lost(switch, "pod2", "device"), switch.counters().ports["pod2"].tx_frames) == (11, 1)
+        switch.remove_port("pod2")
+        assert switch.counters().total.tx_dropped["device"] == 11
+        switch.add_port(lab.ports[1])
+        assert lost(switch, "pod2", "device") == 0  # what was before is not its own
+        assert switch.counters().total.tx_dropped["device"] == 11
+    assert switch.counters().total.tx_dropped["device"] == 11
+
+
+@pytest.mark.parametrize("queue", ["noqueue", "pfifo"])
+def test_what_the_pods_end_refuses_is_counted_once(queue: str) -> None:
+    """Within the send, where there is no queue: the kernel says so at once. Behind a queue it tells nobody."""
+    with quiet_lab(3) as (lab, switch), wires(lab) as (one, _, three):
+        if queue != "noqueue":
+            set_queue(lab, "pod2", queue)
+        with Links(lab["pod2"].namespace) as links:
+            links.set("eth0", mtu=1000)
+        switch.fdb.add(station(lab["pod2"]), "pod2")
+        heard = lab["pod2"].counters().rx_frames
+        unicast(lab, one, "pod2", 10, 1400)
+        unicast(lab, one, "pod2", 5)
+        three.heard_before(one.mark())
+        eventually(lambda: lab["pod2"].counters().rx_frames - heard == 6, "what is short")
+        port = switch.counters().ports["pod2"]
+        assert {reason: count for reason, count in port.tx_dropped.items() if count} == {
+            "no_buffer" if queue == "noqueue" else "device": 10
+        }
+        assert port.tx_frames == 6
+        check_accounts(switch)
+
+
+def test_losses_of_a_port_that_is_gone_stay_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Switch, "_let_go", lambda self: None)
+    with quiet_lab(3) as (lab, switch), wires(lab) as (one, _, three):
+        set_queue(lab, "pod2", "pfifo")
+        with Links(lab["pod2"].namespace) as links:
+            links.set("eth0", mtu=1000)
+        switch.fdb.add(station(lab["pod2"]), "pod2")
+        unicast(lab, one, "pod2", 10, 1400)
+        three.heard_before(one.mark())
+        lab["pod2"].port.delete()
+        eventually(lambda: {port.name: port.state for port in switch.ports}["pod2"] == "gone", "its end")
+        eventually(lambda: lost(switch, "pod2", "device") == 10, "its last words")
+        switch.remove_port("pod2")
+        assert switch.counters().total.tx_dropped["device"] == 10
+
+
+def set_queue(lab: Lab, name: str, *discipline: str) -> None:
+    """Give a host end a queueing discipline."""
+    if shutil.which("tc") is None:
+        pytest.skip("no tc on this machine")
+    lab.run_host(["tc", "qdisc", "replace", "dev", name, "root", *discipline])
 
 
 # One loud port.
