@@ -18,9 +18,10 @@ from dataclasses import dataclass, field
 from fastbridge.errors import PortError
 
 _RTM_NEWLINK, _RTM_DELLINK, _RTM_GETLINK, _RTM_NEWSTATS, _RTM_GETSTATS = 16, 17, 18, 92, 94
+_RTM_NEWQDISC, _RTM_DELQDISC = 36, 37
 _NLMSG_ERROR, _NLMSG_DONE, _NLM_F_REQUEST, _NLM_F_DUMP = 2, 3, 0x1, 0x300
-_GROUP_LINK = 1  # RTMGRP_LINK
-_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_MASTER, _IFLA_OPERSTATE = 1, 3, 4, 10, 16
+_GROUPS = 1 | 8  # RTMGRP_LINK, RTMGRP_TC
+_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_QDISC, _IFLA_MASTER, _IFLA_OPERSTATE = 1, 3, 4, 6, 10, 16
 _IFLA_STATS64, _IFLA_CARRIER, _IFLA_NEW_NETNSID, _IFLA_NEW_IFINDEX, _IFLA_ALT_IFNAME = 23, 33, 45, 49, 53
 _IFLA_CARRIER_DOWN_COUNT = 48
 _STATS_LINK_64 = 1  # an attribute of RTM_NEWSTATS, and as 1 << (n - 1) its bit in the filter
@@ -28,6 +29,7 @@ _HEADER = struct.Struct("=IHHII")  # struct nlmsghdr
 _LINK = struct.Struct("=BxHiII")  # struct ifinfomsg
 _STATS = struct.Struct("=BxxxII")  # struct if_stats_msg
 _COUNTERS = struct.Struct("=8Q")  # the start of struct rtnl_link_stats64; tx_dropped is the last
+_TC = struct.Struct("=BxxxI")  # the start of struct tcmsg
 _ATTRIBUTE = struct.Struct("=HH")  # struct nlattr
 _IFF_UP, _IFF_RUNNING, _ARPHRD_ETHER = 0x1, 0x40, 1
 _OPER_DOWN, _OPER_LOWER_DOWN = 2, 3
@@ -54,6 +56,7 @@ class Link:
     carrier: bool
     #: "": it is there; "deleted"; "moved" (to another network namespace)
     gone: str = ""
+    queue: str = ""  # its queueing discipline, by its kind
     falls: int = 0  # how often it has lost its carrier since it was made
     tx_dropped: int = field(default=0, compare=False)  # frames to send that were lost in it since it was made
 
@@ -93,7 +96,7 @@ class LinkWatch:
             raise
         self._events.setblocking(False)
         self._events.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER_BYTES)
-        self._events.bind((0, _GROUP_LINK))
+        self._events.bind((0, _GROUPS))
 
     def fileno(self) -> int:
         """Readable when there are changes."""
@@ -135,6 +138,7 @@ class LinkWatch:
 
     def changes(self, known: Iterable[int]) -> Iterator[Link]:
         """What has changed since the last call, in order; where too much has, `known` links are looked at afresh."""
+        known, asked = set(known), set()
         lost = False  # the kernel says so before it hands over what it kept, which is older than any look
         while True:
             try:
@@ -147,7 +151,8 @@ class LinkWatch:
                 lost = True
             else:
                 yield from _links(data)
-        for index in known if lost else ():
+                asked |= _queues(data)  # which say nothing of the link
+        for index in known if lost else known & asked:
             yield self.look(index) or Link(index, "", 0, 0, b"", 0, 0, 0, False, "deleted")
 
     def _ask(self, kind: int, body: bytes) -> bytes:
@@ -197,6 +202,12 @@ def _links(data: bytes) -> Iterator[Link]:
                 yield _link(kind == _RTM_DELLINK, arphrd, index, flags, found)
 
 
+def _queues(data: bytes) -> set[int]:
+    """The interfaces whose queueing disciplines some netlink messages speak of."""
+    told = (start for kind, start, _ in _messages(data) if kind in (_RTM_NEWQDISC, _RTM_DELQDISC))
+    return {_TC.unpack_from(data, start)[1] for start in told}
+
+
 def _messages(data: bytes) -> Iterator[tuple[int, int, int]]:
     """The kind of each netlink message, and where what is behind its header starts and ends."""
     offset = 0
@@ -226,6 +237,7 @@ def _link(deleted: bool, arphrd: int, index: int, flags: int, found: dict[int, b
         (found.get(_IFLA_OPERSTATE) or b"\0")[0],
         bool((found.get(_IFLA_CARRIER) or b"\1")[0]),
         "" if not deleted else "moved" if moved else "deleted",
+        found.get(_IFLA_QDISC, b"").rstrip(b"\0").decode("ascii", "replace"),
         _number(found.get(_IFLA_CARRIER_DOWN_COUNT)),
         _tx_dropped(found.get(_IFLA_STATS64)),
     )

@@ -61,6 +61,7 @@ class Member:
     readers: tuple[int, ...] = ()  # the workers that read it, one a ring
     coalesce: bool = False  # the flag it begins with
     link: PortLink | None = None  # the interface it is; none in memory
+    takes: str = "all"  # what may leave by it (port.pxd's Takes)
     lost_after: int = 0  # copies that the kernel took, and lost in the interface
 
     def count(self, tally: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]) -> PortCounters:

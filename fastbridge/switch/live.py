@@ -35,7 +35,16 @@ from .counters import Counters
 from .fdb import PortRef
 from .io_modes import find_io_mode
 from .port_links import PortLink, PortLinks
-from .port_socket import Interface, PortLike, end_receiving, is_running, open_port_sockets, start_receiving, takes_gso
+from .port_socket import (
+    Interface,
+    PortLike,
+    end_receiving,
+    is_running,
+    open_port_sockets,
+    set_send_buffer,
+    start_receiving,
+    takes_gso,
+)
 from .shield import mark
 
 _log = logging.getLogger(__name__)
@@ -334,6 +343,7 @@ class Switch(Plane):
             raise PortError(f"cannot attach {member.name}: {error.strerror}") from None
         for worker in member.readers:
             self._read[worker] += 1
+        self._suit_queue(index, member)
         running = is_running(tx)
         if not running:
             self._dataplane.set_link(index, "down")
@@ -403,6 +413,8 @@ class Switch(Plane):
         for index, link in after.items():
             member = self._members.get(index)
             port = member.link if member else None
+            if member:
+                self._suit_queue(index, member)
             if port and port.faltered:
                 port.faltered = False
                 self._forget_behind(index)  # though it may be back already
@@ -424,6 +436,18 @@ class Switch(Plane):
             if link == "down" and member and is_running(member.sockets[0]):
                 self._set_link(index, "up")
         return after
+
+    def _suit_queue(self, index: int, member: Member) -> None:
+        """Send single frames, and few at a time, into a queue that shapes: it counts frames, and pings wait in it."""
+        shaped = member.link is not None and member.link.shaped
+        takes = "single" if shaped else "all"
+        if takes == member.takes:
+            return
+        with contextlib.suppress(IndexError):  # removed meanwhile
+            self._dataplane.set_takes(index, takes)
+        with contextlib.suppress(OSError):  # closed meanwhile
+            set_send_buffer(member.sockets[-1], shaped)
+        member.takes = takes
 
     def _forget_behind(self, index: int) -> None:
         """Forget who was behind a port: they may come back elsewhere."""

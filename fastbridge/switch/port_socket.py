@@ -39,6 +39,9 @@ _ETH_P_ALL = 0x0003
 # them a port. A limit, not an allocation. The send buffer is never longer than what is on its way to one pod.
 _BUFFER_BYTES = 4 << 20
 
+# In front of a queue that shapes or counts, whatever waits here waits in vain: room for some 50 frames of 1,500 bytes.
+_SMALL_BUFFER_BYTES = 64 << 10
+
 # What a socket lets in, as classic BPF: "ret #0"; and "ld #pkttype; jeq #PACKET_OUTGOING, 0, 1; ret #0; ret #all".
 _NOTHING = ((0x06, 0, 0, 0),)
 _INCOMING = ((0x20, 0, 0, 0xFFFFF004), (0x15, 0, 1, 4), (0x06, 0, 0, 0), (0x06, 0, 0, 0xFFFFFFFF))
@@ -97,7 +100,7 @@ def open_port_sockets(
         for rx in sockets[:-1]:
             _set_rx_options(rx, index, io)
         tx.setsockopt(_SOL_PACKET, _PACKET_VNET_HDR, 1)
-        _set_buffer(tx, _SO_SNDBUFFORCE, socket.SO_SNDBUF)
+        set_send_buffer(tx, small=False)
         _bind(tx, index, 0, port.name)
     except PermissionError:
         _close(sockets)
@@ -214,7 +217,7 @@ def _set_rx_options(rx: socket.socket, index: int, io: IoMode) -> None:
         rx.setsockopt(_SOL_PACKET, option, value)
     # Promiscuous as long as the socket lives: the kernel undoes it, whatever happens.
     rx.setsockopt(_SOL_PACKET, _PACKET_ADD_MEMBERSHIP, _promiscuous(index))
-    _set_buffer(rx, _SO_RCVBUFFORCE, socket.SO_RCVBUF)
+    _set_buffer(rx, _SO_RCVBUFFORCE, socket.SO_RCVBUF, _BUFFER_BYTES)
 
 
 def _set_version(rx: socket.socket, version: int, name: str) -> None:
@@ -226,8 +229,13 @@ def _set_version(rx: socket.socket, version: int, name: str) -> None:
         raise PortError(f"this kernel lacks I/O mode {name!r} ({error.strerror}); choose another") from None
 
 
-def _set_buffer(sock: socket.socket, force: int, plain: int) -> None:
+def set_send_buffer(tx: socket.socket, small: bool) -> None:
+    """Limit what is on its way out by a port: to little, where the interface has a queue for it."""
+    _set_buffer(tx, _SO_SNDBUFFORCE, socket.SO_SNDBUF, _SMALL_BUFFER_BYTES if small else _BUFFER_BYTES)
+
+
+def _set_buffer(sock: socket.socket, force: int, plain: int, size: int) -> None:
     try:
-        sock.setsockopt(socket.SOL_SOCKET, force, _BUFFER_BYTES)
+        sock.setsockopt(socket.SOL_SOCKET, force, size)
     except PermissionError:  # no CAP_NET_ADMIN in the first user namespace: what net.core.*mem_max allow
-        sock.setsockopt(socket.SOL_SOCKET, plain, _BUFFER_BYTES)
+        sock.setsockopt(socket.SOL_SOCKET, plain, size)

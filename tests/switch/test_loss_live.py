@@ -288,6 +288,40 @@ def test_losses_of_a_port_that_is_gone_stay_counted(monkeypatch: pytest.MonkeyPa
         assert switch.counters().total.tx_dropped["device"] == 10
 
 
+def test_a_queue_that_shapes_gets_single_frames() -> None:
+    """It counts frames, and would hold 64 KB ones as it does small ones; whether it was there before, or comes."""
+    with Lab(Topology.of(2, ipv6=None)) as lab:
+        set_queue(lab, "pod2", "pfifo")
+        with Switch(lab.ports, loop_detection=False) as switch, wires(lab) as (one, two):
+
+            def longest() -> int:
+                one.send(*gso_frame(station(lab["pod2"]), one.mac, b"", 4, 20_000))
+                heard = two.heard_before(one.mark(), lab["pod2"].mac.packed)
+                assert sum(map(len, heard)) > 20_000
+                return max(map(len, heard))
+
+            assert longest() <= 1514
+            lab.run_host(["tc", "qdisc", "del", "dev", "pod2", "root"])
+            eventually(lambda: longest() > 20_000, "whole frames")
+            set_queue(lab, "pod2", "tbf", "rate", "1gbit", "burst", "100k", "latency", "1s")
+            eventually(lambda: longest() <= 1514, "single frames")
+            check_accounts(switch)
+
+
+def test_few_frames_wait_before_a_queue_that_shapes() -> None:
+    """What waits in our buffer waits in vain, and all that comes later behind it."""
+    with Lab(Topology.of(3, ipv6=None)) as lab:
+        set_queue(lab, "pod2", "tbf", "rate", "8kbit", "burst", "2k", "limit", "100mb")
+        with Switch(lab.ports, loop_detection=False) as switch, wires(lab) as (one, _, three):
+            switch.fdb.add(station(lab["pod2"]), "pod2")
+            unicast(lab, one, "pod2", 1000, 1000)
+            three.heard_before(one.mark())
+            port = switch.counters().ports["pod2"]
+            assert port.tx_frames + port.tx_dropped["full"] == 1001
+            assert 0 < port.tx_frames < 200
+            check_accounts(switch)
+
+
 def set_queue(lab: Lab, name: str, *discipline: str) -> None:
     """Give a host end a queueing discipline."""
     if shutil.which("tc") is None:
