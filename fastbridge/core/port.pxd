@@ -86,6 +86,7 @@ cdef struct Share:
     uint8_t unmergeable         # bit set of GSO types that the kernel refused
     uint32_t cost               # ns that a frame sent takes, a moving average; while sends are timed
     uint64_t costly_until       # ns; that it is costly is not told before
+    bint tagged_told            # that frames are too big with their tags is told
     Tally tally
 
 
