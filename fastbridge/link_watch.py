@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from fastbridge.errors import PortError
 
 _RTM_NEWLINK, _RTM_DELLINK, _RTM_GETLINK, _RTM_NEWSTATS, _RTM_GETSTATS = 16, 17, 18, 92, 94
-_RTM_NEWQDISC, _RTM_DELQDISC = 36, 37
+_RTM_NEWQDISC, _RTM_DELQDISC, _RTM_GETQDISC = 36, 37, 38
 _NLMSG_ERROR, _NLMSG_DONE, _NLM_F_REQUEST, _NLM_F_DUMP = 2, 3, 0x1, 0x300
 _GROUPS = 1 | 8  # RTMGRP_LINK, RTMGRP_TC
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_QDISC, _IFLA_MASTER, _IFLA_OPERSTATE = 1, 3, 4, 6, 10, 16
@@ -29,7 +29,9 @@ _HEADER = struct.Struct("=IHHII")  # struct nlmsghdr
 _LINK = struct.Struct("=BxHiII")  # struct ifinfomsg
 _STATS = struct.Struct("=BxxxII")  # struct if_stats_msg
 _COUNTERS = struct.Struct("=8Q")  # the start of struct rtnl_link_stats64; tx_dropped is the last
-_TC = struct.Struct("=BxxxI")  # the start of struct tcmsg
+_TC = struct.Struct("=BxxxIIII")  # struct tcmsg: family, ifindex, handle, parent, info
+_TCA_STATS2, _TCA_STATS_QUEUE, _TC_ROOT = 7, 3, 0xFFFFFFFF
+_QUEUE = struct.Struct("=5I")  # struct gnet_stats_queue: qlen, backlog, drops, requeues, overlimits
 _ATTRIBUTE = struct.Struct("=HH")  # struct nlattr
 _IFF_UP, _IFF_RUNNING, _ARPHRD_ETHER = 0x1, 0x40, 1
 _OPER_DOWN, _OPER_LOWER_DOWN = 2, 3
@@ -134,6 +136,24 @@ class LinkWatch:
                         found[index] = _tx_dropped(attributes.get(_STATS_LINK_64))
         except OSError as error:
             raise PortError(f"cannot read the interfaces' counters: {error.strerror}") from None
+        return found
+
+    def queue_drops(self) -> dict[int, tuple[int, int]]:
+        """Each interface's outermost queueing discipline, by the interface's index: its handle, and how many frames it
+        has dropped. Raises PortError.
+        """
+        found = {}
+        try:
+            for answer in self._dump(_RTM_GETQDISC, _TC.pack(socket.AF_UNSPEC, 0, 0, 0, 0)):
+                for kind, start, end in _messages(answer):
+                    if kind == _RTM_NEWQDISC:
+                        _, index, handle, parent, _ = _TC.unpack_from(answer, start)
+                        nested = dict(_attributes(answer, start + _TC.size, end)).get(_TCA_STATS2, b"")
+                        queue = dict(_attributes(nested, 0, len(nested))).get(_TCA_STATS_QUEUE)
+                        if parent == _TC_ROOT and queue:
+                            found[index] = handle, _QUEUE.unpack_from(queue)[2]
+        except OSError as error:
+            raise PortError(f"cannot read the interfaces' queues: {error.strerror}") from None
         return found
 
     def changes(self, known: Iterable[int]) -> Iterator[Link]:
