@@ -14,7 +14,7 @@ cdef enum EventKind:
 
 cdef struct Event:
     uint8_t kind
-    uint16_t was, now           # MOVED, DAMPED: the station's; LOOP: now is where the probe came back; else both are the port
+    uint16_t was, now           # MOVED, DAMPED: the station's; LOOP: now is where it came back; else both the port
     uint64_t key                # the FDB key; LOOP: the probe's token; COSTLY: ns that a frame takes; TAGGED: its MTU
 
 cdef struct EventQueue:

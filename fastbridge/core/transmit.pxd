@@ -154,11 +154,16 @@ cdef inline uint32_t send(Plane *plane, Share *share, uint32_t at, uint32_t coun
     run that the kernel refused, the frames of which, up to `apart`, are to be sent one by one."""
     cdef uint32_t sent = 0, tries = 0, i
     cdef int result, reason
+    cdef bint stopped = False
     while sent < count:
         # A port in memory has no wire: process() hands its copies over.
         result = <int>count if share.tx_fd < 0 else sendmmsg(
             share.tx_fd, &plane.messages[sent], count - sent, MSG_DONTWAIT
         )
+        # Where it stopped short, it has tried the next message once, and does not say what came of that: no room,
+        # unless it is our own buffer that is full.
+        share.tally.shed += stopped and (result > 0 or errno == ENOBUFS or errno == ENOMEM)
+        stopped = 0 < result < <int>(count - sent)
         if result > 0:
             for i in range(sent, sent + <uint32_t>result):
                 count_sent(plane, share, at, plane.spans[i])
