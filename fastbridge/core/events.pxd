@@ -10,11 +10,12 @@ cdef enum EventKind:
     EVENT_LOOP = 1
     EVENT_DAMPED = 2            # as MOVED, but the station was not moved
     EVENT_COSTLY = 3            # frames for a port were dropped as costly; at most once a second
+    EVENT_TAGGED = 4            # a frame for a port was dropped as tagged_too_big; once a worker and port
 
 cdef struct Event:
     uint8_t kind
-    uint16_t was, now           # the station's ports; LOOP: now is where the probe came back; COSTLY: both the port
-    uint64_t key                # the FDB key; LOOP: the probe's token; COSTLY: ns that a frame takes
+    uint16_t was, now           # MOVED, DAMPED: the station's; LOOP: now is where it came back; else both the port
+    uint64_t key                # the FDB key; LOOP: the probe's token; COSTLY: ns that a frame takes; TAGGED: its MTU
 
 cdef struct EventQueue:
     Event events[EVENT_SLOTS]

@@ -40,6 +40,7 @@ cdef struct Tally:
     uint64_t rx_frames, rx_bytes, forwarded, flooded, consumed, rx_missed, tx_frames, tx_bytes
     uint64_t coalesced          # frames sent inside another one's GSO frame: messages sent = tx_frames - coalesced
     uint64_t split              # GSO frames made of several that the kernel refused: sent frame by frame instead
+    uint64_t shed               # messages that the kernel had no room for: the device, or its queue, counts them, too
     uint64_t dropped[RX_REASONS]
     uint64_t tx_dropped[TX_REASONS]
 
@@ -77,6 +78,7 @@ cdef struct Share:
     uint8_t unmergeable         # bit set of GSO types that the kernel refused
     uint32_t cost               # ns that a frame sent takes, a moving average; while sends are timed
     uint64_t costly_until       # ns; that it is costly is not told before
+    bint tagged_told            # that frames are too big with their tags is told
     Tally tally
 
 

@@ -25,7 +25,7 @@ from .batch cimport (
 from .coalesce cimport HEADERS, Run, find_run, gather_run, may_be_ip, read_mtu
 from .cut cimport Cut, make_messages, must_cut
 from .ethernet cimport ETHERNET_HEADER, network_offset
-from .events cimport EVENT_COSTLY
+from .events cimport EVENT_COSTLY, EVENT_TAGGED
 from .linux cimport (
     EAGAIN, EINTR, EMSGSIZE, ENETDOWN, ENOBUFS, ENOMEM, ENXIO, MSG_DONTWAIT, VIRTIO_NET_HDR_GSO_NONE,
     VIRTIO_NET_HDR_GSO_UDP_L4, errno, pread, sendmmsg, virtio_net_hdr,
@@ -62,19 +62,24 @@ cdef inline int send_failed(Plane *plane, Share *share, uint32_t *tries) noexcep
     if error == EMSGSIZE:
         return TX_TOO_BIG
     # ENOMEM is what __dev_queue_xmit says of a frame that segmentation or checksumming made nothing of, too.
+    share.tally.shed += error == ENOBUFS or error == ENOMEM
     return TX_NO_BUFFER if error == ENOBUFS or error == ENOMEM else TX_REFUSED
 
 
-cdef inline uint8_t refine(const Share *share, const Frame *frame, int reason) noexcept nogil:
+cdef inline uint8_t refine(Plane *plane, Share *share, const Frame *frame, int reason) noexcept nogil:
     """The reason by what the frame is, where errno alone says too little."""
     cdef const virtio_net_hdr *vnet = <const virtio_net_hdr *>(frame.data - VNET_HEADER)
-    cdef uint32_t at
+    cdef uint32_t at, mtu
     if reason == TX_NO_BUFFER and errno == ENOMEM and vnet.gso_type != VIRTIO_NET_HDR_GSO_NONE:
         return TX_REFUSED
     if reason == TX_TOO_BIG and frame.length >= ETHERNET_HEADER:
         # AF_PACKET lets out 4 bytes more for one 802.1Q tag, for no other; nor does the receiver for two.
         at = network_offset(frame.data, frame.length)
-        if at > ETHERNET_HEADER and frame.length - at <= read_mtu(share.tx_fd):
+        mtu = read_mtu(share.tx_fd)
+        if at > ETHERNET_HEADER and frame.length - at <= mtu:
+            if not share.tagged_told:
+                share.tagged_told = True
+                tell(plane, EVENT_TAGGED, share.index, share.index, mtu)
             return TX_TAGGED_TOO_BIG
     return <uint8_t>reason
 
@@ -138,11 +143,16 @@ cdef inline uint32_t send(Plane *plane, Share *share, uint32_t at, uint32_t coun
     run that the kernel refused, the frames of which, up to `apart`, are to be sent one by one."""
     cdef uint32_t sent = 0, tries = 0, i
     cdef int result, reason
+    cdef bint stopped = False
     while sent < count:
         # A port in memory has no wire: process() hands its copies over.
         result = <int>count if share.tx_fd < 0 else sendmmsg(
             share.tx_fd, &plane.messages[sent], count - sent, MSG_DONTWAIT
         )
+        # Where it stopped short, it has tried the next message once, and does not say what came of that: no room,
+        # unless it is our own buffer that is full.
+        share.tally.shed += stopped and (result > 0 or errno == ENOBUFS or errno == ENOMEM)
+        stopped = 0 < result < <int>(count - sent)
         if result > 0:
             for i in range(sent, sent + <uint32_t>result):
                 count_sent(plane, share, at, plane.spans[i])
@@ -158,7 +168,7 @@ cdef inline uint32_t send(Plane *plane, Share *share, uint32_t at, uint32_t coun
             apart[0] = at + plane.spans[sent]
             return at
         if plane.spans[sent] == 1:
-            reason = refine(share, &plane.batch[share.queue[at]], reason)
+            reason = refine(plane, share, &plane.batch[share.queue[at]], reason)
         share.tally.tx_dropped[reason] += plane.spans[sent]      # sendmmsg stopped here: skip it, send the rest
         at += plane.spans[sent]
         sent += 1
@@ -196,7 +206,7 @@ cdef inline void send_pieces(Plane *plane, Share *share, const Frame *frame, Cut
             share.unmergeable |= <uint8_t>(1 << VIRTIO_NET_HDR_GSO_UDP_L4)
             cut.bundled, start = False, before
         elif reason >= 0:
-            share.tally.tx_dropped[refine(share, frame, reason)] += 1
+            share.tally.tx_dropped[refine(plane, share, frame, reason)] += 1
             return
         before = start
     share.tally.tx_frames += 1

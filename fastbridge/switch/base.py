@@ -47,7 +47,8 @@ class SwitchPort:
 
     index: int
     name: str
-    #: "up"; "down" (it comes back by itself); "gone" (its interface was deleted); "blocked" (part of a loop)
+    #: "up"; "down" (switched off, or without a carrier: it comes back by itself); "gone" (its interface was deleted, or
+    #: is no longer ours); "blocked" (part of a loop)
     state: str
 
 
@@ -61,6 +62,18 @@ class Member:
     readers: tuple[int, ...] = ()  # the workers that read it, one a ring
     coalesce: bool = False  # the flag it begins with
     link: PortLink | None = None  # the interface it is; none in memory
+    takes: str = "all"  # what may leave by it (port.pxd's Takes)
+    lost_after: int = 0  # copies that the kernel took, and lost in the interface
+
+    def count(self, tally: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]) -> PortCounters:
+        """What the core counts of it, by name, and what was lost behind it: asked for before, so it is never too much.
+
+        What is lost within the send, the kernel says at once, and counts in the interface, too.
+        """
+        *_, shed = tally[0]
+        if self.link is not None:
+            self.lost_after = max(self.lost_after, self.link.lost_after - shed)
+        return name_counters(tally, self.lost_after)
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,8 +207,9 @@ class Plane:
     def counters(self) -> Counters:
         """One consistent snapshot: all ports between the same two breaths."""
         with self._changing:
+            self._ask_interfaces()
             tallies, (learned, moved, aged, evicted, refused) = self._dataplane.snapshot()
-            ports = {m.name: name_counters(tallies[i]) for i, m in sorted(self._members.items())}
+            ports = {m.name: m.count(tallies[i]) for i, m in sorted(self._members.items())}
             total = sum(ports.values(), self._departed)
         return Counters(ports, total, learned, moved, aged, evicted, refused, self._policing.counts)
 
@@ -205,6 +219,9 @@ class Plane:
         snap: bytes kept of each frame; limit: events kept unread, more are counted in `lost`. One at a time.
         """
         return Trace(self._dataplane, self._name_of, snap, limit)
+
+    def _ask_interfaces(self) -> None:
+        """Ask what was lost in the ports' interfaces, if there are any."""
 
     def _report_conflict(self, conflict: Conflict) -> None:
         self._journal.warn(_log, "conflicts about addresses", str(conflict))
@@ -245,16 +262,17 @@ class Plane:
         """The port's entries go with it; the caller closes its sockets."""
         with self._changing:
             member = self._members.pop(index)
-            self._departed += name_counters(self._dataplane.remove_port(index))
+            self._departed += member.count(self._dataplane.remove_port(index))
             self._policing.remove_port(index)
             self._stations.forget(index)
         return member
 
 
-def name_counters(tally: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]) -> PortCounters:
-    """What the core counts of a port, by name."""
+def name_counters(tally: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]], lost_after: int = 0) -> PortCounters:
+    """What the core counts of a port, by name; lost_after: of the copies sent, those lost in its interface."""
     counts, dropped, tx_dropped = tally
-    rx_frames, rx_bytes, forwarded, flooded, consumed, missed, tx_frames, tx_bytes, coalesced, split = counts
+    rx_frames, rx_bytes, forwarded, flooded, consumed, missed, tx_frames, tx_bytes, coalesced, split, _ = counts
+    lost_after = min(lost_after, tx_frames)
     return PortCounters(
         rx_frames,
         rx_bytes,
@@ -263,9 +281,9 @@ def name_counters(tally: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]
         consumed,
         dict(zip(RX_REASON_NAMES, dropped, strict=True)),
         missed,
-        tx_frames,
+        tx_frames - lost_after,
         tx_bytes,
-        dict(zip(TX_REASON_NAMES, tx_dropped, strict=True)),
+        dict(zip(TX_REASON_NAMES, tx_dropped, strict=True)) | {"device": lost_after},
         coalesced,
         split,
     )

@@ -28,9 +28,12 @@ class PortCounters:
     #: never received: the kernel found the ring full (PACKET_STATISTICS tp_drops), or the port was removed, or the
     #: switch stopped, before they were read
     rx_missed: int = 0
-    tx_frames: int = 0
-    tx_bytes: int = 0
-    tx_dropped: Mapping[str, int] = field(default_factory=dict)  #: copies not sent, by drop reason
+    tx_frames: int = 0  #: copies sent, as far as is known: one lost behind the send (`device`) is taken off later
+    tx_bytes: int = 0  #: of all copies that the kernel took, those included
+    #: copies not sent, by drop reason; device: the kernel took it, and lost it in the interface, or
+    #: behind it (what the interface and its queueing discipline say; of several
+    #: merged into one they know one)
+    tx_dropped: Mapping[str, int] = field(default_factory=dict)
     coalesced: int = 0  #: of tx_frames: sent inside another one's GSO frame
     split: int = 0  #: GSO frames made of several that the kernel refused: sent frame by frame instead
 

@@ -8,6 +8,7 @@ policies'.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import errno
 import logging
 import os
@@ -33,7 +34,16 @@ from .base import Member, Options, Plane, SwitchPort
 from .counters import Counters
 from .fdb import PortRef
 from .port_links import PortLink, PortLinks
-from .port_socket import Interface, PortLike, end_receiving, is_up, open_port_sockets, start_receiving, takes_gso
+from .port_socket import (
+    Interface,
+    PortLike,
+    end_receiving,
+    is_running,
+    open_port_sockets,
+    set_send_buffer,
+    start_receiving,
+    takes_gso,
+)
 from .ring_size import FEWEST, MOST, ring_slots, smaller_ring
 from .shield import mark
 
@@ -292,6 +302,7 @@ class Switch(Plane):
         try:
             slots = tuple(self._open_ring(rx, source.name) for rx in receivers)
             start_receiving(receivers, index, source.name)
+            self._links.wait_until_running(link)
             if link.shielded:
                 mark(sockets[-1])
         except BaseException:
@@ -329,15 +340,23 @@ class Switch(Plane):
             raise PortError(f"cannot attach {member.name}: {error.strerror}") from None
         for worker in member.readers:
             self._read[worker] += 1
+        self._suit_queue(index, member)
+        running = is_running(tx)
+        if not running:
+            self._dataplane.set_link(index, "down")
         self._add_member(index, member, source.owners if self._trusted else ())
-        return SwitchPort(index, member.name, "up")
+        return SwitchPort(index, member.name, "up" if running else "down")
 
     def _idlest(self) -> int:
         """The worker that reads the fewest ports."""
         return self._read.index(min(self._read))
 
+    def _ask_interfaces(self) -> None:
+        self._links.count_losses()
+
     def _drop_member(self, index: int) -> None:
         link = self._members[index].link
+        self._ask_interfaces()
         self._close_member(index)
         if link is not None:
             self._links.release(link)
@@ -359,8 +378,9 @@ class Switch(Plane):
         happened = select.poll()
         happened.register(self._dataplane.event_fd, select.POLLIN)
         happened.register(self._links.fileno(), select.POLLIN)
-        links = self._dataplane.links()
-        swept, soon = time.monotonic(), None
+        links: dict[int, str] = {}
+        swept = time.monotonic()
+        soon: float | None = 0.0  # at once: what was down before it all began is told, too
         took = 0.0  # CPU time to look at the links, when nothing had changed
         while not self._stopping.is_set():
             wait = max(_LINK_SECONDS, took / _LINK_SHARE) if "down" in links.values() else _SWEEP_SECONDS
@@ -388,26 +408,53 @@ class Switch(Plane):
             self._let_go()
         after = {index: link for index, link in self._dataplane.links().items() if index in self._members}
         for index, link in after.items():
+            member = self._members.get(index)
+            port = member.link if member else None
+            if member:
+                self._suit_queue(index, member)
+            if port and port.faltered:
+                port.faltered = False
+                self._forget_behind(index)  # though it may be back already
+                if not port.link.running and link in ("up", "blocked"):
+                    self._set_link(index, "down")
+                    link = after[index] = "down"
             if link == before.get(index) != "down":
                 continue
             name = self._name_of(index)
             if link in ("down", "gone") and link != before.get(index):
-                port = self._members[index].link
-                why = port.lost if port and link == "gone" else ""
+                why = _why(port, link)
                 if link == "gone" and not why:  # the news of it is on its way
                     after[index] = before.get(index, "up")
                     continue
                 self._journal.warn(_log, "links that changed", f"port {name} is {link}{why and f': {why}'}")
-                self._entries.flush(index)
-                self.neighbours.flush(index)
-                self._policing.bind()
+                self._forget_behind(index)
             elif link == "up" and before.get(index) == "down":
                 self._journal.warn(_log, "links that changed", f"port {name} is up again")
-            if link == "down":
-                member = self._members.get(index)
-                if member and is_up(member.sockets[0]):
-                    self._dataplane.set_link(index, "up")
+            if link == "down" and member and is_running(member.sockets[0]):
+                self._set_link(index, "up")
         return after
+
+    def _suit_queue(self, index: int, member: Member) -> None:
+        """Send single frames, and few at a time, into a queue that shapes: it counts frames, and pings wait in it."""
+        shaped = member.link is not None and member.link.shaped
+        takes = "single" if shaped else "all"
+        if takes == member.takes:
+            return
+        with contextlib.suppress(IndexError):  # removed meanwhile
+            self._dataplane.set_takes(index, takes)
+        with contextlib.suppress(OSError):  # closed meanwhile
+            set_send_buffer(member.sockets[-1], shaped)
+        member.takes = takes
+
+    def _forget_behind(self, index: int) -> None:
+        """Forget who was behind a port: they may come back elsewhere."""
+        self._entries.flush(index)
+        self.neighbours.flush(index)
+        self._policing.bind()
+
+    def _set_link(self, index: int, link: str) -> None:
+        with contextlib.suppress(IndexError):  # removed meanwhile
+            self._dataplane.set_link(index, link)
 
     def _let_go(self) -> None:
         """Let nothing in or out of ports whose interfaces are there, and no longer ours."""
@@ -490,6 +537,15 @@ def _check_cpus(cpus: Sequence[int] | None, workers: int) -> Sequence[int]:
             text = ", ".join(map(str, allowed))
             raise ConfigError(f"CPU {cpu} is not one this process may run on; those are: {text}")
     return cpus
+
+
+def _why(port: PortLink | None, link: str) -> str:
+    """Why a port's link is lost, where that is known and no matter of course."""
+    if port is None:
+        return ""
+    if link == "gone":
+        return port.lost
+    return "no carrier (its far end is down, or its cable is out)" if port.link.up and not port.link.running else ""
 
 
 def _many(ports: int) -> ThreadPoolExecutor:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_MOVED, _LOOP, _DAMPED, _COSTLY = 0, 1, 2, 3  # core/events.pxd
+_MOVED, _LOOP, _DAMPED, _COSTLY, _TAGGED = 0, 1, 2, 3, 4  # core/events.pxd
 # A station that moves so often within a second flaps; a person moving a cable, or a pod being redeployed, does not.
 _FLAPS = 5
 _STATIONS_KEPT = 4096  # those that moved last
@@ -100,6 +100,8 @@ class Stations:
                     self._came_back(value, port, now)
                 elif kind == _COSTLY:
                     self._tell_cost(port, value)
+                elif kind == _TAGGED:
+                    self._tell_tagged(port, value)
                 elif self._moved(value, was, port, now, kind == _MOVED):
                     suspects |= {was, port}
             if self._detect_loops:
@@ -138,6 +140,14 @@ class Stations:
             "rest is dropped as costly; look for packet sockets, filters or XDP in its pod"
         )
         self._journal.warn(_log, "ports that are costly to send to", text, thing=name)
+
+    def _tell_tagged(self, port: int, mtu: int) -> None:
+        name = self._name_of(port)
+        text = (
+            f"port {name} cannot send full-size frames under an 802.1ad tag, or under two tags (tagged_too_big): raise "
+            f"the MTU of both ends of its link, {mtu} here, by 8"
+        )
+        self._journal.warn(_log, "ports too small for tags", text, thing=name)
 
     def _probe(self, ports: set[int], now: float) -> None:
         """Send a probe out of each port. Its token is known to nobody else, and good for one return: a pod that is

@@ -15,6 +15,7 @@ import select
 import socket
 import struct
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,11 @@ _log = logging.getLogger(__name__)
 
 _SO_NETNS_COOKIE, _SIOCGSKNS = 71, 0x894C  # since 5.14; before, with CAP_NET_ADMIN
 _CAP_NET_RAW = 13
+_STARTING_SECONDS = 2.0  # to wait for an interface whose carrier has just come
+# Disciplines that no interface is slower for: none, and those that the kernel gives a network card by itself. Any other
+# one is there to shape, and counts frames, not bytes: 1,000 of 64 KB wait for 50 s at 10 Mb/s.
+_NO_QUEUES = ("", "noop", "noqueue")
+_FREE_QUEUES = (*_NO_QUEUES, "mq", "pfifo_fast", "fq_codel")
 _WAITING = 64  # connections to a claim that nobody accepts: so many others can ask who holds the port
 
 
@@ -43,6 +49,26 @@ class PortLink:
     claim: socket.socket
     shielded: bool = False  # only marked frames leave by it
     lost: str = ""  # why it is none any more
+    ignored: int = 0  # frames lost in the interface before it was a port …
+    lost_after: int = 0  # … and since, as was last heard of, those included that were …
+    lost_queued: int = 0  # … dropped by its queueing discipline
+    queue_at: tuple[int, int] = (0, 0)  # the handle of that, and how many it had dropped
+    faltered: bool = False  # it did not run at some time since this was last set to False
+
+    @property
+    def queues(self) -> bool:
+        """Whether what leaves by it may wait in the kernel."""
+        return self.link.queue not in _NO_QUEUES
+
+    def note_queue(self, handle: int, drops: int) -> None:
+        """Note what its queueing discipline has dropped; another one has begun at 0."""
+        before, self.queue_at = self.queue_at, (handle, drops)
+        self.lost_queued += (drops - (before[1] if before[0] == handle else 0)) % (1 << 32)
+
+    @property
+    def shaped(self) -> bool:
+        """Whether what leaves by it waits in a queue that somebody has set up."""
+        return self.link.queue not in _FREE_QUEUES
 
 
 class PortLinks:
@@ -94,6 +120,9 @@ class PortLinks:
             try:
                 for source in sources:
                     taken.append(self._hold(source))
+                self._note_queues(taken)
+                for port in taken:
+                    port.lost_queued = 0  # was before its time
                 if self._wants_shield:
                     self._shield([port for port, source in zip(taken, sources, strict=True) if _is_ours(source)])
             except BaseException:
@@ -101,6 +130,36 @@ class PortLinks:
                     self.release(port)
                 raise
         return taken
+
+    def count_losses(self) -> None:
+        """Ask anew how many frames were lost in the ports' interfaces, `lost_after`. Raises PortError."""
+        with self._lock:
+            for namespace, watch in self._watches.items():
+                ports = [port for (where, _), port in self._held.items() if where == namespace]
+                self._note_queues(ports)
+                found = watch.tx_dropped() if ports else {}
+                for port in ports:
+                    self._note_losses(port, found.get(port.link.index, 0))
+
+    def _note_queues(self, ports: Sequence[PortLink]) -> None:
+        ports = [port for port in ports if port.queues]
+        drops = {namespace: self._watches[namespace].queue_drops() for namespace in {port.namespace for port in ports}}
+        for port in ports:
+            if found := drops[port.namespace].get(port.link.index):
+                port.note_queue(*found)
+
+    def _note_losses(self, port: PortLink, tx_dropped: int) -> None:
+        # No less where it is gone.
+        port.lost_after = max(port.lost_after, tx_dropped - port.ignored + port.lost_queued)
+
+    def wait_until_running(self, port: PortLink) -> None:
+        """Let the kernel make use of a carrier that has just come: what is sent before is lost."""
+        deadline = time.monotonic() + _STARTING_SECONDS
+        while time.monotonic() < deadline:
+            link = self._watches[port.namespace].look(port.link.index)
+            if link is None or not link.starting:
+                break
+            time.sleep(0.001)
 
     def release(self, port: PortLink) -> None:
         """Hold and shield this port no longer; a second call does nothing."""
@@ -122,11 +181,14 @@ class PortLinks:
                     port = self._held.get((namespace, link.index))
                     if port is None:
                         continue
-                    if (link.name, link.master) != (port.link.name, port.link.master) and not link.gone:
+                    port.faltered |= not link.running or link.falls != port.link.falls
+                    told = (link.name, link.master, link.running)
+                    if told != (port.link.name, port.link.master, True) and not link.gone:
                         # What was queued before the port was taken is no news of it.
                         link = watch.look(link.index) or link
                     if link != port.link:
                         before, port.link = port.link, link
+                        self._note_losses(port, link.tx_dropped)
                         self._follow(port, before)
                         found.append((port, before))
         return found
@@ -164,7 +226,7 @@ class PortLinks:
         except BaseException:
             claim.close()
             raise
-        port = PortLink(name, link, namespace, claim)
+        port = PortLink(name, link, namespace, claim, ignored=link.tx_dropped)
         self._held[namespace, link.index] = port
         return port
 

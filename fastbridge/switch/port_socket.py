@@ -26,12 +26,16 @@ from fastbridge.forks import in_child
 _SO_ATTACH_FILTER, _SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 26, 32, 33
 _SIOCGIFFLAGS = 0x8913
 _SIOCETHTOOL, _ETHTOOL_GTSO = 0x8946, 0x1E
-_IFF_UP = 0x1
+_IFF_UP, _IFF_RUNNING = 0x1, 0x40
+_RUNS = _IFF_UP | _IFF_RUNNING
 _ETH_P_ALL = 0x0003
 
 # Frames larger than a ring slot wait in the receive buffer, 64 KB GSO frames above all: room for some 50 of
 # them a port. A limit, not an allocation. The send buffer is never longer than what is on its way to one pod.
 _BUFFER_BYTES = 4 << 20
+
+# In front of a queue that shapes or counts, whatever waits here waits in vain: room for some 50 frames of 1,500 bytes.
+_SMALL_BUFFER_BYTES = 64 << 10
 
 # What a socket lets in, as classic BPF: "ret #0"; and "ld #pkttype; jeq #PACKET_OUTGOING, 0, 1; ret #0; ret #all".
 _NOTHING = ((0x06, 0, 0, 0),)
@@ -89,7 +93,7 @@ def open_port_sockets(port: PortLike, index: int, receivers: int = 1) -> tuple[s
         for rx in sockets[:-1]:
             _set_rx_options(rx, index)
         tx.setsockopt(af_packet.SOL_PACKET, af_packet.PACKET_VNET_HDR, 1)
-        _set_buffer(tx, _SO_SNDBUFFORCE, socket.SO_SNDBUF)
+        set_send_buffer(tx, small=False)
         _bind(tx, index, 0, port.name)
     except PermissionError:
         _close(sockets)
@@ -161,10 +165,13 @@ def _close(sockets: list[socket.socket]) -> None:
         sock.close()
 
 
-def is_up(sock: socket.socket) -> bool:
-    """Whether the interface a socket is bound to exists, whatever its name is now, and is up (IFF_UP)."""
+def is_running(sock: socket.socket) -> bool:
+    """Whether the interface a socket is bound to exists, whatever its name is now, is up and has a carrier.
+
+    Without one a send succeeds, and the frame is lost.
+    """
     try:
-        return _is_up(sock, sock.getsockname()[0])
+        return _ioctl(sock, _SIOCGIFFLAGS, sock.getsockname()[0], "H") & _RUNS == _RUNS
     except (OSError, ValueError):  # deleted, or the socket closed meanwhile
         return False
 
@@ -178,10 +185,6 @@ def takes_gso(sock: socket.socket) -> bool:
     except OSError:  # a driver that knows nothing of it
         return False
     return bool(value[1])
-
-
-def _is_up(sock: socket.socket, name: str) -> bool:
-    return bool(_ioctl(sock, _SIOCGIFFLAGS, name, "H") & _IFF_UP)
 
 
 def _ioctl(sock: socket.socket, request: int, name: str, value: str) -> int:
@@ -204,7 +207,7 @@ def _set_rx_options(rx: socket.socket, index: int) -> None:
         rx.setsockopt(af_packet.SOL_PACKET, option, value)
     # Promiscuous as long as the socket lives: the kernel undoes it, whatever happens.
     rx.setsockopt(af_packet.SOL_PACKET, af_packet.PACKET_ADD_MEMBERSHIP, _promiscuous(index))
-    _set_buffer(rx, _SO_RCVBUFFORCE, socket.SO_RCVBUF)
+    _set_buffer(rx, _SO_RCVBUFFORCE, socket.SO_RCVBUF, _BUFFER_BYTES)
 
 
 def _set_version(rx: socket.socket) -> None:
@@ -216,8 +219,13 @@ def _set_version(rx: socket.socket) -> None:
         raise PortError(f"this kernel lacks TPACKET_V2 receive rings ({error.strerror})") from None
 
 
-def _set_buffer(sock: socket.socket, force: int, plain: int) -> None:
+def set_send_buffer(tx: socket.socket, small: bool) -> None:
+    """Limit what is on its way out by a port: to little, where the interface has a queue for it."""
+    _set_buffer(tx, _SO_SNDBUFFORCE, socket.SO_SNDBUF, _SMALL_BUFFER_BYTES if small else _BUFFER_BYTES)
+
+
+def _set_buffer(sock: socket.socket, force: int, plain: int, size: int) -> None:
     try:
-        sock.setsockopt(socket.SOL_SOCKET, force, _BUFFER_BYTES)
+        sock.setsockopt(socket.SOL_SOCKET, force, size)
     except PermissionError:  # no CAP_NET_ADMIN in the first user namespace: what net.core.*mem_max allow
-        sock.setsockopt(socket.SOL_SOCKET, plain, _BUFFER_BYTES)
+        sock.setsockopt(socket.SOL_SOCKET, plain, size)

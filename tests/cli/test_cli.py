@@ -299,6 +299,10 @@ def test_json_contract(lab: Lab, start: Callable[..., subprocess.Popen[str]]) ->
     assert say(process) == {"event": "port", "name": "pod3", "link": "down"}
     lab["pod3"].port.set_up()
     assert say(process) == {"event": "port", "name": "pod3", "link": "up"}
+    lab["pod3"].set_down()  # no carrier
+    assert say(process) == {"event": "port", "name": "pod3", "link": "down"}
+    lab["pod3"].set_up()
+    assert say(process) == {"event": "port", "name": "pod3", "link": "up"}
     lab["pod3"].port.delete()
     links = iter(lambda: say(process)["link"], "gone")  # it may be seen going down before it is gone
     assert set(links) <= {"down"}
@@ -316,7 +320,8 @@ def test_json_contract(lab: Lab, start: Callable[..., subprocess.Popen[str]]) ->
     assert counters["total"]["forwarded"] >= 10
     assert counters["learned"] >= 3
     said = [line.removeprefix("fastbridge: port pod3 is ") for line in err.splitlines()]
-    assert [*said[:2], said[-1]] == ["down", "up again", "gone: its interface was deleted"]
+    without = "down: no carrier (its far end is down, or its cable is out)"
+    assert [*said[:4], said[-1]] == ["down", "up again", without, "up again", "gone: its interface was deleted"]
 
 
 @pytest.mark.live

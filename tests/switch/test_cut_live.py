@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import pytest
 from frames import GROUP, ethernet, tag
-from live import PATIENCE, stage, wires
+from live import PATIENCE, eventually, stage, wires
 
 from fastbridge import Lab, Switch
 from fastbridge.lab.links import Links
@@ -109,17 +109,22 @@ def test_big_tcp_passes() -> None:
         assert longest > 65_600
 
 
-def test_a_full_size_frame_under_an_8021ad_tag_has_a_reason_of_its_own_and_passes_a_larger_mtu() -> None:
-    """So that it is told from a frame that is longer than the MTU by itself."""
+def test_a_full_size_frame_under_an_8021ad_tag_has_a_reason_of_its_own_and_passes_a_larger_mtu(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """So that it is told from a frame that is longer than the MTU by itself; and one line says what to do."""
     with stage(2) as (lab, switch), wires(lab) as (one, two):
         with Links(lab["pod1"].namespace) as links:
             links.set("eth0", mtu=1504)  # or the raw socket that sends it is refused, too
         tagged = ethernet(GROUP, one.mac, tag(5, tpid=0x88A8), payload=b"fastbridge".ljust(1500))
-        one.send(tagged)
-        assert two.heard_before(one.mark()) == []
-        assert switch.counters().ports["pod2"].tx_dropped["tagged_too_big"] == 1
+        for _ in range(3):
+            one.send(tagged)
+            assert two.heard_before(one.mark()) == []
+        assert switch.counters().ports["pod2"].tx_dropped["tagged_too_big"] == 3
+        eventually(lambda: "port pod2 cannot send full-size frames under an 802.1ad tag" in caplog.text, "the line")
+        assert caplog.text.count("tagged_too_big): raise the MTU of both ends of its link, 1500 here, by 8") == 1
         with Links(lab["pod2"].port.namespace) as links:
             links.set("pod2", mtu=1504)
         one.send(tagged)
         assert two.heard_before(one.mark()) == [tagged]
-        assert sum(switch.counters().total.tx_dropped.values()) == 1
+        assert sum(switch.counters().total.tx_dropped.values()) == 3

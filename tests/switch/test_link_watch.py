@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from collections.abc import Iterator
 
 import pytest
@@ -77,6 +79,14 @@ def test_changes_are_heard(pair: tuple[LinkWatch, Links, Namespace]) -> None:
     hear(watch, index, f"link.master == {bridge and bridge.index}")
     links.delete("bridge")
     hear(watch, index, "not link.master")  # a bridge's own word of a port that left is not taken for its end
+    assert the_link(watch).queue == "noqueue"
+    if shutil.which("tc"):
+        subprocess.run(["tc", "qdisc", "add", "dev", "here", "root", "pfifo"], check=True)
+        hear(watch, index, "link.queue == 'pfifo'")
+    falls = the_link(watch).falls
+    with Links(elsewhere) as inside:
+        inside.set("there", state="down")
+    hear(watch, index, f"link.up and not link.running and link.falls == {falls + 1}")
     links.set("here", state="down")
     links.set("here", ifname="elsewhere")
     hear(watch, index, "link.name == 'elsewhere' and not link.gone")

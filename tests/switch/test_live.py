@@ -11,7 +11,7 @@ from frames import GROUP, ethernet, tag
 from live import PATIENCE, VnetHeader, Wire, check_accounts, eventually, hear_each_other, stage, wires
 from model import Model
 
-from fastbridge import ConfigError, Lab, PortError, Switch
+from fastbridge import ConfigError, Lab, PortError, Switch, Topology
 from fastbridge.lab.links import Links
 
 pytestmark = pytest.mark.live
@@ -288,15 +288,66 @@ def state(switch: Switch, name: str) -> str:
     return next(port.state for port in switch.ports if port.name == name)
 
 
-def test_pod_end_goes_down_and_comes_back() -> None:
-    with stage(3, ports_fail=True) as (lab, _):
+def test_pod_end_goes_down_and_comes_back(caplog: pytest.LogCaptureFixture) -> None:
+    """The host end is still switched on, and takes whatever is sent: but it has no carrier."""
+    with (
+        Lab(Topology.of(3, ipv6=None)) as lab,
+        Switch(lab.ports, policy="suppress", loop_detection=False) as switch,
+        wires(lab) as (one, _, three),
+    ):
+        three.send(ethernet(GROUP, X))
         assert lab["pod1"].ping("pod3", timeout=PATIENCE)
+        switch.fdb.add(Y, "pod3")
         lab["pod3"].set_down()
+        eventually(lambda: state(switch, "pod3") == "down", "pod3 down")
+        eventually(lambda: "port pod3 is down: no carrier" in caplog.text, "word of it")
+        eventually(lambda: {entry.mac for entry in switch.fdb if entry.port == "pod3"} == {Y}, "the flush")
+        assert "pod3" not in {neighbour.port for neighbour in switch.neighbours}
+        sent, told = switch.counters().ports["pod3"], lab["pod3"].port.counters().tx_dropped
+        for destination in lab["pod3"].mac, X, Y, GROUP:
+            one.send(ethernet(int(destination), one.mac))
         assert lab["pod1"].ping("pod2", count=3, timeout=PATIENCE)
-        assert not lab["pod1"].ping("pod3", timeout=0.2)
+        assert switch.counters().ports["pod3"] == sent
+        assert lab["pod3"].port.counters().tx_dropped == told
         lab["pod3"].set_up()
-        eventually(lambda: lab["pod1"].ping("pod3", timeout=0.2), "pod3 answering again")
+        eventually(lambda: state(switch, "pod3") == "up", "pod3 up")
+        eventually(lambda: "port pod3 is up again" in caplog.text, "word of it")
+        assert lab["pod1"].ping("pod3", count=3, timeout=PATIENCE)
         assert lab["pod2"].ping("pod1", timeout=PATIENCE)
+
+
+@pytest.mark.parametrize("running", [False, True])
+def test_a_port_without_a_carrier_is_added(running: bool, caplog: pytest.LogCaptureFixture) -> None:
+    with Lab(Topology.of(3, ipv6=None)) as lab:
+        lab["pod3"].set_down()
+        switch = Switch(lab.ports[:2] if running else lab.ports)
+        try:
+            if not running:
+                assert state(switch, "pod3") == "down"
+            switch.start()
+            if running:
+                assert switch.add_port(lab.ports[2]).state == "down"
+            eventually(lambda: "port pod3 is down: no carrier" in caplog.text, "word of it")
+            assert lab["pod1"].ping("pod2", timeout=PATIENCE)
+            assert switch.counters().ports["pod3"].tx_frames == 0
+            lab["pod3"].set_up()
+            eventually(lambda: state(switch, "pod3") == "up", "pod3 up")
+            assert lab["pod1"].ping("pod3", timeout=PATIENCE)
+        finally:
+            switch.stop()
+
+
+def test_a_carrier_lost_for_a_moment_is_a_station_forgotten() -> None:
+    """However short it was: what is behind the port may be another."""
+    with stage(Topology.of(2, ipv6=None), ports_fail=True) as (lab, switch):
+        for _ in range(10):
+            assert lab["pod1"].ping("pod2", timeout=PATIENCE)
+            before = switch.fdb.lookup(lab["pod2"].mac)
+            assert before is not None
+            lab["pod2"].set_down()
+            lab["pod2"].set_up()
+            eventually(lambda: switch.fdb.lookup(lab["pod2"].mac) is None, "the flush")
+            eventually(lambda: state(switch, "pod2") == "up", "pod2 up")
 
 
 def test_host_end_goes_down_and_comes_back() -> None:

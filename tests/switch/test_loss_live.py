@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import shutil
 import socket
 import sys
 import threading
@@ -17,6 +19,8 @@ from test_live import gso_frame
 from fastbridge import Lab, Switch, Topology
 from fastbridge.core.dataplane import TX_REASON_NAMES, Dataplane
 from fastbridge.core.mac_table import MacTable
+from fastbridge.lab.links import Links
+from fastbridge.switch.port_socket import is_running
 from fastbridge.switch.ring_size import FEWEST
 
 X, UNKNOWN = 0x02_00_00_00_FF_01, 0x02_00_00_00_FF_99
@@ -192,6 +196,157 @@ def received(sock: socket.socket) -> Iterator[bytes]:
             yield sock.recv(65_536)[10:]
         except BlockingIOError:
             return
+
+
+# What is lost after a send that succeeded.
+
+
+def lost(switch: Switch, name: str, reason: str) -> int:
+    return switch.counters().ports[name].tx_dropped[reason]
+
+
+def station(pod: Any) -> int:
+    return int(pod.mac)
+
+
+def unicast(lab: Lab, wire: Any, name: str, count: int, size: int = 60) -> None:
+    for n in range(count):
+        wire.send(ethernet(station(lab[name]), wire.mac, payload=(b"fastbridge %d " % n).ljust(size, b".")))
+
+
+def test_a_frame_lost_without_a_carrier_was_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until the switch hears that the far end is down, the kernel takes what is sent, and drops it."""
+    monkeypatch.setattr(Switch, "_follow_links", lambda self, before: before)
+    with quiet_lab(3) as (lab, switch), wires(lab) as (one, two, three):
+        switch.fdb.add(station(lab["pod2"]), "pod2")
+        lab["pod2"].set_down()
+        unicast(lab, one, "pod2", 10)
+        three.heard_before(one.mark())
+        eventually(lambda: lost(switch, "pod2", "device") == 11, "10 frames and the mark")
+        before = switch.counters()
+        assert before.ports["pod2"].tx_frames == 0
+        assert before.total.tx_dropped["device"] == 11
+        check_accounts(switch)
+        lab["pod2"].set_up()
+        with lab.ports[1].open_socket(socket.AF_PACKET, socket.SOCK_RAW) as sock:
+            sock.bind(("pod2", 0))
+            eventually(lambda: is_running(sock), "a carrier that the kernel makes use of")
+        assert two.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.ENETDOWN  # reading clears it
+        two.heard_before(one.mark())
+        assert (lost(switch, "pod2", "device"), switch.counters().ports["pod2"].tx_frames) == (11, 1)
+        switch.remove_port("pod2")
+        assert switch.counters().total.tx_dropped["device"] == 11
+        switch.add_port(lab.ports[1])
+        assert lost(switch, "pod2", "device") == 0  # what was before is not its own
+        assert switch.counters().total.tx_dropped["device"] == 11
+    assert switch.counters().total.tx_dropped["device"] == 11
+
+
+@pytest.mark.parametrize("queue", ["noqueue", "pfifo"])
+def test_what_the_pods_end_refuses_is_counted_once(queue: str) -> None:
+    """Within the send, where there is no queue: the kernel says so at once. Behind a queue it tells nobody."""
+    with quiet_lab(3) as (lab, switch), wires(lab) as (one, _, three):
+        if queue != "noqueue":
+            set_queue(lab, "pod2", queue)
+        with Links(lab["pod2"].namespace) as links:
+            links.set("eth0", mtu=1000)
+        switch.fdb.add(station(lab["pod2"]), "pod2")
+        heard = lab["pod2"].counters().rx_frames
+        unicast(lab, one, "pod2", 10, 1400)
+        unicast(lab, one, "pod2", 5)
+        three.heard_before(one.mark())
+        eventually(lambda: lab["pod2"].counters().rx_frames - heard == 6, "what is short")
+        port = switch.counters().ports["pod2"]
+        assert {reason: count for reason, count in port.tx_dropped.items() if count} == {
+            "no_buffer" if queue == "noqueue" else "device": 10
+        }
+        assert port.tx_frames == 6
+        check_accounts(switch)
+
+
+def test_losses_of_a_port_that_is_gone_stay_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Switch, "_let_go", lambda self: None)
+    with quiet_lab(3) as (lab, switch), wires(lab) as (one, _, three):
+        set_queue(lab, "pod2", "pfifo")
+        with Links(lab["pod2"].namespace) as links:
+            links.set("eth0", mtu=1000)
+        switch.fdb.add(station(lab["pod2"]), "pod2")
+        unicast(lab, one, "pod2", 10, 1400)
+        three.heard_before(one.mark())
+        lab["pod2"].port.delete()
+        eventually(lambda: {port.name: port.state for port in switch.ports}["pod2"] == "gone", "its end")
+        eventually(lambda: lost(switch, "pod2", "device") == 10, "its last words")
+        switch.remove_port("pod2")
+        assert switch.counters().total.tx_dropped["device"] == 10
+
+
+def test_a_queue_that_shapes_gets_single_frames() -> None:
+    """It counts frames, and would hold 64 KB ones as it does small ones; whether it was there before, or comes."""
+    with Lab(Topology.of(2, ipv6=None)) as lab:
+        set_queue(lab, "pod2", "pfifo")
+        with Switch(lab.ports, loop_detection=False) as switch, wires(lab) as (one, two):
+
+            def longest() -> int:
+                one.send(*gso_frame(station(lab["pod2"]), one.mac, b"", 4, 20_000))
+                heard = two.heard_before(one.mark(), lab["pod2"].mac.packed)
+                assert sum(map(len, heard)) > 20_000
+                return max(map(len, heard))
+
+            assert longest() <= 1514
+            lab.run_host(["tc", "qdisc", "del", "dev", "pod2", "root"])
+            eventually(lambda: longest() > 20_000, "whole frames")
+            set_queue(lab, "pod2", "tbf", "rate", "1gbit", "burst", "100k", "latency", "1s")
+            eventually(lambda: longest() <= 1514, "single frames")
+            check_accounts(switch)
+
+
+def test_what_a_queue_drops_by_itself_was_not_sent() -> None:
+    """pfifo_head_drop takes a frame and loses an older one, which it tells nobody; tbf says so within the send."""
+    slow = ("tbf", "rate", "8kbit", "burst", "2k", "limit")
+    with Lab(Topology.of(3, ipv6=None)) as lab, wires(lab) as (one, _, three):
+        set_queue(lab, "pod2", *slow, "100k", parent="root handle 1:")
+        set_queue(lab, "pod2", "pfifo_head_drop", "limit", "5", parent="parent 1:1")
+        with Switch(lab.ports, loop_detection=False) as switch:
+            switch.fdb.add(station(lab["pod2"]), "pod2")
+            unicast(lab, one, "pod2", 30, 1000)
+            three.heard_before(one.mark())
+            port = switch.counters().ports["pod2"]
+            assert sum(port.tx_dropped.values()) == port.tx_dropped["device"] > 20
+            assert port.tx_frames + port.tx_dropped["device"] == 31
+            check_accounts(switch)
+        with Switch(lab.ports, loop_detection=False) as switch:
+            assert lost(switch, "pod2", "device") == 0  # what was lost before is not its own
+            switch.fdb.add(station(lab["pod2"]), "pod2")
+            set_queue(lab, "pod2", *slow, "2k", parent="root handle 2:")
+            unicast(lab, one, "pod2", 30, 1000)
+            three.heard_before(one.mark())
+            port = switch.counters().ports["pod2"]
+            assert sum(port.tx_dropped.values()) == port.tx_dropped["no_buffer"] > 20
+            check_accounts(switch)
+
+
+def test_few_frames_wait_before_a_queue_that_shapes() -> None:
+    """What waits in our buffer waits in vain, and all that comes later behind it."""
+    with Lab(Topology.of(3, ipv6=None)) as lab:
+        set_queue(lab, "pod2", "tbf", "rate", "8kbit", "burst", "2k", "limit", "100mb")
+        with Switch(lab.ports, loop_detection=False) as switch, wires(lab) as (one, _, three):
+            switch.fdb.add(station(lab["pod2"]), "pod2")
+            unicast(lab, one, "pod2", 1000, 1000)
+            three.heard_before(one.mark())
+            port = switch.counters().ports["pod2"]
+            assert port.tx_frames + port.tx_dropped["full"] == 1001
+            assert 0 < port.tx_frames < 200
+            check_accounts(switch)
+
+
+def set_queue(lab: Lab, name: str, *discipline: str, parent: str = "root") -> None:
+    """Give a host end a queueing discipline."""
+    if shutil.which("tc") is None:
+        pytest.skip("no tc on this machine")
+    done = lab.run_host(["tc", "qdisc", "replace", "dev", name, *parent.split(), *discipline], check=False)
+    if "qdisc kind is unknown" in done.stderr:
+        pytest.skip(f"this kernel has no {discipline[0]}")
+    assert done.returncode == 0, done.stderr
 
 
 # One loud port.
