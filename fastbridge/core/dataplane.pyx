@@ -24,6 +24,7 @@ from .batch cimport (
 )
 from .blocks cimport close_blocks, map_blocks, request_blocks
 from .bucket cimport set_rate
+from .candidates cimport CANDIDATE_SLOTS, NAMED, Candidate, CandidateQueue
 from .cut cimport Cut, make_messages, must_cut
 from .decide cimport decide, enqueue
 from .ethernet cimport ETHERNET_HEADER, load_mac, read_vid
@@ -35,7 +36,7 @@ from .linux cimport (
 )
 from .mac_table cimport (
     COPY_ROOM, ENTRY_STATIC, SWEEP_ALL, SWEEP_EXPIRED, Cursor, Entry, EntryRow, MacTable, MacTableState, copy_some,
-    hash_key, learn_all, look_up_all, make_key, read_entry, remove_key, set_static, start_walk, sweep_some,
+    hash_key, learn_all, look_up_all, make_key, read_entry, refresh_all, remove_key, set_static, start_walk, sweep_some,
 )
 from .plane cimport BIG_SIZE, Plane, is_dead, list_floods, may_flood, monotonic_ns, start_frame
 from .port cimport (
@@ -73,6 +74,7 @@ FLAG_NAMES = (
 )
 
 cdef uint64_t MAC_MASK = (<uint64_t>1 << 48) - 1
+cdef uint64_t KEY_MASK = (<uint64_t>1 << 60) - 1      # of a key: vlan << 48 | mac
 
 cdef enum:
     BLOCKED_NAME = 4            # behind the last of LINK_NAMES
@@ -119,7 +121,7 @@ cdef class Dataplane:
     cdef readonly uint32_t workers
     cdef Port **ports
     cdef uint32_t port_count            # indices in use or once used
-    cdef int events_fd, punts_fd
+    cdef int events_fd, punts_fd, candidates_fd
     cdef uint64_t epoch_ns              # zero of now()
     cdef readonly uint64_t orders_dropped   # packet_out: no such port, or nowhere to go
 
@@ -139,7 +141,8 @@ cdef class Dataplane:
             raise MemoryError("no memory for the data plane")
         self.events_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
         self.punts_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
-        if min(self.events_fd, self.punts_fd) < 0:
+        self.candidates_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
+        if min(self.events_fd, self.punts_fd, self.candidates_fd) < 0:
             raise OSError(errno, os.strerror(errno))
         for i in range(workers):
             plane = &self.planes[i]
@@ -147,6 +150,7 @@ cdef class Dataplane:
             plane.forwarding.bindings = &self.bindings.state
             plane.forwarding.filter_link_local = filter_link_local
             plane.busy_poll_ns, plane.epoch_ns = busy_poll_ns, self.epoch_ns
+            plane.candidate_fd = self.candidates_fd
             error = make_worker(plane, self.ports, self.events_fd, self.punts_fd)
             self.workers += 1
             if error:
@@ -160,7 +164,7 @@ cdef class Dataplane:
         for i in range(self.port_count):
             free(self.ports[i])
         free(self.ports)
-        for fd in (self.events_fd, self.punts_fd):
+        for fd in (self.events_fd, self.punts_fd, self.candidates_fd):
             if fd > 0:                              # 0: not even begun
                 close(fd)
 
@@ -997,6 +1001,77 @@ cdef class Dataplane:
         transmit(self.planes)
         release(self.planes)
 
+    # -- the fast path's side ------------------------------------------------------------------------
+
+    @property
+    def candidate_fd(self):
+        """An eventfd: readable when there are candidates."""
+        return self.candidates_fd
+
+    def set_nominating(self, bint on):
+        """Name the pairs of stations that the kernel could forward by itself; or name none, and forget those named.
+        Raises MemoryError."""
+        cdef CandidateQueue before
+        cdef CandidateQueue fresh
+        cdef uint32_t i
+        for i in range(self.workers):
+            memset(&fresh, 0, sizeof(fresh))
+            if on:
+                fresh.slots = <Candidate *>malloc(CANDIDATE_SLOTS * sizeof(Candidate))
+                fresh.named = <uint64_t *>calloc(NAMED, sizeof(uint64_t))
+                if fresh.slots == NULL or fresh.named == NULL:
+                    free_candidates(&fresh)
+                    raise MemoryError("no memory for the fast path's candidates")
+            with nogil:
+                lock(&self.planes[i])
+                before = self.planes[i].candidates
+                self.planes[i].candidates = fresh
+                unlock(&self.planes[i])
+            free_candidates(&before)
+
+    def read_candidates(self):
+        """Take the candidates: [(moved, ingress, egress, ethertype, source, destination), …], as keys `vlan << 48 |
+        mac`, and how many were lost so far. moved: the station `source` is behind another port now; else the pair was
+        just forwarded. For one thread at a time; raises MemoryError."""
+        cdef list out = []
+        cdef uint64_t lost = 0
+        cdef Candidate *slots
+        cdef Candidate *spare
+        cdef uint32_t count, i, j
+        cdef Plane *plane
+        for i in range(self.workers):
+            plane = &self.planes[i]
+            spare = <Candidate *>malloc(CANDIDATE_SLOTS * sizeof(Candidate))
+            if spare == NULL:
+                raise MemoryError("no memory to read the fast path's candidates")
+            with nogil:
+                lock(plane)
+                slots, count = plane.candidates.slots, plane.candidates.count
+                if slots != NULL:
+                    plane.candidates.slots, plane.candidates.count = spare, 0
+                    spare = NULL
+                lost += plane.candidates.lost
+                unlock(plane)
+            free(spare)
+            if slots == NULL:
+                continue
+            for j in range(count):
+                out.append((slots[j].kind != 0, slots[j].ingress, slots[j].egress, slots[j].ethertype,
+                            slots[j].source & KEY_MASK, slots[j].destination & KEY_MASK))
+            free(slots)
+        return out, lost
+
+    def fdb_refresh_many(
+        self, const uint64_t[::1] keys, const uint16_t[::1] ports, const uint32_t[::1] idle, uint32_t now
+    ):
+        """Note that the stations `vlan << 48 | mac` were heard on these ports `idle` ms before `now`, by the kernel's
+        fast path; what is not known there, any more, stays as it is. Raises ValueError (lengths)."""
+        if not len(keys) == len(ports) == len(idle):
+            raise ValueError(f"{len(keys)} keys, {len(ports)} ports, {len(idle)} times")
+        if len(keys):
+            with nogil:
+                refresh_all(&self.fdb.state, &keys[0], &ports[0], &idle[0], len(keys), now)
+
     # -- frames from memory --------------------------------------------------------------------------
 
     def process(self, uint32_t ingress, list frames, uint32_t now):
@@ -1300,6 +1375,11 @@ def _latest(rows):
 cdef inline size_t place_of(size_t length) noexcept nogil:
     """What a frame takes of a block of memory, its vnet header included, so that the next one's is aligned."""
     return (VNET_HEADER + length + 7) & ~<size_t>7
+
+
+cdef void free_candidates(CandidateQueue *queue) noexcept nogil:
+    free(queue.slots)
+    free(queue.named)
 
 
 cdef void free_trace(Trace *trace) noexcept nogil:
