@@ -28,6 +28,7 @@ from fastbridge.policy.neighbours import Neighbours
 from fastbridge.policy.runner import Policing
 
 from .counters import Counters, PortCounters
+from .fast_path.lane import Receiver
 from .fdb import Fdb, PortRef
 from .loops import Stations
 from .port_flags import PortFlags, StormControl
@@ -60,6 +61,8 @@ class Member:
     readers: tuple[int, ...] = ()  # the workers that read it, one a ring
     coalesce: bool = False  # the flag it begins with
     link: PortLink | None = None  # the interface it is; none in memory
+    listen: Receiver | None = None  # where its frames come to the core, if not on the interface itself
+    punt: int = 0  # … and what the kernel hands them to
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,5 +266,5 @@ def name_counters(tally: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]
         tx_bytes,
         dict(zip(TX_REASON_NAMES, tx_dropped, strict=True)),
         coalesced,
-        split,
+        split=split,
     )

@@ -18,6 +18,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, NamedTuple, NoReturn
 
@@ -28,11 +29,16 @@ from fastbridge.journal import Journal
 from fastbridge.named import refuse_text
 from fastbridge.open_files import reserve_files
 from fastbridge.policy.base import Policy
+from fastbridge.policy.builtin import Guard, RateLimit
 
 from .base import Member, Options, Plane, SwitchPort
-from .counters import Counters
+from .counters import Counters, PortCounters
+from .fast_path.head import FastPath
+from .fast_path.lane import FastLane, Inside, Receiver
+from .fast_path.nft import PortLinks as FastLinks
 from .fdb import PortRef
 from .io_modes import find_io_mode
+from .port_flags import PortFlags
 from .port_links import PortLink, PortLinks
 from .port_socket import Interface, PortLike, end_receiving, is_up, open_port_sockets, start_receiving, takes_gso
 from .shield import mark
@@ -77,6 +83,9 @@ class Switch(Plane):
     neighbour_ageing: seconds after which a neighbour nothing was heard from no longer counts; None: never.
     shield: let the host's own stack neither hear nor speak on the interfaces given by name, by an nf_tables table that
         ends with the switch (or its process); where that cannot be had `unshielded` says why.
+    fast_path: "nft": the kernel forwards frames between stations that the core knows, by an nf_tables table, and hands
+        all else to the core; where that cannot be had the core forwards all, and one log line says why. "off": the core
+        forwards all.
 
     Raises PortError, PrivilegeError or ConfigError, and leaves nothing open then.
     """
@@ -100,6 +109,7 @@ class Switch(Plane):
         move_damping: float = 0.0,
         neighbour_ageing: float | None = 60.0,
         shield: bool = False,
+        fast_path: str = "off",
     ) -> None:
         options = Options(
             ageing,
@@ -123,6 +133,10 @@ class Switch(Plane):
         self._stopping = threading.Event()
         self._final: Counters | None = None
         refuse_text(ports, "ports")
+        if fast_path not in ("off", "nft"):
+            raise ConfigError(f"fast_path is 'off' or 'nft', not {fast_path!r}")
+        self._wants_lane = fast_path == "nft" and FastPath.suits(ageing, move_damping)
+        self._lane: FastLane | None = None
         self._links = PortLinks(shield)
         self._owner = os.getpid()
         in_child(self, Switch._leave_to_parent)
@@ -192,6 +206,8 @@ class Switch(Plane):
         _running.add(self)
         for thread in self._threads:
             thread.start()
+        if self._lane is not None and self._lane.head is not None:
+            self._lane.head.start()
         self._policing.start()
 
     def stop(self) -> None:
@@ -204,6 +220,9 @@ class Switch(Plane):
                 return
             self._dataplane.give_up()
             self._final = self.counters()
+            if self._lane is not None:
+                self._lane.close()
+                self._lane = None
         with _many(len(self._members)) as pool:
             list(pool.map(self._close_member, list(self._members)))
         self._links.close()  # the shield last: while a socket is open, and at once for all ports
@@ -217,6 +236,9 @@ class Switch(Plane):
             self._dataplane.abandon()
             elsewhere: Any = _Elsewhere(self._owner)
             self._journal = Journal()
+            if self._lane is not None:
+                self._lane.leave_to_parent()
+                self._lane = None
             self._dataplane = self._policing = self._stations = self.fdb._dataplane = elsewhere
 
     def _halt(self) -> None:
@@ -233,7 +255,15 @@ class Switch(Plane):
 
     def counters(self) -> Counters:
         """One consistent snapshot: all ports between the same two breaths; after stop(), the last one."""
-        return self._final or super().counters()
+        if self._final is not None:
+            return self._final
+        with self._changing:
+            counters = super().counters()
+            if self._lane is None:
+                return counters
+            fast = {self._members[index].name: count for index, count in self._lane.forwarded().items()}
+            ports = {name: replace(port, fast=fast.get(name, 0)) for name, port in counters.ports.items()}
+            return replace(counters, ports=ports, total=sum(ports.values(), self._departed))
 
     def add_port(self, port: str | PortLike) -> SwitchPort:
         """Add a port, also while running; a deleted interface's port of the same name is replaced.
@@ -260,13 +290,18 @@ class Switch(Plane):
         reserve_files(len(sources) * (rings + 2))
         self._slots = min(self._most_slots, self._io.slots((len(self._members) + len(sources)) * rings))
         taken = self._links.take(sources)
+        listening = self._listen(sources, taken)
         with _many(len(sources)) as pool:
-            futures = [pool.submit(self._open_member, *pair) for pair in zip(sources, taken, strict=True)]
+            futures = [
+                pool.submit(self._open_member, *all_of_it) for all_of_it in zip(sources, taken, listening, strict=True)
+            ]
         members = [future.result() for future in futures if future.exception() is None]
         try:
             for future in futures:
                 future.result()  # raises what one of them raised
-            return [self._attach(member, source) for member, source in zip(members, sources, strict=True)]
+            added = [self._attach(member, source) for member, source in zip(members, sources, strict=True)]
+            self._take_over([port.index for port in added])
+            return added
         except BaseException:
             for member in members:
                 for index in [i for i, known in self._members.items() if known is member]:
@@ -286,21 +321,84 @@ class Switch(Plane):
             if name in known:  # its interface was deleted, and there is a new one
                 self.remove_port(name)
 
-    def _open_member(self, source: PortLike, link: PortLink) -> Member:
+    def _listen(self, sources: Sequence[PortLike], taken: Sequence[PortLink]) -> Sequence[tuple[Receiver | None, int]]:
+        """Where the core listens for ports, and what the kernel is to hand their frames to."""
+        nowhere: Sequence[tuple[Receiver | None, int]] = [(None, 0)] * len(sources)
+        if not self._wants_lane or not sources:
+            return nowhere
+        try:
+            if self._lane is None:
+                inside = _inside() if isinstance(sources[0], Interface) else None
+                self._lane = FastLane(self._dataplane, super()._now_ms, sources[0].open_socket, inside)
+                self._space = taken[0].namespace
+                self.fdb.on_change = self._lane.check
+            if any(link.namespace != self._space for link in taken):
+                return nowhere
+            return self._lane.make([(link.link.name, link.link.index) for link in taken])
+        except OSError as error:
+            self._wants_lane = False
+            text = f"no fast path, the core forwards all frames: {error.strerror or error}"
+            self._journal.warn(_log, "fast paths", text)
+            return nowhere
+
+    def _take_over(self, ports: Sequence[int]) -> None:
+        """Let the kernel forward between these ports what the core promotes."""
+        members = {index: self._members[index] for index in ports if self._members[index].listen}
+        if self._lane is None or not members:
+            return
+        links = {
+            index: FastLinks(member.link.link.name, member.link.link.index, member.punt)
+            for index, member in members.items()
+            if member.link is not None
+        }
+        try:
+            self._lane.attach(links)
+        except OSError as error:
+            name = self._members[ports[0]].name
+            raise PortError(f"cannot hand the frames of {name} to the kernel: {error.strerror}") from None
+        for index in members:
+            self._set_slow(index)
+
+    def _set_slow(self, index: int) -> None:
+        """What of a port is the core's alone, by its policy; what was promoted before does not hold."""
+        if self._lane is None or self._lane.head is None:
+            return
+        policy = self._policing.policy(index)
+        guarded = any(isinstance(part, Guard) for part in policy.parts)
+        looks = any(policy.wants) or any(isinstance(part, RateLimit) for part in policy.parts)
+        self._lane.head.set_slow(index, all_frames=guarded, ipv6=looks)
+
+    def set_policy(self, policy: Policy | str, port: PortRef | None = None) -> None:
+        """See SwitchBase."""
+        super().set_policy(policy, port)
+        if getattr(self, "_lane", None) is not None:
+            for index in list(self._members):
+                self._set_slow(index)
+
+    def set_flags(self, port: PortRef, **flags: bool) -> PortFlags:
+        """See SwitchBase."""
+        changed = super().set_flags(port, **flags)
+        if self._lane is not None:
+            self._lane.revoke_port(self._index_of(port))
+        return changed
+
+    def _open_member(self, source: PortLike, link: PortLink, listening: tuple[Receiver | None, int]) -> Member:
         """Sockets and rings of a port, receiving already."""
         index = link.link.index
-        sockets = open_port_sockets(source, index, self._io, len(self._workers) if self._fanout else 1)
+        listen, punt = listening
+        receivers_wanted = len(self._workers) if self._fanout else 1
+        sockets = open_port_sockets(source, index, self._io, receivers_wanted, listen)
         receivers = sockets[:-1]
         try:
             slots = tuple(self._open_ring(rx, source.name) for rx in receivers)
-            start_receiving(receivers, index, source.name)
+            start_receiving(receivers, listen.ifindex if listen else index, source.name)
             if link.shielded:
                 mark(sockets[-1])
         except BaseException:
             for sock in sockets:
                 sock.close()
             raise
-        return Member(source.name, sockets, slots, (), self._coalesce and takes_gso(sockets[-1]), link)
+        return Member(source.name, sockets, slots, (), self._coalesce and takes_gso(sockets[-1]), link, listen, punt)
 
     def _open_ring(self, rx: socket.socket, name: str) -> int:
         """With half the ring as often as the kernel has no memory; returns how many slots it has. Raises PortError."""
@@ -346,11 +444,15 @@ class Switch(Plane):
             self._links.release(link)
 
     def _close_member(self, index: int) -> None:
+        if self._lane is not None and self._members[index].listen is not None:
+            self._departed += PortCounters(fast=self._lane.detach(index))
         member = self._remove_member(index)
         for worker in member.readers:
             self._read[worker] -= 1
         for sock in member.sockets:
             sock.close()
+        if self._lane is not None and member.listen is not None and member.link is not None:
+            self._lane.remove(member.link.link.index)
 
     def _forward(self, worker: int) -> None:
         if self._cpus:
@@ -375,6 +477,8 @@ class Switch(Plane):
                 links = self._follow_links(before)
                 took = time.thread_time() - began if links == before else 0.0
                 soon = self._stations.follow()
+                if self._lane is not None:
+                    self._lane.revoke_blocked()
                 self._policing.watch()
                 self._journal.tick()
                 if time.monotonic() - swept >= _SWEEP_SECONDS:
@@ -402,6 +506,8 @@ class Switch(Plane):
                     continue
                 self._journal.warn(_log, "links that changed", f"port {name} is {link}{why and f': {why}'}")
                 self._dataplane.fdb_flush(index)
+                if self._lane is not None:
+                    self._lane.revoke_port(index)
                 self.neighbours.flush(index)
                 self._policing.bind()
             elif link == "up" and before.get(index) == "down":
@@ -498,6 +604,14 @@ def _check_cpus(cpus: Sequence[int] | None, workers: int) -> Sequence[int]:
 def _many(ports: int) -> ThreadPoolExecutor:
     """Threads to open or close ports with: the kernel makes each wait some 10 ms, several at the same time."""
     return ThreadPoolExecutor(max_workers=max(1, min(128, ports)))
+
+
+def _inside() -> Inside | None:
+    """A namespace for the other ends of punt pairs, where we may make one."""
+    try:
+        return Inside()
+    except OSError:
+        return None
 
 
 # A data plane thread must not outlive the interpreter it calls back into.

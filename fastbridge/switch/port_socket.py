@@ -22,6 +22,7 @@ from fastbridge.addresses import MacAddress
 from fastbridge.errors import PortError, PrivilegeError
 from fastbridge.forks import in_child
 
+from .fast_path.lane import Receiver
 from .io_modes import IO_MODES, IoMode
 
 _SOL_PACKET = 263
@@ -78,11 +79,15 @@ class Interface:
 
 
 def open_port_sockets(
-    port: PortLike, index: int, io: IoMode = IO_MODES["ring"], receivers: int = 1
+    port: PortLike,
+    index: int,
+    io: IoMode = IO_MODES["ring"],
+    receivers: int = 1,
+    listen: Receiver | None = None,
 ) -> tuple[socket.socket, ...]:
     """A port's RX sockets, and its TX socket, for the interface of this index. The RX sockets are not bound yet: their
     rings come first, or frames would bypass them. TX has a socket of its own so that nobody watches it
-    (core/transmit.pxd).
+    (core/transmit.pxd). listen: where the RX sockets are opened, if not on the interface itself (fast_path/lane.py).
 
     Raises PortError when the interface is gone, or the kernel lacks the I/O mode; PrivilegeError without CAP_NET_RAW.
     """
@@ -90,12 +95,15 @@ def open_port_sockets(
     try:
         for _ in range(receivers + 1):
             # Protocol 0: nothing is received before bind(), or frames of every interface would come first.
-            sockets.append(port.open_socket(socket.AF_PACKET, socket.SOCK_RAW, 0))
+            where = port if listen is None or len(sockets) == receivers else listen
+            sockets.append(where.open_socket(socket.AF_PACKET, socket.SOCK_RAW, 0))
             in_child(sockets[-1], socket.socket.close)
         tx = sockets[-1]
         for rx in sockets[:-1]:
-            _set_rx_options(rx, index, io)
+            _set_rx_options(rx, listen.ifindex if listen else index, io)
         tx.setsockopt(_SOL_PACKET, _PACKET_VNET_HDR, 1)
+        if listen:
+            tx.setsockopt(_SOL_PACKET, _PACKET_ADD_MEMBERSHIP, _promiscuous(index))
         _set_buffer(tx, _SO_SNDBUFFORCE, socket.SO_SNDBUF)
         _bind(tx, index, 0, port.name)
     except PermissionError:

@@ -36,6 +36,7 @@ IDLE_SECONDS = 30.0
 # How often the hand is asked what it heard. The FDB's ageing is as exact as that, so with less than twice that nothing
 # is promoted.
 HEARD_SECONDS = 1.0
+_IPV6 = 0x86DD  # among which ND is
 # A kernel that refused is not asked again before.
 _REFUSED_SECONDS = 1.0
 
@@ -48,7 +49,7 @@ class FastPath:
         self._pairs: dict[Pair, int] = {}
         self._of_station: defaultdict[int, set[Pair]] = defaultdict(set)
         self._of_port: defaultdict[int, set[Pair]] = defaultdict(set)
-        self._slow_ports: set[int] = set()
+        self._slow: dict[int, bool] = {}  # ports whose frames are the core's: True all, False those of IPv6
         self._holds = 0  # who wants nothing promoted, such as traces
         self._refused_until = 0.0
         self._lock = threading.RLock()
@@ -78,8 +79,9 @@ class FastPath:
             self._thread = None
         with self._lock:
             self._dataplane.set_nominating(False)
+            self._holds += 1
             self._forget(list(self._pairs))
-            self.hand.close()
+            self.hand.clear()
 
     def __len__(self) -> int:
         return len(self._pairs)
@@ -144,14 +146,13 @@ class FastPath:
         with self._lock:
             self._revoke(list(self._pairs))
 
-    def set_slow(self, index: int, slow: bool) -> None:
-        """Say that all of a port's frames are the core's business, or that they are no more."""
+    def set_slow(self, index: int, *, all_frames: bool, ipv6: bool = False) -> None:
+        """Say that all of a port's frames are the core's business, or those of IPv6, or none."""
         with self._lock:
-            if slow:
-                self._slow_ports.add(index)
-                self.revoke_port(index)
-            else:
-                self._slow_ports.discard(index)
+            self._slow.pop(index, None)
+            if all_frames or ipv6:
+                self._slow[index] = all_frames
+            self.revoke_port(index)
 
     def hold(self) -> None:
         """Let every frame come to the core until release(), as for a trace."""
@@ -168,11 +169,10 @@ class FastPath:
         now = time.monotonic()
         if self._holds or now < self._refused_until:
             return
-        slow = self._slow_ports
         fresh = {
             pair: egress
             for pair, egress in wanted.items()
-            if self._pairs.get(pair) != egress and pair.ingress not in slow and egress not in slow
+            if self._pairs.get(pair) != egress and self._may(pair, pair.ingress) and self._may(pair, egress)
         }
         self._revoke([pair for pair in fresh if pair in self._pairs])  # it led elsewhere
         while fresh and len(self._pairs) + len(fresh) > MOST_PAIRS:
@@ -195,6 +195,11 @@ class FastPath:
                 self._of_port[port].add(pair)
         self.promoted += len(fresh)
         self._revoke(self._stale(fresh))
+
+    def _may(self, pair: Pair, port: int) -> bool:
+        """Whether a port lets a pair's frames pass without the core."""
+        slow = self._slow.get(port)
+        return slow is None or (not slow and pair.ethertype != _IPV6)
 
     def _stale(self, pairs: Iterable[Pair]) -> list[Pair]:
         """Those whose stations the FDB has not where they were."""

@@ -58,8 +58,13 @@ class Punts:
         """A pair for each port (name, index), up and silent, in their order. Raises NetlinkError."""
         for start in range(0, len(ports), _A_PIECE):
             self._make(ports[start : start + _A_PIECE])
-        indices = dict(self._names())
+        indices = dict(self._names(self._outer))
         return [Punt(_outer(index), indices[_outer(index)], self._inner_name(index)) for _, index in ports]
+
+    def inner_indices(self, names: Sequence[str]) -> dict[str, int]:
+        """The indexes of the ends the core listens on, by name. Raises NetlinkError."""
+        known = dict(self._names(self._inner))
+        return {name: known[name] for name in names}
 
     def remove(self, indices: Sequence[int]) -> None:
         """Remove the pairs of ports, by their interface's index; those that are gone are gone."""
@@ -107,8 +112,9 @@ class Punts:
         flags = struct.unpack_from("=H", last, 6)[0] | NLM_F_ACK
         netlink.send([*messages[:-1], last[:6] + struct.pack("=H", flags) + last[8:]], ["a punt pair"] * len(messages))
 
-    def _names(self) -> Iterator[tuple[str, int]]:
-        for _, payload in self._outer.dump(message(_GETLINK, NLM_F_DUMP, _HEADER.pack(0, 0, 0, 0, 0))):
+    @staticmethod
+    def _names(netlink: Netlink) -> Iterator[tuple[str, int]]:
+        for _, payload in netlink.dump(message(_GETLINK, NLM_F_DUMP, _HEADER.pack(0, 0, 0, 0, 0))):
             index = _HEADER.unpack_from(payload)[2]
             for kind, value in attributes(payload[_HEADER.size :]):
                 if kind == _IFNAME:
