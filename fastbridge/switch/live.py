@@ -34,14 +34,15 @@ from fastbridge.policy.builtin import Guard, RateLimit
 from .base import Member, Options, Plane, SwitchPort
 from .counters import Counters, PortCounters
 from .fast_path.head import FastPath
-from .fast_path.lane import FastLane, Inside, Receiver
+from .fast_path.inside import take
+from .fast_path.lane import FastLane, Receiver
 from .fast_path.nft import PortLinks as FastLinks
 from .fdb import PortRef
 from .io_modes import find_io_mode
 from .port_flags import PortFlags
 from .port_links import PortLink, PortLinks
 from .port_socket import Interface, PortLike, end_receiving, is_up, open_port_sockets, start_receiving, takes_gso
-from .shield import mark
+from .shield import MARK, mark
 
 _log = logging.getLogger(__name__)
 
@@ -328,8 +329,8 @@ class Switch(Plane):
             return nowhere
         try:
             if self._lane is None:
-                inside = _inside() if isinstance(sources[0], Interface) else None
-                self._lane = FastLane(self._dataplane, super()._now_ms, sources[0].open_socket, inside)
+                here = take() if isinstance(sources[0], Interface) else None
+                self._lane = FastLane(self._dataplane, super()._now_ms, sources[0].open_socket, here)
                 self._space = taken[0].namespace
                 self.fdb.on_change = self._lane.check
             if any(link.namespace != self._space for link in taken):
@@ -347,7 +348,9 @@ class Switch(Plane):
         if self._lane is None or not members:
             return
         links = {
-            index: FastLinks(member.link.link.name, member.link.link.index, member.punt)
+            index: FastLinks(
+                member.link.link.name, member.link.link.index, member.punt, None, MARK if member.link.shielded else 0
+            )
             for index, member in members.items()
             if member.link is not None
         }
@@ -604,14 +607,6 @@ def _check_cpus(cpus: Sequence[int] | None, workers: int) -> Sequence[int]:
 def _many(ports: int) -> ThreadPoolExecutor:
     """Threads to open or close ports with: the kernel makes each wait some 10 ms, several at the same time."""
     return ThreadPoolExecutor(max_workers=max(1, min(128, ports)))
-
-
-def _inside() -> Inside | None:
-    """A namespace for the other ends of punt pairs, where we may make one."""
-    try:
-        return Inside()
-    except OSError:
-        return None
 
 
 # A data plane thread must not outlive the interpreter it calls back into.

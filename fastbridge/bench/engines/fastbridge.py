@@ -82,9 +82,10 @@ def _rings(pid: int) -> str:
     return f"rings: {', '.join(f'{count} of {size}' for size, count in sizes.items())}"
 
 
-# By another I/O mode each, with every frame sent by itself, never asleep, and by several workers. What `fastbridge run`
-# has by default is "fastbridge".
+# By the kernel's fast path, by another I/O mode each, with every frame sent by itself, never asleep, and by several
+# workers. What `fastbridge run` has by default is "fastbridge".
 VARIANTS = (
+    Fastbridge("fastbridge/nft", (*_CAPACITY, "--fast-path", "nft")),
     *(Fastbridge(f"fastbridge/{name}", (*_CAPACITY, "--io", name)) for name in ("big-ring", "blocks", "recvmmsg")),
     Fastbridge("fastbridge/no-coalesce", (*_CAPACITY, "--no-coalesce")),
     Fastbridge("fastbridge/busy-poll", (*_CAPACITY, "--busy-poll", "1000000")),

@@ -5,26 +5,22 @@ All ports live in one network namespace, that of the first; one of another names
 
 from __future__ import annotations
 
-import ctypes
-import errno
-import os
 import socket
 import struct
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, NamedTuple
 
 from fastbridge.switch.netlink import NETLINK_ROUTE, NLM_F_DUMP, Netlink, attributes, message
 
 from .head import MOST_PAIRS, FastPath
+from .inside import Inside
 from .nft import NftHand, OpenSocket, PortLinks
 from .punts import Punts
 
 if TYPE_CHECKING:
     from fastbridge.core.dataplane import Dataplane
 
-_CLONE_NEWNET = 0x40000000
 _GETLINK, _STATS64 = 18, 23
 _HEADER = struct.Struct("=BxHiII")  # struct ifinfomsg
 _RX_FRAMES, _TX_FRAMES, _RX_BYTES, _TX_BYTES, _RX_ERRORS, _TX_ERRORS, _RX_DROPPED, _TX_DROPPED = range(8)
@@ -35,34 +31,6 @@ class Receiver(NamedTuple):
 
     open_socket: OpenSocket
     ifindex: int
-
-
-class Inside:
-    """A network namespace that only this process holds, and a thread in it that opens sockets there."""
-
-    def __init__(self) -> None:
-        """Raises OSError: we may not make one."""
-        self._thread = ThreadPoolExecutor(1, "fastbridge-inside", initializer=_enter)
-        try:
-            self.fd = self._thread.submit(os.open, "/proc/thread-self/ns/net", os.O_RDONLY).result()
-        except BaseException as error:
-            self._thread.shutdown()
-            raise OSError(errno.EPERM, "a network namespace of its own") from error
-
-    def open_socket(self, family: int, kind: int, protocol: int) -> socket.socket:
-        """As socket.socket, in there."""
-        return self._thread.submit(socket.socket, family, kind, protocol).result()
-
-    def close(self) -> None:
-        """Let go of it; it lasts as long as its sockets."""
-        os.close(self.fd)
-        self._thread.shutdown()
-
-
-def _enter() -> None:
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.unshare(_CLONE_NEWNET) != 0:
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
 class FastLane:

@@ -16,7 +16,7 @@ import struct
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
-from fastbridge.switch.nftables import Batch, Nftables, forward, load_header, load_ingress, look_up
+from fastbridge.switch.nftables import Batch, Nftables, forward, load_header, load_ingress, look_up, set_mark
 
 from .hand import Pair, RefusedError
 
@@ -24,6 +24,7 @@ OpenSocket = Callable[[int, int, int], socket.socket]
 
 _HEADER_BYTES, _KEY_BYTES = 14, 20
 _INDEX = struct.Struct("=I")
+_TO = 8  # the register of where a frame goes; others are overwritten by what comes between
 _PRIORITY = -100  # before the shield's chain, which then has nothing to drop
 
 
@@ -35,6 +36,8 @@ class PortLinks(NamedTuple):
     punt: int
     #: The MAC address of the other end of the port's veth pair, when that is in another namespace.
     peer: int | None = None
+    #: What frames must bear to pass the shield of the port they leave by; 0: there is none.
+    mark: int = 0
 
 
 class NftHand:
@@ -130,8 +133,10 @@ class NftHand:
     def _add_chain(self, batch: Batch, links: PortLinks) -> None:
         chain = f"in-{links.ifindex}"
         batch.add_chain(chain, "ingress", [links.name], policy="drop", priority=_PRIORITY)
-        batch.add_rule(chain, load_ingress(0), load_header(_HEADER_BYTES, 1), look_up("pairs", 0, 0), forward(0))
-        batch.add_rule(chain, load_ingress(0), look_up("punts", 0, 0), forward(0))
+        pass_shield = [set_mark(links.mark)] if links.mark else []
+        where = load_ingress(0), load_header(_HEADER_BYTES, 1)
+        batch.add_rule(chain, *where, look_up("pairs", 0, _TO), *pass_shield, forward(_TO))
+        batch.add_rule(chain, load_ingress(0), look_up("punts", 0, _TO), forward(_TO))
 
     def _key(self, pair: Pair) -> bytes:
         addresses = pair.destination.to_bytes(6, "big") + pair.source.to_bytes(6, "big")
