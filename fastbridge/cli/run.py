@@ -21,6 +21,7 @@ import rich_click as click
 
 from fastbridge.errors import PortError
 from fastbridge.switch.counters import Counters
+from fastbridge.switch.fast_path.inside import prepare, seal
 from fastbridge.switch.port_flags import StormControl
 
 from .options import read_policy_of_strangers, read_port_policies
@@ -133,6 +134,13 @@ def _check_ports(context: click.Context, parameter: click.Parameter, names: tupl
     help="Send every frame by itself, also where consecutive ones of a flow could go as one GSO frame.",
 )
 @click.option(
+    "--fast-path",
+    type=click.Choice(["off", "nft"]),
+    default="off",
+    show_default=True,
+    help="nft: the kernel forwards frames between known stations by itself, and hands all else to the switch.",
+)
+@click.option(
     "--workers",
     metavar="N",
     type=int,
@@ -164,6 +172,7 @@ def run(
     filter_link_local: bool,
     busy_poll: int,
     no_coalesce: bool,
+    fast_path: str,
     workers: int,
     fanout: bool,
     cpu: Sequence[int] | None,
@@ -179,6 +188,8 @@ def run(
     strange = next((name for name in arp_ports if name not in interfaces), None)
     if strange is not None:
         raise click.UsageError(f"--arp-port names {strange}, which is not among the interfaces; name one that is")
+    if fast_path == "nft":
+        prepare()
     give_up(keep=(CAP_NET_ADMIN, CAP_NET_RAW, CAP_SYS_RESOURCE))  # what it takes to open ports, on any number of them
     refuse_calls()
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's threads would keep what is given up below
@@ -199,11 +210,13 @@ def run(
         policy=arp,
         loop_detection=not no_loop_detection,
         shield=True,
+        fast_path=fast_path,
     )
     switch.set_storm_control(storm)
     for name, policy in arp_ports.items():
         switch.set_policy(policy, name)
     report = _JsonReport() if as_json else _TextReport()
+    seal()
     give_up(keep=(CAP_NET_ADMIN,))  # the kernel asks for it whenever links, settings or its tables are changed
     with _shielding(switch, interfaces), switch:
         report.ready(interfaces)

@@ -22,7 +22,7 @@ cdef class Dataplane:
     cdef readonly uint32_t workers
     cdef Port **ports
     cdef uint32_t port_count            # indices in use or once used
-    cdef int events_fd, punts_fd
+    cdef int events_fd, punts_fd, candidates_fd
     cdef uint64_t epoch_ns              # zero of now()
     cdef readonly uint64_t orders_dropped   # packet_out: no such port, or nowhere to go
 

@@ -106,7 +106,8 @@ cdef class Dataplane:
             raise MemoryError("no memory for the data plane")
         self.events_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
         self.punts_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
-        if min(self.events_fd, self.punts_fd) < 0:
+        self.candidates_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
+        if min(self.events_fd, self.punts_fd, self.candidates_fd) < 0:
             raise OSError(errno, os.strerror(errno))
         for i in range(workers):
             plane = &self.planes[i]
@@ -114,6 +115,7 @@ cdef class Dataplane:
             plane.forwarding.bindings = &self.bindings.state
             plane.forwarding.filter_link_local = filter_link_local
             plane.busy_poll_ns, plane.epoch_ns = busy_poll_ns, self.epoch_ns
+            plane.candidate_fd = self.candidates_fd
             error = make_worker(plane, self.ports, self.events_fd, self.punts_fd)
             self.workers += 1
             if error:
@@ -127,7 +129,7 @@ cdef class Dataplane:
         for i in range(self.port_count):
             free(self.ports[i])
         free(self.ports)
-        for fd in (self.events_fd, self.punts_fd):
+        for fd in (self.events_fd, self.punts_fd, self.candidates_fd):
             if fd > 0:                              # 0: not even begun
                 close(fd)
 

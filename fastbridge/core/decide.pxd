@@ -2,15 +2,16 @@
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
 
 from .batch cimport (
-    CONSUMED, DROPPED, FLOODED, FORWARDED, LOOP_PROBE, RX_PUNT_FULL, RX_PUNT_TOO_LONG, RX_SOURCE_GUARD,
+    CONSUMED, DROPPED, FLOODED, FORWARDED, LOOP_PROBE, ORDINARY, RX_PUNT_FULL, RX_PUNT_TOO_LONG, RX_SOURCE_GUARD,
     RX_STORM_BROADCAST, Frame,
 )
+from .candidates cimport CANDIDATE_STATION, add_candidate, name_pair
 from .ethernet cimport load_mac, network_offset
 from .events cimport EVENT_DAMPED, EVENT_LOOP, EVENT_MOVED
 from .forward cimport LOOP_MAGIC, Forwarding, classify, drop, look_up_egress, parse
-from .mac_table cimport LEARN_DAMPED, LEARN_MOVED
+from .mac_table cimport LEARN_DAMPED, LEARN_MOVED, LEARN_REFUSED
 from .plane cimport Plane, may_flood, monotonic_ns, notify, tell
-from .port cimport Port, Share
+from .port cimport FLAG_LEARNING, FLAG_LOCKED, Port, Share
 from .punt cimport PUNT_BYTES, punt
 from .trace cimport TraceRecord, record_copy, record_frame
 
@@ -86,6 +87,21 @@ cdef inline void hand_over(Plane *plane, Frame *frame) noexcept nogil:
         look_up_egress(&plane.forwarding, port, frame)
 
 
+cdef inline void nominate(Plane *plane, const Frame *frame) noexcept nogil:
+    """Tell the fast path which pair the kernel could forward by itself, or which it must not any more."""
+    cdef uint32_t before = plane.candidates.count
+    if frame.learned == LEARN_MOVED:
+        add_candidate(&plane.candidates, CANDIDATE_STATION, frame, 0)
+    if (
+        frame.action == FORWARDED and frame.kind == ORDINARY and frame.vid == 0 and frame.learned < LEARN_REFUSED
+        and frame.egress != frame.ingress and plane.trace.records == NULL
+        and plane.ports[frame.ingress].flags & (FLAG_LEARNING | FLAG_LOCKED) == FLAG_LEARNING
+    ):
+        name_pair(&plane.candidates, frame, plane.forwarding.now_ms)
+    if before == 0 and plane.candidates.count:
+        notify(plane.candidate_fd)
+
+
 cdef inline void decide(Plane *plane, uint64_t now) noexcept nogil:
     """Decide the batch at `now` (ns since the plane's epoch)."""
     cdef Forwarding *forwarding = &plane.forwarding
@@ -106,6 +122,8 @@ cdef inline void decide(Plane *plane, uint64_t now) noexcept nogil:
         if frame.kind == LOOP_PROBE:
             tell(plane, EVENT_LOOP, 0, frame.ingress,
                  load_mac(frame.data + network_offset(frame.data, frame.length) + LOOP_MAGIC))
+        if plane.candidates.slots != NULL:
+            nominate(plane, frame)
         account(plane.shares[frame.ingress], frame)
         enqueue(plane, frame, i)
         if plane.trace.records != NULL:

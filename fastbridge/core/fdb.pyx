@@ -16,7 +16,7 @@ from .dataplane cimport Dataplane
 from .linux cimport pthread_mutex_lock, pthread_mutex_unlock
 from .mac_table cimport (
     COPY_ROOM, ENTRY_STATIC, SWEEP_ALL, SWEEP_EXPIRED, Cursor, Entry, EntryRow, MacTable, MacTableState, copy_some,
-    hash_key, learn_all, look_up_all, make_key, read_entry, remove_key, set_static, start_walk, sweep,
+    hash_key, learn_all, look_up_all, make_key, read_entry, refresh_all, remove_key, set_static, start_walk, sweep,
 )
 from .worker cimport lock, unlock
 
@@ -133,6 +133,17 @@ cdef class FdbAccess:
         if not there:
             raise IndexError("no such port")
         return taken
+
+    def refresh_many(
+        self, const uint64_t[::1] keys, const uint16_t[::1] ports, const uint32_t[::1] idle, uint32_t now
+    ):
+        """Note that the stations `vlan << 48 | mac` were heard on these ports `idle` ms before `now`, by the kernel's
+        fast path; what is not known there, any more, stays as it is. Raises ValueError (lengths)."""
+        if not len(keys) == len(ports) == len(idle):
+            raise ValueError(f"{len(keys)} keys, {len(ports)} ports, {len(idle)} times")
+        if len(keys):
+            with nogil:
+                refresh_all(self.state, &keys[0], &ports[0], &idle[0], len(keys), now)
 
     def find(self, uint64_t mac, uint16_t vlan):
         """The entry of (vlan, mac), live or not: (port, seen in ms, static), or None."""

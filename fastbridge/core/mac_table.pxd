@@ -284,6 +284,10 @@ cdef bint remove_key(MacTableState *state, uint64_t key) noexcept nogil
 cdef void look_up_all(
     const MacTableState *state, const uint64_t *keys, int32_t *ports, size_t count, uint32_t now
 ) noexcept nogil
+# Refresh the live entries of keys that still point to their ports: what was heard of them elsewhere, `idle` ms ago.
+cdef void refresh_all(
+    MacTableState *state, const uint64_t *keys, const uint16_t *ports, const uint32_t *idle, size_t count, uint32_t now
+) noexcept nogil
 cdef size_t learn_all(
     MacTableState *state, const uint64_t *keys, const uint16_t *ports, size_t count, uint32_t now
 ) noexcept nogil

@@ -414,6 +414,22 @@ cdef void look_up_all(
         start += n
 
 
+cdef void refresh_all(
+    MacTableState *state, const uint64_t *keys, const uint16_t *ports, const uint32_t *idle, size_t count, uint32_t now
+) noexcept nogil:
+    cdef Entry entry
+    cdef uint64_t key
+    cdef size_t i
+    for i in range(count):
+        key = make_key(keys[i] & MAC_MASK, (keys[i] >> 48) & 0xFFF)
+        if (
+            read_entry(state, key, hash_key(state, key), &entry) and entry.port == ports[i]
+            and not entry.flags & ENTRY_STATIC and not expired(state, entry.seen, entry.flags, now)
+            and <int32_t>(now - idle[i] - entry.seen) > 0
+        ):
+            store_relaxed32(&entry.bucket.seen[entry.way], now - idle[i])
+
+
 cdef size_t learn_all(
     MacTableState *state, const uint64_t *keys, const uint16_t *ports, size_t count, uint32_t now
 ) noexcept nogil:

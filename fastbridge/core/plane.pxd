@@ -4,6 +4,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from .barrier cimport store_relaxed8
 from .batch cimport BATCH, FLOODS, NO_REASON, ORDINARY, Frame
+from .candidates cimport CandidateQueue
 from .events cimport EventQueue, add_event
 from .forward cimport Forwarding
 from .linux cimport (
@@ -45,6 +46,7 @@ cdef struct Plane:
 
     int epoll_fd                        # knows the ports that are not active, and wake_fd
     int wake_fd, event_fd, punt_fd      # eventfds: for the loop; for the control thread; for the policy's
+    int candidate_fd                    # … and for the fast path's
     epoll_event ready[READY]
     int ready_count
     uint16_t *active                    # ports read every breath
@@ -74,6 +76,7 @@ cdef struct Plane:
 
     Trace trace
     PuntQueue punts
+    CandidateQueue candidates
     EventQueue *events
     EventQueue *spare_events            # what the reader of events and punts swaps in
     PuntSlot *spare_slots

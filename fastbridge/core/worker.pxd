@@ -93,6 +93,8 @@ cdef inline void end_worker(Plane *plane) noexcept nogil:
     free(plane.trace.bytes)
     free(plane.punts.slots)
     free(plane.spare_slots)
+    free(plane.candidates.slots)
+    free(plane.candidates.named)
     pthread_mutex_destroy(&plane.mutex)
 
 

@@ -29,6 +29,7 @@ from fastbridge.policy.neighbours import Neighbours
 from fastbridge.policy.runner import Policing
 
 from .counters import Counters, PortCounters
+from .fast_path.lane import Receiver
 from .fdb import Fdb, PortRef
 from .loops import Stations
 from .port_flags import PortFlags, StormControl
@@ -64,6 +65,8 @@ class Member:
     link: PortLink | None = None  # the interface it is; none in memory
     takes: str = "all"  # what may leave by it (port.pxd's Takes)
     lost_after: int = 0  # copies that the kernel took, and lost in the interface
+    listen: Receiver | None = None  # where its frames come to the core, if not on the interface itself
+    punt: int = 0  # … and what the kernel hands them to
 
     def count(self, tally: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]) -> PortCounters:
         """What the core counts of it, by name, and what was lost behind it: asked for before, so it is never too much.
@@ -285,5 +288,5 @@ def name_counters(tally: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]
         tx_bytes,
         dict(zip(TX_REASON_NAMES, tx_dropped, strict=True)) | {"device": lost_after},
         coalesced,
-        split,
+        split=split,
     )

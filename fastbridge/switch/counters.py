@@ -35,6 +35,7 @@ class PortCounters:
     #: merged into one they know one)
     tx_dropped: Mapping[str, int] = field(default_factory=dict)
     coalesced: int = 0  #: of tx_frames: sent inside another one's GSO frame
+    fast: int = 0  #: not in rx_frames: came in here, and the kernel's fast path sent it to the port of its destination
     split: int = 0  #: GSO frames made of several that the kernel refused: sent frame by frame instead
 
     def __add__(self, other: PortCounters) -> PortCounters:

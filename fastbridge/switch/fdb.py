@@ -53,6 +53,8 @@ class Fdb:
         name_of: Callable[[int], str],
     ) -> None:
         self._core = core
+        #: Called after entries were added, removed or changed from here.
+        self.on_change: Callable[[], None] = _nothing
         self._ageing_ms = ageing_ms
         self._now_ms = now_ms
         self._index_of = index_of
@@ -127,9 +129,11 @@ class Fdb:
             self._index_of(index)
         behind = np.ascontiguousarray(_spread(indices, len(keys), "ports"), np.uint16)
         try:
-            return self._core.learn_many(keys, behind, self._now_ms())
+            taken = self._core.learn_many(keys, behind, self._now_ms())
         except IndexError:
             raise PortError("a port was removed while its stations were being learned") from None
+        self.on_change()
+        return taken
 
     def lookup(self, mac: MacAddress | str | int, vlan: int = 0) -> FdbEntry | None:
         """The live entry of a MAC address in a VLAN, or None."""
@@ -152,14 +156,23 @@ class Fdb:
         if address.is_group or not address:
             raise ConfigError(f"{address} is no station's address: a static entry needs a unicast MAC")
         self._core.add(address, _vlan(vlan), self._index_of(port))
+        self.on_change()
 
     def remove(self, mac: MacAddress | str | int, vlan: int = 0) -> bool:
         """Remove an entry, static or learned; returns whether there was one."""
-        return self._core.remove(MacAddress(mac), _vlan(vlan))
+        removed = self._core.remove(MacAddress(mac), _vlan(vlan))
+        self.on_change()
+        return removed
 
     def flush(self, port: PortRef | None = None) -> int:
         """Forget the learned entries (of one port); static ones stay. Returns how many were removed."""
-        return self._core.flush(None if port is None else self._index_of(port))
+        removed = self._core.flush(None if port is None else self._index_of(port))
+        self.on_change()
+        return removed
+
+
+def _nothing() -> None:
+    """Nobody is to be told."""
 
 
 def _vlan(vlan: int) -> int:

@@ -19,6 +19,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, NamedTuple, NoReturn
 
@@ -29,10 +30,16 @@ from fastbridge.journal import Journal
 from fastbridge.named import refuse_text
 from fastbridge.open_files import reserve_files
 from fastbridge.policy.base import Policy
+from fastbridge.policy.builtin import Guard, RateLimit
 
 from .base import Member, Options, Plane, SwitchPort
-from .counters import Counters
+from .counters import Counters, PortCounters
+from .fast_path.head import FastPath
+from .fast_path.inside import take
+from .fast_path.lane import FastLane, Receiver
+from .fast_path.nft import PortLinks as FastLinks
 from .fdb import PortRef
+from .port_flags import PortFlags
 from .port_links import PortLink, PortLinks
 from .port_socket import (
     Interface,
@@ -45,7 +52,7 @@ from .port_socket import (
     takes_gso,
 )
 from .ring_size import FEWEST, MOST, ring_slots, smaller_ring
-from .shield import mark
+from .shield import MARK, mark
 
 _log = logging.getLogger(__name__)
 
@@ -86,6 +93,9 @@ class Switch(Plane):
     neighbour_ageing: seconds after which a neighbour nothing was heard from no longer counts; None: never.
     shield: let the host's own stack neither hear nor speak on the interfaces given by name, by an nf_tables table that
         ends with the switch (or its process); where that cannot be had `unshielded` says why.
+    fast_path: "nft": the kernel forwards frames between stations that the core knows, by an nf_tables table, and hands
+        all else to the core; where that cannot be had the core forwards all, and one log line says why. "off": the core
+        forwards all.
 
     Raises PortError, PrivilegeError or ConfigError, and leaves nothing open then.
     """
@@ -108,6 +118,7 @@ class Switch(Plane):
         move_damping: float = 0.0,
         neighbour_ageing: float | None = 60.0,
         shield: bool = False,
+        fast_path: str = "off",
     ) -> None:
         options = Options(
             ageing,
@@ -131,6 +142,10 @@ class Switch(Plane):
         self._stopping = threading.Event()
         self._final: Counters | None = None
         refuse_text(ports, "ports")
+        if fast_path not in ("off", "nft"):
+            raise ConfigError(f"fast_path is 'off' or 'nft', not {fast_path!r}")
+        self._wants_lane = fast_path == "nft" and FastPath.suits(ageing, move_damping)
+        self._lane: FastLane | None = None
         self._links = PortLinks(shield)
         self._owner = os.getpid()
         in_child(self, Switch._leave_to_parent)
@@ -200,6 +215,8 @@ class Switch(Plane):
         _running.add(self)
         for thread in self._threads:
             thread.start()
+        if self._lane is not None and self._lane.head is not None:
+            self._lane.head.start()
         self._policing.start()
 
     def stop(self) -> None:
@@ -212,6 +229,9 @@ class Switch(Plane):
                 return
             self._dataplane.give_up()
             self._final = self.counters()
+            if self._lane is not None:
+                self._lane.close()
+                self._lane = None
         with _many(len(self._members)) as pool:
             list(pool.map(self._close_member, list(self._members)))
         self._links.close()  # the shield last: while a socket is open, and at once for all ports
@@ -225,6 +245,9 @@ class Switch(Plane):
             self._dataplane.abandon()
             elsewhere: Any = _Elsewhere(self._owner)
             self._journal = Journal()
+            if self._lane is not None:
+                self._lane.leave_to_parent()
+                self._lane = None
             self._dataplane = self._policing = self._stations = self._entries = self.fdb._core = elsewhere
 
     def _halt(self) -> None:
@@ -241,7 +264,15 @@ class Switch(Plane):
 
     def counters(self) -> Counters:
         """One consistent snapshot: all ports between the same two breaths; after stop(), the last one."""
-        return self._final or super().counters()
+        if self._final is not None:
+            return self._final
+        with self._changing:
+            counters = super().counters()
+            if self._lane is None:
+                return counters
+            fast = {self._members[index].name: count for index, count in self._lane.forwarded().items()}
+            ports = {name: replace(port, fast=fast.get(name, 0)) for name, port in counters.ports.items()}
+            return replace(counters, ports=ports, total=sum(ports.values(), self._departed))
 
     def add_port(self, port: str | PortLike) -> SwitchPort:
         """Add a port, also while running; a deleted interface's port of the same name is replaced.
@@ -268,13 +299,18 @@ class Switch(Plane):
         reserve_files(len(sources) * (rings + 2))
         self._slots = min(self._most_slots, ring_slots((len(self._members) + len(sources)) * rings))
         taken = self._links.take(sources)
+        listening = self._listen(sources, taken)
         with _many(len(sources)) as pool:
-            futures = [pool.submit(self._open_member, *pair) for pair in zip(sources, taken, strict=True)]
+            futures = [
+                pool.submit(self._open_member, *all_of_it) for all_of_it in zip(sources, taken, listening, strict=True)
+            ]
         members = [future.result() for future in futures if future.exception() is None]
         try:
             for future in futures:
                 future.result()  # raises what one of them raised
-            return [self._attach(member, source) for member, source in zip(members, sources, strict=True)]
+            added = [self._attach(member, source) for member, source in zip(members, sources, strict=True)]
+            self._take_over([port.index for port in added])
+            return added
         except BaseException:
             for member in members:
                 for index in [i for i, known in self._members.items() if known is member]:
@@ -294,14 +330,78 @@ class Switch(Plane):
             if name in known:  # its interface was deleted, and there is a new one
                 self.remove_port(name)
 
-    def _open_member(self, source: PortLike, link: PortLink) -> Member:
+    def _listen(self, sources: Sequence[PortLike], taken: Sequence[PortLink]) -> Sequence[tuple[Receiver | None, int]]:
+        """Where the core listens for ports, and what the kernel is to hand their frames to."""
+        nowhere: Sequence[tuple[Receiver | None, int]] = [(None, 0)] * len(sources)
+        if not self._wants_lane or not sources:
+            return nowhere
+        try:
+            if self._lane is None:
+                here = take() if isinstance(sources[0], Interface) else None
+                self._lane = FastLane(self._dataplane, self._entries, super()._now_ms, sources[0].open_socket, here)
+                self._space = taken[0].namespace
+                self.fdb.on_change = self._lane.check
+            if any(link.namespace != self._space for link in taken):
+                return nowhere
+            return self._lane.make([(link.link.name, link.link.index) for link in taken])
+        except OSError as error:
+            self._wants_lane = False
+            text = f"no fast path, the core forwards all frames: {error.strerror or error}"
+            self._journal.warn(_log, "fast paths", text)
+            return nowhere
+
+    def _take_over(self, ports: Sequence[int]) -> None:
+        """Let the kernel forward between these ports what the core promotes."""
+        members = {index: self._members[index] for index in ports if self._members[index].listen}
+        if self._lane is None or not members:
+            return
+        links = {
+            index: FastLinks(
+                member.link.link.name, member.link.link.index, member.punt, None, MARK if member.link.shielded else 0
+            )
+            for index, member in members.items()
+            if member.link is not None
+        }
+        try:
+            self._lane.attach(links)
+        except OSError as error:
+            name = self._members[ports[0]].name
+            raise PortError(f"cannot hand the frames of {name} to the kernel: {error.strerror}") from None
+        for index in members:
+            self._set_slow(index)
+
+    def _set_slow(self, index: int) -> None:
+        """What of a port is the core's alone, by its policy; what was promoted before does not hold."""
+        if self._lane is None or self._lane.head is None:
+            return
+        policy = self._policing.policy(index)
+        guarded = any(isinstance(part, Guard) for part in policy.parts)
+        looks = any(policy.wants) or any(isinstance(part, RateLimit) for part in policy.parts)
+        self._lane.head.set_slow(index, all_frames=guarded, ipv6=looks)
+
+    def set_policy(self, policy: Policy | str, port: PortRef | None = None) -> None:
+        """See SwitchBase."""
+        super().set_policy(policy, port)
+        if getattr(self, "_lane", None) is not None:
+            for index in list(self._members):
+                self._set_slow(index)
+
+    def set_flags(self, port: PortRef, **flags: bool) -> PortFlags:
+        """See SwitchBase."""
+        changed = super().set_flags(port, **flags)
+        if self._lane is not None:
+            self._lane.revoke_port(self._index_of(port))
+        return changed
+
+    def _open_member(self, source: PortLike, link: PortLink, listening: tuple[Receiver | None, int]) -> Member:
         """Sockets and rings of a port, receiving already."""
         index = link.link.index
-        sockets = open_port_sockets(source, index, len(self._workers) if self._fanout else 1)
+        listen, punt = listening
+        sockets = open_port_sockets(source, index, len(self._workers) if self._fanout else 1, listen)
         receivers = sockets[:-1]
         try:
             slots = tuple(self._open_ring(rx, source.name) for rx in receivers)
-            start_receiving(receivers, index, source.name)
+            start_receiving(receivers, listen.ifindex if listen else index, source.name)
             self._links.wait_until_running(link)
             if link.shielded:
                 mark(sockets[-1])
@@ -309,7 +409,9 @@ class Switch(Plane):
             for sock in sockets:
                 sock.close()
             raise
-        return Member(source.name, sockets, slots, (), self._coalesce and takes_gso(sockets[-1]), link)
+        return Member(
+            source.name, sockets, slots, (), self._coalesce and takes_gso(sockets[-1]), link, listen=listen, punt=punt
+        )
 
     def _open_ring(self, rx: socket.socket, name: str) -> int:
         """With half the ring as often as the kernel has no memory; returns how many slots it has. Raises PortError."""
@@ -362,11 +464,15 @@ class Switch(Plane):
             self._links.release(link)
 
     def _close_member(self, index: int) -> None:
+        if self._lane is not None and self._members[index].listen is not None:
+            self._departed += PortCounters(fast=self._lane.detach(index))
         member = self._remove_member(index)
         for worker in member.readers:
             self._read[worker] -= 1
         for sock in member.sockets:
             sock.close()
+        if self._lane is not None and member.listen is not None and member.link is not None:
+            self._lane.remove(member.link.link.index)
 
     def _forward(self, worker: int) -> None:
         if self._cpus:
@@ -392,6 +498,8 @@ class Switch(Plane):
                 links = self._follow_links(before)
                 took = time.thread_time() - began if links == before else 0.0
                 soon = self._stations.follow()
+                if self._lane is not None:
+                    self._lane.revoke_blocked()
                 self._policing.watch()
                 self._journal.tick()
                 if time.monotonic() - swept >= _SWEEP_SECONDS:
@@ -449,6 +557,8 @@ class Switch(Plane):
     def _forget_behind(self, index: int) -> None:
         """Forget who was behind a port: they may come back elsewhere."""
         self._entries.flush(index)
+        if self._lane is not None:
+            self._lane.revoke_port(index)
         self.neighbours.flush(index)
         self._policing.bind()
 

@@ -33,6 +33,8 @@ _OWNED = 0x2  # NFT_TABLE_F_OWNER, kernel ≥ 5.12
 _HOOKS = {"ingress": 0, "egress": 1}  # NF_NETDEV_…; egress: kernel ≥ 5.16
 _VERDICTS = {"drop": 0, "accept": 1}
 _REGISTER = 1  # NFT_REG_1, 16 bytes: all that the expressions here need
+_MAP, _GET_ELEMENTS, _DUMP, _DONE = 0x8, 13, 0x300, 3
+_ELEMENTS = 400  # in one message: their attribute's length has 16 bits
 DEVICES_A_CHAIN = 256  #: NFT_NETDEVICE_MAX
 # A message may not be longer than the send buffer, and that no longer than net.core.wmem_max (212,992 by default).
 _BATCH_BYTES, _BUFFER_BYTES = 100_000, 200_000
@@ -84,6 +86,33 @@ def verdict(name: str) -> bytes:
     return _expression("immediate", _number(1, 0), _nested(2, _nested(2, _number(1, _VERDICTS[name]))))
 
 
+# Expressions of the fast path. They name 32-bit registers, 0 … 15, as what is looked up takes several in a row.
+
+
+def load_ingress(into: int) -> bytes:
+    """The index of the interface the frame came in by."""
+    return _expression("meta", _number(1, 8 + into), _number(2, 4))
+
+
+def load_header(length: int, into: int) -> bytes:
+    """The frame's first bytes. A tag beside the frame counts as in it (net/netfilter/nft_payload.c)."""
+    return _expression("payload", _number(1, 8 + into), _number(2, 0), _number(3, 0), _number(4, length))
+
+
+def look_up(name: str, start: int, into: int) -> bytes:
+    """Load what a map says of the key that begins in a register; go on only where it has one."""
+    return _expression("lookup", _text(1, name), _number(2, 8 + start), _number(3, 8 + into))
+
+
+def forward(to: int) -> bytes:
+    """Send the frame out of the interface whose index is in a register."""
+    return _expression("fwd", _number(1, 8 + to))
+
+
+#: Of an element: when it was last used.
+_LAST = _nested(7, _text(1, "last"), _nested(2))
+
+
 @dataclass
 class Batch:
     """Changes to one table, in order."""
@@ -114,6 +143,34 @@ class Batch:
         """A rule behind those that the chain has."""
         what = _text(1, self.table), _text(2, chain), _nested(4, *expressions)
         self._add(_NEW_RULE, _CREATE | _APPEND, f"rule of chain {chain}", *what)
+
+    def add_map(self, name: str, number: int, key_bytes: int, size: int) -> None:
+        """A map from keys to interface indexes, with room for so many."""
+        parts = _text(1, self.table), _text(2, name), _number(3, _MAP), _number(4, 0), _number(5, key_bytes)
+        values = _number(6, 0), _number(7, 4), _nested(9, _number(1, size)), _number(10, number)
+        self._add(_NEW_SET, _CREATE, f"map {name}", *parts, *values)
+
+    def add_elements(self, name: str, elements: Iterable[tuple[bytes, bytes]], *, timed: bool = False) -> None:
+        """Elements of a map, (key, value). timed: of each the kernel notes when it was last used."""
+        extra = _LAST if timed else b""
+        made = [
+            _nested(1, _nested(1, _attribute(1, key)), _nested(2, _attribute(1, value)), extra)
+            for key, value in elements
+        ]
+        self._elements(_NEW_ELEMENTS, _CREATE, name, made)
+
+    def delete_elements(self, name: str, keys: Iterable[bytes]) -> None:
+        """Elements of a map, by their keys; all of them must be there."""
+        self._elements(_DEL_ELEMENTS, 0, name, [_nested(1, _nested(1, _attribute(1, key))) for key in keys])
+
+    def delete_all_elements(self, name: str) -> None:
+        """All elements of a map."""
+        self._add(_DEL_ELEMENTS, 0, f"elements of {name}", _text(1, self.table), _text(2, name))
+
+    def _elements(self, kind: int, flags: int, name: str, made: Sequence[bytes]) -> None:
+        for start in range(0, len(made), _ELEMENTS):
+            what = _text(1, self.table), _text(2, name), _nested(3, *made[start : start + _ELEMENTS])
+            self._add(kind, flags, f"elements of {name}", *what)
 
     def _add(self, kind: int, flags: int, about: str, *attributes: bytes) -> None:
         body = struct.pack("!BBH", _NETDEV, 0, 0) + b"".join(attributes)
@@ -152,6 +209,28 @@ class Nftables:
         """
         for part in _parts(batch.messages):
             self._transact(part)
+
+    def last_used(self, table: str, name: str) -> Iterable[tuple[bytes, int | None]]:
+        """Of each timed element of a map the key, and how many ms ago it was used; None: never. Raises OSError."""
+        body = struct.pack("!BBH", _NETDEV, 0, 0) + _text(1, table) + _text(2, name)
+        self._sock.send(_message(_SUBSYSTEM << 8 | _GET_ELEMENTS, _DUMP, body))
+        while True:
+            self._sock.setblocking(True)
+            try:
+                data = memoryview(self._sock.recv(1 << 18))
+            finally:
+                self._sock.setblocking(False)
+            while len(data) >= _HEADER.size:
+                size, kind, _, _, _ = _HEADER.unpack_from(data)
+                if kind in (_DONE, _NLMSG_ERROR):
+                    code = -struct.unpack_from("=i", data, _HEADER.size)[0]
+                    if code:
+                        raise OSError(code, f"elements of {name}: {os.strerror(code)}")
+                    return
+                for part, value in _read(data[_HEADER.size + 4 : size]):
+                    if part == 3:
+                        yield from (_read_element(element) for _, element in _read(value))
+                data = data[size + -size % 4 :]
 
     def _transact(self, messages: Sequence[tuple[str, bytes]]) -> None:
         about = ["nf_tables", *(text for text, _ in messages)]
@@ -201,3 +280,22 @@ def _parts(messages: Sequence[tuple[str, bytes]]) -> Iterable[Sequence[tuple[str
         size += len(message[1])
     if part:
         yield part
+
+
+def _read(data: memoryview) -> Iterable[tuple[int, memoryview]]:
+    """Attributes: (kind, value)."""
+    while len(data) >= 4:
+        size, kind = struct.unpack_from("=HH", data)
+        if not 4 <= size <= len(data):
+            return
+        yield kind & 0x3FFF, data[4:size]
+        data = data[size + -size % 4 :]
+
+
+def _read_element(element: memoryview) -> tuple[bytes, int | None]:
+    """An element's key, and how many ms ago it was used; None: never."""
+    parts = dict(_read(element))
+    key = bytes(dict(_read(parts[1]))[1])
+    last = dict(_read(dict(_read(parts.get(7, memoryview(b"")))).get(2, memoryview(b""))))
+    used = 1 in last and struct.unpack("!I", last[1])[0] != 0
+    return key, struct.unpack("!Q", last[2])[0] if used else None

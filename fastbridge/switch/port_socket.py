@@ -23,6 +23,8 @@ from fastbridge.core import af_packet
 from fastbridge.errors import PortError, PrivilegeError
 from fastbridge.forks import in_child
 
+from .fast_path.lane import Receiver
+
 _SO_ATTACH_FILTER, _SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 26, 32, 33
 _SIOCGIFFLAGS = 0x8913
 _SIOCETHTOOL, _ETHTOOL_GTSO = 0x8946, 0x1E
@@ -76,10 +78,12 @@ class Interface:
         return ()
 
 
-def open_port_sockets(port: PortLike, index: int, receivers: int = 1) -> tuple[socket.socket, ...]:
+def open_port_sockets(
+    port: PortLike, index: int, receivers: int = 1, listen: Receiver | None = None
+) -> tuple[socket.socket, ...]:
     """A port's RX sockets, and its TX socket, for the interface of this index. The RX sockets are not bound yet: their
     rings come first, or frames would bypass them. TX has a socket of its own so that nobody watches it
-    (core/transmit.pxd).
+    (core/transmit.pxd). listen: where the RX sockets are opened, if not on the interface itself (fast_path/lane.py).
 
     Raises PortError when the interface is gone, or the kernel lacks TPACKET_V2; PrivilegeError without CAP_NET_RAW.
     """
@@ -87,12 +91,15 @@ def open_port_sockets(port: PortLike, index: int, receivers: int = 1) -> tuple[s
     try:
         for _ in range(receivers + 1):
             # Protocol 0: nothing is received before bind(), or frames of every interface would come first.
-            sockets.append(port.open_socket(socket.AF_PACKET, socket.SOCK_RAW, 0))
+            where = port if listen is None or len(sockets) == receivers else listen
+            sockets.append(where.open_socket(socket.AF_PACKET, socket.SOCK_RAW, 0))
             in_child(sockets[-1], socket.socket.close)
         tx = sockets[-1]
         for rx in sockets[:-1]:
-            _set_rx_options(rx, index)
+            _set_rx_options(rx, listen.ifindex if listen else index)
         tx.setsockopt(af_packet.SOL_PACKET, af_packet.PACKET_VNET_HDR, 1)
+        if listen:
+            tx.setsockopt(af_packet.SOL_PACKET, af_packet.PACKET_ADD_MEMBERSHIP, _promiscuous(index))
         set_send_buffer(tx, small=False)
         _bind(tx, index, 0, port.name)
     except PermissionError:

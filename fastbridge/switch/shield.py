@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable
 from .nftables import Batch, Nftables, load_mark, set_mark, unless, verdict
 
 # Of the sockets that a switch sends by. It is taken off again at the egress: nobody's rules ever see it.
-_MARK = 0x66627377
+MARK = 0x66627377
 
 
 class Shield:
@@ -70,13 +70,13 @@ class Shield:
 
 def mark(sock: socket.socket) -> None:
     """Let what a socket sends pass the shield of the port it leaves by."""
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, _MARK)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, MARK)
 
 
 def _add_chains(batch: Batch, index: int, name: str) -> None:
     batch.add_chain(f"in-{index}", "ingress", [name], policy="drop")
     batch.add_chain(f"out-{index}", "egress", [name])
-    batch.add_rule(f"out-{index}", load_mark(), unless(struct.pack("=I", _MARK)), verdict("drop"))
+    batch.add_rule(f"out-{index}", load_mark(), unless(struct.pack("=I", MARK)), verdict("drop"))
     batch.add_rule(f"out-{index}", set_mark(0))
 
 

@@ -80,9 +80,10 @@ def _rings(pid: int) -> str:
     return f"rings: {', '.join(f'{count} of {size}' for size, count in sizes.items())}"
 
 
-# With every frame sent by itself, never asleep, and by several workers. What `fastbridge run`
-# has by default is "fastbridge".
+# By the kernel's fast path, with every frame sent by itself, never asleep, and by several workers. What
+# `fastbridge run` has by default is "fastbridge".
 VARIANTS = (
+    Fastbridge("fastbridge/nft", (*_CAPACITY, "--fast-path", "nft")),
     Fastbridge("fastbridge/no-coalesce", (*_CAPACITY, "--no-coalesce")),
     Fastbridge("fastbridge/busy-poll", (*_CAPACITY, "--busy-poll", "1000000")),
     *(Fastbridge(f"fastbridge/{n}-workers", (*_CAPACITY, "--workers", str(n)), workers=n) for n in _COUNTS),

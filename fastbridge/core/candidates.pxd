@@ -1,0 +1,58 @@
+# Candidates: pairs of stations whose frames the kernel could forward by itself, for the fast path to promote.
+#
+# Named lazily, by a frame that was just forwarded between two known stations, never by learning: a MAC flood names
+# nobody. A pair is named again after ASK_AGAIN as long as its frames still come here. The queue is bounded; what finds no
+# room is named by its next frame.
+from libc.stdint cimport uint16_t, uint32_t, uint64_t
+
+from .batch cimport Frame
+from .ethernet cimport ETHERTYPE_ARP, TPID_8021AD, TPID_8021Q, load16
+
+cdef enum:
+    CANDIDATE_SLOTS = 1024
+    NAMED = 4096                # pairs remembered as named, by fingerprint
+    ASK_AGAIN = 7               # 2^7 ms
+    LEAST_ETHERTYPE = 0x0600    # below it is a length (IEEE 802.3 §3.2.6)
+
+cdef enum CandidateKind:
+    CANDIDATE_PAIR = 0          # promote it
+    CANDIDATE_STATION = 1       # `source` has moved: nothing that is promoted of it holds
+
+cdef struct Candidate:
+    uint16_t kind, ingress, egress, ethertype
+    uint64_t source, destination            # FDB keys
+
+cdef struct CandidateQueue:
+    Candidate *slots            # NULL: there is no fast path
+    uint64_t *named
+    uint32_t count
+    uint64_t lost
+
+
+cdef inline bint add_candidate(
+    CandidateQueue *queue, uint16_t kind, const Frame *frame, uint16_t ethertype
+) noexcept nogil:
+    """False when the queue has no room."""
+    cdef Candidate *slot
+    if queue.count == CANDIDATE_SLOTS:
+        queue.lost += 1
+        return False
+    slot = &queue.slots[queue.count]
+    queue.count += 1
+    slot.kind, slot.ingress, slot.egress, slot.ethertype = kind, frame.ingress, frame.egress, ethertype
+    slot.source, slot.destination = frame.source, frame.destination
+    return True
+
+
+cdef inline bint name_pair(CandidateQueue *queue, const Frame *frame, uint32_t now_ms) noexcept nogil:
+    """Name the pair of an untagged frame, unless that was done lately; whether it was."""
+    cdef uint16_t ethertype = load16(frame.data + 12)
+    cdef uint64_t print_
+    if ethertype < LEAST_ETHERTYPE or ethertype == ETHERTYPE_ARP or ethertype == TPID_8021Q or ethertype == TPID_8021AD:
+        return False
+    print_ = (frame.source_hash * 3 + frame.destination_hash) * <uint64_t>0x9E3779B97F4A7C15
+    print_ += (<uint64_t>ethertype << 32) + (<uint64_t>frame.ingress << 16) + (now_ms >> ASK_AGAIN)
+    if queue.named[(print_ >> 40) % NAMED] == print_ or not add_candidate(queue, CANDIDATE_PAIR, frame, ethertype):
+        return False
+    queue.named[(print_ >> 40) % NAMED] = print_
+    return True

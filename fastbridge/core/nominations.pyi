@@ -1,0 +1,13 @@
+from typing import final
+
+from typing_extensions import Self
+
+from .dataplane import Dataplane
+
+@final
+class Nominations:
+    def __new__(cls, dataplane: Dataplane) -> Self: ...
+    @property
+    def fd(self) -> int: ...
+    def switch_on(self, on: bool) -> None: ...
+    def read(self) -> tuple[list[tuple[bool, int, int, int, int, int]], int]: ...

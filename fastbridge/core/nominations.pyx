@@ -1,0 +1,90 @@
+"""Nominations: the fast path's side of the data plane.
+
+The workers name pairs of stations that the kernel could forward by itself (candidates.pxd); who promotes them reads
+their names here.
+"""
+
+cimport cython
+from libc.stdint cimport uint32_t, uint64_t
+from libc.stdlib cimport calloc, free, malloc
+from libc.string cimport memset
+
+from .candidates cimport CANDIDATE_SLOTS, NAMED, Candidate, CandidateQueue
+from .dataplane cimport Dataplane
+from .plane cimport Plane
+from .worker cimport lock, unlock
+
+cdef uint64_t KEY_MASK = (<uint64_t>1 << 60) - 1      # of a key: vlan << 48 | mac
+
+
+@cython.final
+cdef class Nominations:
+    """What a data plane's workers name."""
+
+    cdef Dataplane dataplane
+
+    def __cinit__(self, Dataplane dataplane not None):
+        self.dataplane = dataplane
+
+    @property
+    def fd(self):
+        """An eventfd: readable when there are candidates."""
+        return self.dataplane.candidates_fd
+
+    def switch_on(self, bint on):
+        """Name the pairs of stations that the kernel could forward by itself; or name none, and forget those named.
+        Raises MemoryError."""
+        cdef CandidateQueue before
+        cdef CandidateQueue fresh
+        cdef uint32_t i
+        for i in range(self.dataplane.workers):
+            memset(&fresh, 0, sizeof(fresh))
+            if on:
+                fresh.slots = <Candidate *>malloc(CANDIDATE_SLOTS * sizeof(Candidate))
+                fresh.named = <uint64_t *>calloc(NAMED, sizeof(uint64_t))
+                if fresh.slots == NULL or fresh.named == NULL:
+                    free_candidates(&fresh)
+                    raise MemoryError("no memory for the fast path's candidates")
+            with nogil:
+                lock(&self.dataplane.planes[i])
+                before = self.dataplane.planes[i].candidates
+                self.dataplane.planes[i].candidates = fresh
+                unlock(&self.dataplane.planes[i])
+            free_candidates(&before)
+
+    def read(self):
+        """Take the candidates: [(moved, ingress, egress, ethertype, source, destination), …], as keys `vlan << 48 |
+        mac`, and how many were lost so far. moved: the station `source` is behind another port now; else the pair was
+        just forwarded. For one thread at a time; raises MemoryError."""
+        cdef list out = []
+        cdef uint64_t lost = 0
+        cdef Candidate *slots
+        cdef Candidate *spare
+        cdef uint32_t count, i, j
+        cdef Plane *plane
+        for i in range(self.dataplane.workers):
+            plane = &self.dataplane.planes[i]
+            spare = <Candidate *>malloc(CANDIDATE_SLOTS * sizeof(Candidate))
+            if spare == NULL:
+                raise MemoryError("no memory to read the fast path's candidates")
+            with nogil:
+                lock(plane)
+                slots, count = plane.candidates.slots, plane.candidates.count
+                if slots != NULL:
+                    plane.candidates.slots, plane.candidates.count = spare, 0
+                    spare = NULL
+                lost += plane.candidates.lost
+                unlock(plane)
+            free(spare)
+            if slots == NULL:
+                continue
+            for j in range(count):
+                out.append((slots[j].kind != 0, slots[j].ingress, slots[j].egress, slots[j].ethertype,
+                            slots[j].source & KEY_MASK, slots[j].destination & KEY_MASK))
+            free(slots)
+        return out, lost
+
+
+cdef void free_candidates(CandidateQueue *queue) noexcept nogil:
+    free(queue.slots)
+    free(queue.named)

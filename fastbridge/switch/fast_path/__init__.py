@@ -1,0 +1,5 @@
+"""The fast path.
+
+The kernel repeats the core's decisions for pairs of stations that the core has promoted; everything else comes to the
+core. `head` promotes and revokes, and knows no kernel; a hand does what it says: `nft` by an nf_tables table.
+"""

@@ -1,0 +1,139 @@
+"""Punt pairs: veth pairs by which the kernel hands the core what is the core's.
+
+A pair a port: frames that came in by the port are forwarded into the pair's one end, in the port's namespace, and the
+core's socket listens on the other. Where we may make one, that other end stands in a network namespace that only this
+process holds: nobody sees it, nobody else hears it, and both ends vanish with the process, SIGKILL included. Elsewhere
+(without CAP_SYS_ADMIN over the namespace) both are in the port's; they carry a name by which the next start finds and
+replaces them.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from fastbridge.switch.netlink import (
+    NLM_F_ACK,
+    NLM_F_CREATE,
+    NLM_F_DUMP,
+    NLM_F_EXCL,
+    Netlink,
+    NetlinkError,
+    attribute,
+    attributes,
+    message,
+    nested,
+    text,
+    u32,
+)
+
+_NEWLINK, _DELLINK, _GETLINK, _SETLINK = 16, 17, 18, 19
+_IFNAME, _MTU, _TXQLEN, _LINKINFO, _IFALIAS, _AF_SPEC, _NET_NS_FD = 3, 4, 13, 18, 20, 26, 28
+_UP, _NOARP = 0x1, 0x80
+_INET6, _ADDR_GEN_MODE, _NO_ADDRESS = 10, 8, 1
+# The longest a veth takes: whatever the port's MTU is or becomes, its frames fit.
+_MOST_MTU = 65535
+_A_PIECE = 64  # pairs made at a time, so that their answers find room
+
+
+class Punt(NamedTuple):
+    """One pair."""
+
+    name: str  #: of the end frames are handed to
+    ifindex: int
+    inner: str  #: of the end the core listens on
+
+
+class Punts:
+    """Makes and removes punt pairs."""
+
+    def __init__(self, outer: Netlink, inner: Netlink | None = None, inner_fd: int = -1) -> None:
+        """outer: a NETLINK_ROUTE socket in the ports' namespace; inner: one in the other ends' namespace, of which
+        inner_fd is a descriptor; None: it is the same.
+        """
+        self._outer, self._inner, self._inner_fd = outer, inner or outer, inner_fd
+
+    def make(self, ports: Sequence[tuple[str, int]]) -> list[Punt]:
+        """A pair for each port (name, index), up and silent, in their order. Raises NetlinkError."""
+        for start in range(0, len(ports), _A_PIECE):
+            self._make(ports[start : start + _A_PIECE])
+        indices = dict(self._names(self._outer))
+        return [Punt(_outer(index), indices[_outer(index)], self._inner_name(index)) for _, index in ports]
+
+    def inner_indices(self, names: Sequence[str]) -> dict[str, int]:
+        """The indexes of the ends the core listens on, by name. Raises NetlinkError."""
+        known = dict(self._names(self._inner))
+        return {name: known[name] for name in names}
+
+    def remove(self, indices: Sequence[int]) -> None:
+        """Remove the pairs of ports, by their interface's index; those that are gone are gone."""
+        for index in indices:
+            try:
+                self._outer.send([_link(_DELLINK, NLM_F_ACK, text(_IFNAME, _outer(index)))], ["a punt pair"])
+            except NetlinkError as error:
+                if error.errno != 19:  # ENODEV
+                    raise
+
+    def _make(self, ports: Sequence[tuple[str, int]]) -> None:
+        try:
+            self._add(ports)
+        except NetlinkError as error:
+            if error.errno != 17:  # EEXIST
+                raise
+            # What a process that was killed left behind: of this port there is no other switch.
+            self.remove([index for _, index in ports])
+            self._add(ports)
+        silent = [
+            _link(_SETLINK, 0, text(_IFNAME, name), _no_ipv6(), flags=_UP | _NOARP)
+            for _, index in ports
+            for name in (_outer(index),)
+        ]
+        self._acknowledged(self._outer, silent)
+        self._acknowledged(
+            self._inner,
+            [_link(_SETLINK, 0, text(_IFNAME, self._inner_name(i)), _no_ipv6(), flags=_UP | _NOARP) for _, i in ports],
+        )
+
+    def _add(self, ports: Sequence[tuple[str, int]]) -> None:
+        where = [u32(_NET_NS_FD, self._inner_fd)] if self._inner_fd >= 0 else []
+        made = []
+        for name, index in ports:
+            peer = _HEADER.pack(0, 0, 0, 0, 0) + text(_IFNAME, self._inner_name(index)) + u32(_MTU, _MOST_MTU)
+            kind = nested(_LINKINFO, text(1, "veth"), nested(2, attribute(1, peer + b"".join(where))))
+            alias = attribute(_IFALIAS, f"fastbridge: what is the core's, of {name}".encode())
+            parts = text(_IFNAME, _outer(index)), u32(_MTU, _MOST_MTU), alias, kind
+            made.append(_link(_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, *parts))
+        self._acknowledged(self._outer, made)
+
+    @staticmethod
+    def _acknowledged(netlink: Netlink, messages: Sequence[bytes]) -> None:
+        last = messages[-1]
+        flags = struct.unpack_from("=H", last, 6)[0] | NLM_F_ACK
+        netlink.send([*messages[:-1], last[:6] + struct.pack("=H", flags) + last[8:]], ["a punt pair"] * len(messages))
+
+    @staticmethod
+    def _names(netlink: Netlink) -> Iterator[tuple[str, int]]:
+        for _, payload in netlink.dump(message(_GETLINK, NLM_F_DUMP, _HEADER.pack(0, 0, 0, 0, 0))):
+            index = _HEADER.unpack_from(payload)[2]
+            for kind, value in attributes(payload[_HEADER.size :]):
+                if kind == _IFNAME:
+                    yield bytes(value).rstrip(b"\0").decode(errors="surrogateescape"), index
+
+    def _inner_name(self, index: int) -> str:
+        return _outer(index) if self._inner_fd >= 0 else f"fbi{index}"
+
+
+_HEADER = struct.Struct("=BxHiII")  # struct ifinfomsg
+
+
+def _link(kind: int, message_flags: int, *parts: bytes, flags: int = 0) -> bytes:
+    return message(kind, message_flags, _HEADER.pack(0, 0, 0, flags, flags) + b"".join(parts))
+
+
+def _outer(index: int) -> str:
+    return f"fbo{index}"
+
+
+def _no_ipv6() -> bytes:
+    return nested(_AF_SPEC, nested(_INET6, attribute(_ADDR_GEN_MODE, bytes([_NO_ADDRESS]))))

@@ -1,0 +1,159 @@
+"""Netlink, its bytes.
+
+Messages and attributes packed and read by hand, for what must be quick or what pyroute2 does not know: thousands of
+links or of nf_tables elements in one transaction. A socket is opened by who knows the network namespace
+(`PortLike.open_socket`); so the process needs no thread in there.
+"""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+import socket
+import struct
+from collections.abc import Iterator, Sequence
+
+NETLINK_ROUTE, NETLINK_NETFILTER = 0, 12
+NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP = 0x1, 0x4, 0x300
+NLM_F_EXCL, NLM_F_CREATE, NLM_F_APPEND = 0x200, 0x400, 0x800
+_NLMSG_ERROR, _NLMSG_DONE = 2, 3
+_SOL_NETLINK, _NETLINK_CAP_ACK, _NETLINK_EXT_ACK = 270, 10, 11
+_SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33
+_NESTED = 0x8000
+_HEADER = struct.Struct("=IHHII")  # struct nlmsghdr
+_ATTRIBUTE = struct.Struct("=HH")  # struct nlattr
+_PIECE = 1 << 20  # bytes read at a time; a message is never longer than 64 KiB
+_BUFFER_BYTES = 8 << 20
+
+
+class NetlinkError(OSError):
+    """The kernel refused a message: errno, and which it was."""
+
+
+def attribute(kind: int, value: bytes) -> bytes:
+    """One attribute, padded."""
+    return _ATTRIBUTE.pack(4 + len(value), kind) + value + bytes(-len(value) % 4)
+
+
+def nested(kind: int, *attributes: bytes) -> bytes:
+    """An attribute that holds others."""
+    return attribute(kind | _NESTED, b"".join(attributes))
+
+
+def text(kind: int, value: str) -> bytes:
+    """A string attribute."""
+    return attribute(kind, os.fsencode(value) + b"\0")
+
+
+def be32(kind: int, value: int) -> bytes:
+    """A number in network byte order, as nf_tables has them."""
+    return attribute(kind, struct.pack("!I", value))
+
+
+def u32(kind: int, value: int) -> bytes:
+    """A number in the machine's byte order, as rtnetlink has them."""
+    return attribute(kind, struct.pack("=I", value))
+
+
+def message(kind: int, flags: int, payload: bytes) -> bytes:
+    """A message without its sequence number, which Netlink.send() puts in."""
+    return _HEADER.pack(_HEADER.size + len(payload), kind, flags | NLM_F_REQUEST, 0, 0) + payload
+
+
+def attributes(data: bytes | memoryview) -> Iterator[tuple[int, memoryview]]:
+    """The attributes in a piece of memory: (kind, value)."""
+    view = memoryview(data)
+    while len(view) >= _ATTRIBUTE.size:
+        length, kind = _ATTRIBUTE.unpack_from(view)
+        if not _ATTRIBUTE.size <= length <= len(view):
+            return
+        yield kind & 0x3FFF, view[_ATTRIBUTE.size : length]
+        view = view[(length + 3) & ~3 :]
+
+
+class Netlink:
+    """A netlink socket. For one thread at a time."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.socket = sock
+        self._numbers = itertools.count(1)
+        sock.setsockopt(_SOL_NETLINK, _NETLINK_CAP_ACK, 1)
+        sock.setsockopt(_SOL_NETLINK, _NETLINK_EXT_ACK, 1)
+        for forced, option in ((_SO_SNDBUFFORCE, socket.SO_SNDBUF), (_SO_RCVBUFFORCE, socket.SO_RCVBUF)):
+            try:
+                sock.setsockopt(socket.SOL_SOCKET, forced, _BUFFER_BYTES)
+            except PermissionError:
+                sock.setsockopt(socket.SOL_SOCKET, option, _BUFFER_BYTES)
+        sock.bind((0, 0))
+
+    def close(self) -> None:
+        """Close it; what it owns in the kernel goes with it."""
+        self.socket.close()
+
+    def send(self, messages: Sequence[bytes], about: Sequence[str], answered: int = -1) -> None:
+        """Send messages in one piece, and return when the kernel has answered the one at place `answered`, which asks
+        for that by NLM_F_ACK; about: what each asks for. Raises NetlinkError.
+        """
+        numbers = [next(self._numbers) for _ in messages]
+        packed = b"".join(
+            one[:8] + struct.pack("=II", number, 0) + one[16:] for one, number in zip(messages, numbers, strict=True)
+        )
+        self.socket.send(packed)
+        while True:
+            for kind, number, payload in self._read():
+                if kind != _NLMSG_ERROR or number not in range(numbers[0], numbers[-1] + 1):
+                    continue  # the tail of an earlier answer
+                code = -struct.unpack_from("=i", payload)[0]
+                if code:
+                    raise NetlinkError(code, f"{about[number - numbers[0]]}: {os.strerror(code)}")
+                if number == numbers[answered]:
+                    return
+
+    def dump(self, request: bytes) -> Iterator[tuple[int, memoryview]]:
+        """The answers to a request for many: (kind, payload). Raises NetlinkError."""
+        number = self._request(request)
+        while True:
+            for kind, answered, payload in self._read():
+                if answered != number:
+                    continue
+                if kind in (_NLMSG_DONE, _NLMSG_ERROR):
+                    _check(payload)
+                    return
+                yield kind, payload
+
+    def ask(self, request: bytes) -> tuple[int, memoryview]:
+        """The answer to a request for one: (kind, payload). Raises NetlinkError."""
+        number = self._request(request)
+        while True:
+            for kind, answered, payload in self._read():
+                if answered == number:
+                    if kind == _NLMSG_ERROR:
+                        _check(payload)
+                    return kind, payload
+
+    def _request(self, request: bytes) -> int:
+        number = next(self._numbers)
+        self.socket.send(request[:8] + struct.pack("=II", number, 0) + request[16:])
+        return number
+
+    def _read(self) -> list[tuple[int, int, memoryview]]:
+        """The next datagram's messages: (kind, number, payload)."""
+        try:
+            view = memoryview(self.socket.recv(_PIECE))
+        except OSError as error:
+            if error.errno != errno.ENOBUFS:  # answers were lost: whoever waits for one must not wait for ever
+                raise
+            raise NetlinkError(error.errno, "the kernel's answers found no room") from None
+        found = []
+        while len(view) >= _HEADER.size:
+            length, kind, _, number, _ = _HEADER.unpack_from(view)
+            found.append((kind, number, view[_HEADER.size : length]))
+            view = view[(length + 3) & ~3 :]
+        return found
+
+
+def _check(payload: memoryview) -> None:
+    code = -struct.unpack_from("=i", payload)[0] if len(payload) >= 4 else 0
+    if code:
+        raise NetlinkError(code, os.strerror(code))

@@ -1,0 +1,143 @@
+"""The fast path on real kernels: what is known is forwarded by the kernel, what changes is not, and nothing is left."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from frames import ethernet
+from live import PATIENCE, Wire, eventually, stage, wires
+
+from fastbridge import ConfigError, Lab, Switch, Topology
+
+pytestmark = pytest.mark.live
+
+
+@contextmanager
+def fast(pods: int = 3, **options: Any) -> Iterator[tuple[Lab, Switch]]:
+    """As stage(); skipped where the kernel has no nf_tables for us."""
+    with stage(Topology.of(pods, ipv6=None), fast_path="nft", **options) as (lab, switch):
+        if switch._lane is None:
+            pytest.skip("no nf_tables here")
+        yield lab, switch
+
+
+def promoted(switch: Switch) -> int:
+    assert switch._lane is not None and switch._lane.head is not None
+    return len(switch._lane.head)
+
+
+def know_each_other(lab: Lab, switch: Switch) -> None:
+    """Two stations known to the core, and their pair to the kernel."""
+    assert lab["pod1"].ping("pod2", family=4, count=3, interval=0.05, timeout=3).received == 3
+    eventually(lambda: promoted(switch) >= 2, "a pair promoted each way")
+
+
+def test_the_kernel_forwards_what_is_known_and_every_frame_is_counted() -> None:
+    with fast() as (lab, switch):
+        know_each_other(lab, switch)
+        before = switch.counters()
+        assert lab["pod1"].ping("pod2", family=4, count=20, interval=0.005, timeout=PATIENCE).received == 20
+        after = switch.counters()
+        assert after.ports["pod1"].fast - before.ports["pod1"].fast == 20
+        assert after.ports["pod2"].fast - before.ports["pod2"].fast == 20
+        assert after.ports["pod3"].tx_frames == before.ports["pod3"].tx_frames
+
+
+def test_a_station_that_moves_is_found_where_it_is() -> None:
+    with fast() as (lab, switch), wires(lab) as (one, two, three):
+        for wire in (one, two):
+            wire.mark()
+        hello = ethernet(two.mac, one.mac, payload=b"fastbridge")
+        for _attempt in range(3):
+            one.send(hello)
+        eventually(lambda: promoted(switch) == 1)
+        three.send(ethernet(one.mac, two.mac, payload=b"fastbridge moved"))  # two is behind another port now
+        eventually(lambda: promoted(switch) == 1 and switch.fdb.lookup(two.mac).port == "pod3")  # type: ignore[union-attr]
+        eventually(lambda: not any(p.destination == two.mac for p in switch._lane.head.pairs))  # type: ignore[union-attr]
+        one.send(hello)
+        eventually(lambda: hello in heard(three))
+
+
+def heard(wire: Wire) -> list[bytes]:
+    """What has arrived by now."""
+    found = []
+    wire.socket.setblocking(False)
+    try:
+        while True:
+            found.append(wire.receive()[0])
+    except BlockingIOError:
+        return found
+    finally:
+        wire.socket.settimeout(PATIENCE)
+
+
+@pytest.mark.parametrize("change", ["flush", "static", "flags", "policy", "remove"])
+def test_what_changes_revokes(change: str) -> None:
+    with fast() as (lab, switch):
+        know_each_other(lab, switch)
+        match change:
+            case "flush":
+                switch.fdb.flush()
+            case "static":
+                switch.fdb.add(lab["pod2"].mac, "pod3")
+            case "flags":
+                switch.set_flags("pod1", isolated=True)
+            case "policy":
+                switch.set_policy("guard")
+            case "remove":
+                switch.fdb.remove(lab["pod2"].mac)
+        assert promoted(switch) == 0  # at once, not sometime
+
+
+def test_a_guarded_port_stays_with_the_core() -> None:
+    with Lab(3) as lab, Switch(lab.ports, policy="guard", fast_path="nft") as switch:
+        assert lab["pod1"].ping("pod2", family=4, count=5, timeout=PATIENCE).received == 5
+        if switch._lane is not None:
+            assert promoted(switch) == 0
+        assert switch.counters().total.fast == 0
+
+
+def test_a_port_comes_and_goes() -> None:
+    with Lab(3) as lab, Switch(lab.ports[:2], fast_path="nft", loop_detection=False) as switch:
+        if switch._lane is None:
+            pytest.skip("no nf_tables here")
+        switch.add_port(lab.ports[2])
+        assert lab["pod1"].ping("pod3", family=4, count=3, interval=0.05, timeout=3).received == 3
+        eventually(lambda: promoted(switch) == 2)
+        counted = switch.counters().total.fast
+        switch.remove_port("pod3")
+        assert promoted(switch) == 0
+        assert switch.counters().total.fast >= counted
+        assert lab["pod1"].ping("pod2", family=4, timeout=PATIENCE).received == 1
+
+
+def test_what_there_is_to_choose() -> None:
+    with Lab(2) as lab, pytest.raises(ConfigError, match="fast_path is 'off' or 'nft', not 'turbo'"):
+        Switch(lab.ports, fast_path="turbo")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_nothing_is_left(number: int) -> None:
+    """Of a run: no link, no table, whatever ends it."""
+    with Lab(Topology.of(2, ipv6=None)) as lab:
+        command = [sys.executable, "-m", "fastbridge", "run", "--json", "--fast-path", "nft", "pod1", "pod2"]
+        before = links_of(lab)
+        process = lab.popen_host(command, stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None and "ready" in process.stdout.readline()
+        assert lab["pod1"].ping("pod2", family=4, count=3, interval=0.05, timeout=3).received == 3
+        process.send_signal(number)
+        process.communicate(timeout=PATIENCE)
+        process.stdout.close()
+        eventually(lambda: links_of(lab) == before, "links as before")
+
+
+def links_of(lab: Lab) -> set[str]:
+    """Interfaces of the host ends' namespace, as the kernel lists them."""
+    said = lab.run_host([sys.executable, "-c", "import socket; print(*sorted(n for _, n in socket.if_nameindex()))"])
+    return set(said.stdout.split())
