@@ -117,9 +117,12 @@ def test_keepalived_fails_over(policy: str, family: int, virtual_mac: bool, tmp_
             return has(pod, ip) and not has(other, ip) and bool(client.ping(ip, timeout=0.5))
 
         eventually(lambda: served_by(master, backup), f"the master at work: {log_of(tmp_path, master)}")
-        os.killpg(groups[master.name], signal.SIGKILL)  # it says no word, and keeps the address
-        master.run(["ip", "link", "set", "eth0", "down"])
+        master.run(["ip", "link", "set", "eth0", "down"])  # as a machine that dies: no word
         eventually(lambda: has(backup, ip) and client.ping(ip, timeout=0.5), "the failover")
+        master.run(["ip", "link", "set", "eth0", "up"])
+        eventually(lambda: served_by(master, backup), "the master back at work")
+        os.killpg(groups[master.name], signal.SIGTERM)
+        eventually(lambda: served_by(backup, master), "what the master gave up")
         assert client.ping(ip, count=3, timeout=5).received == 3
 
 
