@@ -555,7 +555,7 @@ cdef class Dataplane:
 
     def change_bindings(self, rows):
         """Change who may send from guarded ports: rows of (port, vlan, mac, IP address as 16 bytes, IPv4 as
-        ::ffff:…). A MAC of 0: whatever the MAC, the address is bound; an address of zeros: whatever the address, the
+        ff00::…). A MAC of 0: whatever the MAC, the address is bound; an address of zeros: whatever the address, the
         MAC is, where of two tags the outer one alone counts, as in the FDB. A port of -1: it is bound no more.
         Frames pass meanwhile. Raises ValueError, MemoryError."""
         cdef MacTableState *bindings = &self.bindings.state

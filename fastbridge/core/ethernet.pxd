@@ -131,14 +131,14 @@ cdef inline bint is_nd(const uint8_t *ip, uint32_t length) noexcept nogil:
 
 
 cdef inline bint read_ip_source(uint16_t ethertype, const uint8_t *ip, uint32_t length, uint8_t *out) noexcept nogil:
-    """Copy the source address of an IPv4 (as ::ffff:a.b.c.d) or IPv6 header into 16 bytes; False when there is none
-    or it is unspecified (DHCP and duplicate address detection send from there)."""
+    """Copy the source address of an IPv4 (as ff00::a.b.c.d, which no IPv6 station has) or IPv6 header into 16 bytes;
+    False when there is none or it is unspecified (DHCP and duplicate address detection send from there)."""
     cdef uint32_t i
     cdef uint8_t some = 0
     for i in range(16):
         out[i] = 0
     if ethertype == ETHERTYPE_IPV4 and length >= 20:
-        out[10] = out[11] = 0xFF
+        out[0] = 0xFF
         for i in range(4):
             out[12 + i] = ip[12 + i]
             some |= ip[12 + i]

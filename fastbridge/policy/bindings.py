@@ -50,5 +50,5 @@ class Bindings:
 
 
 def _ip16(ip: bytes) -> bytes:
-    """An IP address in 16 bytes, IPv4 mapped into IPv6 (RFC 4291 §2.5.5.2)."""
-    return ip if len(ip) == 16 else bytes(10) + b"\xff\xff" + ip
+    """An IP address in 16 bytes, IPv4 in ff00::/8: no station has an IPv6 address there, as one may say of ::ffff:…."""
+    return ip if len(ip) == 16 else b"\xff" + bytes(11) + ip

@@ -64,7 +64,9 @@ class Neighbours:
         self._lock = threading.Lock()
         self._entries: dict[Key, Neighbour] = {}
         self._learned: defaultdict[int, OrderedDict[Key, Neighbour]] = defaultdict(OrderedDict)  # oldest first
-        self._of_station: dict[Station, OrderedDict[Key, Neighbour]] = {}  # static ones first, then as they came
+        self._of_station: dict[
+            Station, OrderedDict[Key, Neighbour]
+        ] = {}  # the last static one first, learned ones as they came
         self._holders: dict[Station, Neighbour] = {}  # the first of these
         self._changed: set[Key] = set()
         self._changed_stations: set[Station] = set()
@@ -75,23 +77,21 @@ class Neighbours:
     def lookup(self, vlan: int, ip: bytes) -> Neighbour | None:
         """The live entry of an IP, or None."""
         known = self._entries.get((vlan, ip))
-        if known is None or known.static or self._clock() - known.seen < self._ageing:
-            return known
-        return None
+        return known if known is not None and self._is_live(known, self._clock()) else None
 
     def holder(self, vlan: int, mac: bytes) -> Neighbour | None:
-        """Who has a MAC in a VLAN, or None: the live neighbour that was first to have it, static ones before others.
+        """Who has a MAC in a VLAN, or None: the last static one, else the live neighbour that was first to have it.
 
         Of the VLAN the outer tag counts, as in the FDB: whoever sends from a MAC behind it gets the MAC's frames.
         """
         station = (vlan & 0xFFF, mac)
         first = self._holders.get(station)
-        if first is None or first.static or self._clock() - first.seen < self._ageing:
+        if first is None or self._is_live(first, self._clock()):
             return first
         with self._lock:
             now = self._clock()
             entries = self._of_station.get(station, OrderedDict())
-            return next((n for n in entries.values() if n.static or now - n.seen < self._ageing), None)
+            return next((n for n in entries.values() if self._is_live(n, now)), None)
 
     def of_station(self, vlan: int, mac: bytes, port: int) -> list[Neighbour]:
         """The entries of a MAC behind a port, live or not, in the order they came."""
@@ -121,7 +121,7 @@ class Neighbours:
         """All live entries."""
         with self._lock:
             now = self._clock()
-            return [n for n in self._entries.values() if n.static or now - n.seen < self._ageing]
+            return [n for n in self._entries.values() if self._is_live(n, now)]
 
     def __iter__(self) -> Iterator[NeighbourEntry]:
         now = self._clock()
@@ -162,7 +162,7 @@ class Neighbours:
         with self._lock:
             now, key = self._clock(), (message.vlan, ip)
             known = self._entries.get(key)
-            if known is not None and not known.static and now - known.seen >= self._ageing:
+            if known is not None and not self._is_live(known, now):
                 self._forget(key, known)
                 known = None
             same = known is not None and known.mac == (mac or message.eth_source)
@@ -243,7 +243,7 @@ class Neighbours:
     def sweep(self) -> int:
         """Give back the room of expired entries; returns how many there were."""
         now = self._clock()
-        return self._forget_all(lambda n: not n.static and now - n.seen >= self._ageing)
+        return self._forget_all(lambda n: not self._is_live(n, now))
 
     def due_for_refresh(self) -> list[Neighbour]:
         """The entries whose owners should be asked now (see Neighbour.question), before they expire."""
@@ -290,17 +290,21 @@ class Neighbours:
         return True
 
     def _enter(self, key: Key, neighbour: Neighbour) -> None:
+        station = (neighbour.vlan & 0xFFF, neighbour.mac)
+        now = self._clock()
+        while (holder := self._holders.get(station)) is not None and not self._is_live(holder, now):
+            self._forget((holder.vlan, holder.ip), holder)  # or it would keep the MAC until it is swept away
         self._changed.add(key)
         self._entries[key] = neighbour
-        station = (neighbour.vlan & 0xFFF, neighbour.mac)
         entries = self._of_station.setdefault(station, OrderedDict())
         entries[key] = neighbour
         if neighbour.static:
             entries.move_to_end(key, last=False)
-        holder = self._holders.get(station)
-        taken = holder is not None and (holder.static or self._clock() - holder.seen < self._ageing)
-        if not taken or (neighbour.static and holder is not None and not holder.static):
+        if neighbour.static or holder is None:
             self._hold(station, neighbour)
+
+    def _is_live(self, neighbour: Neighbour, now: float) -> bool:
+        return neighbour.static or now - neighbour.seen < self._ageing
 
     def _forget(self, key: Key, known: Neighbour) -> None:
         self._changed.add(key)

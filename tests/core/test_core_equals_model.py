@@ -2,30 +2,43 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from ipaddress import ip_address
 
 from frames import GROUP, ethernet
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from model import FLAGS, Bucket, Model
 from strategies import (
+    HOSTS,
+    IPV4,
+    MAPPED,
     Add,
+    AddNeighbour,
     Advance,
     Flush,
     History,
     Process,
     Remove,
+    RemoveNeighbour,
     SetFlags,
     SetLink,
+    SetPolicy,
     SetStormControl,
     Step,
+    Sweep,
     Tick,
+    arp,
     frames,
+    guarded_histories,
     histories,
+    ip_packet,
+    nd,
 )
 
-from fastbridge import StormControl, Switch
+from fastbridge import Message, Neighbours, Policy, StormControl, Switch, Verdict
 
 
 class Clock:
@@ -33,6 +46,13 @@ class Clock:
 
     def __call__(self) -> float:
         return self.eighths / 8
+
+
+class Watch(Policy):
+    """Learns who is where, and has no opinion."""
+
+    def decide(self, message: Message, neighbours: Neighbours) -> Verdict | None:
+        return None
 
 
 @dataclass
@@ -73,10 +93,26 @@ class Pair:
                 self.core._dataplane.set_blocked(port, link == "blocked")
                 self.core._dataplane.set_link(port, "up" if link == "blocked" else link)
                 self.model.ports[port].link = link
+            case SetPolicy(port, policy):
+                self.core.set_policy(Watch() if policy == "watch" else policy, port)
+                self.model.set_policy(port, policy)
+            case AddNeighbour(ip, mac, port, vlan):
+                self.core.neighbours.add(ip_address(ip), mac, port, vlan)
+                self.model.add_neighbour(ip, mac.to_bytes(6, "big"), port, vlan)
+            case RemoveNeighbour(ip, vlan):
+                assert self.core.neighbours.remove(ip_address(ip), vlan) == self.model.remove_neighbour(ip, vlan)
+            case Sweep():
+                self.core.neighbours.sweep()
+                self.core._policing.bind()
+                self.model.sweep()
         self.compare()
 
     def compare(self) -> None:
         assert core_fdb(self.core) == model_fdb(self.model)
+        assert core_neighbours(self.core) == model_neighbours(self.model)
+        assert self.core.neighbours.conflict_count == self.model.policy["conflicts"]
+        counted = Counter({k: n for k, n in self.core.counters().policy.items() if n})
+        assert counted == Counter({k: n for k, n in self.model.policy.items() if n and k != "conflicts"})
         assert len(self.core.fdb) == len(model_fdb(self.model))
         counters = self.core.counters()
         for name in ("learned", "moved", "aged", "refused"):
@@ -106,6 +142,19 @@ def model_fdb(model: Model) -> dict[tuple[int, int], tuple[str, float | None, bo
     }
 
 
+def core_neighbours(core: Switch) -> dict[tuple[int, bytes], tuple[bytes, str, float | None]]:
+    return {(n.vlan, n.ip.packed): (n.mac.packed, n.port, n.age) for n in core.neighbours}
+
+
+def model_neighbours(model: Model) -> dict[tuple[int, bytes], tuple[bytes, str, float | None]]:
+    """The live entries, as a switch shows them."""
+    return {
+        key: (n.mac, model.ports[n.port].name, None if n.static else model.clock() - n.seen)
+        for key, n in model.neighbours.items()
+        if model.lookup(*key)
+    }
+
+
 def nonzero(drops: object) -> dict[str, int]:
     return {reason: count for reason, count in dict(drops).items() if count}  # type: ignore[call-overload]
 
@@ -118,6 +167,7 @@ def pair(history: History, split: Callable[[list[bytes]], list[list[bytes]]]) ->
         capacity=history.capacity,
         filter_link_local=history.filter_link_local,
         move_damping=history.damping,
+        neighbour_ageing=history.neighbour_ageing,
         clock=clock,
     )
     model = Model(
@@ -126,6 +176,7 @@ def pair(history: History, split: Callable[[list[bytes]], list[list[bytes]]]) ->
         capacity=history.capacity,
         filter_link_local=history.filter_link_local,
         damping=history.damping,
+        neighbour_ageing=history.neighbour_ageing,
         clock=clock,
     )
     return Pair(core, model, clock, split)
@@ -151,6 +202,14 @@ def test_any_history(history: History) -> None:
 @settings(max_examples=200)
 def test_a_batch_of_n_is_n_batches_of_one(history: History) -> None:
     both = pair(history, one_by_one)
+    for step in history.steps:
+        both.live(step)
+
+
+@given(guarded_histories())
+@settings(max_examples=300)
+def test_any_guarded_history(history: History) -> None:
+    both = pair(history, whole)
     for step in history.steps:
         both.live(step)
 
@@ -204,3 +263,60 @@ def test_isolated_hairpin_and_locked_ports() -> None:
             both.live(SetFlags(port, default | flags))
         for port in range(4):
             both.live(Process(port, talk))
+
+
+def claim(mac: int, ip: bytes) -> bytes:
+    return ethernet(GROUP, mac, ethertype=0x0806, payload=arp(1, mac, ip, ip))
+
+
+def data(mac: int, ip: bytes) -> bytes:
+    return ethernet(GROUP, mac, ethertype=0x0800, payload=ip_packet(ip, b"fastbridge"))
+
+
+def live_all(steps: list[Step], *, ports: int = 3, neighbour_ageing: float = 60.0) -> Pair:
+    both = pair(History(ports, 300.0, 1024, False, [], neighbour_ageing=neighbour_ageing), whole)
+    for step in steps:
+        both.live(step)
+    return both
+
+
+GUARDS: list[Step] = [SetPolicy(port, "guard") for port in range(3)]
+
+
+def test_an_ipv4_address_is_not_bound_by_who_claims_it_as_ipv6() -> None:
+    mapped = nd(136, MAPPED, MAPPED, HOSTS[2], 0x20, False)
+    steps = [
+        Process(0, [claim(HOSTS[0], IPV4[0])]),
+        Process(2, [ethernet(GROUP, HOSTS[2], ethertype=0x86DD, payload=mapped)]),
+    ]
+    both = live_all([*GUARDS, *steps, Process(0, [data(HOSTS[0], IPV4[0])])])
+    assert both.core.counters().total.dropped["source_guard"] == 0
+
+
+def test_a_mac_goes_to_the_next_live_holder_and_not_to_the_latest() -> None:
+    """The first has expired and is not yet swept away when the third comes."""
+    mac = HOSTS[0]
+    steps = [
+        *(SetPolicy(port, "watch") for port in range(3)),
+        Process(0, [claim(mac, IPV4[0])]),
+        Advance(4),
+        Process(1, [claim(mac, IPV4[1])]),
+        Advance(4),
+        Process(2, [claim(mac, IPV4[2])]),
+        *GUARDS,
+        Process(2, [data(mac, IPV4[2])]),
+        Process(1, [data(mac, IPV4[1])]),
+    ]
+    both = live_all(steps, neighbour_ageing=1.0)
+    dropped = {name: port.dropped["source_guard"] for name, port in both.core.counters().ports.items()}
+    assert dropped == {"0": 0, "1": 0, "2": 1}
+
+
+def test_of_static_holders_of_a_mac_the_last_one_has_it() -> None:
+    mac = HOSTS[0]
+    added = [AddNeighbour(ip, mac, port, 0) for port, ip in enumerate(IPV4)]
+    both = live_all([*GUARDS, *added, RemoveNeighbour(IPV4[2], 0), Process(2, [])])
+    both.live(Process(0, [data(mac, IPV4[0])]))
+    both.live(Process(1, [data(mac, IPV4[1])]))
+    dropped = {name: port.dropped["source_guard"] for name, port in both.core.counters().ports.items()}
+    assert dropped == {"0": 1, "1": 0, "2": 0}

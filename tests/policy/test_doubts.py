@@ -231,7 +231,7 @@ def test_bindings_go_with_a_change_and_not_with_the_table() -> None:
     around.send(OLD, bytes(make.arp(1, A, "10.0.0.201", "10.0.0.201")))
     around.switch.neighbours.remove("10.0.0.201")
     around.switch.process(OLD, [])
-    mac, ip = int(A.replace(":", ""), 16), bytes(10) + b"\xff\xff\x0a\x00\x00\xc9"
+    mac, ip = int(A.replace(":", ""), 16), b"\xff" + bytes(11) + b"\x0a\x00\x00\xc9"
     assert told == [(OLD, 0, mac, ip), (OLD, 0, 0, ip), (-1, 0, mac, ip), (-1, 0, 0, ip)]
 
 

@@ -65,7 +65,7 @@ def data(mac: str, ip: str, to: str = B) -> Packet:
 
 
 def attacks(family: int) -> dict[str, list[Packet]]:
-    ips, free = (IPV4, "10.0.0.200") if family == 4 else (IPV6, "fd00::c8")
+    ips, free, free6 = IPV4 if family == 4 else IPV6, "10.0.0.200" if family == 4 else "fd00::c8", "fd00::c8"
     probe = make.arp(1, A, "0.0.0.0", free) if family == 4 else make.dad(A, free)
     return {
         "the victim's address at the hostile MAC": claims(C, ips[0]),
@@ -73,6 +73,10 @@ def attacks(family: int) -> dict[str, list[Packet]]:
         "the hostile address at the victim's MAC": claims(A, ips[2]),
         "the victim's address at the victim's MAC": claims(A, ips[0]),
         "the peer's address at the victim's MAC": claims(A, ips[1]),
+        "the victim's address in IPv6's clothes": [
+            make.na(C, f"::ffff:{IPV4[0]}"),
+            make.ns(C, f"::ffff:{IPV4[0]}", free6),
+        ],
         "another MAC inside than outside": claims(A, ips[0], source=C) + claims(C, ips[0], source=A),
         "probes from the victim's MAC": [probe],
         "data from the victim": [data(A, ips[0]), data(A, ips[0], BROADCAST)],

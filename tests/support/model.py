@@ -2,6 +2,9 @@
 
 One frame at a time, one dict as the FDB, integers for times (milliseconds) and MAC addresses. The tests run
 the same cases on this model and on the Cython core and ask for equal frames, equal entries, equal counters.
+
+Of the policies it has guard, and "watch", which learns who is where and has no opinion. What an ARP or ND message says
+it takes from `arp_nd.read`, whose own tests ask scapy; what is one, and where an IP header begins, it finds itself.
 """
 
 from __future__ import annotations
@@ -9,6 +12,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+
+from fastbridge.arp_nd import OVERRIDE, Kind, Message, read
 
 VLAN_TPIDS = (0x8100, 0x88A8)  # 802.1Q customer tag, 802.1ad service tag
 BROADCAST = 0xFFFF_FFFF_FFFF
@@ -48,6 +53,22 @@ class Port:
     storm: dict[str, Bucket] = field(default_factory=dict)  # "broadcast", "multicast", "unicast": all without a limit
     counts: Counter[str] = field(default_factory=Counter)  # rx_frames, rx_bytes, forwarded, flooded, tx_…
     dropped: Counter[str] = field(default_factory=Counter)
+    policy: str = "flood"  # watch, guard, guard=strict, guard=router
+
+    @property
+    def guarded(self) -> bool:
+        return self.policy.startswith("guard")
+
+
+@dataclass
+class Neighbour:
+    """Who has an IP address."""
+
+    mac: bytes
+    port: int
+    seen: float
+    rank: int  # of those that share a MAC the one of the lowest rank has it: static ones, the last first; then others
+    static: bool = False
 
 
 class Model:
@@ -60,6 +81,7 @@ class Model:
         filter_link_local: bool,
         clock: Callable[[], float],
         damping: float = 0.0,
+        neighbour_ageing: float = 60.0,
     ) -> None:
         self.ports = [Port(str(index)) for index in range(ports)]
         self.fdb: dict[tuple[int, int], Entry] = {}  # (VLAN id, MAC) -> Entry
@@ -69,15 +91,28 @@ class Model:
         self.filter_link_local = filter_link_local
         self.clock = clock
         self.counts: Counter[str] = Counter()  # learned, moved, aged, refused
+        self.neighbours: dict[tuple[int, bytes], Neighbour] = {}  # (VLAN ids, IP) -> Neighbour
+        self.neighbour_ageing = neighbour_ageing
+        self.entered = 0
+        self.bound_ips: dict[tuple[int, bytes], tuple[int, bytes]] = {}  # (VLAN ids, IP) -> port, MAC
+        self.bound_macs: dict[tuple[int, bytes], int] = {}  # (outer VLAN id, MAC) -> port
+        self.handed: list[tuple[int, bool, bytes]] = []  # to the policy: ingress, whether it alone decides, frame
+        self.policy: Counter[str] = Counter()  # forwarded, dropped:…, undelivered, conflicts
 
     def process(self, ingress: int, frames: Iterable[bytes]) -> list[tuple[int, bytes]]:
-        return [(port, frame) for frame in frames for port in self._one_frame(ingress, frame)]
+        """Frames find the bindings as they were before all of them; the policy is asked when all have passed."""
+        copies = [(port, frame) for frame in frames for port in self._one_frame(ingress, frame)]
+        for punt in self.handed:
+            copies += self._police(*punt)
+        self.handed.clear()
+        self.bind()
+        return copies
 
     def _one_frame(self, ingress: int, frame: bytes) -> list[int]:
         port = self.ports[ingress]
         port.counts.update(rx_frames=1, rx_bytes=len(frame))
         verdict, egress = self._classify(ingress, frame)
-        if verdict in ("forwarded", "flooded"):
+        if verdict in ("forwarded", "flooded", "consumed"):
             port.counts[verdict] += 1
         else:
             port.dropped[verdict] += 1
@@ -94,7 +129,7 @@ class Model:
             vid = int.from_bytes(frame[14:16], "big") & 0xFFF
             if len(frame) < 18 or vid == 0xFFF:
                 return "bad_tag", []
-        destination, source = int.from_bytes(frame[0:6], "big"), int.from_bytes(frame[6:12], "big")
+        source = int.from_bytes(frame[6:12], "big")
         if is_group(source) or source == 0:
             return "bad_source", []
         port = self.ports[ingress]
@@ -102,8 +137,19 @@ class Model:
             return "blocked", []
         if "locked" in port.flags and self._where(vid, source) != ingress:
             return "locked", []
-        if "learning" in port.flags:
+        taken = self._is_taken(port, frame)
+        mac_fits = not port.guarded or self.bound_macs.get((vid, frame[6:12]), ingress) == ingress
+        if port.guarded and not (has_plain_tags(frame) and (taken or (mac_fits and self._ip_fits(ingress, frame)))):
+            return "source_guard", []
+        if "learning" in port.flags and mac_fits:
             self._learn(vid, source, ingress)
+        if taken is not None:
+            self.handed.append((ingress, taken, frame))
+        return ("consumed", []) if taken else self._look_up(ingress, frame, vid)
+
+    def _look_up(self, ingress: int, frame: bytes, vid: int) -> tuple[str, list[int]]:
+        """Where a frame goes by its destination alone."""
+        port, destination = self.ports[ingress], int.from_bytes(frame[0:6], "big")
         if is_group(destination):
             if self.filter_link_local and destination & ~0xF == 0x0180C2000000:
                 return "link_local", []
@@ -173,6 +219,121 @@ class Model:
         """Remove an entry of any kind; whether there was one."""
         return self.fdb.pop((vid, mac), None) is not None
 
+    # Policies.
+
+    def _is_taken(self, port: Port, frame: bytes) -> bool | None:
+        """Whether the policy alone decides about a frame, or is shown it, or (None) never sees it."""
+        if port.policy == "flood" or not is_arp_or_nd(frame):
+            return None
+        return port.guarded or is_group(int.from_bytes(frame[:6], "big"))
+
+    def _ip_fits(self, ingress: int, frame: bytes) -> bool:
+        """Whether a guarded port may send from this IP address."""
+        (vlan, ip), policy = ip_source(frame), self.ports[ingress].policy
+        if ip is None or policy == "guard=router":
+            return True
+        port, mac = self.bound_ips.get((vlan, ip), (None, b""))
+        if policy == "guard=strict":
+            return (port, mac) == (ingress, frame[6:12])
+        return port in (None, ingress)
+
+    def _police(self, ingress: int, taken: bool, frame: bytes) -> list[tuple[int, bytes]]:
+        """Decide one frame as the policy does, send it, and learn from it."""
+        message, egress = read(ingress, frame), list[int]()
+        reason = self._inspect(message) if self.ports[ingress].guarded else None
+        if reason:
+            self.policy[f"dropped:{reason}"] += 1
+            if reason == "spoofed" and message.sender_ip and self.lookup(message.vlan, message.sender_ip):
+                self.policy["conflicts"] += 1
+            return []
+        if taken:
+            self.policy["forwarded"] += 1
+            verdict, egress = self._look_up(ingress, frame, message.vlan & 0xFFF if has_tag(frame) else 0)
+            self.policy["undelivered"] += verdict not in ("forwarded", "flooded")
+            for index in egress:
+                self.ports[index].counts.update(tx_frames=1, tx_bytes=len(frame))
+        self._observe(message)
+        return [(index, frame) for index in egress]
+
+    def _inspect(self, message: Message) -> str | None:
+        """Why guard drops a message."""
+        if message.kind is Kind.MALFORMED:
+            return "malformed"
+        if message.sender_mac not in (None, message.eth_source):
+            return "l2_mismatch"
+        holder = next((n for n in self.of_station(message.vlan, message.eth_source) if self._is_live(n)), None)
+        if holder and holder.port != message.ingress:
+            return "spoofed"
+        if message.sender_ip is None:
+            return None
+        strict = self.ports[message.ingress].policy == "guard=strict"
+        bound = self.lookup(message.vlan, message.sender_ip)
+        if bound is None:
+            return "unbound" if strict else None
+        other_mac = bound.mac != message.eth_source and (strict or bound.static)
+        return "spoofed" if bound.port != message.ingress or other_mac else None
+
+    def _observe(self, message: Message) -> None:
+        """The last claim counts; static entries stay; an advertisement without override changes no MAC."""
+        if message.sender_ip is None:
+            return
+        mac, key = message.sender_mac, (message.vlan, message.sender_ip)
+        known = self.lookup(*key)
+        if known is None:
+            self.neighbours.pop(key, None)  # expired
+        same = known is not None and known.mac == (mac or message.eth_source)
+        if known and same and known.port == message.ingress:
+            known.seen = self.clock()
+        elif mac is not None:
+            self.policy["conflicts"] += known is not None and (known.static or not same)
+            if known and known.static:
+                return
+            advertised = message.kind in (Kind.NA, Kind.NA_UNSOLICITED)
+            if known is None or same or not advertised or message.flags & OVERRIDE:
+                self._enter(key, mac, message.ingress, static=False)
+
+    def _enter(self, key: tuple[int, bytes], mac: bytes, port: int, *, static: bool) -> None:
+        self.neighbours.pop(key, None)
+        for before in self.of_station(key[0], mac):  # whoever had the MAC, and has expired
+            if self._is_live(before):
+                break
+            self.neighbours = {k: n for k, n in self.neighbours.items() if n is not before}
+        self.entered += 1
+        rank = -self.entered if static else self.entered
+        self.neighbours[key] = Neighbour(mac, port, self.clock(), rank, static)
+
+    def lookup(self, vlan: int, ip: bytes) -> Neighbour | None:
+        known = self.neighbours.get((vlan, ip))
+        return known if known and self._is_live(known) else None
+
+    def of_station(self, vlan: int, mac: bytes) -> list[Neighbour]:
+        """All that have a MAC behind the same outer tag, whoever has a right to it first."""
+        found = [n for (at, _), n in self.neighbours.items() if at & 0xFFF == vlan & 0xFFF and n.mac == mac]
+        return sorted(found, key=lambda n: n.rank)
+
+    def _is_live(self, neighbour: Neighbour) -> bool:
+        return neighbour.static or self.clock() - neighbour.seen < self.neighbour_ageing
+
+    def bind(self) -> None:
+        """What the table has is what frames are held against from now on, expired entries until they are swept."""
+        self.bound_ips = {key: (n.port, n.mac) for key, n in self.neighbours.items()}
+        stations = {(vlan & 0xFFF, n.mac) for (vlan, _), n in self.neighbours.items()}
+        self.bound_macs = {station: self.of_station(*station)[0].port for station in stations}
+
+    def sweep(self) -> None:
+        self.neighbours = {key: n for key, n in self.neighbours.items() if self._is_live(n)}
+        self.bind()
+
+    def add_neighbour(self, ip: bytes, mac: bytes, port: int, vlan: int) -> None:
+        self._enter((vlan, ip), mac, port, static=True)
+
+    def remove_neighbour(self, ip: bytes, vlan: int) -> bool:
+        return self.neighbours.pop((vlan, ip), None) is not None
+
+    def set_policy(self, port: int, policy: str) -> None:
+        self.ports[port].policy = policy
+        self.bind()
+
     def flush(self, port: int | None = None) -> None:
         """Forget what was learned (on one port, or on all); static entries stay."""
         self.fdb = {k: e for k, e in self.fdb.items() if e.static or port not in (None, e.port)}
@@ -180,3 +341,47 @@ class Model:
 
 def is_group(mac: int) -> bool:
     return bool(mac >> 40 & 1)
+
+
+def has_tag(frame: bytes) -> bool:
+    return int.from_bytes(frame[12:14], "big") in VLAN_TPIDS
+
+
+def behind_tags(frame: bytes) -> tuple[list[int], int, bytes]:
+    """The VIDs of at most two whole tags, the EtherType behind them, and what follows."""
+    at, vids = 14, list[int]()
+    while len(vids) < 2 and int.from_bytes(frame[at - 2 : at], "big") in VLAN_TPIDS and len(frame) >= at + 4:
+        vids.append(int.from_bytes(frame[at : at + 2], "big") & 0xFFF)
+        at += 4
+    return vids, int.from_bytes(frame[at - 2 : at], "big"), frame[at:]
+
+
+def has_plain_tags(frame: bytes) -> bool:
+    """None, one, or two of which the outer names a VLAN: what is behind others no guard can tell."""
+    vids, ethertype, _ = behind_tags(frame)
+    return ethertype not in VLAN_TPIDS and not (len(vids) == 2 and vids[0] == 0)
+
+
+def is_arp_or_nd(frame: bytes) -> bool:
+    """Also a neighbour solicitation or advertisement behind extension headers."""
+    _, ethertype, packet = behind_tags(frame)
+    if ethertype != 0x86DD or len(packet) <= 40:
+        return ethertype == 0x0806
+    header, at = packet[6], 40
+    while len(packet) >= at + 8 and header in (0, 43, 44, 60):
+        if header == 44 and int.from_bytes(packet[at + 2 : at + 4], "big") >> 3:
+            return False  # a later fragment
+        header, at = packet[at], at + (8 if header == 44 else 8 * (packet[at + 1] + 1))
+    return len(packet) >= at + 8 and header == 58 and packet[at] in (135, 136)
+
+
+def ip_source(frame: bytes) -> tuple[int, bytes | None]:
+    """The VLAN as a Message has it, and an IP header's source address; None: there is none, or it is unspecified."""
+    vids, ethertype, packet = behind_tags(frame)
+    vlan = sum(vid << 12 * n for n, vid in enumerate(vids))
+    ip = None
+    if ethertype == 0x0800 and len(packet) >= 20:
+        ip = packet[12:16]
+    elif ethertype == 0x86DD and len(packet) >= 40:
+        ip = packet[8:24]
+    return vlan, ip if ip and any(ip) else None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Any
 
 from frames import GROUP, TEST_ETHERTYPE, ethernet, tag
@@ -106,7 +108,46 @@ class SetLink:
     link: str
 
 
-Step = Process | Advance | Tick | Add | Remove | Flush | SetFlags | SetStormControl | SetLink
+@dataclass(frozen=True)
+class SetPolicy:
+    port: int
+    policy: str
+
+
+@dataclass(frozen=True)
+class AddNeighbour:
+    ip: bytes
+    mac: int
+    port: int
+    vlan: int
+
+
+@dataclass(frozen=True)
+class RemoveNeighbour:
+    ip: bytes
+    vlan: int
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """As a tick, but nobody is asked whether he is still there."""
+
+
+Step = (
+    Process
+    | Advance
+    | Tick
+    | Add
+    | Remove
+    | Flush
+    | SetFlags
+    | SetStormControl
+    | SetLink
+    | SetPolicy
+    | AddNeighbour
+    | RemoveNeighbour
+    | Sweep
+)
 
 
 @dataclass(frozen=True)
@@ -119,6 +160,7 @@ class History:
     filter_link_local: bool
     steps: list[Step]
     damping: float = 0.0
+    neighbour_ageing: float = 60.0
 
 
 @st.composite
@@ -149,4 +191,107 @@ def histories(draw: st.DrawFn) -> History:
         filter_link_local=draw(st.booleans()),
         steps=rules + draw(st.lists(step, min_size=1, max_size=30)),
         damping=draw(st.sampled_from([0.0, 0.0, 0.125, 1.0, 60.0])),
+    )
+
+
+# Who is where: ARP, ND and IP frames of few stations that have, or say to have, few addresses.
+
+HOSTS = STATIONS[:3]
+IPV4 = [bytes((10, 0, 0, n)) for n in range(1, 4)]
+IPV6 = [ip_address(f"fd00::{n}").packed for n in range(1, 4)]
+MAPPED = ip_address("::ffff:10.0.0.1").packed  # an IPv6 address that must not be taken for an IPv4 one
+STACKS = [(), (5,), (6,), (5, 7), (5, 8), (6, 7)]
+ODD_STACKS = [(0,), (0, 5), (5, 0), (0, 0), (5, 7, 8)]
+
+hosts = st.sampled_from(HOSTS)
+ipv4 = weighted((12, st.sampled_from(IPV4)), (1, st.sampled_from([bytes(4), bytes((127, 0, 0, 1))])))
+ipv6 = weighted((8, st.sampled_from(IPV6)), (2, st.just(MAPPED)), (1, st.just(bytes(16))))
+destinations = weighted((2, hosts), (3, st.just(GROUP)), (1, st.just(0x33_33_00_00_00_01)))
+policies = st.sampled_from(["guard", "guard", "guard=strict", "guard=router", "guard=router", "watch", "flood"])
+
+
+def arp(operation: int, mac: int, sender: bytes, target: bytes) -> bytes:
+    return struct.pack("!HHBBH", 1, 0x0800, 6, 4, operation) + mac.to_bytes(6, "big") + sender + bytes(6) + target
+
+
+def nd(kind: int, source: bytes, target: bytes, option: int | None, flags: int, extended: bool) -> bytes:
+    """A solicitation (135) or an advertisement (136), its link-layer address (of 1, or 2) as option."""
+    to = ip_address("ff02::1:ff00:0").packed[:13] + target[13:] if kind == 135 else ip_address("ff02::1").packed
+    if flags & 0x40:
+        to = IPV6[0]
+    extra = b"" if option is None else bytes((kind - 134, 1)) + option.to_bytes(6, "big")
+    body = struct.pack("!BBHB3x", kind, 0, 0, flags) + target + extra
+    pseudo = source + to + struct.pack("!II", len(body), 58) + body
+    total = sum(struct.unpack(f"!{len(pseudo) // 2}H", pseudo))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    body = body[:2] + struct.pack("!H", ~total & 0xFFFF) + body[4:]
+    if extended:  # behind destination options: what no honest sender emits
+        return (
+            struct.pack("!IHBB", 6 << 28, len(body) + 8, 60, 255)
+            + source
+            + to
+            + bytes((58, 0, 1, 4, 0, 0, 0, 0))
+            + body
+        )
+    return struct.pack("!IHBB", 6 << 28, len(body), 58, 255) + source + to + body
+
+
+def ip_packet(source: bytes, payload: bytes) -> bytes:
+    if len(source) == 4:
+        header = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(payload), 0, 0, 64, 17, 0)
+        return header + source + IPV4[1] + payload
+    return struct.pack("!IHBB", 6 << 28, len(payload), 17, 64) + source + IPV6[1] + payload
+
+
+@st.composite
+def host_frames(draw: st.DrawFn, stacks: list[tuple[int, ...]]) -> bytes:
+    """A frame of a host, or of somebody who plays it, in any part; mostly with one of these VLAN stacks."""
+    mac = draw(hosts)
+    inside = draw(weighted((9, st.just(mac)), (1, hosts)))
+    what = draw(st.sampled_from(["arp", "ns", "na", "data", "data"]))
+    if what == "arp":
+        ethertype, packet = 0x0806, arp(draw(st.sampled_from([1, 1, 2, 3])), inside, draw(ipv4), draw(ipv4))
+    elif what == "data":
+        source = draw(ipv4 | ipv6)
+        ethertype, packet = 0x0800 if len(source) == 4 else 0x86DD, ip_packet(source, draw(st.binary(max_size=12)))
+    else:
+        option = draw(weighted((5, st.just(inside)), (1, st.none())))
+        extended = draw(weighted((15, st.just(False)), (1, st.just(True))))
+        source, target = draw(ipv6), draw(ipv6)
+        flags = draw(st.sampled_from([0, 0x20, 0x20, 0x60, 0xA0])) if what == "na" else 0
+        ethertype, packet = 0x86DD, nd(136 if what == "na" else 135, source, target, option, flags, extended)
+    tags = b"".join(tag(vid) for vid in draw(weighted((12, st.sampled_from(stacks)), (1, st.sampled_from(ODD_STACKS)))))
+    frame = ethernet(draw(destinations), mac, tags, ethertype=ethertype, payload=packet)
+    return frame[: draw(st.integers(14, len(frame)))] if draw(st.integers(0, 19)) == 0 else frame
+
+
+@st.composite
+def guarded_histories(draw: st.DrawFn) -> History:
+    """Hosts behind ports of all policies that the model has; few links down, few flags, and time that ends bindings."""
+    ports = draw(st.integers(2, 4))
+    port = st.integers(0, ports - 1)
+    address = st.sampled_from([*IPV4, *IPV6, MAPPED])
+    first = draw(st.sampled_from([st.just("guard"), policies]))
+    stacks = draw(st.just([()]) | st.just([(5, 7)]) | st.lists(st.sampled_from(STACKS), min_size=1, max_size=3))
+    vlan = st.sampled_from([sum(vid << 12 * n for n, vid in enumerate(vids)) for vids in stacks])
+    step = weighted(
+        (16, st.builds(Process, port, st.lists(host_frames(stacks), max_size=6))),
+        (1, st.builds(Process, port, st.lists(frames, max_size=4))),
+        (3, st.builds(Advance, st.integers(0, 8))),
+        (2, st.builds(Sweep)),
+        (2, st.builds(SetPolicy, port, policies)),
+        (2, st.builds(AddNeighbour, address, hosts, port, vlan)),
+        (1, st.builds(RemoveNeighbour, address, vlan)),
+        (1, st.builds(SetFlags, port, flag_sets)),
+        (1, st.builds(SetLink, port, st.sampled_from(["up", "up", "down", "blocked"]))),
+        (1, st.builds(SetStormControl, port, st.dictionaries(storm_kinds, rates, max_size=3))),
+    )
+    return History(
+        ports=ports,
+        ageing=300.0,
+        capacity=1024,
+        filter_link_local=False,
+        steps=[SetPolicy(n, draw(first)) for n in range(ports)] + draw(st.lists(step, min_size=1, max_size=30)),
+        neighbour_ageing=draw(st.sampled_from([60.0, 1.0, 0.5])),
     )
