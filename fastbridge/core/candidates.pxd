@@ -1,8 +1,8 @@
 # Candidates: pairs of stations whose frames the kernel could forward by itself, for the fast path to promote.
 #
 # Named lazily, by a frame that was just forwarded between two known stations, never by learning: a MAC flood names
-# nobody. A pair is named again after ASK_AGAIN as long as its frames still come here. The queue is bounded; what finds no
-# room is named by its next frame.
+# nobody. A pair is named again after ASK_AGAIN as long as its frames still come here. The queue is bounded; what finds
+# no room is named by its next frame.
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
 
 from .batch cimport Frame
