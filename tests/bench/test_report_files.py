@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from command import ROOT, complaint, run
 from made_results import every_method
+from made_runs import make_results, make_run
 from pytest_benchmark.stats import Stats
-from test_bench import make_results, make_run
-from test_cli import ROOT, complaint, run
 
 from fastbridge.bench import EngineRecord, Results, Unfit
 from fastbridge.bench.extras import way_to

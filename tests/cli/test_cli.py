@@ -12,39 +12,21 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from arp_nd_frames import arp
+from command import COMMAND, ROOT, complaint, run, say
 from hypothesis import given
 from hypothesis import strategies as st
-from live import PATIENCE, eventually
-from test_rootless import holders, unprivileged  # noqa: F401 - a fixture
+from live import PATIENCE, eventually, holders
 
-import fastbridge
 from fastbridge import Lab
 from fastbridge.bench import Results
 from fastbridge.cli import OneLine
 from fastbridge.dissect import dissect
-
-ROOT = Path(fastbridge.__file__).parents[1]
-COMMAND = [sys.executable, "-W", "error", "-m", "fastbridge"]
-
-
-def run(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
-    options = {"capture_output": True, "text": True, "timeout": 60, "cwd": ROOT} | options
-    return subprocess.run([*COMMAND, *arguments], **options)
-
-
-def complaint(done: subprocess.CompletedProcess[str], status: int) -> str:
-    """The one line that a failed command says."""
-    assert (done.returncode, done.stdout) == (status, ""), done
-    lines = done.stderr.splitlines()
-    assert len(lines) == 1 and lines[0].startswith("fastbridge: "), done.stderr
-    return lines[0].removeprefix("fastbridge: ")
-
 
 # -- what is wrong is said in one line ------------------------------------------------------------
 
@@ -205,35 +187,6 @@ def test_version_and_help() -> None:
 
 
 # -- run ------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def lab() -> Iterator[Lab]:
-    with Lab(3) as lab:
-        yield lab
-
-
-@pytest.fixture
-def start(lab: Lab) -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Starts the command line in the namespace of the lab's host ends."""
-    started: list[subprocess.Popen[str]] = []
-
-    def start(*arguments: str) -> subprocess.Popen[str]:
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        started.append(lab.popen_host([*COMMAND, *arguments], text=True, cwd=ROOT, **pipes))
-        return started[-1]
-
-    yield start
-    for process in started:
-        process.kill()
-        process.communicate()
-
-
-def say(process: subprocess.Popen[str]) -> dict[str, Any]:
-    """The next JSON line of a process."""
-    assert process.stdout is not None
-    said: dict[str, Any] = json.loads(process.stdout.readline())
-    return said
 
 
 @pytest.mark.live
@@ -409,7 +362,7 @@ def test_demo_of_many_pods_fits_a_narrow_terminal() -> None:
 
 
 @pytest.mark.live
-def test_demo_of_an_ordinary_user(unprivileged: list[str]) -> None:  # noqa: F811
+def test_demo_of_an_ordinary_user(unprivileged: list[str]) -> None:
     main = "from fastbridge.cli import main; main()"
     done = subprocess.run([*unprivileged, main, "demo"], capture_output=True, text=True, timeout=60, cwd="/")
     check_story(done, 3)

@@ -31,18 +31,17 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
-for folder in ("support", "core"):
-    sys.path.insert(0, str(Path(__file__).parents[1] / folder))
+sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
 import arp_nd_frames as make
+import coalescing
 import hypothesis
-import test_coalesce as coalescing
 from frames import ethernet, tag
 from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
+from pair import one_by_one, pair, whole
 from segmentation import GSO_NONE, VNET, segment
 from strategies import histories
-from test_core_equals_model import one_by_one, pair, whole
 
 from fastbridge import MacAddress, Switch
 
