@@ -14,6 +14,7 @@ LEARNED_NAMES: tuple[str | None, ...]
 LINK_NAMES: tuple[str, ...]
 SOURCE_NAMES: tuple[str, ...]
 FLAG_NAMES: tuple[str, ...]
+TAKES_NAMES: tuple[str, ...]
 
 _Tally = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
 

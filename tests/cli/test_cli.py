@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 from arp_nd_frames import arp
-from command import COMMAND, ROOT, complaint, run, say
+from command import COMMAND, ROOT, complaint, run, run_each, say
 from hypothesis import given
 from hypothesis import strategies as st
 from live import PATIENCE, eventually, holders
@@ -31,57 +31,64 @@ from fastbridge.dissect import dissect
 # -- what is wrong is said in one line ------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        ("nonsense", ["nonsense", "fastbridge --help"]),
-        ("--nonsense", ["--nonsense"]),
-        ("run", ["IFACE", "fastbridge run --help"]),
-        ("run lo", ["at least two interfaces"]),
-        ("run x y x", ["x is named twice"]),
-        ("run --ageing -1 x y", ["ageing", "-1"]),
-        ("run --ageing soon x y", ["--ageing", "'soon'", "'never'"]),
-        ("run --ageing nan x y", ["ageing", "nan"]),
-        ("run --capacity 0 x y", ["capacity", "0"]),
-        ("run --busy-poll -1 x y", ["--busy-poll", "-1"]),
-        ("run --cpu 4095 x y", ["CPU 4095"]),
-        ("run --interval 0 x y", ["--interval"]),
-        ("run --arp nonsense x y", ["--arp", "'nonsense'", "suppress", "guard=strict", "ratelimit=RATE"]),
-        ("run --arp guard,guard x y", ["guard", "twice"]),
-        ("run --arp guard=strict,suppress x y", ["--arp", "guard=strict", "use guard", "trusted=True"]),
-        ("run --fanout x y", ["--fanout", "--workers 2"]),
-        ("run --workers 2 --cpu 0,0 x y", ["one CPU for each worker, 2 in all, not 0, 0"]),
-        ("run --arp ratelimit=0 x y", ["--arp", "rate limit"]),
-        ("run --arp-port x y z", ["--arp-port", "'x'", "IFACE=POLICY"]),
-        ("run --arp-port x=gaurd x y", ["--arp-port", "'gaurd'", "guard=router"]),
-        ("run --arp-port x=guard=strict x y", ["--arp-port", "guard=strict", "trusted=True"]),
-        ("run --arp-port x=guard --arp-port x=flood x y", ["--arp-port", "x is given two policies"]),
-        ("run --arp-port z=guard x y", ["--arp-port", "z", "not among the interfaces"]),
-        ("run --storm-control 0 x y", ["--storm-control"]),
-        ("run --storm-control 2e9 x y", ["storm control", "2000000000"]),
-        ("demo --arp nonsense", ["--arp", "'nonsense'"]),
-        ("compare --arp nonsense", ["--arp", "'nonsense'"]),
-        ("demo --pods 1", ["--pods"]),
-        ("demo pod1", ["pod1"]),
-        ("lab up --pods 0", ["--pods"]),
-        ("lab up --mtu 10", ["MTU 10"]),
-        ("lab up --name a/b", ["'a/b'"]),
-        ("lab exec pod1", ["CMD"]),
-        ("lab exec pod1 --", ["command"]),
-        ("compare --seed x", ["--seed", "'x'"]),
-        ("compare --profile fast", ["--profile", "'fast'", "quick"]),
-        ("compare --engines fastbridge,brdge", ["--engines", "brdge", "linux-bridge"]),
-        ("compare --engine-command prog", ["'prog'", "{ports}"]),
-        ("compare --out here -o there.json", ["--out", "-o"]),
-        ("compare --quick --profile standard", ["--quick", "--profile standard"]),
-        ("compare --arp suppress --engines linux-bridge", ["--arp", "not among the engines"]),
-        ("compare --arp guard=strict", ["--arp", "use guard"]),
-        ("report", ["FILE"]),
-        ("track --recent 0", ["--recent"]),
-    ],
-)
-def test_wrong_request(arguments: str, words: list[str]) -> None:
-    line = complaint(run(*arguments.split()), 2)
+WRONG: list[tuple[str, list[str]]] = [
+    ("nonsense", ["nonsense", "fastbridge --help"]),
+    ("--nonsense", ["--nonsense"]),
+    ("run", ["IFACE", "fastbridge run --help"]),
+    ("run lo", ["at least two interfaces"]),
+    ("run x y x", ["x is named twice"]),
+    ("run --ageing -1 x y", ["ageing", "-1"]),
+    ("run --ageing soon x y", ["--ageing", "'soon'", "'never'"]),
+    ("run --ageing nan x y", ["ageing", "nan"]),
+    ("run --capacity 0 x y", ["capacity", "0"]),
+    ("run --busy-poll -1 x y", ["--busy-poll", "-1"]),
+    ("run --cpu 4095 x y", ["CPU 4095"]),
+    ("run --interval 0 x y", ["--interval"]),
+    ("run --arp nonsense x y", ["--arp", "'nonsense'", "suppress", "guard=strict", "ratelimit=RATE"]),
+    ("run --arp guard,guard x y", ["guard", "twice"]),
+    ("run --arp guard=strict,suppress x y", ["--arp", "guard=strict", "use guard", "trusted=True"]),
+    ("run --fanout x y", ["--fanout", "--workers 2"]),
+    ("run --workers 2 --cpu 0,0 x y", ["one CPU for each worker, 2 in all, not 0, 0"]),
+    ("run --arp ratelimit=0 x y", ["--arp", "rate limit"]),
+    ("run --arp-port x y z", ["--arp-port", "'x'", "IFACE=POLICY"]),
+    ("run --arp-port x=gaurd x y", ["--arp-port", "'gaurd'", "guard=router"]),
+    ("run --arp-port x=guard=strict x y", ["--arp-port", "guard=strict", "trusted=True"]),
+    ("run --arp-port x=guard --arp-port x=flood x y", ["--arp-port", "x is given two policies"]),
+    ("run --arp-port z=guard x y", ["--arp-port", "z", "not among the interfaces"]),
+    ("run --storm-control 0 x y", ["--storm-control"]),
+    ("run --storm-control 2e9 x y", ["storm control", "2000000000"]),
+    ("demo --arp nonsense", ["--arp", "'nonsense'"]),
+    ("compare --arp nonsense", ["--arp", "'nonsense'"]),
+    ("demo --pods 1", ["--pods"]),
+    ("demo pod1", ["pod1"]),
+    ("lab up --pods 0", ["--pods"]),
+    ("lab up --mtu 10", ["MTU 10"]),
+    ("lab up --name a/b", ["'a/b'"]),
+    ("lab exec pod1", ["CMD"]),
+    ("lab exec pod1 --", ["command"]),
+    ("compare --seed x", ["--seed", "'x'"]),
+    ("compare --profile fast", ["--profile", "'fast'", "quick"]),
+    ("compare --engines fastbridge,brdge", ["--engines", "brdge", "linux-bridge"]),
+    ("compare --engine-command prog", ["'prog'", "{ports}"]),
+    ("compare --out here -o there.json", ["--out", "-o"]),
+    ("compare --quick --profile standard", ["--quick", "--profile standard"]),
+    ("compare --arp suppress --engines linux-bridge", ["--arp", "not among the engines"]),
+    ("compare --arp guard=strict", ["--arp", "use guard"]),
+    ("report", ["FILE"]),
+    ("track --recent 0", ["--recent"]),
+]
+
+
+@pytest.fixture(scope="module")
+def wrong() -> dict[str, subprocess.CompletedProcess[str]]:
+    """What is said to each wrong request."""
+    requests = [arguments for arguments, _ in WRONG]
+    return dict(zip(requests, run_each(*(tuple(each.split()) for each in requests)), strict=True))
+
+
+@pytest.mark.parametrize(("arguments", "words"), WRONG)
+def test_wrong_request(arguments: str, words: list[str], wrong: dict[str, subprocess.CompletedProcess[str]]) -> None:
+    line = complaint(wrong[arguments], 2)
     assert all(word in line for word in words), line
 
 
