@@ -13,7 +13,8 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface, ip_address
@@ -30,6 +31,7 @@ from .link_counters import has_interface, interface_index
 from .namespaces import Namespace
 
 _NODAD = 2  # IFA_F_NODAD
+_PATIENCE = 60.0  # seconds for what takes milliseconds
 _STATES = {0x01: "incomplete", 0x02: "reachable", 0x04: "stale", 0x08: "delay", 0x10: "probe", 0x20: "failed"}
 _STATES |= {0x40: "noarp", 0x80: "permanent"}
 
@@ -126,6 +128,19 @@ class Links:
     def flags(self, name: str) -> int:
         """The IFF_… flags of a link."""
         return int(self._get(name)["flags"])
+
+    def wait_until_up(self, names: Iterable[str]) -> None:
+        """Return when all these links carry frames.
+
+        One whose other end has come up drops what is sent by it until a worker of the kernel has seen that, which is
+        soon on an idle machine.
+        """
+        deadline = time.monotonic() + _PATIENCE
+        for name in names:
+            while self._get(name).get_attr("IFLA_OPERSTATE") != "UP":
+                if time.monotonic() > deadline:
+                    raise LabError(f"{name} does not come up: is its other end down?")
+                time.sleep(0.001)
 
     def ipv6_addresses(self) -> dict[int, list[IPv6Interface]]:
         """The addresses somebody gave each link, by its index (not link-local, not learned from a router)."""

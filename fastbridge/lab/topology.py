@@ -186,6 +186,8 @@ class Lab:
             for plan, pod in zip(self.topology.pods, self, strict=True):
                 configure_pod(pod.namespace, plan)
                 pod._close()
+            with Links(one.namespace) as links:  # the one that came up first
+                links.wait_until_up([POD_END])
             yield
         finally:
             if self._helper.is_ours:
@@ -245,6 +247,7 @@ class Lab:
                 )
                 if progress is not None:
                     progress(n, total)
+            links.wait_until_up(self._pods)
 
     def _reconnect(self) -> None:
         # Whatever links the pods have, or have not: how far they were replaced is not known here.
@@ -257,6 +260,7 @@ class Lab:
                 self._connect(links, plan, pod.port.mac, pod.namespace)
                 pod._close()
                 pod.port._close()
+            links.wait_until_up(self._pods)
 
     def _connect(self, links: Links, plan: PodPlan, host_mac: MacAddress, namespace: Namespace) -> None:
         links.add_pair(plan.name, host_mac, POD_END, plan.mac, namespace.fd, self.topology.mtu)

@@ -214,7 +214,7 @@ def test_down_after_sigkill_of_up(pods: int) -> None:
     before = links(), names()
     script = f"""
 import os, signal
-from fastbridge import lab_store
+from fastbridge.lab import persistent as lab_store
 from fastbridge.lab.links import Links
 from fastbridge.lab.namespaces import NamespaceHelper
 from fastbridge.lab.topology import Topology
@@ -236,7 +236,7 @@ lab_store.up("fb", Topology.of(10), progress=progress)
 def test_down_after_sigkill_of_up_at_any_moment(delay: float) -> None:
     before = links(), names()
     script = """
-from fastbridge import lab_store
+from fastbridge.lab import persistent as lab_store
 from fastbridge.lab.links import Links
 from fastbridge.lab.namespaces import NamespaceHelper
 from fastbridge.lab.topology import Topology

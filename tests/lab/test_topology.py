@@ -20,7 +20,7 @@ from fastbridge.addresses import MacAddress
 from fastbridge.errors import ConfigError, LabError
 from fastbridge.lab import topology as topology_module
 from fastbridge.lab.links import Links
-from fastbridge.lab.namespaces import NamespaceHelper
+from fastbridge.lab.namespaces import Namespace, NamespaceHelper
 from fastbridge.lab.silence import silence
 from fastbridge.lab.topology import Lab, PodPlan, Topology
 from fastbridge.open_files import reserve_files
@@ -290,3 +290,22 @@ def test_silence_writes_nothing_that_is_right_already(monkeypatch: pytest.Monkey
             links.delete("quiet")
         finally:
             elsewhere.close()
+
+
+def test_all_links_carry_frames_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    def not_up(namespace: Namespace, *names: str) -> set[str]:
+        with Links(namespace) as links:
+            return {name for name in names if links._get(name).get_attr("IFLA_OPERSTATE") != "UP"}
+
+    for _ in range(5):
+        with Lab(3) as lab:
+            assert not not_up(lab.namespace, "pod1", "pod2", "pod3")
+        with Lab(2) as lab:
+            with lab.direct():
+                assert not any(not_up(pod.namespace, "eth0") for pod in lab)
+            assert not not_up(lab.namespace, "pod1", "pod2")
+    with Lab(1) as lab, Links(lab.namespace) as links:
+        lab["pod1"].set_down()
+        monkeypatch.setattr("fastbridge.lab.links._PATIENCE", 0.0)
+        with pytest.raises(LabError, match="pod1 does not come up"):
+            links.wait_until_up(["pod1"])
