@@ -92,24 +92,33 @@ def test_wrong_request(arguments: str, words: list[str], wrong: dict[str, subpro
     assert all(word in line for word in words), line
 
 
+FAILING: list[tuple[str, list[str]]] = [
+    ("run fbnone0 fbnone1", ["fbnone0", "ip link"]),
+    ("run lo fbnone0", ["lo is not an Ethernet interface"]),
+    ("run interface-with-a-long-name y", ["interface-with-a-long-name"]),
+    ("lab exec pod1 true", ["no lab 'fb'", "fastbridge lab up"]),
+    ("lab down --name other", ["no lab 'other'"]),
+    ("compare -o /nonexistent/results.json", ["/nonexistent/results.json", "-o"]),
+    ("compare -o /", ["cannot write /"]),
+    ("compare --out /dev/null/here", ["cannot write to /dev/null/here", "--out"]),
+    ("report /nonexistent.json", ["/nonexistent.json", "No such file"]),
+    ("track /nonexistent", ["/nonexistent", "--benchmark-autosave"]),
+]
+
+
+@pytest.fixture(scope="module")
+def failed() -> dict[str, subprocess.CompletedProcess[str]]:
+    """What is said to each right request that must fail."""
+    requests = [arguments for arguments, _ in FAILING]
+    return dict(zip(requests, run_each(*(tuple(each.split()) for each in requests)), strict=True))
+
+
 @pytest.mark.live
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        ("run fbnone0 fbnone1", ["fbnone0", "ip link"]),
-        ("run lo fbnone0", ["lo is not an Ethernet interface"]),
-        ("run interface-with-a-long-name y", ["interface-with-a-long-name"]),
-        ("lab exec pod1 true", ["no lab 'fb'", "fastbridge lab up"]),
-        ("lab down --name other", ["no lab 'other'"]),
-        ("compare -o /nonexistent/results.json", ["/nonexistent/results.json", "-o"]),
-        ("compare -o /", ["cannot write /"]),
-        ("compare --out /dev/null/here", ["cannot write to /dev/null/here", "--out"]),
-        ("report /nonexistent.json", ["/nonexistent.json", "No such file"]),
-        ("track /nonexistent", ["/nonexistent", "--benchmark-autosave"]),
-    ],
-)
-def test_right_request_that_fails(arguments: str, words: list[str]) -> None:
-    line = complaint(run(*arguments.split()), 1)
+@pytest.mark.parametrize(("arguments", "words"), FAILING)
+def test_right_request_that_fails(
+    arguments: str, words: list[str], failed: dict[str, subprocess.CompletedProcess[str]]
+) -> None:
+    line = complaint(failed[arguments], 1)
     assert all(word in line for word in words), line
 
 
@@ -177,17 +186,9 @@ def test_errors_that_nobody_hears(full: bool, env: dict[str, str]) -> None:
 
 def test_version_and_help() -> None:
     assert run("--version").stdout.startswith("fastbridge ")
-    for command in (
-        [],
-        ["demo"],
-        ["run"],
-        ["compare"],
-        ["report"],
-        ["track"],
-        ["lab"],
-        *(["lab", it] for it in ("up", "list", "exec", "down")),
-    ):
-        done = run(*command, "--help")
+    commands: list[tuple[str, ...]] = [(), ("demo",), ("run",), ("compare",), ("report",), ("track",), ("lab",)]
+    commands += [("lab", each) for each in ("up", "list", "exec", "down")]
+    for command, done in zip(commands, run_each(*((*command, "--help") for command in commands)), strict=True):
         assert (done.returncode, done.stderr) == (0, "")
         assert f"Usage: {' '.join(['fastbridge', *command])}" in done.stdout
         assert not command or re.search(rf"Example: .*fastbridge {command[0]}", done.stdout)
