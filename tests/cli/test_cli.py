@@ -306,7 +306,8 @@ def test_a_run_ends_though_nobody_reads(stalled: str, number: int, lab: Lab) -> 
             liar.bind((lab["pod3"].interface, 0))
             for _ in range(3):
                 liar.send(bytes(arp(1, str(lab["pod3"].mac), "10.0.0.2", "10.0.0.2")))
-        assert lab["pod3"].ping("pod1", family=4) and lab["pod2"].ping("pod3", family=4)  # by ARP, which goes on
+        for one, other in ("pod3", "pod1"), ("pod2", "pod3"):  # by ARP, which goes on
+            assert lab[one].ping(other, family=4, timeout=PATIENCE)
         process.send_signal(number)
         assert process.wait(timeout=PATIENCE) == (1 if stalled == "stdout" else 0)
     finally:
@@ -513,7 +514,7 @@ def test_interrupted_compare_keeps_what_was_measured(tmp_path: Path, number: sig
     with subprocess.Popen(small_compare(90), **pipes, **elsewhere) as process:  # type: ignore[call-overload]
         assert any("block" in line for line in process.stderr)
         process.send_signal(number)
-        out, _ = process.communicate(timeout=PATIENCE)
+        out, _ = process.communicate(timeout=5 * PATIENCE)  # pictures are drawn meanwhile
     assert process.returncode == 128 + number
     assert (place / "report.html").read_text() == "of an earlier run"
     (place,) = tmp_path.glob("fastbridge-compare-*")
