@@ -29,6 +29,9 @@ if importlib.util.find_spec("hypothesis"):  # the benchmarks do without the extr
     settings.load_profile("fastbridge")
 
 
+# What is asserted there says what was compared, as in the tests.
+pytest.register_assert_rewrite(*(path.stem for path in (Path(__file__).parent / "support").glob("*.py")))
+
 # The programs under test shall run as a user's do, who has not set it: with it a last flush that fails is never seen.
 os.environ.pop("PYTHONUNBUFFERED", None)
 
@@ -100,6 +103,14 @@ def leaves_nothing(request: pytest.FixtureRequest) -> Iterator[None]:
     yield
     left = {kind: sorted(things - before[kind]) for kind, things in possessions().items() if things - before[kind]}
     assert not left, f"left behind: {left}"
+
+
+@pytest.fixture(scope="module")
+def unprivileged() -> Iterator[list[str]]:
+    """The command line of a Python with no privilege at all."""
+    from unprivileged import unprivileged
+
+    yield from unprivileged()
 
 
 def possessions() -> dict[str, set[str]]:

@@ -18,12 +18,11 @@ import jsonschema
 import pytest
 from live import eventually
 from made_results import every_method
+from made_runs import METHOD, TASK, OneTrial, make_results, make_run
 
 import fastbridge
 from fastbridge.bench import (
-    EngineRecord,
     Findings,
-    Fingerprint,
     Measurer,
     Offer,
     Phase,
@@ -34,8 +33,6 @@ from fastbridge.bench import (
     Running,
     Stream,
     Task,
-    TaskRecord,
-    Trial,
     Unfit,
     compare,
     rows,
@@ -46,7 +43,7 @@ from fastbridge.bench.machine import disturbance
 from fastbridge.bench.machine.disturbance import Watch, _family, _processes, survey
 from fastbridge.bench.machine.fingerprint import take_fingerprint
 from fastbridge.bench.methods.forwarding_rate import ForwardingRate
-from fastbridge.bench.methods.measurer import Recorder, Replay
+from fastbridge.bench.methods.measurer import Replay
 from fastbridge.bench.methods.port_scaling import PortScaling
 from fastbridge.bench.methods.registry import METHODS
 from fastbridge.bench.methods.tcp_bulk import TcpBulk
@@ -61,68 +58,6 @@ from fastbridge.bench.tester.trial import Disturbance
 from fastbridge.console import make_console, make_table, print_lines
 from fastbridge.errors import BenchError, ConfigError, LabError
 from fastbridge.lab.topology import Lab, Topology
-
-FINGERPRINT = Fingerprint(
-    "cpu", 2, "0x1", "none seen", "6.1", "none that matters", "unknown", {}, {"python": "3"}, {"sender": "CPU 0"}, {}
-)
-METHOD = ForwardingRate(sizes=(64,), seconds=1.0)
-TASK = TaskRecord("64 B", METHOD.name, json.loads(json.dumps(asdict(METHOD))), METHOD.ports, 10)
-
-
-class OneTrial:
-    """A measurer that gives a made-up trial for whatever is offered."""
-
-    ports = 2
-
-    def __init__(self, frames: int, changes: dict[str, Any]) -> None:
-        self.frames, self.changes = frames, changes
-
-    def trial(self, offer: Offer) -> Trial:
-        made = Trial(
-            offer=offer,
-            seconds=1.0,
-            window_seconds=1.0,
-            window_bytes=60 * self.frames,
-            cpu_machine_seconds=1.0,
-            steal_seconds=0.0,
-            cpu_switch_seconds=0.5,
-            window_frames=self.frames,
-            intended=self.frames,
-            sent=(self.frames, 0),
-            received=(0, self.frames),
-        )
-        return replace(made, **self.changes)
-
-    def restart(self) -> None:
-        raise AssertionError("a forwarding rate needs no restart")
-
-
-def make_run(engine: str, block: int, rate: float, *, offered: int | None = None, **changes: Any) -> Run:
-    """One run of METHOD: a 64 B trial of one second at `rate` frames/s, without loss unless more were offered."""
-    sent = {} if offered is None else {"sent": (offered, 0), "intended": offered}
-    recorder = Recorder(OneTrial(int(rate), sent | changes))
-    METHOD.run(recorder)
-    return Run(engine, TASK.name, block, 0, tuple(recorder.trials))
-
-
-def make_results(runs: list[Run], **changes: Any) -> Results:
-    names = ["base", "base (control)", *sorted({run.engine for run in runs} - {"base", "base (control)"})]
-    made = Results(
-        schema=3,
-        profile="quick",
-        started="2026-01-01T00:00:00+00:00",
-        seed=1,
-        baseline="base",
-        control="base (control)",
-        interrupted=False,
-        fingerprint=FINGERPRINT,
-        tasks=(TASK,),
-        engines=tuple(EngineRecord(name, "1", "-", "-", name == "nothing", "default") for name in names),
-        runs=tuple(runs),
-        unfit=(),
-    )
-    return replace(made, **changes)
-
 
 # -- statistics ----------------------------------------------------------------------------------
 

@@ -151,6 +151,14 @@ def test_a_missing_program_is_named_with_its_package(monkeypatch: pytest.MonkeyP
         assert reason and ("tun" in reason or reason.endswith(f"install the Debian package {package}"))
 
 
+@pytest.mark.parametrize("name", ["ovs", "vde"])
+def test_a_tun_device_that_may_not_be_opened_is_missing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As for the root of a user namespace on a machine where the device is the first root's alone."""
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    monkeypatch.setattr(Path, "exists", lambda path: True)
+    assert ENGINES[name].missing() == "/dev/net/tun is not yours to open: be root, or chmod 666 /dev/net/tun"
+
+
 # -- live -----------------------------------------------------------------------------------------
 
 

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from command import ROOT, complaint, run, run_each
 from made_results import every_method
+from made_runs import make_results, make_run
 from pytest_benchmark.stats import Stats
-from test_bench import make_results, make_run
-from test_cli import ROOT, complaint, run
 
 from fastbridge.bench import EngineRecord, Results, Unfit
 from fastbridge.bench.extras import way_to
@@ -311,7 +311,7 @@ def engines(*names: str) -> tuple[EngineRecord, ...]:
 
 def test_a_wrong_request(saved: Callable[..., Path], tmp_path: Path) -> None:
     one, other = str(saved()), str(saved("other.json"))
-    for arguments, words in (
+    wrong: tuple[tuple[tuple[str, ...], str], ...] = (
         ((one, one), "the same file twice"),
         ((one, other, "-o", str(tmp_path / "dir")), "of several FILES"),
         ((one, other, "-o", str(tmp_path / "x.json")), "of several FILES"),
@@ -319,18 +319,25 @@ def test_a_wrong_request(saved: Callable[..., Path], tmp_path: Path) -> None:
         ((one, "-o", str(tmp_path / "x.txt")), "nothing is drawn as .txt"),
         ((one, "-o", str(tmp_path / "x.svg"), "--picture", "mine"), "no picture 'mine'; there are verdict, throughput"),
         ((one, "-o", str(tmp_path / "x.md"), "--picture", "throughput"), "--picture is for"),
-    ):
-        assert words in complaint(run("report", *arguments), 2)
+    )
+    said = run_each(*(("report", *arguments) for arguments, _ in wrong))
+    for done, (_, words) in zip(said, wrong, strict=True):
+        assert words in complaint(done, 2)
     assert {each.name for each in tmp_path.iterdir()} == {"results.json", "other.json"}
 
 
 def test_a_right_request_that_fails(saved: Callable[..., Path], tmp_path: Path) -> None:
     one = str(saved())
-    assert "cannot write" in complaint(run("report", one, "-o", str(tmp_path / "none" / "x.html")), 1)
-    assert "cannot write" in complaint(run("report", one, "-o", "/dev/null/dir"), 1)
     other = str(saved("other.json", baseline="mine"))
-    assert "different baselines (base, mine)" in complaint(run("report", one, other), 1)
-    assert "no picture 'loss'" in complaint(run("report", one, "-o", str(tmp_path / "x.svg"), "--picture", "loss"), 1)
+    failing: tuple[tuple[tuple[str, ...], str], ...] = (
+        ((one, "-o", str(tmp_path / "none" / "x.html")), "cannot write"),
+        ((one, "-o", "/dev/null/dir"), "cannot write"),
+        ((one, other), "different baselines (base, mine)"),
+        ((one, "-o", str(tmp_path / "x.svg"), "--picture", "loss"), "no picture 'loss'"),
+    )
+    said = run_each(*(("report", *arguments) for arguments, _ in failing))
+    for done, (_, words) in zip(said, failing, strict=True):
+        assert words in complaint(done, 1)
 
 
 def test_an_older_schema_is_refused_with_its_version_and_a_way_out(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_bench import make_results, make_run
+from made_runs import make_results, make_run
 
 import fastbridge
 from fastbridge.bench.report.pytest_benchmark import to_pytest_benchmark

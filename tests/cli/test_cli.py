@@ -12,115 +12,113 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from arp_nd_frames import arp
+from command import COMMAND, ROOT, complaint, run, run_each, say
 from hypothesis import given
 from hypothesis import strategies as st
-from live import PATIENCE, eventually
-from test_rootless import holders, unprivileged  # noqa: F401 - a fixture
+from live import PATIENCE, eventually, holders
 
-import fastbridge
 from fastbridge import Lab
 from fastbridge.bench import Results
 from fastbridge.cli import OneLine
 from fastbridge.dissect import dissect
 
-ROOT = Path(fastbridge.__file__).parents[1]
-COMMAND = [sys.executable, "-W", "error", "-m", "fastbridge"]
-
-
-def run(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
-    options = {"capture_output": True, "text": True, "timeout": 60, "cwd": ROOT} | options
-    return subprocess.run([*COMMAND, *arguments], **options)
-
-
-def complaint(done: subprocess.CompletedProcess[str], status: int) -> str:
-    """The one line that a failed command says."""
-    assert (done.returncode, done.stdout) == (status, ""), done
-    lines = done.stderr.splitlines()
-    assert len(lines) == 1 and lines[0].startswith("fastbridge: "), done.stderr
-    return lines[0].removeprefix("fastbridge: ")
-
-
 # -- what is wrong is said in one line ------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        ("nonsense", ["nonsense", "fastbridge --help"]),
-        ("--nonsense", ["--nonsense"]),
-        ("run", ["IFACE", "fastbridge run --help"]),
-        ("run lo", ["at least two interfaces"]),
-        ("run x y x", ["x is named twice"]),
-        ("run --ageing -1 x y", ["ageing", "-1"]),
-        ("run --ageing soon x y", ["--ageing", "'soon'", "'never'"]),
-        ("run --ageing nan x y", ["ageing", "nan"]),
-        ("run --capacity 0 x y", ["capacity", "0"]),
-        ("run --busy-poll -1 x y", ["--busy-poll", "-1"]),
-        ("run --cpu 4095 x y", ["CPU 4095"]),
-        ("run --interval 0 x y", ["--interval"]),
-        ("run --arp nonsense x y", ["--arp", "'nonsense'", "suppress", "guard=strict", "ratelimit=RATE"]),
-        ("run --arp guard,guard x y", ["guard", "twice"]),
-        ("run --arp guard=strict,suppress x y", ["--arp", "guard=strict", "use guard", "trusted=True"]),
-        ("run --fanout x y", ["--fanout", "--workers 2"]),
-        ("run --workers 2 --cpu 0,0 x y", ["one CPU for each worker, 2 in all, not 0, 0"]),
-        ("run --arp ratelimit=0 x y", ["--arp", "rate limit"]),
-        ("run --arp-port x y z", ["--arp-port", "'x'", "IFACE=POLICY"]),
-        ("run --arp-port x=gaurd x y", ["--arp-port", "'gaurd'", "guard=router"]),
-        ("run --arp-port x=guard=strict x y", ["--arp-port", "guard=strict", "trusted=True"]),
-        ("run --arp-port x=guard --arp-port x=flood x y", ["--arp-port", "x is given two policies"]),
-        ("run --arp-port z=guard x y", ["--arp-port", "z", "not among the interfaces"]),
-        ("run --storm-control 0 x y", ["--storm-control"]),
-        ("run --storm-control 2e9 x y", ["storm control", "2000000000"]),
-        ("demo --arp nonsense", ["--arp", "'nonsense'"]),
-        ("compare --arp nonsense", ["--arp", "'nonsense'"]),
-        ("demo --pods 1", ["--pods"]),
-        ("demo pod1", ["pod1"]),
-        ("lab up --pods 0", ["--pods"]),
-        ("lab up --mtu 10", ["MTU 10"]),
-        ("lab up --name a/b", ["'a/b'"]),
-        ("lab exec pod1", ["CMD"]),
-        ("lab exec pod1 --", ["command"]),
-        ("compare --seed x", ["--seed", "'x'"]),
-        ("compare --profile fast", ["--profile", "'fast'", "quick"]),
-        ("compare --engines fastbridge,brdge", ["--engines", "brdge", "linux-bridge"]),
-        ("compare --engine-command prog", ["'prog'", "{ports}"]),
-        ("compare --out here -o there.json", ["--out", "-o"]),
-        ("compare --quick --profile standard", ["--quick", "--profile standard"]),
-        ("compare --arp suppress --engines linux-bridge", ["--arp", "not among the engines"]),
-        ("compare --arp guard=strict", ["--arp", "use guard"]),
-        ("report", ["FILE"]),
-        ("track --recent 0", ["--recent"]),
-    ],
-)
-def test_wrong_request(arguments: str, words: list[str]) -> None:
-    line = complaint(run(*arguments.split()), 2)
+WRONG: list[tuple[str, list[str]]] = [
+    ("nonsense", ["nonsense", "fastbridge --help"]),
+    ("--nonsense", ["--nonsense"]),
+    ("run", ["IFACE", "fastbridge run --help"]),
+    ("run lo", ["at least two interfaces"]),
+    ("run x y x", ["x is named twice"]),
+    ("run --ageing -1 x y", ["ageing", "-1"]),
+    ("run --ageing soon x y", ["--ageing", "'soon'", "'never'"]),
+    ("run --ageing nan x y", ["ageing", "nan"]),
+    ("run --capacity 0 x y", ["capacity", "0"]),
+    ("run --busy-poll -1 x y", ["--busy-poll", "-1"]),
+    ("run --cpu 4095 x y", ["CPU 4095"]),
+    ("run --interval 0 x y", ["--interval"]),
+    ("run --arp nonsense x y", ["--arp", "'nonsense'", "suppress", "guard=strict", "ratelimit=RATE"]),
+    ("run --arp guard,guard x y", ["guard", "twice"]),
+    ("run --arp guard=strict,suppress x y", ["--arp", "guard=strict", "use guard", "trusted=True"]),
+    ("run --fanout x y", ["--fanout", "--workers 2"]),
+    ("run --workers 2 --cpu 0,0 x y", ["one CPU for each worker, 2 in all, not 0, 0"]),
+    ("run --arp ratelimit=0 x y", ["--arp", "rate limit"]),
+    ("run --arp-port x y z", ["--arp-port", "'x'", "IFACE=POLICY"]),
+    ("run --arp-port x=gaurd x y", ["--arp-port", "'gaurd'", "guard=router"]),
+    ("run --arp-port x=guard=strict x y", ["--arp-port", "guard=strict", "trusted=True"]),
+    ("run --arp-port x=guard --arp-port x=flood x y", ["--arp-port", "x is given two policies"]),
+    ("run --arp-port z=guard x y", ["--arp-port", "z", "not among the interfaces"]),
+    ("run --storm-control 0 x y", ["--storm-control"]),
+    ("run --storm-control 2e9 x y", ["storm control", "2000000000"]),
+    ("demo --arp nonsense", ["--arp", "'nonsense'"]),
+    ("compare --arp nonsense", ["--arp", "'nonsense'"]),
+    ("demo --pods 1", ["--pods"]),
+    ("demo pod1", ["pod1"]),
+    ("lab up --pods 0", ["--pods"]),
+    ("lab up --mtu 10", ["MTU 10"]),
+    ("lab up --name a/b", ["'a/b'"]),
+    ("lab exec pod1", ["CMD"]),
+    ("lab exec pod1 --", ["command"]),
+    ("compare --seed x", ["--seed", "'x'"]),
+    ("compare --profile fast", ["--profile", "'fast'", "quick"]),
+    ("compare --engines fastbridge,brdge", ["--engines", "brdge", "linux-bridge"]),
+    ("compare --engine-command prog", ["'prog'", "{ports}"]),
+    ("compare --out here -o there.json", ["--out", "-o"]),
+    ("compare --quick --profile standard", ["--quick", "--profile standard"]),
+    ("compare --arp suppress --engines linux-bridge", ["--arp", "not among the engines"]),
+    ("compare --arp guard=strict", ["--arp", "use guard"]),
+    ("report", ["FILE"]),
+    ("track --recent 0", ["--recent"]),
+]
+
+
+@pytest.fixture(scope="module")
+def wrong() -> dict[str, subprocess.CompletedProcess[str]]:
+    """What is said to each wrong request."""
+    requests = [arguments for arguments, _ in WRONG]
+    return dict(zip(requests, run_each(*(tuple(each.split()) for each in requests)), strict=True))
+
+
+@pytest.mark.parametrize(("arguments", "words"), WRONG)
+def test_wrong_request(arguments: str, words: list[str], wrong: dict[str, subprocess.CompletedProcess[str]]) -> None:
+    line = complaint(wrong[arguments], 2)
     assert all(word in line for word in words), line
 
 
+FAILING: list[tuple[str, list[str]]] = [
+    ("run fbnone0 fbnone1", ["fbnone0", "ip link"]),
+    ("run lo fbnone0", ["lo is not an Ethernet interface"]),
+    ("run interface-with-a-long-name y", ["interface-with-a-long-name"]),
+    ("lab exec pod1 true", ["no lab 'fb'", "fastbridge lab up"]),
+    ("lab down --name other", ["no lab 'other'"]),
+    ("compare -o /nonexistent/results.json", ["/nonexistent/results.json", "-o"]),
+    ("compare -o /", ["cannot write /"]),
+    ("compare --out /dev/null/here", ["cannot write to /dev/null/here", "--out"]),
+    ("report /nonexistent.json", ["/nonexistent.json", "No such file"]),
+    ("track /nonexistent", ["/nonexistent", "--benchmark-autosave"]),
+]
+
+
+@pytest.fixture(scope="module")
+def failed() -> dict[str, subprocess.CompletedProcess[str]]:
+    """What is said to each right request that must fail."""
+    requests = [arguments for arguments, _ in FAILING]
+    return dict(zip(requests, run_each(*(tuple(each.split()) for each in requests)), strict=True))
+
+
 @pytest.mark.live
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        ("run fbnone0 fbnone1", ["fbnone0", "ip link"]),
-        ("run lo fbnone0", ["lo is not an Ethernet interface"]),
-        ("run interface-with-a-long-name y", ["interface-with-a-long-name"]),
-        ("lab exec pod1 true", ["no lab 'fb'", "fastbridge lab up"]),
-        ("lab down --name other", ["no lab 'other'"]),
-        ("compare -o /nonexistent/results.json", ["/nonexistent/results.json", "-o"]),
-        ("compare -o /", ["cannot write /"]),
-        ("compare --out /dev/null/here", ["cannot write to /dev/null/here", "--out"]),
-        ("report /nonexistent.json", ["/nonexistent.json", "No such file"]),
-        ("track /nonexistent", ["/nonexistent", "--benchmark-autosave"]),
-    ],
-)
-def test_right_request_that_fails(arguments: str, words: list[str]) -> None:
-    line = complaint(run(*arguments.split()), 1)
+@pytest.mark.parametrize(("arguments", "words"), FAILING)
+def test_right_request_that_fails(
+    arguments: str, words: list[str], failed: dict[str, subprocess.CompletedProcess[str]]
+) -> None:
+    line = complaint(failed[arguments], 1)
     assert all(word in line for word in words), line
 
 
@@ -230,52 +228,15 @@ def test_a_run_with_closed_streams(closed: str, lab: Lab) -> None:
 
 def test_version_and_help() -> None:
     assert run("--version").stdout.startswith("fastbridge ")
-    for command in (
-        [],
-        ["demo"],
-        ["run"],
-        ["compare"],
-        ["report"],
-        ["track"],
-        ["lab"],
-        *(["lab", it] for it in ("up", "list", "exec", "down")),
-    ):
-        done = run(*command, "--help")
+    commands: list[tuple[str, ...]] = [(), ("demo",), ("run",), ("compare",), ("report",), ("track",), ("lab",)]
+    commands += [("lab", each) for each in ("up", "list", "exec", "down")]
+    for command, done in zip(commands, run_each(*((*command, "--help") for command in commands)), strict=True):
         assert (done.returncode, done.stderr) == (0, "")
         assert f"Usage: {' '.join(['fastbridge', *command])}" in done.stdout
         assert not command or re.search(rf"Example: .*fastbridge {command[0]}", done.stdout)
 
 
 # -- run ------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def lab() -> Iterator[Lab]:
-    with Lab(3) as lab:
-        yield lab
-
-
-@pytest.fixture
-def start(lab: Lab) -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Starts the command line in the namespace of the lab's host ends."""
-    started: list[subprocess.Popen[str]] = []
-
-    def start(*arguments: str) -> subprocess.Popen[str]:
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        started.append(lab.popen_host([*COMMAND, *arguments], text=True, cwd=ROOT, **pipes))
-        return started[-1]
-
-    yield start
-    for process in started:
-        process.kill()
-        process.communicate()
-
-
-def say(process: subprocess.Popen[str]) -> dict[str, Any]:
-    """The next JSON line of a process."""
-    assert process.stdout is not None
-    said: dict[str, Any] = json.loads(process.stdout.readline())
-    return said
 
 
 @pytest.mark.live
@@ -446,7 +407,8 @@ def test_a_run_ends_though_nobody_reads(stalled: str, number: int, lab: Lab) -> 
             liar.bind((lab["pod3"].interface, 0))
             for _ in range(3):
                 liar.send(bytes(arp(1, str(lab["pod3"].mac), "10.0.0.2", "10.0.0.2")))
-        assert lab["pod3"].ping("pod1", family=4) and lab["pod2"].ping("pod3", family=4)  # by ARP, which goes on
+        for one, other in ("pod3", "pod1"), ("pod2", "pod3"):  # by ARP, which goes on
+            assert lab[one].ping(other, family=4, timeout=PATIENCE)
         process.send_signal(number)
         assert process.wait(timeout=PATIENCE) == (1 if stalled == "stdout" else 0)
     finally:
@@ -510,7 +472,7 @@ def test_demo_of_many_pods_fits_a_narrow_terminal() -> None:
 
 
 @pytest.mark.live
-def test_demo_of_an_ordinary_user(unprivileged: list[str]) -> None:  # noqa: F811
+def test_demo_of_an_ordinary_user(unprivileged: list[str]) -> None:
     main = "from fastbridge.cli import main; main()"
     done = subprocess.run([*unprivileged, main, "demo"], capture_output=True, text=True, timeout=60, cwd="/")
     check_story(done, 3)
@@ -673,7 +635,7 @@ def test_interrupted_compare_keeps_what_was_measured(tmp_path: Path, number: sig
     with subprocess.Popen(small_compare(90), **pipes, **elsewhere) as process:  # type: ignore[call-overload]
         assert any("block" in line for line in process.stderr)
         process.send_signal(number)
-        out, _ = process.communicate(timeout=PATIENCE)
+        out, _ = process.communicate(timeout=5 * PATIENCE)  # pictures are drawn meanwhile
     assert process.returncode == 128 + number
     assert (place / "report.html").read_text() == "of an earlier run"
     (place,) = tmp_path.glob("fastbridge-compare-*")

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from command import say
 from live import PATIENCE, eventually
-from test_cli import lab, say, start  # noqa: F401 - fixtures
 
 from fastbridge import Lab
 from fastbridge.cli.privileges import _AUDIT_ARCH, _REFUSED, _filter
@@ -53,8 +53,8 @@ def statuses(pid: int) -> list[dict[str, str]]:
 @pytest.mark.live
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_a_run_keeps_net_admin_and_nothing_else(
-    lab: Lab,  # noqa: F811
-    start: Callable[..., subprocess.Popen[str]],  # noqa: F811
+    lab: Lab,
+    start: Callable[..., subprocess.Popen[str]],
     workers: str,
 ) -> None:
     if int(workers) > len(os.sched_getaffinity(0)):

@@ -20,10 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command import COMMAND, ROOT, complaint, run, say
 from frames import GROUP, ethernet
 from live import PATIENCE, eventually
-from test_cli import COMMAND, ROOT, complaint, run, say
-from test_rootless import unprivileged  # noqa: F401 - a fixture
 
 from fastbridge import ConfigError, MacAddress, PortError, Switch
 from fastbridge.lab.links import Links
@@ -362,7 +361,7 @@ def test_a_port_of_another_switch_is_refused(host: Host, start: Callable[..., su
         assert host.ping(1, 3)
 
 
-def test_run_without_privilege(host: Host, unprivileged: list[str]) -> None:  # noqa: F811
+def test_run_without_privilege(host: Host, unprivileged: list[str]) -> None:
     main = "from fastbridge.cli import main; main()"
     done = subprocess.run([*unprivileged, main, "run", "p1", "p2"], capture_output=True, text=True, timeout=60, cwd="/")
     assert "raw socket" in complaint(done, 1)
@@ -370,7 +369,7 @@ def test_run_without_privilege(host: Host, unprivileged: list[str]) -> None:  # 
 
 def test_who_cannot_be_a_switch_holds_no_port(
     host: Host,
-    unprivileged: list[str],  # noqa: F811
+    unprivileged: list[str],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Any user may take the name that stands for a port."""

@@ -70,7 +70,9 @@ def test_everything_is_found_at_every_moment_of_growth() -> None:
     assert {key: (port, 9_999, False) for key, (port, _, _) in first.items()} == content(table)
 
 
-@pytest.mark.parametrize("capacity", [1 << 20, 1 << 24], ids=["full", "with room to grow"])
+@pytest.mark.parametrize(
+    "capacity", [pytest.param(1 << 20, marks=pytest.mark.slow), 1 << 24], ids=["full", "with room to grow"]
+)
 def test_a_million_entries_take_64_megabytes_and_growth_comes_in_small_steps(capacity: int) -> None:
     """No 8 entries touch or give back more than 64 KiB, whatever the size the table has reached."""
     keys = random_keys(np.random.default_rng(3), 1 << 20)

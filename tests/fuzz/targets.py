@@ -99,10 +99,10 @@ def corpus(target: str) -> Path:
 
 def seeds() -> None:
     """Make the corpus anew from the tests' own frames: one of each kind, whole and cut."""
-    sys.path[:0] = [str(HERE.parent / folder) for folder in ("support", "core")]
+    sys.path.insert(0, str(HERE.parent / "support"))
     import arp_nd_frames as make
+    from coalescing import QUIET, TAGS, flow
     from segmentation import TCP, UDP, VNET
-    from test_coalesce import QUIET, TAGS, flow
 
     a, b = "02:00:00:00:00:01", "02:00:00:00:00:02"
     neighbours: list[Any] = [make.arp(1, a, "10.0.0.1", "10.0.0.2"), make.arp(2, a, "10.0.0.1", "10.0.0.2", to=b)]

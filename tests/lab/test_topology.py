@@ -414,3 +414,17 @@ def test_silence_writes_nothing_that_is_right_already(monkeypatch: pytest.Monkey
             links.delete("quiet")
         finally:
             elsewhere.close()
+
+
+def test_all_links_carry_frames_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    def not_up(namespace: Namespace, *names: str) -> set[str]:
+        with Links(namespace) as links:
+            return {name for name in names if links._get(name).get_attr("IFLA_OPERSTATE") != "UP"}
+
+    for _ in range(5):
+        with Lab(3) as lab:
+            assert not not_up(lab.namespace, "pod1", "pod2", "pod3")
+        with Lab(2) as lab:
+            with lab.direct():
+                assert not any(not_up(pod.namespace, "eth0") for pod in lab)
+            assert not not_up(lab.namespace, "pod1", "pod2")

@@ -17,10 +17,10 @@ import arp_nd_frames as make
 import pytest
 from arp_nd_frames import tagged
 from frames import GROUP, ethernet
+from gso import NEEDS_CSUM, checksum
 from live import PATIENCE, VnetHeader, Wire, eventually, wires
 from pyroute2 import IPRoute
 from scapy.packet import Packet
-from test_live import NEEDS_CSUM, checksum
 
 from fastbridge import Drop, Kind, Lab, MacAddress, Message, Neighbours, Policy, Switch, Verdict
 from fastbridge.arp_nd import read

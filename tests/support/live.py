@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from frames import GROUP, ethernet
@@ -131,3 +132,32 @@ def hear_each_other(wires: list[Wire]) -> None:
         for hearer in wires:
             if hearer is not sender:
                 hearer.heard_before(mark)
+
+
+def next_own(wire: Wire) -> tuple[bytes, VnetHeader]:
+    while True:
+        frame, header = wire.receive()
+        if b"fastbridge" in frame:
+            return frame, header
+
+
+def seen(switch: Switch, name: str) -> int:
+    port = switch.counters().ports[name]
+    return port.rx_frames + port.rx_missed
+
+
+def state(switch: Switch, name: str) -> str:
+    return next(port.state for port in switch.ports if port.name == name)
+
+
+def holders(namespaces: set[str]) -> set[int]:
+    """The processes that stand in one of the network namespaces, or hold a descriptor of one."""
+    found = set()
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            links = [process / "ns/net", *(process / "fd").iterdir()]
+            if any(str(link.readlink()) in namespaces for link in links):
+                found.add(int(process.name))
+        except (FileNotFoundError, ProcessLookupError, PermissionError):  # gone meanwhile, or not ours
+            continue
+    return found

@@ -19,7 +19,7 @@ import pytest
 from frames import tag
 from live import PATIENCE, SOL_PACKET, VnetHeader, Wire, check_accounts, eventually, stage, wires
 from segmentation import GSO_NONE, TCP, UDP, UDP_L4, VNET, Packet, segment
-from test_traffic import SOL_UDP, Stream, families, socket_in
+from streams import SOL_UDP, Stream, families, socket_in
 
 from fastbridge import Lab, Switch
 from fastbridge.core.dataplane import Dataplane, open_ring

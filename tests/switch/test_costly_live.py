@@ -7,7 +7,7 @@ import threading
 
 import pytest
 from costly import broadcasting, costly
-from live import check_accounts, eventually, wires
+from live import PATIENCE, check_accounts, eventually, wires
 
 from fastbridge import Lab, Switch, Topology
 from fastbridge.core.tester.traffic import Generator, Lane
@@ -24,10 +24,10 @@ def count(switch: Switch, port: str) -> int:
 def test_others_are_reached_beside_a_costly_pod(caplog: pytest.LogCaptureFixture) -> None:
     with Lab(Topology.of(4, ipv6=None)) as lab, Switch(lab.ports) as switch:
         one, two, honest, dear = lab
-        assert one.ping(two) and honest.ping(dear)
+        assert one.ping(two, timeout=PATIENCE) and honest.ping(dear, timeout=PATIENCE)
         with costly(dear, SOCKETS), broadcasting(honest, 1000):
             eventually(lambda: count(switch, "pod4") > 100, "frames dropped as costly")
-            pings = one.ping(two, count=40, interval=0.01)
+            pings = one.ping(two, count=40, interval=0.01, timeout=PATIENCE)
             assert (pings.sent, len(pings.rtts)) == (40, 40)
             eventually(lambda: "port pod4 takes" in caplog.text, "the word of it")
         eventually(lambda: honest.ping(dear), "the way back to it")

@@ -8,6 +8,7 @@ import sys
 import threading
 
 import pytest
+from live import PATIENCE
 
 from fastbridge import Lab, LabError, Switch
 
@@ -18,14 +19,14 @@ def use_everything() -> None:
     with Lab(2) as lab:
         one, two = lab
         with Switch(lab.ports):
-            assert one.ping("pod2")
+            assert one.ping("pod2", timeout=PATIENCE)
             assert two.mac in [neighbour.mac for neighbour in one.neighbours()]
             two.port.set_down()
             two.port.set_up()
         with lab.bridge():
-            assert one.ping("pod2", count=3)
+            assert one.ping("pod2", count=3, timeout=PATIENCE)
         with lab.direct():
-            assert one.ping("pod2")
+            assert one.ping("pod2", timeout=PATIENCE)
         two.port.delete()
         with pytest.raises(LabError, match="there is no interface pod2"):
             two.port.set_up()
@@ -48,7 +49,7 @@ def test_a_lab_made_before_the_loop_and_one_made_in_it() -> None:
 
     asyncio.run(make())
     with made[0] as lab, Switch(lab.ports):
-        assert lab["pod1"].ping("pod2")
+        assert lab["pod1"].ping("pod2", timeout=PATIENCE)
         assert lab["pod1"].neighbours()  # no loop runs now
 
         async def look() -> None:
@@ -74,7 +75,7 @@ import asyncio, uvloop
 from fastbridge import Lab, Switch
 def use():
     with Lab(2) as lab, Switch(lab.ports):
-        assert lab["pod1"].ping("pod2") and lab["pod1"].neighbours()
+        assert lab["pod1"].ping("pod2", timeout=60) and lab["pod1"].neighbours()
         lab["pod2"].set_down()
 async def main():
     use()

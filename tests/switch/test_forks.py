@@ -40,14 +40,14 @@ def run(script: str) -> str:
 def test_a_child_that_exits_leaves_its_parent_s_switch_and_lab_alone() -> None:
     run("""
 with Lab(3) as lab, Switch(lab.ports, policy="guard,suppress", trusted=True) as switch, switch.trace() as trace:
-    assert lab["pod1"].ping("pod2")
+    assert lab["pod1"].ping("pod2", timeout=60)
     pid = os.fork()
     if not pid:
         sys.exit(7)
     assert end_of(pid) == 7
     trace.read()
     assert switch.running and {port.state for port in switch.ports} == {"up"}
-    assert lab["pod2"].ping("pod3") and lab["pod1"].ping("pod3", family=6)
+    assert lab["pod2"].ping("pod3", timeout=60) and lab["pod1"].ping("pod3", family=6, timeout=60)
     assert trace.read()
     counters = switch.counters()
     assert not any(counters.total.tx_dropped.values())
@@ -66,7 +66,7 @@ with Lab(2) as lab, lab.{how}():
     if not pid:
         sys.exit(7)
     assert end_of(pid) == 7
-    assert lab["pod1"].ping("pod2", count=3)
+    assert lab["pod1"].ping("pod2", count=3, timeout=60)
 """)
 
 
@@ -95,7 +95,7 @@ with Lab(2) as lab, Switch(lab.ports, policy="suppress") as switch:
     done.set()
     for thread in threads:
         thread.join()
-    assert lab["pod1"].ping("pod2")
+    assert lab["pod1"].ping("pod2", timeout=60)
 """)
 
 
@@ -115,7 +115,7 @@ deadline = time.monotonic() + 20
 while left := packet_sockets(lab):
     assert time.monotonic() < deadline, left
 with Switch(lab.ports):
-    assert lab["pod1"].ping("pod2")
+    assert lab["pod1"].ping("pod2", timeout=60)
 lab.close()
 child.kill()
 child.join()
@@ -147,7 +147,7 @@ if not pid:
     print(refusal(fdb.flush), refusal(len, fdb), sep="\\n")
     assert not os.path.exists(f"/proc/self/fd/{fd}") or not os.readlink(f"/proc/self/fd/{fd}").startswith("net:")
     with Lab(2) as other, Switch(other.ports):
-        assert other["pod1"].ping("pod2")
+        assert other["pod1"].ping("pod2", timeout=60)
     sys.stdout.flush()
     os._exit(0)
 assert end_of(pid) == 0

@@ -248,12 +248,14 @@ def test_a_handler_that_blocks_stops_nothing(blocking: Blocking) -> None:
     with Lab(Topology.of(4, ipv6=None)) as lab, Switch(lab.ports, policy="guard,suppress") as switch:
         one, two, three, four = lab
         for pod in one, three:
-            assert pod.ping(two)
+            assert pod.ping(two, timeout=PATIENCE)
         with three.socket(17, 3, 0) as wire:
             wire.bind((three.interface, 0))
             wire.send(bytes(make.arp(1, str(three.mac), "10.0.0.2", "10.0.0.2")))
         assert blocking.reached.wait(PATIENCE)
-        assert four.ping(one) and four.ping(two)  # by ARP, which nobody has asked before
+        assert four.ping(one, timeout=PATIENCE) and four.ping(
+            two, timeout=PATIENCE
+        )  # by ARP, which nobody has asked before
         switch.remove_port("pod3")
         lab["pod4"].port.delete()
         eventually(lambda: [p.state for p in switch.ports if p.name == "pod4"] == ["gone"], "the lost link")

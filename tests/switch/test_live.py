@@ -8,7 +8,18 @@ from ipaddress import IPv4Interface, IPv6Interface
 
 import pytest
 from frames import GROUP, ethernet, tag
-from live import PATIENCE, VnetHeader, Wire, check_accounts, eventually, hear_each_other, stage, wires
+from gso import NEEDS_CSUM, checksum, gso_frame
+from live import (
+    PATIENCE,
+    check_accounts,
+    eventually,
+    hear_each_other,
+    next_own,
+    seen,
+    stage,
+    state,
+    wires,
+)
 from model import Model
 
 from fastbridge import ConfigError, Lab, PortError, Switch, Topology
@@ -115,35 +126,6 @@ def test_many_frames_in_order() -> None:
 
 # Frames whose checksum and segmentation are still to be done: what a pod's own stack sends by default.
 
-TCP4, UDP4, TCP6, NEEDS_CSUM, UDP_L4 = 1, 3, 4, 1, 5
-
-
-def gso_frame(destination: int, source: int, tags: bytes, version: int, size: int) -> tuple[bytes, VnetHeader]:
-    """A TCP segment of `size` bytes, to be cut into pieces of 1,000, its checksum pending (only the pseudo header)."""
-    if version == 4:
-        ip = struct.pack(
-            "!BBHHHBBH4s4s", 0x45, 0, 40 + size, 1, 0, 64, 6, 0, bytes([10, 9, 0, 1]), bytes([10, 9, 0, 2])
-        )
-        ip = ip[:10] + struct.pack("!H", checksum(ip)) + ip[12:]
-        pseudo = ip[12:20] + struct.pack("!HH", 6, 20 + size)
-    else:
-        ip = struct.pack("!IHBB16s16s", 6 << 28, 20 + size, 6, 64, b"\xfd" + bytes(14) + b"\x01", bytes(16))
-        pseudo = ip[8:40] + struct.pack("!IHH", 20 + size, 0, 6)
-    tcp = struct.pack("!HHIIHHHH", 5_000, 6_000, 1, 1, 5 << 12 | 0x10, 65_535, ~checksum(pseudo) & 0xFFFF, 0)
-    payload = (b"fastbridge" + random.Random(size).randbytes(size))[:size]
-    frame = ethernet(
-        destination, source, tags, ethertype=0x0800 if version == 4 else 0x86DD, payload=ip + tcp + payload
-    )
-    start = 14 + len(tags) + len(ip)
-    return frame, VnetHeader(NEEDS_CSUM, TCP4 if version == 4 else TCP6, start + 20, 1_000, start, 16)
-
-
-def checksum(data: bytes) -> int:
-    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return ~total & 0xFFFF
-
 
 @pytest.mark.parametrize("version", [4, 6])
 @pytest.mark.parametrize("size", [9_000, 60_000])
@@ -166,13 +148,6 @@ def test_gso_frames_with_pending_checksum_stay_whole(tags: bytes, size: int, ver
                 assert got_header.csum_start == header.csum_start - in_metadata
                 assert (got_header.flags & NEEDS_CSUM, got_header.csum_offset) == (NEEDS_CSUM, 16)
                 assert (got_header.gso_type, got_header.gso_size) == (header.gso_type, header.gso_size)
-
-
-def next_own(wire: Wire) -> tuple[bytes, VnetHeader]:
-    while True:
-        frame, header = wire.receive()
-        if b"fastbridge" in frame:
-            return frame, header
 
 
 # Frames the kernel has no room for.
@@ -207,11 +182,6 @@ def test_big_frames_lost_to_a_full_buffer_are_counted() -> None:
             assert next_own(two)[0] == sent  # a frame that could not be had whole is never sent in part
             assert lab["pod2"].ping("pod1", timeout=PATIENCE)
             check_accounts(switch)
-
-
-def seen(switch: Switch, name: str) -> int:
-    port = switch.counters().ports[name]
-    return port.rx_frames + port.rx_missed
 
 
 # Stations and time.
@@ -282,10 +252,6 @@ MARKED = b"mark of a live test"
 
 
 # Ports that fail.
-
-
-def state(switch: Switch, name: str) -> str:
-    return next(port.state for port in switch.ports if port.name == name)
 
 
 def test_pod_end_goes_down_and_comes_back(caplog: pytest.LogCaptureFixture) -> None:

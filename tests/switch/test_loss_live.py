@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 from frames import GROUP, ethernet
-from live import PATIENCE, check_accounts, eventually, wires
-from test_live import gso_frame
+from gso import gso_frame
+from live import PATIENCE, check_accounts, eventually, seen, wires
 
 from fastbridge import Lab, Switch, Topology
 from fastbridge.core.dataplane import TX_REASON_NAMES, Dataplane
@@ -62,11 +62,6 @@ def offered_by(lab: Lab, name: str) -> int:
 
 def storm(lab: Lab, name: str, frame: bytes, count: int) -> Any:
     return lab[name].popen([sys.executable, "-c", STORM, frame.hex(), str(count)])
-
-
-def seen(switch: Switch, name: str) -> int:
-    port = switch.counters().ports[name]
-    return port.rx_frames + port.rx_missed
 
 
 pytestmark = pytest.mark.live

@@ -11,9 +11,9 @@ from functools import partial
 
 import pytest
 from frames import GROUP, ethernet, tag
-from live import PATIENCE, Wire, check_accounts, eventually, hear_each_other, stage, wires
-from test_live import gso_frame, next_own, seen, state
-from test_traffic import Stream
+from gso import gso_frame
+from live import PATIENCE, Wire, check_accounts, eventually, hear_each_other, next_own, seen, stage, state, wires
+from streams import Stream
 
 import fastbridge.switch.live
 from fastbridge import Lab, LabError, PortError, Switch, Topology

@@ -5,7 +5,9 @@ Apart from the package's `__init__`, which gathers the engines, so that each of 
 
 from __future__ import annotations
 
+import os
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Protocol
 
 from fastbridge.errors import BenchError
@@ -13,6 +15,8 @@ from fastbridge.lab.topology import Lab
 from fastbridge.programs import find_program
 
 from .running import Running
+
+_TUN = "/dev/net/tun"
 
 
 class Engine(Protocol):
@@ -64,3 +68,12 @@ def only_two(name: str, lab: Lab) -> None:
     """Raise BenchError unless the lab has two pods."""
     if len(lab) != 2:
         raise BenchError(f"{name} joins two ports, not {len(lab)}")
+
+
+def lacks_tun() -> str | None:
+    """What is wrong with the tun device, if anything: it may be there, and not to be opened by a namespace's root."""
+    if not Path(_TUN).exists():
+        return f"there is no {_TUN}: modprobe tun"
+    if not os.access(_TUN, os.R_OK | os.W_OK):
+        return f"{_TUN} is not yours to open: be root, or chmod 666 {_TUN}"
+    return None

@@ -20,7 +20,7 @@ from fastbridge.errors import BenchError
 from fastbridge.lab.topology import Lab
 from fastbridge.programs import find_program
 
-from .engine import lacks_program
+from .engine import lacks_program, lacks_tun
 from .probe import await_forwarding
 from .running import Programs, Running
 
@@ -49,9 +49,8 @@ class OpenVSwitch:
 
     def missing(self) -> str | None:
         """Programs, or the tun device: its bridge has an interface of its own."""
-        if not Path("/dev/net/tun").exists():
-            return "there is no /dev/net/tun: modprobe tun"
-        return lacks_program("openvswitch-switch", "ovs-vswitchd", "ovsdb-server", "ovsdb-tool", "ovs-vsctl")
+        programs = ("ovs-vswitchd", "ovsdb-server", "ovsdb-tool", "ovs-vsctl")
+        return lacks_tun() or lacks_program("openvswitch-switch", *programs)
 
     @contextmanager
     def attach(self, lab: Lab, cpu: int) -> Iterator[Running]:

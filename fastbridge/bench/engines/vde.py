@@ -14,14 +14,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 from fastbridge.errors import BenchError
 from fastbridge.lab.links import Links
 from fastbridge.lab.topology import Lab
 from fastbridge.programs import find_program
 
-from .engine import lacks_program
+from .engine import lacks_program, lacks_tun
 from .probe import await_forwarding
 from .running import Programs, Running
 
@@ -47,9 +46,7 @@ class Vde:
 
     def missing(self) -> str | None:
         """The program, or the tun device."""
-        if not Path("/dev/net/tun").exists():
-            return "there is no /dev/net/tun: modprobe tun"
-        return lacks_program("vde2", "vde_switch")
+        return lacks_tun() or lacks_program("vde2", "vde_switch")
 
     @contextmanager
     def attach(self, lab: Lab, cpu: int) -> Iterator[Running]:
