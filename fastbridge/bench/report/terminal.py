@@ -6,7 +6,7 @@ method found, then what is irregular and where it was measured.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 
 from rich.console import Console
@@ -17,11 +17,10 @@ from fastbridge.bench.methods import Method
 from fastbridge.bench.methods.latency import PERCENTILES
 from fastbridge.bench.results.results import Results, TaskRecord
 from fastbridge.console import make_table, print_lines
-from fastbridge.errors import BenchError
 
 from . import wording
+from .evidence import Report
 from .rows import Row, method_of
-from .rows import rows as make_rows
 
 _VERDICT_STYLES = {
     "win": "bold green",
@@ -36,9 +35,10 @@ _WORDS = ("engine", "ratio [95 %]", "verdict")  # columns of text
 _MOST_COLUMNS = 6  # of values, beside an engine's name, ratio and verdict
 
 
-def show_results(console: Console, results: Results) -> None:
-    """Print everything that is known from `results`; raise BenchError where the record contradicts itself."""
-    rows = make_rows(results)
+def show_results(console: Console, report: Report) -> None:
+    """Print everything that is known from a single run; raise BenchError where the record contradicts itself."""
+    (run,) = report.runs
+    results, rows = run.results, run.rows
     measured = [task for task in results.tasks if any(row.task == task.name for row in rows)]
     contest = [task for task in measured if wording.is_contest(task, rows)]
     latency = [task for task in measured if _latency_prefix(task) is not None]
@@ -64,14 +64,9 @@ def show_results(console: Console, results: Results) -> None:
         console.print("Interrupted: these are the trials until then.", style="yellow")
 
 
-def show_comparison(console: Console, runs: Sequence[tuple[str, Results]]) -> None:
-    """Print the ratios of several runs side by side: those may be compared where absolute numbers may not.
-
-    Raises BenchError where they are to different baselines.
-    """
-    if len(baselines := {results.baseline for _, results in runs}) > 1:
-        raise BenchError(f"ratios to different baselines ({', '.join(sorted(baselines))}) cannot be compared")
-    rows = {label: make_rows(results) for label, results in runs}
+def show_comparison(console: Console, report: Report) -> None:
+    """Print the ratios of several runs side by side: those may be compared where absolute numbers may not."""
+    rows = {run.label: run.rows for run in report.runs}
     made = [(label, row) for label, found in rows.items() for row in found]
     for task in dict.fromkeys(row.task for _, row in made):
         table = make_table(task, "engine", *rows)
@@ -83,8 +78,9 @@ def show_comparison(console: Console, runs: Sequence[tuple[str, Results]]) -> No
             table.add_row(engine, *cells)
         console.print(table)
         console.print()
-    first, here = runs[0]
-    for label, results in runs:
+    runs = {run.label: run.results for run in report.runs}
+    first, here = next(iter(runs.items()))
+    for label, results in runs.items():
         differing = differences(described(asdict(here.fingerprint)), described(asdict(results.fingerprint)))
         print_lines(console, [f"{label}: {_machine(results)}; ratios are to {results.baseline}"], indent="")
         print_lines(console, (f"unlike {first}: {name} {there}" for name, (_, there) in differing.items()))
