@@ -49,7 +49,7 @@ class Storm:
 
     def __init__(self, stack: ExitStack, policy: str) -> None:
         layout = Layout.of_machine()
-        lab, _ = stack.enter_context(switched(PLAN, policy))
+        lab = switched(stack, PLAN, policy)
         alone = stack.enter_context(Lab(Topology.of(1, ipv6=None)))
         self.stormer, client, self.server, self.asker, self.owner = lab
         for asker, owner in itertools.permutations(lab, 2):

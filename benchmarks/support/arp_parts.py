@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 
-import pytest
+from places import enter
 
-from fastbridge import Lab, PrivilegeError, Topology
-from fastbridge.bench import Running
+from fastbridge import Lab, Topology
+from fastbridge.bench import Testbed
 from fastbridge.bench.engines.fastbridge import Fastbridge
-from fastbridge.bench.machine.cpus import Layout
 from fastbridge.bench.tester.agent_process import Station
 from fastbridge.lab.pods import POD_END, Pod
 from fastbridge.lab.topology import PodPlan
@@ -60,13 +58,6 @@ class Sender:
         return float(sum(sent["sent"]) / sent["seconds"])
 
 
-@contextmanager
-def switched(topology: Topology, policy: str) -> Iterator[tuple[Lab, Running]]:
+def switched(stack: ExitStack, topology: Topology, policy: str) -> Lab:
     """A lab whose host ends `fastbridge run --arp POLICY` joins, a process on a CPU of its own."""
-    with ExitStack() as stack:
-        try:
-            lab = stack.enter_context(Lab(topology))
-        except PrivilegeError as error:
-            pytest.skip(str(error))
-        engine = Fastbridge(options=("--arp", policy))
-        yield lab, stack.enter_context(engine.attach(lab, Layout.of_machine().switch))
+    return enter(stack, Testbed(Fastbridge(options=("--arp", policy)), topology=topology)).lab

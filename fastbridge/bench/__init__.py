@@ -6,7 +6,10 @@ Measures switches against each other, by the methods of the field:
     results.save("results.json")
     for row in rows(results): ...
 
-A method alone, on any switch: attach an engine to a lab, put a Tester around it, and `run` the method on it.
+A method alone, on any engine:
+
+    with Testbed(ENGINES["linux-bridge"], ports=2) as bed:
+        print(METHODS["forwarding-rate"](sizes=(64,)).run(bed).values)
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from .profiles import PROFILES, Profile, Task
 from .report.rows import Row, rows
 from .report.statistics import Ratio
 from .results.results import EngineRecord, Results, Run, TaskRecord, Unfit
+from .testbed import Testbed
 from .tester.offer import Offer, Phase, Stream, steady
 from .tester.tester import Tester
 from .tester.trial import Samples, Trial
@@ -53,6 +57,7 @@ __all__ = [
     "Stream",
     "Task",
     "TaskRecord",
+    "Testbed",
     "Tester",
     "Trial",
     "Unfit",

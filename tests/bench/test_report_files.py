@@ -334,7 +334,9 @@ def test_a_right_request_that_fails(saved: Callable[..., Path], tmp_path: Path) 
     assert "cannot write" in complaint(run("report", one, "-o", str(tmp_path / "none" / "x.html")), 1)
     assert "cannot write" in complaint(run("report", one, "-o", "/dev/null/dir"), 1)
     other = str(saved("other.json", baseline="mine"))
-    assert "different baselines cannot be compared: to base in results, to mine in other;" in complaint(run("report", one, other), 1)
+    assert "different baselines cannot be compared: to base in results, to mine in other;" in complaint(
+        run("report", one, other), 1
+    )
     assert "no picture 'loss'" in complaint(run("report", one, "-o", str(tmp_path / "x.svg"), "--picture", "loss"), 1)
 
 
