@@ -19,8 +19,9 @@ import pytest
 from places import SEED, compared, places, round_trip
 from work import Figures, Work, record
 
-from fastbridge.bench import Layout, Testbed
+from fastbridge.bench import Testbed
 from fastbridge.bench.machine.child import Child
+from fastbridge.bench.machine.cpus import Layout
 from fastbridge.bench.methods.forwarding_rate import ForwardingRate
 from fastbridge.bench.methods.latency import LatencyAtLoad
 from fastbridge.bench.report.statistics import interleave

@@ -16,9 +16,10 @@ import pytest
 from places import enter
 from work import Work
 
-from fastbridge.bench import Engine, Findings, Recorder, Task, Testbed, Trial
+from fastbridge.bench import Engine, Findings, Task, Testbed, Trial
 from fastbridge.bench.methods.forwarding_rate import ForwardingRate
 from fastbridge.bench.methods.latency import LatencyAtLoad
+from fastbridge.bench.methods.measurer import Recorder
 from fastbridge.bench.methods.patterns import loss_of
 from fastbridge.bench.methods.tcp_bulk import TcpBulk
 from fastbridge.bench.profiles import QUICK

@@ -13,9 +13,10 @@ import pytest
 from work import Figures, record
 
 from fastbridge import PrivilegeError
-from fastbridge.bench import Engine, Profile, Row, Task, compare
+from fastbridge.bench import Engine, Profile, Task, compare
 from fastbridge.bench.report.evidence import LoadedRun
 from fastbridge.bench.report.pytest_benchmark import WHAT, WORK
+from fastbridge.bench.report.rows import Row
 
 
 @dataclass(frozen=True)

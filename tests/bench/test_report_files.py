@@ -18,12 +18,13 @@ from pytest_benchmark.stats import Stats
 from test_bench import make_results, make_run
 from test_cli import ROOT, complaint, run
 
-from fastbridge.bench import EngineRecord, Results, Unfit
+from fastbridge.bench import Results
 from fastbridge.bench.extras import way_to
 from fastbridge.bench.machine.likeness import described, differences
 from fastbridge.bench.report.evidence import Report
 from fastbridge.bench.report.pytest_benchmark import FRAMES, to_pytest_benchmark
 from fastbridge.bench.results.files import writable_directory, writable_file, write_whole
+from fastbridge.bench.results.results import EngineRecord, Unfit
 from fastbridge.bench.trend.storage import read_run
 from fastbridge.cli.report import report
 from fastbridge.errors import BenchError

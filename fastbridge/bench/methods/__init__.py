@@ -2,6 +2,12 @@
 
 A method is a frozen dataclass of its parameters with one function: it asks a measurer for trials and says
 what they show. It decides from trials alone (no clock, no chance), so that a replay finds the same.
+
+- RFC 2544: throughput, latency, frame_loss, back_to_back, recovery, reset
+- RFC 2889: mesh, congestion, max_forwarding_rate, address_caching, address_learning, errored_frames, broadcast
+- by other RFCs: forwarding_rate, tcp_bulk, fdb_scaling, port_scaling
+- shared: patterns (who sends to whom), search, bounds, learned_addresses
+- measurer: who runs the trials, and the record that is replayed; registry: all methods by name
 """
 
 from __future__ import annotations
