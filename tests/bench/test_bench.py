@@ -20,7 +20,7 @@ from live import eventually
 from made_results import every_method
 
 import fastbridge
-from fastbridge.bench import Findings, Offer, Profile, Ratio, Results, Stream, Task, Trial, compare, rows
+from fastbridge.bench import Engine, Findings, Offer, Profile, Ratio, Results, Stream, Task, Trial, compare, rows
 from fastbridge.bench.engines import CommandEngine, LinuxBridge, Programs, PythonSockets, Running
 from fastbridge.bench.machine import disturbance
 from fastbridge.bench.machine.disturbance import Watch, _family, _processes, survey
@@ -656,13 +656,11 @@ def test_a_replay_wants_the_record_s_own_trials() -> None:
 
 
 @dataclass(frozen=True)
-class Faulty:
+class Faulty(Engine):
     """An engine made of one line of Python."""
 
     name: str
     program: str
-    ceiling: bool = False
-    offloads_off: bool = False
     most_ports: int | None = None
     lacks: str | None = None
 
