@@ -49,7 +49,7 @@ def claimed(loaded: LoadedRun) -> list[TaskRecord]:
     several = [
         task
         for task in loaded.results.tasks
-        if task.name in shown and (task.blocks > 1 or _latency_prefix(loaded, task.name) is not None)
+        if task.name in shown and (task.blocks > 1 or wording.latency_prefix(loaded.methods[task.name]) is not None)
     ]
     return several or [task for task in loaded.results.tasks if wording.is_contest(task, loaded.rows)]
 
@@ -64,7 +64,7 @@ def verdict_table(report: Report, *, absolute: bool) -> Table:
             for row in loaded.rows:
                 if row.task == name and (absolute or not row.is_direct) and row.engine not in unfit[loaded.label]:
                     numbers = _absolute(loaded, row) if absolute else []
-                    where = ", at 50 % of the PDR" if _latency_prefix(loaded, name) == "at_50_" else ""
+                    where = ", at 50 % of the PDR" if wording.latency_prefix(loaded.methods[name]) == "at_50_" else ""
                     lines.append([Cell(name + where), *_names(report, loaded, row), *_claim(row), *numbers])
     return _without_empty(Table("", columns, lines))
 
@@ -247,27 +247,15 @@ def _series(loaded: LoadedRun, row: Row) -> str:
     return wording.engine(row) + (f" · {loaded.label}" if loaded.label else "")
 
 
-def _latency_prefix(loaded: LoadedRun, task: str) -> str | None:
-    """Of the percentiles that a task's verdict is about; None where it is about something else."""
-    primary = loaded.methods[task].primary
-    return primary.removesuffix("p50") if primary.endswith("p50") else None
-
-
 def _absolute(loaded: LoadedRun, row: Row) -> list[Cell]:
-    prefix = _latency_prefix(loaded, row.task)
+    prefix = wording.latency_prefix(loaded.methods[row.task])
     if prefix is not None:  # its trials are paced: their rates and CPU times say nothing of the engine
         percentiles = [_value(loaded, row, f"{prefix}{name}") for name in ("p50", "p99")]
         return [Cell(""), Cell(""), _cell(row.loss_ratio, "{:.1%}"), *percentiles, Cell(""), Cell("")]
     added = None if row.is_direct else row.cpu_added_ns
-    return [
-        _cell(row.frames_per_second, "{:,.0f}"),
-        _cell(row.gigabits_per_second, "{:.2f}"),
-        _cell(row.loss_ratio, "{:.1%}"),
-        Cell(""),
-        Cell(""),
-        _cell(added, "{:,.0f}"),
-        _cell(row.cpu_switch_ns, "{:,.0f}"),
-    ]
+    numbers = (row.frames_per_second, row.gigabits_per_second, row.loss_ratio, added, row.cpu_switch_ns)
+    rate, bits, loss, cpu, own = (Cell(*pair) for pair in zip(wording.rates(row), numbers, strict=True))
+    return [rate, bits, loss, Cell(""), Cell(""), cpu, own]
 
 
 def _claim(row: Row) -> list[Cell]:

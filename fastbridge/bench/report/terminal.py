@@ -6,7 +6,7 @@ method found, then what is irregular and where it was measured.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 
 from rich.console import Console
@@ -21,15 +21,9 @@ from fastbridge.console import make_table, print_lines
 from . import wording
 from .evidence import Report
 from .rows import Row, method_of
+from .tables import STYLES
 
-_VERDICT_STYLES = {
-    "win": "bold green",
-    "loss": "bold red",
-    "unfit": "red",
-    "no difference": "yellow",
-    "cannot tell": "yellow",
-    "withheld": "yellow",
-}
+_COLOURS = {"win": "bold green", "loss": "bold red", "even": "yellow"}  # of `tables.STYLES`
 _CONTEST = ("engine", "frames/s", "Gb/s", "loss", "CPU\nns", "switch\nns", "ratio [95 %]", "verdict")
 _WORDS = ("engine", "ratio [95 %]", "verdict")  # columns of text
 _MOST_COLUMNS = 6  # of values, beside an engine's name, ratio and verdict
@@ -38,14 +32,14 @@ _MOST_COLUMNS = 6  # of values, beside an engine's name, ratio and verdict
 def show_results(console: Console, report: Report) -> None:
     """Print everything that is known from a single run; raise BenchError where the record contradicts itself."""
     (run,) = report.runs
-    results, rows = run.results, run.rows
+    results, rows, methods = run.results, run.rows, run.methods
     measured = [task for task in results.tasks if any(row.task == task.name for row in rows)]
     contest = [task for task in measured if wording.is_contest(task, rows)]
-    latency = [task for task in measured if _latency_prefix(task) is not None]
-    others = [task for task in measured if task not in contest and _latency_prefix(task) != ""]
+    latency = [task for task in measured if wording.latency_prefix(methods[task.name]) is not None]
+    others = [task for task in measured if task not in contest and wording.latency_prefix(methods[task.name]) != ""]
     console.print(f"fastbridge compare, profile {results.profile}", style="bold")
     print_lines(console, wording.warnings(results, rows), indent="", style="yellow")
-    for table in _verdicts(contest, latency, rows):
+    for table in _verdicts(contest, latency, rows, methods):
         console.print()
         console.print(table)
     for name in dict.fromkeys(task.method for task in others):
@@ -54,7 +48,7 @@ def show_results(console: Console, report: Report) -> None:
             console.print(table)
     console.print()
     for task in results.tasks:
-        for text in _curves(method_of(task), [row for row in rows if row.task == task.name]):
+        for text in _curves(methods[task.name], [row for row in rows if row.task == task.name]):
             print_lines(console, [f"{task.name}, {text}"])
     console.print()
     print_lines(console, wording.engine_lines(results))
@@ -87,10 +81,12 @@ def show_comparison(console: Console, report: Report) -> None:
     console.print("These are ratios; each run's own numbers, intervals' floors and conditions: one FILE at a time.")
 
 
-def _verdicts(contest: list[TaskRecord], latency: list[TaskRecord], rows: list[Row]) -> Iterator[Table]:
+def _verdicts(
+    contest: list[TaskRecord], latency: list[TaskRecord], rows: list[Row], methods: Mapping[str, Method]
+) -> Iterator[Table]:
     """What engines are compared by: rates first, then how long a frame takes."""
     yield from _stack(contest, rows, _CONTEST, _contest_cells)
-    prefixes = {task.name: _latency_prefix(task) or "" for task in latency}
+    prefixes = {task.name: wording.latency_prefix(methods[task.name]) or "" for task in latency}
 
     def cells(row: Row) -> tuple[str, ...]:
         values = (row.values.get(prefixes[row.task] + name) for name in PERCENTILES)
@@ -100,12 +96,6 @@ def _verdicts(contest: list[TaskRecord], latency: list[TaskRecord], rows: list[R
     heads = ("engine", *(f"{wording.words(name)}\nµs" for name in PERCENTILES), "ratio [95 %]", "verdict")
     where = {"": "", "at_50_": ", at 50 % of the PDR"}
     yield from _stack(latency, rows, heads, cells, lambda task: where[prefixes[task.name]])
-
-
-def _latency_prefix(task: TaskRecord) -> str | None:
-    """Of the percentiles that a method's verdict is about; None where it is about something else."""
-    primary = method_of(task).primary
-    return primary.removesuffix("p50") if primary.endswith("p50") else None
 
 
 def _stack(
@@ -127,21 +117,12 @@ def _stack(
         for column, width in zip(table.columns, widths, strict=True):
             column.width = width
         for row, line in lines[task.name]:
-            table.add_row(*line, style=_VERDICT_STYLES.get(row.verdict, ""))
+            table.add_row(*line, style=_COLOURS.get(STYLES.get(row.verdict, ""), ""))
         yield table
 
 
 def _contest_cells(row: Row) -> tuple[str, ...]:
-    return (
-        wording.engine(row),
-        "" if row.frames_per_second is None else f"{row.frames_per_second:,.0f}",
-        "" if row.gigabits_per_second is None else f"{row.gigabits_per_second:.2f}",
-        "" if row.loss_ratio is None else f"{row.loss_ratio:.1%}",
-        "" if row.cpu_added_ns is None or row.is_direct else f"{row.cpu_added_ns:,.0f}",
-        "" if row.cpu_switch_ns is None else f"{row.cpu_switch_ns:,.0f}",
-        wording.ratio(row.ratio),
-        row.verdict,
-    )
+    return (wording.engine(row), *wording.rates(row), wording.ratio(row.ratio), row.verdict)
 
 
 def _method_tables(tasks: list[TaskRecord], rows: list[Row]) -> Iterator[Table]:
