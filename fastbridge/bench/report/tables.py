@@ -65,7 +65,7 @@ def verdict_table(report: Report, *, absolute: bool) -> Table:
                 if row.task == name and (absolute or not row.is_direct) and row.engine not in unfit[loaded.label]:
                     numbers = _absolute(loaded, row) if absolute else []
                     where = ", at 50 % of the PDR" if wording.latency_prefix(loaded.methods[name]) == "at_50_" else ""
-                    lines.append([Cell(name + where), *_names(report, loaded, row), *_claim(row), *numbers])
+                    lines.append([Cell(name + where), *_names(report, loaded, row), *claim(row), *numbers])
     return _without_empty(Table("", columns, lines))
 
 
@@ -195,7 +195,7 @@ def _value_table(report: Report, tasks: Sequence[str]) -> Table | None:
                 Cell(loaded.methods[row.task].subject),
                 *_names(report, loaded, row),
                 *(_value(loaded, row, name) for name in names),
-                *_claim(row)[2 - len(claims) :],
+                *claim(row)[2 - len(claims) :],
             ]
             for loaded, row in found
         ],
@@ -258,7 +258,8 @@ def _absolute(loaded: LoadedRun, row: Row) -> list[Cell]:
     return [rate, bits, loss, Cell(""), Cell(""), cpu, own]
 
 
-def _claim(row: Row) -> list[Cell]:
+def claim(row: Row) -> list[Cell]:
+    """Ratio and verdict."""
     style = STYLES.get(row.verdict, "quiet")
     verdict = Cell(row.verdict, style=style, hint=wording.printable(row.unfit or row.unreadable or ""))
     return [Cell(wording.ratio(row.ratio), row.ratio.mean if row.ratio else None), verdict]
