@@ -21,7 +21,7 @@ from fastbridge.bench.engines import ENGINES
 from fastbridge.bench.report import html as document
 from fastbridge.bench.report import markdown, wording
 from fastbridge.bench.report.drawn import pictures
-from fastbridge.bench.report.drawn.palette import DARK, LIGHT, looks
+from fastbridge.bench.report.drawn.palette import DARK, LIGHT, markers
 from fastbridge.bench.report.evidence import Report
 from fastbridge.errors import BenchError
 
@@ -377,13 +377,13 @@ def luminance(colour: str) -> float:
 
 
 def test_colours_stand_out_on_light_and_dark_and_engines_differ() -> None:
-    chosen = looks([*ENGINES, *DUTS, "one more", "another"])
+    chosen = markers([*ENGINES, *DUTS, "one more", "another"])
     for look in chosen.values():
         for ground in (LIGHT, DARK):
             light, dark = sorted((luminance(look.colour), luminance(ground)), reverse=True)
             assert (light + 0.05) / (dark + 0.05) >= 3.0, (look, ground)
     assert len({(look.colour, look.shape) for look in chosen.values()}) == len(chosen)
-    assert looks(["fastbridge", "mine"])["fastbridge"] == looks(["mine", "x", "fastbridge"])["fastbridge"]
+    assert markers(["fastbridge", "mine"])["fastbridge"] == markers(["mine", "x", "fastbridge"])["fastbridge"]
 
 
 def test_the_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from . import Findings, Method
 from .bounds import at_least, positive, whole
-from .learned_addresses import PORTS, Look, look
+from .learned_addresses import PORTS, LookupTrials, look_up
 from .measurer import Measurer
 
 FIRST = 1000  # addresses tried first, and STEP times as many after that while they are all held
@@ -84,10 +84,10 @@ class AddressCaching(Method):
         values = {"capacity": float(low) if low > 1 else 0.0, "rate": rate}
         return Findings(values, {"flooded": tuple(sorted(curve))}, tuple(remarks))
 
-    def _try(self, measurer: Measurer, count: int, rate: float) -> tuple[Look, float]:
+    def _try(self, measurer: Measurer, count: int, rate: float) -> tuple[LookupTrials, float]:
         """Also says at which rate it was made."""
-        seen = look(measurer, count - 1, rate, rate)
+        seen = look_up(measurer, count - 1, rate, rate)
         while seen.lost and rate > SLOWEST * self.rate:
             rate *= SLOWER
-            seen = look(measurer, count - 1, rate, rate)
+            seen = look_up(measurer, count - 1, rate, rate)
         return seen, rate

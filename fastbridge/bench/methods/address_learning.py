@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from . import Findings, Method
 from .bounds import positive, whole
-from .learned_addresses import PORTS, Look, look
+from .learned_addresses import PORTS, LookupTrials, look_up
 from .measurer import Measurer
 from .patterns import counted
 
@@ -73,6 +73,6 @@ class AddressLearning(Method):
         )
         return Findings(values, series, (remark,))
 
-    def _try(self, measurer: Measurer, rate: float | None) -> Look:
-        seen = look(measurer, self.addresses, rate, self.test_rate)
-        return seen if seen.is_complete else look(measurer, self.addresses, rate, self.test_rate)
+    def _try(self, measurer: Measurer, rate: float | None) -> LookupTrials:
+        seen = look_up(measurer, self.addresses, rate, self.test_rate)
+        return seen if seen.is_complete else look_up(measurer, self.addresses, rate, self.test_rate)
