@@ -21,8 +21,10 @@ import pytest
 from pytest_benchmark.logger import PytestBenchmarkWarning
 from pytest_benchmark.session import PerformanceRegression
 
-from fastbridge.bench import DEFAULT_ENGINES, Engine, Layout, parse_engines
-from fastbridge.bench.engines import Direct
+from fastbridge.bench import Engine
+from fastbridge.bench.compare import DEFAULT_ENGINES
+from fastbridge.bench.engines import Direct, parse_engines
+from fastbridge.bench.machine.cpus import Layout
 from fastbridge.bench.machine.fingerprint import take_fingerprint
 from fastbridge.bench.machine.likeness import DECISIVE, described, differences
 from fastbridge.errors import ConfigError

@@ -16,11 +16,12 @@ from statistics import median
 from typing import Any
 
 import pytest
-from places import SEED, Place, compared, places, round_trip
+from places import SEED, compared, places, round_trip
 from work import Figures, Work, record
 
-from fastbridge.bench import Layout
+from fastbridge.bench import Testbed
 from fastbridge.bench.machine.child import Child
+from fastbridge.bench.machine.cpus import Layout
 from fastbridge.bench.methods.forwarding_rate import ForwardingRate
 from fastbridge.bench.methods.latency import LatencyAtLoad
 from fastbridge.bench.report.statistics import interleave
@@ -71,12 +72,12 @@ def test_forwarding_rate(benchmark: Any) -> None:
     assert 1 / SANE < max(own) / max(theirs) < SANE
 
 
-def own_rate(place: Place) -> float:
+def own_rate(place: Testbed) -> float:
     """The tester's."""
-    return ForwardingRate(seconds=SECONDS).run(place.tester).values["frmol"]
+    return ForwardingRate(seconds=SECONDS).run(place).values["frmol"]
 
 
-def trafgen_rate(place: Place) -> float:
+def trafgen_rate(place: Testbed) -> float:
     """Frames a second that trafgen (of Debian's netsniff-ng) gets through, by its mapped ring: its fastest way."""
     source, target = place.lab.pods
     header = target.mac.packed + source.mac.packed + ETHERTYPE

@@ -43,9 +43,7 @@ class Pods:
 
     def __init__(self, stack: ExitStack, policy: str) -> None:
         reserve_files(PODS * 8)
-        self.lab, _ = stack.enter_context(
-            switched(Topology.of(PODS, ipv6="fd00::/64" if 6 in FAMILIES else None), policy)
-        )
+        self.lab = switched(stack, Topology.of(PODS, ipv6="fd00::/64" if 6 in FAMILIES else None), policy)
         self.sockets: dict[int, list[socket.socket]] = {family: [] for family in FAMILIES}
         for pod in self.lab:
             pod.namespace.write_sysctl("net/ipv6/conf/eth0/router_solicitations", 0)
@@ -184,7 +182,7 @@ def test_answers(benchmark: Any, policy: str, rate: float | None) -> None:
     """
     layout = Layout.of_machine()
     with ExitStack() as stack:
-        lab, _ = stack.enter_context(switched(Topology.of(20, ipv6=None), policy))
+        lab = switched(stack, Topology.of(20, ipv6=None), policy)
         asker, *owners = lab
         station = Sender(stack, asker, layout.sender)
         for owner in owners:

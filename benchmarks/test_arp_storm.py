@@ -20,7 +20,7 @@ from work import Figures, Work, record
 
 from fastbridge import Lab, PrivilegeError, Switch, Topology
 from fastbridge.bench.machine.cpus import Layout
-from fastbridge.bench.tester.agent_process import Station
+from fastbridge.bench.tester.agent_process import AgentProcess
 from fastbridge.core.tester.traffic import Generator, Lane
 from fastbridge.lab.pods import Pod
 
@@ -49,13 +49,13 @@ class Storm:
 
     def __init__(self, stack: ExitStack, policy: str) -> None:
         layout = Layout.of_machine()
-        lab, _ = stack.enter_context(switched(PLAN, policy))
+        lab = switched(stack, PLAN, policy)
         alone = stack.enter_context(Lab(Topology.of(1, ipv6=None)))
         self.stormer, client, self.server, self.asker, self.owner = lab
         for asker, owner in itertools.permutations(lab, 2):
             assert asker.ping(owner)
-        self.source = Station(client.popen, layout.sender, "the TCP client")
-        self.sink = Station(self.server.popen, layout.receiver, "the TCP server")
+        self.source = AgentProcess(client.popen, layout.sender, "the TCP client")
+        self.sink = AgentProcess(self.server.popen, layout.receiver, "the TCP server")
         for station in (self.source, self.sink):
             stack.callback(station.stop)
         self.beside = Sender(stack, self.stormer, layout.sender)

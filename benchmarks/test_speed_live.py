@@ -13,13 +13,13 @@ from statistics import median
 from typing import Any
 
 import pytest
+from places import enter
 from work import Work
 
-from fastbridge import Lab, PrivilegeError, Topology
-from fastbridge.bench import Engine, Findings, Layout, Recorder, Task, Trial
-from fastbridge.bench import Tester as BenchTester  # pytest would collect a name that starts with Test
+from fastbridge.bench import Engine, Findings, Task, Testbed, Trial
 from fastbridge.bench.methods.forwarding_rate import ForwardingRate
 from fastbridge.bench.methods.latency import LatencyAtLoad
+from fastbridge.bench.methods.measurer import Recorder
 from fastbridge.bench.methods.patterns import loss_of
 from fastbridge.bench.methods.tcp_bulk import TcpBulk
 from fastbridge.bench.profiles import QUICK
@@ -37,22 +37,16 @@ TASKS = [
 
 
 @pytest.fixture(scope="module")
-def tester(engine: Engine) -> Iterator[BenchTester]:
-    layout = Layout.of_machine()
+def bed(engine: Engine) -> Iterator[Testbed]:
     if reason := engine.missing():
         pytest.skip(f"{engine.name}: {reason}")
     with ExitStack() as stack:
-        try:
-            lab = stack.enter_context(Lab(Topology.of(2, ipv6=None)))
-        except PrivilegeError as error:
-            pytest.skip(str(error))
-        running = stack.enter_context(engine.attach(lab, layout.switch))
-        yield stack.enter_context(BenchTester(lab, running, name=engine.name, layout=layout))
+        yield enter(stack, Testbed(engine))
 
 
 @pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name.replace(", ", "-").replace(" ", "-"))
-def test_speed(benchmark: Any, tester: BenchTester, engine: Engine, task: Task) -> None:
-    recorder = Recorder(tester)
+def test_speed(benchmark: Any, bed: Testbed, engine: Engine, task: Task) -> None:
+    recorder = Recorder(bed)
     found: list[Findings] = []
     primary = task.method.primary
     unit = task.method.units[primary]

@@ -64,7 +64,7 @@ def test_limit(benchmark: Any, peers: Peers, task: Task, who: str) -> None:
         common = ours.keys() & floor.keys()
         if common:
             figures["ns a frame over the floor"] = median(ours[n] - floor[n] for n in common)
-        if measured := ratio(ours, floor, seed=peers.results.seed):
+        if measured := ratio(ours, floor, seed=peers.run.results.seed):
             figures["cost / floor"] = [measured.mean, measured.low, measured.high]
         cpu, least = (peers.row(task.name, name).cpu_switch_ns for name in (SWITCH, FLOOR))
         if cpu is not None and least is not None:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 
-import pytest
+from places import enter
 
-from fastbridge import Lab, PrivilegeError, Topology
-from fastbridge.bench import Running
+from fastbridge import Lab, Topology
+from fastbridge.bench import Testbed
 from fastbridge.bench.engines.fastbridge import Fastbridge
-from fastbridge.bench.machine.cpus import Layout
-from fastbridge.bench.tester.agent_process import Station
+from fastbridge.bench.tester.agent_process import AgentProcess
 from fastbridge.lab.pods import POD_END, Pod
 from fastbridge.lab.topology import PodPlan
 
@@ -41,32 +39,25 @@ class Sender:
             sock.bind((POD_END, 0))
             return [sock]
 
-        self._station = Station(pod.popen, cpu, f"the sender in {pod.name}", wire)
-        stack.callback(self._station.stop)
+        self._agent = AgentProcess(pod.popen, cpu, f"the sender in {pod.name}", wire)
+        stack.callback(self._agent.stop)
 
     def begin(self, frames: list[bytes], seconds: float, rate: float | None) -> None:
         """Send these in turn; returns when it begins."""
         lane = {
-            "socket": self._station.sockets()[0],
+            "socket": self._agent.sockets()[0],
             "frames": [(frame.hex(), len(frame)) for frame in frames],
             "sources": None,
             "targets": [],
         }
-        self._station.ask(do="send", lanes=[lane], phases=[(seconds, rate, None)])
+        self._agent.ask(do="send", lanes=[lane], phases=[(seconds, rate, None)])
 
     def end(self, patience: float) -> float:
         """Wait until it has sent for so long; returns the frames offered a second."""
-        sent = self._station.answer(patience)
+        sent = self._agent.answer(patience)
         return float(sum(sent["sent"]) / sent["seconds"])
 
 
-@contextmanager
-def switched(topology: Topology, policy: str) -> Iterator[tuple[Lab, Running]]:
+def switched(stack: ExitStack, topology: Topology, policy: str) -> Lab:
     """A lab whose host ends `fastbridge run --arp POLICY` joins, a process on a CPU of its own."""
-    with ExitStack() as stack:
-        try:
-            lab = stack.enter_context(Lab(topology))
-        except PrivilegeError as error:
-            pytest.skip(str(error))
-        engine = Fastbridge(options=("--arp", policy))
-        yield lab, stack.enter_context(engine.attach(lab, Layout.of_machine().switch))
+    return enter(stack, Testbed(Fastbridge(options=("--arp", policy)), topology=topology)).lab

@@ -13,17 +13,17 @@ import pytest
 from work import Figures, record
 
 from fastbridge import PrivilegeError
-from fastbridge.bench import Engine, Profile, Results, Row, Task, compare, rows
+from fastbridge.bench import Engine, Profile, Task, compare
+from fastbridge.bench.report.evidence import LoadedRun
 from fastbridge.bench.report.pytest_benchmark import WHAT, WORK
-from fastbridge.bench.report.rows import findings, method_of
+from fastbridge.bench.report.rows import Row
 
 
 @dataclass(frozen=True)
 class Peers:
     """What was measured."""
 
-    results: Results
-    rows: Sequence[Row]
+    run: LoadedRun
 
     @classmethod
     def measure(cls, engines: Sequence[Engine], baseline: str, tasks: Sequence[Task]) -> Peers:
@@ -34,17 +34,19 @@ class Peers:
             pytest.skip(str(error))
         if results.interrupted:
             raise KeyboardInterrupt
-        return cls(results, rows(results))
+        return cls(LoadedRun("", results))
 
     def row(self, task: str, engine: str) -> Row:
-        return next(row for row in self.rows if (row.task, row.engine) == (task, engine))
+        return next(row for row in self.run.rows if (row.task, row.engine) == (task, engine))
 
     def found(self, task: str, engine: str) -> dict[int, float]:
         """The method's primary value, by block."""
-        record = next(each for each in self.results.tasks if each.name == task)
-        name = method_of(record).primary
-        runs = [run for run in self.results.runs if (run.task, run.engine) == (task, engine) and not run.unfinished]
-        return {run.block: findings(run, record).values[name] for run in runs}
+        name = self.run.methods[task].primary
+        return {
+            block: findings.values[name]
+            for (of, by, block), findings in self.run.found.items()
+            if (of, by) == (task, engine)
+        }
 
     def put(self, benchmark: Any, task: Task, engine: str, **more: float | int | list[float]) -> None:
         """Make a benchmark's row of an engine's runs."""
@@ -54,7 +56,7 @@ class Peers:
         unit = task.method.units[task.method.primary]
         figures: Figures = dict(more)
         if row.ratio is not None:
-            figures[f"{task.method.primary} / {self.results.baseline}"] = [
+            figures[f"{task.method.primary} / {self.run.results.baseline}"] = [
                 row.ratio.mean,
                 row.ratio.low,
                 row.ratio.high,

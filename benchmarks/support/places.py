@@ -5,60 +5,43 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from statistics import median
 
 import pytest
 from work import Figures
 
-from fastbridge import Lab, PrivilegeError, Topology
-from fastbridge.bench import Layout, Running, parse_engines
-from fastbridge.bench import Tester as BenchTester  # pytest would collect a name that starts with Test
+from fastbridge import PrivilegeError
+from fastbridge.bench import Testbed
+from fastbridge.bench.engines import parse_engines
 from fastbridge.bench.engines.engine import lacks_program
+from fastbridge.bench.machine.cpus import Layout
 from fastbridge.bench.report.statistics import ratio
 
 SEED = 1
 
 
-@dataclass(frozen=True)
-class Place:
-    """An engine at work in a lab of its own, and the tester around it."""
-
-    lab: Lab
-    running: Running
-    tester: BenchTester
-
-    @contextmanager
-    def alone(self) -> Iterator[None]:
-        """The others' engines are still meanwhile."""
-        self.running.resume()
-        try:
-            yield
-        finally:
-            self.running.pause()
+def enter(stack: ExitStack, bed: Testbed) -> Testbed:
+    """The testbed, until `stack` is closed; skips where there can be no lab."""
+    try:
+        return stack.enter_context(bed)
+    except PrivilegeError as error:
+        pytest.skip(str(error))
 
 
 @contextmanager
-def places(names: Sequence[str], package: str, program: str) -> Iterator[dict[str, Place]]:
+def places(names: Sequence[str], package: str, program: str) -> Iterator[dict[str, Testbed]]:
     """One for each engine; skips where the program that the tester is compared with is missing."""
     if reason := lacks_program(package, program):
         pytest.skip(reason)
-    layout = Layout.of_machine()
     with ExitStack() as stack:
-        found = {}
+        found: dict[str, Testbed] = {}
         for engine in parse_engines(",".join(names)):
-            try:
-                lab = stack.enter_context(Lab(Topology.of(2, ipv6=None)))
-            except PrivilegeError as error:
-                pytest.skip(str(error))
-            running = stack.enter_context(engine.attach(lab, layout.switch))
-            tester = stack.enter_context(BenchTester(lab, running, name=engine.name, layout=layout))
-            running.pause()
-            found[engine.name] = Place(lab, running, tester)
+            bed = found[engine.name] = enter(stack, Testbed(engine))
+            bed.running.pause()
         yield found
 
 
-def round_trip(place: Place, pings: int, seconds: float) -> float:
+def round_trip(place: Testbed, pings: int, seconds: float) -> float:
     """Ping's median, in µs: one every so many seconds."""
     source, target = place.lab.pods
     assert target.ipv4

@@ -2,62 +2,60 @@
 
 Measures switches against each other, by the methods of the field:
 
-    results = compare(progress=lambda share, left, text: print(text))
+    results = compare(profile=PROFILES["quick"])
     results.save("results.json")
     for row in rows(results): ...
 
-A method alone, on any switch: attach an engine to a lab, put a Tester around it, and `run` the method on it.
+A method alone, on any engine:
+
+    with Testbed(ENGINES["linux-bridge"], ports=2) as bed:
+        findings = METHODS["forwarding-rate"](sizes=(64,)).run(bed)
+
+Its parts, from the ground up:
+
+- machine: the CPUs, what else runs on them, and programs as children
+- engines: the switches that can be measured
+- tester: sends frames, receives them, and counts a trial
+- testbed: an engine in its lab with a tester around it
+- methods: which trials to run, and what they show
+- results: what is saved, and read again
+- report: what is computed from results, and drawn; trend: the same over commits
+- profiles: lists of tasks; compare: all engines, interleaved
 """
 
 from __future__ import annotations
 
-from .compare import DEFAULT_ENGINES, compare
-from .engines import ENGINES, CommandEngine, Engine, Running, parse_engines
+from .compare import compare
+from .engines import ENGINES, CommandEngine, Engine
 from .machine.cpus import Layout
-from .machine.fingerprint import Fingerprint
-from .methods import Findings, Method
-from .methods.measurer import Measurer, Recorder, Replay
+from .methods import Findings
 from .methods.registry import METHODS
 from .profiles import PROFILES, Profile, Task
-from .report.rows import Row, rows
+from .report.rows import rows
 from .report.statistics import Ratio
-from .results.results import EngineRecord, Results, Run, TaskRecord, Unfit
-from .tester.offer import Offer, Phase, Stream, steady
+from .results.results import Results
+from .testbed import Testbed
+from .tester.offer import Offer, Stream
 from .tester.tester import Tester
-from .tester.trial import Samples, Trial
+from .tester.trial import Trial
 
 __all__ = [
-    "DEFAULT_ENGINES",
     "ENGINES",
     "METHODS",
     "PROFILES",
     "CommandEngine",
     "Engine",
-    "EngineRecord",
     "Findings",
-    "Fingerprint",
     "Layout",
-    "Measurer",
-    "Method",
     "Offer",
-    "Phase",
     "Profile",
     "Ratio",
-    "Recorder",
-    "Replay",
     "Results",
-    "Row",
-    "Run",
-    "Running",
-    "Samples",
     "Stream",
     "Task",
-    "TaskRecord",
+    "Testbed",
     "Tester",
     "Trial",
-    "Unfit",
     "compare",
-    "parse_engines",
     "rows",
-    "steady",
 ]

@@ -12,36 +12,33 @@ from __future__ import annotations
 import dataclasses
 import json
 import secrets
-import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timezone
 from importlib.util import find_spec
 
 from fastbridge.errors import BenchError, ConfigError, FastbridgeError
-from fastbridge.lab.topology import Lab, Topology
 
 from .engines import CommandEngine, Direct, Engine, Fastbridge, LinuxBridge, PythonSockets, Running
 from .extras import way_to
 from .machine.cpus import Layout
 from .machine.fingerprint import take_fingerprint
-from .machine.offloads import read_offloads
 from .methods.measurer import Recorder
 from .methods.throughput import Throughput
 from .profiles import QUICK, Profile, Task
 from .report.statistics import interleave
 from .results.results import INTERRUPTED, SCHEMA, EngineRecord, Results, Run, TaskRecord, Unfit
+from .testbed import Testbed
 from .tester.offer import Stream, steady
-from .tester.tester import Tester
 from .tester.trial import Trial
 
 Progress = Callable[[float, float, str], None]  #: share done (0 … 1), seconds left, what runs now
 Keep = Callable[[Results], None]  #: is given what was measured so far, after every block
 
-# The fitness check: 5 % of what the direct veth pair takes (METHODS: about no loss at 5-10 % load); without a
-# direct pair to ask, 2-5 % of what a veth sender can do.
+# The fitness check: 5 % of what the direct veth pair takes (a sound switch loses about nothing there); without
+# a direct pair to ask, 2-5 % of what a veth sender can do.
 LOW_SHARE, LOW_LOAD = 0.05, 10_000.0
 LOW_LOAD_SECONDS = 0.2
 LOW_LOAD_LOSS = 0.001
@@ -126,14 +123,6 @@ def check_request(engines: Sequence[Engine], *, baseline: str, profile: Profile)
         raise BenchError(f"profile {profile.name} needs {', '.join(missing)}: {way_to('bench')}")
 
 
-@dataclass(frozen=True)
-class _Station:
-    """An engine at work in its lab, and the tester around it."""
-
-    running: Running
-    tester: Tester
-
-
 class _Contest:
     """One run of the bench: who takes part, who has dropped out, and what was measured so far."""
 
@@ -185,42 +174,39 @@ class _Contest:
 
     def _group(self, ports: int, tasks: list[Task], layout: Layout, block_done: Callable[[], None]) -> None:
         with ExitStack() as stack:
-            stations = self._start(stack, ports, tasks, layout)
-            names = list(stations)
+            beds = self._start(stack, ports, tasks, layout)
+            names = list(beds)
             for block in range(max(task.blocks for task in tasks)):
                 # Another order for every task too: who runs behind whom shall not be the same all through a block.
                 orders = interleave(names, len(tasks), self.seed + block)
                 for task, order in zip(tasks, orders, strict=True):
                     if block < task.blocks:
                         for position, name in enumerate(n for n in order if self._takes_part(n, task)):
-                            self._run(stations[name], name, task, block, position)
+                            self._run(beds[name], name, task, block, position)
                 block_done()
 
-    def _start(self, stack: ExitStack, ports: int, tasks: list[Task], layout: Layout) -> dict[str, _Station]:
+    def _start(self, stack: ExitStack, ports: int, tasks: list[Task], layout: Layout) -> dict[str, Testbed]:
         """Start every engine in a lab of its own and see whether it is fit; `stack` ends them all."""
-        stations: dict[str, _Station] = {}
+        beds: dict[str, Testbed] = {}
         # The direct pair first: the load of the fitness check is a share of what it takes.
         for name in sorted(self.entries, key=lambda name: not self.entries[name].ceiling):
             if not self._joins(name, tasks):
                 continue
             with self._clock.step(f"start {ports}", f"{ports} ports: starting {name}"), ExitStack() as own:
                 try:
-                    # Without IPv6 no kernel says a word of its own: the receivers' counters hold test frames only.
-                    lab = own.enter_context(Lab(Topology.of(ports, ipv6=None)))
-                    self.offloads = self.offloads or _read_offloads(lab)
-                    running = own.enter_context(self.entries[name].attach(lab, layout.switch))
-                    tester = own.enter_context(Tester(lab, running, name=name, layout=layout))
-                    self._note(name, running)
-                    self._check_fitness(tester, running)
-                    running.pause()
+                    bed = own.enter_context(Testbed(self.entries[name], ports, layout=layout, name=name))
+                    self.offloads = self.offloads or bed.offloads
+                    self._note(name, bed.running)
+                    self._check_fitness(name, bed)
+                    bed.running.pause()
                 except FastbridgeError as error:
                     for task in (task for task in tasks if self._takes_part(name, task)):
                         self.unfit.append(Unfit(name, task.name, str(error)))
                         self._clock.skip(task.name, task.blocks)
                     continue
-                stations[name] = _Station(running, tester)
+                beds[name] = bed
                 stack.enter_context(own.pop_all())
-        return stations
+        return beds
 
     def _note(self, name: str, running: Running) -> None:
         record = self.records[name]
@@ -228,12 +214,12 @@ class _Contest:
             off = "default" if not self.entries[name].offloads_off else "turned off"
             self.records[name] = replace(record, command=running.command, buffers=running.buffers, offloads=off)
 
-    def _check_fitness(self, tester: Tester, running: Running) -> None:
+    def _check_fitness(self, name: str, bed: Testbed) -> None:
         # About no loss at low load, then one trial at full load that is thrown away.
         stream = Stream(0, (1,))
         for tries_left in reversed(range(TRIES)):
             try:
-                low = tester.trial(steady(stream, LOW_LOAD_SECONDS, self._low_load))
+                low = bed.trial(steady(stream, LOW_LOAD_SECONDS, self._low_load))
                 if low.loss_ratio is not None and low.loss_ratio > LOW_LOAD_LOSS:
                     raise BenchError(
                         f"lost {low.loss_ratio:.1%} of {low.offered} frames at a low load of "
@@ -241,31 +227,28 @@ class _Contest:
                     )
                 break
             except BenchError:
-                if not tries_left or not running.is_alive():
+                if not tries_left or not bed.running.is_alive():
                     raise
-        full = tester.trial(steady(stream, DISCARDED_SECONDS))
-        if self.entries[tester.name].ceiling and full.offered_rate:
+        full = bed.trial(steady(stream, DISCARDED_SECONDS))
+        if self.entries[name].ceiling and full.offered_rate:
             self._low_load = LOW_SHARE * full.offered_rate
 
-    def _run(self, station: _Station, name: str, task: Task, block: int, position: int) -> None:
+    def _run(self, bed: Testbed, name: str, task: Task, block: int, position: int) -> None:
         if self._is_unfit(name, task):
             self._clock.skip(task.name)
             return
-        recorder = Recorder(station.tester)
+        recorder = Recorder(bed)
         unfinished: str | None = INTERRUPTED
         text = f"{task.name}, {name}" + (f", block {block + 1} of {task.blocks}" if task.blocks > 1 else "")
         with self._clock.step(task.name, text):
             try:
-                station.running.resume()
-                try:
-                    task.method.run(recorder)
-                finally:
-                    station.running.pause()
+                with bed.alone():
+                    task.method.run(recorder)  # a report finds it again in the trials: by the same code, anywhere
                 unfinished = None
             except FastbridgeError as error:
                 unfinished = str(error)
                 failed = self._failed[name, task.name] = self._failed.get((name, task.name), 0) + 1
-                if failed == min(TRIES, task.blocks) or not station.running.is_alive():
+                if failed == min(TRIES, task.blocks) or not bed.running.is_alive():
                     self.unfit.append(Unfit(name, task.name, unfinished))
             finally:  # Ctrl-C as well: what was measured is kept
                 if recorder.trials or unfinished != INTERRUPTED:
@@ -338,15 +321,3 @@ def _beside(trial: Trial) -> str:
 def _record(task: Task) -> TaskRecord:
     parameters = json.loads(json.dumps(dataclasses.asdict(task.method)))  # type: ignore[call-overload] # as read back
     return TaskRecord(task.name, task.method.name, parameters, task.method.ports, task.blocks)
-
-
-def _read_offloads(lab: Lab) -> dict[str, str]:
-    pod = lab.pods[0]
-    with (
-        pod.socket(socket.AF_INET, socket.SOCK_DGRAM) as inside,
-        pod.port.open_socket(socket.AF_INET, socket.SOCK_DGRAM) as outside,
-    ):
-        return {
-            "pod end": read_offloads(inside, pod.interface),
-            "host end": read_offloads(outside, pod.port.name),
-        }

@@ -32,6 +32,7 @@ from fastbridge.bench.machine.disturbance import survey
 from fastbridge.bench.methods.patterns import BUSY, PATTERNS
 from fastbridge.bench.profiles import PROFILES
 from fastbridge.bench.profiles import chosen as choose
+from fastbridge.bench.report.evidence import Report
 from fastbridge.bench.report.files import PAGE, RESULTS, holds_report, writable_report, write_report
 from fastbridge.bench.report.statistics import FEWEST_BLOCKS
 from fastbridge.bench.report.terminal import show_results
@@ -195,14 +196,15 @@ def compare(
         except KeyboardInterrupt:  # before anything was begun
             context.exit(ending.status)
         ending.is_over()
+        shown = Report.of([("this run", results)])
         try:
             if results.runs:
                 results.save(path)
         finally:  # whatever becomes of the file, the measurement is not lost
-            show_results(console, results)
+            show_results(console, shown)
         if results.runs and file is None:
             console.print(f"drawing the report in {path.parent}", soft_wrap=True)
-            write_report(path.parent, results)
+            write_report(path.parent, shown)
     written = f"written to {file}" if file else f"written to {path.parent}; open {path.parent / PAGE}"
     console.print(written if results.runs else "nothing was measured", soft_wrap=True)
     if results.interrupted:

@@ -17,6 +17,7 @@ from fastbridge.console import make_console
 from fastbridge.errors import BenchError
 
 if TYPE_CHECKING:
+    from fastbridge.bench.report.evidence import Report
     from fastbridge.bench.results.results import Results
 
 _PICTURE = (".svg", ".png")
@@ -55,10 +56,12 @@ def report(files: tuple[Path, ...], output: Path | None, picture: str | None) ->
     FILES are what `fastbridge compare` wrote, here or on other machines: results.json, or its directory. Everything
     is recomputed from the raw trials. Several are shown side by side, and unlike machines only by their ratios.
     """
+    from fastbridge.bench.report.evidence import Report
+
     if picture is not None and (output is None or output.suffix not in _PICTURE):
         raise click.UsageError("--picture is for -o FILE.svg or FILE.png")
     files = tuple(_results_in(path) for path in files)
-    runs = [(label, _load(path)) for label, path in zip(_labels(files), files, strict=True)]
+    runs = Report.of([(label, _load(path)) for label, path in zip(_labels(files), files, strict=True)])
     if output is not None:
         if output.resolve() in [path.resolve() for path in files]:
             raise click.UsageError(f"{output} is what it is drawn from; choose another place with -o")
@@ -68,10 +71,10 @@ def report(files: tuple[Path, ...], output: Path | None, picture: str | None) ->
     from fastbridge.bench.report.terminal import show_comparison, show_results
 
     console = make_console()
-    if len(runs) == 1:
-        show_results(console, runs[0][1])
-    else:
+    if runs.is_comparison:
         show_comparison(console, runs)
+    else:
+        show_results(console, runs)
 
 
 def _results_in(path: Path) -> Path:
@@ -112,7 +115,7 @@ def _labels(paths: Sequence[Path]) -> list[str]:
     return [str(path) for path in paths]  # they differ in their endings alone
 
 
-def _draw(runs: Sequence[tuple[str, Results]], output: Path, picture: str) -> None:
+def _draw(runs: Report, output: Path, picture: str) -> None:
     from fastbridge.bench import report as page
     from fastbridge.bench.report.files import writable_report, write_report
     from fastbridge.bench.report.pytest_benchmark import to_pytest_benchmark
@@ -120,43 +123,42 @@ def _draw(runs: Sequence[tuple[str, Results]], output: Path, picture: str) -> No
 
     way_out = "choose another place with -o"
     whole = output.is_dir() or not output.suffix
-    if len(runs) > 1 and (whole or output.suffix == ".json"):
+    if runs.is_comparison and (whole or output.suffix == ".json"):
         raise click.UsageError("of several FILES there can be a page (.html), Markdown (.md) or a picture (.svg, .png)")
     if output.suffix != ".json":
         page.require()
     if whole:
         with writable_report(output, way_out):
-            write_report(output, runs[0][1])
-        _say_left_out(runs[0][1])
+            write_report(output, runs)
+        _say_left_out(runs)
         return
     with writable_file(output, way_out):
-        drawn = to_pytest_benchmark(runs[0][1]) if output.suffix == ".json" else _drawn(runs, output.suffix, picture)
+        drawn = to_pytest_benchmark(runs) if output.suffix == ".json" else _drawn(runs, output.suffix, picture)
         write_whole(output, drawn)
     if output.suffix == ".json":
-        _say_left_out(runs[0][1])
+        _say_left_out(runs)
 
 
-def _say_left_out(results: Results) -> None:
+def _say_left_out(runs: Report) -> None:
     from fastbridge.bench.report.pytest_benchmark import left_out
 
-    for text in left_out(results):
+    for text in left_out(runs):
         make_console(stderr=True).print(f"left out for pytest-benchmark: {text}", soft_wrap=True)
 
 
-def _drawn(runs: Sequence[tuple[str, Results]], ending: str, picture: str) -> str | bytes:
-    from fastbridge.bench.report import html as document
-    from fastbridge.bench.report import markdown
+def _drawn(runs: Report, ending: str, picture: str) -> str | bytes:
+    from fastbridge.bench.report import html, markdown
     from fastbridge.bench.report.drawn import pictures
 
     if ending == ".html":
-        return document.render(runs)
+        return html.render(runs)
     if ending == ".md":
         return markdown.render(runs)
     if ending not in _PICTURE:
         raise click.UsageError(f"nothing is drawn as {ending}; choose .html, .md, .svg, .png, .json or a directory")
     if picture not in pictures.PICTURES:
         raise click.UsageError(f"there is no picture {picture!r}; there are {', '.join(pictures.PICTURES)}")
-    drawn = pictures.draw(picture, runs, "svg" if ending == ".svg" else "png")
-    if drawn is None:
+    spec = pictures.picture(picture, runs)
+    if spec is None:
         raise BenchError(f"no picture {picture!r} of these results: they have nothing for it (another profile has)")
-    return drawn
+    return pictures.draw(spec, "svg" if ending == ".svg" else "png")

@@ -21,29 +21,13 @@ from made_results import every_method
 from made_runs import METHOD, TASK, OneTrial, make_results, make_run
 
 import fastbridge
-from fastbridge.bench import (
-    Findings,
-    Measurer,
-    Offer,
-    Phase,
-    Profile,
-    Ratio,
-    Results,
-    Run,
-    Running,
-    Stream,
-    Task,
-    Unfit,
-    compare,
-    rows,
-    steady,
-)
-from fastbridge.bench.engines import CommandEngine, LinuxBridge, Programs, PythonSockets
+from fastbridge.bench import Engine, Findings, Offer, Profile, Ratio, Results, Stream, Task, compare, rows
+from fastbridge.bench.engines import CommandEngine, LinuxBridge, Programs, PythonSockets, Running
 from fastbridge.bench.machine import disturbance
 from fastbridge.bench.machine.disturbance import Watch, _family, _processes, survey
 from fastbridge.bench.machine.fingerprint import take_fingerprint
 from fastbridge.bench.methods.forwarding_rate import ForwardingRate
-from fastbridge.bench.methods.measurer import Replay
+from fastbridge.bench.methods.measurer import Measurer, Replay
 from fastbridge.bench.methods.port_scaling import PortScaling
 from fastbridge.bench.methods.registry import METHODS
 from fastbridge.bench.methods.tcp_bulk import TcpBulk
@@ -52,8 +36,9 @@ from fastbridge.bench.report import wording
 from fastbridge.bench.report.rows import flags_of
 from fastbridge.bench.report.statistics import interleave, ratio, verdict
 from fastbridge.bench.results.decoding import decode
+from fastbridge.bench.results.results import Run, Unfit
 from fastbridge.bench.results.schema import results_schema
-from fastbridge.bench.tester.offer import IMIX
+from fastbridge.bench.tester.offer import IMIX, Phase, steady
 from fastbridge.bench.tester.trial import Disturbance
 from fastbridge.console import make_console, make_table, print_lines
 from fastbridge.errors import BenchError, ConfigError, LabError
@@ -610,13 +595,11 @@ def test_a_replay_wants_the_record_s_own_trials() -> None:
 
 
 @dataclass(frozen=True)
-class Faulty:
+class Faulty(Engine):
     """An engine made of one line of Python."""
 
     name: str
     program: str
-    ceiling: bool = False
-    offloads_off: bool = False
     most_ports: int | None = None
     lacks: str | None = None
 
@@ -711,7 +694,7 @@ def test_an_engine_that_joins_too_few_ports_and_a_lab_that_fails_are_named(monke
             raise LabError("no more pods to be had")
         return Lab(topology)
 
-    monkeypatch.setattr(sys.modules["fastbridge.bench.compare"], "Lab", lab)
+    monkeypatch.setattr(sys.modules["fastbridge.bench.testbed"], "Lab", lab)
     few = Faulty("few", "print('ready', flush=True); import time; time.sleep(600)", most_ports=2)
     tasks = (replace(RATE, blocks=1), Task(PortScaling(3, seconds=0.2)), Task(PortScaling(4, seconds=0.2)))
     kept: list[Results] = []

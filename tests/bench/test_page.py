@@ -21,7 +21,8 @@ from fastbridge.bench.engines import ENGINES
 from fastbridge.bench.report import html as document
 from fastbridge.bench.report import markdown, wording
 from fastbridge.bench.report.drawn import pictures
-from fastbridge.bench.report.drawn.palette import DARK, LIGHT, looks
+from fastbridge.bench.report.drawn.palette import DARK, LIGHT, markers
+from fastbridge.bench.report.evidence import Report
 from fastbridge.errors import BenchError
 
 SECTIONS = ["verdict", "machine", "throughput", "loss", "latency", "cpu", "scaling", "rfc2889", "irregular"]
@@ -65,7 +66,7 @@ class Page(HTMLParser):
 @cache
 def drawn() -> Page:
     """Of every method, by one engine whose name is an attack."""
-    return Page(document.render([("", every_method())]))
+    return Page(document.render(Report.of([("", every_method())])))
 
 
 @cache
@@ -82,7 +83,7 @@ def quick(**changes: Any) -> Results:
 
 
 def rendered(*runs: tuple[str, Results]) -> Page:
-    return Page(document.render(runs))
+    return Page(document.render(Report.of(runs)))
 
 
 def spec_of(shown: Page, name: str) -> str:
@@ -147,7 +148,7 @@ def test_a_loss_curve_s_points_are_its_trials() -> None:
 
 
 def test_points_of_curves_are_in_tables() -> None:
-    cells, text = drawn().cells, markdown.render([("", every_method())])
+    cells, text = drawn().cells, markdown.render(Report.of([("", every_method())]))
     for name in ("frame-loss-1", "fdb-scaling-1", "max-forwarding-rate-1"):
         dots = points(spec_of(drawn(), name), "x")
         assert len(dots) > 5
@@ -174,7 +175,7 @@ def test_what_cannot_be_read_again_is_said_with_its_reason_and_held_against_nobo
     own = [run for run in made.runs if run.engine == "fastbridge"]
     runs = [*(run for run in made.runs if run not in own), *(replace(run, trials=run.trials * 2) for run in own)]
     results = replace(made, runs=tuple(runs))
-    shown, text = rendered(("", results)), markdown.render([("", results)])
+    shown, text = rendered(("", results)), markdown.render(Report.of([("", results)]))
     assert "not readable" in shown.cells and "not readable" in text
     lines = [line for line in wording.irregularities(results, rows(results)) if line.startswith("not readable here (")]
     assert all("fastbridge" in line and line in shown.text and markdown.escaped(line) in text for line in lines)
@@ -281,7 +282,7 @@ def test_tests_of_one_name_that_differ_are_named() -> None:
 )
 def test_what_cannot_be_compared_is_refused(runs: Callable[[], Any], complaint: str) -> None:
     with pytest.raises(BenchError, match=complaint):
-        document.render(runs())
+        document.render(Report.of(runs()))
 
 
 # -- what it never lets through --------------------------------------------------------------------
@@ -301,11 +302,11 @@ def test_it_fetches_nothing() -> None:
             assert (attributes.get(name) or "#").startswith(("#", "data:")), (tag, attributes)
     policy = next(a["content"] for tag, a in shown.tags if a.get("http-equiv") == "Content-Security-Policy")
     assert policy and "default-src 'none'" in policy and "http" not in policy
-    assert "@import" not in document.render([("", quick())]) and '"url"' not in shown.charts
+    assert "@import" not in document.render(Report.of([("", quick())])) and '"url"' not in shown.charts
 
 
 def test_markdown_has_the_same_tables_and_no_markup_of_others() -> None:
-    text = markdown.render([("", every_method())])
+    text = markdown.render(Report.of([("", every_method())]))
     assert next(line for line in text.splitlines() if line.startswith("## ")) == "## Verdict"
     assert "<img" not in text and "](y)" not in text.replace("\\](y)", "")
     widths = {
@@ -317,19 +318,23 @@ def test_markdown_has_the_same_tables_and_no_markup_of_others() -> None:
     for row in rows(quick()):
         assert markdown.escaped(wording.ratio(row.ratio)) in text
     assert "![" not in text
-    assert "![throughput](elsewhere/throughput.svg)" in markdown.render([("", quick())], "elsewhere")
+    assert "![throughput](elsewhere/throughput.svg)" in markdown.render(
+        Report.of([("", quick())]), {"throughput": "elsewhere/throughput.svg"}
+    )
 
 
 def test_markdown_has_no_heading_without_a_body() -> None:
     for runs in ([("", quick())], [("a", quick()), ("b", elsewhere(cpu="Another CPU"))]):
-        text = markdown.render(runs)
+        text = markdown.render(Report.of(runs))
         assert not re.findall(r"^## .*\n+(?=##|\Z)", text, re.M)
         assert "- Throughput: nothing but charts, which are on the page and in pictures" in text
-        assert "## Throughput" not in text and "## Throughput" in markdown.render(runs, "pictures")
+        assert "## Throughput" not in text and "## Throughput" in markdown.render(
+            Report.of(runs), {"throughput": "pictures/throughput.svg"}
+        )
 
 
 def test_cpu_times_are_in_a_table() -> None:
-    text = markdown.render([("", quick())]).partition("## CPU time per frame")[2].partition("##")[0]
+    text = markdown.render(Report.of([("", quick())])).partition("## CPU time per frame")[2].partition("##")[0]
     lines = [[cell.strip() for cell in line.split(" | ")] for line in text.splitlines()]
     for row in rows(quick()):
         if row.task.startswith("forwarding") and row.runs and not row.is_direct:
@@ -343,7 +348,9 @@ def test_cpu_times_are_in_a_table() -> None:
 
 @pytest.mark.parametrize("name", pictures.PICTURES)
 def test_every_picture_is_drawn(name: str) -> None:
-    svg = pictures.draw(name, [("", every_method())], "svg")
+    spec = pictures.picture(name, Report.of([("", every_method())]))
+    assert spec is not None
+    svg = pictures.draw(spec, "svg")
     assert isinstance(svg, str)
     root = ElementTree.fromstring(svg)
     assert root.tag.endswith("svg") and "currentColor" not in svg
@@ -354,10 +361,13 @@ def test_every_picture_is_drawn(name: str) -> None:
 
 
 def test_a_picture_as_png_and_of_nothing() -> None:
-    png = pictures.draw("verdict", [("", quick())], "png")
+    shown = Report.of([("", quick())])
+    spec = pictures.picture("verdict", shown)
+    assert spec is not None
+    png = pictures.draw(spec, "png")
     assert isinstance(png, bytes) and png.startswith(b"\x89PNG")
-    assert pictures.draw("loss", [("", quick())], "svg") is None
-    assert pictures.draw("cpu", [("a", quick()), ("b", elsewhere(cpu="other"))], "svg") is None
+    assert pictures.picture("loss", shown) is None
+    assert pictures.picture("cpu", Report.of([("a", quick()), ("b", elsewhere(cpu="other"))])) is None
 
 
 def luminance(colour: str) -> float:
@@ -367,13 +377,13 @@ def luminance(colour: str) -> float:
 
 
 def test_colours_stand_out_on_light_and_dark_and_engines_differ() -> None:
-    chosen = looks([*ENGINES, *DUTS, "one more", "another"])
+    chosen = markers([*ENGINES, *DUTS, "one more", "another"])
     for look in chosen.values():
         for ground in (LIGHT, DARK):
             light, dark = sorted((luminance(look.colour), luminance(ground)), reverse=True)
             assert (light + 0.05) / (dark + 0.05) >= 3.0, (look, ground)
     assert len({(look.colour, look.shape) for look in chosen.values()}) == len(chosen)
-    assert looks(["fastbridge", "mine"])["fastbridge"] == looks(["mine", "x", "fastbridge"])["fastbridge"]
+    assert markers(["fastbridge", "mine"])["fastbridge"] == markers(["mine", "x", "fastbridge"])["fastbridge"]
 
 
 def test_the_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

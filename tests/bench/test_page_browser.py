@@ -13,6 +13,7 @@ from made_results import HOSTILE, every_method
 from pyroute2 import IPRoute
 
 from fastbridge.bench.report import html as document
+from fastbridge.bench.report.evidence import Report
 
 webdriver = pytest.importorskip("selenium.webdriver")
 from selenium.webdriver import ActionChains  # noqa: E402
@@ -41,7 +42,7 @@ def loopback() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def browser(loopback: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     path = tmp_path_factory.mktemp("page") / "report.html"
-    path.write_text(document.render([("", every_method())]), encoding="utf-8")
+    path.write_text(document.render(Report.of([("", every_method())])), encoding="utf-8")
     options = webdriver.ChromeOptions()
     options.binary_location = CHROMIUM
     for argument in ("headless=new", "no-sandbox", "disable-gpu", "disable-dev-shm-usage", "window-size=1280,900"):

@@ -18,11 +18,13 @@ from made_results import every_method
 from made_runs import make_results, make_run
 from pytest_benchmark.stats import Stats
 
-from fastbridge.bench import EngineRecord, Results, Unfit
+from fastbridge.bench import Results
 from fastbridge.bench.extras import way_to
 from fastbridge.bench.machine.likeness import described, differences
+from fastbridge.bench.report.evidence import Report
 from fastbridge.bench.report.pytest_benchmark import FRAMES, to_pytest_benchmark
 from fastbridge.bench.results.files import writable_directory, writable_file, write_whole
+from fastbridge.bench.results.results import EngineRecord, Unfit
 from fastbridge.bench.trend.storage import read_run
 from fastbridge.cli.report import report
 from fastbridge.errors import BenchError
@@ -36,6 +38,10 @@ def some_results(**changes: Any) -> Results:
         make_run(engine, block, speed * (1 + block / 100)) for engine, speed in SPEEDS.items() for block in range(10)
     ]
     return make_results(runs, **changes)
+
+
+def drawn(results: Results) -> str:
+    return to_pytest_benchmark(Report.of([("", results)]))
 
 
 @pytest.fixture
@@ -53,7 +59,7 @@ def saved(tmp_path: Path) -> Callable[..., Path]:
 
 
 def test_a_round_is_a_block_and_takes_as_long_as_its_speed_says() -> None:
-    value = json.loads(to_pytest_benchmark(some_results()))
+    value = json.loads(drawn(some_results()))
     by_name = {each["fullname"]: each for each in value["benchmarks"]}
     assert list(by_name) == [f"fastbridge compare::64 B[{engine}]" for engine in SPEEDS]
     mine = by_name["fastbridge compare::64 B[mine]"]
@@ -65,7 +71,7 @@ def test_a_round_is_a_block_and_takes_as_long_as_its_speed_says() -> None:
 
 
 def test_statistics_have_the_fields_of_pytest_benchmark_s() -> None:
-    (base, *_) = json.loads(to_pytest_benchmark(some_results()))["benchmarks"]
+    (base, *_) = json.loads(drawn(some_results()))["benchmarks"]
     theirs = Stats()
     for each in base["stats"]["data"]:
         theirs.update(each)
@@ -76,7 +82,7 @@ def test_statistics_have_the_fields_of_pytest_benchmark_s() -> None:
 
 def test_pytest_benchmark_compares_it(tmp_path: Path) -> None:
     for name in ("one", "two"):
-        (tmp_path / f"{name}.json").write_text(to_pytest_benchmark(some_results()))
+        (tmp_path / f"{name}.json").write_text(drawn(some_results()))
     command = [sys.executable, "-m", "pytest_benchmark", "compare", "--group-by=group", "one.json", "two.json"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=tmp_path)
     assert done.returncode == 0 and "WARNING" not in done.stderr, done.stderr
@@ -87,7 +93,7 @@ def test_it_can_be_tracked(tmp_path: Path) -> None:
     path = tmp_path / "0001.json"
     versions = {"python": "3.11.2", "commit": "abc1234-dirty"}
     results = some_results()
-    path.write_text(to_pytest_benchmark(replace(results, fingerprint=replace(results.fingerprint, versions=versions))))
+    path.write_text(drawn(replace(results, fingerprint=replace(results.fingerprint, versions=versions))))
     saved = read_run(path)
     assert (saved.commit, len(saved.seconds)) == ("abc1234-dirty", 3)
     assert "CPU cpu, number of CPUs 2" in str(saved.machine) and "CPython 3.11" in str(saved.machine)
@@ -95,10 +101,10 @@ def test_it_can_be_tracked(tmp_path: Path) -> None:
 
 def test_what_has_no_speed_is_not_in_it() -> None:
     results = some_results(unfit=(Unfit("mine", "64 B", "it died"),))
-    names = [each["name"] for each in json.loads(to_pytest_benchmark(results))["benchmarks"]]
+    names = [each["name"] for each in json.loads(drawn(results))["benchmarks"]]
     assert names == ["64 B[base]", "64 B[base (control)]"]
     single = make_results([make_run("base", 0, 100_000)])
-    (only,) = json.loads(to_pytest_benchmark(single))["benchmarks"]
+    (only,) = json.loads(drawn(single))["benchmarks"]
     assert (only["stats"]["rounds"], only["stats"]["stddev"], only["stats"]["iqr"]) == (1, 0.0, 0.0)
 
 
@@ -332,7 +338,7 @@ def test_a_right_request_that_fails(saved: Callable[..., Path], tmp_path: Path) 
     failing: tuple[tuple[tuple[str, ...], str], ...] = (
         ((one, "-o", str(tmp_path / "none" / "x.html")), "cannot write"),
         ((one, "-o", "/dev/null/dir"), "cannot write"),
-        ((one, other), "different baselines (base, mine)"),
+        ((one, other), "different baselines cannot be compared: to base in results, to mine in other;"),
         ((one, "-o", str(tmp_path / "x.svg"), "--picture", "loss"), "no picture 'loss'"),
     )
     said = run_each(*(("report", *arguments) for arguments, _ in failing))

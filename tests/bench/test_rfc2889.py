@@ -12,9 +12,7 @@ from typing import Any
 import pytest
 from fake_dut import FakeDut
 
-from fastbridge import Lab, Topology
 from fastbridge.bench.engines.linux_bridge import LinuxBridge
-from fastbridge.bench.machine.cpus import Layout
 from fastbridge.bench.methods import Findings, Method
 from fastbridge.bench.methods.address_caching import AddressCaching
 from fastbridge.bench.methods.address_learning import AddressLearning
@@ -26,8 +24,8 @@ from fastbridge.bench.methods.max_forwarding_rate import MaxForwardingRate
 from fastbridge.bench.methods.measurer import Measurer, Recorder, Replay
 from fastbridge.bench.methods.mesh import Mesh
 from fastbridge.bench.methods.port_scaling import PortScaling
+from fastbridge.bench.testbed import Testbed
 from fastbridge.bench.tester.offer import Offer, Stream, steady
-from fastbridge.bench.tester.tester import Tester as LiveTester
 from fastbridge.bench.tester.trial import Trial
 from fastbridge.errors import BenchError
 
@@ -644,13 +642,8 @@ def test_subjects(method: Method, subject: str) -> None:
     ids=lambda value: getattr(value, "name", ""),
 )
 def test_on_a_linux_bridge(method: Method, primary: float) -> None:
-    layout = Layout.of_machine()
-    with (
-        Lab(Topology.of(method.ports, ipv6=None)) as lab,
-        LinuxBridge().attach(lab, layout.switch) as running,
-        LiveTester(lab, running, name="bridge", layout=layout) as tester,
-    ):
-        findings = found(method, tester)
+    with Testbed(LinuxBridge(), method.ports) as bed:
+        findings = found(method, bed)
     assert findings.values[method.primary] == primary
     if isinstance(method, ErroredFrames):
         assert "oversize_filtered" not in findings.values  # the pods' own links refuse such frames

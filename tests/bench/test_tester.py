@@ -27,6 +27,7 @@ from fastbridge.bench.engines.linux_bridge import LinuxBridge
 from fastbridge.bench.engines.running import InKernel, Running
 from fastbridge.bench.machine.child import Child
 from fastbridge.bench.machine.cpus import Layout
+from fastbridge.bench.testbed import Testbed
 from fastbridge.bench.tester.frames import announcement, plan, station_mac
 from fastbridge.bench.tester.offer import IMIX, Offer, Phase, Stream, full_mesh, steady
 from fastbridge.bench.tester.samples import MissedError, SampleLog, Window
@@ -405,12 +406,8 @@ class Unjoined(Running):
 
 @contextmanager
 def bridged(pods: int = 3) -> Iterator[LiveTester]:
-    with (
-        Lab(Topology.of(pods, ipv6=None)) as lab,
-        LinuxBridge().attach(lab, 0) as running,
-        LiveTester(lab, running, name="bridge", layout=Layout.of_machine()) as tester,
-    ):
-        yield tester
+    with Testbed(LinuxBridge(), pods) as bed:
+        yield bed.tester
 
 
 def check_counts(trial: Trial, strays: int = 8) -> None:

@@ -16,6 +16,7 @@ import pytest
 from made_runs import make_results, make_run
 
 import fastbridge
+from fastbridge.bench.report.evidence import Report
 from fastbridge.bench.report.pytest_benchmark import to_pytest_benchmark
 from fastbridge.bench.trend.storage import Machine, SavedRun, read_run, read_storage
 from fastbridge.bench.trend.track import FEWEST, RECENT, Trend, trends
@@ -291,7 +292,7 @@ def test_what_compare_leaves_is_followed_over_commits(tmp_path: Path) -> None:
         results = make_results(runs, started=(DAY + timedelta(days=day)).isoformat())
         paths.append(tmp_path / f"commit{day}" / "pytest-benchmark.json")
         paths[-1].parent.mkdir()
-        paths[-1].write_text(to_pytest_benchmark(results), encoding="utf-8")
+        paths[-1].write_text(to_pytest_benchmark(Report.of([("", results)])), encoding="utf-8")
     assert len(read_storage(*paths, paths[0], tmp_path)) == len(paths)
     done = track(*reversed(paths))
     assert (done.returncode, done.stderr) == (3, "")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from live import eventually, holders
+from unprivileged import NOBODY
 
 import fastbridge
 

@@ -12,9 +12,9 @@ from contextlib import contextmanager
 import arp_nd_frames as make
 import pytest
 from arp_nd_frames import IPV4, IPV6, A
+from attacks import HOSTILE, PEER, VICTIM, attack_frames, attacks, claims
 from hostile import Net, SimulatedPod, vlan
 from live import PATIENCE, Wire, eventually, wires
-from test_hostile_pod import HOSTILE, PEER, VICTIM, attack_frames, attacks, claims
 
 from fastbridge import Lab, MacAddress, Switch
 from fastbridge.lab.pods import Pod

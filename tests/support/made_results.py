@@ -12,7 +12,9 @@ from typing import Any
 
 from fake_dut import FakeDut
 
-from fastbridge.bench import EngineRecord, Fingerprint, Method, Recorder, Results, Run, TaskRecord, Trial, Unfit
+from fastbridge.bench import Results, Trial
+from fastbridge.bench.machine.fingerprint import Fingerprint
+from fastbridge.bench.methods import Method
 from fastbridge.bench.methods.address_caching import AddressCaching
 from fastbridge.bench.methods.address_learning import AddressLearning
 from fastbridge.bench.methods.back_to_back import BackToBack
@@ -24,12 +26,14 @@ from fastbridge.bench.methods.forwarding_rate import ForwardingRate
 from fastbridge.bench.methods.frame_loss import FrameLoss
 from fastbridge.bench.methods.latency import Latency, LatencyAtLoad
 from fastbridge.bench.methods.max_forwarding_rate import MaxForwardingRate
+from fastbridge.bench.methods.measurer import Recorder
 from fastbridge.bench.methods.mesh import Mesh
 from fastbridge.bench.methods.port_scaling import PortScaling
 from fastbridge.bench.methods.recovery import Recovery
 from fastbridge.bench.methods.reset import Reset
 from fastbridge.bench.methods.tcp_bulk import TcpBulk
 from fastbridge.bench.methods.throughput import Throughput
+from fastbridge.bench.results.results import EngineRecord, Run, TaskRecord, Unfit
 
 HOSTILE = "<img src=x onerror=alert(1)> </script>|*_`[x](y)"  #: a name, a reason and a command line may be anybody's
 SEARCH: dict[str, Any] = {"seconds": 0.2, "duration_sum": 0.4, "width": 0.1}

@@ -6,17 +6,11 @@ import json
 from dataclasses import asdict, replace
 from typing import Any
 
-from fastbridge.bench import (
-    EngineRecord,
-    Fingerprint,
-    Offer,
-    Results,
-    Run,
-    TaskRecord,
-    Trial,
-)
+from fastbridge.bench import Offer, Results, Trial
+from fastbridge.bench.machine.fingerprint import Fingerprint
 from fastbridge.bench.methods.forwarding_rate import ForwardingRate
 from fastbridge.bench.methods.measurer import Recorder
+from fastbridge.bench.results.results import EngineRecord, Run, TaskRecord
 
 FINGERPRINT = Fingerprint(
     "cpu", 2, "0x1", "none seen", "6.1", "none that matters", "unknown", {}, {"python": "3"}, {"sender": "CPU 0"}, {}

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import test_core_equals_model as plain
+import pair as plain
 from frames import GROUP, TEST_ETHERTYPE, ethernet, tag
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st

@@ -3,6 +3,11 @@
 An engine is a switch that can be measured: it joins the host ends of a lab, in the lab's own namespace, for as
 long as a `with` block lasts, and leaves nothing behind however the block ends: its programs are killed with the
 lab, and its files are in a tmpfs that goes with them.
+
+- engine: what an engine is; running: one at work; probe: waits until it forwards
+- fastbridge, linux_bridge, ovs, vde: switches; testpmd, direct: what a switch can be compared with
+- python_sockets: the switch that anybody would write (forwarder is its program)
+- command: any other program, by its command line
 """
 
 from __future__ import annotations

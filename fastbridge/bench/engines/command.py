@@ -19,6 +19,7 @@ from fastbridge.errors import BenchError, ConfigError
 from fastbridge.lab.topology import Lab
 from fastbridge.programs import find_program
 
+from .engine import Engine
 from .probe import forwards
 from .running import Programs, Running
 
@@ -28,7 +29,7 @@ _SCRIPTS = (".py", ".pl", ".sh", ".rb")
 
 
 @dataclass(frozen=True)
-class CommandEngine:
+class CommandEngine(Engine):
     """A program that runs in the foreground, in the namespace of the host ends, until SIGTERM.
 
     `command` is split as a shell does, but no shell runs it. The word {ports} stands for the interfaces, a word
@@ -39,7 +40,6 @@ class CommandEngine:
     name: str = "command"
     offloads_off: bool = False
     most_ports: int | None = None
-    ceiling: bool = False
 
     def __post_init__(self) -> None:
         try:
@@ -48,10 +48,6 @@ class CommandEngine:
             raise ConfigError(f"engine command {self.command!r}: {error}") from error
         if not any("{ports}" in word for word in words[1:]):
             raise ConfigError(f"engine command {self.command!r}: {{ports}} must stand where the interfaces are to be")
-
-    def version(self) -> str:
-        """Unknown: every program says it in another way."""
-        return "-"
 
     def missing(self) -> str | None:
         """The program."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from fastbridge.lab.topology import Lab
 
-from .engine import only_two
+from .engine import Engine, only_two
 from .running import Running
 
 
@@ -27,21 +27,12 @@ class _Wire(Running):
 
 
 @dataclass(frozen=True)
-class Direct:
+class Direct(Engine):
     """Two pods, one veth pair."""
 
     name: str = "direct"
-    ceiling: bool = True
-    most_ports: int | None = 2
-    offloads_off: bool = False
-
-    def version(self) -> str:
-        """Nothing that could have one."""
-        return "-"
-
-    def missing(self) -> str | None:
-        """It is wherever a lab is."""
-        return None
+    ceiling = True
+    most_ports = 2
 
     @contextmanager
     def attach(self, lab: Lab, cpu: int) -> Iterator[Running]:

@@ -6,9 +6,9 @@ Apart from the package's `__init__`, which gathers the engines, so that each of 
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Protocol
 
 from fastbridge.errors import BenchError
 from fastbridge.lab.topology import Lab
@@ -19,43 +19,29 @@ from .running import Running
 _TUN = "/dev/net/tun"
 
 
-class Engine(Protocol):
-    """A switch that can be measured."""
+class Engine(ABC):
+    """A switch that can be measured; a subclass says only where it differs from what most engines are."""
 
-    @property
-    def name(self) -> str:
-        """What the results call it."""
-        ...
-
-    @property
-    def ceiling(self) -> bool:
-        """True only for the direct veth: no switch, and so what no switch can beat."""
-        ...
-
-    @property
-    def most_ports(self) -> int | None:
-        """How many ports it can join; None: as many as there are."""
-        ...
-
-    @property
-    def offloads_off(self) -> bool:
-        """Whether it cannot pass on what offloads leave to do: `attach` then turns them off on the lab's links."""
-        ...
+    name: str  #: what the results call it
+    ceiling: bool = False  #: True only for the direct veth: no switch, and so what no switch can beat
+    most_ports: int | None = None  #: how many ports it can join; None: as many as there are
+    #: Whether it cannot pass on what offloads leave to do: `attach` then turns them off on the lab's links.
+    offloads_off: bool = False
 
     def version(self) -> str:
-        """What was measured, as its own maker numbers it."""
-        ...
+        """What was measured, as its own maker numbers it; "-" where nobody does."""
+        return "-"
 
     def missing(self) -> str | None:
         """Why it cannot run here, and the way out, in one line; None when it can."""
-        ...
+        return None
 
+    @abstractmethod
     def attach(self, lab: Lab, cpu: int) -> AbstractContextManager[Running]:
         """Join the lab's host ends, on `cpu` where it is a process; ready when the block begins.
 
         Raises BenchError when it cannot.
         """
-        ...
 
 
 def lacks_program(package: str, *programs: str) -> str | None:

@@ -20,6 +20,7 @@ from pathlib import Path
 from fastbridge.errors import BenchError
 from fastbridge.lab.topology import Lab
 
+from .engine import Engine
 from .running import Programs, Running
 
 READY_SECONDS = 10.0
@@ -31,14 +32,11 @@ _COUNTS = (2, 4)  # of workers
 
 
 @dataclass(frozen=True)
-class Fastbridge:
+class Fastbridge(Engine):
     """`fastbridge run` over the lab's host ends; `options` are given to it as they are."""
 
     name: str = "fastbridge"
     options: tuple[str, ...] = _CAPACITY
-    ceiling: bool = False
-    most_ports: int | None = None
-    offloads_off: bool = False
     workers: int = 1  #: several are not kept on one CPU
 
     def version(self) -> str:
@@ -49,7 +47,7 @@ class Fastbridge:
             return "source tree"
 
     def missing(self) -> str | None:
-        """It is here; but several workers need as many CPUs."""
+        """Only CPUs: several workers need one each."""
         cpus = len(os.sched_getaffinity(0))
         return None if self.workers <= cpus else f"{self.workers} workers need as many CPUs; there are {cpus}"
 

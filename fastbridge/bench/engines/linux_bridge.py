@@ -1,7 +1,7 @@
 """The Linux bridge.
 
 It has no thread: it forwards in the softirq of the CPU that sends. By default bridge-nf-call-* is off, its
-fastest setting (METHODS: on, netfilter's hooks cost about 8 %, trim padding and drop malformed IP); the
+fastest setting (on, netfilter's hooks cost about 8 %, trim padding and drop malformed IP); the
 variant linux-bridge-nf has them on. Works with default offloads, TCP included. There is no process to kill: both
 kinds of restart delete the bridge and make it anew, so that two results of them differ by chance alone.
 """
@@ -17,20 +17,19 @@ from pathlib import Path
 
 from fastbridge.lab.topology import Lab
 
+from .engine import Engine
 from .running import InKernel, Running
 
 
 @dataclass(frozen=True)
-class LinuxBridge:
+class LinuxBridge(Engine):
     """The kernel's bridge over the lab's host ends, with netfilter's hooks or without."""
 
     netfilter: bool = False
-    ceiling: bool = False
-    most_ports: int | None = 1023  # port numbers have 10 bits, and 0 is none
-    offloads_off: bool = False
+    most_ports = 1023  # port numbers have 10 bits, and 0 is none
 
     @property
-    def name(self) -> str:
+    def name(self) -> str:  # type: ignore[override] # nobody renames an engine
         """One name for each setting."""
         return "linux-bridge-nf" if self.netfilter else "linux-bridge"
 

@@ -20,7 +20,7 @@ from fastbridge.errors import BenchError
 from fastbridge.lab.topology import Lab
 from fastbridge.programs import find_program
 
-from .engine import lacks_program, lacks_tun
+from .engine import Engine, lacks_program, lacks_tun
 from .probe import await_forwarding
 from .running import Programs, Running
 
@@ -32,13 +32,11 @@ _CONTROL = (*_ENVIRONMENT, "ovs-vsctl", "--db=unix:/run/db.sock", f"--timeout={R
 
 
 @dataclass(frozen=True)
-class OpenVSwitch:
+class OpenVSwitch(Engine):
     """ovs-vswitchd with one bridge, its flow table the default: one rule, NORMAL."""
 
     name: str = "ovs"
-    ceiling: bool = False
-    most_ports: int | None = None
-    offloads_off: bool = True
+    offloads_off = True
 
     def version(self) -> str:
         """ovs-vswitchd's."""

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from fastbridge.lab.topology import Lab
 
+from .engine import Engine
 from .forwarder import RECEIVE_BUFFER
 from .running import Programs, Running
 
@@ -23,21 +24,14 @@ READY_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
-class PythonSockets:
+class PythonSockets(Engine):
     """AF_PACKET sockets, epoll and a dict."""
 
     name: str = "python"
-    ceiling: bool = False
-    most_ports: int | None = None
-    offloads_off: bool = False
 
     def version(self) -> str:
         """The interpreter's."""
         return f"{platform.python_implementation()} {platform.python_version()}"
-
-    def missing(self) -> str | None:
-        """An interpreter is what runs this."""
-        return None
 
     @contextmanager
     def attach(self, lab: Lab, cpu: int) -> Iterator[Running]:

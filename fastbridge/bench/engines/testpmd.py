@@ -18,7 +18,7 @@ from pathlib import Path
 from fastbridge.bench.machine.offloads import turn_off_offloads
 from fastbridge.lab.topology import Lab
 
-from .engine import lacks_program, only_two
+from .engine import Engine, lacks_program, only_two
 from .probe import await_forwarding
 from .running import Programs, Running
 
@@ -39,18 +39,17 @@ _CAP_NET_ADMIN, _CAP_SYS_ADMIN = 12, 21
 
 
 @dataclass(frozen=True)
-class Testpmd:
+class Testpmd(Engine):
     """io forwarding between two host ends, by a polling thread."""
 
     __test__ = False  # not a test, whatever pytest thinks of the name
 
     xdp: bool = False
-    ceiling: bool = False
-    most_ports: int | None = 2
-    offloads_off: bool = True
+    most_ports = 2
+    offloads_off = True
 
     @property
-    def name(self) -> str:
+    def name(self) -> str:  # type: ignore[override] # nobody renames an engine
         """One name for each driver."""
         return "testpmd-xdp" if self.xdp else "testpmd"
 

@@ -20,7 +20,7 @@ from fastbridge.lab.links import Links
 from fastbridge.lab.topology import Lab
 from fastbridge.programs import find_program
 
-from .engine import lacks_program, lacks_tun
+from .engine import Engine, lacks_program, lacks_tun
 from .probe import await_forwarding
 from .running import Programs, Running
 
@@ -29,13 +29,10 @@ _SPARE_PORTS = 1  # port numbers begin with 1, and count
 
 
 @dataclass(frozen=True)
-class Vde:
+class Vde(Engine):
     """vde_switch, with its default FDB: 128 hash buckets, ageing 100 s."""
 
     name: str = "vde"
-    ceiling: bool = False
-    most_ports: int | None = None
-    offloads_off: bool = False
 
     def version(self) -> str:
         """vde_switch's."""

@@ -17,7 +17,7 @@ from typing import Any
 
 from fastbridge.errors import BenchError
 
-# `python -m` looks there first: a child shall run this very package, wherever the bench was started.
+# `python -m` looks there first: a child must run this very package, wherever the bench was started.
 HOME = Path(__file__).parents[3]
 STOP_SECONDS = 2.0  # time to leave on SIGTERM before SIGKILL
 LAST_WORDS = 4096  # bytes of its stderr that are looked at

@@ -2,15 +2,23 @@
 
 A method is a frozen dataclass of its parameters with one function: it asks a measurer for trials and says
 what they show. It decides from trials alone (no clock, no chance), so that a replay finds the same.
+
+- RFC 2544: throughput, latency, frame_loss, back_to_back, recovery, reset
+- RFC 2889: mesh, congestion, max_forwarding_rate, address_caching, address_learning, errored_frames, broadcast
+- by other RFCs: forwarding_rate, tcp_bulk, fdb_scaling, port_scaling
+- shared: patterns (who sends to whom), search, bounds, learned_addresses
+- measurer: who runs the trials, and the record that is replayed; registry: all methods by name
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from .measurer import Measurer
+from .patterns import subject_of
 
 
 @dataclass(frozen=True)
@@ -22,28 +30,28 @@ class Findings:
     remarks: tuple[str, ...] = ()  #: irregularities, each with its reason
 
 
-class Method(Protocol):
-    """One measurement on one engine."""
+class Method(ABC):
+    """One measurement on one engine: a frozen dataclass of its parameters, all with a default."""
 
     name: ClassVar[str]  #: in results files: short, with hyphens
     section: ClassVar[str]  #: where it is defined: "RFC 2544 §26.1"
     units: ClassVar[Mapping[str, str]]  #: of values and of series ("x unit → y unit"), by name
     primary: ClassVar[str]  #: the value engines are compared by
-    higher_is_better: ClassVar[bool]
+    higher_is_better: ClassVar[bool] = True
 
-    def __init__(self, **parameters: Any) -> None:
-        """Each has its own parameters, all with a default."""
+    ports: int = 2  #: pods it needs
+    sizes: tuple[int, ...]  #: of frames, with FCS, in turn
+    pattern: str = "pair"  #: who sends to whom
 
-    @property
-    def ports(self) -> int:
-        """Pods it needs."""
-        ...
+    if TYPE_CHECKING:  # every dataclass has its own
+
+        def __init__(self, **parameters: Any) -> None: ...
 
     @property
     def subject(self) -> str:
         """What distinguishes it from others of its kind: "64 B", "5 ports, 64 B"."""
-        ...
+        return subject_of(self.sizes, self.pattern)
 
+    @abstractmethod
     def run(self, measurer: Measurer) -> Findings:
         """Measure; raise BenchError when the DUT is not fit."""
-        ...

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from . import Findings
+from . import Findings, Method
 from .bounds import at_least, positive, whole
-from .learned_addresses import PORTS, Look, look
+from .learned_addresses import PORTS, LookupTrials, look_up
 from .measurer import Measurer
 
 FIRST = 1000  # addresses tried first, and STEP times as many after that while they are all held
@@ -20,7 +20,7 @@ SLOWEST = 1 / 16  # of the rate to begin with
 
 
 @dataclass(frozen=True)
-class AddressCaching:
+class AddressCaching(Method):
     """The most addresses the FDB holds: with one more, a frame to one of them is flooded or lost.
 
     Stations behind one port, and the one that looks for them: n and 1. Each try begins with an empty FDB, from a
@@ -28,16 +28,15 @@ class AddressCaching:
     over before entries age: 1 M addresses at 50,000 a second take 40 s.
     """
 
-    name: ClassVar[str] = "address-caching"
-    section: ClassVar[str] = "RFC 2889 §5.7"
+    name = "address-caching"
+    section = "RFC 2889 §5.7"
     units: ClassVar[Mapping[str, str]] = {
         "capacity": "addresses",
         "rate": "frames/s",
         "flooded": "addresses → ratio",
     }
-    primary: ClassVar[str] = "capacity"
-    higher_is_better: ClassVar[bool] = True
-    ports: ClassVar[int] = PORTS
+    primary = "capacity"
+    ports = PORTS
 
     limit: int = 1_000_000  #: addresses tried at most
     rate: float = 50_000.0  #: frames/s, of those that are learned from and those that look; less where they are lost
@@ -85,10 +84,10 @@ class AddressCaching:
         values = {"capacity": float(low) if low > 1 else 0.0, "rate": rate}
         return Findings(values, {"flooded": tuple(sorted(curve))}, tuple(remarks))
 
-    def _try(self, measurer: Measurer, count: int, rate: float) -> tuple[Look, float]:
+    def _try(self, measurer: Measurer, count: int, rate: float) -> tuple[LookupTrials, float]:
         """Also says at which rate it was made."""
-        seen = look(measurer, count - 1, rate, rate)
+        seen = look_up(measurer, count - 1, rate, rate)
         while seen.lost and rate > SLOWEST * self.rate:
             rate *= SLOWER
-            seen = look(measurer, count - 1, rate, rate)
+            seen = look_up(measurer, count - 1, rate, rate)
         return seen, rate

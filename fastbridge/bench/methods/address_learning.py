@@ -6,32 +6,31 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from . import Findings
+from . import Findings, Method
 from .bounds import positive, whole
-from .learned_addresses import PORTS, Look, look
+from .learned_addresses import PORTS, LookupTrials, look_up
 from .measurer import Measurer
 from .patterns import counted
 
 
 @dataclass(frozen=True)
-class AddressLearning:
+class AddressLearning(Method):
     """The highest rate of frames from new addresses after which a frame to none of them is flooded or lost.
 
     `addresses` must not be more than the DUT can hold (`address-caching`); the share of flooded frames against the
     learning rate shows where it is. A try that fails is made twice before it counts.
     """
 
-    name: ClassVar[str] = "address-learning"
-    section: ClassVar[str] = "RFC 2889 §5.8"
+    name = "address-learning"
+    section = "RFC 2889 §5.8"
     units: ClassVar[Mapping[str, str]] = {
         "learning_rate": "addresses/s",
         "max_offered": "addresses/s",
         "flooded_at_max": "ratio",
         "flooded": "addresses/s → ratio",
     }
-    primary: ClassVar[str] = "learning_rate"
-    higher_is_better: ClassVar[bool] = True
-    ports: ClassVar[int] = PORTS
+    primary = "learning_rate"
+    ports = PORTS
 
     addresses: int = 10_000
     test_rate: float = 20_000.0  #: frames/s of those that look for them: what any DUT forwards
@@ -74,6 +73,6 @@ class AddressLearning:
         )
         return Findings(values, series, (remark,))
 
-    def _try(self, measurer: Measurer, rate: float | None) -> Look:
-        seen = look(measurer, self.addresses, rate, self.test_rate)
-        return seen if seen.is_complete else look(measurer, self.addresses, rate, self.test_rate)
+    def _try(self, measurer: Measurer, rate: float | None) -> LookupTrials:
+        seen = look_up(measurer, self.addresses, rate, self.test_rate)
+        return seen if seen.is_complete else look_up(measurer, self.addresses, rate, self.test_rate)

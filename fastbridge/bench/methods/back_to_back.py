@@ -12,25 +12,25 @@ from typing import ClassVar
 
 from fastbridge.bench.tester.offer import Offer, Phase, Stream
 
-from . import Findings
+from . import Findings, Method
 from .bounds import positive, search_parameters, whole
 from .measurer import Measurer
-from .patterns import counted, streams_of, subject_of
+from .patterns import counted, streams_of
 from .throughput import Throughput
 
 SHORTEST = 16  # frames of the first burst; doubled until one loses, so that most bursts are short
 
 
 @dataclass(frozen=True)
-class BackToBack:
+class BackToBack(Method):
     """The longest loss-free burst, by a binary search that is repeated (RFC 9004 §6.2, §6.3).
 
     A veth has no line rate: the maximum theoretical frame rate is the most the tester can offer. While a burst comes
     in the DUT forwards at its throughput; the corrected time leaves these frames out (RFC 9004 §6.4).
     """
 
-    name: ClassVar[str] = "back-to-back"
-    section: ClassVar[str] = "RFC 2544 §26.4, RFC 9004"
+    name = "back-to-back"
+    section = "RFC 2544 §26.4, RFC 9004"
     units: ClassVar[Mapping[str, str]] = {
         "mean": "frames",
         "min": "frames",
@@ -40,9 +40,7 @@ class BackToBack:
         "corrected_buffer": "ms",
         **Throughput.units,
     }
-    primary: ClassVar[str] = "mean"
-    higher_is_better: ClassVar[bool] = True
-    ports: ClassVar[int] = 2
+    primary = "mean"
 
     sizes: tuple[int, ...] = (64,)
     repeats: int = 50
@@ -55,11 +53,6 @@ class BackToBack:
         positive(self, "limit_seconds")
         whole(self, repeats=1)
         search_parameters(self)
-
-    @property
-    def subject(self) -> str:
-        """Frame size."""
-        return subject_of(self.sizes)
 
     def run(self, measurer: Measurer) -> Findings:
         """Search for throughput, then for the longest burst as often as asked."""

@@ -9,7 +9,7 @@ from typing import ClassVar
 from fastbridge.bench.tester.offer import Stream, steady
 from fastbridge.errors import BenchError
 
-from . import Findings
+from . import Findings, Method
 from .bounds import positive, search_parameters, whole
 from .latency import LOADS, PERCENTILES, irregular, percentiles_of
 from .measurer import Measurer
@@ -18,15 +18,15 @@ from .throughput import Throughput, throughput_below
 
 
 @dataclass(frozen=True)
-class Broadcast:
+class Broadcast(Method):
     """How fast one port can reach all others, and how long that takes.
 
     Rates are those of the sender, and of each receiver: a frame counts once, however many copies the DUT makes of
     it, and it is lost where one copy is. Latency is that of all copies, at shares of the PDR (see `latency`).
     """
 
-    name: ClassVar[str] = "broadcast"
-    section: ClassVar[str] = "RFC 2889 §5.10"
+    name = "broadcast"
+    section = "RFC 2889 §5.10"
     units: ClassVar[Mapping[str, str]] = {
         **Throughput.units,
         "loss": "ratio",
@@ -34,8 +34,7 @@ class Broadcast:
         "median": "frames/s → µs",
         "p99": "frames/s → µs",
     }
-    primary: ClassVar[str] = "ndr"
-    higher_is_better: ClassVar[bool] = True
+    primary = "ndr"
 
     ports: int = 4
     sizes: tuple[int, ...] = (64,)

@@ -22,10 +22,10 @@ from fastbridge.bench.tester.offer import Stream, steady
 from fastbridge.bench.tester.trial import Trial
 from fastbridge.errors import BenchError
 
-from . import Findings
+from . import Findings, Method
 from .bounds import positive
 from .measurer import Measurer
-from .patterns import came_out, counted, forwarding_rate, full_load, of_port, subject_of
+from .patterns import came_out, counted, forwarding_rate, full_load, of_port
 
 A, B, C, D = range(4)
 SHARE_OF_C = 0.75  # of the load
@@ -37,7 +37,7 @@ HELD_BACK = 0.9  # of the intended load, below which it was not offered; the tes
 
 
 @dataclass(frozen=True)
-class Congestion:
+class Congestion(Method):
     """Loss on D, which is not overloaded, while C is: head-of-line blocking; and a sender held back: back pressure.
 
     Unpaced trials, the median of three each, say how much comes out of C alone, and out of C and D. The load then
@@ -46,8 +46,8 @@ class Congestion:
     C and D alike.
     """
 
-    name: ClassVar[str] = "congestion"
-    section: ClassVar[str] = "RFC 2889 §5.5"
+    name = "congestion"
+    section = "RFC 2889 §5.5"
     units: ClassVar[Mapping[str, str]] = {
         "loss_d": "ratio",
         "loss_c": "ratio",
@@ -56,20 +56,15 @@ class Congestion:
         "rate_c": "frames/s",
         "rate_c_and_d": "frames/s",
     }
-    primary: ClassVar[str] = "loss_d"
-    higher_is_better: ClassVar[bool] = False
-    ports: ClassVar[int] = 4
+    primary = "loss_d"
+    higher_is_better = False
+    ports = 4
 
     sizes: tuple[int, ...] = (64,)
     seconds: float = 1.0
 
     def __post_init__(self) -> None:
         positive(self, "seconds")
-
-    @property
-    def subject(self) -> str:
-        """Frame size."""
-        return subject_of(self.sizes)
 
     def run(self, measurer: Measurer) -> Findings:
         """Find out what is an overload of C, then offer it."""

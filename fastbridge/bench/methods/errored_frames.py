@@ -25,7 +25,7 @@ from fastbridge.bench.tester.offer import FCS, Offer, Phase, Stream
 from fastbridge.bench.tester.trial import Trial
 from fastbridge.errors import BenchError
 
-from . import Findings
+from . import Findings, Method
 from .bounds import positive, whole
 from .measurer import Measurer
 from .patterns import came_out
@@ -34,22 +34,20 @@ SMALLEST, LARGEST = 64, 1518  # legal sizes
 
 
 @dataclass(frozen=True)
-class ErroredFrames:
+class ErroredFrames(Method):
     """Whether runts and over-size frames are filtered: the ratio that does not come out, 1 being all of them.
 
     Legal frames of the smallest and largest size come first, at the same load; none of them may be missing.
     """
 
-    name: ClassVar[str] = "errored-frames"
-    section: ClassVar[str] = "RFC 2889 §5.9"
+    name = "errored-frames"
+    section = "RFC 2889 §5.9"
     units: ClassVar[Mapping[str, str]] = {
         "runts_filtered": "ratio",
         "oversize_filtered": "ratio",
         "filtered": "bytes → ratio",
     }
-    primary: ClassVar[str] = "runts_filtered"
-    higher_is_better: ClassVar[bool] = True
-    ports: ClassVar[int] = 2
+    primary = "runts_filtered"
 
     runts: tuple[int, ...] = (18, 32, 63)  #: sizes with FCS
     oversize: tuple[int, ...] = (1519, 1522, 9018)

@@ -12,7 +12,7 @@ from typing import ClassVar
 from fastbridge.bench.tester.offer import Stream
 from fastbridge.errors import BenchError
 
-from . import Findings
+from . import Findings, Method
 from .bounds import positive
 from .measurer import Measurer
 from .patterns import came_out, counted, forwarding_rate, full_load, subject_of
@@ -21,7 +21,7 @@ MONITOR = 2
 
 
 @dataclass(frozen=True)
-class FdbScaling:
+class FdbScaling(Method):
     """FRMOL with so many stations in the FDB, half of them sources behind one port, half targets behind another.
 
     All are learned before, and used in turn while it is measured, so that no cache can hold what the FDB cannot. The
@@ -30,8 +30,8 @@ class FdbScaling:
     while it learned (`address-caching` tells which), and the rate is that of flooding.
     """
 
-    name: ClassVar[str] = "fdb-scaling"
-    section: ClassVar[str] = "RFC 2285 §3.6.2"
+    name = "fdb-scaling"
+    section = "RFC 2285 §3.6.2"
     units: ClassVar[Mapping[str, str]] = {
         "fewest": "frames/s",
         "most": "frames/s",
@@ -39,9 +39,8 @@ class FdbScaling:
         "rate": "stations → frames/s",
         "flooded": "stations → ratio",
     }
-    primary: ClassVar[str] = "most"
-    higher_is_better: ClassVar[bool] = True
-    ports: ClassVar[int] = 3
+    primary = "most"
+    ports = 3
 
     stations: tuple[int, ...] = (2, 1_000, 10_000, 100_000, 1_000_000)
     sizes: tuple[int, ...] = (64,)

@@ -12,7 +12,7 @@ from typing import ClassVar
 from fastbridge.bench.tester.offer import FCS, Kind
 from fastbridge.bench.tester.trial import Trial
 
-from . import Findings
+from . import Findings, Method
 from .bounds import positive, whole
 from .measurer import Measurer
 from .patterns import (
@@ -35,20 +35,18 @@ _COALESCED = (
 
 
 @dataclass(frozen=True)
-class ForwardingRate:
+class ForwardingRate(Method):
     """What comes out of the DUT when it is offered as much as the tester can."""
 
-    name: ClassVar[str] = "forwarding-rate"
-    section: ClassVar[str] = "RFC 2285 §3.6.2"
+    name = "forwarding-rate"
+    section = "RFC 2285 §3.6.2"
     units: ClassVar[Mapping[str, str]] = {
         "frmol": "frames/s",
         "frmol_gbps": "Gb/s",
         "loss": "ratio",
         "max_offered": "frames/s",
     }
-    primary: ClassVar[str] = "frmol"
-    higher_is_better: ClassVar[bool] = True
-    ports: ClassVar[int] = 2
+    primary = "frmol"
 
     sizes: tuple[int, ...] = (64,)
     pattern: str = "pair"  #: or "bidirectional", or "busy": both ways, a sender on every CPU, the switch's too

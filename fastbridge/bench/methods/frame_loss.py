@@ -9,30 +9,28 @@ from typing import ClassVar
 from fastbridge.bench.tester.offer import steady
 from fastbridge.bench.tester.trial import Trial
 
-from . import Findings
+from . import Findings, Method
 from .bounds import positive, whole
 from .measurer import Measurer
-from .patterns import counted, full_load, known_pattern, loss_of, streams_of, subject_of
+from .patterns import counted, full_load, known_pattern, loss_of, streams_of
 
 
 @dataclass(frozen=True)
-class FrameLoss:
+class FrameLoss(Method):
     """Loss ratio from the maximum offered load down in equal steps, until two trials in a row lose nothing.
 
     What only buffers hold until after the trial counts as lost (see `patterns.sustained`).
     """
 
-    name: ClassVar[str] = "frame-loss"
-    section: ClassVar[str] = "RFC 2544 §26.3"
+    name = "frame-loss"
+    section = "RFC 2544 §26.3"
     units: ClassVar[Mapping[str, str]] = {
         "loss_free": "frames/s",
         "loss_at_max": "ratio",
         "max_offered": "frames/s",
         "loss": "frames/s → ratio",
     }
-    primary: ClassVar[str] = "loss_free"
-    higher_is_better: ClassVar[bool] = True
-    ports: ClassVar[int] = 2
+    primary = "loss_free"
 
     sizes: tuple[int, ...] = (64,)
     pattern: str = "pair"
@@ -43,11 +41,6 @@ class FrameLoss:
         known_pattern(self.pattern)
         positive(self, "seconds")
         whole(self, steps=2)
-
-    @property
-    def subject(self) -> str:
-        """Frame size and pattern."""
-        return subject_of(self.sizes, self.pattern)
 
     def run(self, measurer: Measurer) -> Findings:
         """The unpaced trial is that at 100 %; loads are as offered, and the lower of the last two loses nothing."""

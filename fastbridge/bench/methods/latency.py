@@ -14,7 +14,7 @@ from fastbridge.bench.tester.offer import steady
 from fastbridge.bench.tester.trial import Samples
 from fastbridge.errors import BenchError
 
-from . import Findings
+from . import Findings, Method
 from .bounds import positive, search_parameters
 from .measurer import Measurer
 from .patterns import known_pattern, sampling, streams_of, subject_of
@@ -26,15 +26,14 @@ FEWEST = 1000  # samples, below which the 99.9th percentile is the maximum
 
 
 @dataclass(frozen=True)
-class LatencyAtLoad:
+class LatencyAtLoad(Method):
     """Latency at one load that is known beforehand: near idle, or the same for every DUT."""
 
-    name: ClassVar[str] = "latency-at-load"
-    section: ClassVar[str] = "RFC 2544 §26.2"
+    name = "latency-at-load"
+    section = "RFC 2544 §26.2"
     units: ClassVar[Mapping[str, str]] = {**dict.fromkeys(PERCENTILES, "µs"), "samples": "frames"}
-    primary: ClassVar[str] = "p50"
-    higher_is_better: ClassVar[bool] = False
-    ports: ClassVar[int] = 2
+    primary = "p50"
+    higher_is_better = False
 
     load: float = 1000.0  #: frames/s
     sizes: tuple[int, ...] = (64,)
@@ -64,24 +63,23 @@ class LatencyAtLoad:
 
 
 @dataclass(frozen=True)
-class Latency:
+class Latency(Method):
     """Latency at 10, 50 and 90 % of the PDR and near idle; the search for the PDR comes first.
 
     The RFC asks for the latency at throughput; on a machine with noise that is where queues begin to fill, and the
     answer is the size of the buffers. So the loads are shares of the PDR, as CSIT has them.
     """
 
-    name: ClassVar[str] = "latency"
-    section: ClassVar[str] = "RFC 2544 §26.2"
+    name = "latency"
+    section = "RFC 2544 §26.2"
     units: ClassVar[Mapping[str, str]] = {
         **{f"{at}_{name}": unit for at in ("idle", *LOADS) for name, unit in LatencyAtLoad.units.items()},
         **Throughput.units,
         "median": "frames/s → µs",
         "p99": "frames/s → µs",
     }
-    primary: ClassVar[str] = "at_50_p50"
-    higher_is_better: ClassVar[bool] = False
-    ports: ClassVar[int] = 2
+    primary = "at_50_p50"
+    higher_is_better = False
 
     sizes: tuple[int, ...] = (64,)
     pattern: str = "pair"
@@ -95,11 +93,6 @@ class Latency:
         known_pattern(self.pattern)
         positive(self, "stream_seconds", "idle")
         search_parameters(self)
-
-    @property
-    def subject(self) -> str:
-        """Frame size and pattern."""
-        return subject_of(self.sizes, self.pattern)
 
     def run(self, measurer: Measurer) -> Findings:
         """Search, then one sampled trial a load."""

@@ -20,7 +20,7 @@ PORTS = 3
 
 
 @dataclass(frozen=True)
-class Look:
+class LookupTrials:
     """A trial in which addresses were learned, and one that looked for them."""
 
     learning: Trial
@@ -53,7 +53,7 @@ class Look:
         return not (self.lost or self.flooded or came_out(self.learning, MONITOR, LEARNING))
 
 
-def look(measurer: Measurer, count: int, learning_rate: float | None, test_rate: float) -> Look:
+def look_up(measurer: Measurer, count: int, learning_rate: float | None, test_rate: float) -> LookupTrials:
     """Let an empty DUT learn `count` addresses at one rate (None: as fast as can be), and look for them at another.
 
     Raise BenchError when not one frame gets through.
@@ -64,7 +64,7 @@ def look(measurer: Measurer, count: int, learning_rate: float | None, test_rate:
     test = measurer.trial(_burst(Stream(TEST, (LEARNING,), targets=count), count, test_rate))
     if not came_out(learning, TEST, LEARNING) and not came_out(test, LEARNING, TEST):
         raise BenchError(f"the DUT forwarded none of {count:,} frames")
-    return Look(learning, test)
+    return LookupTrials(learning, test)
 
 
 def _burst(stream: Stream, frames: int, rate: float | None) -> Offer:

@@ -13,22 +13,22 @@ from typing import ClassVar
 from fastbridge.bench.tester.offer import steady
 from fastbridge.bench.tester.trial import Trial
 
-from . import Findings
+from . import Findings, Method
 from .bounds import positive, whole
 from .measurer import Measurer
-from .patterns import counted, forwarding_rate, full_load, gigabits, known_pattern, loss_of, streams_of, subject_of
+from .patterns import counted, forwarding_rate, full_load, gigabits, known_pattern, loss_of, streams_of
 
 
 @dataclass(frozen=True)
-class MaxForwardingRate:
+class MaxForwardingRate(Method):
     """The peak of the forwarding rate over all loads, and the load at which it is reached.
 
     A DUT that does useless work in an overload forwards the most at some load below the maximum. Loads step down
     from there, until the next one is less than what has already been seen to come out: it cannot beat that.
     """
 
-    name: ClassVar[str] = "max-forwarding-rate"
-    section: ClassVar[str] = "RFC 2889 §5.6"
+    name = "max-forwarding-rate"
+    section = "RFC 2889 §5.6"
     units: ClassVar[Mapping[str, str]] = {
         "mfr": "frames/s",
         "mfr_gbps": "Gb/s",
@@ -37,9 +37,7 @@ class MaxForwardingRate:
         "max_offered": "frames/s",
         "forwarding_rate": "frames/s → frames/s",
     }
-    primary: ClassVar[str] = "mfr"
-    higher_is_better: ClassVar[bool] = True
-    ports: ClassVar[int] = 2
+    primary = "mfr"
 
     sizes: tuple[int, ...] = (64,)
     pattern: str = "pair"
@@ -50,11 +48,6 @@ class MaxForwardingRate:
         known_pattern(self.pattern)
         positive(self, "seconds")
         whole(self, steps=2)
-
-    @property
-    def subject(self) -> str:
-        """Frame size and pattern."""
-        return subject_of(self.sizes, self.pattern)
 
     def run(self, measurer: Measurer) -> Findings:
         """The first trial is unpaced; x of the curve is the load as offered."""

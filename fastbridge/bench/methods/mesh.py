@@ -10,7 +10,7 @@ from typing import ClassVar
 from fastbridge.bench.tester.offer import Stream, full_mesh, many_to_one, one_to_many
 from fastbridge.errors import BenchError
 
-from . import Findings
+from . import Findings, Method
 from .bounds import search_parameters, whole
 from .measurer import Measurer
 from .patterns import flood_aware, full_load, loss_of, subject_of
@@ -24,7 +24,7 @@ PATTERNS: Mapping[str, Pattern] = MappingProxyType(
 
 
 @dataclass(frozen=True)
-class Mesh:
+class Mesh(Method):
     """Throughput, frame loss and forwarding rate between many ports.
 
     "mesh" is every port to every other, each beginning with its next neighbour (§5.1); "one-to-many" and
@@ -33,11 +33,10 @@ class Mesh:
     is `frame-loss`'s business.
     """
 
-    name: ClassVar[str] = "mesh"
-    section: ClassVar[str] = "RFC 2889 §5.1, §5.2"
+    name = "mesh"
+    section = "RFC 2889 §5.1, §5.2"
     units: ClassVar[Mapping[str, str]] = {**Throughput.units, "loss": "ratio"}
-    primary: ClassVar[str] = "ndr"
-    higher_is_better: ClassVar[bool] = True
+    primary = "ndr"
 
     ports: int = 5
     pattern: str = "mesh"

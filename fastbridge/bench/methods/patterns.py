@@ -45,7 +45,7 @@ def streams_of(pattern: str, sizes: tuple[int, ...]) -> tuple[Stream, ...]:
 
 
 def subject_of(sizes: tuple[int, ...], *others: str) -> str:
-    """Say it shortly: "64 B", "IMIX", "64 B, bidirectional"; a pattern of "pair" goes without saying."""
+    """A short label: "64 B", "IMIX", "64 B, bidirectional"; a pattern of "pair" goes without saying."""
     text = "IMIX" if sizes == IMIX else "/".join(map(str, sizes)) + " B"
     named = ("busy pods" if other == BUSY else other for other in others)
     return ", ".join([text, *(other for other in named if other and other != "pair")])
@@ -70,7 +70,7 @@ def full_load(measurer: Measurer, streams: tuple[Stream, ...], seconds: float, s
 
 
 def counted(value: Number | None, what: str) -> Number:
-    """It; raise BenchError when a trial has not got it, as a record of TCP or a broken one."""
+    """Return `value`; raise BenchError if the trial did not record it, as one of TCP or a broken one does not."""
     if value is None:
         raise BenchError(f"a trial has no {what}: it is not one of frames, or its record is broken")
     return value
@@ -147,7 +147,7 @@ def of_port(counts: tuple[int, ...], port: int, what: str) -> int:
 
 
 def sampling(load: float, streams: tuple[Stream, ...], seconds: float, ports: int) -> int:
-    """Stamp every so manieth frame: about 10,000 a second, of every stream and size.
+    """Stamp one frame in so many: about 10,000 a second, of every stream and size.
 
     Less often where a long trial, or one with a copy for each of `ports`, would have more than there is room for.
     """

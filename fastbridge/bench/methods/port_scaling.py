@@ -13,7 +13,7 @@ from typing import ClassVar
 from fastbridge.bench.tester.offer import Stream, full_mesh, steady
 from fastbridge.errors import BenchError
 
-from . import Findings
+from . import Findings, Method
 from .bounds import positive, whole
 from .measurer import Measurer
 from .mesh import Pattern
@@ -29,7 +29,7 @@ PATTERNS: Mapping[str, Pattern] = MappingProxyType({"ring": ring, "mesh": full_m
 
 
 @dataclass(frozen=True)
-class PortScaling:
+class PortScaling(Method):
     """What comes out of the DUT with traffic over all its ports.
 
     "ring": every port sends to the next one, so that every port is busy both ways and the number of pairs grows with
@@ -38,16 +38,15 @@ class PortScaling:
     changes how the frames are spread, not how many there can be.
     """
 
-    name: ClassVar[str] = "port-scaling"
-    section: ClassVar[str] = "RFC 2285 §3.6"
+    name = "port-scaling"
+    section = "RFC 2285 §3.6"
     units: ClassVar[Mapping[str, str]] = {
         "rate": "frames/s",
         "rate_gbps": "Gb/s",
         "loss": "ratio",
         "offered": "frames/s",
     }
-    primary: ClassVar[str] = "rate"
-    higher_is_better: ClassVar[bool] = True
+    primary = "rate"
 
     ports: int = 2
     pattern: str = "ring"

@@ -9,29 +9,28 @@ from typing import ClassVar
 
 from fastbridge.bench.tester.offer import Offer, Phase
 
-from . import Findings
+from . import Findings, Method
 from .bounds import positive, search_parameters, whole
 from .measurer import Measurer
-from .patterns import sampling, streams_of, subject_of
+from .patterns import sampling, streams_of
 from .throughput import Throughput
 
 OVERLOAD = 1.1  # of the throughput
 
 
 @dataclass(frozen=True)
-class Recovery:
+class Recovery(Method):
     """How long after an overload the last frame is lost: 110 % of throughput, then half of that.
 
     The load changes without a pause, and the last lost frame is the last lost sample: about 10,000 a second. A DUT
     that the tester cannot overload has nothing to recover from, and no number.
     """
 
-    name: ClassVar[str] = "recovery"
-    section: ClassVar[str] = "RFC 2544 §26.5"
+    name = "recovery"
+    section = "RFC 2544 §26.5"
     units: ClassVar[Mapping[str, str]] = {"recovery": "s", "longest": "s", **Throughput.units}
-    primary: ClassVar[str] = "recovery"
-    higher_is_better: ClassVar[bool] = False
-    ports: ClassVar[int] = 2
+    primary = "recovery"
+    higher_is_better = False
 
     sizes: tuple[int, ...] = (64,)
     overload_seconds: float = 60.0
@@ -45,11 +44,6 @@ class Recovery:
         positive(self, "overload_seconds", "relief_seconds")
         whole(self, repeats=1)
         search_parameters(self)
-
-    @property
-    def subject(self) -> str:
-        """Frame size."""
-        return subject_of(self.sizes)
 
     def run(self, measurer: Measurer) -> Findings:
         """Search for throughput, then overload as often as asked."""

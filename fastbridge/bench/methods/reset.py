@@ -13,28 +13,27 @@ from typing import ClassVar
 from fastbridge.bench.tester.offer import Offer, Phase, Restart, steady
 from fastbridge.bench.tester.trial import Trial
 
-from . import Findings
+from . import Findings, Method
 from .bounds import positive, whole
 from .measurer import Measurer
-from .patterns import counted, forwarding_rate, full_load, sampling, streams_of, subject_of
+from .patterns import counted, forwarding_rate, full_load, sampling, streams_of
 
 SHARE = 0.5  # of the rate forwarded at full load; at throughput, frames lost to noise would count as outage
 RESTARTS: tuple[Restart, ...] = ("graceful", "killed")
 
 
 @dataclass(frozen=True)
-class Reset:
+class Reset(Method):
     """How long the DUT forwards nothing when its process is reset (RFC 6201 §4.2), by both methods of §1.3.
 
     By loss: frames lost over the rate at which they were offered. By time: the longest gap between two samples.
     """
 
-    name: ClassVar[str] = "reset"
-    section: ClassVar[str] = "RFC 6201 §4.2"
+    name = "reset"
+    section = "RFC 6201 §4.2"
     units: ClassVar[Mapping[str, str]] = {f"{restart}_{by}": "s" for restart in RESTARTS for by in ("loss", "gap")}
-    primary: ClassVar[str] = "graceful_loss"
-    higher_is_better: ClassVar[bool] = False
-    ports: ClassVar[int] = 2
+    primary = "graceful_loss"
+    higher_is_better = False
 
     sizes: tuple[int, ...] = (64,)
     seconds: float = 60.0  #: of a trial; the restart is half way
@@ -44,11 +43,6 @@ class Reset:
     def __post_init__(self) -> None:
         positive(self, "seconds", "full_seconds")
         whole(self, repeats=1)
-
-    @property
-    def subject(self) -> str:
-        """Frame size."""
-        return subject_of(self.sizes)
 
     def run(self, measurer: Measurer) -> Findings:
         """A trial without a restart for comparison, then so many with each kind of it."""

@@ -1,7 +1,7 @@
 """TCP bulk transfer.
 
 What users of a lab feel: segmentation offload makes frames of up to 64 KB, so that it says nothing of frames per
-second, and these say nothing of it (METHODS: honest numbers).
+second, and these say nothing of it.
 """
 
 from __future__ import annotations
@@ -13,21 +13,19 @@ from typing import ClassVar
 from fastbridge.bench.tester.offer import Stream, steady
 from fastbridge.errors import BenchError
 
-from . import Findings
+from . import Findings, Method
 from .bounds import positive
 from .measurer import Measurer
 
 
 @dataclass(frozen=True)
-class TcpBulk:
+class TcpBulk(Method):
     """One TCP connection between two pods, as fast as their kernels make it: payload received (RFC 6349 §4.2)."""
 
-    name: ClassVar[str] = "tcp-bulk"
-    section: ClassVar[str] = "RFC 6349 §4.2"
+    name = "tcp-bulk"
+    section = "RFC 6349 §4.2"
     units: ClassVar[Mapping[str, str]] = {"throughput": "Gb/s"}
-    primary: ClassVar[str] = "throughput"
-    higher_is_better: ClassVar[bool] = True
-    ports: ClassVar[int] = 2
+    primary = "throughput"
 
     seconds: float = 1.0
 

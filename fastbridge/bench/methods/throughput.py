@@ -11,15 +11,15 @@ from typing import ClassVar
 
 from fastbridge.bench.tester.trial import Trial
 
-from . import Findings
+from . import Findings, Method
 from .bounds import search_parameters
 from .measurer import Measurer
-from .patterns import counted, forwarding_rate, full_load, gigabits, is_flooded, known_pattern, streams_of, subject_of
+from .patterns import counted, forwarding_rate, full_load, gigabits, is_flooded, known_pattern, streams_of
 from .search import Bounds, search
 
 
 @dataclass(frozen=True)
-class Throughput:
+class Throughput(Method):
     """NDR and PDR: the highest loads found to lose nothing, and no more than 0.5 %.
 
     A load of a bidirectional pattern is that of both directions together. Beside them stands what the tester could
@@ -27,8 +27,8 @@ class Throughput:
     is not forwarded (see `search`).
     """
 
-    name: ClassVar[str] = "throughput"
-    section: ClassVar[str] = "RFC 2544 §26.1, RFC 9971"
+    name = "throughput"
+    section = "RFC 2544 §26.1, RFC 9971"
     units: ClassVar[Mapping[str, str]] = {
         "ndr": "frames/s",
         "ndr_gbps": "Gb/s",
@@ -37,9 +37,7 @@ class Throughput:
         "max_offered": "frames/s",
         "frmol": "frames/s",
     }
-    primary: ClassVar[str] = "ndr"
-    higher_is_better: ClassVar[bool] = True
-    ports: ClassVar[int] = 2
+    primary = "ndr"
 
     sizes: tuple[int, ...] = (64,)
     pattern: str = "pair"
@@ -50,11 +48,6 @@ class Throughput:
     def __post_init__(self) -> None:
         known_pattern(self.pattern)
         search_parameters(self)
-
-    @property
-    def subject(self) -> str:
-        """Frame size and pattern."""
-        return subject_of(self.sizes, self.pattern)
 
     def run(self, measurer: Measurer) -> Findings:
         """Find the maximum load that can be offered, then search below it."""

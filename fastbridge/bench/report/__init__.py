@@ -1,10 +1,16 @@
-"""The report page.
+"""The report.
 
-Results as one HTML file that works offline, as Markdown and as pictures, all from the same parts: `evidence`
-flattens results into records, `charts` and `tables` make parts of them, `sections` puts the parts in order, and
-`document`, `markdown` and `pictures` write them down.
+One `evidence.Report` is made of the results, once, and everything is drawn from it: text in a terminal, one HTML file
+that works offline, Markdown, pictures and a file for pytest-benchmark.
 
-What these import is the extra `report`'s: see `require` before importing any of them.
+- rows: what every method finds in the recorded trials, engine by engine, with `statistics` for ratios and verdicts
+- evidence: loaded runs and the records that charts are drawn from
+- parts, sections: what a report consists of, and in which order
+- tables, conditions, rfc2889: the parts that are tables; `drawn` has the charts
+- wording: how numbers, names and irregularities are written, everywhere alike
+- terminal, markdown, html, pytest_benchmark: the forms it takes; files: all of them in one directory
+
+Pages, Markdown and pictures need the extra `report`: see `require` before importing `html`, `sections` or `drawn`.
 """
 
 from __future__ import annotations

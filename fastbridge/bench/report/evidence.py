@@ -18,40 +18,37 @@ from fastbridge.bench.tester.trial import Trial
 from fastbridge.errors import BenchError
 
 from . import wording
-from .rows import Row, findings, flags_of, method_of, rows, undisturbed
+from .rows import Replayed, Row, RunKey, flags_of, replay, rows_of, undisturbed
 
 Record = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Source:
+class LoadedRun:
     """One run of the bench with everything that is computed from it, once."""
 
     label: str  #: empty if it is the only one
     results: Results
 
     @cached_property
+    def replayed(self) -> Replayed:
+        """What its trials show."""
+        return replay(self.results)
+
+    @cached_property
     def rows(self) -> list[Row]:
         """All rows of its report."""
-        return rows(self.results)
+        return rows_of(self.results, self.replayed)
 
-    @cached_property
+    @property
     def methods(self) -> Mapping[str, Method]:
         """By task."""
-        return {task.name: method_of(task) for task in self.results.tasks}
+        return self.replayed.methods
 
-    @cached_property
-    def found(self) -> Mapping[tuple[str, str, int], Findings]:
+    @property
+    def found(self) -> Mapping[RunKey, Findings]:
         """What every readable run shows, by task, engine and block."""
-        tasks = {task.name: task for task in self.results.tasks}
-        found = {}
-        for run in self.results.runs:
-            if run.unfinished is None:
-                try:
-                    found[run.task, run.engine, run.block] = findings(run, tasks[run.task])
-                except BenchError:  # the row says so
-                    continue
-        return found
+        return self.replayed.found
 
     def tasks(self, *methods: str) -> list[TaskRecord]:
         """Those of these methods that have any row."""
@@ -106,54 +103,73 @@ class Source:
         }
 
 
-def sources_of(results: Sequence[tuple[str, Results]]) -> list[Source]:
-    """Labelled results, checked to be comparable; raise BenchError when they are not."""
-    if not results:
-        raise BenchError("no results: a report needs one results file or more")
-    labels = [label for label, _ in results]
-    if len(set(labels)) < len(labels):
-        raise BenchError(f"two runs have the same label: {', '.join(labels)}")
-    baselines = {label: each.baseline for label, each in results}
-    if len(set(baselines.values())) > 1:
-        shown = ", ".join(f"to {baseline} in {label}" for label, baseline in baselines.items())
-        raise BenchError(f"ratios to different baselines cannot be compared: {shown}; measure again with --baseline")
-    methods: dict[str, str] = {}
-    for label, each in results:
-        for task in each.tasks:
-            if methods.setdefault(task.name, task.method) != task.method:
-                raise BenchError(f"{label}: task {task.name!r} is another method's than in {labels[0]}")
-    return [Source(label if len(results) > 1 else "", each) for label, each in results]
+@dataclass(frozen=True)
+class Report:
+    """One or more runs that can be shown together: what terminal, page, Markdown and pictures are drawn from."""
+
+    runs: tuple[LoadedRun, ...]
+
+    @classmethod
+    def of(cls, results: Sequence[tuple[str, Results]]) -> Report:
+        """Of labelled results; raise BenchError when they cannot be compared."""
+        if not results:
+            raise BenchError("no results: a report needs one results file or more")
+        labels = [label for label, _ in results]
+        if len(set(labels)) < len(labels):
+            raise BenchError(f"two runs have the same label: {', '.join(labels)}")
+        baselines = {label: each.baseline for label, each in results}
+        if len(set(baselines.values())) > 1:
+            shown = ", ".join(f"to {baseline} in {label}" for label, baseline in baselines.items())
+            raise BenchError(
+                f"ratios to different baselines cannot be compared: {shown}; measure again with --baseline"
+            )
+        methods: dict[str, str] = {}
+        for label, each in results:
+            for task in each.tasks:
+                if methods.setdefault(task.name, task.method) != task.method:
+                    raise BenchError(f"{label}: task {task.name!r} is another method's than in {labels[0]}")
+        return cls(tuple(LoadedRun(label if len(results) > 1 else "", each) for label, each in results))
+
+    @property
+    def is_comparison(self) -> bool:
+        """Whether there are several runs; each then has a label."""
+        return len(self.runs) > 1
+
+    @property
+    def baseline(self) -> str:
+        """The engine that all ratios are to."""
+        return self.runs[0].results.baseline
+
+    @cached_property
+    def unlikeness(self) -> list[str]:
+        """What makes their machines unlike, a phrase each; none if they are alike."""
+        first, *others = self.runs
+        here = described(asdict(first.results.fingerprint))
+        return [
+            f"{name} ({mine} in {first.label}, {theirs} in {other.label})"
+            for other in others
+            for name, (mine, theirs) in differences(here, described(asdict(other.results.fingerprint))).items()
+        ]
 
 
-def unlikeness(sources: Sequence[Source]) -> list[str]:
-    """What makes their machines unlike, a phrase each; none if they are alike."""
-    first, *others = sources
-    here = described(asdict(first.results.fingerprint))
-    return [
-        f"{name} ({mine} in {first.label}, {its} in {other.label})"
-        for other in others
-        for name, (mine, its) in differences(here, described(asdict(other.results.fingerprint))).items()
-    ]
-
-
-def single_trials(source: Source, task: str) -> Iterator[tuple[Run, Trial]]:
+def single_trials(loaded: LoadedRun, task: str) -> Iterator[tuple[Run, Trial]]:
     """Of a task whose runs are one trial each."""
-    for run in source.runs_of(task):
+    for run in loaded.runs_of(task):
         if len(run.trials) == 1:
             yield run, run.trials[0]
 
 
-def curve(source: Source, task: str, name: str, load: Callable[[Trial], float | None]) -> Iterator[Record]:
+def curve(loaded: LoadedRun, task: str, name: str, load: Callable[[Trial], float | None]) -> Iterator[Record]:
     """The points of a method's curve in every block, each with the trial that it comes from.
 
     A point's trial is the one whose `load` is the point's x.
     """
-    x_unit, y_unit = source.methods[task].units[name].split(" → ")
-    for run in source.runs_of(task):
+    x_unit, y_unit = loaded.methods[task].units[name].split(" → ")
+    for run in loaded.runs_of(task):
         numbers = {load(trial): number for number, trial in reversed(list(enumerate(run.trials)))}
-        for x, y in source.found[task, run.engine, run.block].series.get(name, ()):
+        for x, y in loaded.found[task, run.engine, run.block].series.get(name, ()):
             yield {
-                **source.trial(run, numbers.get(x, 0)),
+                **loaded.trial(run, numbers.get(x, 0)),
                 "x": x,
                 "y": y,
                 "block_number": run.block,

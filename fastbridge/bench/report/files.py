@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fastbridge.bench.results.files import writable_directory, writable_file, write_whole
-from fastbridge.bench.results.results import Results
 
+from .evidence import Report
 from .pytest_benchmark import to_pytest_benchmark
 
 RESULTS = "results.json"
@@ -37,12 +37,12 @@ def writable_report(directory: Path, way_out: str) -> Iterator[None]:
         yield
 
 
-def write_report(directory: Path, results: Results) -> None:
-    """Write the results and all that is drawn from them, the results first. Raises OSError and BenchError.
+def write_report(directory: Path, report: Report) -> None:
+    """Write the results of a single run, and all that is drawn from them. Raises OSError and BenchError.
 
     Pictures of an earlier report that this one has nothing for are removed.
     """
-    for name, content in _contents(results):
+    for name, content in _contents(report):
         path = directory / name
         if content is None:
             path.unlink(missing_ok=True)
@@ -51,16 +51,17 @@ def write_report(directory: Path, results: Results) -> None:
             write_whole(path, content)
 
 
-def _contents(results: Results) -> Iterator[tuple[str, str | bytes | None]]:
-    from . import html as document
-    from . import markdown
+def _contents(report: Report) -> Iterator[tuple[str, str | bytes | None]]:
+    from . import html, markdown
     from .drawn import pictures
 
-    runs = [("this run", results)]
-    yield RESULTS, results.to_json()
-    yield PAGE, document.render(runs)
-    yield MARKDOWN, markdown.render(runs, beside=PICTURES)
-    yield BENCHMARKS, to_pytest_benchmark(results)
-    for name in pictures.PICTURES:
+    (run,) = report.runs
+    yield RESULTS, run.results.to_json()
+    yield PAGE, html.render(report)
+    drawn = {name: pictures.picture(name, report) for name in pictures.PICTURES}
+    beside = {name: f"{PICTURES}/{name}.svg" for name, spec in drawn.items() if spec is not None}
+    yield MARKDOWN, markdown.render(report, beside)
+    yield BENCHMARKS, to_pytest_benchmark(report)
+    for name, spec in drawn.items():
         for kind in ("svg", "png"):
-            yield f"{PICTURES}/{name}.{kind}", pictures.draw(name, runs, kind)
+            yield f"{PICTURES}/{name}.{kind}", None if spec is None else pictures.draw(spec, kind)

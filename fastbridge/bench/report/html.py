@@ -16,16 +16,14 @@ import vl_convert
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from fastbridge.bench.results.results import Results
-
+from .evidence import Report
 from .parts import Figure, Fold, Part, Section
-from .sections import ABOUT, foot_of, sections_of, title_of, warnings_of
+from .sections import ABOUT, foot_of, sections_of, subtitle_of, title_of, warnings_of
 
 
-def render(results: Sequence[tuple[str, Results]]) -> str:
-    """The report of one or more runs, each with its label, as an HTML document."""
-    sections, subtitle = sections_of(results)
-    return shell(title_of(results), sections, subtitle, warnings_of(results), foot_of(results))
+def render(report: Report) -> str:
+    """A report as an HTML document."""
+    return shell(title_of(report), sections_of(report), subtitle_of(report), warnings_of(report), foot_of(report))
 
 
 def shell(

@@ -10,12 +10,9 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 
-from fastbridge.bench.results.results import Results
-
-from .drawn import pictures
-from .evidence import sources_of
+from .evidence import Report
 from .parts import Facts, Figure, Fold, Lines, Part, Table, Text
-from .sections import foot_of, sections_of, title_of, warnings_of
+from .sections import foot_of, sections_of, subtitle_of, title_of, warnings_of
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]#|~$])")
 _PICTURES: Mapping[str, Sequence[str]] = MappingProxyType(
@@ -31,14 +28,14 @@ _PICTURES: Mapping[str, Sequence[str]] = MappingProxyType(
 )
 
 
-def render(results: Sequence[tuple[str, Results]], beside: str | None = None) -> str:
-    """The report of one or more runs; `beside`: the directory with `pictures.PICTURES` as SVG, if there is one."""
-    sections, subtitle = sections_of(results)
-    blocks = [f"# {escaped(title_of(results))}", escaped(subtitle)]
-    blocks += [f"**{escaped(text)}**" for text in warnings_of(results)]
+def render(report: Report, beside: Mapping[str, str] = MappingProxyType({})) -> str:
+    """A report as Markdown; `beside`: where pictures of `pictures.PICTURES` are, by name, for those that there are."""
+    blocks = [f"# {escaped(title_of(report))}", escaped(subtitle_of(report))]
+    blocks += [f"**{escaped(text)}**" for text in warnings_of(report)]
     missing = []
-    for section in sections:
-        body = [] if beside is None else [*_images(results, _PICTURES.get(section.name, ()), beside)]
+    for section in sections_of(report):
+        names = [name for name in _PICTURES.get(section.name, ()) if name in beside]
+        body = [f"![{name}]({beside[name]})" for name in names]
         body += _blocks(section.parts)
         if body:
             blocks += [f"## {escaped(section.title)}", *([escaped(section.lead)] if section.lead else ()), *body]
@@ -47,7 +44,7 @@ def render(results: Sequence[tuple[str, Results]], beside: str | None = None) ->
             missing.append(f"- {escaped(f'{section.title}: {why}')}")
     if missing:
         blocks += ["### Left out", "\n".join(missing)]
-    blocks += ["---", *(escaped(text) for text in foot_of(results))]
+    blocks += ["---", *(escaped(text) for text in foot_of(report))]
     return "\n\n".join(blocks) + "\n"
 
 
@@ -55,13 +52,6 @@ def escaped(text: str) -> str:
     """Plain text that stays plain, in one line."""
     line = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return _SPECIAL.sub(r"\\\1", line)
-
-
-def _images(results: Sequence[tuple[str, Results]], names: Sequence[str], beside: str) -> Iterator[str]:
-    sources = sources_of(results)
-    for name in names:
-        if pictures.picture(name, sources) is not None:
-            yield f"![{name}]({beside}/{name}.svg)"
 
 
 def _blocks(parts: Sequence[Part]) -> Iterator[str]:

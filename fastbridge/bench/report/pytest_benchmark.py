@@ -14,11 +14,9 @@ from statistics import fmean, median, quantiles, stdev
 from typing import Any
 
 from fastbridge.bench.machine.likeness import described
-from fastbridge.bench.results.results import Results, TaskRecord
-from fastbridge.errors import BenchError
 
-from .rows import Row, findings, method_of
-from .rows import rows as make_rows
+from .evidence import LoadedRun, Report
+from .rows import Row
 from .wording import unreadable
 
 FRAMES = 100_000
@@ -39,13 +37,14 @@ WHAT: Mapping[str, str] = {
 _FORMAT = "5.1.0"  # the pytest-benchmark whose files have these fields
 
 
-def to_pytest_benchmark(results: Results) -> str:
-    """The results as a JSON document of pytest-benchmark's: one benchmark for each engine in each task."""
-    tasks = {task.name: task for task in results.tasks}
+def to_pytest_benchmark(report: Report) -> str:
+    """The results of a single run as a JSON document of pytest-benchmark's: a benchmark for each engine and task."""
+    (run,) = report.runs
+    results = run.results
     benchmarks = []
-    for row in make_rows(results):
-        method = method_of(tasks[row.task])
-        rounds = _rounds(results, tasks[row.task], row.engine)
+    for row in run.rows:
+        method = run.methods[row.task]
+        rounds = _rounds(run, row)
         if rounds and row.unfit is None and row.unreadable is None:
             about = {"what": WHAT[method.units[method.primary]], **_figures(row, method.units)}
             benchmarks.append(_benchmark(row, rounds, about))
@@ -71,25 +70,24 @@ def to_pytest_benchmark(results: Results) -> str:
     return json.dumps(value, indent=1) + "\n"
 
 
-def left_out(results: Results) -> Iterator[str]:
+def left_out(report: Report) -> Iterator[str]:
     """Which benchmarks the file lacks because they cannot be read here, with the reason; nothing in it tells."""
-    speeds = {task.name for task in results.tasks if (method := method_of(task)).units[method.primary] in WORK}
-    return unreadable(results, [row for row in make_rows(results) if row.task in speeds])
+    (run,) = report.runs
+    speeds = {name for name, method in run.methods.items() if method.units[method.primary] in WORK}
+    return unreadable(run.results, [row for row in run.rows if row.task in speeds])
 
 
-def _rounds(results: Results, task: TaskRecord, engine: str) -> list[float]:
-    method = method_of(task)
+def _rounds(run: LoadedRun, row: Row) -> list[float]:
+    method = run.methods[row.task]
     seconds = WORK.get(method.units[method.primary])
     if seconds is None:
         return []
-    found = []
-    for run in results.runs:
-        if (run.task, run.engine, run.unfinished) == (task.name, engine, None):
-            try:
-                found.append(findings(run, task).values.get(method.primary, 0.0))
-            except BenchError:  # the row has the reason
-                return []
-    return [seconds(value) for value in found if value > 0]
+    values = [
+        findings.values.get(method.primary, 0.0)
+        for (task, engine, _), findings in run.found.items()
+        if (task, engine) == (row.task, row.engine)
+    ]
+    return [seconds(value) for value in values if value > 0]
 
 
 def _figures(row: Row, units: Mapping[str, str]) -> dict[str, Any]:

@@ -5,10 +5,10 @@ Where the RFC says what a switch should do, the answer is pass or fail; where it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from . import wording
-from .evidence import Source
+from .evidence import LoadedRun, Report
 from .parts import Cell, Column, Table
 from .rows import Row
 
@@ -23,16 +23,16 @@ METHODS = (
 )
 
 
-def judgements(sources: Sequence[Source]) -> Table | None:
+def judgements(report: Report) -> Table | None:
     """A line a test, a column an engine; None when there is no such test."""
     columns: list[str] = []
     lines: dict[str, dict[str, Cell]] = {}
-    for source in sources:
-        for task in source.tasks(*METHODS):
-            for row in source.rows_of(task.name):
-                series = row.engine + (f" · {source.label}" if source.label else "")
+    for loaded in report.runs:
+        for task in loaded.tasks(*METHODS):
+            for row in loaded.rows_of(task.name):
+                series = row.engine + (f" · {loaded.label}" if loaded.label else "")
                 columns = list(dict.fromkeys([*columns, series]))
-                for name, cell in _judge(source, row).items():
+                for name, cell in _judge(loaded, row).items():
                     lines.setdefault(name, {})[series] = cell
     if not lines:
         return None
@@ -42,8 +42,8 @@ def judgements(sources: Sequence[Source]) -> Table | None:
     )
 
 
-def _judge(source: Source, row: Row) -> dict[str, Cell]:
-    method = source.methods[row.task]
+def _judge(loaded: LoadedRun, row: Row) -> dict[str, Cell]:
+    method = loaded.methods[row.task]
     where = method.section.replace("RFC 2889 ", "")
     if (reason := row.unfit or row.unreadable) and not row.values:
         style = "loss" if row.unfit else "even"

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
+from typing import TypeAlias
 
 from fastbridge.bench.machine.disturbance import is_disturbed
 from fastbridge.bench.methods import Findings, Method
@@ -26,8 +27,18 @@ from .statistics import Ratio, ratio, verdict
 STEAL_LIMIT = 0.02
 STEAL_LEAST = 0.015  # seconds; the kernel counts in steps of 10 ms, and one such step is no evidence
 UNDER_OFFERED = 0.99  # offered / intended below which a paced trial is flagged
+RunKey: TypeAlias = tuple[str, str, int]  # task, engine, block
 CLAIMS = ("win", "loss", "no difference", "cannot tell")  # what a disturbed comparison cannot say
 SWITCHES_PER_SECOND = 100.0  # involuntary switches of the sender above which a trial is
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """What the methods find in the recorded trials of a run of the bench."""
+
+    methods: Mapping[str, Method]  #: by task
+    found: Mapping[RunKey, Findings]  #: of every readable run
+    unreadable: Mapping[tuple[str, str], str]  #: why a run shows nothing, by task and engine
 
 
 @dataclass(frozen=True)
@@ -68,22 +79,37 @@ def method_of(task: TaskRecord) -> Method:
     return decode(kind, dict(task.parameters), f"parameters of {task.name!r}")
 
 
-def findings(run: Run, task: TaskRecord) -> Findings:
-    """What the method finds in a finished run; raise BenchError when the record is not one of its."""
-    try:
-        return _replayed(run, task)
-    except BenchError as error:
-        raise BenchError(f"{task.name}, {run.engine}, block {run.block + 1}: {error}") from None
+def replay(results: Results) -> Replayed:
+    """Run every task's method again over the recorded trials of every finished run."""
+    methods = {task.name: method_of(task) for task in results.tasks}
+    ports = {task.name: task.ports for task in results.tasks}
+    found, unreadable = {}, {}
+    for run in results.runs:
+        if run.task in methods and run.unfinished is None:
+            trials = Replay(run.trials, ports[run.task])
+            try:
+                findings = methods[run.task].run(trials)
+                trials.finish()
+                found[run.task, run.engine, run.block] = findings
+            except BenchError as error:  # the other engines' rows are worth no less for it
+                unreadable[run.task, run.engine] = str(error)
+    return Replayed(methods, found, unreadable)
 
 
 def rows(results: Results) -> list[Row]:
     """All rows, task by task, engines in the order of the results."""
-    return [row for task in results.tasks for row in _task_rows(results, task)]
+    return rows_of(results, replay(results))
 
 
-def _task_rows(results: Results, task: TaskRecord) -> list[Row]:
-    method = method_of(task)
-    found, unreadable = _replay(results, task)
+def rows_of(results: Results, replayed: Replayed) -> list[Row]:
+    """The same, of what was replayed already."""
+    return [row for task in results.tasks for row in _task_rows(results, task, replayed)]
+
+
+def _task_rows(results: Results, task: TaskRecord, replayed: Replayed) -> list[Row]:
+    method = replayed.methods[task.name]
+    found = {(engine, block): each for (name, engine, block), each in replayed.found.items() if name == task.name}
+    unreadable = {engine: reason for (name, engine), reason in replayed.unreadable.items() if name == task.name}
     finished = [run for run in results.runs if run.task == task.name and (run.engine, run.block) in found]
     cpus = results.fingerprint.cpus
     kept = undisturbed(finished, cpus)
@@ -124,7 +150,7 @@ def _task_rows(results: Results, task: TaskRecord) -> list[Row]:
             if is_withheld and word in CLAIMS:
                 word = "withheld"
         trials = _single(own)
-        its = [found[run.engine, run.block] for run in own]
+        findings = [found[run.engine, run.block] for run in own]
         made.append(
             Row(
                 task=task.name,
@@ -132,10 +158,10 @@ def _task_rows(results: Results, task: TaskRecord) -> list[Row]:
                 ratio=measured,
                 noise_floor=floor,
                 verdict=word,
-                values=_medians(its),
-                series=dict(its[0].series) if its else {},
+                values=_medians(findings),
+                series=dict(findings[0].series) if findings else {},
                 remarks=(
-                    *dict.fromkeys(remark for each in its for remark in each.remarks),
+                    *dict.fromkeys(remark for each in findings for remark in each.remarks),
                     *(f"a run did not come to its end: {reason}" for reason in failed if unfit is None),
                 ),
                 frames_per_second=_median(trials, lambda trial: trial.frames_per_second),
@@ -155,25 +181,6 @@ def _task_rows(results: Results, task: TaskRecord) -> list[Row]:
             )
         )
     return made
-
-
-def _replay(results: Results, task: TaskRecord) -> tuple[dict[tuple[str, int], Findings], dict[str, str]]:
-    """What the finished runs show, by engine and block; and, by engine, why a run shows nothing."""
-    found, unreadable = {}, {}
-    for run in results.runs:
-        if run.task == task.name and run.unfinished is None:
-            try:
-                found[run.engine, run.block] = _replayed(run, task)
-            except BenchError as error:  # the other engines' rows are worth no less for it
-                unreadable[run.engine] = str(error)
-    return found, unreadable
-
-
-def _replayed(run: Run, task: TaskRecord) -> Findings:
-    replay = Replay(run.trials, task.ports)
-    found = method_of(task).run(replay)
-    replay.finish()
-    return found
 
 
 def _role(results: Results, engine: EngineRecord, method: Method) -> str | None:

@@ -11,7 +11,7 @@ from fastbridge.bench.methods.latency import PERCENTILES
 from fastbridge.bench.results.results import TaskRecord
 
 from . import wording
-from .evidence import Source
+from .evidence import LoadedRun, Report
 from .parts import Cell, Column, Table
 from .rows import Row
 
@@ -43,87 +43,87 @@ _ABSOLUTE = (
 )
 
 
-def claimed(source: Source) -> list[TaskRecord]:
+def claimed(loaded: LoadedRun) -> list[TaskRecord]:
     """Tasks that the verdict is about: of several blocks, and latency; if there are none, the contest's."""
-    shown = {row.task for row in source.rows}
+    shown = {row.task for row in loaded.rows}
     several = [
         task
-        for task in source.results.tasks
-        if task.name in shown and (task.blocks > 1 or _latency_prefix(source, task.name) is not None)
+        for task in loaded.results.tasks
+        if task.name in shown and (task.blocks > 1 or wording.latency_prefix(loaded.methods[task.name]) is not None)
     ]
-    return several or [task for task in source.results.tasks if wording.is_contest(task, source.rows)]
+    return several or [task for task in loaded.results.tasks if wording.is_contest(task, loaded.rows)]
 
 
-def verdict_table(sources: Sequence[Source], *, absolute: bool) -> Table:
+def verdict_table(report: Report, *, absolute: bool) -> Table:
     """Every engine in every claimed task; without `absolute`, ratios alone."""
-    columns = [Column("test", number=False), *_who(sources), *_RATIO, *(_ABSOLUTE if absolute else ())]
-    unfit = {source.label: wording.unfit_everywhere(source.results, source.rows) for source in sources}
+    columns = [Column("test", number=False), *_who(report), *_RATIO, *(_ABSOLUTE if absolute else ())]
+    unfit = {loaded.label: wording.unfit_everywhere(loaded.results, loaded.rows) for loaded in report.runs}
     lines = []
-    for name in dict.fromkeys(task.name for source in sources for task in claimed(source)):
-        for source in sources:
-            for row in source.rows:
-                if row.task == name and (absolute or not row.is_direct) and row.engine not in unfit[source.label]:
-                    numbers = _absolute(source, row) if absolute else []
-                    where = ", at 50 % of the PDR" if _latency_prefix(source, name) == "at_50_" else ""
-                    lines.append([Cell(name + where), *_names(sources, source, row), *_claim(row), *numbers])
+    for name in dict.fromkeys(task.name for loaded in report.runs for task in claimed(loaded)):
+        for loaded in report.runs:
+            for row in loaded.rows:
+                if row.task == name and (absolute or not row.is_direct) and row.engine not in unfit[loaded.label]:
+                    numbers = _absolute(loaded, row) if absolute else []
+                    where = ", at 50 % of the PDR" if wording.latency_prefix(loaded.methods[name]) == "at_50_" else ""
+                    lines.append([Cell(name + where), *_names(report, loaded, row), *claim(row), *numbers])
     return _without_empty(Table("", columns, lines))
 
 
-def value_tables(sources: Sequence[Source], *methods: str) -> Iterator[Table]:
+def value_tables(report: Report, *methods: str) -> Iterator[Table]:
     """What these methods found, a table each; without tasks that the verdict table has."""
     for name in methods:
         tasks = {
             task.name: task
-            for source in sources
-            for task in source.tasks(name)
-            if task not in claimed(source) or not _is_single(source, task)
+            for loaded in report.runs
+            for task in loaded.tasks(name)
+            if task not in claimed(loaded) or not _is_single(loaded, task)
         }
-        table = _value_table(sources, list(tasks)) if tasks else None
+        table = _value_table(report, list(tasks)) if tasks else None
         if table is not None:
             yield table
 
 
-def latency_table(sources: Sequence[Source]) -> Table | None:
+def latency_table(report: Report) -> Table | None:
     """Percentiles, a line an engine and load."""
     columns = [
         Column("test", number=False),
         Column("load", number=False),
-        *_who(sources),
+        *_who(report),
         *(Column(wording.words(name), "µs") for name in PERCENTILES),
         Column("samples"),
     ]
     lines: list[list[Cell]] = []
-    for source in sources:
-        for row in source.rows:
-            method = source.methods[row.task]
+    for loaded in report.runs:
+        for row in loaded.rows:
+            method = loaded.methods[row.task]
             if method.name not in ("latency", "latency-at-load", "broadcast"):
                 continue
             for prefix, load in {"": "", **{f"{at}_": text for at, text in LOADS.items()}}.items():
                 if f"{prefix}p50" in row.values:
-                    numbers = [_value(source, row, prefix + name) for name in (*PERCENTILES, "samples")]
-                    lines.append([Cell(row.task), Cell(load), *_names(sources, source, row), *numbers])
+                    numbers = [_value(loaded, row, prefix + name) for name in (*PERCENTILES, "samples")]
+                    lines.append([Cell(row.task), Cell(load), *_names(report, loaded, row), *numbers])
     tests = list(dict.fromkeys(line[0].text for line in lines))
     loads = ["", *LOADS.values()]
     lines.sort(key=lambda line: (tests.index(line[0].text), loads.index(line[1].text)))
     return _without_empty(Table("Percentiles, medians over the blocks", columns, lines)) if lines else None
 
 
-def curve_tables(sources: Sequence[Source], *methods: str) -> Iterator[Table]:
+def curve_tables(report: Report, *methods: str) -> Iterator[Table]:
     """The points of these methods' curves, a table a test, a line a point."""
-    for name in dict.fromkeys(task.name for source in sources for task in source.tasks(*methods)):
-        own = [source for source in sources if name in source.methods]
+    for name in dict.fromkeys(task.name for loaded in report.runs for task in loaded.tasks(*methods)):
+        own = [loaded for loaded in report.runs if name in loaded.methods]
         units = {curve: unit.split(" → ") for curve, unit in own[0].methods[name].units.items() if " → " in unit}
         lines = [
-            [*_names(sources, source, row), Cell(str(run.block + 1), run.block), *cells]
-            for source in own
-            for row in source.rows_of(name)
-            for run in source.runs_of(name)
+            [*_names(report, loaded, row), Cell(str(run.block + 1), run.block), *cells]
+            for loaded in own
+            for row in loaded.rows_of(name)
+            for run in loaded.runs_of(name)
             if run.engine == row.engine
-            for cells in _points(source.found[name, run.engine, run.block].series, units)
+            for cells in _points(loaded.found[name, run.engine, run.block].series, units)
         ]
         if lines:
             columns = [
-                *_who(sources),
+                *_who(report),
                 Column("block"),
                 Column("at", next(iter(units.values()))[0]),
                 *(Column(wording.words(curve), wording.shown_unit(unit)) for curve, (_, unit) in units.items()),
@@ -143,47 +143,47 @@ def _points(
         yield [Cell(wording.number(x, x_unit), x), *cells]
 
 
-def cpu_table(sources: Sequence[Source]) -> Table | None:
+def cpu_table(report: Report) -> Table | None:
     """CPU time a forwarded frame, a line a test and engine; what no direct veth pair stands beside is not known."""
     columns = [
         Column("test", number=False),
-        *_who(sources),
+        *_who(report),
         Column("whole machine", "ns/frame", hint="busy time of all CPUs, less what the direct veth pair takes"),
         Column("own processes", "ns/frame", hint="of it, that of the engine's own processes"),
     ]
     lines = [
         [
             Cell(task.name),
-            *_names(sources, source, row),
+            *_names(report, loaded, row),
             _cell(row.cpu_added_ns, "{:,.0f}"),
             _cell(row.cpu_switch_ns, "{:,.0f}"),
         ]
-        for source in sources
-        for task in source.tasks("forwarding-rate")
-        for row in source.rows
-        if row.task == task.name and row.cpu_added_ns is not None and row.engine not in source.ceilings
+        for loaded in report.runs
+        for task in loaded.tasks("forwarding-rate")
+        for row in loaded.rows
+        if row.task == task.name and row.cpu_added_ns is not None and row.engine not in loaded.ceilings
     ]
     return Table("", columns, lines) if lines else None
 
 
-def _value_table(sources: Sequence[Source], tasks: Sequence[str]) -> Table | None:
-    source = next(source for source in sources if tasks[0] in source.methods)
-    method = source.methods[tasks[0]]
+def _value_table(report: Report, tasks: Sequence[str]) -> Table | None:
+    loaded = next(loaded for loaded in report.runs if tasks[0] in loaded.methods)
+    method = loaded.methods[tasks[0]]
     title = f"{wording.words(method.name.replace('-', ' ')).capitalize()} ({method.section})"
-    found = [(source, row) for task in tasks for source in sources for row in source.rows if row.task == task]
+    found = [(loaded, row) for task in tasks for loaded in report.runs for row in loaded.rows if row.task == task]
     names = [
         name for name in method.units if not name.endswith("samples") and any(name in row.values for _, row in found)
     ]
     if not names:
         return None
     if len(names) > _MOST_COLUMNS:
-        return _turned(title, sources, found, names)
+        return _turned(title, report, found, names)
     claims: Sequence[Column] = _RATIO if any(row.ratio for _, row in found) else ()
     if not claims and any(row.unfit or row.unreadable for _, row in found):
         claims = _RATIO[1:]
     columns = [
         Column("test", number=False),
-        *_who(sources),
+        *_who(report),
         *(Column(wording.words(name), wording.shown_unit(method.units[name])) for name in names),
         *claims,
     ]
@@ -192,27 +192,27 @@ def _value_table(sources: Sequence[Source], tasks: Sequence[str]) -> Table | Non
         columns,
         [
             [
-                Cell(source.methods[row.task].subject),
-                *_names(sources, source, row),
-                *(_value(source, row, name) for name in names),
-                *_claim(row)[2 - len(claims) :],
+                Cell(loaded.methods[row.task].subject),
+                *_names(report, loaded, row),
+                *(_value(loaded, row, name) for name in names),
+                *claim(row)[2 - len(claims) :],
             ]
-            for source, row in found
+            for loaded, row in found
         ],
     )
 
 
-def _turned(title: str, sources: Sequence[Source], found: Sequence[tuple[Source, Row]], names: Sequence[str]) -> Table:
-    who = list(dict.fromkeys(_series(source, row) for source, row in found))
+def _turned(title: str, report: Report, found: Sequence[tuple[LoadedRun, Row]], names: Sequence[str]) -> Table:
+    who = list(dict.fromkeys(_series(loaded, row) for loaded, row in found))
     lines = []
     for task in dict.fromkeys(row.task for _, row in found):
-        own = {_series(source, row): (source, row) for source, row in found if row.task == task}
-        source = next(iter(own.values()))[0]
+        own = {_series(loaded, row): (loaded, row) for loaded, row in found if row.task == task}
+        loaded = next(iter(own.values()))[0]
         for name in names:
-            unit = source.methods[task].units[name]
+            unit = loaded.methods[task].units[name]
             lines.append(
                 [
-                    Cell(source.methods[task].subject),
+                    Cell(loaded.methods[task].subject),
                     Cell(f"{wording.words(name)}, {wording.shown_unit(unit)}"),
                     *(_value(*own[each], name) if each in own else Cell("") for each in who),
                 ]
@@ -228,56 +228,45 @@ def _without_empty(table: Table) -> Table:
     return Table(table.title, [table.columns[i] for i in kept], rows)
 
 
-def _is_single(source: Source, task: TaskRecord) -> bool:
+def _is_single(loaded: LoadedRun, task: TaskRecord) -> bool:
     # Rates of single trials are in the verdict table with all that is known of them; others have more values.
-    return wording.is_contest(task, source.rows)
+    return wording.is_contest(task, loaded.rows)
 
 
-def _who(sources: Sequence[Source]) -> list[Column]:
-    return [_ENGINE, _RUN] if len(sources) > 1 else [_ENGINE]
+def _who(report: Report) -> list[Column]:
+    return [_ENGINE, _RUN] if report.is_comparison else [_ENGINE]
 
 
-def _names(sources: Sequence[Source], source: Source, row: Row) -> list[Cell]:
+def _names(report: Report, loaded: LoadedRun, row: Row) -> list[Cell]:
     style = "quiet" if row.is_direct or row.verdict == "control" else ""
     names = [Cell(wording.engine(row), style=style)]
-    return [*names, Cell(source.label)] if len(sources) > 1 else names
+    return [*names, Cell(loaded.label)] if report.is_comparison else names
 
 
-def _series(source: Source, row: Row) -> str:
-    return wording.engine(row) + (f" · {source.label}" if source.label else "")
+def _series(loaded: LoadedRun, row: Row) -> str:
+    return wording.engine(row) + (f" · {loaded.label}" if loaded.label else "")
 
 
-def _latency_prefix(source: Source, task: str) -> str | None:
-    """Of the percentiles that a task's verdict is about; None where it is about something else."""
-    primary = source.methods[task].primary
-    return primary.removesuffix("p50") if primary.endswith("p50") else None
-
-
-def _absolute(source: Source, row: Row) -> list[Cell]:
-    prefix = _latency_prefix(source, row.task)
+def _absolute(loaded: LoadedRun, row: Row) -> list[Cell]:
+    prefix = wording.latency_prefix(loaded.methods[row.task])
     if prefix is not None:  # its trials are paced: their rates and CPU times say nothing of the engine
-        percentiles = [_value(source, row, f"{prefix}{name}") for name in ("p50", "p99")]
+        percentiles = [_value(loaded, row, f"{prefix}{name}") for name in ("p50", "p99")]
         return [Cell(""), Cell(""), _cell(row.loss_ratio, "{:.1%}"), *percentiles, Cell(""), Cell("")]
     added = None if row.is_direct else row.cpu_added_ns
-    return [
-        _cell(row.frames_per_second, "{:,.0f}"),
-        _cell(row.gigabits_per_second, "{:.2f}"),
-        _cell(row.loss_ratio, "{:.1%}"),
-        Cell(""),
-        Cell(""),
-        _cell(added, "{:,.0f}"),
-        _cell(row.cpu_switch_ns, "{:,.0f}"),
-    ]
+    numbers = (row.frames_per_second, row.gigabits_per_second, row.loss_ratio, added, row.cpu_switch_ns)
+    rate, bits, loss, cpu, own = (Cell(*pair) for pair in zip(wording.rates(row), numbers, strict=True))
+    return [rate, bits, loss, Cell(""), Cell(""), cpu, own]
 
 
-def _claim(row: Row) -> list[Cell]:
+def claim(row: Row) -> list[Cell]:
+    """Ratio and verdict."""
     style = STYLES.get(row.verdict, "quiet")
     verdict = Cell(row.verdict, style=style, hint=wording.printable(row.unfit or row.unreadable or ""))
     return [Cell(wording.ratio(row.ratio), row.ratio.mean if row.ratio else None), verdict]
 
 
-def _value(source: Source, row: Row, name: str) -> Cell:
-    return Cell(wording.cell(source.methods[row.task], name, row), row.values.get(name))
+def _value(loaded: LoadedRun, row: Row, name: str) -> Cell:
+    return Cell(wording.cell(loaded.methods[row.task], name, row), row.values.get(name))
 
 
 def _cell(value: float | None, form: str) -> Cell:

@@ -6,55 +6,51 @@ method found, then what is irregular and where it was measured.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 
-from rich.console import Console
-from rich.table import Table
+from rich.console import Console, RenderableType
+from rich.table import Table as DrawnTable
 
 from fastbridge.bench.machine.likeness import described, differences
 from fastbridge.bench.methods import Method
 from fastbridge.bench.methods.latency import PERCENTILES
 from fastbridge.bench.results.results import Results, TaskRecord
 from fastbridge.console import make_table, print_lines
-from fastbridge.errors import BenchError
 
 from . import wording
-from .rows import Row, method_of
-from .rows import rows as make_rows
+from .evidence import Report
+from .parts import Cell, Column, Table
+from .rows import Row
+from .tables import claim
 
-_VERDICT_STYLES = {
-    "win": "bold green",
-    "loss": "bold red",
-    "unfit": "red",
-    "no difference": "yellow",
-    "cannot tell": "yellow",
-    "withheld": "yellow",
-}
-_CONTEST = ("engine", "frames/s", "Gb/s", "loss", "CPU\nns", "switch\nns", "ratio [95 %]", "verdict")
-_WORDS = ("engine", "ratio [95 %]", "verdict")  # columns of text
+_COLOURS = {"win": "bold green", "loss": "bold red", "even": "yellow", "head": "bold"}  # of a row, by its last cell
+_ENGINE = Column("engine", number=False)
+_CLAIM = (Column("ratio [95 %]", number=False), Column("verdict", number=False))
+_RATES = (Column("frames/s"), Column("Gb/s"), Column("loss"), Column("CPU", "ns"), Column("switch", "ns"))
 _MOST_COLUMNS = 6  # of values, beside an engine's name, ratio and verdict
 
 
-def show_results(console: Console, results: Results) -> None:
-    """Print everything that is known from `results`; raise BenchError where the record contradicts itself."""
-    rows = make_rows(results)
+def show_results(console: Console, report: Report) -> None:
+    """Print everything that is known from a single run; raise BenchError where the record contradicts itself."""
+    (run,) = report.runs
+    results, rows, methods = run.results, run.rows, run.methods
     measured = [task for task in results.tasks if any(row.task == task.name for row in rows)]
     contest = [task for task in measured if wording.is_contest(task, rows)]
-    latency = [task for task in measured if _latency_prefix(task) is not None]
-    others = [task for task in measured if task not in contest and _latency_prefix(task) != ""]
+    latency = [task for task in measured if wording.latency_prefix(methods[task.name]) is not None]
+    others = [task for task in measured if task not in contest and wording.latency_prefix(methods[task.name]) != ""]
     console.print(f"fastbridge compare, profile {results.profile}", style="bold")
     print_lines(console, wording.warnings(results, rows), indent="", style="yellow")
-    for table in _verdicts(contest, latency, rows):
+    for table in _verdicts(contest, latency, rows, methods):
         console.print()
         console.print(table)
     for name in dict.fromkeys(task.method for task in others):
-        for table in _method_tables([task for task in others if task.method == name], rows):
+        for table in _method_tables([task for task in others if task.method == name], rows, methods):
             console.print()
             console.print(table)
     console.print()
     for task in results.tasks:
-        for text in _curves(method_of(task), [row for row in rows if row.task == task.name]):
+        for text in _curves(methods[task.name], [row for row in rows if row.task == task.name]):
             print_lines(console, [f"{task.name}, {text}"])
     console.print()
     print_lines(console, wording.engine_lines(results))
@@ -64,124 +60,106 @@ def show_results(console: Console, results: Results) -> None:
         console.print("Interrupted: these are the trials until then.", style="yellow")
 
 
-def show_comparison(console: Console, runs: Sequence[tuple[str, Results]]) -> None:
-    """Print the ratios of several runs side by side: those may be compared where absolute numbers may not.
-
-    Raises BenchError where they are to different baselines.
-    """
-    if len(baselines := {results.baseline for _, results in runs}) > 1:
-        raise BenchError(f"ratios to different baselines ({', '.join(sorted(baselines))}) cannot be compared")
-    rows = {label: make_rows(results) for label, results in runs}
+def show_comparison(console: Console, report: Report) -> None:
+    """Print the ratios of several runs side by side: those may be compared where absolute numbers may not."""
+    rows = {run.label: run.rows for run in report.runs}
     made = [(label, row) for label, found in rows.items() for row in found]
     for task in dict.fromkeys(row.task for _, row in made):
-        table = make_table(task, "engine", *rows)
+        lines = []
         for engine in dict.fromkeys(wording.engine(row) for _, row in made if row.task == task):
             cells = []
             for found in rows.values():
                 own = [row for row in found if (row.task, wording.engine(row)) == (task, engine)]
                 cells.append(f"{wording.ratio(own[0].ratio)} {own[0].verdict}".strip() if own else "not measured")
-            table.add_row(engine, *cells)
-        console.print(table)
+            lines.append([Cell(engine), *map(Cell, cells)])
+        console.print(_drawn(Table(task, [_ENGINE, *(Column(label, number=False) for label in rows)], lines)))
         console.print()
-    first, here = runs[0]
-    for label, results in runs:
+    runs = {run.label: run.results for run in report.runs}
+    first, here = next(iter(runs.items()))
+    for label, results in runs.items():
         differing = differences(described(asdict(here.fingerprint)), described(asdict(results.fingerprint)))
         print_lines(console, [f"{label}: {_machine(results)}; ratios are to {results.baseline}"], indent="")
         print_lines(console, (f"unlike {first}: {name} {there}" for name, (_, there) in differing.items()))
     console.print("These are ratios; each run's own numbers, intervals' floors and conditions: one FILE at a time.")
 
 
-def _verdicts(contest: list[TaskRecord], latency: list[TaskRecord], rows: list[Row]) -> Iterator[Table]:
+def _verdicts(
+    contest: list[TaskRecord], latency: list[TaskRecord], rows: list[Row], methods: Mapping[str, Method]
+) -> Iterator[RenderableType]:
     """What engines are compared by: rates first, then how long a frame takes."""
-    yield from _stack(contest, rows, _CONTEST, _contest_cells)
-    prefixes = {task.name: _latency_prefix(task) or "" for task in latency}
-
-    def cells(row: Row) -> tuple[str, ...]:
-        values = (row.values.get(prefixes[row.task] + name) for name in PERCENTILES)
-        shown = ("" if value is None else wording.number(value, "µs") for value in values)
-        return (wording.engine(row), *shown, wording.ratio(row.ratio), row.verdict)
-
-    heads = ("engine", *(f"{wording.words(name)}\nµs" for name in PERCENTILES), "ratio [95 %]", "verdict")
+    yield from _stack([_table(task.name, task, _RATES, rows, wording.rates) for task in contest])
+    columns = [Column(wording.words(name), "µs") for name in PERCENTILES]
     where = {"": "", "at_50_": ", at 50 % of the PDR"}
-    yield from _stack(latency, rows, heads, cells, lambda task: where[prefixes[task.name]])
+    tables = []
+    for task in latency:
+        prefix = wording.latency_prefix(methods[task.name]) or ""
+        names = [prefix + name for name in PERCENTILES]
+        tables.append(_table(task.name + where[prefix], task, columns, rows, _values(methods[task.name], names)))
+    yield from _stack(tables)
 
 
-def _latency_prefix(task: TaskRecord) -> str | None:
-    """Of the percentiles that a method's verdict is about; None where it is about something else."""
-    primary = method_of(task).primary
-    return primary.removesuffix("p50") if primary.endswith("p50") else None
-
-
-def _stack(
-    tasks: list[TaskRecord],
-    rows: list[Row],
-    heads: tuple[str, ...],
-    cells: Callable[[Row], tuple[str, ...]],
-    note: Callable[[TaskRecord], str] = lambda task: "",
-) -> Iterator[Table]:
-    """A table a task, with the same columns; so narrow that a terminal of 80 has room for most."""
-    lines = {task.name: [(row, cells(row)) for row in rows if row.task == task.name] for task in tasks}
-    texts = [[max(head.split("\n"), key=len) for head in heads]]
-    texts += [list(line) for of in lines.values() for _, line in of]
-    widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
-    for task in tasks:
-        table = make_table(task.name + note(task), *heads, right=tuple(head for head in heads if head not in _WORDS))
-        table.show_header = task is tasks[0]
-        table.padding = 0
-        for column, width in zip(table.columns, widths, strict=True):
-            column.width = width
-        for row, line in lines[task.name]:
-            table.add_row(*line, style=_VERDICT_STYLES.get(row.verdict, ""))
-        yield table
-
-
-def _contest_cells(row: Row) -> tuple[str, ...]:
-    return (
-        wording.engine(row),
-        "" if row.frames_per_second is None else f"{row.frames_per_second:,.0f}",
-        "" if row.gigabits_per_second is None else f"{row.gigabits_per_second:.2f}",
-        "" if row.loss_ratio is None else f"{row.loss_ratio:.1%}",
-        "" if row.cpu_added_ns is None or row.is_direct else f"{row.cpu_added_ns:,.0f}",
-        "" if row.cpu_switch_ns is None else f"{row.cpu_switch_ns:,.0f}",
-        wording.ratio(row.ratio),
-        row.verdict,
-    )
-
-
-def _method_tables(tasks: list[TaskRecord], rows: list[Row]) -> Iterator[Table]:
-    method = method_of(tasks[0])
+def _method_tables(tasks: list[TaskRecord], rows: list[Row], methods: Mapping[str, Method]) -> Iterator[RenderableType]:
+    method = methods[tasks[0].name]
     found = [row for row in rows if row.task in {task.name for task in tasks}]
     names = [name for name in method.units if not name.endswith("samples") and any(name in row.values for row in found)]
     if len(names) > _MOST_COLUMNS:
-        yield _turned(method, tasks, found, names)
+        yield _drawn(_turned(tasks, found, names, methods))
     elif names:
-        heads = tuple(f"{wording.words(name)}\n{wording.shown_unit(method.units[name])}" for name in names)
-
-        def cells(row: Row) -> tuple[str, ...]:
-            return (
-                wording.engine(row),
-                *(wording.cell(method, name, row) for name in names),
-                wording.ratio(row.ratio),
-                row.verdict,
-            )
-
-        yield from _stack(
-            tasks, found, ("engine", *heads, "ratio [95 %]", "verdict"), cells, lambda _: f" ({method.section})"
-        )
+        columns = [Column(wording.words(name), wording.shown_unit(method.units[name])) for name in names]
+        values = _values(method, names)
+        yield from _stack([_table(f"{task.name} ({method.section})", task, columns, found, values) for task in tasks])
 
 
-def _turned(method: Method, tasks: list[TaskRecord], rows: list[Row], names: list[str]) -> Table:
+def _values(method: Method, names: Sequence[str]) -> Callable[[Row], Sequence[str]]:
+    return lambda row: [wording.cell(method, name, row) for name in names]
+
+
+def _table(
+    title: str, task: TaskRecord, columns: Sequence[Column], rows: list[Row], texts: Callable[[Row], Sequence[str]]
+) -> Table:
+    """Every engine in a task: its name, these columns, ratio and verdict."""
+    lines = [[Cell(wording.engine(row)), *map(Cell, texts(row)), *claim(row)] for row in rows if row.task == task.name]
+    return Table(title, [_ENGINE, *columns, *_CLAIM], lines)
+
+
+def _turned(tasks: list[TaskRecord], rows: list[Row], names: list[str], methods: Mapping[str, Method]) -> Table:
     """A column an engine, a line a value: for methods that find many."""
     engines = list(dict.fromkeys(wording.engine(row) for row in rows))
-    title = f"{method.name.replace('-', ' ').capitalize()} ({method.section})"
-    table = make_table(title, "", *engines, right=tuple(engines))
+    lines = []
     for task in tasks:
+        method = methods[task.name]
         own = {wording.engine(row): row for row in rows if row.task == task.name}
-        table.add_row(method_of(task).subject, style="bold")
+        lines.append([Cell(method.subject, style="head")])
         for name in names:
-            cells = [wording.cell(method, name, own[engine]) if engine in own else "" for engine in engines]
-            table.add_row(f" {wording.words(name)}, {wording.shown_unit(method.units[name])}", *cells)
-    return table
+            texts = [wording.cell(method, name, own[engine]) if engine in own else "" for engine in engines]
+            unit = wording.shown_unit(method.units[name])
+            lines.append([Cell(f" {wording.words(name)}, {unit}"), *map(Cell, texts)])
+    method = methods[tasks[0].name]
+    title = f"{method.name.replace('-', ' ').capitalize()} ({method.section})"
+    return Table(title, [Column("", number=False), *map(Column, engines)], lines)
+
+
+def _stack(tables: Sequence[Table]) -> Iterator[RenderableType]:
+    """Tables of the same columns, below each other; so narrow that a terminal of 80 has room for most."""
+    texts = [[max(column.name, column.unit, key=len) for column in table.columns] for table in tables]
+    texts += [[cell.text for cell in line] for table in tables for line in table.rows]
+    widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
+    for table in tables:
+        drawn = _drawn(table)
+        drawn.show_header = table is tables[0]
+        drawn.padding = 0
+        for column, width in zip(drawn.columns, widths, strict=True):
+            column.width = width
+        yield drawn
+
+
+def _drawn(table: Table) -> DrawnTable:
+    heads = [f"{column.name}\n{column.unit}" if column.unit else column.name for column in table.columns]
+    numbers = [head for head, column in zip(heads, table.columns, strict=True) if column.number]
+    drawn = make_table(table.title, *heads, right=tuple(numbers))
+    for line in table.rows:
+        drawn.add_row(*(cell.text for cell in line), style=_COLOURS.get(line[-1].style, ""))
+    return drawn
 
 
 def _curves(method: Method, rows: list[Row]) -> Iterator[str]:

@@ -67,6 +67,23 @@ def factor(value: float) -> str:
     return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 100 else f"{value:,.0f}"
 
 
+def rates(row: Row) -> tuple[str, ...]:
+    """Of single trials: frames/s, Gb/s, loss; ns a frame: the machine's beyond the direct pair, the switch's own."""
+    added = None if row.is_direct else row.cpu_added_ns
+    return (
+        "" if row.frames_per_second is None else f"{row.frames_per_second:,.0f}",
+        "" if row.gigabits_per_second is None else f"{row.gigabits_per_second:.2f}",
+        "" if row.loss_ratio is None else f"{row.loss_ratio:.1%}",
+        "" if added is None else f"{added:,.0f}",
+        "" if row.cpu_switch_ns is None else f"{row.cpu_switch_ns:,.0f}",
+    )
+
+
+def latency_prefix(method: Method) -> str | None:
+    """Of the percentiles that a method's verdict is about; None where it is about something else."""
+    return method.primary.removesuffix("p50") if method.primary.endswith("p50") else None
+
+
 def engine(row: Row) -> str:
     """Its name in a table; the control's says only what it is."""
     return "(control)" if row.is_control else row.engine

@@ -1,9 +1,9 @@
-"""The tester's hand.
+"""The tester's agent.
 
 Run as `python -m fastbridge.bench.tester.agent`, it takes commands as JSON lines on stdin and answers on stdout. It
 stays alive between trials and ends with its stdin. It is a process of its own so that nothing the bench does
 meanwhile (progress, statistics) takes time from the sender. Frames leave by sockets that it was started with; TCP
-needs the pod's own addresses, and a station in that pod.
+needs the pod's own addresses, and an agent in that pod.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ TCP_TIMEOUT = 2.0
 TCP_BUFFER = 1 << 20  # large enough that Python's own cost a byte does not show
 
 
-class Hand:
+class Agent:
     """The commands, by name."""
 
     def __init__(self) -> None:
@@ -151,9 +151,10 @@ def _count(connection: socket.socket, buffer: bytearray, seconds: float) -> tupl
 
 def main() -> None:
     """Obey until stdin ends."""
-    hand = Hand()
+    agent = Agent()
     commands: dict[str, Callable[..., dict[str, Any]]] = {
-        act.__name__: act for act in (hand.send, hand.open, hand.listen, hand.heard, hand.receive_tcp, hand.send_tcp)
+        act.__name__: act
+        for act in (agent.send, agent.open, agent.listen, agent.heard, agent.receive_tcp, agent.send_tcp)
     }
     say({"ready": True})
     try:
@@ -165,7 +166,7 @@ def main() -> None:
                 answer = {"error": error.strerror or str(error)}
             say(answer)
     finally:
-        hand.close()
+        agent.close()
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Stations, from the bench's side.
+"""Agents, from the bench's side.
 
-A station is a process (see `station`) that is started when it is first needed, and again after a failure.
+An agent is a process (see `agent`) that is started when it is first needed, and again after a failure.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ ANSWER_SECONDS = 5.0  # beyond the length of what is asked
 START_SECONDS = 20.0
 
 
-class Station:
+class AgentProcess:
     """One such process, pinned to `cpu`; it is given the sockets that `open_sockets` makes, and the file `shared`."""
 
     def __init__(

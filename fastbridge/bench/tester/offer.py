@@ -80,7 +80,7 @@ class Offer:
 
     streams: tuple[Stream, ...]
     phases: tuple[Phase, ...]
-    sample: int = 0  #: every so manieth frame is stamped with number and time (latency, order, integrity); 0: none
+    sample: int = 0  #: one frame in so many is stamped with number and time (latency, order, integrity); 0: none
     restart: Restart | None = None  #: restart the DUT half way through
     learn: bool = True  #: let the DUT learn every address of the offer before the first counted frame
 

@@ -13,7 +13,7 @@ from fastbridge.bench.machine.cpus import Layout
 from fastbridge.errors import BenchError, ConfigError
 from fastbridge.lab.pods import Pod
 
-from .agent_process import ANSWER_SECONDS, Station
+from .agent_process import ANSWER_SECONDS, AgentProcess
 from .offer import Offer
 from .readings import Reading
 from .trial import Trial
@@ -26,7 +26,7 @@ class Bulk:
 
     def __init__(self, pods: Sequence[Pod], running: Running, layout: Layout) -> None:
         self._pods, self._running, self._layout = pods, running, layout
-        self._stations: dict[tuple[int, int], Station] = {}
+        self._agents: dict[tuple[int, int], AgentProcess] = {}
 
     def trial(self, offer: Offer) -> Trial:
         """One bulk stream, for as long as the phases are; after a BenchError stop() is called for."""
@@ -37,8 +37,8 @@ class Bulk:
         if pod.ipv4 is None:
             raise BenchError(f"{pod.name} has no IPv4 address to connect to")
         address = str(pod.ipv4.ip)
-        sink = self._station(stream.destinations[0], self._layout.receiver)
-        source = self._station(stream.source, self._layout.sender)
+        sink = self._agent(stream.destinations[0], self._layout.receiver)
+        source = self._agent(stream.source, self._layout.sender)
         port = sink.ask(do="receive_tcp", address=address, warm_up=WARM_UP, seconds=offer.seconds)["port"]
         source.tell(do="send_tcp", address=address, port=port)
         try:
@@ -58,12 +58,12 @@ class Bulk:
 
     def stop(self) -> None:
         """End the stations; one side may still wait for the other."""
-        for station in self._stations.values():
+        for station in self._agents.values():
             station.stop()
 
-    def _station(self, port: int, cpu: int) -> Station:
+    def _agent(self, port: int, cpu: int) -> AgentProcess:
         pod = self._pods[port]
-        if (port, cpu) not in self._stations:
-            self._stations[port, cpu] = Station(pod.popen, cpu, f"the tester in {pod.name}")
-        self._stations[port, cpu].start()  # both side by side
-        return self._stations[port, cpu]
+        if (port, cpu) not in self._agents:
+            self._agents[port, cpu] = AgentProcess(pod.popen, cpu, f"the tester in {pod.name}")
+        self._agents[port, cpu].start()  # both side by side
+        return self._agents[port, cpu]

@@ -2,7 +2,7 @@
 
 It runs trials between the pods of a lab, whose host ends an engine joins. One process sends for all pods (several
 on one CPU would spoil each other's pacing) and one receives for all, over sockets that were opened in the pods;
-TCP alone runs in them. The tester must not load the engine (METHODS §3): frames are counted by the pods'
+TCP alone runs in them. The tester must not load the engine: frames are counted by the pods'
 interfaces, which costs nothing, and only stamped ones are taken by a socket, and only in trials that have any.
 
 A trial: the engine learns the addresses of the offer; the pods' counters are read once they stand still; the
@@ -28,7 +28,7 @@ from fastbridge.lab.pods import POD_END, Pod
 from fastbridge.lab.topology import Lab
 from fastbridge.open_files import reserve_files
 
-from .agent_process import ANSWER_SECONDS, Station
+from .agent_process import ANSWER_SECONDS, AgentProcess
 from .frames import UDP_PORT, LanePlan, announcement, plan
 from .offer import FCS, Offer
 from .readings import Reading
@@ -61,13 +61,13 @@ class Tester:
         self._pods = lab.pods
         self._log = SampleLog()
         self._senders = [
-            Station(lab.popen_host, cpu, name, self._sending_sockets, self._log.fd)
+            AgentProcess(lab.popen_host, cpu, name, self._sending_sockets, self._log.fd)
             for cpu, name in (
                 (layout.sender, "the tester's sender"),
                 (layout.switch, "the tester's sender on the switch's CPU"),
             )
         ]
-        self._receiver = Station(
+        self._receiver = AgentProcess(
             lab.popen_host, layout.receiver, "the tester's receiver", self._receiving_sockets, self._log.fd
         )
         self._bulk = Bulk(self._pods, running, layout)
@@ -202,7 +202,7 @@ class Tester:
             ]
             self._send(self._senders[sender], own, phases, **sampling)
 
-    def _send(self, sender: Station, lanes: list[LanePlan], phases: list[Any], **sampling: int) -> None:
+    def _send(self, sender: AgentProcess, lanes: list[LanePlan], phases: list[Any], **sampling: int) -> None:
         # Returns when it begins.
         sockets = sender.sockets()
         sender.ask(
@@ -302,7 +302,7 @@ class Tester:
                 )
             time.sleep(self._settle)
 
-    # -- stations
+    # -- agents
 
     def _sending_sockets(self) -> list[socket.socket]:
         opened = self._receiving_sockets()
@@ -314,8 +314,8 @@ class Tester:
         return [pod.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) for pod in self._pods]
 
     def _stop(self) -> None:
-        for station in (*self._senders, self._receiver):
-            station.stop()
+        for agent in (*self._senders, self._receiver):
+            agent.stop()
         self._bulk.stop()
 
 

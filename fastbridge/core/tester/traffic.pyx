@@ -8,7 +8,7 @@ Paced, frame i of a phase is due at i / rate: a late frame is caught up with, ne
 so that what the machine could not send shows as sent < intended. It counts what the kernel accepted (sent) and
 what it refused; it guesses neither from the other.
 
-Every so manieth frame is a stamped one (see stamp.pxd). It begins a batch and gets its time right before the
+One frame in every `sample` is a stamped one (see stamp.pxd). It begins a batch and gets its time right before the
 system call: frames queued before it in the sender's own batch are not the switch's latency. The time is
 CLOCK_REALTIME and not, as elsewhere here, CLOCK_MONOTONIC, because arrivals are stamped with it by the kernel
 itself, when the frame gets to the pod and not when a receiver is next scheduled. What a clock that is set in
@@ -201,7 +201,7 @@ cdef int fill_sender(Sender *sender, lane) except -1:
 cdef class Generator:
     """Sends frames (whole, without FCS) of `lanes` in turn; the sockets stay the caller's, and open meanwhile.
 
-    With `sample` every so manieth frame over all lanes is stamped, as one of `trial`, and its time of sending
+    With `sample` one frame in every `sample` over all lanes is stamped, as one of `trial`, and its time of sending
     written into `log`, a writable buffer of 8 bytes a sample; where that ends, so does stamping. Frames of less
     than 60 bytes are never stamped.
     """

@@ -13,7 +13,7 @@ import altair as alt
 
 from fastbridge.bench.report.evidence import Record
 
-from .style import INK, Cast, data, finished, log_ticks, rates_axis
+from .style import INK, Encodings, data, finished, log_ticks, rates_axis
 
 _HEIGHT = 260
 _LANE, _BETWEEN = 16, 18  # pixels: an engine's, and between two tests
@@ -22,7 +22,7 @@ _CLAIM = ("ratio", "verdict", "blocks", "floor_text")
 
 def verdict(records: Sequence[Record], baseline: str) -> dict[str, Any]:
     """Ratios to the baseline with their intervals, over the noise floor of the same test and run."""
-    cast = Cast(records)
+    encodings = Encodings(records)
     tests = list(dict.fromkeys(record["test"] for record in records))
     low = 0.92 * min(1.0, *(record["low"] for record in records))
     high = 1.09 * max(1.0, *(record["high"] for record in records))
@@ -32,7 +32,7 @@ def verdict(records: Sequence[Record], baseline: str) -> dict[str, Any]:
     ]
     scale = alt.Scale(type="log", domain=[low, high], nice=False)
     axis = alt.Axis(values=log_ticks(low, high), format="~g", title=f"ratio to {baseline}, log scale")
-    lanes = len(cast.engines) * _LANE
+    lanes = len(encodings.engines) * _LANE
     padding = alt.Scale(paddingInner=_BETWEEN / (lanes + _BETWEEN), paddingOuter=0.2)
     y = alt.Y("test:N", sort=tests, title=None, axis=_task_axis(), scale=padding)
     noise = (
@@ -43,20 +43,22 @@ def verdict(records: Sequence[Record], baseline: str) -> dict[str, Any]:
     one = alt.Chart(data([{"x": 1}])).mark_rule(opacity=0.5).encode(x=alt.X("x:Q", scale=scale, axis=axis))
     each = alt.Chart(data(records)).encode(
         y=y,
-        yOffset=alt.YOffset("engine:N", sort=cast.engines),
-        color=cast.colour(),
-        opacity=cast.faded(),
-        tooltip=_tips(cast, *_CLAIM),
+        yOffset=alt.YOffset("engine:N", sort=encodings.engines),
+        color=encodings.colour(),
+        opacity=encodings.faded(),
+        tooltip=_tips(encodings, *_CLAIM),
     )
     interval = each.mark_rule(strokeWidth=2).encode(x=alt.X("low:Q", scale=scale, axis=axis), x2="high:Q")
-    mean = each.mark_point(filled=True, size=75).encode(x=alt.X("mean:Q", scale=scale, axis=axis), shape=cast.shape())
-    layers = ([noise] if floors else []) + [one, interval, mean.add_params(cast.chosen)]
+    mean = each.mark_point(filled=True, size=75).encode(
+        x=alt.X("mean:Q", scale=scale, axis=axis), shape=encodings.shape()
+    )
+    layers = ([noise] if floors else []) + [one, interval, mean.add_params(encodings.chosen)]
     return finished(alt.layer(*layers), len(tests) * (lanes + _BETWEEN) + 10, 14)
 
 
 def against_size(trials: Sequence[Record], medians: Sequence[Record], unit: str, title: str) -> dict[str, Any]:
     """A rate against the frame size."""
-    cast = Cast(medians)
+    encodings = Encodings(medians)
     sizes = list(dict.fromkeys(record["size"] for record in medians))
     x = alt.X(
         "size:N",
@@ -66,44 +68,46 @@ def against_size(trials: Sequence[Record], medians: Sequence[Record], unit: str,
         scale=alt.Scale(type="point", padding=0.4),
     )
     y = alt.Y(f"{unit}:Q", title=title, axis=rates_axis())
-    return _dots_and_line(cast, trials, medians, x, y, _HEIGHT)
+    return _dots_and_line(encodings, trials, medians, x, y, _HEIGHT)
 
 
 def ratio_against_size(records: Sequence[Record], baseline: str) -> dict[str, Any]:
     """Ratios of rates with their intervals against the frame size: of unlike machines."""
-    cast = Cast(records)
+    encodings = Encodings(records)
     sizes = list(dict.fromkeys(record["size"] for record in records))
     padding = alt.Scale(paddingInner=0.5, paddingOuter=0.25)
     x = alt.X("size:N", sort=sizes, title="frame size with FCS", axis=alt.Axis(labelAngle=0), scale=padding)
     lane = alt.XOffset("series:N", sort=list(dict.fromkeys(record["series"] for record in records)))
     each = alt.Chart(data(records)).encode(
-        x=x, xOffset=lane, color=cast.colour(), opacity=cast.faded(), tooltip=_tips(cast, *_CLAIM)
+        x=x, xOffset=lane, color=encodings.colour(), opacity=encodings.faded(), tooltip=_tips(encodings, *_CLAIM)
     )
     title = f"forwarding rate, ratio to {baseline} on the same machine"
     interval = each.mark_rule(strokeWidth=2).encode(y=alt.Y("low:Q", title=title), y2="high:Q")
-    mean = each.mark_point(filled=True, size=75).encode(y=alt.Y("mean:Q", title=title), shape=cast.shape())
+    mean = each.mark_point(filled=True, size=75).encode(y=alt.Y("mean:Q", title=title), shape=encodings.shape())
     one = alt.Chart(data([{"y": 1}])).mark_rule(opacity=0.5).encode(y="y:Q")
-    return finished(alt.layer(one, interval, mean.add_params(cast.chosen)), _HEIGHT)
+    return finished(alt.layer(one, interval, mean.add_params(encodings.chosen)), _HEIGHT)
 
 
 def search_bounds(records: Sequence[Record]) -> dict[str, Any]:
     """NDR, with a line up to the PDR, against the frame size."""
-    cast = Cast(records)
+    encodings = Encodings(records)
     sizes = list(dict.fromkeys(record["size"] for record in records))
     padding = alt.Scale(paddingInner=0.5, paddingOuter=0.25)
     x = alt.X("size:N", sort=sizes, title="frame size with FCS", axis=alt.Axis(labelAngle=0), scale=padding)
     lane = alt.XOffset("series:N", sort=list(dict.fromkeys(record["series"] for record in records)))
-    tips = _tips(cast, "block", "ndr_text", "pdr_text", "offered_text", "remarks")
-    each = alt.Chart(data(records)).encode(x=x, xOffset=lane, color=cast.colour(), opacity=cast.faded(), tooltip=tips)
+    tips = _tips(encodings, "block", "ndr_text", "pdr_text", "offered_text", "remarks")
+    each = alt.Chart(data(records)).encode(
+        x=x, xOffset=lane, color=encodings.colour(), opacity=encodings.faded(), tooltip=tips
+    )
     y = alt.Y("ndr:Q", title="NDR, up to PDR, frames/s", axis=rates_axis(), scale=alt.Scale(zero=True))
     span = each.mark_rule(strokeWidth=2).encode(y=y, y2="pdr:Q")
-    point = each.mark_point(filled=True, size=75).encode(y=y, shape=cast.shape())
-    return finished(alt.layer(span, point.add_params(cast.chosen)), _HEIGHT)
+    point = each.mark_point(filled=True, size=75).encode(y=y, shape=encodings.shape())
+    return finished(alt.layer(span, point.add_params(encodings.chosen)), _HEIGHT)
 
 
 def strip(trials: Sequence[Record], medians: Sequence[Record], unit: str, title: str) -> dict[str, Any]:
     """Every trial of every engine on one line each, the median marked."""
-    cast = Cast(medians)
+    encodings = Encodings(medians)
     order = list(dict.fromkeys(record["series"] for record in medians))
     y = alt.Y("series:N", sort=order, title=None, axis=_task_axis(" · "))
     x = alt.X(f"{unit}:Q", title=title, scale=alt.Scale(zero=True), axis=alt.Axis(tickCount=8))
@@ -113,23 +117,23 @@ def strip(trials: Sequence[Record], medians: Sequence[Record], unit: str, title:
         .encode(
             x=x,
             y=y,
-            color=cast.colour().legend(None),
-            shape=cast.shape().legend(None),
+            color=encodings.colour().legend(None),
+            shape=encodings.shape().legend(None),
             opacity=alt.value(0.45),
-            tooltip=_tips(cast, *_TRIAL),
+            tooltip=_tips(encodings, *_TRIAL),
         )
     )
     median = (
         alt.Chart(data(medians))
         .mark_tick(thickness=3, size=22)
-        .encode(x=x, y=y, color=cast.colour().legend(None), tooltip=_tips(cast, "median"))
+        .encode(x=x, y=y, color=encodings.colour().legend(None), tooltip=_tips(encodings, "median"))
     )
     return finished(alt.layer(dots, median), 36 * len(order))
 
 
 def loss_curve(records: Sequence[Record]) -> dict[str, Any]:
     """Loss against offered load."""
-    cast = Cast(records)
+    encodings = Encodings(records)
     x = alt.X(
         "x:Q",
         title="offered load, frames/s",
@@ -137,20 +141,20 @@ def loss_curve(records: Sequence[Record]) -> dict[str, Any]:
         scale=alt.Scale(zero=False, nice=True),
     )
     y = alt.Y("y:Q", title="frames lost", axis=alt.Axis(format="~%", tickCount=6), scale=alt.Scale(domainMin=0))
-    return _curves(cast, records, x, y, _HEIGHT)
+    return _curves(encodings, records, x, y, _HEIGHT)
 
 
 def forwarding_curve(records: Sequence[Record]) -> dict[str, Any]:
     """Forwarding rate against offered load."""
-    cast = Cast(records)
+    encodings = Encodings(records)
     x = alt.X("x:Q", title="offered load, frames/s", axis=rates_axis(), scale=alt.Scale(zero=False))
     y = alt.Y("y:Q", title="forwarding rate, frames/s", axis=rates_axis())
-    return _curves(cast, records, x, y, _HEIGHT)
+    return _curves(encodings, records, x, y, _HEIGHT)
 
 
 def latency(lines: Sequence[Record], trials: Sequence[Record]) -> dict[str, Any]:
     """Percentiles of one-way latency: the rarer a delay, the further to the right; both axes are logarithmic."""
-    cast = Cast(lines)
+    encodings = Encodings(lines)
     most = max(record["rarity"] for record in lines)
     x = alt.X(
         "rarity:Q",
@@ -169,22 +173,26 @@ def latency(lines: Sequence[Record], trials: Sequence[Record]) -> dict[str, Any]
         scale=alt.Scale(type="log", nice=False, domain=[low / 1.15, high * 1.15]),
         axis=alt.Axis(values=log_ticks(low / 1.15, high * 1.15), format=",~g"),
     )
-    tips = _tips(cast, "block", "percentile", "latency", "samples", "flags")
-    return _dots_and_line(cast, trials, lines, x, y, _HEIGHT + 20, tips)
+    tips = _tips(encodings, "block", "percentile", "latency", "samples", "flags")
+    return _dots_and_line(encodings, trials, lines, x, y, _HEIGHT + 20, tips)
 
 
 def cpu(records: Sequence[Record], title: str) -> dict[str, Any]:
     """CPU time a frame: a bar for the whole machine, a tick for the engine's own processes."""
-    cast = Cast(records)
+    encodings = Encodings(records)
     tasks = list(dict.fromkeys(record["size"] for record in records))
     y = alt.Y("size:N", sort=tasks, title=None, axis=_task_axis(), scale=alt.Scale(paddingInner=0.25))
     lane = alt.YOffset("series:N", sort=list(dict.fromkeys(record["series"] for record in records)))
-    each = alt.Chart(data(records)).encode(y=y, yOffset=lane, tooltip=_tips(cast, "machine", "switch", "trials"))
+    each = alt.Chart(data(records)).encode(y=y, yOffset=lane, tooltip=_tips(encodings, "machine", "switch", "trials"))
     bars = each.mark_bar(cornerRadiusEnd=2).encode(
-        x=alt.X("machine_ns:Q", title=title, axis=alt.Axis(tickCount=6)), color=cast.colour(), opacity=cast.faded(0.85)
+        x=alt.X("machine_ns:Q", title=title, axis=alt.Axis(tickCount=6)),
+        color=encodings.colour(),
+        opacity=encodings.faded(0.85),
     )
     own = each.mark_tick(thickness=3, color=INK).encode(x=alt.X("switch_ns:Q", title=title))
-    return finished(alt.layer(bars.add_params(cast.chosen), own), len(tasks) * (cast.lanes * _LANE + _BETWEEN) + 10, 14)
+    return finished(
+        alt.layer(bars.add_params(encodings.chosen), own), len(tasks) * (encodings.lanes * _LANE + _BETWEEN) + 10, 14
+    )
 
 
 def fdb_scaling(records: Sequence[Record]) -> dict[str, Any]:
@@ -194,7 +202,7 @@ def fdb_scaling(records: Sequence[Record]) -> dict[str, Any]:
         "x:Q", title="stations in the FDB, log scale", scale=alt.Scale(type="log", padding=12, nice=False), axis=axis
     )
     y = alt.Y("y:Q", title="forwarding rate, frames/s", axis=rates_axis(), scale=alt.Scale(zero=True))
-    return _curves(Cast(records), records, x, y, _HEIGHT)
+    return _curves(Encodings(records), records, x, y, _HEIGHT)
 
 
 def port_scaling(trials: Sequence[Record], medians: Sequence[Record]) -> dict[str, Any]:
@@ -204,11 +212,11 @@ def port_scaling(trials: Sequence[Record], medians: Sequence[Record]) -> dict[st
         "ports:Q", title="ports, log scale", scale=alt.Scale(type="log", base=2, padding=12, nice=False), axis=axis
     )
     y = alt.Y("rate:Q", title="forwarding rate, frames/s", axis=rates_axis(), scale=alt.Scale(zero=True))
-    return _dots_and_line(Cast(medians), trials, medians, x, y, _HEIGHT)
+    return _dots_and_line(Encodings(medians), trials, medians, x, y, _HEIGHT)
 
 
 def _dots_and_line(
-    cast: Cast,
+    encodings: Encodings,
     trials: Sequence[Record],
     medians: Sequence[Record],
     x: alt.X,
@@ -219,7 +227,7 @@ def _dots_and_line(
     line = (
         alt.Chart(data(medians))
         .mark_line(strokeWidth=2, interpolate="linear")
-        .encode(x=x, y=y, color=cast.colour(), strokeDash=cast.dash(), opacity=cast.faded())
+        .encode(x=x, y=y, color=encodings.colour(), strokeDash=encodings.dash(), opacity=encodings.faded())
     )
     dots = (
         alt.Chart(data(trials))
@@ -227,22 +235,26 @@ def _dots_and_line(
         .encode(
             x=x,
             y=y,
-            color=cast.colour(),
-            shape=cast.shape(),
-            opacity=cast.faded(0.45),
-            tooltip=list(tips) or _tips(cast, *_TRIAL),
+            color=encodings.colour(),
+            shape=encodings.shape(),
+            opacity=encodings.faded(0.45),
+            tooltip=list(tips) or _tips(encodings, *_TRIAL),
         )
     )
-    return finished(alt.layer(line, dots.add_params(cast.chosen)), height)
+    return finished(alt.layer(line, dots.add_params(encodings.chosen)), height)
 
 
-def _curves(cast: Cast, records: Sequence[Record], x: alt.X, y: alt.Y, height: int) -> dict[str, Any]:
+def _curves(encodings: Encodings, records: Sequence[Record], x: alt.X, y: alt.Y, height: int) -> dict[str, Any]:
     """Lines through points that are trials themselves: one an engine and block."""
-    each = alt.Chart(data(records)).encode(x=x, y=y, color=cast.colour())
-    line = each.mark_line(strokeWidth=2).encode(detail="block_number:N", strokeDash=cast.dash(), opacity=cast.faded())
-    tips = _tips(cast, "block", "x_text", "y_text", *_TRIAL[1:])
-    dots = each.mark_point(filled=True, size=55).encode(shape=cast.shape(), opacity=cast.faded(0.9), tooltip=tips)
-    return finished(alt.layer(line, dots.add_params(cast.chosen)), height)
+    each = alt.Chart(data(records)).encode(x=x, y=y, color=encodings.colour())
+    line = each.mark_line(strokeWidth=2).encode(
+        detail="block_number:N", strokeDash=encodings.dash(), opacity=encodings.faded()
+    )
+    tips = _tips(encodings, "block", "x_text", "y_text", *_TRIAL[1:])
+    dots = each.mark_point(filled=True, size=55).encode(
+        shape=encodings.shape(), opacity=encodings.faded(0.9), tooltip=tips
+    )
+    return finished(alt.layer(line, dots.add_params(encodings.chosen)), height)
 
 
 def _task_axis(between: str = ", ") -> alt.Axis:
@@ -266,6 +278,6 @@ _TITLES = {
 _TRIAL = ("block", "counts", "flags")
 
 
-def _tips(cast: Cast, *names: str) -> list[alt.Tooltip]:
-    who = ("engine", "run", "task") if len(cast.runs) > 1 else ("engine", "task")
+def _tips(encodings: Encodings, *names: str) -> list[alt.Tooltip]:
+    who = ("engine", "run", "task") if len(encodings.runs) > 1 else ("engine", "task")
     return [alt.Tooltip(f"{name}:N", title=_TITLES.get(name, name)) for name in (*who, *names)]

@@ -13,7 +13,7 @@ from typing import Any
 
 from fastbridge.bench.methods.latency import PERCENTILES, percentiles_of
 from fastbridge.bench.report import wording
-from fastbridge.bench.report.evidence import Record, Source, curve, single_trials
+from fastbridge.bench.report.evidence import LoadedRun, Record, Report, curve, single_trials
 from fastbridge.bench.report.parts import Figure
 from fastbridge.bench.report.rows import Row
 from fastbridge.bench.report.tables import LOADS
@@ -24,83 +24,83 @@ from . import charts
 _STEPS_A_DECADE = 10  # of a latency curve's percentiles
 
 
-def verdict(sources: Sequence[Source]) -> Iterator[Figure]:
+def verdict(report: Report) -> Iterator[Figure]:
     """Ratios with intervals; those of which more is better, and those of which less is, apart."""
     for higher, better in ((True, "more"), (False, "less")):
         records = [
-            _claim(source, row)
-            for task in dict.fromkeys(task for source in sources for task in source.methods)
-            for source in sources
-            for row in source.rows
+            _claim(loaded, row)
+            for task in dict.fromkeys(task for loaded in report.runs for task in loaded.methods)
+            for loaded in report.runs
+            for row in loaded.rows
             if row.task == task
             and row.ratio
-            and source.methods[task].higher_is_better == higher
-            and row.engine != source.results.control
+            and loaded.methods[task].higher_is_better == higher
+            and row.engine != loaded.results.control
         ]
         if records:
-            spec = charts.verdict(records, sources[0].results.baseline)
+            spec = charts.verdict(records, report.baseline)
             title = "Rates: higher is better" if higher else "Latency and times: lower is better"
             yield Figure(f"verdict-{better}", title, spec, "Bars behind: the noise floor. Lines: 95 % intervals.")
 
 
-def throughput(sources: Sequence[Source]) -> Iterator[Figure]:
+def throughput(report: Report) -> Iterator[Figure]:
     """Forwarding rates against frame size, in frames/s and in Gb/s."""
     for name, unit, title in (
         ("throughput", "frames_per_second", "forwarding rate, frames/s"),
         ("throughput-gbps", "gigabits_per_second", "forwarding rate, Gb/s (without FCS)"),
     ):
-        trials, medians = _rates(sources, "forwarding-rate", unit)
+        trials, medians = _rates(report, "forwarding-rate", unit)
         if medians:
             spec = charts.against_size(trials, medians, unit, title)
             shown = "Gb/s" if unit.startswith("giga") else "frames/s"
             yield Figure(name, f"Forwarding rate at maximum offered load, {shown}", spec)
 
 
-def throughput_ratios(sources: Sequence[Source]) -> Iterator[Figure]:
+def throughput_ratios(report: Report) -> Iterator[Figure]:
     """The same of unlike machines."""
     records = [
-        _claim(source, row)
-        for source in sources
-        for task in source.tasks("forwarding-rate")
-        for row in source.rows_of(task.name)
-        if row.ratio and row.engine not in source.ceilings
+        _claim(loaded, row)
+        for loaded in report.runs
+        for task in loaded.tasks("forwarding-rate")
+        for row in loaded.rows_of(task.name)
+        if row.ratio and row.engine not in loaded.ceilings
     ]
     if records:
-        spec = charts.ratio_against_size(records, sources[0].results.baseline)
+        spec = charts.ratio_against_size(records, report.baseline)
         yield Figure("throughput", "Forwarding rate at maximum offered load, as ratio", spec, wide=True)
 
 
-def search_bounds(sources: Sequence[Source]) -> Iterator[Figure]:
+def search_bounds(report: Report) -> Iterator[Figure]:
     """NDR and PDR against frame size."""
     records: dict[tuple[Any, ...], Record] = {}
-    for source in sources:
-        for task in source.tasks("throughput", "latency"):
-            for run in source.runs_of(task.name):
-                values = source.found[task.name, run.engine, run.block].values
+    for loaded in report.runs:
+        for task in loaded.tasks("throughput", "latency"):
+            for run in loaded.runs_of(task.name):
+                values = loaded.found[task.name, run.engine, run.block].values
                 if "ndr" in values:
-                    record = _bounds(source, task.name, values) | source.who(run.engine)
+                    record = _bounds(loaded, task.name, values) | loaded.who(run.engine)
                     record["block"] = f"{run.block + 1}, position {run.position + 1}, {len(run.trials)} trials"
-                    record["remarks"] = "; ".join(source.found[task.name, run.engine, run.block].remarks) or "none"
-                    records.setdefault((source.label, run.engine, run.block, record["size"]), record)
+                    record["remarks"] = "; ".join(loaded.found[task.name, run.engine, run.block].remarks) or "none"
+                    records.setdefault((loaded.label, run.engine, run.block, record["size"]), record)
     if records:
-        ordered = _in_order(sources, sorted(records.values(), key=lambda record: _size_order(record["size"])))
+        ordered = _in_order(report.runs, sorted(records.values(), key=lambda record: _size_order(record["size"])))
         spec = charts.search_bounds(ordered)
         caption = "Points: highest load without loss (NDR); lines go up to that with 0.5 % loss (PDR)."
         yield Figure("ndr-pdr", "Throughput by RFC 2544, frames/s", spec, caption)
 
 
-def tcp(sources: Sequence[Source]) -> Iterator[Figure]:
+def tcp(report: Report) -> Iterator[Figure]:
     """TCP bulk transfer."""
-    trials, medians = _rates(sources, "tcp-bulk", "gigabits_per_second")
+    trials, medians = _rates(report, "tcp-bulk", "gigabits_per_second")
     if medians:
         spec = charts.strip(trials, medians, "gigabits_per_second", "TCP payload, Gb/s")
         yield Figure("tcp", "TCP bulk transfer, Gb/s", spec, "Dots: trials. Bars: medians.")
 
 
-def loss(sources: Sequence[Source]) -> Iterator[Figure]:
+def loss(report: Report) -> Iterator[Figure]:
     """A loss curve a task."""
     yield from _of_tasks(
-        sources,
+        report,
         "frame-loss",
         "loss",
         "Frame loss against offered load",
@@ -108,17 +108,17 @@ def loss(sources: Sequence[Source]) -> Iterator[Figure]:
     )
 
 
-def forwarding(sources: Sequence[Source]) -> Iterator[Figure]:
+def forwarding(report: Report) -> Iterator[Figure]:
     """RFC 2889 §5.6's curve, a task each."""
     title = "Forwarding rate against offered load"
-    yield from _of_tasks(sources, "max-forwarding-rate", "forwarding_rate", title, charts.forwarding_curve)
+    yield from _of_tasks(report, "max-forwarding-rate", "forwarding_rate", title, charts.forwarding_curve)
 
 
-def latency(sources: Sequence[Source]) -> Iterator[Figure]:
+def latency(report: Report) -> Iterator[Figure]:
     """A distribution a task and load."""
     number = 0
-    for name in _tasks(sources, "latency-at-load", "latency"):
-        own = [source for source in sources if name in source.methods]
+    for name in _tasks(report, "latency-at-load", "latency"):
+        own = [loaded for loaded in report.runs if name in loaded.methods]
         for at, load in LOADS.items():
             lines, trials = _latencies(own, name, at)
             if lines:
@@ -127,14 +127,14 @@ def latency(sources: Sequence[Source]) -> Iterator[Figure]:
                 yield Figure(f"latency-{number}", title[0].upper() + title[1:], charts.latency(lines, trials))
 
 
-def cpu(sources: Sequence[Source]) -> Iterator[Figure]:
+def cpu(report: Report) -> Iterator[Figure]:
     """CPU time a frame at maximum offered load."""
     records = [
-        _cost(source, row)
-        for source in sources
-        for task in source.tasks("forwarding-rate")
-        for row in source.rows_of(task.name)
-        if row.cpu_added_ns is not None and row.engine not in source.ceilings
+        _cost(loaded, row)
+        for loaded in report.runs
+        for task in loaded.tasks("forwarding-rate")
+        for row in loaded.rows_of(task.name)
+        if row.cpu_added_ns is not None and row.engine not in loaded.ceilings
     ]
     if records:
         spec = charts.cpu(records, "CPU ns per forwarded frame, beyond the direct pair's")
@@ -145,35 +145,35 @@ def cpu(sources: Sequence[Source]) -> Iterator[Figure]:
         yield Figure("cpu", "CPU time for each forwarded frame", spec, caption, wide=True)
 
 
-def scaling(sources: Sequence[Source]) -> Iterator[Figure]:
+def scaling(report: Report) -> Iterator[Figure]:
     """Forwarding rate against stations and against ports."""
     title = "Forwarding rate with the FDB filled"
-    yield from _of_tasks(sources, "fdb-scaling", "rate", title, charts.fdb_scaling)
+    yield from _of_tasks(report, "fdb-scaling", "rate", title, charts.fdb_scaling)
     trials, medians = [], []
-    for source in sources:
-        for task in source.tasks("port-scaling"):
-            for row in source.rows_of(task.name):
+    for loaded in report.runs:
+        for task in loaded.tasks("port-scaling"):
+            for row in loaded.rows_of(task.name):
                 if "rate" in row.values:
-                    medians.append({**source.who(row.engine), "ports": task.ports, "rate": row.values["rate"]})
-            for run, _ in single_trials(source, task.name):
-                rate = source.found[task.name, run.engine, run.block].values["rate"]
-                trials.append({**source.trial(run), "ports": task.ports, "rate": rate})
+                    medians.append({**loaded.who(row.engine), "ports": task.ports, "rate": row.values["rate"]})
+            for run, _ in single_trials(loaded, task.name):
+                rate = loaded.found[task.name, run.engine, run.block].values["rate"]
+                trials.append({**loaded.trial(run), "ports": task.ports, "rate": rate})
     if len({record["ports"] for record in medians}) > 1:
         yield Figure("port-scaling", "Forwarding rate with more ports", charts.port_scaling(trials, medians))
 
 
-def _of_tasks(sources: Sequence[Source], method: str, series: str, title: str, draw: Any) -> Iterator[Figure]:
-    for number, name in enumerate(_tasks(sources, method), 1):
-        own = [source for source in sources if name in source.methods]
-        records = [record for source in own for record in curve(source, name, series, _load)]
+def _of_tasks(report: Report, method: str, series: str, title: str, draw: Any) -> Iterator[Figure]:
+    for number, name in enumerate(_tasks(report, method), 1):
+        own = [loaded for loaded in report.runs if name in loaded.methods]
+        records = [record for loaded in own for record in curve(loaded, name, series, _load)]
         if records:
             titled = f"{title}, {own[0].methods[name].subject}"
             yield Figure(f"{method}-{number}", titled, draw(_in_order(own, records)))
 
 
-def _in_order(sources: Sequence[Source], records: Iterable[Record]) -> list[Record]:
+def _in_order(runs: Sequence[LoadedRun], records: Iterable[Record]) -> list[Record]:
     """Engines as in tables: a block runs them in another order."""
-    order = {engine.name: i for source in reversed(sources) for i, engine in enumerate(source.results.engines)}
+    order = {engine.name: i for loaded in reversed(runs) for i, engine in enumerate(loaded.results.engines)}
     return sorted(records, key=lambda record: order[record["engine"]])
 
 
@@ -181,29 +181,29 @@ def _load(trial: Trial) -> float | None:
     return trial.offered_rate
 
 
-def _tasks(sources: Sequence[Source], *methods: str) -> list[str]:
-    return list(dict.fromkeys(task.name for source in sources for task in source.tasks(*methods)))
+def _tasks(report: Report, *methods: str) -> list[str]:
+    return list(dict.fromkeys(task.name for loaded in report.runs for task in loaded.tasks(*methods)))
 
 
-def _rates(sources: Sequence[Source], method: str, unit: str) -> tuple[list[Record], list[Record]]:
+def _rates(report: Report, method: str, unit: str) -> tuple[list[Record], list[Record]]:
     """Every trial, and the medians of rows."""
     trials, medians = [], []
-    for source in sources:
-        for task in source.tasks(method):
-            size = source.methods[task.name].subject
-            for row in source.rows_of(task.name):
+    for loaded in report.runs:
+        for task in loaded.tasks(method):
+            size = loaded.methods[task.name].subject
+            for row in loaded.rows_of(task.name):
                 value = getattr(row, unit)
                 if value is not None:
                     shown = f"{row.gigabits_per_second:.2f} Gb/s"
-                    who = {**source.who(row.engine), "task": task.name, "median": shown}
+                    who = {**loaded.who(row.engine), "task": task.name, "median": shown}
                     medians.append({**who, "size": size, unit: value})
-            for run, trial in single_trials(source, task.name):
-                trials.append({**source.trial(run), "size": size, unit: getattr(trial, unit)})
+            for run, trial in single_trials(loaded, task.name):
+                trials.append({**loaded.trial(run), "size": size, unit: getattr(trial, unit)})
     return trials, medians
 
 
-def _bounds(source: Source, task: str, values: Any) -> Record:
-    method = source.methods[task]
+def _bounds(loaded: LoadedRun, task: str, values: Any) -> Record:
+    method = loaded.methods[task]
     texts = {
         f"{name}_text": f"{wording.number(values[key], method.units[key])} frames/s"
         for name, key in (("ndr", "ndr"), ("pdr", "pdr"), ("offered", "max_offered"))
@@ -217,13 +217,13 @@ def _size_order(size: str) -> tuple[bool, int]:
     return (number is None, int(number.group()) if number else 0)
 
 
-def _claim(source: Source, row: Row) -> Record:
+def _claim(loaded: LoadedRun, row: Row) -> Record:
     assert row.ratio is not None
     return {
-        **source.who(row.engine),
+        **loaded.who(row.engine),
         "task": row.task,
-        "test": row.task + (f", {source.label}" if source.label else ""),
-        "size": source.methods[row.task].subject,
+        "test": row.task + (f", {loaded.label}" if loaded.label else ""),
+        "size": loaded.methods[row.task].subject,
         "mean": row.ratio.mean,
         "low": row.ratio.low,
         "high": row.ratio.high,
@@ -235,12 +235,12 @@ def _claim(source: Source, row: Row) -> Record:
     }
 
 
-def _cost(source: Source, row: Row) -> Record:
+def _cost(loaded: LoadedRun, row: Row) -> Record:
     switch = "has none" if row.cpu_switch_ns is None else f"{row.cpu_switch_ns:,.0f} ns/frame"
     return {
-        **source.who(row.engine),
+        **loaded.who(row.engine),
         "task": row.task,
-        "size": source.methods[row.task].subject,
+        "size": loaded.methods[row.task].subject,
         "machine_ns": row.cpu_added_ns,
         "switch_ns": row.cpu_switch_ns,
         "machine": f"{row.cpu_added_ns:,.0f} ns/frame",
@@ -249,27 +249,27 @@ def _cost(source: Source, row: Row) -> Record:
     }
 
 
-def _latencies(sources: Sequence[Source], task: str, at: str) -> tuple[list[Record], list[Record]]:
+def _latencies(runs: Sequence[LoadedRun], task: str, at: str) -> tuple[list[Record], list[Record]]:
     """Of every engine at one load: a line, and the trials' dots."""
     lines: list[Record] = []
     trials: list[Record] = []
-    for source in sources:
-        for engine in (row.engine for row in source.rows_of(task)):
-            samples = [(record, each) for record, each in _sampled(source, task, engine, at) if _is_drawable(each)]
-            lines += _distribution(source.who(engine), [each for _, each in samples])
+    for loaded in runs:
+        for engine in (row.engine for row in loaded.rows_of(task)):
+            samples = [(record, each) for record, each in _sampled(loaded, task, engine, at) if _is_drawable(each)]
+            lines += _distribution(loaded.who(engine), [each for _, each in samples])
             trials += [point for record, each in samples for point in _percentiles(record, each)]
     return lines, trials
 
 
-def _sampled(source: Source, task: str, engine: str, at: str) -> Iterator[tuple[Record, Samples]]:
+def _sampled(loaded: LoadedRun, task: str, engine: str, at: str) -> Iterator[tuple[Record, Samples]]:
     """The trials of one load: of a latency task the last ones, of latency at a load its only one."""
-    for run in (run for run in source.runs_of(task) if run.engine == engine):
-        values = source.found[task, engine, run.block].values
+    for run in (run for run in loaded.runs_of(task) if run.engine == engine):
+        values = loaded.found[task, engine, run.block].values
         loads = [load for load in LOADS if f"{load}_p50" in values] or ["idle"]
         if at in loads:
             number = len(run.trials) - len(loads) + loads.index(at)
             if (samples := run.trials[number].samples) is not None:
-                yield source.trial(run, number), samples
+                yield loaded.trial(run, number), samples
 
 
 def _is_drawable(samples: Samples) -> bool:

@@ -14,7 +14,7 @@ LIGHT, DARK = "#ffffff", "#15181d"  #: the page's backgrounds
 
 
 @dataclass(frozen=True)
-class Look:
+class Marker:
     """How an engine is drawn."""
 
     colour: str
@@ -22,24 +22,24 @@ class Look:
 
 
 _KNOWN = {
-    "fastbridge": Look("#2b7fd3", "circle"),
-    "linux-bridge": Look("#d55e00", "square"),
-    "python": Look("#009e73", "diamond"),
-    "ovs": Look("#b05cb8", "triangle-up"),
-    "testpmd": Look("#b8860b", "triangle-down"),
-    "testpmd-xdp": Look("#8c6d5a", "cross"),
-    "vde": Look("#3a9ba6", "triangle-right"),
-    "direct": Look("#808890", "triangle-left"),
-    "linux-bridge-nf": Look("#c2455a", "square"),
-    "fastbridge/no-coalesce": Look("#2b7fd3", "diamond"),
+    "fastbridge": Marker("#2b7fd3", "circle"),
+    "linux-bridge": Marker("#d55e00", "square"),
+    "python": Marker("#009e73", "diamond"),
+    "ovs": Marker("#b05cb8", "triangle-up"),
+    "testpmd": Marker("#b8860b", "triangle-down"),
+    "testpmd-xdp": Marker("#8c6d5a", "cross"),
+    "vde": Marker("#3a9ba6", "triangle-right"),
+    "direct": Marker("#808890", "triangle-left"),
+    "linux-bridge-nf": Marker("#c2455a", "square"),
+    "fastbridge/no-coalesce": Marker("#2b7fd3", "diamond"),
 }
 _COLOURS = ("#7a8b2e", "#a66bbe", "#9a7b62", "#4c9aa8", "#5f6cc9", "#c2455a")
 _SHAPES = ("cross", "triangle-up", "diamond", "square", "circle", "triangle-down", "triangle-right")
 
 
-def looks(engines: Iterable[str]) -> dict[str, Look]:
+def markers(engines: Iterable[str]) -> dict[str, Marker]:
     """A look for each; engines that are not known here get spare ones, by their order."""
     names = list(dict.fromkeys(engines))
     others = [name for name in names if name not in _KNOWN]
-    spare = {name: Look(_COLOURS[i % len(_COLOURS)], _SHAPES[i % len(_SHAPES)]) for i, name in enumerate(others)}
+    spare = {name: Marker(_COLOURS[i % len(_COLOURS)], _SHAPES[i % len(_SHAPES)]) for i, name in enumerate(others)}
     return {name: _KNOWN.get(name) or spare[name] for name in names}

@@ -6,16 +6,15 @@ without a browser.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, Literal
 
 import vl_convert
 
-from fastbridge.bench.report.evidence import Source, sources_of, unlikeness
+from fastbridge.bench.report.evidence import Report
 from fastbridge.bench.report.parts import Figure
 from fastbridge.bench.report.sections import subtitle_of
-from fastbridge.bench.results.results import Results
 
 from . import figures
 from .palette import LIGHT
@@ -26,7 +25,7 @@ _WIDTH = 640  # of a picture with one chart
 _HALF = 460  # of a chart in one with several
 _SCALE = 2.0  # of PNGs: slides are shown large
 
-_Drawing = Callable[[Sequence[Source]], Iterator[Figure]]
+_Drawing = Callable[[Report], Iterator[Figure]]
 
 # What is drawn of unlike machines too is in both.
 _RATIOS: Mapping[str, _Drawing] = MappingProxyType(
@@ -47,27 +46,27 @@ PICTURES: Mapping[str, _Drawing] = MappingProxyType(
 )
 
 
-def draw(name: str, results: Sequence[tuple[str, Results]], kind: Literal["svg", "png"]) -> str | bytes | None:
-    """One of PICTURES; None where the runs have nothing for it. Raises BenchError when they cannot be compared."""
-    spec = picture(name, sources_of(results))
-    if spec is None:
-        return None
+def draw(spec: dict[str, Any], kind: Literal["svg", "png"]) -> str | bytes:
+    """A picture's file."""
     if kind == "svg":
         return str(vl_convert.vegalite_to_svg(spec))
     return bytes(vl_convert.vegalite_to_png(spec, scale=_SCALE))
 
 
-def picture(name: str, sources: Sequence[Source]) -> dict[str, Any] | None:
-    """Its Vega-Lite; charts that belong together are in one picture."""
-    drawings = _RATIOS if unlikeness(sources) else PICTURES
-    drawn = list(drawings[name](sources)) if name in drawings else []
+def picture(name: str, report: Report) -> dict[str, Any] | None:
+    """The Vega-Lite of one of PICTURES, None where the report has nothing for it.
+
+    Charts that belong together are in one picture.
+    """
+    drawings = _RATIOS if report.unlikeness else PICTURES
+    drawn = list(drawings[name](report)) if name in drawings else []
     if not drawn:
         return None
     width = _WIDTH if len(drawn) == 1 else _HALF
     specs = [_still(figure, width) for figure in drawn]
     config = {**specs[0]["config"], "background": LIGHT, "padding": 16}
     config["legend"] = {**config["legend"], "columns": width // LEGEND_COLUMN}
-    where = subtitle_of(sources)
+    where = subtitle_of(report)
     if len(drawn) == 1:
         return {**specs[0], "config": config, "title": {"text": drawn[0].title, "subtitle": where}}
     datasets: dict[str, Any] = {}  # those of all charts have their place at the top

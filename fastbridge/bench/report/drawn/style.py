@@ -14,7 +14,7 @@ import altair as alt
 
 from fastbridge.bench.report.evidence import Record
 
-from .palette import looks
+from .palette import markers
 
 CHOSEN = "chosen"  #: the parameter that a click on a legend sets
 INK = "currentColor"
@@ -67,7 +67,7 @@ _CONFIG: dict[str, Any] = {
 _LEGEND = alt.Legend(title=None)
 
 
-class Cast:
+class Encodings:
     """Who is drawn: engines by colour and shape, and runs, where there are several, by shape and dash."""
 
     def __init__(self, records: Sequence[Record]) -> None:
@@ -83,7 +83,7 @@ class Cast:
 
     def colour(self) -> alt.Color:
         """By engine."""
-        colours = [look.colour for look in looks(self.engines).values()]
+        colours = [marker.colour for marker in markers(self.engines).values()]
         return alt.Color("engine:N", scale=alt.Scale(domain=self.engines, range=colours), legend=_LEGEND)
 
     def shape(self) -> alt.Shape:
@@ -91,7 +91,7 @@ class Cast:
         if len(self.runs) > 1:
             scale = alt.Scale(domain=self.runs, range=[_SHAPES[i % len(_SHAPES)] for i in range(len(self.runs))])
             return alt.Shape("run:N", scale=scale, legend=alt.Legend(title=None, columns=2))
-        shapes = [look.shape for look in looks(self.engines).values()]
+        shapes = [marker.shape for marker in markers(self.engines).values()]
         return alt.Shape("engine:N", scale=alt.Scale(domain=self.engines, range=shapes), legend=_LEGEND)
 
     def dash(self) -> alt.StrokeDash:
