@@ -40,7 +40,7 @@ from .tester.trial import Trial
 Progress = Callable[[float, float, str], None]  #: share done (0 … 1), seconds left, what runs now
 Keep = Callable[[Results], None]  #: is given what was measured so far, after every block
 
-# The fitness check: 5 % of what the direct veth pair takes (METHODS: about no loss at 5-10 % load); without a
+# The fitness check: 5 % of what the direct veth pair takes (docs/methods.md); without a
 # direct pair to ask, 2-5 % of what a veth sender can do.
 LOW_SHARE, LOW_LOAD = 0.05, 10_000.0
 LOW_LOAD_SECONDS = 0.2

@@ -1,7 +1,7 @@
 """Port sockets, opened ready.
 
 Two AF_PACKET sockets a port, for RX and for TX, from the standard library's `socket`. The facts behind each option
-are in packet(7), Documentation/networking/packet_mmap.rst and DESIGN §5; values without a name in `socket`
+are in packet(7), Documentation/networking/packet_mmap.rst and docs/architecture.md; values without a name in `socket`
 are from <linux/if_packet.h>, <linux/sockios.h>, <linux/ethtool.h>, <linux/if.h> and <asm-generic/socket.h>.
 """
 

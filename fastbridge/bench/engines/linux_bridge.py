@@ -1,7 +1,7 @@
 """The Linux bridge.
 
 It has no thread: it forwards in the softirq of the CPU that sends. By default bridge-nf-call-* is off, its
-fastest setting (METHODS: on, netfilter's hooks cost about 8 %, trim padding and drop malformed IP); the
+fastest setting (docs/methods.md: on, netfilter's hooks cost about 8 %, trim padding and drop malformed IP); the
 variant linux-bridge-nf has them on. Works with default offloads, TCP included. There is no process to kill: both
 kinds of restart delete the bridge and make it anew, so that two results of them differ by chance alone.
 """

@@ -55,7 +55,7 @@ class Adapter:
     trials: list[tuple[float, Trial]] = field(default_factory=list)
 
     def measure(self, intended_duration: float, intended_load: float) -> Any:
-        """Run a trial; frames that were intended and not offered count as lost (METHODS: the search)."""
+        """Run a trial; frames that were intended and not offered count as lost (docs/methods.md)."""
         if self.seconds > self.most_seconds:
             raise BenchError(f"the search for throughput does not settle: {self.seconds:.0f} s of trials contradict")
         every = 0

@@ -1,7 +1,7 @@
 """TCP bulk transfer.
 
 What users of a lab feel: segmentation offload makes frames of up to 64 KB, so that it says nothing of frames per
-second, and these say nothing of it (METHODS: honest numbers).
+second, and these say nothing of it (docs/methods.md).
 """
 
 from __future__ import annotations

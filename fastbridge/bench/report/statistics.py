@@ -16,7 +16,7 @@ import numpy as np
 
 RESAMPLES = 10_000
 # With fewer blocks a bootstrap interval is far too short: of two equal engines with 5 % noise, two blocks would name
-# a winner in 8 % of all runs, five in 0.05 % (and ten, as METHODS asks for claims, in none of 2,000).
+# a winner in 8 % of all runs, five in 0.05 % (and ten, as docs/methods.md asks for claims, in none of 2,000).
 FEWEST_BLOCKS = 5
 # "No difference" is a claim, too: that there is none of more than SAME, or than the noise floor where that is larger.
 # Where it is larger than COARSE nothing is said to be the same.

@@ -2,7 +2,7 @@
 
 It runs trials between the pods of a lab, whose host ends an engine joins. One process sends for all pods (several
 on one CPU would spoil each other's pacing) and one receives for all, over sockets that were opened in the pods;
-TCP alone runs in them. The tester must not load the engine (METHODS §3): frames are counted by the pods'
+TCP alone runs in them. The tester must not load the engine (docs/methods.md): frames are counted by the pods'
 interfaces, which costs nothing, and only stamped ones are taken by a socket, and only in trials that have any.
 
 A trial: the engine learns the addresses of the offer; the pods' counters are read once they stand still; the
