@@ -55,9 +55,9 @@ class Neighbours:
         name_of: Callable[[int], str] = str,
     ) -> None:
         if ageing is not None and not ageing > 0:
-            raise ConfigError(f"neighbours must live longer than {ageing} s; None means for ever")
+            raise ConfigError(f"a neighbour table's ageing must be more than 0 s, not {ageing}; None means for ever")
         if capacity < 1 or per_port < 1:
-            raise ConfigError(f"a neighbour table holds 1 entry or more, not {min(capacity, per_port)}")
+            raise ConfigError(f"a neighbour table must hold 1 entry or more, not {min(capacity, per_port)}")
         self._ageing = math.inf if ageing is None else ageing
         self._capacity, self._per_port = capacity, per_port
         self._clock, self._on_conflict, self.name_of = clock, on_conflict, name_of
@@ -212,7 +212,7 @@ class Neighbours:
         """
         address, station = _station_ip(ip), MacAddress(mac)
         if station.is_group or not station:
-            raise ConfigError(f"{station} is no station's address: a neighbour needs a unicast MAC")
+            raise ConfigError(f"{station} is not a unicast MAC address, which a neighbour needs")
         if not 0 <= vlan < 1 << 24 or vlan & 0xFFF == 0xFFF:
             raise ConfigError(f"VLAN id {vlan} is outside 0 … 4094 (IEEE 802.1Q §9.6)")
         key = (vlan, address.packed)
@@ -352,5 +352,5 @@ def _station_ip(ip: IPv4Address | IPv6Address | str) -> IPv4Address | IPv6Addres
     except ValueError:
         raise ConfigError(f"{ip!r} is not an IP address; write it as 10.0.0.1 or fd00::1") from None
     if address.is_multicast or address.is_unspecified or address.is_loopback:
-        raise ConfigError(f"{address} is no station's address: a neighbour needs a unicast IP")
+        raise ConfigError(f"{address} is not a unicast IP address, which a neighbour needs")
     return address
