@@ -263,7 +263,7 @@ def _place(directory: Path | None, file: Path | None, is_replacing: bool) -> Ite
 
 
 def _keep(path: Path, results: Results) -> None:
-    """Hours of measuring shall survive a power cut; a disk that is full now may not be at the end."""
+    """Hours of measuring must survive a power cut; a disk that is full now may not be at the end."""
     if results.runs:
         with contextlib.suppress(OSError):
             results.save(path)
@@ -281,7 +281,7 @@ class _Ending:
             signal.signal(number, self._end)
 
     def is_over(self) -> None:
-        """What was measured is written: files of two runs shall not stay side by side."""
+        """What was measured is written: files of two runs must not stay side by side."""
         for number in self._numbers:
             signal.signal(number, signal.SIG_IGN)
 

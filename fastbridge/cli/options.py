@@ -12,7 +12,7 @@ from fastbridge.errors import ConfigError
 
 def read_policy(context: click.Context, parameter: click.Parameter, text: str | None) -> str | None:
     """Check a policy's text, so that the complaint names the option; as a callback of an option."""
-    from fastbridge.policy.builtin import parse_policy  # `--help` of a command shall not wait for it
+    from fastbridge.policy.builtin import parse_policy  # `--help` of a command must not wait for it
 
     try:
         return None if text is None else str(parse_policy(text))

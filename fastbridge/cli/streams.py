@@ -14,7 +14,7 @@ _PATIENCE = 2.0  # seconds that the reader has to take what is left at the end
 
 
 class StreamBox:
-    """Writes lines to stdout or stderr, by a thread of its own; where there is no such stream, nothing.
+    """Writes lines to stdout or stderr from a thread of its own. Writes nothing where the stream is missing.
 
     lost: the line that tells of lost ones, with a place for their number.
     """

@@ -136,7 +136,7 @@ class Neighbours:
     def __contains__(self, item: object) -> bool:
         """Whether an IP address has a live entry, in any VLAN; or whether a NeighbourEntry still holds.
 
-        Raises ConfigError for what is no station's IP address, TypeError for what could never be one.
+        Raises ConfigError for text that is not a unicast IP address, TypeError for another type.
         """
         if isinstance(item, NeighbourEntry):
             known = self.lookup(item.vlan, item.ip.packed)
@@ -208,7 +208,7 @@ class Neighbours:
     ) -> None:
         """Add an entry that no message changes and that does not age, or make the one there is such a one.
 
-        router: the R flag of answers on its behalf. Raises ConfigError for what is no station's address.
+        router: the R flag of answers on its behalf. Raises ConfigError for an address that is not unicast.
         """
         address, station = _station_ip(ip), MacAddress(mac)
         if station.is_group or not station:

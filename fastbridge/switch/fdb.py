@@ -71,7 +71,7 @@ class Fdb:
     def __contains__(self, item: object) -> bool:
         """Whether a MAC address has a live entry, in any VLAN; or whether an FdbEntry still holds.
 
-        Raises ConfigError for what is no MAC address, TypeError for what could never be one.
+        Raises ConfigError for text that is not a MAC address, TypeError for another type.
         """
         if isinstance(item, FdbEntry):
             found = self.lookup(item.mac, item.vlan)

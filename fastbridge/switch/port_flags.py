@@ -9,7 +9,7 @@ from fastbridge.errors import ConfigError
 
 @dataclass(frozen=True, slots=True)
 class PortFlags:
-    """What a port may do, as the Linux bridge has it (bridge(8), `bridge link set`)."""
+    """What a port may do, by the Linux bridge's flags (bridge(8), `bridge link set`)."""
 
     learning: bool = True  #: sources heard on it go into the FDB
     broadcast_flood: bool = True  #: broadcast is flooded to it
