@@ -17,7 +17,7 @@ from .trace cimport Trace
 
 cdef enum:
     READY = 64                  # ports epoll names at a time
-    # Frames that no slot holds wait in these for their sends: GSO builds up to 64 KiB + headers. A place
+    # Frames that no slot holds wait in these for their sends: GSO builds up to 64 KiB + headers (DESIGN §5.2). A place
     # of the batch has one, of memory that is used only when touched; of a ring's frames at most BIG_BUFFERS at a time,
     # to stay in the cache. BIG_SIZE is 3 cache lines more than whole pages: were it none, all frames' headers would
     # lie in the same few sets of the L1 cache.

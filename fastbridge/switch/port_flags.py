@@ -34,8 +34,10 @@ class PortFlags:
 
 @dataclass(frozen=True, slots=True)
 class StormControl:
-    """How many frames a second a port may have flooded, by kind; None: any number. A quarter of a second's may come
-    at once; the rest is dropped as storm_broadcast, storm_multicast or storm_unicast. Raises ConfigError.
+    """How many frames a second a port may have flooded, by kind. None means no limit.
+
+    A quarter of a second's frames may come at once. The rest is dropped as storm_broadcast, storm_multicast or
+    storm_unicast. Raises ConfigError.
     """
 
     broadcast: float | None = None
