@@ -23,7 +23,7 @@ class MacAddress(int):
     """
 
     def __new__(cls, value: int | str | bytes) -> MacAddress:
-        """Raise ConfigError when `value` is no MAC address."""
+        """Raise ConfigError when `value` is not a MAC address."""
         if isinstance(value, str):
             text = value.strip().lower()
             if not _FORMS.fullmatch(text):

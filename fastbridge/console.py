@@ -19,9 +19,9 @@ _FILE_WIDTH = 120
 
 
 class _Plain(Console):
-    """Lets through nothing that is no character, and takes nothing for markup.
+    """Lets only printable characters through, and takes nothing for markup.
 
-    Names of interfaces and engines, a file's reasons and a program's last words are anybody's: they shall neither steer
+    Names of interfaces and engines, a file's reasons and a program's last words are anybody's: they must neither steer
     the terminal nor lose a bracket.
     """
 
@@ -31,7 +31,7 @@ class _Plain(Console):
 
 
 def plain(text: str) -> str:
-    """Blanks in place of what is no character."""
+    """Put blanks in place of unprintable characters."""
     return "".join(char if char.isprintable() or char == "\n" else " " for char in text)
 
 

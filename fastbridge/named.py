@@ -1,6 +1,6 @@
 """Sequences of things with names.
 
-`"pod1" in lab.ports` is a question about names, and shall not be answered by comparing a text with objects.
+`"pod1" in lab.ports` is a question about names, and must not be answered by comparing a text with objects.
 """
 
 from __future__ import annotations

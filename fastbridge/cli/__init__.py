@@ -20,14 +20,14 @@ from fastbridge.version import __version__
 
 from .streams import StreamBox, open_missing
 
-# The first line of each command's help is here too: --help shall not wait for what the commands import.
+# The first line of each command's help is here too: --help must not wait for what the commands import.
 _COMMANDS = {
     "demo": "Show how pods find each other, frame by frame.",
     "run": "Forward frames between interfaces until Ctrl-C or SIGTERM.",
     "lab": "Make pods that stay, in named network namespaces.",
     "compare": "Measure fastbridge against the Linux bridge and other switches on this machine.",
-    "report": "Show the results in FILES again, or draw them: as a page, Markdown or pictures.",
-    "track": "Show the trend of every benchmark in STORAGE over commits, and where it makes a step or drifts.",
+    "report": "Show saved results, or draw them as a page, Markdown or pictures.",
+    "track": "Show how the speed of every benchmark changes over commits.",
 }
 _INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
@@ -35,19 +35,19 @@ _errors = StreamBox("stderr", "fastbridge: {:,} lines of this log are lost: nobo
 
 
 class _Commands(click.RichGroup):
-    """Loads a command's file when that command is run: `run` shall not wait for what the bench imports."""
+    """Loads a command's file when that command is run: `run` must not wait for what the bench imports."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """What is known of a command without its file: enough to list it."""
+        """Enough of a command to list it, without its file."""
         return click.Command(cmd_name, help=_COMMANDS[cmd_name]) if cmd_name in _COMMANDS else None
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """The command that the arguments ask for, itself."""
+        """The command that the arguments ask for, with its file."""
         name, command, rest = super().resolve_command(ctx, args)
         if command is not None:
             command = getattr(import_module(f".{name}", __name__), str(name))
@@ -87,7 +87,7 @@ def main() -> None:
 
 
 def _finish(stream: TextIO, status: int) -> int:
-    """Write what waits in the stream. A reader that has seen enough is told nothing; any other reason is a failure."""
+    """Flush the stream. A reader that closed it has seen enough; any other error is a failure."""
     try:
         stream.flush()
     except OSError as error:
@@ -101,14 +101,14 @@ def _finish(stream: TextIO, status: int) -> int:
 
 
 class _Handler(logging.Handler):
-    """Log lines on stderr; whoever logs never waits for its reader."""
+    """Log lines on stderr. Logging never waits for the reader."""
 
     def __init__(self) -> None:
         super().__init__()
         self.setFormatter(OneLine("fastbridge: %(message)s"))
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Have it written."""
+        """Hand the line to the writer."""
         _errors.put(self.format(record))
 
 
@@ -139,7 +139,7 @@ def _run() -> int:
 
 
 def visible(text: str) -> str:
-    """Control characters, of a name or a file, written out: they shall not steer the terminal."""
+    """Control characters of a name or a file, written out, so that they cannot steer the terminal."""
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 

@@ -74,24 +74,24 @@ _DIRECTORY = "fastbridge-compare"
     type=click.Choice(list(PROFILES)),
     default="quick",
     show_default=True,
-    help="quick: three minutes, speed and latency; standard: a quarter of an hour, all methods; rfc2544: with the "
-    "trial lengths of the RFCs, days.",
+    help="quick: three minutes, speed and latency; standard: a quarter of an hour, all methods; rfc2544: days, with "
+    "the trial lengths of the RFCs.",
 )
 @click.option("--quick", is_flag=True, help="The same as --profile quick.")
 @click.option("--methods", metavar="NAMES", default="", help="Only these methods; a wrong name lists all.")
 @click.option(
-    "--sizes", metavar="BYTES", callback=_read_sizes, help="With these frame sizes: for example 64,512,1518,imix."
+    "--sizes", metavar="BYTES", callback=_read_sizes, help="Frame sizes with FCS: for example 64,512,1518,imix."
 )
 @click.option(
     "--pattern",
     type=click.Choice([*PATTERNS, BUSY]),
-    help="With this pattern: one way, both ways, or both ways with a sender on the switch's CPU, too (busy).",
+    help="pair: one way; bidirectional: both ways; busy: both ways, with a sender on the switch's CPU too.",
 )
 @click.option(
     "--blocks",
     metavar="N",
     type=click.IntRange(1),
-    help=f"How often each test is repeated; fewer than {FEWEST_BLOCKS} give no verdict.",
+    help=f"Repeat each test this often; fewer than {FEWEST_BLOCKS} give no verdict.",
 )
 @click.option(
     "--engines",
@@ -99,18 +99,18 @@ _DIRECTORY = "fastbridge-compare"
     default="fastbridge,linux-bridge,python",
     show_default=True,
     callback=_read_engines,
-    help=f"Which engines, or `all`: {', '.join(ENGINES)}.",
+    help=f"Engines to measure, or `all`: {', '.join(ENGINES)}.",
 )
 @click.option(
     "--engine-command",
     "commands",
     metavar="[NAME=]COMMAND",
     multiple=True,
-    help="Also measure a program of your own: `prog {ports}`, where {ports} becomes the interfaces it is to join. It "
+    help="Also measure a program of your own: `prog {ports}`, where {ports} becomes the interfaces to join. It "
     "must stay in the foreground.",
 )
 @click.option(
-    "--baseline", metavar="NAME", default="linux-bridge", show_default=True, help="The engine that ratios are to."
+    "--baseline", metavar="NAME", default="linux-bridge", show_default=True, help="Show ratios to this engine."
 )
 @click.option(
     "--out",
@@ -118,7 +118,7 @@ _DIRECTORY = "fastbridge-compare"
     metavar="DIR",
     type=click.Path(path_type=Path),
     help=f"Where the report goes: {RESULTS}, report.html, report.md, pytest-benchmark.json and pictures/.  "
-    f"[default: {_DIRECTORY}, with the date where there is an earlier one]",
+    f"[default: {_DIRECTORY}, with the date if there is an earlier one]",
 )
 @click.option(
     "-o",
@@ -126,7 +126,7 @@ _DIRECTORY = "fastbridge-compare"
     "file",
     metavar="FILE",
     type=click.Path(path_type=Path),
-    help="Write no report but the results alone, as JSON; `fastbridge report` draws it from them, anywhere.",
+    help="Write the results alone, as JSON. `fastbridge report` draws a report from them, on any machine.",
 )
 @click.option("--replace", "is_replacing", is_flag=True, help="Replace an earlier report or results file there.")
 @click.option(
@@ -139,7 +139,7 @@ _DIRECTORY = "fastbridge-compare"
     "--arp",
     metavar="POLICY",
     callback=read_policy_of_strangers,
-    help="Measure fastbridge with this policy, as of `fastbridge run --arp`.",
+    help="Measure fastbridge with this policy, as for `fastbridge run --arp`.",
 )
 @click.pass_context
 def compare(
@@ -161,15 +161,15 @@ def compare(
 ) -> None:
     """Measure fastbridge against the Linux bridge and other switches on this machine.
 
-    Every engine forwards between pods of its own; their trials take turns in random order. Frame sizes include the
-    FCS. Ctrl-C or SIGTERM keeps what was measured so far, and reports that.
+    Every engine forwards between pods of its own. Trials take turns in random order. Ctrl-C or SIGTERM ends the run;
+    the report then holds all trials up to that moment.
     """
     if quick and profile != "quick":
         raise click.UsageError(f"--quick and --profile {profile}: choose one")
     if arp and not any(isinstance(it, Fastbridge) for it in engines):
-        raise click.UsageError("--arp is for fastbridge, and it is not among the engines")
+        raise click.UsageError("--arp is for fastbridge, which is not among the engines; add it to --engines")
     if directory is not None and file is not None:
-        raise click.UsageError("--out DIR holds the results, too: give either --out or -o")
+        raise click.UsageError("--out DIR holds the results too: give either --out or -o")
     console = make_console()
     chosen = [
         replace(it, options=(*it.options, "--arp", arp)) if arp and isinstance(it, Fastbridge) else it for it in engines
@@ -247,7 +247,7 @@ def _place(directory: Path | None, file: Path | None, is_replacing: bool) -> Ite
     """
     if file is not None:
         if not is_replacing and file.is_file() and file.stat().st_size:
-            raise click.UsageError(f"{file} is there already: choose another place with -o, or give --replace")
+            raise click.UsageError(f"{file} exists already: choose another place with -o, or give --replace")
         with writable_file(file, "choose another place with -o"):
             yield file
         return
@@ -265,7 +265,7 @@ def _place(directory: Path | None, file: Path | None, is_replacing: bool) -> Ite
 
 
 def _keep(path: Path, results: Results) -> None:
-    """Hours of measuring shall survive a power cut; a disk that is full now may not be at the end."""
+    """Hours of measuring must survive a power cut; a disk that is full now may not be at the end."""
     if results.runs:
         with contextlib.suppress(OSError):
             results.save(path)
@@ -283,7 +283,7 @@ class _Ending:
             signal.signal(number, self._end)
 
     def is_over(self) -> None:
-        """What was measured is written: files of two runs shall not stay side by side."""
+        """What was measured is written: files of two runs must not stay side by side."""
         for number in self._numbers:
             signal.signal(number, signal.SIG_IGN)
 

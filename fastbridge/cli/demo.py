@@ -56,13 +56,13 @@ _ACTION_STYLES = {"flooded": "yellow", "forwarded": "green", "dropped": "red", "
     default="flood",
     callback=read_policy,
     show_default=True,
-    help="What becomes of ARP and IPv6 ND, as of `fastbridge run --arp`: suppress lets the switch answer itself.",
+    help="What happens to ARP and IPv6 ND, as for `fastbridge run --arp`. With suppress the switch itself answers.",
 )
 def demo(pods: int, pause: float | None, arp: str) -> None:
     """Show how pods find each other, frame by frame.
 
     Makes pods, joins them by a switch, lets them ping, and tells what the switch saw and did. Needs no
-    root where user namespaces are allowed. Leaves nothing behind: it all ends with this process.
+    root where user namespaces are allowed. Leaves nothing behind: everything ends with this process.
     """
     console = make_console(markup=True)
     logging.getLogger("fastbridge").setLevel(logging.ERROR)  # what a policy drops is told in the story

@@ -12,7 +12,7 @@ from fastbridge.errors import ConfigError
 
 def read_policy(context: click.Context, parameter: click.Parameter, text: str | None) -> str | None:
     """Check a policy's text, so that the complaint names the option; as a callback of an option."""
-    from fastbridge.policy.builtin import parse_policy  # `--help` of a command shall not wait for it
+    from fastbridge.policy.builtin import parse_policy  # `--help` of a command must not wait for it
 
     try:
         return None if text is None else str(parse_policy(text))
@@ -28,7 +28,7 @@ def read_port_policies(context: click.Context, parameter: click.Parameter, texts
         if not port or not equals:
             raise click.BadParameter(f"{text!r} is not IFACE=POLICY, such as veth3=guard=router")
         if port in policies:
-            raise click.BadParameter(f"{port} is given two policies; give it one, such as {port}=guard,suppress")
+            raise click.BadParameter(f"{port} has two policies; give it one, such as {port}=guard,suppress")
         policies[port] = read_policy_of_strangers(context, parameter, policy) or ""
     return policies
 
@@ -38,7 +38,7 @@ def read_policy_of_strangers(context: click.Context, parameter: click.Parameter,
     text = read_policy(context, parameter, text)
     if text is not None and "guard=strict" in text.split(","):
         raise click.BadParameter(
-            "guard=strict drops what claims an address that nobody has entered, and no command enters any; use guard, "
+            "guard=strict drops every address that nobody has entered, and commands enter none; use guard, "
             "or Switch(…, policy='guard=strict', trusted=True) from Python"
         )
     return text

@@ -1,8 +1,8 @@
 """Privileges, given up.
 
-What a process needs to open its sockets is more than it needs afterwards, and whoever finds a way into it later shall
-find little: no capability but those kept, none to be gained by another program, and the calls that a switch never
-makes are refused. Capabilities and filter are a thread's: give them up before threads are started, which inherit it.
+What a process needs to open its sockets is more than it needs afterwards, and whoever finds a way into it later must
+find little: only the capabilities that are kept, no way to gain others by another program, and no system call that a
+switch never makes. Capabilities and filter are a thread's: give them up before threads are started, which inherit it.
 """
 
 from __future__ import annotations

@@ -38,8 +38,8 @@ def _print_schema(context: click.Context, parameter: click.Parameter, wanted: bo
     "--output",
     metavar="OUT",
     type=click.Path(path_type=Path),
-    help="Draw it, by the ending of OUT: .html, a page for a browser; .md, Markdown; .svg or .png, one picture; .json, "
-    "for pytest-benchmark; without an ending a directory with all of these.",
+    help="Draw the results. The ending of OUT decides: .html, a page; .md, Markdown; .svg or .png, one picture; .json, "
+    "for pytest-benchmark; no ending, a directory with all of these.",
 )
 @click.option("--picture", metavar="NAME", help="Which picture; a wrong name lists all.  [default: throughput]")
 @click.option(
@@ -48,13 +48,13 @@ def _print_schema(context: click.Context, parameter: click.Parameter, wanted: bo
     is_eager=True,
     expose_value=False,
     callback=_print_schema,
-    help="Print the JSON Schema of results files instead: what every field means.",
+    help="Print the JSON Schema of results files instead. It says what every field means.",
 )
 def report(files: tuple[Path, ...], output: Path | None, picture: str | None) -> None:
-    """Show the results in FILES again, or draw them: as a page, Markdown or pictures.
+    """Show saved results, or draw them as a page, Markdown or pictures.
 
-    FILES are what `fastbridge compare` wrote, here or on other machines: results.json, or its directory. Everything
-    is recomputed from the raw trials. Several are shown side by side, and unlike machines only by their ratios.
+    FILES come from `fastbridge compare`, here or on other machines: results.json, or its directory. Everything is
+    recomputed from the raw trials. Several files are shown side by side; unlike machines only by their ratios.
     """
     from fastbridge.bench.report.evidence import Report
 
@@ -64,7 +64,7 @@ def report(files: tuple[Path, ...], output: Path | None, picture: str | None) ->
     runs = Report.of([(label, _load(path)) for label, path in zip(_labels(files), files, strict=True)])
     if output is not None:
         if output.resolve() in [path.resolve() for path in files]:
-            raise click.UsageError(f"{output} is what it is drawn from; choose another place with -o")
+            raise click.UsageError(f"{output} is one of the FILES; choose another place with -o")
         _draw(runs, output, picture or "throughput")
         make_console().print(f"written to {output}", soft_wrap=True)
         return
@@ -104,7 +104,7 @@ def _load(path: Path) -> Results:
 def _labels(paths: Sequence[Path]) -> list[str]:
     """Names that tell the files apart: as much of the end of each path as that takes."""
     if len({path.resolve() for path in paths}) < len(paths):
-        raise click.UsageError(f"the same file twice: {', '.join(map(str, paths))}")
+        raise click.UsageError(f"a file is given twice; give each once: {', '.join(map(str, paths))}")
     parts = [path.resolve().with_suffix("").parts for path in paths]
     while len(parts) > 1 and len({part[-1] for part in parts}) == 1 and min(map(len, parts)) > 1:
         parts = [part[:-1] for part in parts]  # what all have at their end tells nothing apart
@@ -124,7 +124,9 @@ def _draw(runs: Report, output: Path, picture: str) -> None:
     way_out = "choose another place with -o"
     whole = output.is_dir() or not output.suffix
     if runs.is_comparison and (whole or output.suffix == ".json"):
-        raise click.UsageError("of several FILES there can be a page (.html), Markdown (.md) or a picture (.svg, .png)")
+        raise click.UsageError(
+            "several FILES can become a page (.html), Markdown (.md) or a picture (.svg, .png); choose one with -o"
+        )
     if output.suffix != ".json":
         page.require()
     if whole:
@@ -155,10 +157,10 @@ def _drawn(runs: Report, ending: str, picture: str) -> str | bytes:
     if ending == ".md":
         return markdown.render(runs)
     if ending not in _PICTURE:
-        raise click.UsageError(f"nothing is drawn as {ending}; choose .html, .md, .svg, .png, .json or a directory")
+        raise click.UsageError(f"cannot draw {ending}; choose .html, .md, .svg, .png, .json or a directory")
     if picture not in pictures.PICTURES:
         raise click.UsageError(f"there is no picture {picture!r}; there are {', '.join(pictures.PICTURES)}")
     spec = pictures.picture(picture, runs)
     if spec is None:
-        raise BenchError(f"no picture {picture!r} of these results: they have nothing for it (another profile has)")
+        raise BenchError(f"no picture {picture!r}: these results have nothing for it; another profile does")
     return pictures.draw(spec, "svg" if ending == ".svg" else "png")

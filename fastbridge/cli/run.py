@@ -43,20 +43,22 @@ def _read_ageing(context: click.Context, parameter: click.Parameter, text: str) 
     try:
         return float(text)  # which numbers make sense is the switch's to say
     except ValueError:
-        raise click.BadParameter(f"{text!r} is neither a number of seconds nor 'never'") from None
+        raise click.BadParameter(f"{text!r} is not a number of seconds; give one, or 'never'") from None
 
 
 def _read_cpus(context: click.Context, parameter: click.Parameter, text: str | None) -> Sequence[int] | None:
     try:
         return None if text is None else [int(number) for number in text.split(",")]
     except ValueError:
-        raise click.BadParameter(f"{text!r} is no CPU's number, nor several with commas between") from None
+        raise click.BadParameter(
+            f"{text!r} is not a CPU number; give one, or several separated by commas: 2,3"
+        ) from None
 
 
 def _check_ports(context: click.Context, parameter: click.Parameter, names: tuple[str, ...]) -> tuple[str, ...]:
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
-        raise click.UsageError(f"{twice} is named twice; a switch has each port once")
+        raise click.UsageError(f"{twice} is named twice; name each interface once")
     if len(names) < 2:
         raise click.UsageError("a switch joins at least two interfaces; name another one")
     return names
@@ -87,18 +89,18 @@ def _check_ports(context: click.Context, parameter: click.Parameter, names: tupl
     metavar="IFACE=POLICY",
     multiple=True,
     callback=read_port_policies,
-    help="The policy of one interface, in place of --arp; can be given again. guard=router is for a router's.",
+    help="A policy for one interface, in place of --arp. Repeatable. Use guard=router for a router's interface.",
 )
 @click.option(
     "--storm-control",
     metavar="FRAMES",
     type=click.FloatRange(min=0, min_open=True),
-    help="Flood at most so many broadcasts a second from a port, so many multicasts, so many unknown unicasts.",
+    help="Flood at most this many frames a second from each port: broadcast, multicast and unknown unicast, each.",
 )
 @click.option(
     "--no-loop-detection",
     is_flag=True,
-    help="Send no probes where stations flap, and block no port that is part of a loop.",
+    help="Do not probe for loops where MAC addresses keep moving, and do not block ports.",
 )
 @click.option(
     "--ageing",
@@ -106,7 +108,7 @@ def _check_ports(context: click.Context, parameter: click.Parameter, names: tupl
     default="300",
     callback=_read_ageing,
     show_default=True,
-    help="Forget a MAC address not heard for so long, or `never`.",
+    help="Forget a MAC address after this long in silence, or `never`.",
 )
 @click.option(
     "--capacity",
@@ -114,12 +116,12 @@ def _check_ports(context: click.Context, parameter: click.Parameter, names: tupl
     type=int,
     default=65536,
     show_default=True,
-    help="Learn at most so many MAC addresses.",
+    help="Learn at most this many MAC addresses.",
 )
 @click.option(
     "--filter-link-local",
     is_flag=True,
-    help="Drop 01:80:c2:00:00:0x (LLDP, LACP, STP) as 802.1D says; else they pass.",
+    help="Drop frames to 01:80:c2:00:00:0x (LLDP, LACP, STP), as 802.1D says. By default they pass.",
 )
 @click.option(
     "--busy-poll",
@@ -127,12 +129,12 @@ def _check_ports(context: click.Context, parameter: click.Parameter, names: tupl
     type=click.IntRange(0, 1_000_000),
     default=50,
     show_default=True,
-    help="Spin so long for the next frame before sleeping.",
+    help="Wait this long for the next frame, spinning, before sleeping.",
 )
 @click.option(
     "--no-coalesce",
     is_flag=True,
-    help="Send every frame by itself, also where consecutive ones of a flow could go as one GSO frame.",
+    help="Send every frame by itself. By default, consecutive frames of a flow can leave as one GSO frame.",
 )
 @click.option(
     "--fast-path",
@@ -147,18 +149,18 @@ def _check_ports(context: click.Context, parameter: click.Parameter, names: tupl
     type=int,
     default=1,
     show_default=True,
-    help="Spread the ports over so many threads, at most one for each CPU.",
+    help="Spread the ports over this many threads, at most one for each CPU.",
 )
 @click.option(
     "--fanout",
     is_flag=True,
-    help="Let all workers read every port, each IP flow always by the same one (fragments: by their addresses alone).",
+    help="Let all workers read every port. One worker takes each IP flow; fragments go by their addresses alone.",
 )
 @click.option(
     "--cpu",
     metavar="N[,N...]",
     callback=_read_cpus,
-    help="Run the data plane on this CPU, or each worker on one of its own.  [default: any]",
+    help="Run the data plane on this CPU, or each worker on its own CPU.  [default: any]",
 )
 def run(
     interfaces: tuple[str, ...],
@@ -180,15 +182,15 @@ def run(
 ) -> None:
     """Forward frames between interfaces until Ctrl-C or SIGTERM.
 
-    They are interfaces of the current network namespace, Ethernet and up. While they are ports the
-    host's own stack neither hears nor speaks on them; none of its settings is changed.
-    Of its capabilities the running switch keeps CAP_NET_ADMIN alone, and it can start no other program.
+    The interfaces must be Ethernet, up, and in the current network namespace. While they are ports,
+    the host's own network stack neither hears nor speaks on them; its settings do not change.
+    The running switch keeps only the capability CAP_NET_ADMIN and cannot start other programs.
     """
     if fanout and workers == 1:
-        raise click.UsageError("--fanout lets several workers read each port; add --workers 2, or more")
+        raise click.UsageError("--fanout lets several workers read each port; add --workers 2 or more")
     strange = next((name for name in arp_ports if name not in interfaces), None)
     if strange is not None:
-        raise click.UsageError(f"--arp-port names {strange}, which is not among the interfaces; name one that is")
+        raise click.UsageError(f"--arp-port names {strange}, which is not among the interfaces; name one of them")
     if fast_path == "nft":
         prepare()
     give_up(keep=(CAP_NET_ADMIN, CAP_NET_RAW, CAP_SYS_RESOURCE))  # what it takes to open ports, on any number of them
@@ -225,7 +227,7 @@ def run(
     report.stopped(switch.counters())
     report.close()
     if not stop.came:
-        raise PortError("nothing is left to forward between: all interfaces are gone")
+        raise PortError("all interfaces are gone: nothing is left to forward between")
 
 
 def _shielding(switch: Switch, interfaces: Sequence[str]) -> contextlib.AbstractContextManager[None]:
@@ -233,7 +235,7 @@ def _shielding(switch: Switch, interfaces: Sequence[str]) -> contextlib.Abstract
     if not switch.unshielded:
         return contextlib.nullcontext()
     _log.warning(
-        "the host is kept silent by settings of its interfaces, but hears the pods: nf_tables are not to be had (%s)",
+        "nf_tables is not available (%s): interface settings keep the host silent instead, but it hears the pods",
         switch.unshielded,
     )
     from fastbridge.lab.silence import silence  # with pyroute2, which takes longer to import than all else

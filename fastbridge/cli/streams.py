@@ -29,7 +29,7 @@ def open_missing() -> None:
 
 
 class StreamBox:
-    """Writes lines to stdout or stderr, by a thread of its own; where there is no such stream, nothing.
+    """Writes lines to stdout or stderr from a thread of its own. Writes nothing where the stream is missing.
 
     lost: the line that tells of lost ones, with a place for their number.
     """

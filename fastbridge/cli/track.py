@@ -33,20 +33,21 @@ _STYLES = {"regression": "bold red", "progression": "bold green", "too noisy": "
     type=click.IntRange(1),
     default=RECENT,
     show_default=True,
-    help="A step is news, and for the exit status, when it is within the last so many runs; a drift is while it lasts.",
+    help="Report a step, and let it set the exit status, while it is within this many last runs. A drift counts "
+    "while it lasts.",
 )
 @click.pass_context
 def track(context: click.Context, storage: tuple[Path, ...], output: Path | None, recent: int) -> None:
-    """Show the trend of every benchmark in STORAGE over commits, and where it makes a step or drifts.
+    """Show how the speed of every benchmark changes over commits.
 
-    STORAGE is pytest-benchmark's (default: .benchmarks), or files like those in it: compare with --out runs/COMMIT
-    after every commit, and track runs/*/pytest-benchmark.json. Only runs of like machines make a trend. A step is a
-    change of level that jumpavg finds, and that is three standard errors of the noise between runs or more. A drift is
-    a change in small parts: over the last 12 runs together more than the noise between neighbouring ones explains. The
-    exit status is 3 when a benchmark has become slower in what was measured last, at once or slowly, 0 when none has.
+    STORAGE is pytest-benchmark's directory (default: .benchmarks), or files like those in it. Or run `fastbridge
+    compare --out runs/COMMIT` after every commit, and track runs/*/pytest-benchmark.json. Only runs of like machines
+    make a trend. A step is a change of level that jumpavg finds, of three standard errors of the noise between runs or
+    more. A drift is a slow change: over the last 12 runs, more than the noise between neighbouring runs explains. The
+    exit status is 3 when a benchmark has become slower, by a step or a drift, and 0 when none has.
     """
     if output is not None and output.suffix != ".html":
-        raise click.UsageError(f"{output}: only a page is drawn; choose a name that ends in .html")
+        raise click.UsageError(f"{output}: track draws only a page; choose a name that ends in .html")
     found = trends(read_storage(*(storage or [Path(".benchmarks")])), recent=recent)
     console = make_console()
     for machine in dict.fromkeys(trend.machine for trend in found):

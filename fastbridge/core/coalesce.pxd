@@ -1,9 +1,9 @@
 # Coalesce: same flow, one send.
 #
 # Software GRO in the batch. An AF_PACKET transmit costs the kernel some 20 times what a frame costs the switch
-# (DESIGN §6), so consecutive frames of one flow, TCP segments in sequence or UDP datagrams of one size, leave as one
-# GSO frame: the headers of the first one, then the payloads from where they lie, gathered by sendmmsg. The kernel cuts
-# it up again for whoever needs single frames.
+# (docs/performance.md), so consecutive frames of one flow, TCP segments in sequence or UDP datagrams of one size,
+# leave as one GSO frame: the headers of the first one, then the payloads from where they lie, gathered by sendmmsg.
+# The kernel cuts it up again for whoever needs single frames.
 #
 # What may be merged is what the kernel's own GRO merges (inet_gro_receive, ipv6_gro_receive, tcp_gro_receive,
 # udp_gro_receive_segment, inet_gro_flush), or less where segmentation (TSO, USO) would not give back the frames that

@@ -25,7 +25,7 @@ from .neighbours import Neighbours
 
 @dataclass(frozen=True, slots=True)
 class Forward:
-    """As a plain bridge: to the port of its destination, or flooded."""
+    """Let the frame go its plain way: to the port of its destination, or flooded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class SendTo:
 
 @dataclass(frozen=True, slots=True)
 class Drop:
-    """Send it nowhere, counted under this reason."""
+    """Drop the frame and count it under this reason."""
 
     reason: str
 
@@ -53,7 +53,7 @@ Verdict = Forward | Answer | SendTo | Drop
 
 
 class Punt(enum.IntEnum):
-    """How the core treats a class of frames; the larger is the stronger."""
+    """How the core treats a class of frames. A larger value is stronger."""
 
     NONE = 0  #: forwarded as a plain bridge does; Python never sees it
     COPY = 1  #: forwarded as a plain bridge does, and shown: decide() may watch, its verdict changes nothing
@@ -61,7 +61,7 @@ class Punt(enum.IntEnum):
 
 
 class Wants(NamedTuple):
-    """What a policy must be handed, by protocol and destination MAC address."""
+    """Which frames the core hands to a policy, by protocol and destination MAC address."""
 
     arp_group: Punt = Punt.NONE
     arp_unicast: Punt = Punt.NONE
@@ -83,7 +83,7 @@ Fallback = Literal["flood", "drop"]
 
 @runtime_checkable
 class Policy(Protocol):
-    """Decides about ARP and ND frames; derive from it, and override what differs."""
+    """Decides what happens to ARP and ND frames. Derive from it and override decide()."""
 
     #: what decide() must be handed; in a chain it may be handed more
     wants: Wants = SNOOP
@@ -97,7 +97,7 @@ class Policy(Protocol):
 
     @property
     def parts(self) -> tuple[Policy, ...]:
-        """The policies it is made of, in the order they are asked."""
+        """The policies that it consists of, in the order they are asked."""
         return (self,)
 
     def __or__(self, other: Policy) -> Chain:

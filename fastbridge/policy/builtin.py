@@ -16,7 +16,7 @@ _ARP_REQUEST, _NS, _MALFORMED = Kind.ARP_REQUEST, Kind.NS, Kind.MALFORMED  # qui
 
 
 class Flood(Policy):
-    """As a plain bridge does: Python sees nothing."""
+    """Act as a plain bridge. Python sees nothing."""
 
     wants = NOTHING
 
@@ -26,12 +26,12 @@ class Flood(Policy):
 
 
 class Suppress(Policy):
-    """Answer who asks for a known neighbour, on the neighbour's behalf; flood only who asks for an unknown one.
+    """Answer questions for known neighbours on their behalf; flood questions for unknown ones.
 
-    As EVPN's proxy ARP/ND (RFC 9161): the answer comes from the owner's MAC address and repeats the flags the owner
-    last advertised. While nobody has heard those (a wrong R flag would cost a router its role, RFC 4861 §7.2.5), and
-    for solicitations with options only the owner can answer, the owner alone is asked. What is no plain question, such
-    as a probe, duplicate address detection or an announcement, goes its usual way.
+    This is EVPN's proxy ARP/ND (RFC 9161). The answer comes from the owner's MAC address and repeats the flags that the
+    owner last advertised. In two cases the owner alone is asked: while its flags are unknown (a wrong R flag would cost
+    a router its role, RFC 4861 §7.2.5), and for solicitations with options that only the owner can answer. Probes,
+    duplicate address detection and announcements go their usual way.
     """
 
     wants = SNOOP
@@ -49,7 +49,7 @@ class Suppress(Policy):
 
 
 class Direct(Policy):
-    """Send a question for a known neighbour to that neighbour's port alone; the owner itself answers."""
+    """Send a question for a known neighbour to its port alone. The owner answers."""
 
     wants = SNOOP
 
@@ -60,15 +60,22 @@ class Direct(Policy):
 
 
 class Guard(Policy):
-    """Drop what says something else than the neighbour table: dynamic ARP and ND inspection.
+    """Drop what contradicts the neighbour table: dynamic ARP and ND inspection.
 
-    The first to claim an IP has it, and with it the MAC on its port, until it leaves the switch's questions unanswered
-    (see doubts.py), falls silent for the table's ageing time or its port is lost; static entries hold for ever. strict:
-    an IP nobody has in the table may not be claimed at all. routes: the port's pod is a router, whose IP packets come
-    from anywhere; its MAC and its ARP and ND are guarded as all are. Drop reasons: "malformed", "l2_mismatch" (the
-    message tells another MAC than its own frame's source), "spoofed" (the IP or the MAC is bound to another port; or
-    the IP to another MAC of this port, by a static entry or to a strict guard), "unbound" (strict). Probes and
-    duplicate address detection claim no IP and pass.
+    The first to claim an IP has it, and with it the MAC on its port. It loses both when it answers none of the switch's
+    questions (see doubts.py), is silent for the table's ageing time, or loses its port. Static entries never end.
+
+    strict: nobody may claim an IP that is not in the table.
+    routes: the port's pod is a router, whose IP packets come from anywhere. Its MAC, ARP and ND are guarded as usual.
+
+    Drop reasons:
+
+    - "malformed"
+    - "l2_mismatch": the message names another MAC than the source of its own frame
+    - "spoofed": the IP or the MAC is bound to another port. Static entries and strict guards bind the IP to its MAC too
+    - "unbound": strict, and the IP is not in the table
+
+    Probes and duplicate address detection claim no IP and pass.
     """
 
     wants = EVERYTHING
@@ -77,7 +84,9 @@ class Guard(Policy):
 
     def __init__(self, strict: bool = False, routes: bool = False) -> None:
         if strict and routes:
-            raise ConfigError("a guard is strict, or its port routes: who routes sends from addresses nobody has here")
+            raise ConfigError(
+                "strict and routes contradict each other: a router sends from addresses that no table has; choose one"
+            )
         self.strict, self.routes = strict, routes
 
     def decide(self, message: Message, neighbours: Neighbours) -> Verdict | None:
@@ -104,18 +113,18 @@ class Guard(Policy):
 
 
 class RateLimit(Policy):
-    """At most `rate` ARP and `rate` ND frames a second from each port, and `burst` at once; the rest is dropped.
+    """Pass at most `rate` ARP and `rate` ND frames a second from each port, and `burst` at once. Drop the rest.
 
-    The core counts the tokens, before any policy is asked and wherever in a chain this is written.
+    The core counts them before it asks any policy, wherever this stands in a chain.
     """
 
     wants = NOTHING
 
     def __init__(self, rate: float, burst: int | None = None) -> None:
         if not 0.001 <= rate <= 1e9:
-            raise ConfigError(f"a rate limit is 0.001 … 1e9 frames a second, not {rate}")
+            raise ConfigError(f"a rate limit must be 0.001 … 1e9 frames a second, not {rate}")
         if burst is not None and not 1 <= burst <= 1 << 30:
-            raise ConfigError(f"a rate limit's burst is 1 … {1 << 30} frames, not {burst}")
+            raise ConfigError(f"a rate limit's burst must be 1 … {1 << 30} frames, not {burst}")
         self.rate = float(rate)
         self.burst = burst or max(1, round(rate))  # what comes in a second may come at once
 
@@ -156,7 +165,7 @@ def _parse_one(word: str) -> Policy:
             if isinstance(error, ConfigError):
                 raise
     raise ConfigError(
-        f"{word!r} is no policy; write one or more of flood, suppress, direct, guard, guard=strict, guard=router, "
+        f"{word!r} is not a policy; write one or more of flood, suppress, direct, guard, guard=strict, guard=router, "
         "ratelimit=RATE, ratelimit=RATE:BURST (frames a second), separated by commas"
     )
 

@@ -55,9 +55,9 @@ class Neighbours:
         name_of: Callable[[int], str] = str,
     ) -> None:
         if ageing is not None and not ageing > 0:
-            raise ConfigError(f"neighbours must live longer than {ageing} s; None means for ever")
+            raise ConfigError(f"a neighbour table's ageing must be more than 0 s, not {ageing}; None means for ever")
         if capacity < 1 or per_port < 1:
-            raise ConfigError(f"a neighbour table holds 1 entry or more, not {min(capacity, per_port)}")
+            raise ConfigError(f"a neighbour table must hold 1 entry or more, not {min(capacity, per_port)}")
         self._ageing = math.inf if ageing is None else ageing
         self._capacity, self._per_port = capacity, per_port
         self._clock, self._on_conflict, self.name_of = clock, on_conflict, name_of
@@ -136,7 +136,7 @@ class Neighbours:
     def __contains__(self, item: object) -> bool:
         """Whether an IP address has a live entry, in any VLAN; or whether a NeighbourEntry still holds.
 
-        Raises ConfigError for what is no station's IP address, TypeError for what could never be one.
+        Raises ConfigError for text that is not a unicast IP address, TypeError for another type.
         """
         if isinstance(item, NeighbourEntry):
             known = self.lookup(item.vlan, item.ip.packed)
@@ -208,11 +208,11 @@ class Neighbours:
     ) -> None:
         """Add an entry that no message changes and that does not age, or make the one there is such a one.
 
-        router: the R flag of answers on its behalf. Raises ConfigError for what is no station's address.
+        router: the R flag of answers on its behalf. Raises ConfigError for an address that is not unicast.
         """
         address, station = _station_ip(ip), MacAddress(mac)
         if station.is_group or not station:
-            raise ConfigError(f"{station} is no station's address: a neighbour needs a unicast MAC")
+            raise ConfigError(f"{station} is not a unicast MAC address, which a neighbour needs")
         if not 0 <= vlan < 1 << 24 or vlan & 0xFFF == 0xFFF:
             raise ConfigError(f"VLAN id {vlan} is outside 0 … 4094 (IEEE 802.1Q §9.6)")
         key = (vlan, address.packed)
@@ -356,5 +356,5 @@ def _station_ip(ip: IPv4Address | IPv6Address | str) -> IPv4Address | IPv6Addres
     except ValueError:
         raise ConfigError(f"{ip!r} is not an IP address; write it as 10.0.0.1 or fd00::1") from None
     if address.is_multicast or address.is_unspecified or address.is_loopback:
-        raise ConfigError(f"{address} is no station's address: a neighbour needs a unicast IP")
+        raise ConfigError(f"{address} is not a unicast IP address, which a neighbour needs")
     return address

@@ -105,9 +105,9 @@ class Policing:
     def set_policy(self, policy: Policy, port: int | None, ports: Iterable[int]) -> None:
         """Change the policy of one port, or of those without one of their own; `ports`: all the switch has."""
         if not isinstance(policy, Policy) or isinstance(policy, type):
-            raise ConfigError(f"{policy!r} is no policy; derive it from fastbridge.Policy and give it decide()")
+            raise ConfigError(f"{policy!r} is not a policy; derive it from fastbridge.Policy and give it decide()")
         if len(policy.wants) != len(Wants()):
-            raise ConfigError(f"policy {policy} wants {policy.wants!r}; that must be fastbridge.Wants(…)")
+            raise ConfigError(f"policy {policy} has wants={policy.wants!r}; it must be fastbridge.Wants(…)")
         if port is None:
             self._default = policy
         else:

@@ -149,40 +149,41 @@ class Plane:
 
     @property
     def neighbours(self) -> Neighbours:
-        """Who is where by IP, as ARP and ND tell: iterate for its live entries. Empty as long as no policy looks."""
+        """Who is where by IP, from ARP and ND. Iterate over it for live entries. It is empty while no policy looks."""
         return self._policing.neighbours
 
     @property
     def moves(self) -> Mapping[MacAddress, int]:
-        """How often each station has moved to another port, of the 4,096 that moved last.
+        """How often each station has moved to another port: the 4,096 stations that moved last.
 
-        Moves that come faster than they are read, more than 1,024 in 20 ms, are in counters().moved only.
+        Of more than 1,024 moves in 20 ms, some are in counters().moved only.
         """
         return self._stations.moves
 
     def policy(self, port: PortRef | None = None) -> Policy:
-        """The policy of a port; None: of the ports without one of their own."""
+        """The policy of a port; None: of all ports that have none of their own."""
         return self._policing.policy(None if port is None else self._index_of(port))
 
     def set_policy(self, policy: Policy | str, port: PortRef | None = None) -> None:
-        """Change what becomes of ARP and ND, also while running: for one port, or for those without one of their own.
+        """Change what happens to ARP and ND, also while running: for one port, or for all that have none of their own.
 
         policy: a Policy such as `Guard() | RateLimit(50) | Suppress()`, or its text, "guard,ratelimit=50,suppress".
-        Raises ConfigError for text that names none, or for an unknown port.
+        Raises ConfigError for text that names no policy, or for an unknown port.
         """
         chosen = parse_policy(policy) if isinstance(policy, str) else policy
         self._policing.set_policy(chosen, None if port is None else self._index_of(port), list(self._members))
 
     def trust(self, port: PortRef, owners: Owners) -> None:
-        """Enter who is behind a port as static neighbours, which no message changes: what Guard binds to."""
+        """Enter static neighbours behind a port. No message changes them, and Guard binds to them."""
         index = self._index_of(port)
         for mac, ip in owners:
             self.neighbours.add(ip, mac, index, source="plan")
         self._policing.bind()
 
     def announce(self, port: PortRef | None = None) -> int:
-        """Tell all pods where the neighbours (of one port) are: gratuitous ARP and unsolicited NAs, after a move or
-        redeploy that their caches do not know of. Returns how many were told.
+        """Tell all pods where the neighbours (of one port) are, by gratuitous ARP and unsolicited NAs.
+
+        Use it after a move or redeploy that the pods' caches do not know of. Returns how many neighbours were told of.
         """
         return self._policing.announce(None if port is None else self._index_of(port))
 
@@ -191,7 +192,7 @@ class Plane:
         return PortFlags.of_bits(self._dataplane.flags(self._index_of(port)))
 
     def set_flags(self, port: PortRef, **flags: bool) -> PortFlags:
-        """Change some of a port's flags, by their names in PortFlags; returns all. Raises ConfigError."""
+        """Change some of a port's flags, by their names in PortFlags. Returns all of them. Raises ConfigError."""
         index = self._index_of(port)
         try:
             changed = replace(self.flags(port), **flags)

@@ -73,7 +73,7 @@ class Fdb:
     def __contains__(self, item: object) -> bool:
         """Whether a MAC address has a live entry, in any VLAN; or whether an FdbEntry still holds.
 
-        Raises ConfigError for what is no MAC address, TypeError for what could never be one.
+        Raises ConfigError for text that is not a MAC address, TypeError for another type.
         """
         if isinstance(item, FdbEntry):
             found = self.lookup(item.mac, item.vlan)
@@ -123,7 +123,7 @@ class Fdb:
         keys = _keys(macs, vlan)
         stations = keys & np.uint64((1 << 48) - 1)
         if len(wrong := stations[(stations == 0) | (stations >> np.uint64(40) & np.uint64(1) == 1)]):
-            raise ConfigError(f"{MacAddress(int(wrong[0]))} is no station's address: only unicast MACs are learned")
+            raise ConfigError(f"{MacAddress(int(wrong[0]))} is not a unicast MAC address; only these are learned")
         indices = np.asarray(self._index_of(ports)) if isinstance(ports, str) else _numbers(ports, "ports")
         for index in np.unique(indices).tolist():
             self._index_of(index)
@@ -154,7 +154,7 @@ class Fdb:
         """
         address = MacAddress(mac)
         if address.is_group or not address:
-            raise ConfigError(f"{address} is no station's address: a static entry needs a unicast MAC")
+            raise ConfigError(f"{address} is not a unicast MAC address, which a static entry needs")
         self._core.add(address, _vlan(vlan), self._index_of(port))
         self.on_change()
 
@@ -185,9 +185,9 @@ def _keys(macs: ArrayLike, vlan: ArrayLike) -> NDArray[np.uint64]:
     """The core's keys, vlan << 48 | mac, checked."""
     addresses, vlans = _numbers(macs, "macs"), _numbers(vlan, "vlan")
     if addresses.ndim != 1:
-        raise ConfigError(f"macs must be one row of MAC addresses, not of shape {addresses.shape}")
+        raise ConfigError(f"macs must be an array of one dimension, not of shape {addresses.shape}")
     if len(wrong := addresses[(addresses < 0) | (addresses >= 1 << 48)]):
-        raise ConfigError(f"{wrong[0]} is no MAC address: that is a number of 48 bits")
+        raise ConfigError(f"{wrong[0]} is not a MAC address; give a number of 48 bits")
     for number in np.unique(vlans).tolist():
         _vlan(number)
     return addresses.astype(np.uint64) | _spread(vlans, len(addresses), "vlan").astype(np.uint64) << np.uint64(48)
@@ -208,5 +208,5 @@ def _numbers(values: ArrayLike, what: str) -> NDArray[np.integer[Any]]:
 def _spread(array: NDArray[np.integer[Any]], count: int, what: str) -> NDArray[np.integer[Any]]:
     """One for all, or one each."""
     if array.shape not in ((), (count,)):
-        raise ConfigError(f"{what} must be one, or {count} as there are macs, not of shape {array.shape}")
+        raise ConfigError(f"{what} must be one value, or {count} like macs, not an array of shape {array.shape}")
     return np.broadcast_to(array, (count,))

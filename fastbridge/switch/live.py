@@ -74,30 +74,30 @@ class Switch(Plane):
     """A learning switch over Ethernet interfaces, forwarding in the background from start() to stop().
 
     ports: interface names of the current network namespace, or the `ports` of a Lab.
-    ageing: seconds after which an FDB entry nothing was heard from no longer counts (802.1Q §8.8.3); None: never.
-    capacity: most FDB entries; past it a source is learned at the cost of the port with the most entries (`evicted`),
-        or, from that port itself, not at all (`refused`); its frames are forwarded either way.
+    ageing: seconds of silence after which an FDB entry no longer counts (802.1Q §8.8.3); None: never.
+    capacity: most FDB entries. When all are in use, a new source takes the place of an entry of the port with the most
+        (`evicted`). From that port itself it is not learned (`refused`). Its frames are forwarded either way.
     filter_link_local: drop 01:80:c2:00:00:00 … :0f (LLDP, LACP, STP) as 802.1D says, instead of flooding them.
     busy_poll: seconds to spin after the last frame before sleeping; 0 sleeps at once.
-    workers: threads of the data plane; at most one for each CPU. Ports are spread over them; each sends by every port.
-    fanout: let all workers read every port, each flow always by the same one (PACKET_FANOUT by hash; what is not IP,
-        all by one): for ports with more traffic than one worker can take. Frames of different flows may overtake each
-        other, and IP fragments, which have no ports to hash, frames of their own flow that are whole.
+    workers: threads of the data plane, at most one for each CPU. Ports are spread over them; each sends by every port.
+    fanout: let all workers read every port, for ports with more traffic than one worker can take. One worker takes each
+        IP flow (PACKET_FANOUT by hash), and one takes all other frames. Frames of different flows may overtake each
+        other. IP fragments have no ports to hash, so they may overtake whole frames of their own flow.
     cpu: the CPU to run the data plane on, or one for each worker; None: any.
     coalesce: send consecutive TCP segments, or UDP datagrams, of one flow as one GSO frame, by every port whose
         interface takes these (veth: yes); set_flags(port, coalesce=…) changes it. Receivers see no difference.
     policy: what becomes of ARP and ND (see set_policy); as a plain bridge does by default.
-    trusted: enter the pods' addresses as the lab's plan has them, as static neighbours (see trust).
-    loop_detection: probe the ports that stations flap between, and block one of those that turn out to be a loop.
-    move_damping: seconds; a station heard more recently than that on its port does not move to another.
-    neighbour_ageing: seconds after which a neighbour nothing was heard from no longer counts; None: never.
-    shield: let the host's own stack neither hear nor speak on the interfaces given by name, by an nf_tables table that
-        ends with the switch (or its process); where that cannot be had `unshielded` says why.
+    trusted: enter the addresses of the lab's plan as static neighbours (see trust).
+    loop_detection: probe the ports between which stations keep moving, and block one of the ports of a loop.
+    move_damping: seconds. A station that was heard more recently on its port does not move to another.
+    neighbour_ageing: seconds of silence after which a neighbour no longer counts; None: never.
+    shield: keep the host's own stack from hearing and speaking on the interfaces given by name. An nf_tables table does
+        this and ends with the switch or its process. Where it is not available, `unshielded` says why.
     fast_path: "nft": the kernel forwards frames between stations that the core knows, by an nf_tables table, and hands
-        all else to the core; where that cannot be had the core forwards all, and one log line says why. "off": the core
-        forwards all.
+        everything else to the core (docs/fast-path.md). Where it is not available, the core forwards all frames, and a
+        log line says why. "off": the core forwards all frames.
 
-    Raises PortError, PrivilegeError or ConfigError, and leaves nothing open then.
+    Raises PortError, PrivilegeError or ConfigError, and then leaves nothing open.
     """
 
     def __init__(
@@ -133,7 +133,7 @@ class Switch(Plane):
         )
         super().__init__(options)
         if fanout and workers == 1:
-            raise ConfigError("fanout=True spreads a port over several workers; with workers=1 there is but one")
+            raise ConfigError("fanout=True spreads a port over several workers; add workers=2 or more")
         self._cpus = _check_cpus([cpu] if isinstance(cpu, int) else cpu, workers)
         self._trusted, self._coalesce = trusted, coalesce
         self._workers, self._fanout = range(workers), fanout
@@ -172,8 +172,8 @@ class Switch(Plane):
     ) -> MemorySwitch:
         """A switch without interfaces or privileges, on the same core; ports: how many, or their names.
 
-        coalesce: what wire() and the counters show; process() is always frame for frame. clock: seconds, monotonic;
-        tests pass their own to let time pass. There is no loop detection.
+        coalesce: whether wire() and the counters merge frames; process() never does. clock: monotonic seconds; tests
+        pass their own to let time pass. There is no loop detection.
         """
         options = Options(ageing, capacity, filter_link_local, policy, False, move_damping, neighbour_ageing)
         return MemorySwitch(ports, options, clock, coalesce)
@@ -194,11 +194,11 @@ class Switch(Plane):
 
     @property
     def unshielded(self) -> str:
-        """Why the host is not shielded though `shield` asked for it; "" if it is."""
+        """Why the host is not shielded although `shield` asked for it; "" if it is."""
         return self._links.unshielded
 
     def start(self) -> None:
-        """Forward from now on; does nothing when it runs. Raises ConfigError once it was stopped."""
+        """Forward from now on. Does nothing while the switch runs. Raises ConfigError after stop()."""
         if self._final is not None:
             raise ConfigError("this switch was stopped; make a new Switch")
         if self._threads:
@@ -220,7 +220,7 @@ class Switch(Plane):
         self._policing.start()
 
     def stop(self) -> None:
-        """Stop, for good, and close the sockets; the counters stay readable. Does nothing in a forked child."""
+        """Stop for good and close the sockets. The counters stay readable. Does nothing in a forked child."""
         if os.getpid() != self._owner:
             return
         self._halt()

@@ -9,7 +9,7 @@ from fastbridge.errors import ConfigError
 
 @dataclass(frozen=True, slots=True)
 class PortFlags:
-    """What a port may do, as the Linux bridge has it (bridge(8), `bridge link set`)."""
+    """What a port may do, by the Linux bridge's flags (bridge(8), `bridge link set`)."""
 
     learning: bool = True  #: sources heard on it go into the FDB
     broadcast_flood: bool = True  #: broadcast is flooded to it
@@ -34,8 +34,10 @@ class PortFlags:
 
 @dataclass(frozen=True, slots=True)
 class StormControl:
-    """How many frames a second a port may have flooded, by kind; None: any number. A quarter of a second's may come
-    at once; the rest is dropped as storm_broadcast, storm_multicast or storm_unicast. Raises ConfigError.
+    """How many frames a second a port may have flooded, by kind. None means no limit.
+
+    A quarter of a second's frames may come at once. The rest is dropped as storm_broadcast, storm_multicast or
+    storm_unicast. Raises ConfigError.
     """
 
     broadcast: float | None = None

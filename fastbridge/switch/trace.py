@@ -33,7 +33,7 @@ class TraceEvent(NamedTuple):
     egress: tuple[str, ...]  #: where its copies went, at most the first 32 ports
 
     def __str__(self) -> str:
-        """One line: what the frame is, and what became of it."""
+        """One line: what the frame is, and what happened to it."""
         if len(self.frame) < 14:
             said = f"{len(self.frame)} bytes"
         else:
@@ -46,7 +46,7 @@ class TraceEvent(NamedTuple):
 
 
 class Trace:
-    """Records decisions from `with` on; a full trace loses the newest, counted in `lost`, and never waits."""
+    """Records decisions while its `with` block runs. A full trace counts newer events in `lost`; it never waits."""
 
     def __init__(self, dataplane: Dataplane, name_of: Callable[[int], str], snap: int, limit: int) -> None:
         if snap < 0 or not 0 < limit <= 1 << 20:

@@ -318,11 +318,11 @@ def engines(*names: str) -> tuple[EngineRecord, ...]:
 def test_a_wrong_request(saved: Callable[..., Path], tmp_path: Path) -> None:
     one, other = str(saved()), str(saved("other.json"))
     wrong: tuple[tuple[tuple[str, ...], str], ...] = (
-        ((one, one), "the same file twice"),
-        ((one, other, "-o", str(tmp_path / "dir")), "of several FILES"),
-        ((one, other, "-o", str(tmp_path / "x.json")), "of several FILES"),
-        ((one, "-o", one), "is what it is drawn from"),
-        ((one, "-o", str(tmp_path / "x.txt")), "nothing is drawn as .txt"),
+        ((one, one), "a file is given twice"),
+        ((one, other, "-o", str(tmp_path / "dir")), "several FILES"),
+        ((one, other, "-o", str(tmp_path / "x.json")), "several FILES"),
+        ((one, "-o", one), "is one of the FILES"),
+        ((one, "-o", str(tmp_path / "x.txt")), "cannot draw .txt"),
         ((one, "-o", str(tmp_path / "x.svg"), "--picture", "mine"), "no picture 'mine'; there are verdict, throughput"),
         ((one, "-o", str(tmp_path / "x.md"), "--picture", "throughput"), "--picture is for"),
     )

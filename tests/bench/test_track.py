@@ -375,7 +375,7 @@ def test_only_a_page_is_drawn(tmp_path: Path) -> None:
     page = tmp_path / "trend.txt"
     done = track(tmp_path, "-o", page)
     assert (done.returncode, done.stdout, page.exists()) == (2, "", False)
-    assert "trend.txt: only a page is drawn" in done.stderr
+    assert "trend.txt: track draws only a page" in done.stderr
 
 
 @pytest.mark.slow

@@ -53,7 +53,7 @@ WRONG: list[tuple[str, list[str]]] = [
     ("run --arp-port x y z", ["--arp-port", "'x'", "IFACE=POLICY"]),
     ("run --arp-port x=gaurd x y", ["--arp-port", "'gaurd'", "guard=router"]),
     ("run --arp-port x=guard=strict x y", ["--arp-port", "guard=strict", "trusted=True"]),
-    ("run --arp-port x=guard --arp-port x=flood x y", ["--arp-port", "x is given two policies"]),
+    ("run --arp-port x=guard --arp-port x=flood x y", ["--arp-port", "x has two policies"]),
     ("run --arp-port z=guard x y", ["--arp-port", "z", "not among the interfaces"]),
     ("run --storm-control 0 x y", ["--storm-control"]),
     ("run --storm-control 2e9 x y", ["storm control", "2000000000"]),

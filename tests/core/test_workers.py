@@ -236,7 +236,7 @@ def test_what_ages_is_forgotten_once() -> None:
     [
         ({"workers": 0}, "workers must be 1 … "),
         ({"workers": 4096}, "workers must be 1 … "),
-        ({"fanout": True}, "workers=1 there is but one"),
+        ({"fanout": True}, "add workers=2 or more"),
         ({"cpu": [0, 0, 0]}, "one CPU for each worker, 1 in all, not 0, 0, 0"),
         ({"cpu": 4096}, "CPU 4096 is not one this process may run on"),
     ],

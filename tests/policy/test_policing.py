@@ -412,7 +412,7 @@ def test_no_policy() -> None:
         ConfigError, match=r"flood, suppress, direct, guard, guard=strict, guard=router, ratelimit=RATE"
     ):
         switch.set_policy("supress")
-    with pytest.raises(ConfigError, match="no policy"):
+    with pytest.raises(ConfigError, match="not a policy"):
         switch.set_policy(object())  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="no port"):
         switch.set_policy("suppress", "eth7")

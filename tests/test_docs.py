@@ -1,0 +1,179 @@
+"""The documents are true: links lead somewhere, Python runs as written, the demo says what is shown."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+import fastbridge
+
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+EXAMPLES = sorted((ROOT / "docs/examples").glob("*.py"))
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md")), ROOT / "benchmarks/NOTES.md"]
+FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
+pytestmark = pytest.mark.skipif(
+    not (README.exists() and EXAMPLES), reason="the tests were copied without the README or docs/"
+)
+
+
+def called(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return [code for kind, code in FENCED.findall(page.read_text(encoding="utf-8")) if kind == language]
+
+
+WRITTEN = {page: code for page in PAGES if page.exists() for code in blocks(page, "python")}
+
+
+def run(*arguments: str) -> str:
+    """What Python prints, given these arguments."""
+    command = [sys.executable, "-W", "error", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+def anchors(page: Path) -> set[str]:
+    """What a link may have behind its #: the headings, as GitHub spells them."""
+    text = FENCED.sub("", page.read_text(encoding="utf-8"))
+    headings = re.findall(r"^#+ +(.*)$", text, re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
+
+
+def links(page: Path) -> list[str]:
+    text = re.sub(r"`[^`]*`", "", FENCED.sub("", page.read_text(encoding="utf-8")))
+    return re.findall(r"\]\(([^)\s]+)\)", text)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=called)
+def test_every_link_leads_somewhere(page: Path) -> None:
+    broken = []
+    for link in links(page):
+        if re.match(r"https?:", link):
+            continue
+        name, _, anchor = link.partition("#")
+        target = page.parent / name if name else page
+        if not target.exists() or (anchor and anchor not in anchors(target)):
+            broken.append(link)
+    assert not broken
+
+
+def test_no_page_is_left_out_of_the_index() -> None:
+    index = ROOT / "docs/index.md"
+    listed = {(index.parent / link).resolve() for link in links(index)}
+    assert {page for page in index.parent.glob("*.md") if page != index} | set(EXAMPLES) <= listed
+
+
+@pytest.mark.skipif(not (ROOT / "fastbridge").exists(), reason="the tests were copied without the sources")
+@pytest.mark.parametrize("page", PAGES, ids=called)
+def test_every_file_that_is_named_exists_and_has_what_it_is_said_to_have(page: Path) -> None:
+    text = FENCED.sub("", page.read_text(encoding="utf-8"))
+    named = re.findall(r"`((?:fastbridge|tests|benchmarks)/[\w/.-]*)`(?:, `(\w+)`)?", text)
+    wrong = []
+    for path, word in named:
+        found = ROOT / path
+        if not found.exists() or (word and word not in found.read_text(encoding="utf-8")):
+            wrong.append((path, word))
+    assert not wrong
+
+
+def test_the_readme_is_read() -> None:
+    assert len(README.read_text(encoding="utf-8").splitlines()) <= 150
+
+
+def test_all_python_is_tried() -> None:
+    """A page has one program at most, so that what it prints is what is looked at below."""
+    assert sum(len(blocks(page, "python")) for page in PAGES) == len(WRITTEN)
+    assert {page.name for page in WRITTEN} == {
+        "README.md", "switch.md", "policies.md", "labs.md", "compare.md", "howto-policy.md",
+    }  # fmt: skip
+
+
+@pytest.mark.live
+def test_embedding_runs_as_written() -> None:
+    printed = run("-c", WRITTEN[README])
+    assert "02:00:00:00:00:02 → pod2" in printed and re.search(r"^total +\d+ ", printed, re.M)
+    assert printed.count("Egress(port=") == 3
+
+
+@pytest.mark.live
+@pytest.mark.parametrize(
+    ("page", "found"),
+    [
+        ("switch", r"02:00:00:00:00:02 → pod2"),
+        ("policies", r"10.0.0.2 → 02:00:00:00:00:02 on pod2"),
+        ("labs", r"10.0.0.1 dev eth0 lladdr 02:00:00:00:00:01"),
+        ("compare", r"'frmol': \d{4,}"),
+        ("howto-policy", ""),
+    ],
+)
+def test_the_docs_run_as_written(page: str, found: str) -> None:
+    assert re.search(found, run("-c", WRITTEN[ROOT / f"docs/{page}.md"]))
+
+
+#: What the examples print that need no namespaces; the others need them.
+IN_MEMORY = {"in_memory": "leaves by port 3: 60 bytes", "many_stations": "found 100000"}
+LIVE = {
+    "first_ping": "02:00:00:00:00:02 → pod2",
+    "measure_one_engine": "frames/s",
+    "own_policy": "10.0.0.2 → 02:00:00:00:00:02 on pod2",
+    "programs_in_pods": "status 200",
+    "see_every_frame": "pod1 flooded",
+    "test_fixture": "1 passed",
+}
+
+
+def test_every_example_is_tried() -> None:
+    assert {path.stem for path in EXAMPLES} == IN_MEMORY.keys() | LIVE.keys()
+
+
+@pytest.mark.parametrize("name", IN_MEMORY)
+def test_the_examples_in_memory_run(name: str) -> None:
+    assert IN_MEMORY[name] in run(str(ROOT / f"docs/examples/{name}.py"))
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("name", LIVE)
+def test_the_examples_with_pods_run(name: str) -> None:
+    path = str(ROOT / f"docs/examples/{name}.py")
+    by_pytest = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", os.devnull) if name.startswith("test_") else ()
+    assert LIVE[name] in run(*by_pytest, path)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("mypy") is None, reason="mypy comes with the extra `dev`")
+def test_all_python_passes_mypy_strict(tmp_path: Path) -> None:
+    for number, code in enumerate([*WRITTEN.values(), *(path.read_text(encoding="utf-8") for path in EXAMPLES)]):
+        (tmp_path / f"program{number}.py").write_text(code, encoding="utf-8")
+    # As a user has it: without the clone's settings. An editable install is found by its path alone.
+    home = str(Path(fastbridge.__file__).parents[1])
+    options = ["--strict", "--follow-imports=silent", "--config-file=", f"--cache-dir={tmp_path}"]
+    environment = os.environ | ({} if home in sysconfig.get_paths().values() else {"MYPYPATH": home})
+    command = [sys.executable, "-m", "mypy", *options, *map(str, tmp_path.glob("*.py"))]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.live
+def test_the_demo_says_what_is_shown() -> None:
+    demo = [sys.executable, "-m", "fastbridge", "demo"]
+    done = subprocess.run(demo, capture_output=True, text=True, timeout=60)
+    said = iter([changing(line) for line in done.stdout.splitlines()])
+    shown = next(block for block in blocks(README, "text") if "The first ping" in block)
+    for line in shown.splitlines():
+        if line != "…":
+            assert changing(line) in said, f"not said, or not in this order: {line}"
+
+
+def changing(line: str) -> str:
+    """A line without what differs between runs: times, and what a kernel makes of a neighbour."""
+    return re.sub(r"[\d.]+ m?s\b|reachable|delay|stale", "*", line).rstrip()
