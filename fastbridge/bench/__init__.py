@@ -27,7 +27,6 @@ from __future__ import annotations
 
 from .compare import compare
 from .engines import ENGINES, CommandEngine, Engine
-from .machine.cpus import Layout
 from .methods import Findings
 from .methods.registry import METHODS
 from .profiles import PROFILES, Profile, Task
@@ -36,7 +35,6 @@ from .report.statistics import Ratio
 from .results.results import Results
 from .testbed import Testbed
 from .tester.offer import Offer, Stream
-from .tester.tester import Tester
 from .tester.trial import Trial
 
 __all__ = [
@@ -46,7 +44,6 @@ __all__ = [
     "CommandEngine",
     "Engine",
     "Findings",
-    "Layout",
     "Offer",
     "Profile",
     "Ratio",
@@ -54,7 +51,6 @@ __all__ = [
     "Stream",
     "Task",
     "Testbed",
-    "Tester",
     "Trial",
     "compare",
     "rows",
