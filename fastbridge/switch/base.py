@@ -76,7 +76,11 @@ class Member:
         *_, shed = tally[0]
         if self.link is not None:
             self.lost_after = max(self.lost_after, self.link.lost_after - shed)
-        return name_counters(tally, self.lost_after)
+        counters = name_counters(tally, self.lost_after)
+        if self.listen is None:
+            return counters
+        # The kernel's fast path loses frames there, too: whose they were is not known.
+        return replace(counters, tx_frames=counters.tx_frames + self.lost_after)
 
 
 @dataclass(frozen=True, slots=True)
