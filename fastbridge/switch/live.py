@@ -95,7 +95,8 @@ class Switch(Plane):
         this and ends with the switch or its process. Where it is not available, `unshielded` says why.
     fast_path: "nft": the kernel forwards frames between stations that the core knows, by an nf_tables table, and hands
         everything else to the core (docs/fast-path.md). Where it is not available, the core forwards all frames, and a
-        log line says why. "off": the core forwards all frames.
+        log line says why. "bpf", for root on kernel 6.6 or later: likewise, by a tcx program before the table. "off":
+        the core forwards all frames.
 
     Raises PortError, PrivilegeError or ConfigError, and then leaves nothing open.
     """
@@ -142,9 +143,10 @@ class Switch(Plane):
         self._stopping = threading.Event()
         self._final: Counters | None = None
         refuse_text(ports, "ports")
-        if fast_path not in ("off", "nft"):
-            raise ConfigError(f"fast_path is 'off' or 'nft', not {fast_path!r}")
-        self._wants_lane = fast_path == "nft" and FastPath.suits(ageing, move_damping)
+        if fast_path not in ("off", "nft", "bpf"):
+            raise ConfigError(f"fast_path is 'off', 'nft' or 'bpf', not {fast_path!r}")
+        self._hand = fast_path
+        self._wants_lane = fast_path != "off" and FastPath.suits(ageing, move_damping)
         self._lane: FastLane | None = None
         self._links = PortLinks(shield)
         self._owner = os.getpid()
@@ -338,7 +340,12 @@ class Switch(Plane):
         try:
             if self._lane is None:
                 here = take() if isinstance(sources[0], Interface) else None
-                self._lane = FastLane(self._dataplane, self._entries, super()._now_ms, sources[0].open_socket, here)
+                self._lane = FastLane(
+                    self._dataplane, self._entries, super()._now_ms, sources[0].open_socket, here, self._hand
+                )
+                if self._lane.without:
+                    text = f"the fast path goes by nf_tables, bpf is not to be had: {self._lane.without}"
+                    self._journal.warn(_log, "fast paths", text)
                 self._space = taken[0].namespace
                 self.fdb.on_change = self._lane.check
             if any(link.namespace != self._space for link in taken):
@@ -357,7 +364,11 @@ class Switch(Plane):
             return
         links = {
             index: FastLinks(
-                member.link.link.name, member.link.link.index, member.punt, None, MARK if member.link.shielded else 0
+                member.link.link.name,
+                member.link.link.index,
+                member.punt,
+                self._lane.peer(member.link.link.index),
+                MARK if member.link.shielded else 0,
             )
             for index, member in members.items()
             if member.link is not None

@@ -5,17 +5,23 @@ All ports live in one network namespace, that of the first; one of another names
 
 from __future__ import annotations
 
+import ctypes
+import fcntl
+import os
 import socket
 import struct
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, NamedTuple
 
 from fastbridge.switch.netlink import NETLINK_ROUTE, NLM_F_DUMP, Netlink, attributes, message
 
+from .bpf import BpfHand
 from .head import MOST_PAIRS, FastPath
 from .inside import Inside
 from .nft import NftHand, OpenSocket, PortLinks
+from .peers import peer_address
 from .punts import Punts
 
 if TYPE_CHECKING:
@@ -23,6 +29,7 @@ if TYPE_CHECKING:
     from fastbridge.core.fdb import FdbAccess
 
 _GETLINK, _STATS64 = 18, 23
+_CLONE_NEWNET, _SIOCGSKNS = 0x40000000, 0x894C
 _HEADER = struct.Struct("=BxHiII")  # struct ifinfomsg
 _RX_FRAMES, _TX_FRAMES, _RX_BYTES, _TX_BYTES, _RX_ERRORS, _TX_ERRORS, _RX_DROPPED, _TX_DROPPED = range(8)
 
@@ -32,6 +39,17 @@ class Receiver(NamedTuple):
 
     open_socket: OpenSocket
     ifindex: int
+
+
+def _enter(sock: socket.socket) -> None:
+    """Take this thread into a socket's network namespace: what is attached to an interface is, by who is there."""
+    fd = fcntl.ioctl(sock.fileno(), _SIOCGSKNS)
+    try:
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.setns(fd, _CLONE_NEWNET) != 0:
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    finally:
+        os.close(fd)
 
 
 class FastLane:
@@ -44,6 +62,7 @@ class FastLane:
         now_ms: Callable[[], int],
         open_socket: OpenSocket,
         inside: Inside | None,
+        kind: str,
     ) -> None:
         self._dataplane, self._inside = dataplane, inside
         self._route = Netlink(open_socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_ROUTE))
@@ -58,11 +77,29 @@ class FastLane:
         self._lock = threading.Lock()  # of the sockets
         self.head: FastPath | None = None
         try:
-            self.hand = NftHand(open_socket, MOST_PAIRS)
+            self.hand = self._make_hand(kind, open_socket)
         except BaseException:
             self.close()
             raise
         self.head = FastPath(dataplane, entries, self.hand, now_ms)
+
+    def _make_hand(self, kind: str, open_socket: OpenSocket) -> NftHand:
+        """The hand that was asked for, or the one that everybody may have; `without` says why."""
+        self._there: ThreadPoolExecutor | None = None
+        self.without = ""
+        if kind == "bpf":
+            self._there = ThreadPoolExecutor(1, "fastbridge-there", initializer=_enter, initargs=(self._route.socket,))
+            there = self._there
+            try:
+                return BpfHand(open_socket, MOST_PAIRS, lambda attach: there.submit(attach).result())
+            except OSError as error:
+                self.without = error.strerror or str(error)
+        return NftHand(open_socket, MOST_PAIRS)
+
+    def peer(self, ifindex: int) -> int | None:
+        """The MAC address at the other end of a port's veth pair, where the hand can make use of it."""
+        with self._lock:
+            return peer_address(self._route, ifindex) if isinstance(self.hand, BpfHand) else None
 
     def make(self, ports: Sequence[tuple[str, int]]) -> list[tuple[Receiver, int]]:
         """Punt pairs of ports, (name, interface's index): where the core listens, and what frames are handed to.
@@ -131,6 +168,8 @@ class FastLane:
         if self.head is not None:
             self.head.stop()
             self.hand.close()
+        if getattr(self, "_there", None) is not None:
+            self._there.shutdown()  # type: ignore[union-attr]
         if self._inside is None:  # else they go with their namespace
             self._punts.remove([links.ifindex for links in self._ports.values()])
         for netlink in {self._route, self._inner}:
