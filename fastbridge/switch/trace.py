@@ -51,6 +51,7 @@ class Trace:
     def __init__(self, dataplane: Dataplane, name_of: Callable[[int], str], snap: int, limit: int) -> None:
         if snap < 0 or not 0 < limit <= 1 << 20:
             raise ConfigError(f"a trace keeps snap ≥ 0 bytes of 1 … {1 << 20} frames, not {snap} of {limit}")
+        dataplane.now()  # a forked child's says whose it is
         self._tracer = Tracer(dataplane)
         self._name_of = name_of
         self._snap, self._limit = snap, limit
