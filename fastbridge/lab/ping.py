@@ -17,7 +17,9 @@ from ipaddress import IPv4Address, IPv6Address
 _ICMP_ECHO, _ICMP_ECHOREPLY = 8, 0
 _ICMPV6_ECHO_REQUEST, _ICMPV6_ECHO_REPLY = 128, 129
 _ECHO = struct.Struct("!BBHHH")  # type, code, checksum, identifier, sequence
-_PAYLOAD = bytes(range(48)) + b"fastbrdg"  # 56 bytes, as ping sends
+_PATTERN = bytes(range(48)) + b"fastbrdg"
+SIZE = len(_PATTERN)  # 56 bytes of payload, as ping sends
+LARGEST = 65_535 - 20 - _ECHO.size  # what an IPv4 packet has room for beside its header and the echo's
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +40,19 @@ class PingResult:
 
 
 def ping(
-    sock: socket.socket, target: IPv4Address | IPv6Address, *, count: int, interval: float, timeout: float
+    sock: socket.socket,
+    target: IPv4Address | IPv6Address,
+    *,
+    count: int,
+    interval: float,
+    timeout: float,
+    size: int = SIZE,
 ) -> PingResult:
-    """Send `count` echo requests over a raw ICMP socket, one every `interval`; wait `timeout` s for the last."""
+    """Send `count` echo requests over a raw ICMP socket, one every `interval`; wait `timeout` s for the last.
+
+    An answer counts when it brings back the `size` bytes of payload as they were sent.
+    """
+    payload = (_PATTERN * (size // SIZE + 1))[:size]
     identifier = int.from_bytes(os.urandom(2), "big")
     sent: dict[int, float] = {}
     rtts: dict[int, float] = {}
@@ -55,7 +67,7 @@ def ping(
     for sequence in range(count):
         sent[sequence] = time.perf_counter()
         try:
-            sock.send(_request(target.version, identifier, sequence))
+            sock.send(_request(target.version, identifier, sequence, payload))
         except OSError as refusal:
             error = refusal.strerror
         last = sequence == count - 1
@@ -65,7 +77,7 @@ def ping(
                 break
             now = time.perf_counter()
             try:
-                answered = _sequence(target.version, sock.recv(65536), identifier)
+                answered = _sequence(target.version, sock.recv(65536), identifier, payload)
             except OSError as refusal:
                 error = refusal.strerror
                 continue
@@ -83,26 +95,28 @@ def open_type(version: int) -> tuple[int, int, int]:
     return socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6
 
 
-def _request(version: int, identifier: int, sequence: int) -> bytes:
+def _request(version: int, identifier: int, sequence: int, payload: bytes) -> bytes:
     kind = _ICMP_ECHO if version == 4 else _ICMPV6_ECHO_REQUEST
-    message = _ECHO.pack(kind, 0, 0, identifier, sequence & 0xFFFF) + _PAYLOAD
+    message = _ECHO.pack(kind, 0, 0, identifier, sequence & 0xFFFF) + payload
     if version == 6:
         return message  # the kernel fills in the checksum: it covers the source address, which the kernel chooses
-    return _ECHO.pack(kind, 0, _checksum(message), identifier, sequence & 0xFFFF) + _PAYLOAD
+    return _ECHO.pack(kind, 0, _checksum(message), identifier, sequence & 0xFFFF) + payload
 
 
-def _sequence(version: int, message: bytes, identifier: int) -> int | None:
-    """The sequence number of an answer to us, or None."""
+def _sequence(version: int, message: bytes, identifier: int, payload: bytes) -> int | None:
+    """The sequence number of an answer to us that brings the payload back, or None."""
     offset = (message[0] & 0xF) * 4 if version == 4 else 0  # an IPv4 raw socket shows the IP header
     if len(message) < offset + _ECHO.size:
         return None
     kind, _, _, ours, sequence = _ECHO.unpack_from(message, offset)
     wanted = _ICMP_ECHOREPLY if version == 4 else _ICMPV6_ECHO_REPLY
-    return int(sequence) if kind == wanted and ours == identifier else None
+    whole = message[offset + _ECHO.size :] == payload
+    return int(sequence) if kind == wanted and ours == identifier and whole else None
 
 
 def _checksum(data: bytes) -> int:
-    """The Internet checksum (RFC 1071) of an even number of bytes."""
+    """The Internet checksum (RFC 1071)."""
+    data += bytes(len(data) % 2)
     total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
     total = (total >> 16) + (total & 0xFFFF)
     return ~(total + (total >> 16)) & 0xFFFF

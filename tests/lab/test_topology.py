@@ -143,6 +143,27 @@ class TestLab:
         with pytest.raises(ConfigError, match="no IPv6 address"):
             lab["pod1"].ping("10.0.0.2", family=6)
 
+    @pytest.mark.parametrize("size", [-1, 65_508])
+    def test_ping_has_no_such_size(self, lab: Lab, size: int) -> None:
+        with pytest.raises(ConfigError, match=f"0 to 65,507 bytes, not {size:,}"):
+            lab["pod1"].ping("pod2", size=size)
+
+    @pytest.mark.parametrize("family", [4, 6])
+    def test_ping_of_a_size(self, lab: Lab, family: Literal[4, 6]) -> None:
+        """The payload is so many bytes, on the wire as well; what does not fit the MTU comes back in one piece."""
+        headers = {4: 14 + 20 + 8, 6: 14 + 40 + 8}[family]
+        with lab.bridge(), lab["pod2"].socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as wire:
+            wire.bind(("eth0", {4: 0x0800, 6: 0x86DD}[family]))
+            wire.settimeout(PATIENCE)
+            for size in (0, 1, 333, 1000):
+                assert lab["pod1"].ping("pod2", size=size, family=family, timeout=PATIENCE)
+                echo = {4: bytes([8]), 6: bytes([128])}[family]
+                while (frame := wire.recv(2048))[headers - 8 : headers - 7] != echo:
+                    pass
+                assert len(frame) == headers + size
+            for size in (10_000, 65_507):
+                assert lab["pod1"].ping("pod2", size=size, family=family, timeout=PATIENCE)
+
     def test_no_route_is_no_answer(self, lab: Lab) -> None:
         result = lab["pod1"].ping("192.0.2.1", timeout=PATIENCE)
         assert not result and result.error == "Network is unreachable"

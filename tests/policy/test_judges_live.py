@@ -240,3 +240,80 @@ def test_a_router_pod_joins_two_subnets(policy: str) -> None:
             eventually(lambda s=sender, i=ip: bool(s.ping(i, timeout=1)), f"{ip} by the router")  # type: ignore[misc]
             assert sender.ping(ip, count=5, timeout=5).received == 5
         assert switch.counters().total.dropped["source_guard"] == 0
+
+
+# Routers that speak OSPF and BFD.
+
+
+def bird_settings(number: int) -> str:
+    """A router with one network behind it, 10.N.0.1 and fdNN::1; what it sends by a learned route is from there."""
+    ospf = """
+protocol ospf v{version} ospf{family} {{
+    ipv{family} {{ import all; export none; }};
+    area 0 {{
+        interface "eth0" {{ type broadcast; hello 1; dead 8; wait 2; bfd on; }};
+        stubnet {behind}/{bits};
+    }};
+}}
+protocol kernel kernel{family} {{
+    ipv{family} {{
+        import none;
+        export filter {{ if proto = "ospf{family}" then {{ krt_prefsrc = {behind}; accept; }} reject; }};
+    }};
+}}
+"""
+    return (
+        f"""
+router id 10.0.0.{number};
+log stderr all;
+debug protocols {{ states, events }};
+protocol device {{ }}
+protocol bfd {{
+    debug {{ states, events }};
+    interface "eth0" {{ min rx interval 100 ms; min tx interval 100 ms; multiplier 30; }};
+}}
+"""
+        + ospf.format(version=2, family=4, bits=32, behind=f"10.{number}.0.1")
+        + ospf.format(version=3, family=6, bits=128, behind=f"fd0{number}::1")
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("policy", POLICIES)
+def test_bird_routers_stay_adjacent(policy: str, tmp_path: Path) -> None:
+    """Full and BFD up for longer than either would wait for a router that is silent; the learned routes carry all."""
+    bird, birdc = needs("bird"), needs("birdc")
+    with Lab(2) as lab, Switch(lab.ports, policy=policy) as switch, contextlib.ExitStack() as stack:
+        if "guard" in policy:
+            for pod in lab:
+                switch.set_policy(policy.replace("guard", "guard=router"), pod.port.name)
+        for number, pod in enumerate(lab, 1):
+            pod.run(["ip", "addr", "add", f"10.{number}.0.1/32", "dev", "lo"])
+            pod.run(["ip", "addr", "add", f"fd0{number}::1/128", "dev", "lo"])
+            (tmp_path / f"{pod.name}.conf").write_text(bird_settings(number))
+            argv = [bird, "-f", "-c", f"{tmp_path}/{pod.name}.conf", "-s", f"{tmp_path}/{pod.name}.ctl"]
+            stack.enter_context(running(pod, [*argv, "-P", "/run/pid"], tmp_path / f"{pod.name}.log"))
+
+        def shown(pod: Pod, *what: str) -> str:
+            return pod.run([birdc, "-r", "-s", f"{tmp_path}/{pod.name}.ctl", "show", *what], check=False).stdout
+
+        def adjacent(pod: Pod) -> bool:
+            """With the other one, by both families."""
+            neighbours = [shown(pod, "ospf", "neighbors", name) for name in ("ospf4", "ospf6")]
+            return all("Full/" in text for text in neighbours) and shown(pod, "bfd", "sessions").count(" Up ") == 2
+
+        one, two = lab
+        ways = [(one, "10.2.0.1"), (two, "10.1.0.1"), (one, "fd02::1"), (two, "fd01::1")]
+        for pod in lab:
+            eventually(lambda p=pod: adjacent(p), f"the adjacency: {log_of(tmp_path, pod)}")  # type: ignore[misc]
+        for pod, ip in ways:
+            eventually(lambda p=pod, i=ip: bool(p.ping(i, timeout=1)), f"the learned route to {ip}")  # type: ignore[misc]
+        for _ in range(4):
+            for pod, ip in ways:
+                pod.run(["ip", "neigh", "flush", "dev", "eth0"])
+                assert pod.ping(ip, count=10, timeout=5).received == 10
+        for pod in lab:
+            assert adjacent(pod)
+            log = (tmp_path / f"{pod.name}.log").read_text()
+            assert "to Full" in log and "from Full" not in log and "from Up" not in log
+        assert switch.counters().total.dropped["source_guard"] == 0
