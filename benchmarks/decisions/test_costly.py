@@ -1,7 +1,7 @@
 """A pod that is expensive to send to, as by the packet sockets of a monitor: what the others' pings cost beside it.
 
-One pod broadcasts; every copy for the expensive one costs its sender milliseconds. The Linux bridge, the control, pays
-within the broadcaster's own call, a switch that is one process would let all wait. Each engine in turn, with and without.
+One pod broadcasts; every copy for the expensive one costs its sender milliseconds. With the Linux bridge, the control,
+the broadcaster pays, within its own call; in one process all could wait. Each in turn, with and without it.
 """
 
 from __future__ import annotations
