@@ -367,7 +367,7 @@ def test_close_while_programs_run_in_threads() -> None:
     thread = threading.Thread(target=lambda: codes.append(lab["pod1"].run(["sleep", "1000"], check=False).returncode))
     thread.start()
     lab["pod2"].popen(["sleep", "1000"])
-    eventually(lambda: sum("sleep" in line for line in programs()) >= 2, "both programs")
+    eventually(lambda: programs().count("sleep\n") >= 2, "both programs")
     lab.close()
     lab.close()
     thread.join()

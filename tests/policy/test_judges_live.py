@@ -281,13 +281,26 @@ protocol bfd {{
 @pytest.mark.slow
 @pytest.mark.parametrize("policy", POLICIES)
 def test_bird_routers_stay_adjacent(policy: str, tmp_path: Path) -> None:
-    """Full and BFD up for longer than either would wait for a router that is silent; the learned routes carry all."""
+    """Full and BFD up for longer than either would wait for a router that is silent; the learned routes carry all.
+
+    One router has a client, a pod of another subnet, so that packets come from its port that are not its own.
+    """
     bird, birdc = needs("bird"), needs("birdc")
-    with Lab(2) as lab, Switch(lab.ports, policy=policy) as switch, contextlib.ExitStack() as stack:
+    with Lab(3) as lab, Switch(lab.ports, policy=policy) as switch, contextlib.ExitStack() as stack:
+        one, two, client = lab
+        routers = one, two
         if "guard" in policy:
-            for pod in lab:
+            for pod in routers:
                 switch.set_policy(policy.replace("guard", "guard=router"), pod.port.name)
-        for number, pod in enumerate(lab, 1):
+        client.run(["ip", "addr", "flush", "dev", "eth0", "scope", "global"])
+        for pod, host in (client, "1"), (one, "fe"):
+            pod.run(["ip", "addr", "add", f"10.3.0.{int(host, 16)}/24", "dev", "eth0"])
+            pod.run(["ip", "addr", "add", f"fd03::{host}/64", "dev", "eth0", "nodad"])
+        settings = "net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1 net.ipv4.conf.all.send_redirects=0"
+        one.run(["sysctl", "-qw", *settings.split(), "net.ipv4.conf.eth0.send_redirects=0"])
+        for gateway in "10.3.0.254", "fd03::fe":
+            client.run(["ip", "route", "add", "default", "via", gateway])
+        for number, pod in enumerate(routers, 1):
             pod.run(["ip", "addr", "add", f"10.{number}.0.1/32", "dev", "lo"])
             pod.run(["ip", "addr", "add", f"fd0{number}::1/128", "dev", "lo"])
             (tmp_path / f"{pod.name}.conf").write_text(bird_settings(number))
@@ -302,17 +315,17 @@ def test_bird_routers_stay_adjacent(policy: str, tmp_path: Path) -> None:
             neighbours = [shown(pod, "ospf", "neighbors", name) for name in ("ospf4", "ospf6")]
             return all("Full/" in text for text in neighbours) and shown(pod, "bfd", "sessions").count(" Up ") == 2
 
-        one, two = lab
-        ways = [(one, "10.2.0.1"), (two, "10.1.0.1"), (one, "fd02::1"), (two, "fd01::1")]
-        for pod in lab:
+        ways = [(one, "10.2.0.1"), (two, "10.1.0.1"), (client, "10.2.0.1")]
+        ways += [(one, "fd02::1"), (two, "fd01::1"), (client, "fd02::1")]
+        for pod in routers:
             eventually(lambda p=pod: adjacent(p), f"the adjacency: {log_of(tmp_path, pod)}")  # type: ignore[misc]
         for pod, ip in ways:
             eventually(lambda p=pod, i=ip: bool(p.ping(i, timeout=1)), f"the learned route to {ip}")  # type: ignore[misc]
-        for _ in range(4):
+        for _ in range(3):
             for pod, ip in ways:
                 pod.run(["ip", "neigh", "flush", "dev", "eth0"])
                 assert pod.ping(ip, count=10, timeout=5).received == 10
-        for pod in lab:
+        for pod in routers:
             assert adjacent(pod)
             log = (tmp_path / f"{pod.name}.log").read_text()
             assert "to Full" in log and "from Full" not in log and "from Up" not in log
