@@ -64,6 +64,8 @@ class Member:
     coalesce: bool = False  # the flag it begins with
     link: PortLink | None = None  # the interface it is; none in memory
     takes: str = "all"  # what may leave by it (port.pxd's Takes)
+    ask_pod: Callable[[], bool] | None = None  # whether its pod takes merged frames, if the port knows …
+    takes_merged: bool = True  # … and what was the answer
     lost_after: int = 0  # copies that the kernel took, and lost in the interface
     listen: Receiver | None = None  # where its frames come to the core, if not on the interface itself
     punt: int = 0  # … and what the kernel hands them to

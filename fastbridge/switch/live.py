@@ -47,6 +47,7 @@ from .port_socket import (
     end_receiving,
     is_running,
     open_port_sockets,
+    pod_question,
     set_send_buffer,
     start_receiving,
     takes_gso,
@@ -61,6 +62,8 @@ _log = logging.getLogger(__name__)
 _LINK_SECONDS, _SWEEP_SECONDS = 0.05, 1.0
 # … as far as this share of a CPU goes: with 1,500 links down a look takes some 10 ms, one 10 µs.
 _LINK_SHARE = 0.01
+# How often pods are asked whether they take merged frames, and how many of them at a time: some 2 ms.
+_POD_SECONDS, _PODS_AT_A_TIME = 1.0, 500
 
 
 class Egress(NamedTuple):
@@ -149,6 +152,7 @@ class Switch(Plane):
         self._wants_lane = fast_path != "off" and FastPath.suits(ageing, move_damping)
         self._lane: FastLane | None = None
         self._links = PortLinks(shield)
+        self._pods_asked = 0
         self._owner = os.getpid()
         in_child(self, Switch._leave_to_parent)
         wanted = list(ports)
@@ -416,12 +420,15 @@ class Switch(Plane):
             self._links.wait_until_running(link)
             if link.shielded:
                 mark(sockets[-1])
+            ask = pod_question(source)
+            takes = ask is None or ask()
         except BaseException:
             for sock in sockets:
                 sock.close()
             raise
+        merges = self._coalesce and takes_gso(sockets[-1])
         return Member(
-            source.name, sockets, slots, (), self._coalesce and takes_gso(sockets[-1]), link, listen=listen, punt=punt
+            source.name, sockets, slots, (), merges, link, ask_pod=ask, takes_merged=takes, listen=listen, punt=punt
         )
 
     def _open_ring(self, rx: socket.socket, name: str) -> int:
@@ -496,7 +503,7 @@ class Switch(Plane):
         happened.register(self._dataplane.event_fd, select.POLLIN)
         happened.register(self._links.fileno(), select.POLLIN)
         links: dict[int, str] = {}
-        swept = time.monotonic()
+        swept = asked = time.monotonic()
         soon: float | None = 0.0  # at once: what was down before it all began is told, too
         took = 0.0  # CPU time to look at the links, when nothing had changed
         while not self._stopping.is_set():
@@ -516,6 +523,9 @@ class Switch(Plane):
                 if time.monotonic() - swept >= _SWEEP_SECONDS:
                     self._entries.age(self._dataplane.now())
                     swept = time.monotonic()
+                if time.monotonic() - asked >= _POD_SECONDS:
+                    asked = time.monotonic()
+                    self._ask_pods()
             except Exception:  # nothing may end this thread: without it links and loops go unnoticed
                 text = "following links and stations failed; going on"
                 self._journal.warn(_log, "failures of the control thread", text, thing=text, level=logging.ERROR)
@@ -553,10 +563,24 @@ class Switch(Plane):
                 self._set_link(index, "up")
         return after
 
+    def _ask_pods(self) -> None:
+        """Follow whether pods take merged frames, with many pods some at a time, all in turn."""
+        members = [(index, member) for index, member in list(self._members.items()) if member.ask_pod]
+        first = self._pods_asked % max(1, len(members))
+        turn = (members[first:] + members[:first])[:_PODS_AT_A_TIME]
+        self._pods_asked = first + len(turn)
+        for index, member in turn:
+            if member.ask_pod is not None:
+                member.takes_merged = member.ask_pod()
+                self._suit_queue(index, member)
+
     def _suit_queue(self, index: int, member: Member) -> None:
-        """Send single frames, and few at a time, into a queue that shapes: it counts frames, and pings wait in it."""
+        """Send single frames, and few at a time, into a queue that shapes: it counts frames, and pings wait in it.
+
+        A pod that takes no merged frames gets those of 64 KB that another pod made, as over a bridge.
+        """
         shaped = member.link is not None and member.link.shaped
-        takes = "single" if shaped else "all"
+        takes = "single" if shaped else "all" if member.takes_merged else "unmerged"
         if takes == member.takes:
             return
         with contextlib.suppress(IndexError):  # removed meanwhile

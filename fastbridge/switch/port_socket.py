@@ -2,7 +2,7 @@
 
 Two AF_PACKET sockets a port, for RX and for TX, from the standard library's `socket`. The facts behind each option
 are in packet(7) and Documentation/networking/packet_mmap.rst; values without a name in `socket` are the core's
-(core/af_packet.pyx), or from <linux/sockios.h>, <linux/ethtool.h>, <linux/if.h> and <asm-generic/socket.h>.
+(core/af_packet.pyx), or from <linux/sockios.h>, <linux/if.h> and <asm-generic/socket.h>.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import fcntl
 import os
 import socket
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from ipaddress import IPv4Address, IPv6Address
 from typing import Protocol
 
@@ -22,12 +22,12 @@ from fastbridge.addresses import MacAddress
 from fastbridge.core import af_packet
 from fastbridge.errors import PortError, PrivilegeError
 from fastbridge.forks import in_child
+from fastbridge.tso import has_tso
 
 from .fast_path.lane import Receiver
 
 _SO_ATTACH_FILTER, _SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 26, 32, 33
 _SIOCGIFFLAGS = 0x8913
-_SIOCETHTOOL, _ETHTOOL_GTSO = 0x8946, 0x1E
 _IFF_UP, _IFF_RUNNING = 0x1, 0x40
 _RUNS = _IFF_UP | _IFF_RUNNING
 _ETH_P_ALL = 0x0003
@@ -48,7 +48,11 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class PortLike(Protocol):
-    """What can become a port: a name, and a way to open sockets in the network namespace it lives in."""
+    """What can become a port: a name, and a way to open sockets in the network namespace it lives in.
+
+    One that knows its pod may have a method `pod_takes_merged() -> bool` besides, cheap and to be called from any
+    thread: whether the switch may send what it has merged. It is asked when the port is added, and now and then.
+    """
 
     @property
     def name(self) -> str:
@@ -76,6 +80,12 @@ class Interface:
     def owners(self) -> Sequence[tuple[MacAddress, IPv4Address | IPv6Address]]:
         """Nobody is known."""
         return ()
+
+
+def pod_question(port: PortLike) -> Callable[[], bool] | None:
+    """How to ask whether its pod takes merged frames; None for a port that does not know."""
+    question: Callable[[], bool] | None = getattr(port, "pod_takes_merged", None)
+    return question
 
 
 def open_port_sockets(
@@ -185,13 +195,10 @@ def is_running(sock: socket.socket) -> bool:
 
 def takes_gso(sock: socket.socket) -> bool:
     """Whether the interface a socket is bound to takes GSO frames, to cut them up or to hand them on."""
-    value = array.array("I", (_ETHTOOL_GTSO, 0))  # struct ethtool_value
-    request = struct.pack("16sP16x", os.fsencode(sock.getsockname()[0]), value.buffer_info()[0])
     try:
-        fcntl.ioctl(sock, _SIOCETHTOOL, request)
+        return has_tso(sock, sock.getsockname()[0])
     except OSError:  # a driver that knows nothing of it
         return False
-    return bool(value[1])
 
 
 def _ioctl(sock: socket.socket, request: int, name: str, value: str) -> int:

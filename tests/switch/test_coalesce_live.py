@@ -12,12 +12,12 @@ import socket
 import struct
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
 from frames import tag
-from live import PATIENCE, SOL_PACKET, VnetHeader, Wire, check_accounts, eventually, stage, wires
+from live import ETH_P_ALL, PATIENCE, SOL_PACKET, VnetHeader, Wire, check_accounts, eventually, stage, wires
 from segmentation import GSO_NONE, TCP, UDP, UDP_L4, VNET, Packet, segment
 from streams import SOL_UDP, Stream, families, socket_in
 
@@ -26,12 +26,13 @@ from fastbridge.core.dataplane import Dataplane, open_ring
 from fastbridge.core.fdb import FdbAccess
 from fastbridge.core.mac_table import MacTable
 from fastbridge.lab.links import Links
+from fastbridge.lab.pods import Port
 from fastbridge.switch.port_socket import open_port_sockets, start_receiving, takes_gso
 
 pytestmark = pytest.mark.live
 
 UDP_GRO, PACKET_VNET_HDR = 104, 15
-SIOCETHTOOL, STX, STSO, SGSO = 0x8946, 0x17, 0x1F, 0x24
+SIOCETHTOOL, STX, STSO, SGSO, SGRO = 0x8946, 0x17, 0x1F, 0x24, 0x2C
 
 
 def set_offload(sock: socket.socket, interface: str, command: int, on: bool) -> None:
@@ -158,16 +159,129 @@ OFFLOADS = {
 @families
 @pytest.mark.parametrize("off", OFFLOADS.values(), ids=OFFLOADS)
 def test_tcp_without_offloads(family: int, off: list[int]) -> None:
-    """50 MB each way: with segmentation off at the sender's end, real segments reach the switch."""
-    with stage(2) as (lab, switch):
+    """50 MB each way: with segmentation off at one end, real segments from there reach the switch, and merge."""
+    with Lab(2) as lab:
+        set_pod(lab["pod1"], off, False)
+        with running(lab) as switch:
+            with Stream(lab["pod1"], lab["pod2"], family) as stream:
+                stream.exchange(megabytes=50)
+            ports = switch.counters().ports
+            assert ports["pod2"].coalesced > ports["pod2"].tx_frames // 10
+            assert ports["pod1"].split == ports["pod2"].split == 0
+
+
+@families
+def test_no_program_in_a_pod_without_offloads_meets_a_frame_above_the_mtu(family: int) -> None:
+    """Datagrams and a stream, each way; what a raw socket hears is what a sniffer or a user-space stack would."""
+    with Lab(2) as lab:
         for pod in lab:
-            for command in off:
-                set_offload(pod.socket(socket.AF_INET, socket.SOCK_DGRAM), pod.interface, command, False)
-        with Stream(lab["pod1"], lab["pod2"], family) as stream:
-            stream.exchange(megabytes=50)
-        total = switch.counters().total
-        assert total.coalesced > total.tx_frames // 10
-        assert total.split == 0
+            set_pod(pod, [STSO, SGSO, SGRO], False)
+        with running(lab) as switch, ears(lab["pod2"]) as ear:
+            exchange(lab, family)
+            total = switch.counters().total
+            assert total.tx_frames > 1_000
+            assert (total.coalesced, total.split) == (0, 0)
+            heard = lengths(ear)
+            assert len(heard) > 100
+            assert max(heard) <= 1_514
+
+
+def test_merged_frames_go_and_come_back_with_the_offloads_of_a_pod() -> None:
+    """While the switch runs."""
+    with Lab(2) as lab, running(lab) as switch, ears(lab["pod2"]) as ear:
+        one, two = lab
+        set_pod(one, [STSO, SGSO], False)
+
+        def merged() -> bool:
+            before = switch.counters().ports["pod2"].coalesced
+            exchange(lab, 4)
+            assert switch.flags("pod2").coalesce
+            after = switch.counters().ports["pod2"].coalesced
+            assert (max(lengths(ear)) > 1_514) == (after > before)
+            return after > before
+
+        for on in True, False, True:
+            set_pod(two, [STSO], on)
+            eventually(lambda on=on: [merged() for _ in range(3)] == [on] * 3, f"merged frames: {on}")  # type: ignore[misc]
+
+
+def test_a_port_whose_pod_has_lost_its_interface_or_its_lab_merges_as_before() -> None:
+    with Lab(1) as lab:
+        port = lab.ports[0]
+        assert port.pod_takes_merged()
+        set_pod(lab["pod1"], [STSO], False)
+        assert not port.pod_takes_merged()
+        port.delete()
+        assert port.pod_takes_merged()
+    assert port.pod_takes_merged()
+
+
+def test_many_pods_are_asked_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two at a time, as 1,000 in a large lab: every one has its turn."""
+    monkeypatch.setattr("fastbridge.switch.live._PODS_AT_A_TIME", 2)
+    asked: set[str] = set()
+    ask = Port.pod_takes_merged
+
+    def note(port: Port) -> bool:
+        asked.add(port.name)
+        return ask(port)
+
+    monkeypatch.setattr(Port, "pod_takes_merged", note)
+    with Lab(5) as lab, running(lab):
+        asked.clear()
+        eventually(lambda: asked == {port.name for port in lab.ports}, "a question to each pod")
+
+
+def set_pod(pod: Any, commands: list[int], on: bool) -> None:
+    for command in commands:
+        set_offload(pod.socket(socket.AF_INET, socket.SOCK_DGRAM), pod.interface, command, on)
+
+
+@contextmanager
+def running(lab: Lab) -> Iterator[Switch]:
+    with waiting(lab, loop_detection=False) as switch:
+        switch.start()
+        yield switch
+
+
+@contextmanager
+def ears(pod: Any) -> Iterator[socket.socket]:
+    """A raw socket that knows no vnet header: it hears frames as a sniffer does."""
+    with pod.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as ear:
+        ear.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
+        ear.bind((pod.interface, ETH_P_ALL))
+        ear.setblocking(False)
+        yield ear
+
+
+def lengths(ear: socket.socket) -> list[int]:
+    """Of the frames that have come in by now."""
+    found: list[int] = []
+    with suppress(BlockingIOError):
+        while True:
+            data, _, _, address = ear.recvmsg(1 << 17)
+            if address[2] != socket.PACKET_OUTGOING:
+                found.append(len(data))
+    return found
+
+
+def exchange(lab: Lab, family: int) -> None:
+    """Bursts of datagrams, and a stream."""
+    one, two = lab
+    assert one.ping(two, family=family, timeout=PATIENCE)
+    libc = ctypes.CDLL(None, use_errno=True)
+    for sender, receiver in (one, two), (two, one):
+        with (
+            socket_in(sender, family, socket.SOCK_DGRAM) as out,
+            socket_in(receiver, family, socket.SOCK_DGRAM) as into,
+        ):
+            out.connect(into.getsockname())
+            for n in range(10):
+                sent = [b"%d %d ".ljust(1_000) % (n, k) for k in range(10, 42)]
+                assert libc.sendmmsg(out.fileno(), many(sent), len(sent), 0) == len(sent)
+                assert receive(into, len(sent)) == sent
+    with Stream(one, two, family) as stream:
+        stream.exchange(megabytes=2)
 
 
 @pytest.mark.parametrize("protocol", [TCP, UDP])
