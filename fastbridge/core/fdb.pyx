@@ -16,15 +16,14 @@ from .dataplane cimport Dataplane
 from .linux cimport pthread_mutex_lock, pthread_mutex_unlock
 from .mac_table cimport (
     COPY_ROOM, ENTRY_STATIC, SWEEP_ALL, SWEEP_EXPIRED, Cursor, Entry, EntryRow, MacTable, MacTableState, copy_some,
-    hash_key, learn_all, look_up_all, make_key, read_entry, refresh_all, remove_key, set_static, start_walk, sweep,
+    hash_key, learn_all, look_up_all, mac_of, make_key, read_entry, refresh_all, remove_key, set_static, start_walk,
+    sweep,
 )
 from .worker cimport lock, unlock
 
 import numpy as np
 
 from .mac_table import ENTRY_DTYPE as _ENTRY_DTYPE
-
-cdef uint64_t MAC_MASK = (<uint64_t>1 << 48) - 1
 
 cdef enum:
     # Keys learned between two breaths: at 1 M entries at most 40 µs (benchmarks/ group "FDB: growth"), less than the
@@ -147,7 +146,7 @@ cdef class FdbAccess:
 
     def find(self, uint64_t mac, uint16_t vlan):
         """The entry of (vlan, mac), live or not: (port, seen in ms, static), or None."""
-        cdef uint64_t key = make_key(mac & MAC_MASK, vlan & 0xFFF)
+        cdef uint64_t key = make_key(mac_of(mac), vlan & 0xFFF)
         cdef Entry entry
         if not read_entry(self.state, key, hash_key(self.state, key), &entry):
             return None
@@ -155,7 +154,7 @@ cdef class FdbAccess:
 
     def add(self, uint64_t mac, uint16_t vlan, uint16_t port):
         """Add a static entry, or make the one there static; raises IndexError (no such port), MemoryError."""
-        cdef uint64_t key = make_key(mac & MAC_MASK, vlan & 0xFFF)
+        cdef uint64_t key = make_key(mac_of(mac), vlan & 0xFFF)
         cdef int result = 0
         cdef bint there
         with nogil:
@@ -173,7 +172,7 @@ cdef class FdbAccess:
 
     def remove(self, uint64_t mac, uint16_t vlan):
         """Remove the entry of (vlan, mac); returns whether there was one."""
-        cdef uint64_t key = make_key(mac & MAC_MASK, vlan & 0xFFF)
+        cdef uint64_t key = make_key(mac_of(mac), vlan & 0xFFF)
         cdef bint found
         with nogil:
             self._lock()

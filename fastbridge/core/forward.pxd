@@ -16,7 +16,7 @@ from .ethernet cimport (
     ETHERNET_HEADER, ETHERTYPE_ARP, ETHERTYPE_IPV6, ETHERTYPE_LOOP, is_broadcast, is_group, is_link_local,
     is_nd, load16, load_mac, network_offset, read_inner_vid, read_ip_source, read_vid, tags_are_plain,
 )
-from .mac_table cimport MacTableState, hash_key, holds, learn, look_up, make_key, prefetch_bucket
+from .mac_table cimport MacTableState, hash_key, holds, learn, look_up, mac_of, make_key, prefetch_bucket, vid_of
 from .port cimport (
     FLAG_HAIRPIN, FLAG_ISOLATED, FLAG_LEARNING, FLAG_LOCKED, PUNT_NONE, PUNT_TAKE, Port, is_open,
 )
@@ -113,7 +113,7 @@ cdef inline uint64_t binding_key(
     high = hash_key(bindings, hash_key(bindings, high) + low)
     if inner:
         high = hash_key(bindings, high + inner)
-    return make_key(hash_key(bindings, high + extra) & <uint64_t>0xFFFFFFFFFFFFULL, (extra >> 48) & 0xFFF)
+    return make_key(mac_of(hash_key(bindings, high + extra)), vid_of(extra))
 
 
 cdef inline bint mac_allowed(const Forwarding *f, const Frame *frame) noexcept nogil:

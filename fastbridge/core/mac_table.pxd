@@ -107,6 +107,15 @@ cdef inline uint64_t make_key(uint64_t mac, uint64_t vid) noexcept nogil:
     return (<uint64_t>1 << VALID_BIT) | (vid << 48) | mac
 
 
+cdef inline uint64_t mac_of(uint64_t key) noexcept nogil:
+    """The MAC address of a key, or of a number that comes from Python."""
+    return key & <uint64_t>0xFFFFFFFFFFFFULL
+
+
+cdef inline uint16_t vid_of(uint64_t key) noexcept nogil:
+    return (key >> 48) & 0xFFF
+
+
 cdef inline uint64_t hash_key(const MacTableState *state, uint64_t key) noexcept nogil:
     """Two multiply-xorshift rounds over a secret seed: who does not know it cannot aim at one bucket."""
     cdef uint64_t h = key ^ state.seed

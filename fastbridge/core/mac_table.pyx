@@ -38,8 +38,6 @@ ENTRY_DTYPE = np.dtype({
     "itemsize": 24,
 })
 
-cdef uint64_t MAC_MASK = (<uint64_t>1 << 48) - 1
-
 
 cdef int make_table(Table *table, uint64_t buckets) noexcept nogil:
     """Map `buckets` (a power of two) empty buckets; -1 when there is no memory."""
@@ -387,8 +385,8 @@ cdef uint64_t copy_some(MacTableState *state, Cursor *cursor, EntryRow *rows) no
         bucket = &table.buckets[at]
         for i in range(WAYS):
             if bucket.key[i] != 0:
-                rows[row].mac = bucket.key[i] & MAC_MASK
-                rows[row].vlan = (bucket.key[i] >> 48) & 0xFFF
+                rows[row].mac = mac_of(bucket.key[i])
+                rows[row].vlan = vid_of(bucket.key[i])
                 rows[row].port = bucket.port[i]
                 rows[row].seen = load_relaxed32(&bucket.seen[i])
                 rows[row].fixed = bucket.flags[i] & ENTRY_STATIC
@@ -406,7 +404,7 @@ cdef void look_up_all(
     while start < count:
         n = min(<size_t>AHEAD, count - start)
         for i in range(n):
-            key[i] = make_key(keys[start + i] & MAC_MASK, (keys[start + i] >> 48) & 0xFFF)
+            key[i] = make_key(mac_of(keys[start + i]), vid_of(keys[start + i]))
             hash[i] = hash_key(state, key[i])
             prefetch_bucket(state, hash[i])
         for i in range(n):
@@ -421,7 +419,7 @@ cdef void refresh_all(
     cdef uint64_t key
     cdef size_t i
     for i in range(count):
-        key = make_key(keys[i] & MAC_MASK, (keys[i] >> 48) & 0xFFF)
+        key = make_key(mac_of(keys[i]), vid_of(keys[i]))
         if (
             read_entry(state, key, hash_key(state, key), &entry) and entry.port == ports[i]
             and not entry.flags & ENTRY_STATIC and not expired(state, entry.seen, entry.flags, now)
@@ -440,7 +438,7 @@ cdef size_t learn_all(
     while start < count:
         n = min(<size_t>AHEAD, count - start)
         for i in range(n):
-            key[i] = make_key(keys[start + i] & MAC_MASK, (keys[start + i] >> 48) & 0xFFF)
+            key[i] = make_key(mac_of(keys[start + i]), vid_of(keys[start + i]))
             hash[i] = hash_key(state, key[i])
             prefetch_bucket(state, hash[i])
         for i in range(n):
@@ -506,11 +504,11 @@ cdef class MacTable:
 
     def learn(self, uint64_t mac, uint16_t vlan, uint16_t port, uint32_t now):
         """Note that (vlan, mac) was heard on `port` at `now` (ms); returns a LearnResult as int."""
-        cdef uint64_t key = make_key(mac & MAC_MASK, vlan & 0xFFF)
+        cdef uint64_t key = make_key(mac_of(mac), vlan & 0xFFF)
         cdef uint16_t was = 0
         return <int>learn(&self.state, key, hash_key(&self.state, key), port, now, &was)
 
     def look_up(self, uint64_t mac, uint16_t vlan, uint32_t now):
         """The port of the live entry of (vlan, mac), or -1."""
-        cdef uint64_t key = make_key(mac & MAC_MASK, vlan & 0xFFF)
+        cdef uint64_t key = make_key(mac_of(mac), vlan & 0xFFF)
         return look_up(&self.state, key, hash_key(&self.state, key), now)

@@ -12,19 +12,19 @@ from typing import TYPE_CHECKING
 from .neighbours import Key, Neighbours
 
 if TYPE_CHECKING:
-    from fastbridge.core.dataplane import Dataplane
+    from fastbridge.core.source_guard import SourceGuard
 
 _NO_IP = bytes(16)
 _UNBOUND = -1
 
-_Row = tuple[int, int, int, bytes]  # port, VLAN, MAC, IP: see Dataplane.change_bindings
+_Row = tuple[int, int, int, bytes]  # port, VLAN, MAC, IP: see SourceGuard.bind
 
 
 class Bindings:
     """The bindings of one data plane, as a neighbour table has them."""
 
-    def __init__(self, dataplane: Dataplane, neighbours: Neighbours) -> None:
-        self._dataplane, self._neighbours = dataplane, neighbours
+    def __init__(self, guard: SourceGuard, neighbours: Neighbours) -> None:
+        self._guard, self._neighbours = guard, neighbours
         self._lock = threading.Lock()  # changes are told in the order they were made, by whatever thread
         self._macs: dict[Key, int] = {}  # which MAC the core has for an IP
 
@@ -46,7 +46,7 @@ class Bindings:
                     rows.append((neighbour.port, vlan, now, ip))
                 rows.append((neighbour.port if neighbour else _UNBOUND, vlan, 0, ip))
             if rows:
-                self._dataplane.change_bindings(rows)
+                self._guard.bind(rows)
 
 
 def _ip16(ip: bytes) -> bytes:

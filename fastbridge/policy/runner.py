@@ -15,10 +15,13 @@ import select
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from fastbridge.arp_nd import Kind, Message, link_local, neighbour_advertisement, read
+from fastbridge.core.packet_out import PacketOut
+from fastbridge.core.punting import Punting
+from fastbridge.core.source_guard import SourceGuard
 from fastbridge.errors import ConfigError
 from fastbridge.journal import Journal
 
@@ -44,7 +47,7 @@ _HANG_SECONDS = 1.0  # a policy that has not returned for so long is passed by; 
 
 _SHORTEST_FRAME = 14  # an Ethernet header
 
-_Order = tuple[bytes, int, int]  # frame, ingress, egress: see Dataplane.packet_out
+_Order = tuple[bytes, int, int]  # frame, ingress, egress: see PacketOut.send
 
 
 class _NoVerdictError(Exception):
@@ -62,7 +65,8 @@ class Policing:
         journal: Journal,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._dataplane, self._journal = dataplane, journal
+        self._punting, self._out, self._guard = Punting(dataplane), PacketOut(dataplane), SourceGuard(dataplane)
+        self._journal = journal
         self.neighbours = neighbours
         self._default: Policy = Flood()
         self._own: dict[int, Policy] = {}  # ports with a policy of their own
@@ -70,7 +74,7 @@ class Policing:
         self._dropping: dict[int, bool] = {}  # … and whether its fallback is to drop
         self._guarded: set[int] = set()  # the ports that have a guard
         self._counts: Counter[str] = Counter()
-        self._bindings = Bindings(dataplane, neighbours)
+        self._bindings = Bindings(self._guard, neighbours)
         self._doubts = Doubts(dataplane, entries, neighbours, clock, answers=self._hears)
         self._warned: set[int] = set()  # ports whose first drops by source guard were told
         self._busy_since: float | None = None  # when the thread began with what it has in hand
@@ -80,7 +84,7 @@ class Policing:
         # What neighbours are asked from: a locally administered address (IEEE 802-2014 §8.2.2) of this switch's own.
         self._mac = bytes([0x02, *secrets.token_bytes(5)])
         self._ip = link_local(self._mac)
-        dataplane.set_own_mac(int.from_bytes(self._mac, "big"))
+        self._punting.set_own_mac(int.from_bytes(self._mac, "big"))
 
     @property
     def counts(self) -> Mapping[str, int]:
@@ -93,9 +97,9 @@ class Policing:
         """
         return {
             **self._counts,
-            "missed": self._dataplane.punts_missed,
-            "too_long": self._dataplane.punts_too_long,
-            "undelivered": self._dataplane.orders_dropped,
+            "missed": self._punting.missed,
+            "too_long": self._punting.too_long,
+            "undelivered": self._out.dropped,
         }
 
     def policy(self, port: int | None = None) -> Policy:
@@ -122,7 +126,7 @@ class Policing:
         self._deciders[port] = policy
         limits = [part for part in policy.parts if isinstance(part, RateLimit)]
         guards = [part for part in policy.parts if isinstance(part, Guard)]
-        self._dataplane.set_policy(
+        self._punting.set_policy(
             port,
             [int(punt) for punt in policy.wants],
             rate=min((limit.rate for limit in limits), default=0.0),
@@ -145,15 +149,16 @@ class Policing:
         self.neighbours.flush(port, static=True)
         self.bind()
 
-    def handle(self, punts: Sequence[tuple[int, bool, bytes]]) -> list[tuple[int, bytes]]:
-        """Decide punted frames, (ingress, taken, frame); returns the copies of a switch in memory."""
+    def handle(self) -> list[tuple[int, bytes]]:
+        """Decide the punted frames; returns the copies of a switch in memory."""
+        punts = self._punting.read()
         copies: list[tuple[int, bytes]] = []
         for start in range(0, len(punts), _AT_ONCE):
             orders: list[_Order] = []
             for ingress, taken, frame in punts[start : start + _AT_ONCE]:
                 self._decide(read(ingress, frame), taken, orders)
             if orders:
-                copies += self._dataplane.packet_out(orders)
+                copies += self._out.send(orders)
         self.bind()
         return copies
 
@@ -164,7 +169,7 @@ class Policing:
     def announce(self, port: int | None = None) -> int:
         """Flood gratuitous ARP and unsolicited NAs for the neighbours (of one port); returns how many."""
         orders = [(n.announcement(), n.port, -1) for n in self.neighbours.live() if port in (None, n.port)]
-        self._dataplane.packet_out(orders)
+        self._out.send(orders)
         return len(orders)
 
     def tick(self) -> list[tuple[int, bytes]]:
@@ -173,7 +178,7 @@ class Policing:
         self.neighbours.sweep()
         self.bind()
         self._tell_guarded()
-        return self._dataplane.packet_out([(n.question(self._mac), -1, n.port) for n in asked])
+        return self._out.send([(n.question(self._mac), -1, n.port) for n in asked])
 
     def settle(self) -> list[tuple[int, bytes]]:
         """Ask whose binding is in doubt, and end what nobody answers for; returns the copies of a switch in memory."""
@@ -184,7 +189,7 @@ class Policing:
             for message in waiting:
                 self._release(message, orders)
         self.bind()
-        return self._dataplane.packet_out(orders) if orders else []
+        return self._out.send(orders) if orders else []
 
     def start(self) -> None:
         """Decide in the background from now on."""
@@ -195,7 +200,7 @@ class Policing:
     def stop(self) -> None:
         """End the thread; one that a policy keeps is left behind."""
         self._stopping.set()
-        os.eventfd_write(self._dataplane.punt_fd, 1)
+        os.eventfd_write(self._punting.fd, 1)
         if self._thread is not None:
             self._thread.join(2 * _HANG_SECONDS)
             if self._thread.is_alive():
@@ -213,30 +218,30 @@ class Policing:
         if since is None or self._passed_by or time.monotonic() - since < _HANG_SECONDS:
             return
         self._passed_by = True
-        self._dataplane.set_stalled(True)
+        self._punting.set_stalled(True)
         text = f"a policy has not returned for {_HANG_SECONDS:g} s: its fallback is used until it does"
         self._complain("policies that hang", text, error=True)
         orders: list[_Order] = []
-        for ingress, taken, frame in self._dataplane.read_punts():  # nobody else reads while the thread is kept
+        for ingress, taken, frame in self._punting.read():  # nobody else reads while the thread is kept
             if taken and self._dropping.get(ingress):
                 self._counts["dropped:hung"] += 1
             elif taken:
                 self._counts["forwarded"] += 1
                 orders.append((frame, ingress, -1))
-        self._dataplane.packet_out(orders)
+        self._out.send(orders)
 
     def _follow_up(self) -> None:
         """The thread has ended, by whatever got past all that catches it: its fallbacks are used until there is a new
         one.
         """
         self._passed_by, self._busy_since = True, None
-        self._dataplane.set_stalled(True)
+        self._punting.set_stalled(True)
         self._complain("policy threads that ended", "the policies' thread has ended; another takes over", error=True)
         self.start()
 
     def _work(self) -> None:
         punted = select.poll()
-        punted.register(self._dataplane.punt_fd, select.POLLIN)
+        punted.register(self._punting.fd, select.POLLIN)
         ticked = time.monotonic()
         while not self._stopping.is_set():
             try:
@@ -245,9 +250,9 @@ class Policing:
                     if self._passed_by
                     else 1000 * (_BIND_SECONDS if self._guards() or self._doubts else _TICK_SECONDS)
                 ):
-                    os.eventfd_read(self._dataplane.punt_fd)
+                    os.eventfd_read(self._punting.fd)
                 self._busy_since = time.monotonic()
-                self.handle(self._dataplane.read_punts())
+                self.handle()
                 self.settle()
                 if time.monotonic() - ticked >= _TICK_SECONDS:
                     ticked = time.monotonic()
@@ -259,7 +264,7 @@ class Policing:
                 self._busy_since = None
                 if self._passed_by:
                     self._passed_by = False
-                    self._dataplane.set_stalled(False)
+                    self._punting.set_stalled(False)
 
     def _guards(self) -> bool:
         return bool(self._guarded)
@@ -299,8 +304,8 @@ class Policing:
             return verdict
         if not isinstance(verdict, Answer) or type(verdict.frame) is not bytes:  # a kind of bytes may lie of its length
             raise _NoVerdictError(f"{verdict!r:.200} is no verdict")
-        if not _SHORTEST_FRAME <= len(verdict.frame) <= self._dataplane.longest_frame:
-            most = self._dataplane.longest_frame
+        if not _SHORTEST_FRAME <= len(verdict.frame) <= self._out.longest_frame:
+            most = self._out.longest_frame
             raise _NoVerdictError(f"an answer has {_SHORTEST_FRAME} to {most:,} bytes, not {len(verdict.frame):,}")
         return verdict
 
@@ -371,7 +376,7 @@ class Policing:
         """Say of each port once that source guard has dropped frames of it, and what to do."""
         if not self._guards():
             return
-        for port, count in self._dataplane.guard_drops().items():
+        for port, count in self._guard.drops().items():
             if port in self._warned:
                 continue
             self._warned.add(port)

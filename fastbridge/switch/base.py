@@ -19,6 +19,7 @@ from fastbridge.addresses import MacAddress
 from fastbridge.core.dataplane import RX_REASON_NAMES, TX_REASON_NAMES, Dataplane
 from fastbridge.core.fdb import FdbAccess
 from fastbridge.core.mac_table import MacTable
+from fastbridge.core.port_rules import PortRules
 from fastbridge.errors import ConfigError
 from fastbridge.journal import Journal
 from fastbridge.named import NamedTuple
@@ -130,6 +131,7 @@ class Plane:
             workers=options.workers,
         )
         self._entries = FdbAccess(self._dataplane)
+        self._rules = PortRules(self._dataplane)
         self._entries.set_damping(round(options.move_damping * 1000))
         self._members: dict[int, Member] = {}
         self._departed = PortCounters()  # of the ports that were removed: totals never shrink
@@ -195,7 +197,7 @@ class Plane:
 
     def flags(self, port: PortRef) -> PortFlags:
         """A port's flags."""
-        return PortFlags.of_bits(self._dataplane.flags(self._index_of(port)))
+        return PortFlags.of_bits(self._rules.flags(self._index_of(port)))
 
     def set_flags(self, port: PortRef, **flags: bool) -> PortFlags:
         """Change some of a port's flags, by their names in PortFlags. Returns all of them. Raises ConfigError."""
@@ -205,14 +207,14 @@ class Plane:
         except (TypeError, ValueError):
             names = ", ".join(PortFlags.__slots__)
             raise ConfigError(f"no port flag is named {' or '.join(flags)}; there are: {names}") from None
-        self._dataplane.set_flags(index, changed.bits)
+        self._rules.set_flags(index, changed.bits)
         return changed
 
     def set_storm_control(self, limits: StormControl, port: PortRef | None = None) -> None:
         """Limit what a port (None: each port there is) may have flooded."""
         for index in list(self._members) if port is None else [self._index_of(port)]:
             for what, (rate, burst) in enumerate(limits.rates):
-                self._dataplane.set_storm_control(index, what, rate, burst)
+                self._rules.set_storm_control(index, what, rate, burst)
 
     def counters(self) -> Counters:
         """One consistent snapshot: all ports between the same two breaths."""

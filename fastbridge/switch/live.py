@@ -24,6 +24,7 @@ from types import TracebackType
 from typing import Any, NamedTuple, NoReturn
 
 from fastbridge.core.dataplane import open_ring
+from fastbridge.core.memory_ports import MemoryPorts
 from fastbridge.errors import ConfigError, PortError
 from fastbridge.forks import in_child
 from fastbridge.journal import Journal
@@ -178,8 +179,8 @@ class Switch(Plane):
     ) -> MemorySwitch:
         """A switch without interfaces or privileges, on the same core; ports: how many, or their names.
 
-        coalesce: whether wire() and the counters merge frames; process() never does. clock: monotonic seconds; tests
-        pass their own to let time pass. There is no loop detection.
+        coalesce: whether process_offloaded() and the counters merge frames; process() never does. clock: monotonic
+        seconds; tests pass their own to let time pass. There is no loop detection.
         """
         options = Options(ageing, capacity, filter_link_local, policy, False, move_damping, neighbour_ageing)
         return MemorySwitch(ports, options, clock, coalesce)
@@ -233,7 +234,7 @@ class Switch(Plane):
         with self._changing:
             if self._final is not None:
                 return
-            self._dataplane.give_up()
+            self._dataplane.count_unread()
             self._final = self.counters()
             if self._lane is not None:
                 self._lane.close()
@@ -254,7 +255,8 @@ class Switch(Plane):
             if self._lane is not None:
                 self._lane.leave_to_parent()
                 self._lane = None
-            self._dataplane = self._policing = self._stations = self._entries = self.fdb._core = elsewhere
+            self._dataplane = self._rules = self._policing = self._stations = elsewhere
+            self._entries = self.fdb._core = elsewhere
 
     def _halt(self) -> None:
         """End the threads."""
@@ -584,7 +586,7 @@ class Switch(Plane):
         if takes == member.takes:
             return
         with contextlib.suppress(IndexError):  # removed meanwhile
-            self._dataplane.set_takes(index, takes)
+            self._rules.set_takes(index, takes)
         with contextlib.suppress(OSError):  # closed meanwhile
             set_send_buffer(member.sockets[-1], shaped)
         member.takes = takes
@@ -623,6 +625,7 @@ class MemorySwitch(Plane):
     ) -> None:
         self._clock, self._epoch = clock, clock()
         super().__init__(options, clock)
+        self._memory = MemoryPorts(self._dataplane)
         refuse_text(ports, "ports")
         names = [str(i) for i in range(ports)] if isinstance(ports, int) else list(ports)
         if len(set(names)) != len(names):
@@ -637,16 +640,17 @@ class MemorySwitch(Plane):
         policy sends. Raises ConfigError for an unknown port, TypeError for a frame that is not bytes.
         """
         index = self._index_of(ingress)
-        copies = self._dataplane.process(index, list(frames), self._now_ms())
-        return [Egress(*copy) for copy in copies + self._policing.handle(self._dataplane.read_punts())]
+        copies = self._memory.process(index, list(frames), self._now_ms())
+        return [Egress(*copy) for copy in copies + self._policing.handle()]
 
-    def wire(self, ingress: int | str, messages: Sequence[bytes]) -> list[Egress]:
+    def process_offloaded(self, ingress: int | str, messages: Sequence[bytes]) -> list[Egress]:
         """As process(), for at most 256 frames, each behind its struct virtio_net_hdr (10 bytes) as AF_PACKET has it.
 
         Returns, port by port, what a live switch would send in one breath, vnet header first: several frames as one
         where the port's `coalesce` flag is set. What the policy sends is not among it. Raises ValueError for too many.
         """
-        return [Egress(*sent) for sent in self._dataplane.wire(self._index_of(ingress), list(messages), self._now_ms())]
+        sent = self._memory.process_offloaded(self._index_of(ingress), list(messages), self._now_ms())
+        return [Egress(*message) for message in sent]
 
     def tick(self) -> list[Egress]:
         """What a running switch does every second: sweep expired entries out of FDB and neighbour table, and ask the

@@ -19,6 +19,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from fastbridge.addresses import ByMac, MacAddress
+from fastbridge.core.events import Events
+from fastbridge.core.packet_out import PacketOut
 from fastbridge.journal import Journal
 
 if TYPE_CHECKING:
@@ -68,6 +70,7 @@ class Stations:
     ) -> None:
         self._entries = entries
         self._dataplane, self._name_of, self._clock = dataplane, name_of, clock
+        self._events, self._out = Events(dataplane), PacketOut(dataplane)
         self._detect_loops, self._journal = detect_loops, journal
         self._moves: OrderedDict[int, _Moves] = OrderedDict()
         self._blocks: dict[int, _Block] = {}
@@ -78,7 +81,7 @@ class Stations:
         self._read = 0.0
         self.lost = 0  #: events that came faster than they were read
         if detect_loops:
-            dataplane.set_probe_magic(self._magic)
+            self._events.set_probe_magic(self._magic)
 
     @property
     def moves(self) -> Mapping[MacAddress, int]:
@@ -92,7 +95,7 @@ class Stations:
         if now - self._read < _SETTLE_SECONDS:
             return _SETTLE_SECONDS - (now - self._read)
         self._read = now
-        events, self.lost = self._dataplane.read_events()
+        events, self.lost = self._events.read()
         suspects: set[int] = set()
         with self._lock:
             for kind, was, port, _, value in events:
@@ -160,7 +163,7 @@ class Stations:
             self._tokens[token] = port, now
             frame = _PROBE_TO + self._source + _PROBE_TYPE + self._magic + token.to_bytes(6, "big")
             orders.append((frame.ljust(60, b"\0"), -1, port))
-        self._dataplane.packet_out(orders)
+        self._out.send(orders)
 
     def _came_back(self, token: int, port: int, now: float) -> None:
         """A probe came back: block the port it came back on, twice as long as the last time."""

@@ -66,7 +66,7 @@ pending = pytest.mark.parametrize("pending", [False, True], ids=["complete", "pe
 def test_a_run_leaves_as_one(version: int, protocol: int, pending: bool, tags: bytes) -> None:
     sent = messages(flow(10, version=version, protocol=protocol, pending=pending, tags=tags))
     made = switch()
-    (only,) = made.wire(0, sent)
+    (only,) = made.process_offloaded(0, sent)
     flags, gso_type, header_length, size, start, _ = VNET.unpack_from(only.frame)
     headers = 14 + len(tags) + (20 if version == 4 else 40)
     assert (flags, size, start) == (NEEDS_CSUM, 100, headers)
@@ -90,7 +90,7 @@ def test_scapy_agrees(version: int, protocol: int) -> None:
         layers.append(Ether(dst="02:00:00:00:00:02", src="02:00:00:00:00:01") / Dot1Q(vlan=5) / ip / transport)
     frames = [bytes(layer / bytes([n] * 7)) for n, layer in enumerate(layers)]
     assert spans([PLAIN + frame for frame in frames]) == [5]
-    (only,) = switch().wire(0, [PLAIN + frame for frame in frames])
+    (only,) = switch().process_offloaded(0, [PLAIN + frame for frame in frames])
     assert segment(only.frame) == frames
 
 
@@ -210,8 +210,8 @@ def test_a_checksum_pending_elsewhere(vnet: tuple[int, ...]) -> None:
 def test_gso_frames_pass_between() -> None:
     """A GSO frame is left as it is, and what is around it does not join over it."""
     packets = flow(9, pending=True)
-    (whole,) = switch().wire(0, messages(packets[3:6]))
-    out = switch().wire(0, [*messages(packets[:3]), whole.frame, *messages(packets[6:])])
+    (whole,) = switch().process_offloaded(0, messages(packets[3:6]))
+    out = switch().process_offloaded(0, [*messages(packets[:3]), whole.frame, *messages(packets[6:])])
     assert [is_gso(e.frame) for e in out] == [True] * 3
     assert out[1] == whole
     assert [f for e in out for f in segment(e.frame)] == [f for m in messages(packets) for f in segment(m)]
@@ -227,13 +227,13 @@ def test_order_between_flows() -> None:
 def test_flows_to_different_ports_do_not_mind_each_other() -> None:
     far = [p.but(destination=FAR) for p in flow(4)]
     mixed = [m for pair in zip(messages(flow(4)), messages(far), strict=True) for m in pair]
-    assert [(e.port, is_gso(e.frame)) for e in switch().wire(0, mixed)] == [(1, True), (2, True)]
+    assert [(e.port, is_gso(e.frame)) for e in switch().process_offloaded(0, mixed)] == [(1, True), (2, True)]
 
 
 @pytest.mark.parametrize("destination", [UNKNOWN, GROUP])
 def test_floods_are_left_alone(destination: int) -> None:
     sent = [p.but(destination=destination).message() for p in flow(3)]
-    assert switch().wire(0, sent) == [(port, message) for port in (1, 2) for message in sent]
+    assert switch().process_offloaded(0, sent) == [(port, message) for port in (1, 2) for message in sent]
 
 
 def test_the_flag_is_the_ports_own() -> None:
@@ -241,9 +241,9 @@ def test_the_flag_is_the_ports_own() -> None:
     made.set_flags("1", coalesce=False)
     assert (made.flags("1").coalesce, made.flags("2").coalesce) == (False, True)
     sent = messages(flow(3))
-    assert [e.frame for e in made.wire(0, sent)] == sent
+    assert [e.frame for e in made.process_offloaded(0, sent)] == sent
     made.set_flags("1", coalesce=True)
-    assert len(made.wire(0, sent)) == 1
+    assert len(made.process_offloaded(0, sent)) == 1
     assert not Switch.in_memory(2).flags(0).coalesce
 
 
@@ -252,7 +252,7 @@ def test_process_is_frame_for_frame_and_the_trace_shows_each() -> None:
     frames = [m[VNET.size :] for m in messages(flow(5))]
     with made.trace() as trace:
         assert made.process(0, frames) == [(1, frame) for frame in frames]
-        made.wire(0, [PLAIN + frame for frame in frames])
+        made.process_offloaded(0, [PLAIN + frame for frame in frames])
         assert [event.frame for event in trace.read()] == frames * 2
     assert made.counters().ports["1"].coalesced == 8
 
@@ -260,13 +260,13 @@ def test_process_is_frame_for_frame_and_the_trace_shows_each() -> None:
 def test_bad_messages() -> None:
     made = switch()
     with pytest.raises(ValueError, match="256"):
-        made.wire(0, [PLAIN + bytes(60)] * 257)
+        made.process_offloaded(0, [PLAIN + bytes(60)] * 257)
     with pytest.raises(ValueError, match="vnet header"):
-        made.wire(0, [bytes(9)])
+        made.process_offloaded(0, [bytes(9)])
     with pytest.raises(TypeError):
-        made.wire(0, ["frame"])  # type: ignore[list-item]
+        made.process_offloaded(0, ["frame"])  # type: ignore[list-item]
     assert made.counters().total.rx_frames == 0
-    assert made.wire(0, [PLAIN, PLAIN + bytes(13)]) == []
+    assert made.process_offloaded(0, [PLAIN, PLAIN + bytes(13)]) == []
     assert made.counters().total.dropped["runt"] == 2
 
 
@@ -277,7 +277,7 @@ def test_bad_messages() -> None:
 @settings(max_examples=600)
 def test_any_traffic(sent: list[bytes]) -> None:
     merging, plain = switch(), switch(coalesce=False)
-    got, wanted = merging.wire(0, sent), plain.wire(0, sent)
+    got, wanted = merging.process_offloaded(0, sent), plain.process_offloaded(0, sent)
     for port in 0, 1, 2:
         compare([e.frame for e in wanted if e.port == port], [e.frame for e in got if e.port == port])
     after, before = merging.counters(), plain.counters()
@@ -297,7 +297,7 @@ def test_nothing_mergeable_is_left(flows: list[Sender], count: int) -> None:
         may = unique and (packet.version == 6 or not sender.fixed_id or packet.fragment == DF)
         overhead = 60 + 20
         fit = min(64, (65_535 - overhead) // sender.size)
-        got = switch().wire(0, sent)
+        got = switch().process_offloaded(0, sent)
         if may:
             assert len(got) <= -(-count // fit)
         elif not unique:
@@ -312,7 +312,9 @@ def test_any_bytes_after_a_mac_header(junk: bytes, more: bytes) -> None:
         one = PLAIN + ethernet(NEAR, SENDER, ethertype=ethertype, payload=junk)
         plain, merging = switch(coalesce=False), switch()
         batch = [one, one, one + more, one]
-        compare([e.frame for e in plain.wire(0, batch)], [e.frame for e in merging.wire(0, batch)])
+        compare(
+            [e.frame for e in plain.process_offloaded(0, batch)], [e.frame for e in merging.process_offloaded(0, batch)]
+        )
 
 
 def test_every_cut() -> None:
@@ -322,14 +324,14 @@ def test_every_cut() -> None:
             whole = messages(flow(2, 5, version=version, protocol=protocol, options=QUIET))
             for length in range(VNET.size + 14, len(whole[0])):
                 cut = [m[:length] for m in whole]
-                assert [e.frame for e in switch().wire(0, cut)] == cut
+                assert [e.frame for e in switch().process_offloaded(0, cut)] == cut
 
 
 def test_runs_are_in_order() -> None:
     """What carries a number arrives by number, however it was merged."""
     packets = flow(120, 8, protocol=PROTOCOL_UDP)
     numbered = [p.but(payload=struct.pack("!Q", n), ttl=64 - n // 17 % 2) for n, p in enumerate(packets)]
-    out = [f for e in switch().wire(0, messages(numbered)) for f in segment(e.frame)]
+    out = [f for e in switch().process_offloaded(0, messages(numbered)) for f in segment(e.frame)]
     numbers = [struct.unpack("!Q", frame[-8:])[0] for frame in out]
     assert numbers == list(range(120))
     assert all(a < b for a, b in pairwise(numbers))

@@ -19,6 +19,8 @@ from fastbridge import ConfigError, Switch
 from fastbridge.core.dataplane import Dataplane
 from fastbridge.core.fdb import FdbAccess
 from fastbridge.core.mac_table import MacTable
+from fastbridge.core.memory_ports import MemoryPorts
+from fastbridge.core.port_rules import PortRules
 from fastbridge.core.tracing import Tracer
 
 WORKERS = 4  # threads, also where there are fewer CPUs: then the kernel interrupts them where it likes
@@ -38,7 +40,7 @@ def make_dataplane(ports: int, capacity: int = 1 << 20, ageing: int | None = Non
     dataplane = Dataplane(MacTable(capacity, ageing), workers=WORKERS)
     for _ in range(ports):
         index = dataplane.add_port()
-        dataplane.set_flags(index, OPEN)
+        PortRules(dataplane).set_flags(index, OPEN)
         dataplane.set_blocked(index, False)
     return dataplane
 
@@ -79,7 +81,7 @@ def test_the_same_stations_learned_and_moved_by_all_workers() -> None:
 
     def worker(number: int) -> None:
         for _ in range(rounds):
-            dataplane.replay(number, batch, 1, 1, number)
+            MemoryPorts(dataplane).replay(number, batch, 1, 1, number)
 
     at_once(*(lambda n=n: worker(n) for n in range(WORKERS)))
     rx, decided, _ = total(dataplane)
@@ -107,12 +109,12 @@ def test_known_stations_are_never_missed_while_others_make_the_table_grow() -> N
     def grow(number: int) -> None:
         first = number * new + 1000
         for start in range(first, first + new, 200):
-            dataplane.replay(number, [frame(0, i) for i in range(start, start + 200)], 1, 1, number)
+            MemoryPorts(dataplane).replay(number, [frame(0, i) for i in range(start, start + 200)], 1, 1, number)
 
     def look() -> None:
         nonlocal replayed
         while not done.is_set():
-            dataplane.replay(0, ours, 1, 20, 0)
+            MemoryPorts(dataplane).replay(0, ours, 1, 20, 0)
             replayed += 20
 
     looking = threading.Thread(target=look)
@@ -170,7 +172,7 @@ def test_ports_come_and_go_while_all_workers_forward() -> None:
     def change() -> None:
         while not done.is_set():
             index = dataplane.add_port()
-            dataplane.set_flags(index, OPEN)
+            PortRules(dataplane).set_flags(index, OPEN)
             dataplane.set_blocked(index, False)
             FdbAccess(dataplane).add(LOCAL | 1, 0, index)
             counts, _, refused = dataplane.remove_port(index)
@@ -181,7 +183,7 @@ def test_ports_come_and_go_while_all_workers_forward() -> None:
     try:
         at_once(
             *(
-                lambda n=n: [dataplane.replay(n % 2, batch, 1, 1, n) for _ in range(rounds)]  # type: ignore[misc]
+                lambda n=n: [MemoryPorts(dataplane).replay(n % 2, batch, 1, 1, n) for _ in range(rounds)]  # type: ignore[misc]
                 for n in range(WORKERS)
             )
         )
@@ -210,9 +212,9 @@ def test_an_index_is_given_away_only_when_nothing_points_to_it() -> None:
 
 def test_a_storm_limit_holds_for_all_workers_together() -> None:
     dataplane = make_dataplane(2)
-    dataplane.set_storm_control(0, 0, 100.0, 50.0)
+    PortRules(dataplane).set_storm_control(0, 0, 100.0, 50.0)
     broadcasts = [(b"\xff" * 6 + mac(i) + b"\x88\xb5").ljust(60, b"\0") for i in range(64)]
-    at_once(*(lambda n=n: dataplane.replay(0, broadcasts, 5000, 10, n) for n in range(WORKERS)))
+    at_once(*(lambda n=n: MemoryPorts(dataplane).replay(0, broadcasts, 5000, 10, n) for n in range(WORKERS)))
     (rx, _, _, flooded, *_), _, _ = dataplane.snapshot()[0][0]
     assert (rx, flooded) == (WORKERS * 640, 50)  # no time has passed: the burst, and no more
 
@@ -223,7 +225,7 @@ def test_what_ages_is_forgotten_once() -> None:
 
     def worker(number: int) -> None:
         for now in range(0, 2000, 20):
-            dataplane.replay(0, batch, now, 1, number)
+            MemoryPorts(dataplane).replay(0, batch, now, 1, number)
             FdbAccess(dataplane).age(now)
 
     at_once(*(lambda n=n: worker(n) for n in range(WORKERS)))
@@ -332,7 +334,9 @@ def test_a_trace_of_several_workers_is_in_order_of_time() -> None:
     dataplane = make_dataplane(2)
     tracer = Tracer(dataplane)
     tracer.start(64, 1000)
-    at_once(*(lambda n=n: dataplane.replay(n % 2, [frame(1, 2 + n)] * 16, 1, 4, n) for n in range(WORKERS)))
+    at_once(
+        *(lambda n=n: MemoryPorts(dataplane).replay(n % 2, [frame(1, 2 + n)] * 16, 1, 4, n) for n in range(WORKERS))
+    )
     records, lost = tracer.read()
     tracer.stop()
     assert (len(records), lost) == (WORKERS * 64, 0)

@@ -170,7 +170,7 @@ def check_accounts(switch: Any, policy: str) -> None:
 @given(coalescing.traffic())
 def coalesce(sent: list[bytes]) -> None:
     merging, plain = coalescing.switch(), coalescing.switch(coalesce=False)
-    got, wanted = merging.wire(0, sent), plain.wire(0, sent)
+    got, wanted = merging.process_offloaded(0, sent), plain.process_offloaded(0, sent)
     for port in 0, 1, 2:
         coalescing.compare([e.frame for e in wanted if e.port == port], [e.frame for e in got if e.port == port])
 
@@ -209,7 +209,7 @@ def by_kernel(tap: Tap) -> Callable[[], None]:
 
     @given(coalescing.traffic())
     def kernel(sent: list[bytes]) -> None:
-        for egress in coalescing.switch().wire(0, sent):
+        for egress in coalescing.switch().process_offloaded(0, sent):
             gso_type = VNET.unpack_from(egress.frame)[1]
             if gso_type == GSO_NONE or gso_type in refused or egress.frame in sent:
                 continue  # left as it came: not made by us

@@ -221,13 +221,13 @@ def test_bindings_go_with_a_change_and_not_with_the_table() -> None:
         around.switch.neighbours.add(f"10.1.{n >> 8}.{n & 255}", 0x02_00_00_01_00_00 + n, OTHER)
     around.switch.process(OLD, [])
     told: list[Any] = []
-    plane = around.switch._policing._bindings
+    bindings: Any = around.switch._policing._bindings
 
     class Told:
-        def change_bindings(self, rows: list[Any]) -> None:
+        def bind(self, rows: list[Any]) -> None:
             told.extend(rows)
 
-    plane._dataplane = Told()
+    bindings._guard = Told()
     around.send(OLD, bytes(make.arp(1, A, "10.0.0.201", "10.0.0.201")))
     around.switch.neighbours.remove("10.0.0.201")
     around.switch.process(OLD, [])

@@ -518,17 +518,17 @@ def test_a_frame_too_long_to_be_handed_over_takes_the_fallback() -> None:
 
 
 class Sent:
-    """A data plane that keeps what it is ordered to send."""
+    """Keeps what the switch is ordered to send."""
 
     def __init__(self, switch: Any) -> None:
-        self.plane, self.copies = switch._policing._dataplane, []
-        switch._policing._dataplane = self
+        self.out, self.copies = switch._policing._out, []
+        switch._policing._out = self
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self.plane, name)
+        return getattr(self.out, name)
 
-    def packet_out(self, orders: Any) -> Copies:
-        copies: Copies = self.plane.packet_out(orders)
+    def send(self, orders: Any) -> Copies:
+        copies: Copies = self.out.send(orders)
         self.copies += copies
         return copies
 
@@ -784,7 +784,7 @@ def punted() -> Iterator[tuple[Any, Any]]:
     policing = switch._policing
     policing.start()
     question = bytes(ASKS_IPV4)
-    yield switch, lambda: policing._dataplane.process(0, [question], 0)
+    yield switch, lambda: switch._memory.process(0, [question], 0)
     policing.stop()
 
 
@@ -870,12 +870,12 @@ def test_a_bad_answer_costs_itself_only(policy: Policy, caplog: pytest.LogCaptur
 @pytest.mark.parametrize("storming", [4, 100, 300])
 def test_ports_that_storm_leave_room_for_another(storming: int) -> None:
     switch = Switch.in_memory(storming + 1, policy="guard")
-    plane = switch._dataplane
+    memory = switch._memory
     storm = bytes(make.arp(1, A, "0.0.0.0", "10.0.0.9"))
     for _ in range(8):
         for port in range(storming):
-            plane.process(port, [storm] * 256, 0)
-    plane.process(storming, [bytes(ASKS_IPV4)], 0)
+            memory.process(port, [storm] * 256, 0)
+    memory.process(storming, [bytes(ASKS_IPV4)], 0)
     tallies = [switch.counters().ports[str(port)] for port in range(storming + 1)]
     assert all(tally.dropped["punt_full"] > 0 for tally in tallies[:-1])
     assert tallies[-1].dropped["punt_full"] == 0

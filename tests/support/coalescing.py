@@ -50,8 +50,8 @@ def switch(coalesce: bool = True) -> MemorySwitch:
 def spans(messages: list[bytes]) -> list[int]:
     """How many frames each message to NEAR carries that leaves for these that come in; all else must hold, too."""
     merging, plain = switch(), switch(coalesce=False)
-    got = [e.frame for e in merging.wire(0, messages)]
-    wanted = [e.frame for e in plain.wire(0, messages)]
+    got = [e.frame for e in merging.process_offloaded(0, messages)]
+    wanted = [e.frame for e in plain.process_offloaded(0, messages)]
     assert wanted == messages
     return compare(wanted, got)
 

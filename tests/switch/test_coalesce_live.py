@@ -25,6 +25,7 @@ from fastbridge import Lab, Switch
 from fastbridge.core.dataplane import Dataplane, open_ring
 from fastbridge.core.fdb import FdbAccess
 from fastbridge.core.mac_table import MacTable
+from fastbridge.core.port_rules import PortRules
 from fastbridge.lab.links import Links
 from fastbridge.lab.pods import Port
 from fastbridge.switch.port_socket import open_port_sockets, start_receiving, takes_gso
@@ -391,7 +392,7 @@ def test_what_the_kernel_refuses_is_sent_frame_by_frame() -> None:
             start_receiving([rx], interface, port.name)
             assert takes_gso(tx)
             index = dataplane.add_port([(0, rx.fileno(), 128)], tx.fileno())
-            dataplane.set_flags(index, 0x8F)
+            PortRules(dataplane).set_flags(index, 0x8F)
             dataplane.set_blocked(index, False)
             opened += [rx, tx]
         try:

@@ -19,6 +19,7 @@ from live import PATIENCE, check_accounts, eventually, seen, wires
 from fastbridge import Lab, Switch, Topology
 from fastbridge.core.dataplane import TX_REASON_NAMES, Dataplane
 from fastbridge.core.mac_table import MacTable
+from fastbridge.core.memory_ports import MemoryPorts
 from fastbridge.lab.links import Links
 from fastbridge.switch.port_socket import is_running
 from fastbridge.switch.ring_size import FEWEST
@@ -173,7 +174,7 @@ def test_a_full_send_buffer_is_tried_again_a_few_times_and_then_counted(room: in
         sent = delivered = 0
         for round_ in range(5):
             frames = [ethernet(GROUP, X, payload=b"fastbridge %d %d" % (round_, n)) for n in range(700)]
-            dataplane.process(0, frames, 0)  # returns: nothing waits for the buffer
+            MemoryPorts(dataplane).process(0, frames, 0)  # returns: nothing waits for the buffer
             sent += len(frames)
             heard = list(received(theirs))
             delivered += len(heard)

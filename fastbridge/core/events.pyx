@@ -1,0 +1,60 @@
+"""Events, access from Python: what the workers tell of, and the loop probes that they recognise.
+
+The events are taken by swapping each worker's queue for an empty one between two of its breaths.
+"""
+
+cimport cython
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.string cimport memcpy
+
+from .dataplane cimport Dataplane
+from .forward cimport LOOP_MAGIC
+from .mac_table cimport mac_of, vid_of
+from .plane cimport Plane
+from .worker cimport lock, unlock
+
+
+@cython.final
+cdef class Events:
+    """The events of a data plane."""
+
+    cdef Dataplane dataplane
+
+    def __cinit__(self, Dataplane dataplane not None):
+        self.dataplane = dataplane
+
+    def read(self):
+        """Take the events: [(kind, was, now, vlan, mac), …] (events.pxd), and how many were lost so far."""
+        cdef list out = []
+        cdef uint64_t lost = 0
+        cdef uint32_t i, j
+        cdef EventQueue *queue
+        cdef Plane *plane
+        for i in range(self.dataplane.workers):
+            plane = &self.dataplane.planes[i]
+            with nogil:
+                lock(plane)
+                queue = plane.events
+                plane.spare_events.lost = queue.lost
+                plane.events = plane.spare_events
+                unlock(plane)
+            for j in range(queue.count):
+                out.append((queue.events[j].kind, queue.events[j].was, queue.events[j].now,
+                            vid_of(queue.events[j].key), mac_of(queue.events[j].key)))
+            queue.count = 0
+            lost += queue.lost
+            plane.spare_events = queue
+        return out, lost
+
+    def set_probe_magic(self, bytes magic):
+        """Recognise this switch's own loop probes by these 16 bytes."""
+        cdef const uint8_t *data = magic
+        cdef uint32_t i
+        if len(magic) != LOOP_MAGIC:
+            raise ValueError(f"{LOOP_MAGIC} bytes, not {len(magic)}")
+        with nogil:
+            self.dataplane._lock()
+            for i in range(self.dataplane.workers):
+                memcpy(self.dataplane.planes[i].forwarding.loop_magic, data, LOOP_MAGIC)
+                self.dataplane.planes[i].forwarding.probing = True
+            self.dataplane._unlock()

@@ -1,0 +1,54 @@
+# Frames from memory: Python's bytes into a batch, and a decided batch's copies back to Python.
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from libc.stddef cimport size_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t
+from libc.stdlib cimport calloc
+from libc.string cimport memcpy
+
+from .batch cimport FLOODED, FORWARDED, Frame
+from .plane cimport Plane, may_flood
+from .ring cimport VNET_HEADER
+
+
+cdef inline size_t place_of(size_t length) noexcept nogil:
+    """What a frame takes of a block of memory, its vnet header included, so that the next one's is aligned."""
+    return (VNET_HEADER + length + 7) & ~<size_t>7
+
+
+cdef inline uint8_t *copy_frames(list messages, size_t before) except NULL:
+    """Bytes objects in one block of memory, which the caller frees: a frame every place_of(), the first one after
+    VNET_HEADER bytes, each behind the vnet header of `before` bytes that its object begins with; else behind zeros.
+    Raises TypeError, ValueError, MemoryError."""
+    cdef size_t room = 1, at = VNET_HEADER
+    cdef uint8_t *memory
+    for message in messages:
+        if not isinstance(message, bytes):
+            raise TypeError(f"a frame must be bytes, not {type(message).__name__}")
+        if <size_t>PyBytes_GET_SIZE(message) < before:
+            raise ValueError(f"{PyBytes_GET_SIZE(message)} bytes are no vnet header and frame")
+        room += place_of(<size_t>PyBytes_GET_SIZE(message) - before)
+    memory = <uint8_t *>calloc(1, room)
+    if memory == NULL:
+        raise MemoryError(f"no memory for {len(messages)} frames")
+    for message in messages:
+        memcpy(memory + at - before, PyBytes_AS_STRING(message), <size_t>PyBytes_GET_SIZE(message))
+        at += place_of(<size_t>PyBytes_GET_SIZE(message) - before)
+    return memory
+
+
+cdef inline int collect_copies(Plane *plane, list frames, list out) except -1:
+    """Append the copies of a decided batch, (egress port, frame), in arrival order: of the bytes objects it is made
+    of."""
+    cdef Frame *frame
+    cdef uint16_t egress
+    cdef uint32_t i, j
+    for i in range(plane.batch_count):
+        frame = &plane.batch[i]
+        if frame.action == FORWARDED:
+            out.append((frame.egress, frames[i]))
+        elif frame.action == FLOODED:
+            for j in range(plane.flood_count[frame.flood]):
+                egress = plane.flood[frame.flood][j]
+                if may_flood(plane, frame, egress):
+                    out.append((egress, frames[i]))
+    return 0

@@ -1,0 +1,168 @@
+"""Memory ports: a data plane whose ports have no sockets, fed and read by Python.
+
+The same stages as in a breath, but for receiving; the copies go back to Python before they would be sent. All of it is
+worker 0's, but replay().
+"""
+
+cimport cython
+from cpython.bytes cimport PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport free
+
+from .batch cimport BATCH, Frame
+from .cut cimport Cut, make_messages, must_cut
+from .dataplane cimport Dataplane, require_port
+from .decide cimport decide
+from .linux cimport iovec
+from .memory_ports cimport collect_copies, copy_frames, place_of
+from .plane cimport Plane, start_frame
+from .port cimport Share
+from .ring cimport VNET_HEADER
+from .transmit cimport gather, release, transmit
+from .worker cimport lock, unlock
+
+
+@cython.final
+cdef class MemoryPorts:
+    """Feeds a data plane whose ports are all in memory."""
+
+    cdef Dataplane dataplane
+
+    def __cinit__(self, Dataplane dataplane not None):
+        self.dataplane = dataplane
+
+    def process(self, uint32_t ingress, list frames, uint32_t now):
+        """Switch `frames` (bytes) arriving on a port at `now` (ms).
+
+        Returns [(egress port, frame), …] in arrival order, a flooded frame's copies by ascending port: the
+        very bytes objects given. Raises IndexError (no such port), TypeError (not bytes), MemoryError.
+        """
+        cdef Plane *plane = self.dataplane.planes
+        cdef list out = [], chunk
+        cdef Py_ssize_t start = 0
+        with nogil:
+            lock(plane)
+        try:
+            require_port(self.dataplane._port(ingress))
+            while start < len(frames):
+                chunk = frames[start:start + BATCH]
+                start += BATCH
+                run_breath(plane, ingress, chunk, now, False, out)
+        finally:
+            unlock(plane)
+        return out
+
+    def process_offloaded(self, uint32_t ingress, list messages, uint32_t now):
+        """As process(), for at most BATCH frames, on the kernel's terms: each behind its struct virtio_net_hdr.
+
+        Returns the messages a live switch would send in one breath, port by port, coalesced where the port's flag says
+        so: [(egress port, vnet header and frame), …]. Raises ValueError too: too many, or too short for a vnet header.
+        """
+        cdef Plane *plane = self.dataplane.planes
+        cdef list out = []
+        if len(messages) > BATCH:
+            raise ValueError(f"a breath takes at most {BATCH} frames, not {len(messages)}")
+        with nogil:
+            lock(plane)
+        try:
+            require_port(self.dataplane._port(ingress))
+            run_breath(plane, ingress, messages, now, True, out)
+        finally:
+            unlock(plane)
+        return out
+
+    def replay(self, uint32_t ingress, list frames, uint32_t now, uint32_t rounds, uint32_t worker=0):
+        """As process(), for at most BATCH frames, `rounds` times by a worker, without the GIL; the results show in the
+        counters only. What the benchmarks time, the core's own cost, and what several threads can do at the same time,
+        each as another worker. Raises ValueError for more frames, IndexError (no such port, or worker)."""
+        cdef uint32_t j, n = <uint32_t>len(frames)
+        cdef uint8_t *memory = NULL
+        cdef Plane *plane = self.dataplane._plane(worker)
+        if len(frames) > BATCH:
+            raise ValueError(f"replay takes at most {BATCH} frames, not {len(frames)}")
+        with nogil:
+            lock(plane)
+        try:
+            require_port(self.dataplane._port(ingress))
+            memory = fill_batch(plane, ingress, frames, 0)
+            with nogil:
+                for _ in range(rounds):
+                    plane.batch_count = n
+                    for j in range(n):
+                        start_frame(&plane.batch[j], ingress)
+                    decide(plane, <uint64_t>now * 1000000)
+                    transmit(plane)
+                    release(plane)
+        finally:
+            unlock(plane)
+            free(memory)
+
+
+cdef int run_breath(Plane *plane, uint32_t ingress, list frames, uint32_t now, bint offloaded, list out) except -1:
+    """One breath of frames from memory, offloaded ones each behind its vnet header."""
+    cdef uint8_t *memory = fill_batch(plane, ingress, frames, VNET_HEADER if offloaded else 0)
+    try:
+        decide(plane, <uint64_t>now * 1000000)
+        if offloaded:
+            collect_messages(plane, out)
+        else:
+            collect_copies(plane, frames, out)
+    finally:
+        transmit(plane)
+        release(plane)
+        free(memory)
+    return 0
+
+
+cdef uint8_t *fill_batch(Plane *plane, uint32_t ingress, list frames, uint32_t before) except NULL:
+    """Make a batch of bytes objects, as copy_frames() copies them. Returns the memory, to be freed when the batch is
+    released."""
+    cdef uint8_t *memory = copy_frames(frames, before)
+    cdef uint8_t *at = memory + VNET_HEADER
+    cdef Frame *frame
+    cdef Py_ssize_t i
+    for i in range(len(frames)):
+        frame = &plane.batch[i]
+        start_frame(frame, ingress)
+        frame.data, frame.length = at, <uint32_t>PyBytes_GET_SIZE(frames[i]) - before
+        at += place_of(frame.length)
+    plane.batch_count = <uint32_t>len(frames)
+    return memory
+
+
+cdef int collect_messages(Plane *plane, list out) except -1:
+    """Append the messages that will be sent of a decided batch, (egress port, vnet header and frame)."""
+    cdef Share *share
+    cdef uint32_t i, j, at, count, start
+    cdef Frame *frame
+    cdef Cut cut
+    for i in range(plane.touched_count):
+        share = plane.shares[plane.touched[i]]
+        at = 0
+        while at < share.queued:
+            frame = &plane.batch[share.queue[at]]
+            if must_cut(plane.ports[share.index], share, frame, &cut):
+                start, at = 0, at + 1
+                count = make_messages(plane, frame, &cut, &start)
+                while count:
+                    read_messages(plane, share.index, count, out)
+                    count = make_messages(plane, frame, &cut, &start)
+                continue
+            count = gather(plane, share, at, 0)
+            read_messages(plane, share.index, count, out)
+            for j in range(count):
+                at += plane.spans[j]
+    return 0
+
+
+cdef int read_messages(Plane *plane, uint16_t egress, uint32_t count, list out) except -1:
+    """Append the first messages of those made, (egress port, vnet header and frame)."""
+    cdef iovec *vectors
+    cdef uint32_t j, k
+    for j in range(count):
+        vectors = plane.messages[j].msg_hdr.msg_iov
+        out.append((egress, b"".join([
+            PyBytes_FromStringAndSize(<char *>vectors[k].iov_base, vectors[k].iov_len)
+            for k in range(plane.messages[j].msg_hdr.msg_iovlen)
+        ])))
+    return 0

@@ -1,0 +1,143 @@
+"""Packet-out: frames that Python orders worker 0 to send, the policies' answers and the loop probes."""
+
+cimport cython
+from libc.stdint cimport uint8_t, uint32_t
+from libc.stdlib cimport free, malloc
+
+from .batch cimport BATCH, DROPPED, FORWARDED, Frame
+from .dataplane cimport Dataplane
+from .decide cimport enqueue
+from .ethernet cimport ETHERNET_HEADER, load_mac, read_vid
+from .forward cimport look_up_egress
+from .mac_table cimport hash_key, make_key
+from .memory_ports cimport collect_copies, copy_frames, place_of
+from .plane cimport BIG_SIZE, Plane, may_flood, monotonic_ns, start_frame
+from .port cimport is_open
+from .ring cimport VNET_HEADER
+from .transmit cimport release, transmit
+from .worker cimport lock, unlock
+
+cdef struct Order:              # one frame to send
+    uint8_t *data               # behind a zero vnet header
+    uint32_t length
+    int ingress, egress
+
+
+@cython.final
+cdef class PacketOut:
+    """Sends by the ports of a data plane."""
+
+    cdef Dataplane dataplane
+
+    def __cinit__(self, Dataplane dataplane not None):
+        self.dataplane = dataplane
+
+    @property
+    def longest_frame(self):
+        """Bytes of a frame that send() takes."""
+        return BIG_SIZE
+
+    @property
+    def dropped(self):
+        """Orders of this data plane that no port that is up could be sent."""
+        return self.dataplane.orders_dropped
+
+    def send(self, orders):
+        """Send orders of (frame, ingress, egress).
+
+        egress: the port to send to, from the switch itself (ingress -1) or, as far as isolation allows, on behalf of
+        a port; egress -1: where a frame of the ingress port would go by its destination alone, with no policy,
+        learning or counting as received. Returns the copies of a switch in memory, [(egress port, frame), …]. Raises
+        TypeError, ValueError, MemoryError.
+        """
+        cdef list frames = [frame for frame, _, _ in orders], out = []
+        cdef Py_ssize_t total = len(frames), i, start = 0
+        cdef uint32_t count
+        cdef uint8_t *memory = copy_frames(frames, 0)
+        cdef uint8_t *at = memory + VNET_HEADER
+        cdef Order *prepared = <Order *>malloc((total + 1) * sizeof(Order))
+        try:
+            if prepared == NULL:
+                raise MemoryError(f"no memory to send {total} frames")
+            for i in range(total):
+                if len(frames[i]) > BIG_SIZE:
+                    raise ValueError(f"a frame of {len(frames[i])} bytes is too large to send")
+                _, prepared[i].ingress, prepared[i].egress = orders[i]
+                prepared[i].data, prepared[i].length = at, <uint32_t>len(frames[i])
+                at += place_of(prepared[i].length)
+            while start < total:
+                count = <uint32_t>min(<Py_ssize_t>BATCH, total - start)
+                if is_live(self.dataplane):
+                    with nogil:
+                        lock(self.dataplane.planes)
+                        load(self.dataplane, prepared + start, count)
+                        send_out(self.dataplane.planes)
+                        unlock(self.dataplane.planes)
+                else:
+                    send_in_memory(self.dataplane, prepared + start, frames[start:start + count], out)
+                start += count
+        finally:
+            free(memory)
+            free(prepared)
+        return out
+
+
+cdef inline bint is_live(Dataplane dataplane) noexcept nogil:
+    return dataplane.port_count and dataplane.planes[0].shares[0].tx_fd >= 0
+
+
+cdef int send_in_memory(Dataplane dataplane, const Order *orders, list frames, list out) except -1:
+    with nogil:
+        lock(dataplane.planes)
+    try:
+        load(dataplane, orders, <uint32_t>len(frames))
+        collect_copies(dataplane.planes, frames, out)
+    finally:
+        send_out(dataplane.planes)
+        unlock(dataplane.planes)
+    return 0
+
+
+cdef void load(Dataplane dataplane, const Order *orders, uint32_t count) noexcept nogil:
+    """Make a batch of orders, decided and queued."""
+    cdef Plane *plane = dataplane.planes
+    cdef Frame *frame
+    cdef uint32_t i
+    if is_live(dataplane):              # in memory it is the time of the last process()
+        plane.forwarding.now_ns = monotonic_ns() - dataplane.epoch_ns
+        plane.forwarding.now_ms = <uint32_t>(plane.forwarding.now_ns // 1000000)
+    for i in range(count):
+        frame = &plane.batch[i]
+        start_frame(frame, 0)
+        frame.data, frame.length, frame.action = orders[i].data, orders[i].length, DROPPED
+        if frame.length >= ETHERNET_HEADER:
+            direct(dataplane, frame, orders[i].ingress, orders[i].egress)
+        if frame.action == DROPPED:
+            dataplane.orders_dropped += 1
+        enqueue(plane, frame, i)
+    plane.batch_count = count
+
+
+cdef void direct(Dataplane dataplane, Frame *frame, int ingress, int egress) noexcept nogil:
+    """Decide one ordered frame by send()'s rules; it stays dropped when it may go nowhere."""
+    cdef Plane *plane = dataplane.planes
+    cdef int vid
+    if ingress >= 0:
+        if dataplane._port(ingress) == NULL:
+            return
+        frame.ingress = ingress
+        if egress < 0:
+            vid = read_vid(frame.data, frame.length)
+            frame.destination = make_key(load_mac(frame.data), max(vid, 0))
+            frame.destination_hash = hash_key(plane.forwarding.fdb, frame.destination)
+            look_up_egress(&plane.forwarding, plane.ports[ingress], frame)
+            return
+    if egress < 0 or dataplane._port(egress) == NULL or not is_open(plane.ports[egress]):
+        return
+    if ingress < 0 or may_flood(plane, frame, egress):
+        frame.action, frame.egress = FORWARDED, egress
+
+
+cdef void send_out(Plane *plane) noexcept nogil:
+    transmit(plane)
+    release(plane)

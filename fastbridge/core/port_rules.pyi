@@ -1,0 +1,16 @@
+from typing import final
+
+from typing_extensions import Self
+
+from .dataplane import Dataplane
+
+TAKES_NAMES: tuple[str, ...]
+FLAG_NAMES: tuple[str, ...]
+
+@final
+class PortRules:
+    def __new__(cls, dataplane: Dataplane) -> Self: ...
+    def flags(self, index: int) -> int: ...
+    def set_flags(self, index: int, flags: int) -> None: ...
+    def set_takes(self, index: int, takes: str) -> None: ...
+    def set_storm_control(self, index: int, what: int, rate: float, burst: float) -> None: ...

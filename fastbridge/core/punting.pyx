@@ -1,0 +1,167 @@
+"""Punting: the policies' side of the data plane.
+
+What each port's policy wants, the frames that the workers punt to it (punt.pxd), and the switch's own address, which
+answers come to. The frames are taken by swapping each worker's queue for an empty one between two of its breaths.
+"""
+
+cimport cython
+from cpython.bytes cimport PyBytes_FromStringAndSize
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc
+
+from .batch cimport KINDS
+from .bucket cimport set_rate
+from .dataplane cimport Dataplane, require_port
+from .plane cimport Plane
+from .port cimport Port
+from .punt cimport PUNT_SLOTS, PuntSlot
+from .worker cimport lock, unlock
+
+
+@cython.final
+cdef class Punting:
+    """What the policies of a data plane's ports want, and get."""
+
+    cdef Dataplane dataplane
+
+    def __cinit__(self, Dataplane dataplane not None):
+        self.dataplane = dataplane
+
+    @property
+    def fd(self):
+        """An eventfd: readable when there are punted frames."""
+        return self.dataplane.punts_fd
+
+    @property
+    def missed(self):
+        """Frames the punt queue had no room for."""
+        cdef uint64_t missed = 0
+        cdef uint32_t i
+        with nogil:
+            for i in range(self.dataplane.workers):
+                lock(&self.dataplane.planes[i])
+                missed += self.dataplane.planes[i].punts.missed
+                unlock(&self.dataplane.planes[i])
+        return missed
+
+    @property
+    def too_long(self):
+        """Frames longer than what a policy is handed."""
+        cdef uint64_t too_long = 0
+        cdef uint32_t i
+        with nogil:
+            for i in range(self.dataplane.workers):
+                lock(&self.dataplane.planes[i])
+                too_long += self.dataplane.planes[i].punts.too_long
+                unlock(&self.dataplane.planes[i])
+        return too_long
+
+    def set_policy(
+        self, uint32_t index, punts, double rate=0, double burst=0, bint guarded=False, bint strict=False,
+        bint routes=False, bint drop_when_full=False,
+    ):
+        """What a port's policy wants: a Punt (0 none, 1 copy, 2 take) for ARP to group and to unicast addresses
+        and ND likewise; how many ARP and as many ND frames a second it may send (0: any number); whether its sources
+        are checked, whether those without a binding are dropped, and whether the MAC alone is checked; whether a frame
+        the punt queue has no room for is dropped or goes its plain way. Raises MemoryError."""
+        cdef uint8_t punt[KINDS]
+        cdef Port *port
+        cdef int i
+        for i in range(1, <int>KINDS):
+            punt[i] = punts[i - 1]
+        if any(punts):
+            self._make_punt_queues()
+        with nogil:
+            self.dataplane._lock()
+            port = self.dataplane._port(index)
+            if port != NULL:
+                for i in range(1, <int>KINDS):
+                    port.punt[i] = punt[i]
+                set_rate(&port.arp, rate, burst)
+                set_rate(&port.nd, rate, burst)
+                port.guarded, port.strict, port.routes = guarded, strict, routes
+                port.drop_when_full = drop_when_full
+            self._note_punting()
+            self.dataplane._unlock()
+        require_port(port)
+
+    def set_stalled(self, bint stalled):
+        """The policies do not return: punt nothing, each port's fallback decides; or they are back."""
+        cdef uint32_t i
+        with nogil:
+            self.dataplane._lock()
+            for i in range(self.dataplane.workers):
+                self.dataplane.planes[i].punts.stalled = stalled
+            self.dataplane._unlock()
+
+    def set_own_mac(self, uint64_t mac):
+        """The switch's own address, which the policies ask neighbours from; frames to it are consumed."""
+        cdef uint32_t i
+        with nogil:
+            self.dataplane._lock()
+            for i in range(self.dataplane.workers):
+                self.dataplane.planes[i].forwarding.own_mac = mac
+            self.dataplane._unlock()
+
+    def read(self):
+        """Take the punted frames, [(ingress, taken, frame), …], each worker's in order of arrival; taken: the policy
+        decides, else it is a copy. For one thread at a time."""
+        cdef list out = []
+        cdef PuntSlot *slots
+        cdef uint32_t count, i, j
+        cdef Plane *plane
+        for i in range(self.dataplane.workers):
+            plane = &self.dataplane.planes[i]
+            if plane.spare_slots == NULL:
+                continue
+            with nogil:
+                lock(plane)
+                slots, count = plane.punts.slots, plane.punts.count
+                plane.punts.slots, plane.punts.count = plane.spare_slots, 0
+                for j in range(plane.port_count):
+                    plane.shares[j].punts = 0
+                unlock(plane)
+            for j in range(count):
+                out.append((slots[j].ingress, slots[j].taken != 0,
+                            PyBytes_FromStringAndSize(<char *>slots[j].data, slots[j].length)))
+            plane.spare_slots = slots
+        return out
+
+    cdef int _make_punt_queues(self) except -1:
+        cdef PuntSlot *slots
+        cdef PuntSlot *spare
+        cdef uint32_t i
+        for i in range(self.dataplane.workers):
+            if self.dataplane.planes[i].spare_slots != NULL:
+                continue
+            slots = <PuntSlot *>malloc(PUNT_SLOTS * sizeof(PuntSlot))
+            spare = <PuntSlot *>malloc(PUNT_SLOTS * sizeof(PuntSlot))
+            if slots == NULL or spare == NULL:
+                free(slots)
+                free(spare)
+                raise MemoryError("no memory for the punt queue")
+            with nogil:
+                lock(&self.dataplane.planes[i])
+                if self.dataplane.planes[i].spare_slots == NULL:      # else somebody was faster
+                    self.dataplane.planes[i].punts.slots, self.dataplane.planes[i].spare_slots = slots, spare
+                    slots = spare = NULL
+                unlock(&self.dataplane.planes[i])
+            free(slots)
+            free(spare)
+        return 0
+
+    cdef void _note_punting(self) noexcept nogil:
+        """Whether any port's policy makes it worth looking for ARP and ND."""
+        cdef bint punting = False
+        cdef Port *port
+        cdef uint32_t index
+        cdef int i
+        for index in range(self.dataplane.port_count):
+            port = self.dataplane._port(index)
+            if port == NULL:
+                continue
+            for i in range(1, <int>KINDS):
+                punting |= port.punt[i] != 0
+            punting |= port.arp.interval != 0
+        for index in range(self.dataplane.workers):
+            self.dataplane.planes[index].forwarding.punting = punting
