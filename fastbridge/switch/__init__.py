@@ -3,6 +3,6 @@
 - live: Switch, its life, and MemorySwitch; base: what both have
 - fdb, counters, trace, port_flags: what users see of it; loops: stations that move, and loops
 - port_socket, ring_size: how a port's sockets are opened; port_links: which interfaces are ports
-- shield, nftables, netlink: the host kept out of the ports
+- shield, nftables: the host kept out of the ports
 - fast_path: what the kernel forwards by itself
 """

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, NamedTuple
 
-from fastbridge.switch.netlink import NETLINK_ROUTE, NLM_F_DUMP, Netlink, attributes, message
+from fastbridge.netlink import NETLINK_ROUTE, NLM_F_DUMP, Netlink, attributes, message
 
 from .bpf import BpfHand
 from .head import MOST_PAIRS, FastPath
@@ -180,7 +180,7 @@ class FastLane:
     def _forwarded(self) -> dict[int, int]:
         """What came in by a port's device, less what was handed to the core: no counter costs a frame anything."""
         stats = {}
-        for _, payload in self._route.dump(message(_GETLINK, NLM_F_DUMP, _HEADER.pack(0, 0, 0, 0, 0))):
+        for _, _, payload in self._route.dump(message(_GETLINK, NLM_F_DUMP, _HEADER.pack(0, 0, 0, 0, 0))):
             for kind, value in attributes(payload[_HEADER.size :]):
                 if kind == _STATS64:
                     stats[_HEADER.unpack_from(payload)[2]] = struct.unpack_from("=8Q", value)
