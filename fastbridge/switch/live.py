@@ -17,11 +17,11 @@ import socket
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from types import TracebackType
-from typing import Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from fastbridge.core.dataplane import open_ring
 from fastbridge.errors import ConfigError, PortError
@@ -32,13 +32,15 @@ from fastbridge.open_files import reserve_files
 from fastbridge.policy.base import Policy
 from fastbridge.policy.builtin import Guard, RateLimit
 
-from .base import Member, Options, Plane, SwitchPort
+from .base import Member, SwitchBase, SwitchPort
 from .counters import Counters, PortCounters
 from .fast_path.head import FastPath
 from .fast_path.inside import take
 from .fast_path.lane import FastLane, Receiver
 from .fast_path.nft import PortLinks as FastLinks
 from .fdb import PortRef
+from .memory import MemorySwitch
+from .options import LiveOptions
 from .port_flags import PortFlags
 from .port_links import PortLink, PortLinks
 from .port_socket import (
@@ -55,6 +57,11 @@ from .port_socket import (
 from .ring_size import FEWEST, MOST, ring_slots, smaller_ring
 from .shield import MARK, mark
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from .options import LiveOptionWords
+
 _log = logging.getLogger(__name__)
 
 # How often links that are down are looked at, and how often expired FDB entries are swept away (look-ups
@@ -66,14 +73,7 @@ _LINK_SHARE = 0.01
 _POD_SECONDS, _PODS_AT_A_TIME = 1.0, 500
 
 
-class Egress(NamedTuple):
-    """A frame leaving an in-memory switch by the port of this index; `switch.ports[egress.port].name` is its name."""
-
-    port: int
-    frame: bytes
-
-
-class Switch(Plane):
+class Switch(SwitchBase):
     """A learning switch over Ethernet interfaces, forwarding in the background from start() to stop().
 
     ports: interface names of the current network namespace, or the `ports` of a Lab.
@@ -104,54 +104,25 @@ class Switch(Plane):
     Raises PortError, PrivilegeError or ConfigError, and then leaves nothing open.
     """
 
-    def __init__(
-        self,
-        ports: Iterable[str | PortLike],
-        *,
-        ageing: float | None = 300.0,
-        capacity: int = 65536,
-        filter_link_local: bool = False,
-        busy_poll: float = 50e-6,
-        workers: int = 1,
-        fanout: bool = False,
-        cpu: int | Sequence[int] | None = None,
-        coalesce: bool = True,
-        policy: Policy | str = "flood",
-        trusted: bool = False,
-        loop_detection: bool = True,
-        move_damping: float = 0.0,
-        neighbour_ageing: float | None = 60.0,
-        shield: bool = False,
-        fast_path: str = "off",
-    ) -> None:
-        options = Options(
-            ageing,
-            capacity,
-            filter_link_local,
-            policy,
-            loop_detection,
-            move_damping,
-            neighbour_ageing,
-            busy_poll,
-            workers,
+    #: The same core without interfaces or privileges: Switch.in_memory(ports=4).
+    in_memory = MemorySwitch
+
+    def __init__(self, ports: Iterable[str | PortLike], **options: Unpack[LiveOptionWords]) -> None:
+        self._options = wishes = LiveOptions(**options)
+        super().__init__(
+            wishes,
+            busy_poll=wishes.busy_poll,
+            workers=wishes.workers,
+            loop_detection=wishes.loop_detection,
         )
-        super().__init__(options)
-        if fanout and workers == 1:
-            raise ConfigError("fanout=True spreads a port over several workers; add workers=2 or more")
-        self._cpus = _check_cpus([cpu] if isinstance(cpu, int) else cpu, workers)
-        self._trusted, self._coalesce = trusted, coalesce
-        self._workers, self._fanout = range(workers), fanout
-        self._read = [0] * workers  # how many ports each reads
+        self._read = [0] * wishes.workers  # how many ports each reads
         self._threads: list[threading.Thread] = []
         self._stopping = threading.Event()
         self._final: Counters | None = None
         refuse_text(ports, "ports")
-        if fast_path not in ("off", "nft", "bpf"):
-            raise ConfigError(f"fast_path is 'off', 'nft' or 'bpf', not {fast_path!r}")
-        self._hand = fast_path
-        self._wants_lane = fast_path != "off" and FastPath.suits(ageing, move_damping)
+        self._wants_lane = wishes.fast_path != "off" and FastPath.suits(wishes.ageing, wishes.move_damping)
         self._lane: FastLane | None = None
-        self._links = PortLinks(shield)
+        self._links = PortLinks(self._journal, wishes.shield)
         self._pods_asked = 0
         self._owner = os.getpid()
         in_child(self, Switch._leave_to_parent)
@@ -162,27 +133,6 @@ class Switch(Plane):
         except BaseException:
             self.stop()
             raise
-
-    @staticmethod
-    def in_memory(
-        ports: int | Sequence[str] = 2,
-        *,
-        ageing: float | None = 300.0,
-        capacity: int = 65536,
-        filter_link_local: bool = False,
-        policy: Policy | str = "flood",
-        move_damping: float = 0.0,
-        neighbour_ageing: float | None = 60.0,
-        coalesce: bool = False,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> MemorySwitch:
-        """A switch without interfaces or privileges, on the same core; ports: how many, or their names.
-
-        coalesce: whether wire() and the counters merge frames; process() never does. clock: monotonic seconds; tests
-        pass their own to let time pass. There is no loop detection.
-        """
-        options = Options(ageing, capacity, filter_link_local, policy, False, move_damping, neighbour_ageing)
-        return MemorySwitch(ports, options, clock, coalesce)
 
     def __enter__(self) -> Switch:
         self.start()
@@ -213,7 +163,7 @@ class Switch(Plane):
         self._threads = [
             *(
                 threading.Thread(target=self._forward, args=(worker,), name=f"fastbridge-data-{worker}", daemon=True)
-                for worker in self._workers
+                for worker in range(self._options.workers)
             ),
             threading.Thread(target=self._control, name="fastbridge-control", daemon=True),
         ]
@@ -298,10 +248,10 @@ class Switch(Plane):
     def _add_ports(self, ports: Sequence[str | PortLike]) -> list[SwitchPort]:
         """Add all or none."""
         sources = [Interface(port) if isinstance(port, str) else port for port in ports]
-        if self._trusted and any(isinstance(source, Interface) for source in sources):
+        if self._options.trusted and any(isinstance(source, Interface) for source in sources):
             raise ConfigError("trusted=True needs ports that know their pods' addresses, such as those of a Lab")
         self._check_names([source.name for source in sources])
-        rings = len(self._workers) if self._fanout else 1
+        rings = self._options.workers if self._options.fanout else 1
         reserve_files(len(sources) * (rings + 2))
         self._slots = min(self._most_slots, ring_slots((len(self._members) + len(sources)) * rings))
         taken = self._links.take(sources)
@@ -345,7 +295,12 @@ class Switch(Plane):
             if self._lane is None:
                 here = take() if isinstance(sources[0], Interface) else None
                 self._lane = FastLane(
-                    self._dataplane, self._entries, super()._now_ms, sources[0].open_socket, here, self._hand
+                    self._dataplane,
+                    self._entries,
+                    super()._now_ms,
+                    sources[0].open_socket,
+                    here,
+                    self._options.fast_path,
                 )
                 if self._lane.without:
                     text = f"the fast path goes by nf_tables, bpf is not to be had: {self._lane.without}"
@@ -412,7 +367,7 @@ class Switch(Plane):
         """Sockets and rings of a port, receiving already."""
         index = link.link.index
         listen, punt = listening
-        sockets = open_port_sockets(source, index, len(self._workers) if self._fanout else 1, listen)
+        sockets = open_port_sockets(source, index, self._options.workers if self._options.fanout else 1, listen)
         receivers = sockets[:-1]
         try:
             slots = tuple(self._open_ring(rx, source.name) for rx in receivers)
@@ -426,7 +381,7 @@ class Switch(Plane):
             for sock in sockets:
                 sock.close()
             raise
-        merges = self._coalesce and takes_gso(sockets[-1])
+        merges = self._options.coalesce and takes_gso(sockets[-1])
         return Member(
             source.name, sockets, slots, (), merges, link, ask_pod=ask, takes_merged=takes, listen=listen, punt=punt
         )
@@ -452,7 +407,7 @@ class Switch(Plane):
             self._journal.warn(_log, "smaller rings", text)
             self._most_slots = self._slots = min(member.slots)
         *receivers, tx = member.sockets
-        member.readers = tuple(self._workers) if self._fanout else (self._idlest(),)
+        member.readers = tuple(range(self._options.workers)) if self._options.fanout else (self._idlest(),)
         rings = [(w, rx.fileno(), n) for w, rx, n in zip(member.readers, receivers, member.slots, strict=True)]
         try:
             index = self._dataplane.add_port(rings, tx.fileno())
@@ -464,7 +419,7 @@ class Switch(Plane):
         running = is_running(tx)
         if not running:
             self._dataplane.set_link(index, "down")
-        self._add_member(index, member, source.owners if self._trusted else ())
+        self._add_member(index, member, source.owners if self._options.trusted else ())
         return SwitchPort(index, member.name, "up" if running else "down")
 
     def _idlest(self) -> int:
@@ -493,8 +448,8 @@ class Switch(Plane):
             self._lane.remove(member.link.link.index)
 
     def _forward(self, worker: int) -> None:
-        if self._cpus:
-            os.sched_setaffinity(threading.get_native_id(), {self._cpus[worker]})
+        if cpus := self._options.cpus:
+            os.sched_setaffinity(threading.get_native_id(), {cpus[worker]})
         self._dataplane.run(worker)
 
     def _control(self) -> None:
@@ -611,55 +566,6 @@ class Switch(Plane):
                 self._dataplane.set_link(index, "gone")
 
 
-class MemorySwitch(Plane):
-    """A switch without interfaces: the same core, fed by process(). Made by Switch.in_memory()."""
-
-    def __init__(
-        self,
-        ports: int | Sequence[str],
-        options: Options,
-        clock: Callable[[], float],
-        coalesce: bool,
-    ) -> None:
-        self._clock, self._epoch = clock, clock()
-        super().__init__(options, clock)
-        refuse_text(ports, "ports")
-        names = [str(i) for i in range(ports)] if isinstance(ports, int) else list(ports)
-        if len(set(names)) != len(names):
-            raise ConfigError(f"a port is named twice in {', '.join(names)}; a switch has each port once")
-        for name in names:
-            self._add_member(self._dataplane.add_port(), Member(name, coalesce=coalesce))
-
-    def process(self, ingress: int | str, frames: Sequence[bytes]) -> list[Egress]:
-        """Switch frames (bytes from the destination MAC on, no FCS) arriving on one port.
-
-        Returns the copies in arrival order, those of a flooded frame by ascending port index; after them what the
-        policy sends. Raises ConfigError for an unknown port, TypeError for a frame that is not bytes.
-        """
-        index = self._index_of(ingress)
-        copies = self._dataplane.process(index, list(frames), self._now_ms())
-        return [Egress(*copy) for copy in copies + self._policing.handle(self._dataplane.read_punts())]
-
-    def wire(self, ingress: int | str, messages: Sequence[bytes]) -> list[Egress]:
-        """As process(), for at most 256 frames, each behind its struct virtio_net_hdr (10 bytes) as AF_PACKET has it.
-
-        Returns, port by port, what a live switch would send in one breath, vnet header first: several frames as one
-        where the port's `coalesce` flag is set. What the policy sends is not among it. Raises ValueError for too many.
-        """
-        return [Egress(*sent) for sent in self._dataplane.wire(self._index_of(ingress), list(messages), self._now_ms())]
-
-    def tick(self) -> list[Egress]:
-        """What a running switch does every second: sweep expired entries out of FDB and neighbour table, and ask the
-        neighbours about to expire, and those whose bindings are in doubt; returns what it sends.
-        """
-        self._entries.age(self._now_ms())
-        self._journal.tick()
-        return [Egress(*copy) for copy in self._policing.tick() + self._policing.settle()]
-
-    def _now_ms(self) -> int:
-        return round((self._clock() - self._epoch) * 1000) & 0xFFFFFFFF
-
-
 class _Elsewhere:
     """Stands for the parts of a switch in a forked child: whatever is asked of it, it says where the switch is."""
 
@@ -668,20 +574,6 @@ class _Elsewhere:
 
     def __getattr__(self, name: str) -> NoReturn:
         raise ConfigError(f"this switch runs in process {self._owner}; a forked child makes a Switch of its own")
-
-
-def _check_cpus(cpus: Sequence[int] | None, workers: int) -> Sequence[int]:
-    """One CPU for each worker, or none. Raises ConfigError."""
-    if cpus is None:
-        return ()
-    if len(set(cpus)) != workers or len(cpus) != workers:
-        raise ConfigError(f"cpu: one CPU for each worker, {workers} in all, not {', '.join(map(str, cpus)) or 'none'}")
-    allowed = sorted(os.sched_getaffinity(0))
-    for cpu in cpus:
-        if cpu not in allowed:
-            text = ", ".join(map(str, allowed))
-            raise ConfigError(f"CPU {cpu} is not one this process may run on; those are: {text}")
-    return cpus
 
 
 def _why(port: PortLink | None, link: str) -> str:
