@@ -27,12 +27,12 @@ from fastbridge.policy.neighbours import Neighbours
 from fastbridge.policy.runner import Policing
 
 from .counters import Counters, PortCounters
-from .fast_path.lane import Receiver
 from .fdb import Fdb, PortRef
 from .loops import Stations
 from .options import Options
 from .port_flags import PortFlags, StormControl
 from .port_links import PortLink
+from .port_socket import Receiver
 from .trace import Trace
 
 _log = logging.getLogger(__name__)
@@ -67,7 +67,7 @@ class Member:
     takes_merged: bool = True  # … and what was the answer
     lost_after: int = 0  # copies that the kernel took, and lost in the interface
     listen: Receiver | None = None  # where its frames come to the core, if not on the interface itself
-    punt: int = 0  # … and what the kernel hands them to
+    fast: int = 0  # frames that came in by it and that the kernel forwarded by itself
 
     def count(self, tally: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]) -> PortCounters:
         """What the core counts of it, by name, and what was lost behind it: asked for before, so it is never too much.
@@ -81,7 +81,7 @@ class Member:
         if self.listen is None:
             return counters
         # The kernel's fast path loses frames there, too: whose they were is not known.
-        return replace(counters, tx_frames=counters.tx_frames + self.lost_after)
+        return replace(counters, tx_frames=counters.tx_frames + self.lost_after, fast=self.fast)
 
 
 class SwitchBase:
@@ -116,7 +116,7 @@ class SwitchBase:
         )
         self._policing = Policing(self._dataplane, self._entries, neighbours, self._journal, clock)
         self._stations = Stations(self._dataplane, self._entries, self._name_of, loop_detection, self._journal, clock)
-        self.set_policy(options.policy)
+        SwitchBase.set_policy(self, options.policy)  # there are no ports yet
 
     @property
     def ports(self) -> NamedTuple[SwitchPort]:
@@ -202,7 +202,7 @@ class SwitchBase:
         return Trace(self._dataplane, self._name_of, snap, limit)
 
     def _ask_interfaces(self) -> None:
-        """Ask what was lost in the ports' interfaces, if there are any."""
+        """Ask what was lost in the ports' interfaces, and what the kernel forwarded by itself, if there are any."""
 
     def _report_conflict(self, conflict: Conflict) -> None:
         self._journal.warn(_log, "conflicts about addresses", str(conflict))

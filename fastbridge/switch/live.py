@@ -19,7 +19,6 @@ import time
 import weakref
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -30,14 +29,10 @@ from fastbridge.journal import Journal
 from fastbridge.named import refuse_text
 from fastbridge.open_files import reserve_files
 from fastbridge.policy.base import Policy
-from fastbridge.policy.builtin import Guard, RateLimit
 
 from .base import Member, SwitchBase, SwitchPort
-from .counters import Counters, PortCounters
-from .fast_path.head import FastPath
-from .fast_path.inside import take
-from .fast_path.lane import FastLane, Receiver
-from .fast_path.nft import PortLinks as FastLinks
+from .counters import Counters
+from .fast_path.ports import FastPorts
 from .fdb import PortRef
 from .memory import MemorySwitch
 from .options import LiveOptions
@@ -46,6 +41,7 @@ from .port_links import PortLink, PortLinks
 from .port_socket import (
     Interface,
     PortLike,
+    Receiver,
     end_receiving,
     is_running,
     open_port_sockets,
@@ -55,7 +51,7 @@ from .port_socket import (
     takes_gso,
 )
 from .ring_size import FEWEST, MOST, ring_slots, smaller_ring
-from .shield import MARK, mark
+from .shield import mark
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -115,13 +111,12 @@ class Switch(SwitchBase):
             workers=wishes.workers,
             loop_detection=wishes.loop_detection,
         )
+        self._fast = FastPorts(wishes, self._dataplane, self._entries, self.fdb, self._journal)
         self._read = [0] * wishes.workers  # how many ports each reads
         self._threads: list[threading.Thread] = []
         self._stopping = threading.Event()
         self._final: Counters | None = None
         refuse_text(ports, "ports")
-        self._wants_lane = wishes.fast_path != "off" and FastPath.suits(wishes.ageing, wishes.move_damping)
-        self._lane: FastLane | None = None
         self._links = PortLinks(self._journal, wishes.shield)
         self._pods_asked = 0
         self._owner = os.getpid()
@@ -171,8 +166,7 @@ class Switch(SwitchBase):
         _running.add(self)
         for thread in self._threads:
             thread.start()
-        if self._lane is not None and self._lane.head is not None:
-            self._lane.head.start()
+        self._fast.start()
         self._policing.start()
 
     def stop(self) -> None:
@@ -185,9 +179,7 @@ class Switch(SwitchBase):
                 return
             self._dataplane.give_up()
             self._final = self.counters()
-            if self._lane is not None:
-                self._lane.close()
-                self._lane = None
+            self._fast.stop()
         with _many(len(self._members)) as pool:
             list(pool.map(self._close_member, list(self._members)))
         self._links.close()  # the shield last: while a socket is open, and at once for all ports
@@ -201,9 +193,7 @@ class Switch(SwitchBase):
             self._dataplane.abandon()
             elsewhere: Any = _Elsewhere(self._owner)
             self._journal = Journal()
-            if self._lane is not None:
-                self._lane.leave_to_parent()
-                self._lane = None
+            self._fast.leave_to_parent()
             self._dataplane = self._policing = self._stations = self._entries = self.fdb._core = elsewhere
 
     def _halt(self) -> None:
@@ -222,13 +212,7 @@ class Switch(SwitchBase):
         """One consistent snapshot: all ports between the same two breaths; after stop(), the last one."""
         if self._final is not None:
             return self._final
-        with self._changing:
-            counters = super().counters()
-            if self._lane is None:
-                return counters
-            fast = {self._members[index].name: count for index, count in self._lane.forwarded().items()}
-            ports = {name: replace(port, fast=fast.get(name, 0)) for name, port in counters.ports.items()}
-            return replace(counters, ports=ports, total=sum(ports.values(), self._departed))
+        return super().counters()
 
     def add_port(self, port: str | PortLike) -> SwitchPort:
         """Add a port, also while running; a deleted interface's port of the same name is replaced.
@@ -255,7 +239,7 @@ class Switch(SwitchBase):
         reserve_files(len(sources) * (rings + 2))
         self._slots = min(self._most_slots, ring_slots((len(self._members) + len(sources)) * rings))
         taken = self._links.take(sources)
-        listening = self._listen(sources, taken)
+        listening = self._fast.listen(sources, taken)
         with _many(len(sources)) as pool:
             futures = [
                 pool.submit(self._open_member, *all_of_it) for all_of_it in zip(sources, taken, listening, strict=True)
@@ -265,7 +249,15 @@ class Switch(SwitchBase):
             for future in futures:
                 future.result()  # raises what one of them raised
             added = [self._attach(member, source) for member, source in zip(members, sources, strict=True)]
-            self._take_over([port.index for port in added])
+            self._fast.attach(
+                {
+                    port.index: (member.link, member.listen)
+                    for port, member in zip(added, members, strict=True)
+                    if member.link and member.listen
+                }
+            )
+            for port in added:
+                self._fast.set_policy(port.index, self._policing.policy(port.index))
             return added
         except BaseException:
             for member in members:
@@ -273,7 +265,9 @@ class Switch(SwitchBase):
                     self._drop_member(index)
                 for sock in member.sockets:
                     sock.close()
-            for link in taken:
+            for link, listen in zip(taken, listening, strict=True):
+                if listen is not None:
+                    self._fast.remove(link)
                 self._links.release(link)
             raise
 
@@ -286,87 +280,21 @@ class Switch(SwitchBase):
             if name in known:  # its interface was deleted, and there is a new one
                 self.remove_port(name)
 
-    def _listen(self, sources: Sequence[PortLike], taken: Sequence[PortLink]) -> Sequence[tuple[Receiver | None, int]]:
-        """Where the core listens for ports, and what the kernel is to hand their frames to."""
-        nowhere: Sequence[tuple[Receiver | None, int]] = [(None, 0)] * len(sources)
-        if not self._wants_lane or not sources:
-            return nowhere
-        try:
-            if self._lane is None:
-                here = take() if isinstance(sources[0], Interface) else None
-                self._lane = FastLane(
-                    self._dataplane,
-                    self._entries,
-                    super()._now_ms,
-                    sources[0].open_socket,
-                    here,
-                    self._options.fast_path,
-                )
-                if self._lane.without:
-                    text = f"the fast path goes by nf_tables, bpf is not to be had: {self._lane.without}"
-                    self._journal.warn(_log, "fast paths", text)
-                self._space = taken[0].namespace
-                self.fdb.on_change = self._lane.check
-            if any(link.namespace != self._space for link in taken):
-                return nowhere
-            return self._lane.make([(link.link.name, link.link.index) for link in taken])
-        except OSError as error:
-            self._wants_lane = False
-            text = f"no fast path, the core forwards all frames: {error.strerror or error}"
-            self._journal.warn(_log, "fast paths", text)
-            return nowhere
-
-    def _take_over(self, ports: Sequence[int]) -> None:
-        """Let the kernel forward between these ports what the core promotes."""
-        members = {index: self._members[index] for index in ports if self._members[index].listen}
-        if self._lane is None or not members:
-            return
-        links = {
-            index: FastLinks(
-                member.link.link.name,
-                member.link.link.index,
-                member.punt,
-                self._lane.peer(member.link.link.index),
-                MARK if member.link.shielded else 0,
-            )
-            for index, member in members.items()
-            if member.link is not None
-        }
-        try:
-            self._lane.attach(links)
-        except OSError as error:
-            name = self._members[ports[0]].name
-            raise PortError(f"cannot hand the frames of {name} to the kernel: {error.strerror}") from None
-        for index in members:
-            self._set_slow(index)
-
-    def _set_slow(self, index: int) -> None:
-        """What of a port is the core's alone, by its policy; what was promoted before does not hold."""
-        if self._lane is None or self._lane.head is None:
-            return
-        policy = self._policing.policy(index)
-        guarded = any(isinstance(part, Guard) for part in policy.parts)
-        looks = any(policy.wants) or any(isinstance(part, RateLimit) for part in policy.parts)
-        self._lane.head.set_slow(index, all_frames=guarded, ipv6=looks)
-
     def set_policy(self, policy: Policy | str, port: PortRef | None = None) -> None:
         """See SwitchBase."""
         super().set_policy(policy, port)
-        if getattr(self, "_lane", None) is not None:
-            for index in list(self._members):
-                self._set_slow(index)
+        for index in list(self._members):
+            self._fast.set_policy(index, self._policing.policy(index))
 
     def set_flags(self, port: PortRef, **flags: bool) -> PortFlags:
         """See SwitchBase."""
         changed = super().set_flags(port, **flags)
-        if self._lane is not None:
-            self._lane.revoke_port(self._index_of(port))
+        self._fast.revoke_port(self._index_of(port))
         return changed
 
-    def _open_member(self, source: PortLike, link: PortLink, listening: tuple[Receiver | None, int]) -> Member:
+    def _open_member(self, source: PortLike, link: PortLink, listen: Receiver | None) -> Member:
         """Sockets and rings of a port, receiving already."""
         index = link.link.index
-        listen, punt = listening
         sockets = open_port_sockets(source, index, self._options.workers if self._options.fanout else 1, listen)
         receivers = sockets[:-1]
         try:
@@ -382,9 +310,7 @@ class Switch(SwitchBase):
                 sock.close()
             raise
         merges = self._options.coalesce and takes_gso(sockets[-1])
-        return Member(
-            source.name, sockets, slots, (), merges, link, ask_pod=ask, takes_merged=takes, listen=listen, punt=punt
-        )
+        return Member(source.name, sockets, slots, (), merges, link, ask_pod=ask, takes_merged=takes, listen=listen)
 
     def _open_ring(self, rx: socket.socket, name: str) -> int:
         """With half the ring as often as the kernel has no memory; returns how many slots it has. Raises PortError."""
@@ -428,6 +354,8 @@ class Switch(SwitchBase):
 
     def _ask_interfaces(self) -> None:
         self._links.count_losses()
+        for index, count in self._fast.forwarded().items():
+            self._members[index].fast = count
 
     def _drop_member(self, index: int) -> None:
         link = self._members[index].link
@@ -437,15 +365,21 @@ class Switch(SwitchBase):
             self._links.release(link)
 
     def _close_member(self, index: int) -> None:
-        if self._lane is not None and self._members[index].listen is not None:
-            self._departed += PortCounters(fast=self._lane.detach(index))
-        member = self._remove_member(index)
+        member = self._members[index]
+        self._detach(index, member)
+        self._remove_member(index)
         for worker in member.readers:
             self._read[worker] -= 1
         for sock in member.sockets:
             sock.close()
-        if self._lane is not None and member.listen is not None and member.link is not None:
-            self._lane.remove(member.link.link.index)
+        if member.listen is not None and member.link is not None:
+            self._fast.remove(member.link)
+
+    def _detach(self, index: int, member: Member) -> None:
+        """Let the kernel forward nothing of a port."""
+        count = self._fast.detach(index)
+        if count is not None:
+            member.fast = count
 
     def _forward(self, worker: int) -> None:
         if cpus := self._options.cpus:
@@ -471,8 +405,7 @@ class Switch(SwitchBase):
                 links = self._follow_links(before)
                 took = time.thread_time() - began if links == before else 0.0
                 soon = self._stations.follow()
-                if self._lane is not None:
-                    self._lane.revoke_blocked()
+                self._fast.revoke_blocked()
                 self._policing.watch()
                 self._journal.tick()
                 if time.monotonic() - swept >= _SWEEP_SECONDS:
@@ -488,8 +421,11 @@ class Switch(SwitchBase):
 
     def _follow_links(self, before: dict[int, str]) -> dict[int, str]:
         """Log what changed, forget what was learned behind a lost link, and note links that came back."""
-        if any(port.lost for port, _ in self._links.changes()):
-            self._let_go()
+        for changed, as_before in self._links.changes():
+            if changed.lost:
+                self._let_go()
+            elif changed.link.name != as_before.name:
+                self._rename(changed)
         after = {index: link for index, link in self._dataplane.links().items() if index in self._members}
         for index, link in after.items():
             member = self._members.get(index)
@@ -547,8 +483,7 @@ class Switch(SwitchBase):
     def _forget_behind(self, index: int) -> None:
         """Forget who was behind a port: they may come back elsewhere."""
         self._entries.flush(index)
-        if self._lane is not None:
-            self._lane.revoke_port(index)
+        self._fast.revoke_port(index)
         self.neighbours.flush(index)
         self._policing.bind()
 
@@ -556,13 +491,19 @@ class Switch(SwitchBase):
         with contextlib.suppress(IndexError):  # removed meanwhile
             self._dataplane.set_link(index, link)
 
+    def _rename(self, port: PortLink) -> None:
+        for index, member in list(self._members.items()):
+            if member.link is port:
+                self._fast.rename(index, port.link.name)
+
     def _let_go(self) -> None:
         """Let nothing in or out of ports whose interfaces are there, and no longer ours."""
         for index, member in list(self._members.items()):
             link = member.link
             if link is not None and link.lost and not link.link.gone:
                 self._dataplane.set_blocked(index, True)
-                end_receiving(member.sockets[:-1], link.link.index)
+                self._detach(index, member)
+                end_receiving(member.sockets, link.link.index, member.listen)
                 self._dataplane.set_link(index, "gone")
 
 
