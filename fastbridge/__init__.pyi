@@ -37,9 +37,9 @@ from .switch.counters import Counters as Counters
 from .switch.counters import PortCounters as PortCounters
 from .switch.fdb import Fdb as Fdb
 from .switch.fdb import FdbEntry as FdbEntry
-from .switch.live import Egress as Egress
-from .switch.live import MemorySwitch as MemorySwitch
 from .switch.live import Switch as Switch
+from .switch.memory import Egress as Egress
+from .switch.memory import MemorySwitch as MemorySwitch
 from .switch.port_flags import PortFlags as PortFlags
 from .switch.port_flags import StormControl as StormControl
 from .switch.port_socket import PortLike as PortLike

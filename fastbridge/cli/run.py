@@ -22,6 +22,7 @@ import rich_click as click
 from fastbridge.errors import PortError
 from fastbridge.switch.counters import Counters
 from fastbridge.switch.fast_path.inside import prepare, seal
+from fastbridge.switch.options import LiveOptions
 from fastbridge.switch.port_flags import StormControl
 
 from .options import read_policy_of_strangers, read_port_policies
@@ -33,6 +34,7 @@ _log = logging.getLogger(__name__)
 if TYPE_CHECKING:
     from fastbridge.switch.live import Switch
 
+_DEFAULTS = LiveOptions()
 # Links are looked at this often. Each look holds the data plane for some microseconds.
 _LOOK_SECONDS = 0.1
 
@@ -76,7 +78,7 @@ def _check_ports(context: click.Context, parameter: click.Parameter, names: tupl
 @click.option(
     "--arp",
     metavar="POLICY",
-    default="flood",
+    default=_DEFAULTS.policy,
     callback=read_policy_of_strangers,
     show_default=True,
     help="What becomes of ARP and ND: flood, suppress (answer for known neighbours), direct (ask the owner alone), "
@@ -105,7 +107,7 @@ def _check_ports(context: click.Context, parameter: click.Parameter, names: tupl
 @click.option(
     "--ageing",
     metavar="SECONDS",
-    default="300",
+    default=f"{_DEFAULTS.ageing:g}",
     callback=_read_ageing,
     show_default=True,
     help="Forget a MAC address after this long in silence, or `never`.",
@@ -114,7 +116,7 @@ def _check_ports(context: click.Context, parameter: click.Parameter, names: tupl
     "--capacity",
     metavar="ENTRIES",
     type=int,
-    default=65536,
+    default=_DEFAULTS.capacity,
     show_default=True,
     help="Learn at most this many MAC addresses.",
 )
@@ -127,7 +129,7 @@ def _check_ports(context: click.Context, parameter: click.Parameter, names: tupl
     "--busy-poll",
     metavar="MICROSECONDS",
     type=click.IntRange(0, 1_000_000),
-    default=50,
+    default=round(_DEFAULTS.busy_poll * 1e6),
     show_default=True,
     help="Wait this long for the next frame, spinning, before sleeping.",
 )
@@ -139,7 +141,7 @@ def _check_ports(context: click.Context, parameter: click.Parameter, names: tupl
 @click.option(
     "--fast-path",
     type=click.Choice(["off", "nft"]),
-    default="off",
+    default=_DEFAULTS.fast_path,
     show_default=True,
     help="nft: the kernel forwards frames between known stations by itself, and hands all else to the switch.",
 )
@@ -147,7 +149,7 @@ def _check_ports(context: click.Context, parameter: click.Parameter, names: tupl
     "--workers",
     metavar="N",
     type=int,
-    default=1,
+    default=_DEFAULTS.workers,
     show_default=True,
     help="Spread the ports over this many threads, at most one for each CPU.",
 )

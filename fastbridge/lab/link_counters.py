@@ -15,15 +15,14 @@ import time
 from dataclasses import dataclass
 
 from fastbridge.errors import LabError
+from fastbridge.netlink import PIECE, attributes, message, messages
 
-_NLMSG_ERROR, _RTM_GETLINK, _RTM_GETSTATS, _NLM_F_REQUEST = 2, 18, 94, 1
+_NLMSG_ERROR, _RTM_GETLINK, _RTM_GETSTATS = 2, 18, 94
 _STATS_LINK_64 = 1  # the attribute, and as 1 << (n - 1) its bit in the filter
 _SIOCGIFINDEX = 0x8933
-_HEADER = struct.Struct("=IHHII")  # struct nlmsghdr
 _REQUEST = struct.Struct("=BxxxII")  # struct if_stats_msg
 _LINK_REQUEST = struct.Struct("=BxHiII")  # struct ifinfomsg
 _IFLA_OPERSTATE, _OPER_UP = 16, 6
-_ATTRIBUTE = struct.Struct("=HH")
 _PATIENCE, _PAUSE = 10.0, 0.001  #: seconds; the kernel may take one second to find that a link is up
 _COUNTERS = struct.Struct("=8Q")  # the start of struct rtnl_link_stats64
 
@@ -74,27 +73,24 @@ def await_up(sock: socket.socket, name: str) -> None:
 
 
 def _operstate(sock: socket.socket, index: int) -> int:
-    attributes = _ask(sock, index, _RTM_GETLINK, _LINK_REQUEST.pack(socket.AF_UNSPEC, 0, index, 0, 0), 65536)
-    at = _HEADER.size + _LINK_REQUEST.size
-    while at < len(attributes):
-        size, kind = _ATTRIBUTE.unpack_from(attributes, at)
+    answer = _ask(sock, index, _RTM_GETLINK, _LINK_REQUEST.pack(socket.AF_UNSPEC, 0, index, 0, 0))
+    for kind, value in attributes(answer[_LINK_REQUEST.size :]):
         if kind == _IFLA_OPERSTATE:
-            return attributes[at + _ATTRIBUTE.size]
-        at += size + 3 & ~3
+            return value[0]
     raise LabError(f"interface {index} has no state")
 
 
 def read_counters(sock: socket.socket, index: int) -> LinkCounters:
     """The counters of an interface, over a NETLINK_ROUTE socket that nobody else reads meanwhile."""
     request = _REQUEST.pack(socket.AF_UNSPEC, index, 1 << (_STATS_LINK_64 - 1))
-    answer = _ask(sock, index, _RTM_GETSTATS, request, 8192)
-    return LinkCounters(*_COUNTERS.unpack_from(answer, _HEADER.size + _REQUEST.size + _ATTRIBUTE.size))
+    answer = _ask(sock, index, _RTM_GETSTATS, request)
+    return LinkCounters(*_COUNTERS.unpack(dict(attributes(answer[_REQUEST.size :]))[_STATS_LINK_64][: _COUNTERS.size]))
 
 
-def _ask(sock: socket.socket, index: int, kind: int, request: bytes, room: int) -> bytes:
-    sock.send(_HEADER.pack(_HEADER.size + len(request), kind, _NLM_F_REQUEST, 0, 0) + request)
-    answer = sock.recv(room)
-    if _HEADER.unpack_from(answer)[1] == _NLMSG_ERROR:
-        code = -struct.unpack_from("=i", answer, _HEADER.size)[0]
+def _ask(sock: socket.socket, index: int, kind: int, request: bytes) -> memoryview:
+    sock.send(message(kind, 0, request))
+    answer = next(messages(sock.recv(PIECE)))
+    if answer.kind == _NLMSG_ERROR:
+        code = -struct.unpack_from("=i", answer.payload)[0]
         raise LabError(f"interface {index} cannot be asked: {os.strerror(code)}")
-    return answer
+    return answer.payload

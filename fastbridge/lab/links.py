@@ -27,6 +27,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 from fastbridge.addresses import MacAddress
 from fastbridge.errors import LabError, PrivilegeError
+from fastbridge.netlink import attribute
 
 from .link_counters import has_interface, interface_index
 from .namespaces import Namespace
@@ -87,21 +88,19 @@ class Links:
     def stop_forwarding(self, name: str) -> None:
         """Route no IPv4 that arrives on a link: its setting, without /proc/sys, which a container may not write."""
         value = struct.pack("=I", 0)
-        self._set_protocol(
-            name, socket.AF_INET, _attribute(_IFLA_INET_CONF, _attribute(_IPV4_DEVCONF_FORWARDING, value))
-        )
+        self._set_protocol(name, socket.AF_INET, attribute(_IFLA_INET_CONF, attribute(_IPV4_DEVCONF_FORWARDING, value)))
 
     def stop_link_local(self, name: str) -> None:
         """Let a link that is down have no IPv6 address but those somebody gives it: without one it says no word."""
         self._set_protocol(
-            name, socket.AF_INET6, _attribute(_IFLA_INET6_ADDR_GEN_MODE, bytes([_IN6_ADDR_GEN_MODE_NONE]))
+            name, socket.AF_INET6, attribute(_IFLA_INET6_ADDR_GEN_MODE, bytes([_IN6_ADDR_GEN_MODE_NONE]))
         )
 
     def _set_protocol(self, name: str, family: int, settings: bytes) -> None:
         with _naming(name):
             try:
                 # In a message of a family that pyroute2 knows no such attribute of, it passes it on as it is.
-                spec = _attribute(family, settings)
+                spec = attribute(family, settings)
                 self._ip.link("set", index=self.index(name), family=socket.AF_PACKET, IFLA_AF_SPEC=spec)
             except NetlinkError as error:
                 if error.code != errno.EAFNOSUPPORT:  # the link does not have this protocol
@@ -245,11 +244,6 @@ def _loop_runs() -> bool:
     except RuntimeError:
         return False
     return True
-
-
-def _attribute(kind: int, payload: bytes) -> bytes:
-    """One of netlink's, padded."""
-    return struct.pack("=HH", 4 + len(payload), kind) + payload + bytes(-len(payload) % 4)
 
 
 def _neighbour(message: Any) -> Neighbour:

@@ -1,13 +1,11 @@
-"""The plane, from Python.
+"""What a live switch and one in memory share.
 
-What a live switch and one in memory share: FDB, neighbours, policies, port rules, counters and trace over one
-Cython data plane. This module and `switch` are its only importers.
+FDB, neighbours, policies, port rules, counters and trace over one Cython data plane.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 import socket
 import threading
 import time
@@ -30,11 +28,12 @@ from fastbridge.policy.neighbours import Neighbours
 from fastbridge.policy.runner import Policing
 
 from .counters import Counters, PortCounters
-from .fast_path.lane import Receiver
 from .fdb import Fdb, PortRef
 from .loops import Stations
+from .options import Options
 from .port_flags import PortFlags, StormControl
 from .port_links import PortLink
+from .port_socket import Receiver
 from .trace import Trace
 
 _log = logging.getLogger(__name__)
@@ -69,7 +68,7 @@ class Member:
     takes_merged: bool = True  # … and what was the answer
     lost_after: int = 0  # copies that the kernel took, and lost in the interface
     listen: Receiver | None = None  # where its frames come to the core, if not on the interface itself
-    punt: int = 0  # … and what the kernel hands them to
+    fast: int = 0  # frames that came in by it and that the kernel forwarded by itself
 
     def count(self, tally: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]) -> PortCounters:
         """What the core counts of it, by name, and what was lost behind it: asked for before, so it is never too much.
@@ -83,52 +82,26 @@ class Member:
         if self.listen is None:
             return counters
         # The kernel's fast path loses frames there, too: whose they were is not known.
-        return replace(counters, tx_frames=counters.tx_frames + self.lost_after)
+        return replace(counters, tx_frames=counters.tx_frames + self.lost_after, fast=self.fast)
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
-    """The options that every switch has; `Switch` says what they mean. Raises ConfigError."""
-
-    ageing: float | None = 300.0
-    capacity: int = 65536
-    filter_link_local: bool = False
-    policy: Policy | str = "flood"
-    loop_detection: bool = True
-    move_damping: float = 0.0
-    neighbour_ageing: float | None = 60.0
-    busy_poll: float = 0.0
-    workers: int = 1
-
-    def __post_init__(self) -> None:
-        if self.ageing is not None and not 0 <= self.ageing < 1 << 21:
-            raise ConfigError(f"ageing must be 0 … {(1 << 21) - 1} seconds, or None for never, not {self.ageing}")
-        if not 1 <= self.capacity <= 1 << 24:
-            raise ConfigError(f"capacity must be 1 … {1 << 24} FDB entries, not {self.capacity}")
-        most = len(os.sched_getaffinity(0))
-        if not 1 <= self.workers <= most:
-            raise ConfigError(
-                f"workers must be 1 … {most}, at most one for each CPU this process may run on, not {self.workers}"
-            )
-        for name in ("busy_poll", "move_damping"):
-            if not 0 <= getattr(self, name) <= 60:
-                raise ConfigError(f"{name} must be 0 … 60 seconds, not {getattr(self, name)}")
-
-    @property
-    def ageing_ms(self) -> int | None:
-        """As the core has it."""
-        return None if self.ageing is None else round(self.ageing * 1000)
-
-
-class Plane:
+class SwitchBase:
     """FDB, neighbours, policies, port rules, counters and trace over one data plane."""
 
-    def __init__(self, options: Options, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        options: Options,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        busy_poll: float = 0.0,
+        workers: int = 1,
+        loop_detection: bool = False,
+    ) -> None:
         self._dataplane = Dataplane(
             MacTable(options.capacity, options.ageing_ms),
             filter_link_local=options.filter_link_local,
-            busy_poll_ns=round(options.busy_poll * 1e9),
-            workers=options.workers,
+            busy_poll_ns=round(busy_poll * 1e9),
+            workers=workers,
         )
         self._entries = FdbAccess(self._dataplane)
         self._rules = PortRules(self._dataplane)
@@ -144,10 +117,8 @@ class Plane:
             options.neighbour_ageing, clock=clock, on_conflict=self._report_conflict, name_of=self._name_of
         )
         self._policing = Policing(self._dataplane, self._entries, neighbours, self._journal, clock)
-        self._stations = Stations(
-            self._dataplane, self._entries, self._name_of, options.loop_detection, self._journal, clock
-        )
-        self.set_policy(options.policy)
+        self._stations = Stations(self._dataplane, self._entries, self._name_of, loop_detection, self._journal, clock)
+        SwitchBase.set_policy(self, options.policy)  # there are no ports yet
 
     @property
     def ports(self) -> NamedTuple[SwitchPort]:
@@ -233,7 +204,7 @@ class Plane:
         return Trace(self._dataplane, self._name_of, snap, limit)
 
     def _ask_interfaces(self) -> None:
-        """Ask what was lost in the ports' interfaces, if there are any."""
+        """Ask what was lost in the ports' interfaces, and what the kernel forwarded by itself, if there are any."""
 
     def _report_conflict(self, conflict: Conflict) -> None:
         self._journal.warn(_log, "conflicts about addresses", str(conflict))

@@ -17,34 +17,31 @@ import socket
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from types import TracebackType
-from typing import Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from fastbridge.core.dataplane import open_ring
-from fastbridge.core.memory_ports import MemoryPorts
 from fastbridge.errors import ConfigError, PortError
 from fastbridge.forks import in_child
 from fastbridge.journal import Journal
 from fastbridge.named import refuse_text
 from fastbridge.open_files import reserve_files
 from fastbridge.policy.base import Policy
-from fastbridge.policy.builtin import Guard, RateLimit
 
-from .base import Member, Options, Plane, SwitchPort
-from .counters import Counters, PortCounters
-from .fast_path.head import FastPath
-from .fast_path.inside import take
-from .fast_path.lane import FastLane, Receiver
-from .fast_path.nft import PortLinks as FastLinks
+from .base import Member, SwitchBase, SwitchPort
+from .counters import Counters
+from .fast_path.ports import FastPorts
 from .fdb import PortRef
+from .memory import MemorySwitch
+from .options import LiveOptions
 from .port_flags import PortFlags
 from .port_links import PortLink, PortLinks
 from .port_socket import (
     Interface,
     PortLike,
+    Receiver,
     end_receiving,
     is_running,
     open_port_sockets,
@@ -54,7 +51,12 @@ from .port_socket import (
     takes_gso,
 )
 from .ring_size import FEWEST, MOST, ring_slots, smaller_ring
-from .shield import MARK, mark
+from .shield import mark
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from .options import LiveOptionWords
 
 _log = logging.getLogger(__name__)
 
@@ -67,14 +69,7 @@ _LINK_SHARE = 0.01
 _POD_SECONDS, _PODS_AT_A_TIME = 1.0, 500
 
 
-class Egress(NamedTuple):
-    """A frame leaving an in-memory switch by the port of this index; `switch.ports[egress.port].name` is its name."""
-
-    port: int
-    frame: bytes
-
-
-class Switch(Plane):
+class Switch(SwitchBase):
     """A learning switch over Ethernet interfaces, forwarding in the background from start() to stop().
 
     ports: interface names of the current network namespace, or the `ports` of a Lab.
@@ -105,54 +100,24 @@ class Switch(Plane):
     Raises PortError, PrivilegeError or ConfigError, and then leaves nothing open.
     """
 
-    def __init__(
-        self,
-        ports: Iterable[str | PortLike],
-        *,
-        ageing: float | None = 300.0,
-        capacity: int = 65536,
-        filter_link_local: bool = False,
-        busy_poll: float = 50e-6,
-        workers: int = 1,
-        fanout: bool = False,
-        cpu: int | Sequence[int] | None = None,
-        coalesce: bool = True,
-        policy: Policy | str = "flood",
-        trusted: bool = False,
-        loop_detection: bool = True,
-        move_damping: float = 0.0,
-        neighbour_ageing: float | None = 60.0,
-        shield: bool = False,
-        fast_path: str = "off",
-    ) -> None:
-        options = Options(
-            ageing,
-            capacity,
-            filter_link_local,
-            policy,
-            loop_detection,
-            move_damping,
-            neighbour_ageing,
-            busy_poll,
-            workers,
+    #: The same core without interfaces or privileges: Switch.in_memory(ports=4).
+    in_memory = MemorySwitch
+
+    def __init__(self, ports: Iterable[str | PortLike], **options: Unpack[LiveOptionWords]) -> None:
+        self._options = wishes = LiveOptions(**options)
+        super().__init__(
+            wishes,
+            busy_poll=wishes.busy_poll,
+            workers=wishes.workers,
+            loop_detection=wishes.loop_detection,
         )
-        super().__init__(options)
-        if fanout and workers == 1:
-            raise ConfigError("fanout=True spreads a port over several workers; add workers=2 or more")
-        self._cpus = _check_cpus([cpu] if isinstance(cpu, int) else cpu, workers)
-        self._trusted, self._coalesce = trusted, coalesce
-        self._workers, self._fanout = range(workers), fanout
-        self._read = [0] * workers  # how many ports each reads
+        self._fast = FastPorts(wishes, self._dataplane, self._entries, self.fdb, self._journal)
+        self._read = [0] * wishes.workers  # how many ports each reads
         self._threads: list[threading.Thread] = []
         self._stopping = threading.Event()
         self._final: Counters | None = None
         refuse_text(ports, "ports")
-        if fast_path not in ("off", "nft", "bpf"):
-            raise ConfigError(f"fast_path is 'off', 'nft' or 'bpf', not {fast_path!r}")
-        self._hand = fast_path
-        self._wants_lane = fast_path != "off" and FastPath.suits(ageing, move_damping)
-        self._lane: FastLane | None = None
-        self._links = PortLinks(shield)
+        self._links = PortLinks(self._journal, wishes.shield)
         self._pods_asked = 0
         self._owner = os.getpid()
         in_child(self, Switch._leave_to_parent)
@@ -163,27 +128,6 @@ class Switch(Plane):
         except BaseException:
             self.stop()
             raise
-
-    @staticmethod
-    def in_memory(
-        ports: int | Sequence[str] = 2,
-        *,
-        ageing: float | None = 300.0,
-        capacity: int = 65536,
-        filter_link_local: bool = False,
-        policy: Policy | str = "flood",
-        move_damping: float = 0.0,
-        neighbour_ageing: float | None = 60.0,
-        coalesce: bool = False,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> MemorySwitch:
-        """A switch without interfaces or privileges, on the same core; ports: how many, or their names.
-
-        coalesce: whether process_offloaded() and the counters merge frames; process() never does. clock: monotonic
-        seconds; tests pass their own to let time pass. There is no loop detection.
-        """
-        options = Options(ageing, capacity, filter_link_local, policy, False, move_damping, neighbour_ageing)
-        return MemorySwitch(ports, options, clock, coalesce)
 
     def __enter__(self) -> Switch:
         self.start()
@@ -214,7 +158,7 @@ class Switch(Plane):
         self._threads = [
             *(
                 threading.Thread(target=self._forward, args=(worker,), name=f"fastbridge-data-{worker}", daemon=True)
-                for worker in self._workers
+                for worker in range(self._options.workers)
             ),
             threading.Thread(target=self._control, name="fastbridge-control", daemon=True),
         ]
@@ -222,8 +166,7 @@ class Switch(Plane):
         _running.add(self)
         for thread in self._threads:
             thread.start()
-        if self._lane is not None and self._lane.head is not None:
-            self._lane.head.start()
+        self._fast.start()
         self._policing.start()
 
     def stop(self) -> None:
@@ -236,9 +179,7 @@ class Switch(Plane):
                 return
             self._dataplane.count_unread()
             self._final = self.counters()
-            if self._lane is not None:
-                self._lane.close()
-                self._lane = None
+            self._fast.stop()
         with _many(len(self._members)) as pool:
             list(pool.map(self._close_member, list(self._members)))
         self._links.close()  # the shield last: while a socket is open, and at once for all ports
@@ -252,9 +193,7 @@ class Switch(Plane):
             self._dataplane.abandon()
             elsewhere: Any = _Elsewhere(self._owner)
             self._journal = Journal()
-            if self._lane is not None:
-                self._lane.leave_to_parent()
-                self._lane = None
+            self._fast.leave_to_parent()
             self._dataplane = self._rules = self._policing = self._stations = elsewhere
             self._entries = self.fdb._core = elsewhere
 
@@ -274,13 +213,7 @@ class Switch(Plane):
         """One consistent snapshot: all ports between the same two breaths; after stop(), the last one."""
         if self._final is not None:
             return self._final
-        with self._changing:
-            counters = super().counters()
-            if self._lane is None:
-                return counters
-            fast = {self._members[index].name: count for index, count in self._lane.forwarded().items()}
-            ports = {name: replace(port, fast=fast.get(name, 0)) for name, port in counters.ports.items()}
-            return replace(counters, ports=ports, total=sum(ports.values(), self._departed))
+        return super().counters()
 
     def add_port(self, port: str | PortLike) -> SwitchPort:
         """Add a port, also while running; a deleted interface's port of the same name is replaced.
@@ -300,14 +233,14 @@ class Switch(Plane):
     def _add_ports(self, ports: Sequence[str | PortLike]) -> list[SwitchPort]:
         """Add all or none."""
         sources = [Interface(port) if isinstance(port, str) else port for port in ports]
-        if self._trusted and any(isinstance(source, Interface) for source in sources):
+        if self._options.trusted and any(isinstance(source, Interface) for source in sources):
             raise ConfigError("trusted=True needs ports that know their pods' addresses, such as those of a Lab")
         self._check_names([source.name for source in sources])
-        rings = len(self._workers) if self._fanout else 1
+        rings = self._options.workers if self._options.fanout else 1
         reserve_files(len(sources) * (rings + 2))
         self._slots = min(self._most_slots, ring_slots((len(self._members) + len(sources)) * rings))
         taken = self._links.take(sources)
-        listening = self._listen(sources, taken)
+        listening = self._fast.listen(sources, taken)
         with _many(len(sources)) as pool:
             futures = [
                 pool.submit(self._open_member, *all_of_it) for all_of_it in zip(sources, taken, listening, strict=True)
@@ -317,7 +250,15 @@ class Switch(Plane):
             for future in futures:
                 future.result()  # raises what one of them raised
             added = [self._attach(member, source) for member, source in zip(members, sources, strict=True)]
-            self._take_over([port.index for port in added])
+            self._fast.attach(
+                {
+                    port.index: (member.link, member.listen)
+                    for port, member in zip(added, members, strict=True)
+                    if member.link and member.listen
+                }
+            )
+            for port in added:
+                self._fast.set_policy(port.index, self._policing.policy(port.index))
             return added
         except BaseException:
             for member in members:
@@ -325,7 +266,9 @@ class Switch(Plane):
                     self._drop_member(index)
                 for sock in member.sockets:
                     sock.close()
-            for link in taken:
+            for link, listen in zip(taken, listening, strict=True):
+                if listen is not None:
+                    self._fast.remove(link)
                 self._links.release(link)
             raise
 
@@ -338,83 +281,22 @@ class Switch(Plane):
             if name in known:  # its interface was deleted, and there is a new one
                 self.remove_port(name)
 
-    def _listen(self, sources: Sequence[PortLike], taken: Sequence[PortLink]) -> Sequence[tuple[Receiver | None, int]]:
-        """Where the core listens for ports, and what the kernel is to hand their frames to."""
-        nowhere: Sequence[tuple[Receiver | None, int]] = [(None, 0)] * len(sources)
-        if not self._wants_lane or not sources:
-            return nowhere
-        try:
-            if self._lane is None:
-                here = take() if isinstance(sources[0], Interface) else None
-                self._lane = FastLane(
-                    self._dataplane, self._entries, super()._now_ms, sources[0].open_socket, here, self._hand
-                )
-                if self._lane.without:
-                    text = f"the fast path goes by nf_tables, bpf is not to be had: {self._lane.without}"
-                    self._journal.warn(_log, "fast paths", text)
-                self._space = taken[0].namespace
-                self.fdb.on_change = self._lane.check
-            if any(link.namespace != self._space for link in taken):
-                return nowhere
-            return self._lane.make([(link.link.name, link.link.index) for link in taken])
-        except OSError as error:
-            self._wants_lane = False
-            text = f"no fast path, the core forwards all frames: {error.strerror or error}"
-            self._journal.warn(_log, "fast paths", text)
-            return nowhere
-
-    def _take_over(self, ports: Sequence[int]) -> None:
-        """Let the kernel forward between these ports what the core promotes."""
-        members = {index: self._members[index] for index in ports if self._members[index].listen}
-        if self._lane is None or not members:
-            return
-        links = {
-            index: FastLinks(
-                member.link.link.name,
-                member.link.link.index,
-                member.punt,
-                self._lane.peer(member.link.link.index),
-                MARK if member.link.shielded else 0,
-            )
-            for index, member in members.items()
-            if member.link is not None
-        }
-        try:
-            self._lane.attach(links)
-        except OSError as error:
-            name = self._members[ports[0]].name
-            raise PortError(f"cannot hand the frames of {name} to the kernel: {error.strerror}") from None
-        for index in members:
-            self._set_slow(index)
-
-    def _set_slow(self, index: int) -> None:
-        """What of a port is the core's alone, by its policy; what was promoted before does not hold."""
-        if self._lane is None or self._lane.head is None:
-            return
-        policy = self._policing.policy(index)
-        guarded = any(isinstance(part, Guard) for part in policy.parts)
-        looks = any(policy.wants) or any(isinstance(part, RateLimit) for part in policy.parts)
-        self._lane.head.set_slow(index, all_frames=guarded, ipv6=looks)
-
     def set_policy(self, policy: Policy | str, port: PortRef | None = None) -> None:
         """See SwitchBase."""
         super().set_policy(policy, port)
-        if getattr(self, "_lane", None) is not None:
-            for index in list(self._members):
-                self._set_slow(index)
+        for index in list(self._members):
+            self._fast.set_policy(index, self._policing.policy(index))
 
     def set_flags(self, port: PortRef, **flags: bool) -> PortFlags:
         """See SwitchBase."""
         changed = super().set_flags(port, **flags)
-        if self._lane is not None:
-            self._lane.revoke_port(self._index_of(port))
+        self._fast.revoke_port(self._index_of(port))
         return changed
 
-    def _open_member(self, source: PortLike, link: PortLink, listening: tuple[Receiver | None, int]) -> Member:
+    def _open_member(self, source: PortLike, link: PortLink, listen: Receiver | None) -> Member:
         """Sockets and rings of a port, receiving already."""
         index = link.link.index
-        listen, punt = listening
-        sockets = open_port_sockets(source, index, len(self._workers) if self._fanout else 1, listen)
+        sockets = open_port_sockets(source, index, self._options.workers if self._options.fanout else 1, listen)
         receivers = sockets[:-1]
         try:
             slots = tuple(self._open_ring(rx, source.name) for rx in receivers)
@@ -428,10 +310,8 @@ class Switch(Plane):
             for sock in sockets:
                 sock.close()
             raise
-        merges = self._coalesce and takes_gso(sockets[-1])
-        return Member(
-            source.name, sockets, slots, (), merges, link, ask_pod=ask, takes_merged=takes, listen=listen, punt=punt
-        )
+        merges = self._options.coalesce and takes_gso(sockets[-1])
+        return Member(source.name, sockets, slots, (), merges, link, ask_pod=ask, takes_merged=takes, listen=listen)
 
     def _open_ring(self, rx: socket.socket, name: str) -> int:
         """With half the ring as often as the kernel has no memory; returns how many slots it has. Raises PortError."""
@@ -454,7 +334,7 @@ class Switch(Plane):
             self._journal.warn(_log, "smaller rings", text)
             self._most_slots = self._slots = min(member.slots)
         *receivers, tx = member.sockets
-        member.readers = tuple(self._workers) if self._fanout else (self._idlest(),)
+        member.readers = tuple(range(self._options.workers)) if self._options.fanout else (self._idlest(),)
         rings = [(w, rx.fileno(), n) for w, rx, n in zip(member.readers, receivers, member.slots, strict=True)]
         try:
             index = self._dataplane.add_port(rings, tx.fileno())
@@ -466,7 +346,7 @@ class Switch(Plane):
         running = is_running(tx)
         if not running:
             self._dataplane.set_link(index, "down")
-        self._add_member(index, member, source.owners if self._trusted else ())
+        self._add_member(index, member, source.owners if self._options.trusted else ())
         return SwitchPort(index, member.name, "up" if running else "down")
 
     def _idlest(self) -> int:
@@ -475,6 +355,8 @@ class Switch(Plane):
 
     def _ask_interfaces(self) -> None:
         self._links.count_losses()
+        for index, count in self._fast.forwarded().items():
+            self._members[index].fast = count
 
     def _drop_member(self, index: int) -> None:
         link = self._members[index].link
@@ -484,19 +366,25 @@ class Switch(Plane):
             self._links.release(link)
 
     def _close_member(self, index: int) -> None:
-        if self._lane is not None and self._members[index].listen is not None:
-            self._departed += PortCounters(fast=self._lane.detach(index))
-        member = self._remove_member(index)
+        member = self._members[index]
+        self._detach(index, member)
+        self._remove_member(index)
         for worker in member.readers:
             self._read[worker] -= 1
         for sock in member.sockets:
             sock.close()
-        if self._lane is not None and member.listen is not None and member.link is not None:
-            self._lane.remove(member.link.link.index)
+        if member.listen is not None and member.link is not None:
+            self._fast.remove(member.link)
+
+    def _detach(self, index: int, member: Member) -> None:
+        """Let the kernel forward nothing of a port."""
+        count = self._fast.detach(index)
+        if count is not None:
+            member.fast = count
 
     def _forward(self, worker: int) -> None:
-        if self._cpus:
-            os.sched_setaffinity(threading.get_native_id(), {self._cpus[worker]})
+        if cpus := self._options.cpus:
+            os.sched_setaffinity(threading.get_native_id(), {cpus[worker]})
         self._dataplane.run(worker)
 
     def _control(self) -> None:
@@ -518,8 +406,7 @@ class Switch(Plane):
                 links = self._follow_links(before)
                 took = time.thread_time() - began if links == before else 0.0
                 soon = self._stations.follow()
-                if self._lane is not None:
-                    self._lane.revoke_blocked()
+                self._fast.revoke_blocked()
                 self._policing.watch()
                 self._journal.tick()
                 if time.monotonic() - swept >= _SWEEP_SECONDS:
@@ -535,8 +422,11 @@ class Switch(Plane):
 
     def _follow_links(self, before: dict[int, str]) -> dict[int, str]:
         """Log what changed, forget what was learned behind a lost link, and note links that came back."""
-        if any(port.lost for port, _ in self._links.changes()):
-            self._let_go()
+        for changed, as_before in self._links.changes():
+            if changed.lost:
+                self._let_go()
+            elif changed.link.name != as_before.name:
+                self._rename(changed)
         after = {index: link for index, link in self._dataplane.links().items() if index in self._members}
         for index, link in after.items():
             member = self._members.get(index)
@@ -594,8 +484,7 @@ class Switch(Plane):
     def _forget_behind(self, index: int) -> None:
         """Forget who was behind a port: they may come back elsewhere."""
         self._entries.flush(index)
-        if self._lane is not None:
-            self._lane.revoke_port(index)
+        self._fast.revoke_port(index)
         self.neighbours.flush(index)
         self._policing.bind()
 
@@ -603,65 +492,20 @@ class Switch(Plane):
         with contextlib.suppress(IndexError):  # removed meanwhile
             self._dataplane.set_link(index, link)
 
+    def _rename(self, port: PortLink) -> None:
+        for index, member in list(self._members.items()):
+            if member.link is port:
+                self._fast.rename(index, port.link.name)
+
     def _let_go(self) -> None:
         """Let nothing in or out of ports whose interfaces are there, and no longer ours."""
         for index, member in list(self._members.items()):
             link = member.link
             if link is not None and link.lost and not link.link.gone:
                 self._dataplane.set_blocked(index, True)
-                end_receiving(member.sockets[:-1], link.link.index)
+                self._detach(index, member)
+                end_receiving(member.sockets, link.link.index, member.listen)
                 self._dataplane.set_link(index, "gone")
-
-
-class MemorySwitch(Plane):
-    """A switch without interfaces: the same core, fed by process(). Made by Switch.in_memory()."""
-
-    def __init__(
-        self,
-        ports: int | Sequence[str],
-        options: Options,
-        clock: Callable[[], float],
-        coalesce: bool,
-    ) -> None:
-        self._clock, self._epoch = clock, clock()
-        super().__init__(options, clock)
-        self._memory = MemoryPorts(self._dataplane)
-        refuse_text(ports, "ports")
-        names = [str(i) for i in range(ports)] if isinstance(ports, int) else list(ports)
-        if len(set(names)) != len(names):
-            raise ConfigError(f"a port is named twice in {', '.join(names)}; a switch has each port once")
-        for name in names:
-            self._add_member(self._dataplane.add_port(), Member(name, coalesce=coalesce))
-
-    def process(self, ingress: int | str, frames: Sequence[bytes]) -> list[Egress]:
-        """Switch frames (bytes from the destination MAC on, no FCS) arriving on one port.
-
-        Returns the copies in arrival order, those of a flooded frame by ascending port index; after them what the
-        policy sends. Raises ConfigError for an unknown port, TypeError for a frame that is not bytes.
-        """
-        index = self._index_of(ingress)
-        copies = self._memory.process(index, list(frames), self._now_ms())
-        return [Egress(*copy) for copy in copies + self._policing.handle()]
-
-    def process_offloaded(self, ingress: int | str, messages: Sequence[bytes]) -> list[Egress]:
-        """As process(), for at most 256 frames, each behind its struct virtio_net_hdr (10 bytes) as AF_PACKET has it.
-
-        Returns, port by port, what a live switch would send in one breath, vnet header first: several frames as one
-        where the port's `coalesce` flag is set. What the policy sends is not among it. Raises ValueError for too many.
-        """
-        sent = self._memory.process_offloaded(self._index_of(ingress), list(messages), self._now_ms())
-        return [Egress(*message) for message in sent]
-
-    def tick(self) -> list[Egress]:
-        """What a running switch does every second: sweep expired entries out of FDB and neighbour table, and ask the
-        neighbours about to expire, and those whose bindings are in doubt; returns what it sends.
-        """
-        self._entries.age(self._now_ms())
-        self._journal.tick()
-        return [Egress(*copy) for copy in self._policing.tick() + self._policing.settle()]
-
-    def _now_ms(self) -> int:
-        return round((self._clock() - self._epoch) * 1000) & 0xFFFFFFFF
 
 
 class _Elsewhere:
@@ -672,20 +516,6 @@ class _Elsewhere:
 
     def __getattr__(self, name: str) -> NoReturn:
         raise ConfigError(f"this switch runs in process {self._owner}; a forked child makes a Switch of its own")
-
-
-def _check_cpus(cpus: Sequence[int] | None, workers: int) -> Sequence[int]:
-    """One CPU for each worker, or none. Raises ConfigError."""
-    if cpus is None:
-        return ()
-    if len(set(cpus)) != workers or len(cpus) != workers:
-        raise ConfigError(f"cpu: one CPU for each worker, {workers} in all, not {', '.join(map(str, cpus)) or 'none'}")
-    allowed = sorted(os.sched_getaffinity(0))
-    for cpu in cpus:
-        if cpu not in allowed:
-            text = ", ".join(map(str, allowed))
-            raise ConfigError(f"CPU {cpu} is not one this process may run on; those are: {text}")
-    return cpus
 
 
 def _why(port: PortLink | None, link: str) -> str:

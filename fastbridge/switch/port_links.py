@@ -22,6 +22,7 @@ from pathlib import Path
 
 from fastbridge.errors import ConfigError, PortError
 from fastbridge.forks import in_child
+from fastbridge.journal import Journal
 from fastbridge.link_watch import Link, LinkWatch
 
 from .port_socket import Interface, PortLike
@@ -74,9 +75,10 @@ class PortLink:
 class PortLinks:
     """The interfaces that are ports of one switch, with what watches and shields them, a namespace."""
 
-    def __init__(self, shield: bool = False) -> None:
+    def __init__(self, journal: Journal, shield: bool = False) -> None:
         """shield: shield the host from the ports that are interfaces of the current network namespace."""
         in_child(self, PortLinks._leave_to_parent)
+        self._journal = journal
         self._lock = threading.RLock()
         self._watches: dict[int, LinkWatch] = {}
         self._shields: dict[int, Shield] = {}
@@ -203,7 +205,8 @@ class PortLinks:
             master = self._name_of(port.namespace, link.master)
             port.lost = f"its interface was put under {master} (ip link set {link.name} nomaster takes it out again)"
         elif link.name != before.name:
-            _log.warning("port %s: its interface %s is named %s now", port.name, before.name, link.name)
+            text = f"port {port.name}: its interface {before.name} is named {link.name} now"
+            self._journal.warn(_log, "interfaces renamed", text)
             if port.shielded:
                 self._shields[port.namespace].rename(link.index, link.name)
         if port.lost:
@@ -222,7 +225,7 @@ class PortLinks:
             link = watch.look(name)
             self._check(name, link, namespace)
             assert link is not None
-            _claim(claim, source, link)
+            _claim(claim, source, link, self._journal)
         except BaseException:
             claim.close()
             raise
@@ -293,7 +296,7 @@ def _namespace(sock: socket.socket) -> int:
         os.close(fd)
 
 
-def _claim(claim: socket.socket, source: PortLike, link: Link) -> None:
+def _claim(claim: socket.socket, source: PortLike, link: Link, journal: Journal) -> None:
     """Hold an interface as long as this socket is open; whoever else wants it learns who does.
 
     A name of the abstract kind belongs to the network namespace and dies with the process. Anybody may take one, so a
@@ -308,7 +311,8 @@ def _claim(claim: socket.socket, source: PortLike, link: Link) -> None:
             raise PortError(f"cannot take {source.name}: {error.strerror}") from None
         pid, uid = _holder(source, name)
         if not _may_switch(pid, uid):
-            _log.warning("process %d of user %d pretends to hold port %s: passed over", pid, uid, source.name)
+            text = f"process {pid} of user {uid} pretends to hold port {source.name}: passed over"
+            journal.warn(_log, "pretended ports", text, thing=str(pid))
             return
         who = "this process" if pid == os.getpid() else f"process {pid}" if pid else "another process"
         raise PortError(f"{source.name} is a port of another switch, in {who}; stop that one first") from None

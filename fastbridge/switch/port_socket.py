@@ -16,15 +16,13 @@ import socket
 import struct
 from collections.abc import Callable, Sequence
 from ipaddress import IPv4Address, IPv6Address
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from fastbridge.addresses import MacAddress
 from fastbridge.core import af_packet
 from fastbridge.errors import PortError, PrivilegeError
 from fastbridge.forks import in_child
 from fastbridge.tso import has_tso
-
-from .fast_path.lane import Receiver
 
 _SO_ATTACH_FILTER, _SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 26, 32, 33
 _SIOCGIFFLAGS = 0x8913
@@ -82,6 +80,14 @@ class Interface:
         return ()
 
 
+class Receiver(NamedTuple):
+    """Where the core listens for a port whose frames the kernel hands over (fast_path/punts.py)."""
+
+    open_socket: Callable[[int, int, int], socket.socket]  #: opens a socket there
+    ifindex: int  #: of the interface to listen on
+    punt: int  #: of the interface to which the kernel hands the frames
+
+
 def pod_question(port: PortLike) -> Callable[[], bool] | None:
     """How to ask whether its pod takes merged frames; None for a port that does not know."""
     question: Callable[[], bool] | None = getattr(port, "pod_takes_merged", None)
@@ -93,7 +99,7 @@ def open_port_sockets(
 ) -> tuple[socket.socket, ...]:
     """A port's RX sockets, and its TX socket, for the interface of this index. The RX sockets are not bound yet: their
     rings come first, or frames would bypass them. TX has a socket of its own so that nobody watches it
-    (core/transmit.pxd). listen: where the RX sockets are opened, if not on the interface itself (fast_path/lane.py).
+    (core/transmit.pxd). listen: where the RX sockets are opened, if not on the interface itself (fast_path/ports.py).
 
     Raises PortError when the interface is gone, or the kernel lacks TPACKET_V2; PrivilegeError without CAP_NET_RAW.
     """
@@ -153,11 +159,13 @@ def start_receiving(receivers: Sequence[socket.socket], index: int, name: str) -
         _filter(rx, _INCOMING)
 
 
-def end_receiving(receivers: Sequence[socket.socket], index: int) -> None:
-    """Be deaf from now on, and leave the interface as it was. The sockets stay open: their rings may be in use."""
+def end_receiving(sockets: Sequence[socket.socket], index: int, listen: Receiver | None) -> None:
+    """Make a port's sockets deaf, and leave its interface as it was. They stay open: their rings may be in use."""
+    *receivers, tx = sockets
     for rx in receivers:
         _filter(rx, _NOTHING)
-        rx.setsockopt(af_packet.SOL_PACKET, af_packet.PACKET_DROP_MEMBERSHIP, _promiscuous(index))
+    for sock in (tx,) if listen else receivers:
+        sock.setsockopt(af_packet.SOL_PACKET, af_packet.PACKET_DROP_MEMBERSHIP, _promiscuous(index))
 
 
 def _filter(sock: socket.socket, program: Sequence[tuple[int, int, int, int]]) -> None:

@@ -29,8 +29,7 @@ from segmentation import (
 from segmentation import TCP as PROTOCOL_TCP
 from segmentation import UDP as PROTOCOL_UDP
 
-from fastbridge import Switch
-from fastbridge.switch.live import MemorySwitch
+from fastbridge import MemorySwitch, Switch
 
 SENDER, NEAR, FAR, UNKNOWN = 0x02_00_00_00_00_01, 0x02_00_00_00_00_02, 0x02_00_00_00_00_03, 0x02_00_00_00_00_99
 TAGS = [b"", tag(5), tag(5, priority=3), tag(5, tpid=0x88A8), tag(100, tpid=0x88A8) + tag(7)]

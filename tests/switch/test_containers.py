@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from ipaddress import ip_address
 
 import pytest
@@ -9,8 +10,8 @@ from arp_nd_frames import arp
 from frames import GROUP, ethernet, tag
 
 import fastbridge
-from fastbridge import ConfigError, Counters, Lab, MacAddress, PortCounters, Switch, Topology
-from fastbridge.switch.live import MemorySwitch
+from fastbridge import ConfigError, Counters, Lab, MacAddress, MemorySwitch, PortCounters, Switch, Topology
+from fastbridge.switch.options import LiveOptions, LiveOptionWords, Options, OptionWords
 
 A, B = MacAddress("02:00:00:00:00:01"), MacAddress("02:00:00:00:00:02")
 
@@ -184,3 +185,14 @@ def test_the_version_is_there() -> None:
     assert fastbridge.__version__.split(".")[0].isdigit() and "__version__" in dir(fastbridge)
     assert repr(switch_with_a()) == "<MemorySwitch of 2 ports: left, right>"
     assert repr(switch_with_a().fdb) == "<Fdb of 1 entries>"
+
+
+def test_the_options_are_the_same_for_type_checkers() -> None:
+    for options, words in ((Options, OptionWords), (LiveOptions, LiveOptionWords)):
+        assert [field.name for field in fields(options)] == list(words.__annotations__)
+    with pytest.raises(TypeError, match="agieng"):
+        MemorySwitch(2, agieng=10.0)  # type: ignore[call-arg]
+
+
+def test_in_memory_is_another_name() -> None:
+    assert Switch.in_memory is MemorySwitch

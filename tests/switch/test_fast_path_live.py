@@ -29,14 +29,14 @@ HANDS = pytest.mark.parametrize("hand", ["nft", "bpf"])
 def fast(hand: str = "nft", pods: int = 3, **options: Any) -> Iterator[tuple[Lab, Switch]]:
     """As stage(); skipped where the kernel has no nf_tables for us."""
     with stage(Topology.of(pods, ipv6=None), fast_path=hand, **options) as (lab, switch):
-        if switch._lane is None or switch._lane.hand.name != hand:
+        if switch._fast.lane is None or switch._fast.lane.hand.name != hand:
             pytest.skip(f"no fast path by {hand} here")
         yield lab, switch
 
 
 def promoted(switch: Switch) -> int:
-    assert switch._lane is not None and switch._lane.head is not None
-    return len(switch._lane.head)
+    assert switch._fast.lane is not None and switch._fast.lane.head is not None
+    return len(switch._fast.lane.head)
 
 
 def know_each_other(lab: Lab, switch: Switch) -> None:
@@ -66,7 +66,7 @@ def test_a_station_that_moves_is_found_where_it_is(hand: str) -> None:
         eventually(lambda: one.send(hello) or promoted(switch) == 1)
         three.send(ethernet(one.mac, two.mac, payload=b"fastbridge moved"))  # two is behind another port now
         eventually(lambda: switch.fdb.lookup(two.mac).port == "pod3")  # type: ignore[union-attr]
-        eventually(lambda: 1 not in switch._lane.head.pairs.values())  # type: ignore[union-attr] # by pod2, to nobody
+        eventually(lambda: 1 not in switch._fast.lane.head.pairs.values())  # type: ignore[union-attr] # by pod2, to nobody
         one.send(hello)
         eventually(lambda: hello in heard(three))
 
@@ -106,14 +106,14 @@ def test_what_changes_revokes(change: str, hand: str) -> None:
 def test_a_guarded_port_stays_with_the_core() -> None:
     with Lab(3) as lab, Switch(lab.ports, policy="guard", fast_path="nft") as switch:
         assert lab["pod1"].ping("pod2", family=4, count=5, timeout=PATIENCE).received == 5
-        if switch._lane is not None:
+        if switch._fast.lane is not None:
             assert promoted(switch) == 0
         assert switch.counters().total.fast == 0
 
 
 def test_a_port_comes_and_goes() -> None:
     with Lab(3) as lab, Switch(lab.ports[:2], fast_path="nft", loop_detection=False) as switch:
-        if switch._lane is None:
+        if switch._fast.lane is None:
             pytest.skip("no nf_tables here")
         switch.add_port(lab.ports[2])
         assert lab["pod1"].ping("pod3", family=4, count=3, interval=0.05, timeout=3).received == 3
@@ -123,6 +123,32 @@ def test_a_port_comes_and_goes() -> None:
         assert promoted(switch) == 0
         assert switch.counters().total.fast >= counted
         assert lab["pod1"].ping("pod2", family=4, timeout=PATIENCE).received == 1
+
+
+@HANDS
+def test_a_renamed_interface_stays_fast(hand: str) -> None:
+    with fast(hand) as (lab, switch):
+        know_each_other(lab, switch)
+        lab.run_host(["ip", "link", "set", "pod1", "name", "other"])
+        assert lab["pod1"].ping("pod3", family=4, timeout=PATIENCE).received == 1
+        know_each_other(lab, switch)
+
+
+@HANDS
+def test_a_port_put_under_a_bridge_is_the_bridges(hand: str) -> None:
+    with fast(hand, 3) as (lab, switch):
+        know_each_other(lab, switch)
+        lab.run_host(["ip", "link", "add", "bridge", "type", "bridge"])
+        for command in ("pod1 master bridge", "pod2 master bridge", "bridge up"):
+            lab.run_host(["ip", "link", "set", *command.split()])
+        eventually(
+            lambda: {port.name: port.state for port in switch.ports} == {"pod1": "gone", "pod2": "gone", "pod3": "up"}
+        )
+        assert promoted(switch) == 0
+        before = switch.counters()
+        assert lab["pod1"].ping("pod2", family=4, count=3, interval=0.05, timeout=PATIENCE).received == 3
+        assert switch.counters().total == before.total
+        lab.run_host(["ip", "link", "delete", "bridge"])
 
 
 def test_what_there_is_to_choose() -> None:

@@ -13,9 +13,10 @@ import struct
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from fastbridge.switch.netlink import NETLINK_ROUTE, NLM_F_DUMP, Netlink, attributes, message
+from fastbridge.netlink import NETLINK_ROUTE, NLM_F_DUMP, Netlink, attributes, message
+from fastbridge.switch.port_socket import Receiver
 
 from .bpf import BpfHand
 from .head import MOST_PAIRS, FastPath
@@ -32,13 +33,6 @@ _GETLINK, _STATS64 = 18, 23
 _CLONE_NEWNET, _SIOCGSKNS = 0x40000000, 0x894C
 _HEADER = struct.Struct("=BxHiII")  # struct ifinfomsg
 _RX_FRAMES, _TX_FRAMES, _RX_BYTES, _TX_BYTES, _RX_ERRORS, _TX_ERRORS, _RX_DROPPED, _TX_DROPPED = range(8)
-
-
-class Receiver(NamedTuple):
-    """Where the core listens for a port: how to open a socket there, and the interface's index."""
-
-    open_socket: OpenSocket
-    ifindex: int
 
 
 def _enter(sock: socket.socket) -> None:
@@ -101,14 +95,12 @@ class FastLane:
         with self._lock:
             return peer_address(self._route, ifindex) if isinstance(self.hand, BpfHand) else None
 
-    def make(self, ports: Sequence[tuple[str, int]]) -> list[tuple[Receiver, int]]:
-        """Punt pairs of ports, (name, interface's index): where the core listens, and what frames are handed to.
-        Raises OSError.
-        """
+    def make(self, ports: Sequence[tuple[str, int]]) -> list[Receiver]:
+        """Punt pairs of ports, (name, interface's index). Raises OSError."""
         with self._lock:
             made = self._punts.make(ports)
             inner = self._punts.inner_indices([punt.inner for punt in made])
-        return [(Receiver(self._open_inner, inner[punt.inner]), punt.ifindex) for punt in made]
+        return [Receiver(self._open_inner, inner[punt.inner], punt.ifindex) for punt in made]
 
     def attach(self, ports: Mapping[int, PortLinks]) -> None:
         """Take these ports' frames from now on, by the ports' indexes. Raises OSError."""
@@ -119,16 +111,26 @@ class FastLane:
             forwarded = self._forwarded()
             self._begun.update({index: forwarded.get(index, 0) for index in ports})
 
-    def detach(self, index: int) -> int:
-        """Take a port's frames no more; returns how many the kernel forwarded. Raises OSError."""
-        if self.head is not None:
-            self.head.revoke_port(index)
+    def detach(self, index: int) -> int | None:
+        """Take a port's frames no more; returns how many the kernel forwarded, None: it was not attached. Raises
+        OSError.
+        """
+        self.revoke_port(index)
         with self._lock:
+            if index not in self._ports:
+                return None
             count = self._forwarded().get(index, 0)
             self.hand.detach(index)
             self._ports.pop(index)
             self._begun.pop(index)
         return count
+
+    def rename(self, index: int, name: str) -> None:
+        """A port's interface has another name. Raises OSError."""
+        if index in self._ports:
+            self.revoke_port(index)
+            with self._lock:
+                self.hand.rename(index, name)
 
     def remove(self, ifindex: int) -> None:
         """A port's punt pair is not needed any more, as its sockets are closed."""
@@ -180,7 +182,7 @@ class FastLane:
     def _forwarded(self) -> dict[int, int]:
         """What came in by a port's device, less what was handed to the core: no counter costs a frame anything."""
         stats = {}
-        for _, payload in self._route.dump(message(_GETLINK, NLM_F_DUMP, _HEADER.pack(0, 0, 0, 0, 0))):
+        for _, _, payload in self._route.dump(message(_GETLINK, NLM_F_DUMP, _HEADER.pack(0, 0, 0, 0, 0))):
             for kind, value in attributes(payload[_HEADER.size :]):
                 if kind == _STATS64:
                     stats[_HEADER.unpack_from(payload)[2]] = struct.unpack_from("=8Q", value)

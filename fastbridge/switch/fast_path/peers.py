@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 
-from fastbridge.switch.netlink import Netlink, NetlinkError, attributes, message, u32
+from fastbridge.netlink import Netlink, attributes, message, u32
 
 _GETLINK = 18
 _ADDRESS, _LINK, _LINKINFO, _LINK_NETNSID, _TARGET_NETNSID, _KIND = 1, 5, 18, 37, 46, 1
@@ -22,11 +22,11 @@ def peer_address(netlink: Netlink, index: int) -> int | None:
             return None
         (other,), (space,) = struct.unpack("=i", own[_LINK]), struct.unpack("=i", own[_LINK_NETNSID])
         peer = _read(netlink, _HEADER.pack(0, 0, other, 0, 0) + u32(_TARGET_NETNSID, space))
-    except NetlinkError:
+    except OSError:
         return None
     return int.from_bytes(bytes(peer[_ADDRESS]), "big") if _ADDRESS in peer else None
 
 
 def _read(netlink: Netlink, request: bytes) -> dict[int, memoryview]:
-    _, payload = netlink.ask(message(_GETLINK, 0, request))
+    payload = netlink.ask(message(_GETLINK, 0, request)).payload
     return dict(attributes(payload[_HEADER.size :]))

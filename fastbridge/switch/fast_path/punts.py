@@ -13,13 +13,11 @@ import struct
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from fastbridge.switch.netlink import (
-    NLM_F_ACK,
+from fastbridge.netlink import (
     NLM_F_CREATE,
     NLM_F_DUMP,
     NLM_F_EXCL,
     Netlink,
-    NetlinkError,
     attribute,
     attributes,
     message,
@@ -55,14 +53,14 @@ class Punts:
         self._outer, self._inner, self._inner_fd = outer, inner or outer, inner_fd
 
     def make(self, ports: Sequence[tuple[str, int]]) -> list[Punt]:
-        """A pair for each port (name, index), up and silent, in their order. Raises NetlinkError."""
+        """A pair for each port (name, index), up and silent, in their order. Raises OSError."""
         for start in range(0, len(ports), _A_PIECE):
             self._make(ports[start : start + _A_PIECE])
         indices = dict(self._names(self._outer))
         return [Punt(_outer(index), indices[_outer(index)], self._inner_name(index)) for _, index in ports]
 
     def inner_indices(self, names: Sequence[str]) -> dict[str, int]:
-        """The indexes of the ends the core listens on, by name. Raises NetlinkError."""
+        """The indexes of the ends the core listens on, by name. Raises OSError."""
         known = dict(self._names(self._inner))
         return {name: known[name] for name in names}
 
@@ -70,15 +68,15 @@ class Punts:
         """Remove the pairs of ports, by their interface's index; those that are gone are gone."""
         for index in indices:
             try:
-                self._outer.send([_link(_DELLINK, NLM_F_ACK, text(_IFNAME, _outer(index)))], ["a punt pair"])
-            except NetlinkError as error:
+                self._outer.send([_link(_DELLINK, 0, text(_IFNAME, _outer(index)))], ["a punt pair"])
+            except OSError as error:
                 if error.errno != 19:  # ENODEV
                     raise
 
     def _make(self, ports: Sequence[tuple[str, int]]) -> None:
         try:
             self._add(ports)
-        except NetlinkError as error:
+        except OSError as error:
             if error.errno != 17:  # EEXIST
                 raise
             # What a process that was killed left behind: of this port there is no other switch.
@@ -89,11 +87,11 @@ class Punts:
             for _, index in ports
             for name in (_outer(index),)
         ]
-        self._acknowledged(self._outer, silent)
-        self._acknowledged(
-            self._inner,
-            [_link(_SETLINK, 0, text(_IFNAME, self._inner_name(i)), _no_ipv6(), flags=_UP | _NOARP) for _, i in ports],
-        )
+        inner = [
+            _link(_SETLINK, 0, text(_IFNAME, self._inner_name(i)), _no_ipv6(), flags=_UP | _NOARP) for _, i in ports
+        ]
+        for netlink, messages in ((self._outer, silent), (self._inner, inner)):
+            netlink.send(messages, ["a punt pair"] * len(messages))
 
     def _add(self, ports: Sequence[tuple[str, int]]) -> None:
         where = [u32(_NET_NS_FD, self._inner_fd)] if self._inner_fd >= 0 else []
@@ -104,17 +102,11 @@ class Punts:
             alias = attribute(_IFALIAS, f"fastbridge: what is the core's, of {name}".encode())
             parts = text(_IFNAME, _outer(index)), u32(_MTU, _MOST_MTU), alias, kind
             made.append(_link(_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, *parts))
-        self._acknowledged(self._outer, made)
-
-    @staticmethod
-    def _acknowledged(netlink: Netlink, messages: Sequence[bytes]) -> None:
-        last = messages[-1]
-        flags = struct.unpack_from("=H", last, 6)[0] | NLM_F_ACK
-        netlink.send([*messages[:-1], last[:6] + struct.pack("=H", flags) + last[8:]], ["a punt pair"] * len(messages))
+        self._outer.send(made, ["a punt pair"] * len(made))
 
     @staticmethod
     def _names(netlink: Netlink) -> Iterator[tuple[str, int]]:
-        for _, payload in netlink.dump(message(_GETLINK, NLM_F_DUMP, _HEADER.pack(0, 0, 0, 0, 0))):
+        for _, _, payload in netlink.dump(message(_GETLINK, NLM_F_DUMP, _HEADER.pack(0, 0, 0, 0, 0))):
             index = _HEADER.unpack_from(payload)[2]
             for kind, value in attributes(payload[_HEADER.size :]):
                 if kind == _IFNAME:

@@ -1,8 +1,8 @@
-"""Netlink, its bytes.
+"""Netlink's bytes: the one place where messages and attributes are packed and read.
 
-Messages and attributes packed and read by hand, for what must be quick or what pyroute2 does not know: thousands of
-links or of nf_tables elements in one transaction. A socket is opened by who knows the network namespace
-(`PortLike.open_socket`); so the process needs no thread in there.
+For what must be quick or what pyroute2 does not know: thousands of links or of nf_tables elements in one transaction.
+The caller opens the socket, because it knows the network namespace (`PortLike.open_socket`). So the process needs no
+thread in there.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ import os
 import socket
 import struct
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 NETLINK_ROUTE, NETLINK_NETFILTER = 0, 12
-NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP = 0x1, 0x4, 0x300
+_NLM_F_REQUEST, _NLM_F_ACK, NLM_F_DUMP = 0x1, 0x4, 0x300
 NLM_F_EXCL, NLM_F_CREATE, NLM_F_APPEND = 0x200, 0x400, 0x800
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
 _SOL_NETLINK, _NETLINK_CAP_ACK, _NETLINK_EXT_ACK = 270, 10, 11
@@ -23,12 +24,16 @@ _SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33
 _NESTED = 0x8000
 _HEADER = struct.Struct("=IHHII")  # struct nlmsghdr
 _ATTRIBUTE = struct.Struct("=HH")  # struct nlattr
-_PIECE = 1 << 20  # bytes read at a time; a message is never longer than 64 KiB
+PIECE = 1 << 18  #: bytes to read at a time: more than the kernel puts into one piece
 _BUFFER_BYTES = 8 << 20
 
 
-class NetlinkError(OSError):
-    """The kernel refused a message: errno, and which it was."""
+class Message(NamedTuple):
+    """A message from the kernel."""
+
+    kind: int
+    number: int  #: of the request that it answers
+    payload: memoryview
 
 
 def attribute(kind: int, value: bytes) -> bytes:
@@ -57,8 +62,8 @@ def u32(kind: int, value: int) -> bytes:
 
 
 def message(kind: int, flags: int, payload: bytes) -> bytes:
-    """A message without its sequence number, which Netlink.send() puts in."""
-    return _HEADER.pack(_HEADER.size + len(payload), kind, flags | NLM_F_REQUEST, 0, 0) + payload
+    """A message without its number, which Netlink puts in."""
+    return _HEADER.pack(_HEADER.size + len(payload), kind, flags | _NLM_F_REQUEST, 0, 0) + payload
 
 
 def attributes(data: bytes | memoryview) -> Iterator[tuple[int, memoryview]]:
@@ -72,8 +77,17 @@ def attributes(data: bytes | memoryview) -> Iterator[tuple[int, memoryview]]:
         view = view[(length + 3) & ~3 :]
 
 
+def messages(data: bytes) -> Iterator[Message]:
+    """The messages in what one recv() returned."""
+    view = memoryview(data)
+    while len(view) >= _HEADER.size:
+        length, kind, _, number, _ = _HEADER.unpack_from(view)
+        yield Message(kind, number, view[_HEADER.size : length])
+        view = view[(length + 3) & ~3 :]
+
+
 class Netlink:
-    """A netlink socket. For one thread at a time."""
+    """A netlink socket, for questions. For one thread at a time."""
 
     def __init__(self, sock: socket.socket) -> None:
         self.socket = sock
@@ -92,68 +106,66 @@ class Netlink:
         self.socket.close()
 
     def send(self, messages: Sequence[bytes], about: Sequence[str], answered: int = -1) -> None:
-        """Send messages in one piece, and return when the kernel has answered the one at place `answered`, which asks
-        for that by NLM_F_ACK; about: what each asks for. Raises NetlinkError.
+        """Send messages in one piece, and return when the kernel has acknowledged the one at place `answered`; about:
+        what each asks for. Raises OSError that names the first that was refused.
         """
         numbers = [next(self._numbers) for _ in messages]
-        packed = b"".join(
-            one[:8] + struct.pack("=II", number, 0) + one[16:] for one, number in zip(messages, numbers, strict=True)
-        )
-        self.socket.send(packed)
+        packed = [_numbered(one, number) for one, number in zip(messages, numbers, strict=True)]
+        last = bytearray(packed[answered])
+        struct.pack_into("=H", last, 6, struct.unpack_from("=H", last, 6)[0] | _NLM_F_ACK)
+        packed[answered] = bytes(last)
+        self.socket.send(b"".join(packed))
         while True:
             for kind, number, payload in self._read():
                 if kind != _NLMSG_ERROR or number not in range(numbers[0], numbers[-1] + 1):
                     continue  # the tail of an earlier answer
                 code = -struct.unpack_from("=i", payload)[0]
                 if code:
-                    raise NetlinkError(code, f"{about[number - numbers[0]]}: {os.strerror(code)}")
+                    raise OSError(code, f"{about[number - numbers[0]]}: {os.strerror(code)}")
                 if number == numbers[answered]:
                     return
 
-    def dump(self, request: bytes) -> Iterator[tuple[int, memoryview]]:
-        """The answers to a request for many: (kind, payload). Raises NetlinkError."""
+    def dump(self, request: bytes) -> Iterator[Message]:
+        """The answers to a request for many. Raises OSError."""
         number = self._request(request)
         while True:
-            for kind, answered, payload in self._read():
-                if answered != number:
+            for answer in self._read():
+                if answer.number != number:
                     continue
-                if kind in (_NLMSG_DONE, _NLMSG_ERROR):
-                    _check(payload)
+                if answer.kind in (_NLMSG_DONE, _NLMSG_ERROR):
+                    _check(answer.payload)
                     return
-                yield kind, payload
+                yield answer
 
-    def ask(self, request: bytes) -> tuple[int, memoryview]:
-        """The answer to a request for one: (kind, payload). Raises NetlinkError."""
+    def ask(self, request: bytes) -> Message:
+        """The answer to a request for one. Raises OSError."""
         number = self._request(request)
         while True:
-            for kind, answered, payload in self._read():
-                if answered == number:
-                    if kind == _NLMSG_ERROR:
-                        _check(payload)
-                    return kind, payload
+            for answer in self._read():
+                if answer.number == number:
+                    if answer.kind == _NLMSG_ERROR:
+                        _check(answer.payload)
+                    return answer
 
     def _request(self, request: bytes) -> int:
         number = next(self._numbers)
-        self.socket.send(request[:8] + struct.pack("=II", number, 0) + request[16:])
+        self.socket.send(_numbered(request, number))
         return number
 
-    def _read(self) -> list[tuple[int, int, memoryview]]:
-        """The next datagram's messages: (kind, number, payload)."""
+    def _read(self) -> Iterator[Message]:
         try:
-            view = memoryview(self.socket.recv(_PIECE))
+            return messages(self.socket.recv(PIECE))
         except OSError as error:
             if error.errno != errno.ENOBUFS:  # answers were lost: whoever waits for one must not wait for ever
                 raise
-            raise NetlinkError(error.errno, "the kernel's answers found no room") from None
-        found = []
-        while len(view) >= _HEADER.size:
-            length, kind, _, number, _ = _HEADER.unpack_from(view)
-            found.append((kind, number, view[_HEADER.size : length]))
-            view = view[(length + 3) & ~3 :]
-        return found
+            raise OSError(error.errno, "the kernel's answers found no room") from None
+
+
+def _numbered(one: bytes, number: int) -> bytes:
+    return one[:8] + struct.pack("=II", number, 0) + one[16:]
 
 
 def _check(payload: memoryview) -> None:
     code = -struct.unpack_from("=i", payload)[0] if len(payload) >= 4 else 0
     if code:
-        raise NetlinkError(code, os.strerror(code))
+        raise OSError(code, os.strerror(code))

@@ -1,0 +1,148 @@
+"""Which of a switch's ports have a fast path.
+
+All that the life of a switch (live.py) knows of it. There is none, or one for all ports of one network namespace, that
+of the first port; ports of another namespace stay without.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from fastbridge.errors import PortError
+from fastbridge.journal import Journal
+from fastbridge.policy.base import Policy
+from fastbridge.policy.builtin import Guard, RateLimit
+from fastbridge.switch.fdb import Fdb
+from fastbridge.switch.options import LiveOptions
+from fastbridge.switch.port_links import PortLink
+from fastbridge.switch.port_socket import Interface, PortLike, Receiver
+from fastbridge.switch.shield import MARK
+
+from .head import FastPath
+from .inside import take
+from .lane import FastLane
+from .nft import PortLinks
+
+if TYPE_CHECKING:
+    from fastbridge.core.dataplane import Dataplane
+    from fastbridge.core.fdb import FdbAccess
+
+_log = logging.getLogger(__name__)
+
+
+class FastPorts:
+    """Follows a switch's ports, so that the kernel forwards between those that it can."""
+
+    def __init__(
+        self, options: LiveOptions, dataplane: Dataplane, entries: FdbAccess, fdb: Fdb, journal: Journal
+    ) -> None:
+        self._dataplane, self._entries, self._fdb, self._journal = dataplane, entries, fdb, journal
+        self._hand = options.fast_path if FastPath.suits(options.ageing, options.move_damping) else "off"
+        self._namespace = 0
+        self._runs = False
+        self.lane: FastLane | None = None
+
+    def start(self) -> None:
+        """Promote from now on."""
+        self._runs = True
+        if self.lane is not None and self.lane.head is not None:
+            self.lane.head.start()
+
+    def stop(self) -> None:
+        """Give all back."""
+        if self.lane is not None:
+            self.lane.close()
+            self.lane = None
+
+    def leave_to_parent(self) -> None:
+        """In a forked child: close the copies of what is the parent's."""
+        if self.lane is not None:
+            self.lane.leave_to_parent()
+            self.lane = None
+
+    def listen(self, sources: Sequence[PortLike], links: Sequence[PortLink]) -> Sequence[Receiver | None]:
+        """Where the core is to listen for ports; None: on the interface itself, and the kernel forwards nothing."""
+        nowhere: Sequence[Receiver | None] = [None] * len(sources)
+        if self._hand == "off" or not sources:
+            return nowhere
+        try:
+            lane = self.lane or self._open(sources[0], links[0])
+            if any(link.namespace != self._namespace for link in links):
+                return nowhere
+            return lane.make([(link.link.name, link.link.index) for link in links])
+        except OSError as error:
+            self._hand = "off"
+            text = f"no fast path, the core forwards all frames: {error.strerror or error}"
+            self._journal.warn(_log, "fast paths", text)
+            return nowhere
+
+    def _open(self, source: PortLike, link: PortLink) -> FastLane:
+        inside = take() if isinstance(source, Interface) else None
+        self.lane = FastLane(
+            self._dataplane, self._entries, self._dataplane.now, source.open_socket, inside, self._hand
+        )
+        if self.lane.without:
+            text = f"the fast path goes by nf_tables, bpf is not to be had: {self.lane.without}"
+            self._journal.warn(_log, "fast paths", text)
+        self._namespace = link.namespace
+        self._fdb.on_change = self.lane.check
+        if self._runs:
+            self.start()
+        return self.lane
+
+    def attach(self, ports: Mapping[int, tuple[PortLink, Receiver]]) -> None:
+        """Let the kernel forward between these ports, by index, what the core promotes. Raises PortError."""
+        if self.lane is None or not ports:
+            return
+        links = {
+            index: PortLinks(
+                link.link.name,
+                link.link.index,
+                receiver.punt,
+                self.lane.peer(link.link.index),
+                MARK if link.shielded else 0,
+            )
+            for index, (link, receiver) in ports.items()
+        }
+        try:
+            self.lane.attach(links)
+        except OSError as error:
+            name = next(iter(ports.values()))[0].name
+            raise PortError(f"cannot hand the frames of {name} to the kernel: {error.strerror}") from None
+
+    def detach(self, index: int) -> int | None:
+        """Take a port's frames no more; returns how many the kernel forwarded, None: it was not attached."""
+        return None if self.lane is None else self.lane.detach(index)
+
+    def remove(self, link: PortLink) -> None:
+        """Nobody listens for this port any more."""
+        if self.lane is not None:
+            self.lane.remove(link.link.index)
+
+    def rename(self, index: int, name: str) -> None:
+        """A port's interface has another name. Raises OSError."""
+        if self.lane is not None:
+            self.lane.rename(index, name)
+
+    def forwarded(self) -> Mapping[int, int]:
+        """How many frames that came in by each port the kernel forwarded by itself."""
+        return {} if self.lane is None else self.lane.forwarded()
+
+    def set_policy(self, index: int, policy: Policy) -> None:
+        """A port has this policy from now on: some of its frames are the core's alone."""
+        if self.lane is not None and self.lane.head is not None:
+            guarded = any(isinstance(part, Guard) for part in policy.parts)
+            looks = any(policy.wants) or any(isinstance(part, RateLimit) for part in policy.parts)
+            self.lane.head.set_slow(index, all_frames=guarded, ipv6=looks)
+
+    def revoke_port(self, index: int) -> None:
+        """Nothing that is promoted to or from a port holds."""
+        if self.lane is not None:
+            self.lane.revoke_port(index)
+
+    def revoke_blocked(self) -> None:
+        """Nor of those that are part of a loop."""
+        if self.lane is not None:
+            self.lane.revoke_blocked()

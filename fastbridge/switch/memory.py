@@ -1,0 +1,86 @@
+"""A switch in memory: the same core without interfaces or privileges."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from fastbridge.core.memory_ports import MemoryPorts
+from fastbridge.errors import ConfigError
+from fastbridge.named import refuse_text
+
+from .base import Member, SwitchBase
+from .options import Options
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from .options import OptionWords
+
+
+class Egress(NamedTuple):
+    """A frame leaving an in-memory switch by the port of this index; `switch.ports[egress.port].name` is its name."""
+
+    port: int
+    frame: bytes
+
+
+class MemorySwitch(SwitchBase):
+    """A learning switch without interfaces or privileges: the same core, fed by process(). There is no loop detection.
+
+    ports: how many, or their names.
+    coalesce: whether process_offloaded() and the counters merge frames; process() never does.
+    clock: monotonic seconds; tests pass their own to let time pass.
+    ageing, capacity, filter_link_local, policy, move_damping, neighbour_ageing: as for Switch.
+
+    Raises ConfigError.
+    """
+
+    def __init__(
+        self,
+        ports: int | Sequence[str] = 2,
+        *,
+        coalesce: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+        **options: Unpack[OptionWords],
+    ) -> None:
+        self._clock, self._epoch = clock, clock()
+        super().__init__(Options(**options), clock=clock)
+        self._memory = MemoryPorts(self._dataplane)
+        refuse_text(ports, "ports")
+        names = [str(i) for i in range(ports)] if isinstance(ports, int) else list(ports)
+        if len(set(names)) != len(names):
+            raise ConfigError(f"a port is named twice in {', '.join(names)}; a switch has each port once")
+        for name in names:
+            self._add_member(self._dataplane.add_port(), Member(name, coalesce=coalesce))
+
+    def process(self, ingress: int | str, frames: Sequence[bytes]) -> list[Egress]:
+        """Switch frames (bytes from the destination MAC on, no FCS) arriving on one port.
+
+        Returns the copies in arrival order, those of a flooded frame by ascending port index; after them what the
+        policy sends. Raises ConfigError for an unknown port, TypeError for a frame that is not bytes.
+        """
+        index = self._index_of(ingress)
+        copies = self._memory.process(index, list(frames), self._now_ms())
+        return [Egress(*copy) for copy in copies + self._policing.handle()]
+
+    def process_offloaded(self, ingress: int | str, messages: Sequence[bytes]) -> list[Egress]:
+        """As process(), for at most 256 frames, each behind its struct virtio_net_hdr (10 bytes) as AF_PACKET has it.
+
+        Returns, port by port, what a live switch would send in one breath, vnet header first: several frames as one
+        where the port's `coalesce` flag is set. What the policy sends is not among it. Raises ValueError for too many.
+        """
+        sent = self._memory.process_offloaded(self._index_of(ingress), list(messages), self._now_ms())
+        return [Egress(*message) for message in sent]
+
+    def tick(self) -> list[Egress]:
+        """What a running switch does every second: sweep expired entries out of FDB and neighbour table, and ask the
+        neighbours about to expire, and those whose bindings are in doubt; returns what it sends.
+        """
+        self._entries.age(self._now_ms())
+        self._journal.tick()
+        return [Egress(*copy) for copy in self._policing.tick() + self._policing.settle()]
+
+    def _now_ms(self) -> int:
+        return round((self._clock() - self._epoch) * 1000) & 0xFFFFFFFF
