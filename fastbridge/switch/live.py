@@ -471,6 +471,10 @@ class Switch(Plane):
         """The worker that reads the fewest ports."""
         return self._read.index(min(self._read))
 
+    def _seeing_all(self) -> contextlib.AbstractContextManager[None]:
+        lane = self._lane
+        return contextlib.nullcontext() if lane is None or lane.head is None else lane.head.held()
+
     def _ask_interfaces(self) -> None:
         self._links.count_losses()
 

@@ -103,6 +103,20 @@ def test_what_changes_revokes(change: str, hand: str) -> None:
         assert promoted(switch) == 0  # at once, not sometime
 
 
+@HANDS
+def test_a_trace_shows_what_was_promoted_before_it_began(hand: str) -> None:
+    with fast(hand) as (lab, switch):
+        know_each_other(lab, switch)
+        with switch.trace() as trace:
+            assert promoted(switch) == 0
+            counted = switch.counters().total.fast
+            assert lab["pod1"].ping("pod2", family=4, count=5, interval=0.005, timeout=PATIENCE).received == 5
+            assert switch.counters().total.fast == counted
+            shown = [str(event) for event in trace.read(PATIENCE)]
+            assert sum("echo request" in line for line in shown) == 5, shown
+        know_each_other(lab, switch)  # promoted anew
+
+
 def test_a_guarded_port_stays_with_the_core() -> None:
     with Lab(3) as lab, Switch(lab.ports, policy="guard", fast_path="nft") as switch:
         assert lab["pod1"].ping("pod2", family=4, count=5, timeout=PATIENCE).received == 5

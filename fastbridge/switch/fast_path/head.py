@@ -17,7 +17,8 @@ import select
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -145,11 +146,6 @@ class FastPath:
         with self._lock:
             self._revoke(list(self._of_port.get(index, ())))
 
-    def revoke_all(self) -> None:
-        """Nothing that is promoted holds."""
-        with self._lock:
-            self._revoke(list(self._pairs))
-
     def set_slow(self, index: int, *, all_frames: bool, ipv6: bool = False) -> None:
         """Say that all of a port's frames are the core's business, or those of IPv6, or none."""
         with self._lock:
@@ -158,16 +154,17 @@ class FastPath:
                 self._slow[index] = all_frames
             self.revoke_port(index)
 
-    def hold(self) -> None:
-        """Let every frame come to the core until release(), as for a trace."""
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Let every frame come to the core meanwhile, as for a trace."""
         with self._lock:
             self._holds += 1
-            self.revoke_all()
-
-    def release(self) -> None:
-        """End one hold()."""
-        with self._lock:
-            self._holds -= 1
+            self._revoke(list(self._pairs))
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._holds -= 1
 
     def _promote(self, wanted: dict[Pair, int]) -> None:
         now = time.monotonic()
@@ -259,9 +256,3 @@ class FastPath:
             self._holds += 1
             self._forget(list(self._pairs))
             self.hand.clear()
-
-
-def _discard(index: defaultdict[int, set[Pair]], thing: int, pair: Pair) -> None:
-    index[thing].discard(pair)
-    if not index[thing]:
-        del index[thing]
