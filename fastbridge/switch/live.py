@@ -30,7 +30,6 @@ from fastbridge.journal import Journal
 from fastbridge.named import refuse_text
 from fastbridge.open_files import reserve_files
 from fastbridge.policy.base import Policy
-from fastbridge.policy.builtin import Guard, RateLimit
 
 from .base import Member, Options, Plane, SwitchPort
 from .counters import Counters, PortCounters
@@ -352,6 +351,7 @@ class Switch(Plane):
                     self._journal.warn(_log, "fast paths", text)
                 self._space = taken[0].namespace
                 self.fdb.on_change = self._lane.check
+                self._policing.bindings.on_change = self._lane.follow_bindings
             if any(link.namespace != self._space for link in taken):
                 return nowhere
             return self._lane.make([(link.link.name, link.link.index) for link in taken])
@@ -377,29 +377,24 @@ class Switch(Plane):
             for index, member in members.items()
             if member.link is not None
         }
+        for index in members:
+            self._lane.set_policy(index, self._policing.policy(index))
         try:
             self._lane.attach(links)
         except OSError as error:
             name = self._members[ports[0]].name
             raise PortError(f"cannot hand the frames of {name} to the kernel: {error.strerror}") from None
-        for index in members:
-            self._set_slow(index)
-
-    def _set_slow(self, index: int) -> None:
-        """What of a port is the core's alone, by its policy; what was promoted before does not hold."""
-        if self._lane is None or self._lane.head is None:
-            return
-        policy = self._policing.policy(index)
-        guarded = any(isinstance(part, Guard) for part in policy.parts)
-        looks = any(policy.wants) or any(isinstance(part, RateLimit) for part in policy.parts)
-        self._lane.head.set_slow(index, all_frames=guarded, ipv6=looks)
+        for index, member in members.items():
+            if member.link is not None:
+                self._lane.follow_mtu(index, member.link.link.mtu)
 
     def set_policy(self, policy: Policy | str, port: PortRef | None = None) -> None:
         """See SwitchBase."""
         super().set_policy(policy, port)
-        if getattr(self, "_lane", None) is not None:
+        lane: FastLane | None = getattr(self, "_lane", None)
+        if lane is not None:
             for index in list(self._members):
-                self._set_slow(index)
+                lane.set_policy(index, self._policing.policy(index))
 
     def set_flags(self, port: PortRef, **flags: bool) -> PortFlags:
         """See SwitchBase."""
@@ -545,6 +540,8 @@ class Switch(Plane):
             port = member.link if member else None
             if member:
                 self._suit_queue(index, member)
+            if port and self._lane is not None:
+                self._lane.follow_mtu(index, port.link.mtu)
             if port and port.faltered:
                 port.faltered = False
                 self._forget_behind(index)  # though it may be back already

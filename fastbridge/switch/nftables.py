@@ -16,16 +16,8 @@ from types import TracebackType
 
 _NETLINK_NETFILTER, _NETDEV = 12, 5  # NFPROTO_NETDEV
 _BATCH_BEGIN, _BATCH_END, _SUBSYSTEM = 0x10, 0x11, 10  # NFNL_SUBSYS_NFTABLES
-_NEW_TABLE, _DEL_TABLE, _NEW_CHAIN, _DEL_CHAIN, _NEW_RULE, _NEW_SET, _NEW_ELEMENTS, _DEL_ELEMENTS = (
-    0,
-    2,
-    3,
-    5,
-    6,
-    9,
-    12,
-    14,
-)
+_NEW_TABLE, _DEL_TABLE, _NEW_CHAIN, _DEL_CHAIN, _NEW_RULE, _DEL_RULE = 0, 2, 3, 5, 6, 8
+_NEW_SET, _NEW_ELEMENTS, _DEL_ELEMENTS = 9, 12, 14
 _REQUEST, _ACK, _EXCL, _CREATE, _APPEND = 0x1, 0x4, 0x200, 0x400, 0x800  # NLM_F_…
 _NLMSG_ERROR, _NESTED = 2, 0x8000
 _HEADER = struct.Struct("=IHHII")  # struct nlmsghdr
@@ -94,14 +86,32 @@ def load_ingress(into: int) -> bytes:
     return _expression("meta", _number(1, 8 + into), _number(2, 4))
 
 
-def load_header(length: int, into: int) -> bytes:
-    """The frame's first bytes. A tag beside the frame counts as in it (net/netfilter/nft_payload.c)."""
-    return _expression("payload", _number(1, 8 + into), _number(2, 0), _number(3, 0), _number(4, length))
+def load_frame(offset: int, length: int, into: int) -> bytes:
+    """Bytes of the frame, with zeros up to the end of their last register; go on only where the frame has them. A tag
+    beside the frame counts as in it (net/netfilter/nft_payload.c).
+    """
+    return _expression("payload", _number(1, 8 + into), _number(2, 0), _number(3, offset), _number(4, length))
+
+
+def load_zeros(length: int, into: int) -> bytes:
+    """Zeros, up to 16."""
+    return _expression("immediate", _number(1, 8 + into), _nested(2, _attribute(1, bytes(length))))
+
+
+def compare(register: int, operation: str, value: bytes) -> bytes:
+    """Go on only where what a register begins with is "==", "<=" or ">=" the value."""
+    number = {"==": 0, "<=": 3, ">=": 5}[operation]  # NFT_CMP_…
+    return _expression("cmp", _number(1, 8 + register), _number(2, number), _nested(3, _attribute(1, value)))
 
 
 def look_up(name: str, start: int, into: int) -> bytes:
     """Load what a map says of the key that begins in a register; go on only where it has one."""
     return _expression("lookup", _text(1, name), _number(2, 8 + start), _number(3, 8 + into))
+
+
+def contained(name: str, start: int) -> bytes:
+    """Go on only where a set has the key that begins in a register."""
+    return _expression("lookup", _text(1, name), _number(2, 8 + start))
 
 
 def forward(to: int) -> bytes:
@@ -144,11 +154,22 @@ class Batch:
         what = _text(1, self.table), _text(2, chain), _nested(4, *expressions)
         self._add(_NEW_RULE, _CREATE | _APPEND, f"rule of chain {chain}", *what)
 
+    def delete_rules(self, chain: str) -> None:
+        """All rules of a chain."""
+        self._add(_DEL_RULE, 0, f"rules of chain {chain}", _text(1, self.table), _text(2, chain))
+
     def add_map(self, name: str, number: int, key_bytes: int, size: int) -> None:
         """A map from keys to interface indexes, with room for so many."""
-        parts = _text(1, self.table), _text(2, name), _number(3, _MAP), _number(4, 0), _number(5, key_bytes)
-        values = _number(6, 0), _number(7, 4), _nested(9, _number(1, size)), _number(10, number)
-        self._add(_NEW_SET, _CREATE, f"map {name}", *parts, *values)
+        self._add_set(name, number, key_bytes, size, _number(3, _MAP), _number(6, 0), _number(7, 4))
+
+    def add_set(self, name: str, number: int, keys: Sequence[bytes]) -> None:
+        """A set of keys, all of one length."""
+        self._add_set(name, number, len(keys[0]), len(keys), _number(3, 0))
+        self._elements(_NEW_ELEMENTS, _CREATE, name, [_nested(1, _nested(1, _attribute(1, key))) for key in keys])
+
+    def _add_set(self, name: str, number: int, key_bytes: int, size: int, *more: bytes) -> None:
+        parts = _text(1, self.table), _text(2, name), _number(4, 0), _number(5, key_bytes)
+        self._add(_NEW_SET, _CREATE, f"set {name}", *parts, *more, _nested(9, _number(1, size)), _number(10, number))
 
     def add_elements(self, name: str, elements: Iterable[tuple[bytes, bytes]], *, timed: bool = False) -> None:
         """Elements of a map, (key, value). timed: of each the kernel notes when it was last used."""

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, NamedTuple
 
+from fastbridge.policy.base import Policy
 from fastbridge.switch.netlink import NETLINK_ROUTE, NLM_F_DUMP, Netlink, attributes, message
 
 from .bpf import BpfHand
@@ -122,7 +123,7 @@ class FastLane:
     def detach(self, index: int) -> int:
         """Take a port's frames no more; returns how many the kernel forwarded. Raises OSError."""
         if self.head is not None:
-            self.head.revoke_port(index)
+            self.head.remove_port(index)
         with self._lock:
             count = self._forwarded().get(index, 0)
             self.hand.detach(index)
@@ -144,6 +145,21 @@ class FastLane:
         """The FDB was changed from Python."""
         if self.head is not None:
             self.head.check()
+
+    def set_policy(self, index: int, policy: Policy) -> None:
+        """A port has another policy."""
+        if self.head is not None:
+            self.head.set_policy(index, policy)
+
+    def follow_mtu(self, index: int, mtu: int) -> None:
+        """A port's MTU may have changed."""
+        if self.head is not None and index in self._ports:
+            self.head.set_port(index, mtu)
+
+    def follow_bindings(self, rows: Sequence[tuple[int, int, int, bytes]]) -> None:
+        """The guards' bindings have changed."""
+        if self.head is not None:
+            self.head.follow_bindings(rows)
 
     def revoke_port(self, index: int) -> None:
         """Nothing that is promoted to or from a port holds."""
