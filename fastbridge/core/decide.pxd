@@ -1,5 +1,6 @@
 # Decide: every frame of the batch, in arrival order, and queue its copies by egress port.
-from libc.stdint cimport uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memset
 
 from .batch cimport (
     CONSUMED, DROPPED, FLOODED, FORWARDED, LOOP_PROBE, ORDINARY, RX_PUNT_FULL, RX_PUNT_TOO_LONG, RX_SOURCE_GUARD,
@@ -90,14 +91,17 @@ cdef inline void hand_over(Plane *plane, Frame *frame) noexcept nogil:
 cdef inline void nominate(Plane *plane, const Frame *frame) noexcept nogil:
     """Tell the fast path which pair the kernel could forward by itself, or which it must not any more."""
     cdef uint32_t before = plane.candidates.count
+    cdef Port *port = plane.ports[frame.ingress]
+    cdef uint8_t no_ip[16]
     if frame.learned == LEARN_MOVED:
-        add_candidate(&plane.candidates, CANDIDATE_STATION, frame, 0)
+        memset(no_ip, 0, 16)
+        add_candidate(&plane.candidates, CANDIDATE_STATION, frame, 0, no_ip)
     if (
         frame.action == FORWARDED and frame.kind == ORDINARY and frame.vid == 0 and frame.learned < LEARN_REFUSED
         and frame.egress != frame.ingress and plane.trace.records == NULL
-        and plane.ports[frame.ingress].flags & (FLAG_LEARNING | FLAG_LOCKED) == FLAG_LEARNING
+        and port.flags & (FLAG_LEARNING | FLAG_LOCKED) == FLAG_LEARNING
     ):
-        name_pair(&plane.candidates, frame, plane.forwarding.now_ms)
+        name_pair(&plane.candidates, frame, port.guarded and not port.routes, plane.forwarding.now_ms)
     if before == 0 and plane.candidates.count:
         notify(plane.candidate_fd)
 

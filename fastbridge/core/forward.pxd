@@ -116,32 +116,35 @@ cdef inline uint64_t binding_key(
     return make_key(mac_of(hash_key(bindings, high + extra)), vid_of(extra))
 
 
-cdef inline bint mac_allowed(const Forwarding *f, const Frame *frame) noexcept nogil:
-    """Whether the frame's source MAC is bound to no other port, whatever the inner VLAN: the FDB knows the outer."""
+cdef inline bint mac_allowed(const Forwarding *f, uint16_t ingress, uint64_t source) noexcept nogil:
+    """Whether a source MAC (its key) is bound to no other port, whatever the inner VLAN: the FDB knows the outer."""
     cdef uint8_t ip[16]
     cdef uint64_t key
     cdef int port
     memset(ip, 0, 16)
-    key = binding_key(f.bindings, ip, frame.source, 0)
+    key = binding_key(f.bindings, ip, source, 0)
     port = look_up(f.bindings, key, hash_key(f.bindings, key), 0)
-    return port < 0 or port == frame.ingress
+    return port < 0 or port == ingress
 
 
-cdef inline bint ip_allowed(const Forwarding *f, const Frame *frame) noexcept nogil:
+cdef inline bint ip_allowed(
+    const Forwarding *f, uint16_t ingress, uint64_t source, uint16_t vid, uint32_t inner, const uint8_t *ip
+) noexcept nogil:
+    """Whether a guarded port may send from an IP source address, by a source MAC (its key)."""
+    cdef bint strict = f.ports[ingress].strict
+    # Strict: from this MAC here. Else from any MAC here: who has two, as VRRP's masters do, takes nothing from others.
+    cdef uint64_t key = binding_key(f.bindings, ip, source if strict else make_key(0, vid), inner)
+    cdef int port = look_up(f.bindings, key, hash_key(f.bindings, key), 0)
+    return port == ingress or (port < 0 and not strict)
+
+
+cdef inline bint source_allowed(const Forwarding *f, const Frame *frame) noexcept nogil:
     """Whether a guarded port may send from the frame's IP source address (none, or an unspecified one: yes)."""
     cdef uint8_t ip[16]
-    cdef bint strict = f.ports[frame.ingress].strict
     cdef uint32_t at = network_offset(frame.data, frame.length)
-    cdef uint64_t key
-    cdef int port
     if not read_ip_source(load16(frame.data + at - 2), frame.data + at, frame.length - at, ip):
         return True
-    # Strict: from this MAC here. Else from any MAC here: who has two, as VRRP's masters do, takes nothing from others.
-    key = binding_key(
-        f.bindings, ip, frame.source if strict else make_key(0, frame.vid), read_inner_vid(frame.data, frame.length)
-    )
-    port = look_up(f.bindings, key, hash_key(f.bindings, key), 0)
-    return port == frame.ingress or (port < 0 and not strict)
+    return ip_allowed(f, frame.ingress, frame.source, frame.vid, read_inner_vid(frame.data, frame.length), ip)
 
 
 cdef inline bint guard(Forwarding *f, Port *port, Frame *frame, bint *may_learn) noexcept nogil:
@@ -149,13 +152,13 @@ cdef inline bint guard(Forwarding *f, Port *port, Frame *frame, bint *may_learn)
 
     ARP and ND that the policy inspects are left to its verdict, which tells more; but nothing is learned of them.
     """
-    cdef bint mac_fits = mac_allowed(f, frame)
+    cdef bint mac_fits = mac_allowed(f, frame.ingress, frame.source)
     if not tags_are_plain(frame.data, frame.length):
         return False
     if frame.kind != ORDINARY and port.punt[frame.kind] == PUNT_TAKE:
         may_learn[0] = mac_fits
         return True
-    return mac_fits and (port.routes or ip_allowed(f, frame))
+    return mac_fits and (port.routes or source_allowed(f, frame))
 
 
 cdef inline bint admit(Forwarding *f, Port *port, Frame *frame) noexcept nogil:

@@ -5,16 +5,21 @@ their names here.
 """
 
 cimport cython
-from libc.stdint cimport uint32_t, uint64_t
+from cpython.bytes cimport PyBytes_FromStringAndSize
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memset
 
 from .candidates cimport CANDIDATE_SLOTS, NAMED, Candidate, CandidateQueue
 from .dataplane cimport Dataplane
+from .forward cimport Forwarding, ip_allowed, mac_allowed
+from .mac_table cimport make_key
 from .plane cimport Plane
+from .port cimport Port
 from .worker cimport lock, unlock
 
 cdef uint64_t KEY_MASK = (<uint64_t>1 << 60) - 1      # of a key: vlan << 48 | mac
+cdef bytes NO_IP = bytes(16)
 
 
 @cython.final
@@ -53,9 +58,10 @@ cdef class Nominations:
             free_candidates(&before)
 
     def read(self):
-        """Take the candidates: [(moved, ingress, egress, ethertype, source, destination), …], as keys `vlan << 48 |
-        mac`, and how many were lost so far. moved: the station `source` is behind another port now; else the pair was
-        just forwarded. For one thread at a time; raises MemoryError."""
+        """Take the candidates: [(moved, ingress, egress, ethertype, source, destination, ip), …], as keys `vlan << 48
+        | mac`, and how many were lost so far. moved: the station `source` is behind another port now; else the pair was
+        just forwarded. ip: the IP source address that the port's guard let pass, 16 bytes, IPv4 as ff00::…; b"": there
+        was none to check. For one thread at a time; raises MemoryError."""
         cdef list out = []
         cdef uint64_t lost = 0
         cdef Candidate *slots
@@ -80,9 +86,31 @@ cdef class Nominations:
                 continue
             for j in range(count):
                 out.append((slots[j].kind != 0, slots[j].ingress, slots[j].egress, slots[j].ethertype,
-                            slots[j].source & KEY_MASK, slots[j].destination & KEY_MASK))
+                            slots[j].source & KEY_MASK, slots[j].destination & KEY_MASK, ip_of(slots[j].ip)))
             free(slots)
         return out, lost
+
+    def allows(self, uint16_t ingress, uint64_t mac, bytes ip):
+        """Whether a port that checks its sources lets this one pass now, untagged; ip: as read() has it. Other ports
+        let all pass, and one that is not there none. Raises ValueError for an ip of another length."""
+        cdef Forwarding *f = &self.dataplane.planes[0].forwarding
+        cdef Port *port = self.dataplane._port(ingress)
+        cdef const uint8_t *address = ip
+        cdef uint64_t source = make_key(mac, 0)
+        if len(ip) != 0 and len(ip) != 16:
+            raise ValueError(f"an IP address here has 16 bytes, not {len(ip)}")
+        if port == NULL:
+            return False
+        if not port.guarded:
+            return True
+        if not mac_allowed(f, ingress, source):
+            return False
+        return port.routes or len(ip) == 0 or ip_allowed(f, ingress, source, 0, 0, address)
+
+
+cdef bytes ip_of(const uint8_t *ip):
+    cdef bytes found = PyBytes_FromStringAndSize(<const char *>ip, 16)
+    return b"" if found == NO_IP else found
 
 
 cdef void free_candidates(CandidateQueue *queue) noexcept nogil:

@@ -7,6 +7,7 @@ and not what the table holds.
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from .neighbours import Key, Neighbours
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 _NO_IP = bytes(16)
 _UNBOUND = -1
 
-_Row = tuple[int, int, int, bytes]  # port, VLAN, MAC, IP: see SourceGuard.bind
+Row = tuple[int, int, int, bytes]  # port, VLAN, MAC, IP: see SourceGuard.bind
 
 
 class Bindings:
@@ -27,12 +28,14 @@ class Bindings:
         self._guard, self._neighbours = guard, neighbours
         self._lock = threading.Lock()  # changes are told in the order they were made, by whatever thread
         self._macs: dict[Key, int] = {}  # which MAC the core has for an IP
+        #: Told of what has changed, when the core has it.
+        self.on_change: Callable[[Sequence[Row]], None] = lambda rows: None
 
     def follow(self) -> None:
         """Tell the core what has changed since the last call."""
         with self._lock:
             entries, stations = self._neighbours.take_changes()
-            rows: list[_Row] = []
+            rows: list[Row] = []
             for (vid, station), holder in stations.items():
                 rows.append((holder.port if holder else _UNBOUND, vid, int.from_bytes(station, "big"), _NO_IP))
             for key, neighbour in entries.items():
@@ -47,6 +50,7 @@ class Bindings:
                 rows.append((neighbour.port if neighbour else _UNBOUND, vlan, 0, ip))
             if rows:
                 self._guard.bind(rows)
+                self.on_change(rows)
 
 
 def _ip16(ip: bytes) -> bytes:

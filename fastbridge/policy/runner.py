@@ -74,7 +74,7 @@ class Policing:
         self._dropping: dict[int, bool] = {}  # … and whether its fallback is to drop
         self._guarded: set[int] = set()  # the ports that have a guard
         self._counts: Counter[str] = Counter()
-        self._bindings = Bindings(self._guard, neighbours)
+        self.bindings = Bindings(self._guard, neighbours)
         self._doubts = Doubts(dataplane, entries, neighbours, clock, answers=self._hears)
         self._warned: set[int] = set()  # ports whose first drops by source guard were told
         self._busy_since: float | None = None  # when the thread began with what it has in hand
@@ -164,7 +164,7 @@ class Policing:
 
     def bind(self) -> None:
         """Give the core the guards' bindings as far as the neighbour table has changed."""
-        self._bindings.follow()
+        self.bindings.follow()
 
     def announce(self, port: int | None = None) -> int:
         """Flood gratuitous ARP and unsolicited NAs for the neighbours (of one port); returns how many."""

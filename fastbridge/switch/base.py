@@ -10,6 +10,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address
 
@@ -201,7 +202,11 @@ class SwitchBase:
 
         snap: bytes kept of each frame; limit: events kept unread, more are counted in `lost`. One at a time.
         """
-        return Trace(self._dataplane, self._name_of, snap, limit)
+        return Trace(self._dataplane, self._name_of, snap, limit, self._seeing_all)
+
+    def _seeing_all(self) -> AbstractContextManager[None]:
+        """While it is entered, every frame comes to the core."""
+        return nullcontext()
 
     def _ask_interfaces(self) -> None:
         """Ask what was lost in the ports' interfaces, and what the kernel forwarded by itself, if there are any."""

@@ -111,7 +111,7 @@ class Switch(SwitchBase):
             workers=wishes.workers,
             loop_detection=wishes.loop_detection,
         )
-        self._fast = FastPorts(wishes, self._dataplane, self._entries, self.fdb, self._journal)
+        self._fast = FastPorts(wishes, self._dataplane, self._entries, self.fdb, self._policing.bindings, self._journal)
         self._read = [0] * wishes.workers  # how many ports each reads
         self._threads: list[threading.Thread] = []
         self._stopping = threading.Event()
@@ -250,6 +250,8 @@ class Switch(SwitchBase):
             for future in futures:
                 future.result()  # raises what one of them raised
             added = [self._attach(member, source) for member, source in zip(members, sources, strict=True)]
+            for port in added:
+                self._fast.set_policy(port.index, self._policing.policy(port.index))
             self._fast.attach(
                 {
                     port.index: (member.link, member.listen)
@@ -257,8 +259,6 @@ class Switch(SwitchBase):
                     if member.link and member.listen
                 }
             )
-            for port in added:
-                self._fast.set_policy(port.index, self._policing.policy(port.index))
             return added
         except BaseException:
             for member in members:
@@ -353,6 +353,9 @@ class Switch(SwitchBase):
         """The worker that reads the fewest ports."""
         return self._read.index(min(self._read))
 
+    def _seeing_all(self) -> contextlib.AbstractContextManager[None]:
+        return self._fast.held()
+
     def _ask_interfaces(self) -> None:
         self._links.count_losses()
         for index, count in self._fast.forwarded().items():
@@ -433,6 +436,8 @@ class Switch(SwitchBase):
             port = member.link if member else None
             if member:
                 self._suit_queue(index, member)
+            if port:
+                self._fast.follow_mtu(index, port.link.mtu)
             if port and port.faltered:
                 port.faltered = False
                 self._forget_behind(index)  # though it may be back already

@@ -31,16 +31,8 @@ from fastbridge.netlink import (
 
 _NETDEV = 5  # NFPROTO_NETDEV
 _BATCH_BEGIN, _BATCH_END, _SUBSYSTEM = 0x10, 0x11, 10  # NFNL_SUBSYS_NFTABLES
-_NEW_TABLE, _DEL_TABLE, _NEW_CHAIN, _DEL_CHAIN, _NEW_RULE, _NEW_SET, _NEW_ELEMENTS, _DEL_ELEMENTS = (
-    0,
-    2,
-    3,
-    5,
-    6,
-    9,
-    12,
-    14,
-)
+_NEW_TABLE, _DEL_TABLE, _NEW_CHAIN, _DEL_CHAIN, _NEW_RULE, _DEL_RULE = 0, 2, 3, 5, 6, 8
+_NEW_SET, _NEW_ELEMENTS, _DEL_ELEMENTS = 9, 12, 14
 _OWNED = 0x2  # NFT_TABLE_F_OWNER, kernel ≥ 5.12
 _HOOKS = {"ingress": 0, "egress": 1}  # NF_NETDEV_…; egress: kernel ≥ 5.16
 _VERDICTS = {"drop": 0, "accept": 1}
@@ -88,14 +80,32 @@ def load_ingress(into: int) -> bytes:
     return _expression("meta", be32(1, 8 + into), be32(2, 4))
 
 
-def load_header(length: int, into: int) -> bytes:
-    """The frame's first bytes. A tag beside the frame counts as in it (net/netfilter/nft_payload.c)."""
-    return _expression("payload", be32(1, 8 + into), be32(2, 0), be32(3, 0), be32(4, length))
+def load_frame(offset: int, length: int, into: int) -> bytes:
+    """Bytes of the frame, with zeros up to the end of their last register; go on only where the frame has them. A tag
+    beside the frame counts as in it (net/netfilter/nft_payload.c).
+    """
+    return _expression("payload", be32(1, 8 + into), be32(2, 0), be32(3, offset), be32(4, length))
+
+
+def load_zeros(length: int, into: int) -> bytes:
+    """Zeros, up to 16."""
+    return _expression("immediate", be32(1, 8 + into), nested(2, attribute(1, bytes(length))))
+
+
+def compare(register: int, operation: str, value: bytes) -> bytes:
+    """Go on only where what a register begins with is "==", "<=" or ">=" the value."""
+    number = {"==": 0, "<=": 3, ">=": 5}[operation]  # NFT_CMP_…
+    return _expression("cmp", be32(1, 8 + register), be32(2, number), nested(3, attribute(1, value)))
 
 
 def look_up(name: str, start: int, into: int) -> bytes:
     """Load what a map says of the key that begins in a register; go on only where it has one."""
     return _expression("lookup", text(1, name), be32(2, 8 + start), be32(3, 8 + into))
+
+
+def contained(name: str, start: int) -> bytes:
+    """Go on only where a set has the key that begins in a register."""
+    return _expression("lookup", text(1, name), be32(2, 8 + start))
 
 
 def forward(to: int) -> bytes:
@@ -138,11 +148,22 @@ class Batch:
         what = text(1, self.table), text(2, chain), nested(4, *expressions)
         self._add(_NEW_RULE, NLM_F_CREATE | NLM_F_APPEND, f"rule of chain {chain}", *what)
 
+    def delete_rules(self, chain: str) -> None:
+        """All rules of a chain."""
+        self._add(_DEL_RULE, 0, f"rules of chain {chain}", text(1, self.table), text(2, chain))
+
     def add_map(self, name: str, number: int, key_bytes: int, size: int) -> None:
         """A map from keys to interface indexes, with room for so many."""
-        parts = text(1, self.table), text(2, name), be32(3, _MAP), be32(4, 0), be32(5, key_bytes)
-        values = be32(6, 0), be32(7, 4), nested(9, be32(1, size)), be32(10, number)
-        self._add(_NEW_SET, NLM_F_CREATE, f"map {name}", *parts, *values)
+        self._add_set(name, number, key_bytes, size, be32(3, _MAP), be32(6, 0), be32(7, 4))
+
+    def add_set(self, name: str, number: int, keys: Sequence[bytes]) -> None:
+        """A set of keys, all of one length."""
+        self._add_set(name, number, len(keys[0]), len(keys), be32(3, 0))
+        self._elements(_NEW_ELEMENTS, NLM_F_CREATE, name, [nested(1, nested(1, attribute(1, key))) for key in keys])
+
+    def _add_set(self, name: str, number: int, key_bytes: int, size: int, *more: bytes) -> None:
+        parts = text(1, self.table), text(2, name), be32(4, 0), be32(5, key_bytes)
+        self._add(_NEW_SET, NLM_F_CREATE, f"set {name}", *parts, *more, nested(9, be32(1, size)), be32(10, number))
 
     def add_elements(self, name: str, elements: Iterable[tuple[bytes, bytes]], *, timed: bool = False) -> None:
         """Elements of a map, (key, value). timed: of each the kernel notes when it was last used."""

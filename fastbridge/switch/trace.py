@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, NamedTuple, cast
 
@@ -48,23 +49,38 @@ class TraceEvent(NamedTuple):
 class Trace:
     """Records decisions while its `with` block runs. A full trace counts newer events in `lost`; it never waits."""
 
-    def __init__(self, dataplane: Dataplane, name_of: Callable[[int], str], snap: int, limit: int) -> None:
+    def __init__(
+        self,
+        dataplane: Dataplane,
+        name_of: Callable[[int], str],
+        snap: int,
+        limit: int,
+        seeing_all: Callable[[], AbstractContextManager[None]],
+    ) -> None:
+        """seeing_all: while it is entered, every frame comes to the core."""
         if snap < 0 or not 0 < limit <= 1 << 20:
             raise ConfigError(f"a trace keeps snap ≥ 0 bytes of 1 … {1 << 20} frames, not {snap} of {limit}")
         dataplane.now()  # a forked child's says whose it is
         self._tracer = Tracer(dataplane)
         self._name_of = name_of
         self._snap, self._limit = snap, limit
+        self._seeing_all, self._entered = seeing_all, ExitStack()
         self.lost = 0
 
     def __enter__(self) -> Trace:
         self._tracer.start(self._snap, self._limit)
+        try:
+            self._entered.enter_context(self._seeing_all())
+        except BaseException:
+            self._tracer.stop()
+            raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._tracer.stop()
+        self._entered.close()
 
     def read(self, timeout: float = 0.0) -> list[TraceEvent]:
         """Take the events recorded since the last read, waiting up to `timeout` seconds for the first."""

@@ -221,7 +221,7 @@ def test_bindings_go_with_a_change_and_not_with_the_table() -> None:
         around.switch.neighbours.add(f"10.1.{n >> 8}.{n & 255}", 0x02_00_00_01_00_00 + n, OTHER)
     around.switch.process(OLD, [])
     told: list[Any] = []
-    bindings: Any = around.switch._policing._bindings
+    bindings: Any = around.switch._policing.bindings
 
     class Told:
         def bind(self, rows: list[Any]) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from ipaddress import ip_address
+from typing import Any, Literal
 
 import pytest
 from frames import ethernet
@@ -17,7 +19,8 @@ from live import PATIENCE, Wire, eventually, stage, wires
 
 from fastbridge import ConfigError, Lab, Switch, Topology
 from fastbridge.switch.fast_path import bpf_syscall
-from fastbridge.switch.fast_path.bpf_program import KEY, REDIRECT, REDIRECT_PEER, VALUE, program
+from fastbridge.switch.fast_path.bpf_program import KEY, KEY_BY_IP, REDIRECT, REDIRECT_PEER, VALUE, program
+from fastbridge.switch.fast_path.hand import Look
 
 pytestmark = pytest.mark.live
 
@@ -29,9 +32,24 @@ HANDS = pytest.mark.parametrize("hand", ["nft", "bpf"])
 def fast(hand: str = "nft", pods: int = 3, **options: Any) -> Iterator[tuple[Lab, Switch]]:
     """As stage(); skipped where the kernel has no nf_tables for us."""
     with stage(Topology.of(pods, ipv6=None), fast_path=hand, **options) as (lab, switch):
-        if switch._fast.lane is None or switch._fast.lane.hand.name != hand:
-            pytest.skip(f"no fast path by {hand} here")
+        skip_without(switch, hand)
         yield lab, switch
+
+
+@contextmanager
+def policed(hand: str, policy: str, pods: int = 3) -> Iterator[tuple[Lab, Switch]]:
+    """Likewise with a policy, which sends frames of its own."""
+    with (
+        Lab(pods) as lab,
+        Switch(lab.ports, fast_path=hand, policy=policy, trusted=True, loop_detection=False) as switch,
+    ):
+        skip_without(switch, hand)
+        yield lab, switch
+
+
+def skip_without(switch: Switch, hand: str) -> None:
+    if switch._fast.lane is None or switch._fast.lane.hand.name != hand:
+        pytest.skip(f"no fast path by {hand} here")
 
 
 def promoted(switch: Switch) -> int:
@@ -103,12 +121,71 @@ def test_what_changes_revokes(change: str, hand: str) -> None:
         assert promoted(switch) == 0  # at once, not sometime
 
 
-def test_a_guarded_port_stays_with_the_core() -> None:
-    with Lab(3) as lab, Switch(lab.ports, policy="guard", fast_path="nft") as switch:
-        assert lab["pod1"].ping("pod2", family=4, count=5, timeout=PATIENCE).received == 5
-        if switch._fast.lane is not None:
+@HANDS
+def test_a_trace_shows_what_was_promoted_before_it_began(hand: str) -> None:
+    with fast(hand) as (lab, switch):
+        know_each_other(lab, switch)
+        with switch.trace() as trace:
             assert promoted(switch) == 0
-        assert switch.counters().total.fast == 0
+            counted = switch.counters().total.fast
+            assert lab["pod1"].ping("pod2", family=4, count=5, interval=0.005, timeout=PATIENCE).received == 5
+            assert switch.counters().total.fast == counted
+            shown = [str(event) for event in trace.read(PATIENCE)]
+            assert sum("echo request" in line for line in shown) == 5, shown
+        know_each_other(lab, switch)  # promoted anew
+
+
+@pytest.mark.parametrize("family", [4, 6])
+@pytest.mark.parametrize("policy", ["guard", "guard=strict", "guard=router", "guard,ratelimit=50,suppress", "suppress"])
+@HANDS
+def test_what_a_policy_lets_pass_is_fast(hand: str, policy: str, family: Literal[4, 6]) -> None:
+    with policed(hand, policy, 2) as (lab, switch):
+        eventually(lambda: lab["pod1"].ping("pod2", family=family, timeout=1).received == 1, "an answer")
+
+        def all_fast() -> bool:
+            before = switch.counters().total.fast
+            assert lab["pod1"].ping("pod2", family=family, count=5, interval=0.01, timeout=PATIENCE).received == 5
+            return switch.counters().total.fast - before >= 10
+
+        eventually(all_fast, "echoes by the kernel alone")
+
+
+@HANDS
+def test_a_guard_lets_no_forged_source_pass_by_a_promoted_pair(hand: str) -> None:
+    with policed(hand, "guard=strict") as (lab, switch), wires(lab) as (_, two, three):
+        know_each_other(lab, switch)
+        eventually(lambda: lab["pod3"].ping("pod2", family=4, timeout=1).received == 1)
+        eventually(lambda: promoted(switch) >= 4, "pairs of both")
+        own, forged = (str(lab[pod].ipv4.ip) for pod in ("pod3", "pod1"))
+        heard(two)
+        for count, source in ((1, own), (0, forged)):
+            before = switch.counters().ports["pod3"]
+            frame = udp(int(lab["pod2"].mac), int(lab["pod3"].mac), source, str(lab["pod2"].ipv4.ip))
+            three.send(frame)
+            if count:
+                eventually(lambda f=frame: f in heard(two), "the honest frame")  # type: ignore[misc]
+                assert switch.counters().ports["pod3"].fast == before.fast + 1
+            else:
+                eventually(lambda: switch.counters().ports["pod3"].dropped["source_guard"] == 1, "the drop")
+                assert switch.counters().ports["pod3"].fast == before.fast
+                three.mark()
+                assert frame not in heard(two)
+
+
+def udp(destination: int, source: int, sender: str, receiver: str) -> bytes:
+    addresses = ip_address(sender).packed + ip_address(receiver).packed
+    header = struct.pack("!BBHHHBBH", 0x45, 0, 28, 0, 0, 64, 17, 0) + addresses
+    return ethernet(destination, source, ethertype=0x0800, payload=header + struct.pack("!HHHH", 9, 9, 8, 0))
+
+
+@HANDS
+def test_a_binding_that_ends_revokes(hand: str) -> None:
+    with policed(hand, "guard=strict") as (lab, switch):
+        know_each_other(lab, switch)
+        assert switch.neighbours.remove(lab["pod1"].ipv4.ip)
+        switch._policing.bind()
+        assert not any(pair.source == int(lab["pod1"].mac) for pair in switch._fast.lane.head.pairs)  # type: ignore[union-attr]
+        assert lab["pod1"].ping("pod2", family=4, timeout=0.5).received == 0
 
 
 def test_a_port_comes_and_goes() -> None:
@@ -181,7 +258,8 @@ def test_the_program_takes_what_is_promoted_and_leaves_the_rest() -> None:
     """By the kernel's own trial run: a hit is redirected, all else goes on to the next hook."""
     try:
         pairs = bpf_syscall.create_map("fb_test", KEY.size, VALUE.size, 16)
-        loaded = bpf_syscall.load_program("fb_test", program(pairs))
+        by_ip = bpf_syscall.create_map("fb_test_by_ip", KEY_BY_IP.size, VALUE.size, 16)
+        loaded = bpf_syscall.load_program("fb_test", program(pairs, by_ip, Look.NOTHING))
     except OSError as error:
         pytest.skip(f"bpf(2): {error.strerror}")
     try:
@@ -201,5 +279,5 @@ def test_the_program_takes_what_is_promoted_and_leaves_the_rest() -> None:
         bpf_syscall.delete(pairs, [key, key])
         assert bpf_syscall.test_run(loaded, header.ljust(60, b"\0"), here) == 0xFFFFFFFF
     finally:
-        os.close(loaded)
-        os.close(pairs)
+        for fd in loaded, pairs, by_ip:
+            os.close(fd)

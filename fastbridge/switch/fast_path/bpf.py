@@ -12,12 +12,14 @@ runs the ones before (tcx_entry_sync).
 from __future__ import annotations
 
 import os
+import struct
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from . import bpf_syscall as bpf
-from .bpf_program import KEY, REDIRECT, REDIRECT_PEER, VALUE, program
-from .hand import Pair, RefusedError
+from .bpf_program import KEY, KEY_BY_IP, REDIRECT, REDIRECT_PEER, VALUE, program
+from .hand import Look, Pair, RefusedError
+from .headers import header_of, ip_of, read_pair
 from .nft import NftHand, OpenSocket, PortLinks
 
 
@@ -30,68 +32,97 @@ class BpfHand(NftHand):
         """within: calls a function in the ports' network namespace. Raises OSError."""
         self._within, self._size = within, size
         self._attached: dict[int, int] = {}
-        self._map = bpf.create_map("fb_pairs", KEY.size, VALUE.size, size)
+        self._fds: list[int] = []
+        self._programs: dict[Look, int] = {}
         try:
-            self._program = bpf.load_program("fb_ingress", program(self._map))
+            self._map = self._keep(bpf.create_map("fb_pairs", KEY.size, VALUE.size, size))
+            self._by_ip = self._keep(bpf.create_map("fb_pairs_by_ip", KEY_BY_IP.size, VALUE.size, size))
+            for look in Look:
+                code = program(self._map, self._by_ip, look)
+                self._programs[look] = self._keep(bpf.load_program(f"fb_{look.name.lower()}", code))
             super().__init__(open_socket, 1)
         except BaseException:
-            os.close(self._map)
+            self._close_all()
             raise
 
     def detach(self, index: int) -> None:
         """See NftHand."""
-        link = self._attached.pop(index, -1)
-        if link >= 0:
-            os.close(link)
+        self._take_off(index)
         super().detach(index)
+
+    def look(self, ingress: int, what: Look) -> None:
+        """See Hand: the next pair that is promoted brings another program."""
+        self._take_off(ingress)
+        super().look(ingress, what)
 
     def promote(self, pairs: Mapping[Pair, int]) -> None:
         """See Hand."""
         try:
             for ingress in {pair.ingress for pair in pairs} - self._attached.keys():
+                chosen = self._programs[self._looks.get(ingress, Look.NOTHING)]
                 interface = self._links[ingress].ifindex
-                self._attached[ingress] = self._within(lambda at=interface: bpf.attach(self._program, at))  # type: ignore[misc]
-            bpf.update(self._map, [(self._bpf_key(p), self._value(p, self._links[e])) for p, e in pairs.items()])
+                self._attached[ingress] = self._within(lambda by=chosen, at=interface: bpf.attach(by, at))  # type: ignore[misc]
+            for pair, egress in pairs.items():
+                bpf.update(self._map_of(pair), [(self._bpf_key(pair), self._value(pair, self._links[egress]))])
         except bpf.BpfError as error:
-            bpf.delete(self._map, [self._bpf_key(pair) for pair in pairs])
+            self.revoke(pairs)
             raise RefusedError(str(error)) from None
 
     def revoke(self, pairs: Iterable[Pair]) -> None:
         """See Hand."""
-        bpf.delete(self._map, [self._bpf_key(pair) for pair in pairs])
+        for pair in pairs:
+            bpf.delete(self._map_of(pair), [self._bpf_key(pair)])
 
     def idle(self) -> Mapping[Pair, float]:
         """See Hand."""
         now = time.monotonic_ns()
         found: dict[Pair, float] = {}
-        for key, value in bpf.read_all(self._map, KEY.size, VALUE.size, self._size):
-            header, interface = KEY.unpack(key)
-            used = VALUE.unpack(value)[2]
-            ingress = self._by_link.get(interface)
-            if used and ingress is not None:
-                destination, source = int.from_bytes(header[:6], "big"), int.from_bytes(header[6:12], "big")
-                pair = Pair(ingress, destination, source, int.from_bytes(header[12:], "big"))
-                found[pair] = max(0, now - used) / 1e9
+        for fd, layout in self._maps():
+            for key, value in bpf.read_all(fd, layout.size, VALUE.size, self._size):
+                header, interface, *ip = layout.unpack(key)
+                used = VALUE.unpack(value)[2]
+                ingress = self._by_link.get(interface)
+                if used and ingress is not None:
+                    found[read_pair(ingress, header, b"".join(ip))] = max(0, now - used) / 1e9
         return found
 
     def clear(self) -> None:
         """See Hand."""
-        bpf.delete(self._map, [key for key, _ in bpf.read_all(self._map, KEY.size, VALUE.size, self._size)])
+        for fd, layout in self._maps():
+            bpf.delete(fd, [key for key, _ in bpf.read_all(fd, layout.size, VALUE.size, self._size)])
 
     def close(self) -> None:
         """See Hand."""
-        for link in self._attached.values():
-            os.close(link)
-        self._attached.clear()
+        for index in list(self._attached):
+            self._take_off(index)
         super().close()
-        os.close(self._program)
-        os.close(self._map)
+        self._close_all()
+
+    def _keep(self, fd: int) -> int:
+        self._fds.append(fd)
+        return fd
+
+    def _close_all(self) -> None:
+        while self._fds:
+            os.close(self._fds.pop())
+
+    def _take_off(self, index: int) -> None:
+        """Run no program on a port."""
+        link = self._attached.pop(index, -1)
+        if link >= 0:
+            os.close(link)
+
+    def _maps(self) -> Sequence[tuple[int, struct.Struct]]:
+        return (self._map, KEY), (self._by_ip, KEY_BY_IP)
+
+    def _map_of(self, pair: Pair) -> int:
+        return self._by_ip if pair.ip else self._map
 
     def _bpf_key(self, pair: Pair) -> bytes:
-        header = (
-            pair.destination.to_bytes(6, "big") + pair.source.to_bytes(6, "big") + pair.ethertype.to_bytes(2, "big")
+        interface = self._links[pair.ingress].ifindex
+        return (
+            KEY_BY_IP.pack(header_of(pair), interface, ip_of(pair)) if pair.ip else KEY.pack(header_of(pair), interface)
         )
-        return KEY.pack(header, self._links[pair.ingress].ifindex)
 
     @staticmethod
     def _value(pair: Pair, egress: PortLinks) -> bytes:

@@ -1,25 +1,31 @@
 """The program of the bpf hand, and its assembler.
 
 What runs at tcx ingress of each port, for each frame that comes in: one look-up by where it came in and its first 14
-bytes. A hit goes straight to the pod or to the egress port; all else goes on, to the nf_tables chain behind this hook,
-which hands it to the core. It is written here in mnemonics, a dozen of which are all there are
-(Documentation/bpf/standardization/instruction-set.rst), so what is reviewed is what is loaded: there is no compiled
-file, and no compiler needed.
+bytes, and for a guard by its IP source address also. A hit goes straight to the pod or to the egress port; all else
+goes on, to the nf_tables chain behind this hook, which hands it to the core. It is written here in mnemonics, some
+twenty of which are all there are (Documentation/bpf/standardization/instruction-set.rst), so what is reviewed is what
+is loaded: there is no compiled file, and no compiler needed.
 """
 
 from __future__ import annotations
 
 import struct
+import sys
 from collections.abc import Sequence
 
-#: Layout of a key: the frame's first 14 bytes, two of padding, the ingress interface's index.
+from .hand import EXTENSIONS, ICMPV6, IPV4, IPV6, ND, Look
+from .headers import HEADER_BYTES, ICMPV6_TYPE, IPV4_SOURCE, IPV6_NEXT_HEADER, IPV6_SOURCE
+
+#: Layout of a key: the frame's first 14 bytes, two of padding, the ingress interface's index …
 KEY = struct.Struct("=14sxxI")
+#: … and the IP source address, an IPv4 one first.
+KEY_BY_IP = struct.Struct("=14sxxI16s")
 #: Layout of a value: the egress interface's index, HOW to get there, when it was last used (ns, the
 #: coarse monotonic clock).
 VALUE = struct.Struct("=IIQ")
 REDIRECT, REDIRECT_PEER = 0, 1
 
-_R0, _R1, _R2, _R3, _R4, _R5, _R6, _R7, _, _, _R10 = range(11)
+_R0, _R1, _R2, _R3, _R4, _R5, _R6, _R7, _R8, _R9, _R10 = range(11)
 # Offsets in struct __sk_buff.
 _VLAN_PRESENT, _IFINDEX, _DATA, _DATA_END = 20, 40, 76, 80
 # Helpers, by number (include/uapi/linux/bpf.h).
@@ -85,6 +91,18 @@ def _if_different(left: int, value: int, label: str) -> _Jump:
     return _Jump(0x55, left, value, label)
 
 
+def _if_less(left: int, value: int, label: str) -> _Jump:
+    return _Jump(0xA5, left, value, label)
+
+
+def _if_at_most(left: int, value: int, label: str) -> _Jump:
+    return _Jump(0xB5, left, value, label)
+
+
+def _go(label: str) -> _Jump:
+    return _Jump(0x05, 0, 0, label)
+
+
 def _if_greater_register(left: int, right: int, label: str) -> _Jump:
     return _Jump(0x2D, left, right, label)
 
@@ -112,52 +130,56 @@ def assemble(steps: Sequence[bytes | _Jump | str]) -> bytes:
     return made
 
 
-def program(pairs_fd: int) -> bytes:
-    """The program over a map KEY → VALUE, by its descriptor."""
+# Registers that outlive a call: the frame's context, what was found, and the frame's bytes until then.
+_CONTEXT, _FOUND, _FRAME, _END = _R6, _R7, _R8, _R9
+# Where the key is on the stack; each part at the offset it has in KEY_BY_IP.
+_KEY = -KEY_BY_IP.size - 4  # a multiple of 8, as its first 8 bytes are written at once
+_IN_KEY_INDEX, _IN_KEY_IP = 16, 20
+
+
+def program(pairs_fd: int, by_ip_fd: int, look: Look) -> bytes:
+    """The program over two maps KEY → VALUE and KEY_BY_IP → VALUE, by their descriptors, for a port's `look`."""
     return assemble(
         [
-            _move(_R6, _R1),
+            _move(_CONTEXT, _R1),
             # A tag stands beside the frame, not in it.
-            _load(_W, _R1, _R6, _VLAN_PRESENT),
+            _load(_W, _R1, _CONTEXT, _VLAN_PRESENT),
             _if_different(_R1, 0, "next"),
-            _load(_W, _R2, _R6, _DATA),
-            _load(_W, _R3, _R6, _DATA_END),
-            _move(_R4, _R2),
-            _add(_R4, 14),
-            _if_greater_register(_R4, _R3, "next"),
+            _load(_W, _FRAME, _CONTEXT, _DATA),
+            _load(_W, _END, _CONTEXT, _DATA_END),
+            *_unless_it_has(HEADER_BYTES),
             # The key, on the stack.
-            _load(_DW, _R1, _R2, 0),
-            _store(_DW, _R10, -24, _R1),
-            _load(_W, _R1, _R2, 8),
-            _store(_W, _R10, -16, _R1),
-            _load(_H, _R1, _R2, 12),
-            _store(_H, _R10, -12, _R1),
-            _store_zero(_H, _R10, -10),
-            _load(_W, _R1, _R6, _IFINDEX),
-            _store(_W, _R10, -8, _R1),
-            _map(_R1, pairs_fd),
-            _move(_R2, _R10),
-            _add(_R2, -24),
-            _call(_LOOKUP),
+            _load(_DW, _R1, _FRAME, 0),
+            _store(_DW, _R10, _KEY, _R1),
+            _load(_W, _R1, _FRAME, 8),
+            _store(_W, _R10, _KEY + 8, _R1),
+            _load(_H, _R2, _FRAME, 12),
+            _store(_H, _R10, _KEY + 12, _R2),
+            _store_zero(_H, _R10, _KEY + 14),
+            _load(_W, _R1, _CONTEXT, _IFINDEX),
+            _store(_W, _R10, _KEY + _IN_KEY_INDEX, _R1),
+            *(_by_source(by_ip_fd) if look is Look.SOURCES else _without_nd() if look is Look.ND else []),
+            *_find(pairs_fd),
+            "found",
             _if_equal(_R0, 0, "next"),
-            _move(_R7, _R0),
+            _move(_FOUND, _R0),
             # When it was last used: a line that says the same already is not made dirty.
             _call(_COARSE_TIME),
-            _load(_DW, _R1, _R7, 8),
+            _load(_DW, _R1, _FOUND, 8),
             _if_equal_register(_R1, _R0, "used"),
-            _store(_DW, _R7, 8, _R0),
+            _store(_DW, _FOUND, 8, _R0),
             "used",
-            _load(_W, _R1, _R7, 4),
+            _load(_W, _R1, _FOUND, 4),
             _if_equal(_R1, REDIRECT, "plain"),
-            _move(_R1, _R6),
+            _move(_R1, _CONTEXT),
             _set(_R2, 0),
             _call(_CHANGE_TYPE),  # PACKET_HOST, which kernels before 6.15 leave to us
-            _load(_W, _R1, _R7, 0),
+            _load(_W, _R1, _FOUND, 0),
             _set(_R2, 0),
             _call(_REDIRECT_PEER),
             _exit(),
             "plain",
-            _load(_W, _R1, _R7, 0),
+            _load(_W, _R1, _FOUND, 0),
             _set(_R2, 0),
             _call(_REDIRECT),
             _exit(),
@@ -166,3 +188,63 @@ def program(pairs_fd: int) -> bytes:
             _exit(),
         ]
     )
+
+
+_Steps = Sequence[bytes | _Jump | str]
+
+
+def _unless_it_has(length: int) -> _Steps:
+    """Go on only with a frame whose first bytes may be read."""
+    return [_move(_R4, _FRAME), _add(_R4, length), _if_greater_register(_R4, _END, "next")]
+
+
+def _find(map_fd: int) -> _Steps:
+    return [_map(_R1, map_fd), _move(_R2, _R10), _add(_R2, _KEY), _call(_LOOKUP)]
+
+
+def _unless_nd() -> _Steps:
+    """Go on only with an IPv6 frame that is not ND, nor could be behind extension headers."""
+    return [
+        *_unless_it_has(ICMPV6_TYPE + 1),
+        _load(_B, _R1, _FRAME, IPV6_NEXT_HEADER),
+        *(_if_equal(_R1, number, "next") for number in EXTENSIONS),
+        _if_different(_R1, ICMPV6, "no nd"),
+        _load(_B, _R1, _FRAME, ICMPV6_TYPE),
+        _if_less(_R1, ND[0], "no nd"),
+        _if_at_most(_R1, ND[1], "next"),
+        "no nd",
+    ]
+
+
+def _without_nd() -> _Steps:
+    return [_if_different(_R2, _as_loaded(IPV6), "other"), *_unless_nd(), "other"]
+
+
+def _by_source(by_ip_fd: int) -> _Steps:
+    """IP by its source address; the rest goes on."""
+    ip = _KEY + _IN_KEY_IP
+    return [
+        _if_equal(_R2, _as_loaded(IPV6), "ipv6"),
+        _if_different(_R2, _as_loaded(IPV4), "other"),
+        *_unless_it_has(IPV4_SOURCE + 4),
+        _load(_W, _R1, _FRAME, IPV4_SOURCE),
+        _store(_W, _R10, ip, _R1),
+        *(_store_zero(_W, _R10, ip + offset) for offset in (4, 8, 12)),
+        _go("by ip"),
+        "ipv6",
+        *_unless_nd(),
+        *(
+            step
+            for offset in (0, 4, 8, 12)
+            for step in (_load(_W, _R1, _FRAME, IPV6_SOURCE + offset), _store(_W, _R10, ip + offset, _R1))
+        ),
+        "by ip",
+        *_find(by_ip_fd),
+        _go("found"),
+        "other",
+    ]
+
+
+def _as_loaded(ethertype: int) -> int:
+    """An EtherType as a load finds it in the frame."""
+    return int.from_bytes(ethertype.to_bytes(2, "big"), sys.byteorder)

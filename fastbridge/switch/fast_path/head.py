@@ -16,15 +16,18 @@ import os
 import select
 import threading
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from fastbridge.core.nominations import Nominations
+from fastbridge.policy.base import Policy
+from fastbridge.policy.builtin import Guard, RateLimit
 
-from .hand import Hand, Pair, RefusedError
+from .hand import IPV4, IPV6, Hand, Look, Pair, RefusedError
 
 if TYPE_CHECKING:
     from fastbridge.core.dataplane import Dataplane
@@ -39,7 +42,6 @@ IDLE_SECONDS = 30.0
 # How often the hand is asked what it heard. The FDB's ageing is as exact as that, so with less than twice that nothing
 # is promoted.
 HEARD_SECONDS = 1.0
-_IPV6 = 0x86DD  # among which ND is
 # A kernel that refused is not asked again before.
 _REFUSED_SECONDS = 1.0
 
@@ -53,7 +55,10 @@ class FastPath:
         self._pairs: dict[Pair, int] = {}
         self._of_station: defaultdict[int, set[Pair]] = defaultdict(set)
         self._of_port: defaultdict[int, set[Pair]] = defaultdict(set)
-        self._slow: dict[int, bool] = {}  # ports whose frames are the core's: True all, False those of IPv6
+        self._of_ip: defaultdict[bytes, set[Pair]] = defaultdict(set)
+        self._of_ingress: Counter[int] = Counter()
+        self._looks: dict[int, Look] = {}
+        self._mtus: dict[int, int] = {}  # of the ports that the hand has
         self._holds = 0  # who wants nothing promoted, such as traces
         self._refused_until = 0.0
         self._lock = threading.RLock()
@@ -102,20 +107,18 @@ class FastPath:
         with self._lock:
             wanted: dict[Pair, int] = {}
             moved: set[int] = set()
-            for has_moved, ingress, egress, ethertype, source, destination in candidates:
+            for has_moved, ingress, egress, ethertype, source, destination, ip in candidates:
                 if has_moved:
                     moved.add(source)
                     wanted = {p: e for p, e in wanted.items() if source not in (p.source, p.destination)}
                 else:
-                    wanted[Pair(ingress, destination, source, ethertype)] = egress
+                    wanted[Pair(ingress, destination, source, ethertype, ip)] = egress
             for station in moved:
                 self.revoke_station(station)
             self._promote(wanted)
 
-    def refresh(self) -> None:
-        """Tell the FDB whom the kernel heard, and revoke what was silent for long or what the FDB no longer has. Comes
-        before the FDB's own sweep.
-        """
+    def hear(self) -> None:
+        """Tell the FDB whom the kernel heard, and revoke what was silent for long."""
         with self._lock:
             heard = self.hand.idle()
             stations: dict[tuple[int, int], float] = {}
@@ -128,10 +131,9 @@ class FastPath:
                 idle_ms = np.array([round(1000 * idle) for idle in stations.values()], np.uint32)
                 self._entries.refresh_many(keys, ports, idle_ms, self._now_ms())
             self._revoke([pair for pair, idle in heard.items() if idle > IDLE_SECONDS])
-            self.check()
 
     def check(self) -> None:
-        """Revoke what the FDB does not say, any more."""
+        """Revoke what the FDB does not say, or a guard does not let pass, any more."""
         with self._lock:
             self._revoke(self._stale(self._pairs))
 
@@ -145,29 +147,58 @@ class FastPath:
         with self._lock:
             self._revoke(list(self._of_port.get(index, ())))
 
-    def revoke_all(self) -> None:
-        """Nothing that is promoted holds."""
+    def set_policy(self, index: int, policy: Policy) -> None:
+        """Look at a port's frames as its policy needs it; what was promoted before does not hold."""
+        guards = [part for part in policy.parts if isinstance(part, Guard)]
+        limits = any(isinstance(part, RateLimit) for part in policy.parts)
+        if guards and not any(guard.routes for guard in guards):
+            look = Look.SOURCES
+        elif policy.wants.nd_unicast or limits:
+            look = Look.ND
+        else:
+            look = Look.NOTHING
         with self._lock:
-            self._revoke(list(self._pairs))
-
-    def set_slow(self, index: int, *, all_frames: bool, ipv6: bool = False) -> None:
-        """Say that all of a port's frames are the core's business, or those of IPv6, or none."""
-        with self._lock:
-            self._slow.pop(index, None)
-            if all_frames or ipv6:
-                self._slow[index] = all_frames
             self.revoke_port(index)
+            if look is not self._looks.get(index, Look.NOTHING):
+                self._looks[index] = look
+                self.hand.look(index, look)
 
-    def hold(self) -> None:
-        """Let every frame come to the core until release(), as for a trace."""
+    def set_port(self, index: int, mtu: int) -> None:
+        """A port that the hand has, and its MTU. What comes in by a port with a larger one is not promoted to it."""
+        if self._mtus.get(index) != mtu:
+            with self._lock:
+                self._mtus[index] = mtu
+                self.revoke_port(index)
+
+    def remove_port(self, index: int) -> None:
+        """Forget all about a port."""
+        with self._lock:
+            self.revoke_port(index)
+            self._mtus.pop(index, None)
+            self._looks.pop(index, None)
+
+    def follow_bindings(self, rows: Iterable[tuple[int, int, int, bytes]]) -> None:
+        """Revoke what a guard does not let pass any more; rows: the bindings that have changed (port, VLAN, MAC, IP), a
+        MAC's with an IP of zeros.
+        """
+        with self._lock:
+            concerned: set[Pair] = set()
+            for _, vlan, mac, ip in rows:
+                if vlan == 0:  # tagged frames are the core's
+                    concerned |= self._of_ip.get(ip, set()) if any(ip) else self._of_station.get(mac, set())
+            self._revoke([pair for pair in concerned if not self._allowed(pair)])
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Let every frame come to the core meanwhile, as for a trace."""
         with self._lock:
             self._holds += 1
-            self.revoke_all()
-
-    def release(self) -> None:
-        """End one hold()."""
-        with self._lock:
-            self._holds -= 1
+            self._revoke(list(self._pairs))
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._holds -= 1
 
     def _promote(self, wanted: dict[Pair, int]) -> None:
         now = time.monotonic()
@@ -176,12 +207,10 @@ class FastPath:
         fresh = {
             pair: egress
             for pair, egress in wanted.items()
-            if self._pairs.get(pair) != egress and self._may(pair, pair.ingress) and self._may(pair, egress)
+            if self._pairs.get(pair) != egress and self._may(pair, egress)
         }
         self._revoke([pair for pair in fresh if pair in self._pairs])  # it led elsewhere
-        while fresh and len(self._pairs) + len(fresh) > MOST_PAIRS:
-            fresh.popitem()
-            self.refused += 1
+        fresh = self._with_room(fresh)
         if not fresh:
             return
         try:
@@ -193,20 +222,37 @@ class FastPath:
             return
         for pair, egress in fresh.items():
             self._pairs[pair] = egress
-            for station in (pair.source, pair.destination):
-                self._of_station[station].add(pair)
-            for port in (pair.ingress, egress):
-                self._of_port[port].add(pair)
+            self._of_ingress[pair.ingress] += 1
+            for index, thing in self._indexed(pair, egress):
+                index[thing].add(pair)
         self.promoted += len(fresh)
         self._revoke(self._stale(fresh))
 
-    def _may(self, pair: Pair, port: int) -> bool:
-        """Whether a port lets a pair's frames pass without the core."""
-        slow = self._slow.get(port)
-        return slow is None or (not slow and pair.ethertype != _IPV6)
+    def _may(self, pair: Pair, egress: int) -> bool:
+        """Whether a pair's frames may pass without the core, by what is known of its ports now."""
+        sent, taken = self._mtus.get(pair.ingress), self._mtus.get(egress)
+        by_ip = self._looks.get(pair.ingress) is Look.SOURCES and pair.ethertype in (IPV4, IPV6)
+        return sent is not None and taken is not None and sent <= taken and by_ip == bool(pair.ip)
+
+    def _allowed(self, pair: Pair) -> bool:
+        """Whether the guard of a pair's port, if it has one, lets it pass."""
+        return self._nominations.allows(pair.ingress, pair.source, pair.ip)
+
+    def _with_room(self, fresh: dict[Pair, int]) -> dict[Pair, int]:
+        """Those there is room for. A port may have as many as are free, so that one that makes up stations leaves half
+        of the room to the others.
+        """
+        taken: dict[Pair, int] = {}
+        share = Counter(self._of_ingress)
+        for pair, egress in fresh.items():
+            if share[pair.ingress] < MOST_PAIRS - len(self._pairs) - len(taken):
+                taken[pair] = egress
+                share[pair.ingress] += 1
+        self.refused += len(fresh) - len(taken)
+        return taken
 
     def _stale(self, pairs: Iterable[Pair]) -> list[Pair]:
-        """Those whose stations the FDB has not where they were."""
+        """Those whose stations the FDB has not where they were, or whose source is another port's now."""
         known = list(pairs)
         if not known:
             return []
@@ -215,7 +261,7 @@ class FastPath:
         return [
             pair
             for pair, (source, destination) in zip(known, ports, strict=True)
-            if source != pair.ingress or destination != self._pairs.get(pair)
+            if source != pair.ingress or destination != self._pairs.get(pair) or not self._allowed(pair)
         ]
 
     def _revoke(self, pairs: Iterable[Pair]) -> None:
@@ -228,14 +274,16 @@ class FastPath:
     def _forget(self, pairs: Iterable[Pair]) -> None:
         for pair in pairs:
             egress = self._pairs.pop(pair)
-            for index, things in (
-                (self._of_station, (pair.source, pair.destination)),
-                (self._of_port, (pair.ingress, egress)),
-            ):
-                for thing in things:
-                    index[thing].discard(pair)
-                    if not index[thing]:
-                        index.pop(thing)
+            self._of_ingress[pair.ingress] -= 1
+            for index, thing in self._indexed(pair, egress):
+                index[thing].discard(pair)
+                if not index[thing]:
+                    index.pop(thing)
+
+    def _indexed(self, pair: Pair, egress: int) -> list[tuple[defaultdict[Any, set[Pair]], Any]]:
+        """Where a pair is found by what could revoke it."""
+        stations = [(self._of_station, pair.source), (self._of_station, pair.destination)]
+        return [*stations, (self._of_port, pair.ingress), (self._of_port, egress), (self._of_ip, pair.ip)]
 
     def _work(self) -> None:
         named = select.poll()
@@ -248,7 +296,8 @@ class FastPath:
                 self.read()
                 if time.monotonic() - refreshed >= HEARD_SECONDS:
                     refreshed = time.monotonic()
-                    self.refresh()
+                    self.hear()
+                    self.check()
             except Exception:  # nothing may end this thread: a pair that is not revoked would outlive its rule
                 _log.exception("the fast path failed; going on with the core alone")
                 self._fail()
@@ -259,9 +308,3 @@ class FastPath:
             self._holds += 1
             self._forget(list(self._pairs))
             self.hand.clear()
-
-
-def _discard(index: defaultdict[int, set[Pair]], thing: int, pair: Pair) -> None:
-    index[thing].discard(pair)
-    if not index[thing]:
-        del index[thing]

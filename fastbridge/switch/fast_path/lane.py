@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from fastbridge.netlink import NETLINK_ROUTE, NLM_F_DUMP, Netlink, attributes, message
+from fastbridge.policy.base import Policy
 from fastbridge.switch.port_socket import Receiver
 
 from .bpf import BpfHand
@@ -115,7 +116,8 @@ class FastLane:
         """Take a port's frames no more; returns how many the kernel forwarded, None: it was not attached. Raises
         OSError.
         """
-        self.revoke_port(index)
+        if self.head is not None:
+            self.head.remove_port(index)
         with self._lock:
             if index not in self._ports:
                 return None
@@ -146,6 +148,21 @@ class FastLane:
         """The FDB was changed from Python."""
         if self.head is not None:
             self.head.check()
+
+    def set_policy(self, index: int, policy: Policy) -> None:
+        """A port has another policy."""
+        if self.head is not None:
+            self.head.set_policy(index, policy)
+
+    def follow_mtu(self, index: int, mtu: int) -> None:
+        """A port's MTU may have changed."""
+        if self.head is not None and index in self._ports:
+            self.head.set_port(index, mtu)
+
+    def follow_bindings(self, rows: Sequence[tuple[int, int, int, bytes]]) -> None:
+        """The guards' bindings have changed."""
+        if self.head is not None:
+            self.head.follow_bindings(rows)
 
     def revoke_port(self, index: int) -> None:
         """Nothing that is promoted to or from a port holds."""

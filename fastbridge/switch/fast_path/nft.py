@@ -1,10 +1,10 @@
 """The nf_tables hand: for everyone who may make a network namespace.
 
-One table of the netdev family. Its chain stands at the ingress hook of each port, before the host's stack, and takes
+One table of the netdev family. A chain stands at the ingress hook of each port, before the host's stack, and takes
 every frame, so that the host hears nothing of the ports. A frame is looked up once, by where it came in and its first
-14 bytes: destination, source, EtherType. What is promoted goes to its port, all else to the port's punt pair, whose
-other end the core listens on. A tag makes the EtherType another one, so tagged frames miss, as ARP does, which is never
-promoted.
+14 bytes: destination, source, EtherType; where a guard checks sources also by its IP source address. What is promoted
+goes to its port, all else to the port's punt pair, whose other end the core listens on. A tag makes the EtherType
+another one, so tagged frames miss, as ARP does, which is never promoted.
 """
 
 from __future__ import annotations
@@ -13,19 +13,37 @@ import os
 import secrets
 import socket
 import struct
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from fastbridge.switch.nftables import Batch, Nftables, forward, load_header, load_ingress, look_up, set_mark
+from fastbridge.switch.nftables import (
+    Batch,
+    Nftables,
+    compare,
+    contained,
+    forward,
+    load_frame,
+    load_ingress,
+    load_zeros,
+    look_up,
+    set_mark,
+)
 
-from .hand import Pair, RefusedError
+from .hand import EXTENSIONS, ICMPV6, IPV4, IPV6, ND, Look, Pair, RefusedError
+from .headers import HEADER_BYTES, ICMPV6_TYPE, IPV4_SOURCE, IPV6_NEXT_HEADER, IPV6_SOURCE, header_of, ip_of, read_pair
 
 OpenSocket = Callable[[int, int, int], socket.socket]
 
-_HEADER_BYTES, _KEY_BYTES = 14, 20
+# Keys: the ingress interface's index and the frame's first 14 bytes; and with the IP source address, IPv4 first.
+_KEY_BYTES, _KEY_BYTES_BY_IP = 20, 36
 _INDEX = struct.Struct("=I")
-_TO = 8  # the register of where a frame goes; others are overwritten by what comes between
+# Registers: of a key (index, header, address), of what is compared, and of where a frame goes; others are overwritten
+# by what comes between.
+_KEY, _HEADER, _IP, _COMPARED, _TO = 0, 1, 5, 9, 12
 _PRIORITY = -100  # before the shield's chain, which then has nothing to drop
+
+
+_MAPS = "pairs", "pairs-by-ip"
 
 
 class PortLinks(NamedTuple):
@@ -52,12 +70,15 @@ class NftHand:
         self._table = f"fastbridge-fast-{os.getpid()}-{secrets.token_hex(2)}"
         self._links: dict[int, PortLinks] = {}
         self._by_link: dict[int, int] = {}
+        self._looks: dict[int, Look] = {}
         self._nftables = Nftables(open_socket)
         try:
             batch = Batch(self._table)
             batch.add_table()
             batch.add_map("pairs", 1, _KEY_BYTES, size)
-            batch.add_map("punts", 2, _INDEX.size, 1 << 16)
+            batch.add_map("pairs-by-ip", 2, _KEY_BYTES_BY_IP, size)
+            batch.add_map("punts", 3, _INDEX.size, 1 << 16)
+            batch.add_set("extensions", 4, [bytes([number]) for number in EXTENSIONS])
             self._nftables.apply(batch)
         except BaseException:
             self._nftables.close()
@@ -67,8 +88,9 @@ class NftHand:
         """Take frames that come in by these ports, by index, from now on. Raises OSError."""
         batch = Batch(self._table)
         batch.add_elements("punts", [(_INDEX.pack(p.ifindex), _INDEX.pack(p.punt)) for p in ports.values()])
-        for links in ports.values():
-            self._add_chain(batch, links)
+        for index, links in ports.items():
+            batch.add_chain(_chain(links), "ingress", [links.name], policy="drop", priority=_PRIORITY)
+            self._add_rules(batch, links, self._looks.get(index, Look.NOTHING))
         self._nftables.apply(batch)
         self._links.update(ports)
         self._by_link.update({links.ifindex: index for index, links in ports.items()})
@@ -76,12 +98,13 @@ class NftHand:
     def detach(self, index: int) -> None:
         """Let a port's frames go where they went before; also of one whose interface is gone. Raises OSError."""
         links = self._links.pop(index)
+        self._looks.pop(index, None)
         self._by_link.pop(links.ifindex)
         batch = Batch(self._table)
         batch.delete_elements("punts", [_INDEX.pack(links.ifindex)])
         self._nftables.apply(batch)
         batch = Batch(self._table)
-        batch.delete_chain(f"in-{links.ifindex}")
+        batch.delete_chain(_chain(links))
         try:
             self._nftables.apply(batch)
         except OSError as error:
@@ -90,15 +113,26 @@ class NftHand:
 
     def rename(self, index: int, name: str) -> None:
         """A port's interface has another name: chains are bound to names. Raises OSError."""
-        links = self._links[index]
+        links, look = self._links[index], self._looks.get(index, Look.NOTHING)
         self.detach(index)
+        self._looks[index] = look
         self.attach({index: links._replace(name=name)})
+
+    def look(self, ingress: int, what: Look) -> None:
+        """See Hand. Raises OSError."""
+        self._looks[ingress] = what
+        if links := self._links.get(ingress):
+            batch = Batch(self._table)
+            batch.delete_rules(_chain(links))
+            self._add_rules(batch, links, what)
+            self._nftables.apply(batch)
 
     def promote(self, pairs: Mapping[Pair, int]) -> None:
         """See Hand."""
         batch = Batch(self._table)
-        elements = [(self._key(pair), _INDEX.pack(self._links[egress].ifindex)) for pair, egress in pairs.items()]
-        batch.add_elements("pairs", elements, timed=True)
+        for name, some in _by_map(pairs).items():
+            elements = [(self._key(pair), _INDEX.pack(self._links[pairs[pair]].ifindex)) for pair in some]
+            batch.add_elements(name, elements, timed=True)
         try:
             self._nftables.apply(batch)
         except OSError as error:
@@ -107,37 +141,70 @@ class NftHand:
     def revoke(self, pairs: Iterable[Pair]) -> None:
         """See Hand."""
         batch = Batch(self._table)
-        batch.delete_elements("pairs", [self._key(pair) for pair in pairs])
+        for name, some in _by_map(pairs).items():
+            batch.delete_elements(name, [self._key(pair) for pair in some])
         self._nftables.apply(batch)
 
     def idle(self) -> Mapping[Pair, float]:
         """See Hand."""
         found: dict[Pair, float] = {}
-        for key, idle in self._nftables.last_used(self._table, "pairs"):
-            ingress = self._by_link.get(_INDEX.unpack_from(key)[0])
-            if idle is not None and ingress is not None:
-                destination, source = int.from_bytes(key[4:10], "big"), int.from_bytes(key[10:16], "big")
-                found[Pair(ingress, destination, source, int.from_bytes(key[16:18], "big"))] = idle / 1000
+        for name in _MAPS:
+            for key, idle in self._nftables.last_used(self._table, name):
+                ingress = self._by_link.get(_INDEX.unpack_from(key)[0])
+                if idle is not None and ingress is not None:
+                    found[read_pair(ingress, key[4:18], key[20:])] = idle / 1000
         return found
 
     def clear(self) -> None:
         """See Hand."""
         batch = Batch(self._table)
-        batch.delete_all_elements("pairs")
+        for name in _MAPS:
+            batch.delete_all_elements(name)
         self._nftables.apply(batch)
 
     def close(self) -> None:
         """See Hand."""
         self._nftables.close()
 
-    def _add_chain(self, batch: Batch, links: PortLinks) -> None:
-        chain = f"in-{links.ifindex}"
-        batch.add_chain(chain, "ingress", [links.name], policy="drop", priority=_PRIORITY)
-        pass_shield = [set_mark(links.mark)] if links.mark else []
-        where = load_ingress(0), load_header(_HEADER_BYTES, 1)
-        batch.add_rule(chain, *where, look_up("pairs", 0, _TO), *pass_shield, forward(_TO))
-        batch.add_rule(chain, load_ingress(0), look_up("punts", 0, _TO), forward(_TO))
+    @staticmethod
+    def _add_rules(batch: Batch, links: PortLinks, look: Look) -> None:
+        chain = _chain(links)
+        send = [*([set_mark(links.mark)] if links.mark else []), forward(_TO)]
+        key = load_ingress(_KEY), load_frame(0, HEADER_BYTES, _HEADER)
+        by_ip = look_up("pairs-by-ip", _KEY, _TO)
+        to_core = load_ingress(_KEY), look_up("punts", _KEY, _TO), forward(_TO)
+        ipv6 = _is(IPV6)
+        if look is Look.SOURCES:
+            ip = load_frame(IPV4_SOURCE, 4, _IP), load_zeros(12, _IP + 1)
+            batch.add_rule(chain, *_is(IPV4), *key, *ip, by_ip, *send)
+        if look is not Look.NOTHING:
+            next_header = load_frame(IPV6_NEXT_HEADER, 1, _COMPARED)
+            batch.add_rule(chain, *ipv6, next_header, contained("extensions", _COMPARED), *to_core)
+            kind = load_frame(ICMPV6_TYPE, 1, _COMPARED)
+            among = [compare(_COMPARED, sign, bytes([end])) for sign, end in zip((">=", "<="), ND, strict=True)]
+            icmp = next_header, compare(_COMPARED, "==", bytes([ICMPV6]))
+            batch.add_rule(chain, *ipv6, *icmp, kind, *among, *to_core)
+        if look is Look.SOURCES:
+            batch.add_rule(chain, *ipv6, *key, load_frame(IPV6_SOURCE, 16, _IP), by_ip, *send)
+        batch.add_rule(chain, *key, look_up("pairs", _KEY, _TO), *send)
+        batch.add_rule(chain, *to_core)
 
     def _key(self, pair: Pair) -> bytes:
-        addresses = pair.destination.to_bytes(6, "big") + pair.source.to_bytes(6, "big")
-        return _INDEX.pack(self._links[pair.ingress].ifindex) + addresses + struct.pack("!H2x", pair.ethertype)
+        return _INDEX.pack(self._links[pair.ingress].ifindex) + header_of(pair) + bytes(2) + ip_of(pair)
+
+
+def _chain(links: PortLinks) -> str:
+    return f"in-{links.ifindex}"
+
+
+def _is(ethertype: int) -> Sequence[bytes]:
+    """Go on with this EtherType alone."""
+    return load_frame(12, 2, _COMPARED), compare(_COMPARED, "==", ethertype.to_bytes(2, "big"))
+
+
+def _by_map(pairs: Iterable[Pair]) -> Mapping[str, Sequence[Pair]]:
+    """Pairs by the map they are looked up in."""
+    found: dict[str, list[Pair]] = {}
+    for pair in pairs:
+        found.setdefault("pairs-by-ip" if pair.ip else "pairs", []).append(pair)
+    return found

@@ -6,6 +6,7 @@ of the first port; ports of another namespace stay without.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING
 from fastbridge.errors import PortError
 from fastbridge.journal import Journal
 from fastbridge.policy.base import Policy
-from fastbridge.policy.builtin import Guard, RateLimit
+from fastbridge.policy.bindings import Bindings
 from fastbridge.switch.fdb import Fdb
 from fastbridge.switch.options import LiveOptions
 from fastbridge.switch.port_links import PortLink
@@ -36,9 +37,16 @@ class FastPorts:
     """Follows a switch's ports, so that the kernel forwards between those that it can."""
 
     def __init__(
-        self, options: LiveOptions, dataplane: Dataplane, entries: FdbAccess, fdb: Fdb, journal: Journal
+        self,
+        options: LiveOptions,
+        dataplane: Dataplane,
+        entries: FdbAccess,
+        fdb: Fdb,
+        bindings: Bindings,
+        journal: Journal,
     ) -> None:
         self._dataplane, self._entries, self._fdb, self._journal = dataplane, entries, fdb, journal
+        self._bindings = bindings
         self._hand = options.fast_path if FastPath.suits(options.ageing, options.move_damping) else "off"
         self._namespace = 0
         self._runs = False
@@ -88,6 +96,7 @@ class FastPorts:
             self._journal.warn(_log, "fast paths", text)
         self._namespace = link.namespace
         self._fdb.on_change = self.lane.check
+        self._bindings.on_change = self.lane.follow_bindings
         if self._runs:
             self.start()
         return self.lane
@@ -111,6 +120,8 @@ class FastPorts:
         except OSError as error:
             name = next(iter(ports.values()))[0].name
             raise PortError(f"cannot hand the frames of {name} to the kernel: {error.strerror}") from None
+        for index, (link, _) in ports.items():
+            self.lane.follow_mtu(index, link.link.mtu)
 
     def detach(self, index: int) -> int | None:
         """Take a port's frames no more; returns how many the kernel forwarded, None: it was not attached."""
@@ -132,10 +143,17 @@ class FastPorts:
 
     def set_policy(self, index: int, policy: Policy) -> None:
         """A port has this policy from now on: some of its frames are the core's alone."""
-        if self.lane is not None and self.lane.head is not None:
-            guarded = any(isinstance(part, Guard) for part in policy.parts)
-            looks = any(policy.wants) or any(isinstance(part, RateLimit) for part in policy.parts)
-            self.lane.head.set_slow(index, all_frames=guarded, ipv6=looks)
+        if self.lane is not None:
+            self.lane.set_policy(index, policy)
+
+    def follow_mtu(self, index: int, mtu: int) -> None:
+        """A port's MTU may have changed."""
+        if self.lane is not None:
+            self.lane.follow_mtu(index, mtu)
+
+    def held(self) -> contextlib.AbstractContextManager[None]:
+        """While it lasts every frame comes to the core, as for a trace."""
+        return contextlib.nullcontext() if self.lane is None or self.lane.head is None else self.lane.head.held()
 
     def revoke_port(self, index: int) -> None:
         """Nothing that is promoted to or from a port holds."""

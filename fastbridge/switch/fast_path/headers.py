@@ -1,0 +1,27 @@
+"""Headers: where in an untagged frame the kernel looks, and what a pair's frames begin with."""
+
+from __future__ import annotations
+
+from .hand import IPV4, Pair
+
+HEADER_BYTES = 14
+IPV4_SOURCE, IPV6_SOURCE = HEADER_BYTES + 12, HEADER_BYTES + 8
+IPV6_NEXT_HEADER, ICMPV6_TYPE = HEADER_BYTES + 6, HEADER_BYTES + 40
+
+
+def header_of(pair: Pair) -> bytes:
+    """The first 14 bytes of a pair's frames."""
+    return pair.destination.to_bytes(6, "big") + pair.source.to_bytes(6, "big") + pair.ethertype.to_bytes(2, "big")
+
+
+def ip_of(pair: Pair) -> bytes:
+    """A pair's IP address in a key: 16 bytes, an IPv4 address first; or none."""
+    return pair.ip[12:] + bytes(12) if pair.ip and pair.ethertype == IPV4 else pair.ip
+
+
+def read_pair(ingress: int, header: bytes, ip: bytes) -> Pair:
+    """The pair whose frames begin so, by its IP address as `ip_of` has it."""
+    destination, source, ethertype = (int.from_bytes(part, "big") for part in (header[:6], header[6:12], header[12:]))
+    if ip and ethertype == IPV4:
+        ip = b"\xff" + bytes(11) + ip[:4]
+    return Pair(ingress, destination, source, ethertype, ip)
