@@ -7,42 +7,17 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
 
 import pytest
+from fast import HANDS, fast, know_each_other, promoted
 from frames import ethernet
-from live import PATIENCE, Wire, eventually, stage, wires
+from live import PATIENCE, Wire, eventually, wires
 
 from fastbridge import ConfigError, Lab, Switch, Topology
 from fastbridge.switch.fast_path import bpf_syscall
 from fastbridge.switch.fast_path.bpf_program import KEY, REDIRECT, REDIRECT_PEER, VALUE, program
 
 pytestmark = pytest.mark.live
-
-
-HANDS = pytest.mark.parametrize("hand", ["nft", "bpf"])
-
-
-@contextmanager
-def fast(hand: str = "nft", pods: int = 3, **options: Any) -> Iterator[tuple[Lab, Switch]]:
-    """As stage(); skipped where the kernel has no nf_tables for us."""
-    with stage(Topology.of(pods, ipv6=None), fast_path=hand, **options) as (lab, switch):
-        if switch._lane is None or switch._lane.hand.name != hand:
-            pytest.skip(f"no fast path by {hand} here")
-        yield lab, switch
-
-
-def promoted(switch: Switch) -> int:
-    assert switch._lane is not None and switch._lane.head is not None
-    return len(switch._lane.head)
-
-
-def know_each_other(lab: Lab, switch: Switch) -> None:
-    """Two stations known to the core, and their pair to the kernel."""
-    assert lab["pod1"].ping("pod2", family=4, count=3, interval=0.05, timeout=3).received == 3
-    eventually(lambda: promoted(switch) >= 2, "a pair promoted each way")
 
 
 @HANDS
