@@ -33,7 +33,7 @@ flags = st.builds(  # those that let the marks, broadcasts, pass
 tags = weighted((8, st.just(b"")), *((1, st.just(made)) for made in (tag(5), tag(5, tpid=0x88A8), tag(0))))
 ethertypes = weighted((12, st.just(TEST_ETHERTYPE)), (1, st.sampled_from([0x0800, 0x86DD, 0x0806, 0x0000])))
 destinations = weighted((12, station), (1, st.just(UNKNOWN)), (1, st.just(GROUP)))
-# Between steps, in seconds: the head promotes what the core named within some milliseconds, and what was revoked is named
+# Between steps, in seconds: the head promotes what the core named within some milliseconds; what was revoked is named
 # again after 128.
 pauses = weighted((20, st.just(0)), (20, st.just(0.002)), (1, st.just(0.14)))
 
