@@ -36,7 +36,7 @@ from .base import Member, Options, Plane, SwitchPort
 from .counters import Counters, PortCounters
 from .fast_path.head import FastPath
 from .fast_path.inside import take
-from .fast_path.lane import FastLane, Receiver
+from .fast_path.lane import FastLane, Passed, Receiver
 from .fast_path.nft import PortLinks as FastLinks
 from .fdb import PortRef
 from .port_flags import PortFlags
@@ -276,8 +276,8 @@ class Switch(Plane):
             counters = super().counters()
             if self._lane is None:
                 return counters
-            fast = {self._members[index].name: count for index, count in self._lane.forwarded().items()}
-            ports = {name: replace(port, fast=fast.get(name, 0)) for name, port in counters.ports.items()}
+            passed = {self._members[i].name: _counted(beside) for i, beside in self._lane.passed().items()}
+            ports = {name: port + passed.get(name, PortCounters()) for name, port in counters.ports.items()}
             return replace(counters, ports=ports, total=sum(ports.values(), self._departed))
 
     def add_port(self, port: str | PortLike) -> SwitchPort:
@@ -483,7 +483,7 @@ class Switch(Plane):
 
     def _close_member(self, index: int) -> None:
         if self._lane is not None and self._members[index].listen is not None:
-            self._departed += PortCounters(fast=self._lane.detach(index))
+            self._departed += _counted(self._lane.detach(index))
         member = self._remove_member(index)
         for worker in member.readers:
             self._read[worker] -= 1
@@ -682,6 +682,11 @@ def _check_cpus(cpus: Sequence[int] | None, workers: int) -> Sequence[int]:
             text = ", ".join(map(str, allowed))
             raise ConfigError(f"CPU {cpu} is not one this process may run on; those are: {text}")
     return cpus
+
+
+def _counted(passed: Passed) -> PortCounters:
+    """What passed beside the core, as counters have it."""
+    return PortCounters(fast=passed.forwarded, rx_missed=passed.lost)
 
 
 def _why(port: PortLink | None, link: str) -> str:
