@@ -559,7 +559,7 @@ class Switch(Plane):
                 self._forget_behind(index)
             elif link == "up" and before.get(index) == "down":
                 self._journal.warn(_log, "links that changed", f"port {name} is up again")
-            if link == "down" and member and is_running(member.sockets[0]):
+            if link == "down" and member and is_running(member.sockets[-1]):
                 self._set_link(index, "up")
         return after
 
