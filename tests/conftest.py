@@ -65,6 +65,17 @@ except OSError as error:
     no_sandbox = f"no private network namespace on this machine ({error.strerror}), so no live tests"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--fast-path", help="the fast path of switches for which a test asks for none: off, nft, bpf")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if wanted := config.getoption("--fast-path"):
+        from fastbridge import Switch
+
+        Switch.__init__.__kwdefaults__["fast_path"] = wanted
+
+
 def pytest_report_header() -> str:
     return "sandbox: " + (no_sandbox or "private network namespace")
 

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv6Address
 
 from fastbridge.addresses import MacAddress
@@ -28,7 +28,7 @@ from fastbridge.policy.neighbour_entry import Conflict
 from fastbridge.policy.neighbours import Neighbours
 from fastbridge.policy.runner import Policing
 
-from .counters import Counters, PortCounters
+from .counters import Counters, Passed, PortCounters
 from .fdb import Fdb, PortRef
 from .loops import Stations
 from .options import Options
@@ -69,7 +69,7 @@ class Member:
     takes_merged: bool = True  # … and what was the answer
     lost_after: int = 0  # copies that the kernel took, and lost in the interface
     listen: Receiver | None = None  # where its frames come to the core, if not on the interface itself
-    fast: int = 0  # frames that came in by it and that the kernel forwarded by itself
+    passed: Passed = field(default_factory=Passed)  # what came in by it and passed the core by
 
     def count(self, tally: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]) -> PortCounters:
         """What the core counts of it, by name, and what was lost behind it: asked for before, so it is never too much.
@@ -83,7 +83,12 @@ class Member:
         if self.listen is None:
             return counters
         # The kernel's fast path loses frames there, too: whose they were is not known.
-        return replace(counters, tx_frames=counters.tx_frames + self.lost_after, fast=self.fast)
+        return replace(
+            counters,
+            tx_frames=counters.tx_frames + self.lost_after,
+            rx_missed=counters.rx_missed + self.passed.lost,
+            fast=self.passed.forwarded,
+        )
 
 
 class SwitchBase:

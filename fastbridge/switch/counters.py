@@ -9,10 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, NamedTuple
 
 #: The heads of what a table has of a port.
 CELLS = ("received", "forwarded", "flooded", "dropped", "sent", "not sent")
+
+
+class Passed(NamedTuple):
+    """Frames of a port that the core never saw."""
+
+    forwarded: int = 0  #: by the kernel
+    lost: int = 0  #: on their way to the core
 
 
 @dataclass(frozen=True, slots=True)

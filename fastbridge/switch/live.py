@@ -358,8 +358,8 @@ class Switch(SwitchBase):
 
     def _ask_interfaces(self) -> None:
         self._links.count_losses()
-        for index, count in self._fast.forwarded().items():
-            self._members[index].fast = count
+        for index, passed in self._fast.passed().items():
+            self._members[index].passed = passed
 
     def _drop_member(self, index: int) -> None:
         link = self._members[index].link
@@ -381,9 +381,9 @@ class Switch(SwitchBase):
 
     def _detach(self, index: int, member: Member) -> None:
         """Let the kernel forward nothing of a port."""
-        count = self._fast.detach(index)
-        if count is not None:
-            member.fast = count
+        passed = self._fast.detach(index)
+        if passed is not None:
+            member.passed = passed
 
     def _forward(self, worker: int) -> None:
         if cpus := self._options.cpus:
@@ -456,7 +456,7 @@ class Switch(SwitchBase):
                 self._forget_behind(index)
             elif link == "up" and before.get(index) == "down":
                 self._journal.warn(_log, "links that changed", f"port {name} is up again")
-            if link == "down" and member and is_running(member.sockets[0]):
+            if link == "down" and member and is_running(member.sockets[-1]):
                 self._set_link(index, "up")
         return after
 
@@ -506,9 +506,11 @@ class Switch(SwitchBase):
         """Let nothing in or out of ports whose interfaces are there, and no longer ours."""
         for index, member in list(self._members.items()):
             link = member.link
-            if link is not None and link.lost and not link.link.gone:
+            if link is None or not link.lost:
+                continue
+            self._detach(index, member)
+            if not link.link.gone:
                 self._dataplane.set_blocked(index, True)
-                self._detach(index, member)
                 end_receiving(member.sockets, link.link.index, member.listen)
                 self._dataplane.set_link(index, "gone")
 

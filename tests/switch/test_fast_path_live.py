@@ -11,11 +11,12 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from ipaddress import ip_address
-from typing import Any, Literal
+from typing import Literal
 
 import pytest
+from fast import HANDS, fast, know_each_other, need, promoted
 from frames import ethernet
-from live import PATIENCE, Wire, eventually, stage, wires
+from live import PATIENCE, Wire, eventually, wires
 
 from fastbridge import ConfigError, Lab, Switch, Topology
 from fastbridge.switch.fast_path import bpf_syscall
@@ -25,42 +26,15 @@ from fastbridge.switch.fast_path.hand import Look
 pytestmark = pytest.mark.live
 
 
-HANDS = pytest.mark.parametrize("hand", ["nft", "bpf"])
-
-
-@contextmanager
-def fast(hand: str = "nft", pods: int = 3, **options: Any) -> Iterator[tuple[Lab, Switch]]:
-    """As stage(); skipped where the kernel has no nf_tables for us."""
-    with stage(Topology.of(pods, ipv6=None), fast_path=hand, **options) as (lab, switch):
-        skip_without(switch, hand)
-        yield lab, switch
-
-
 @contextmanager
 def policed(hand: str, policy: str, pods: int = 3) -> Iterator[tuple[Lab, Switch]]:
-    """Likewise with a policy, which sends frames of its own."""
+    """A lab with a policy, which sends frames of its own."""
     with (
         Lab(pods) as lab,
         Switch(lab.ports, fast_path=hand, policy=policy, trusted=True, loop_detection=False) as switch,
     ):
-        skip_without(switch, hand)
+        need(switch, hand)
         yield lab, switch
-
-
-def skip_without(switch: Switch, hand: str) -> None:
-    if switch._fast.lane is None or switch._fast.lane.hand.name != hand:
-        pytest.skip(f"no fast path by {hand} here")
-
-
-def promoted(switch: Switch) -> int:
-    assert switch._fast.lane is not None and switch._fast.lane.head is not None
-    return len(switch._fast.lane.head)
-
-
-def know_each_other(lab: Lab, switch: Switch) -> None:
-    """Two stations known to the core, and their pair to the kernel."""
-    assert lab["pod1"].ping("pod2", family=4, count=3, interval=0.05, timeout=3).received == 3
-    eventually(lambda: promoted(switch) >= 2, "a pair promoted each way")
 
 
 @HANDS

@@ -6,6 +6,7 @@ All ports live in one network namespace, that of the first; one of another names
 from __future__ import annotations
 
 import ctypes
+import errno
 import fcntl
 import os
 import socket
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from fastbridge.netlink import NETLINK_ROUTE, NLM_F_DUMP, Netlink, attributes, message
 from fastbridge.policy.base import Policy
+from fastbridge.switch.counters import Passed
 from fastbridge.switch.port_socket import Receiver
 
 from .bpf import BpfHand
@@ -34,6 +36,9 @@ _GETLINK, _STATS64 = 18, 23
 _CLONE_NEWNET, _SIOCGSKNS = 0x40000000, 0x894C
 _HEADER = struct.Struct("=BxHiII")  # struct ifinfomsg
 _RX_FRAMES, _TX_FRAMES, _RX_BYTES, _TX_BYTES, _RX_ERRORS, _TX_ERRORS, _RX_DROPPED, _TX_DROPPED = range(8)
+_READINGS = 8  # under traffic a reading may be some frames short
+
+Stats = Mapping[int, tuple[int, ...]]  # an interface's counts, by its index
 
 
 def _enter(sock: socket.socket) -> None:
@@ -68,7 +73,8 @@ class FastLane:
             self._inner = Netlink(inside.open_socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_ROUTE))
         self._punts = Punts(self._route, self._inner, -1 if inside is None else inside.fd)
         self._ports: dict[int, PortLinks] = {}
-        self._begun: dict[int, int] = {}  # what a port's device had forwarded by itself before it was one
+        self._begun: dict[int, int] = {}  # of each port, what its device had received before …
+        self._passed: dict[int, Passed] = {}  # … and what had passed it when that was asked last
         self._lock = threading.Lock()  # of the sockets
         self.head: FastPath | None = None
         try:
@@ -108,24 +114,26 @@ class FastLane:
         with self._lock:
             self.hand.attach(ports)
             self._ports.update(ports)
-            self._begun.update(dict.fromkeys(ports, 0))
-            forwarded = self._forwarded()
-            self._begun.update({index: forwarded.get(index, 0) for index in ports})
+            handed, received = self._stats(), self._stats()
+            for index, links in ports.items():
+                if links.ifindex in received and links.punt in handed:
+                    self._begun[index] = received[links.ifindex][_RX_FRAMES] - sum(_handed(handed[links.punt]))
+                    self._passed[index] = Passed(0, 0)
 
-    def detach(self, index: int) -> int | None:
-        """Take a port's frames no more; returns how many the kernel forwarded, None: it was not attached. Raises
-        OSError.
-        """
+    def detach(self, index: int) -> Passed | None:
+        """Take a port's frames no more; returns what passed, None: it was not attached. Raises OSError."""
         if self.head is not None:
             self.head.remove_port(index)
         with self._lock:
             if index not in self._ports:
                 return None
-            count = self._forwarded().get(index, 0)
+            links = self._ports[index]
+            for _ in range(_READINGS):  # now none is forwarded any more, and the most is the truth
+                self._note({index: links}, self._stats(links.ifindex), self._stats(links.punt))
             self.hand.detach(index)
             self._ports.pop(index)
-            self._begun.pop(index)
-        return count
+            self._begun.pop(index, None)
+            return self._passed.pop(index, Passed(0, 0))
 
     def rename(self, index: int, name: str) -> None:
         """A port's interface has another name. Raises OSError."""
@@ -133,16 +141,18 @@ class FastLane:
             self.revoke_port(index)
             with self._lock:
                 self.hand.rename(index, name)
+                self._ports[index] = self._ports[index]._replace(name=name)
 
     def remove(self, ifindex: int) -> None:
         """A port's punt pair is not needed any more, as its sockets are closed."""
         with self._lock:
             self._punts.remove([ifindex])
 
-    def forwarded(self) -> dict[int, int]:
-        """How many frames that came in by each port the kernel forwarded by itself."""
+    def passed(self) -> dict[int, Passed]:
+        """Of the frames that came in by each port, those that the core never saw."""
         with self._lock:
-            return self._forwarded()
+            self._note(self._ports, self._stats(), self._stats())
+            return dict(self._passed)
 
     def check(self) -> None:
         """The FDB was changed from Python."""
@@ -196,17 +206,37 @@ class FastLane:
         if self._inside is not None:
             self._inside.close()
 
-    def _forwarded(self) -> dict[int, int]:
-        """What came in by a port's device, less what was handed to the core: no counter costs a frame anything."""
-        stats = {}
-        for _, _, payload in self._route.dump(message(_GETLINK, NLM_F_DUMP, _HEADER.pack(0, 0, 0, 0, 0))):
-            for kind, value in attributes(payload[_HEADER.size :]):
-                if kind == _STATS64:
-                    stats[_HEADER.unpack_from(payload)[2]] = struct.unpack_from("=8Q", value)
-        found = {}
-        for index, links in self._ports.items():
-            if links.ifindex in stats and links.punt in stats:
-                punted = stats[links.punt]
-                received = stats[links.ifindex][_RX_FRAMES]
-                found[index] = received - punted[_TX_FRAMES] - punted[_TX_DROPPED] - self._begun[index]
-        return found
+    def _note(self, ports: Mapping[int, PortLinks], received: Stats, handed: Stats) -> None:
+        """What came in by a port's device, less what was handed to the core: no counter costs a frame anything.
+
+        What was handed over is read after what came in, so no frame between the two is taken for a forwarded one.
+        """
+        for index, links in ports.items():
+            if index in self._begun and links.ifindex in received and links.punt in handed:
+                taken, lost = _handed(handed[links.punt])
+                forwarded = received[links.ifindex][_RX_FRAMES] - taken - lost - self._begun[index]
+                self._passed[index] = Passed(max(forwarded, self._passed[index].forwarded), lost)
+
+    def _stats(self, ifindex: int = 0) -> Stats:
+        """What the kernel counted on all interfaces, or on one, if it is there."""
+        ask = _HEADER.pack(0, 0, ifindex, 0, 0)
+        try:
+            if ifindex:
+                answers = [self._route.ask(message(_GETLINK, 0, ask))]
+            else:
+                answers = list(self._route.dump(message(_GETLINK, NLM_F_DUMP, ask)))
+        except OSError as error:
+            if error.errno != errno.ENODEV:
+                raise
+            return {}
+        return {
+            _HEADER.unpack_from(payload)[2]: struct.unpack_from("=8Q", value)
+            for _, _, payload in answers
+            for kind, value in attributes(payload[_HEADER.size :])
+            if kind == _STATS64
+        }
+
+
+def _handed(punt: tuple[int, ...]) -> tuple[int, int]:
+    """How many frames a punt pair took, and how many it lost."""
+    return punt[_TX_FRAMES], punt[_TX_DROPPED]

@@ -15,6 +15,7 @@ from fastbridge.errors import PortError
 from fastbridge.journal import Journal
 from fastbridge.policy.base import Policy
 from fastbridge.policy.bindings import Bindings
+from fastbridge.switch.counters import Passed
 from fastbridge.switch.fdb import Fdb
 from fastbridge.switch.options import LiveOptions
 from fastbridge.switch.port_links import PortLink
@@ -123,8 +124,8 @@ class FastPorts:
         for index, (link, _) in ports.items():
             self.lane.follow_mtu(index, link.link.mtu)
 
-    def detach(self, index: int) -> int | None:
-        """Take a port's frames no more; returns how many the kernel forwarded, None: it was not attached."""
+    def detach(self, index: int) -> Passed | None:
+        """Take a port's frames no more; returns what passed the core by, None: it was not attached."""
         return None if self.lane is None else self.lane.detach(index)
 
     def remove(self, link: PortLink) -> None:
@@ -137,9 +138,9 @@ class FastPorts:
         if self.lane is not None:
             self.lane.rename(index, name)
 
-    def forwarded(self) -> Mapping[int, int]:
-        """How many frames that came in by each port the kernel forwarded by itself."""
-        return {} if self.lane is None else self.lane.forwarded()
+    def passed(self) -> Mapping[int, Passed]:
+        """Of the frames that came in by each port, those that the core never saw."""
+        return {} if self.lane is None else self.lane.passed()
 
     def set_policy(self, index: int, policy: Policy) -> None:
         """A port has this policy from now on: some of its frames are the core's alone."""

@@ -1,0 +1,143 @@
+"""The fast path under traffic: TCP by hash while pairs come and go, and every frame accounted for."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from fast import HANDS, fast, know_each_other, pairs
+from frames import GROUP, ethernet
+from live import Wire, eventually, wires
+from streams import Stream
+
+from fastbridge import Lab, Switch
+
+pytestmark = pytest.mark.live
+
+X = 0x02_00_00_00_FF_01
+
+
+@contextmanager
+def meanwhile(action: Callable[[], Any], pause: float = 0.0) -> Iterator[list[int]]:
+    """Do something again and again on a thread; its count so far is the list's one item."""
+    done, ended, failed = [0], threading.Event(), list[BaseException]()
+
+    def work() -> None:
+        try:
+            while not ended.is_set():
+                action()
+                done[0] += 1
+                time.sleep(pause)
+        except BaseException as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield done
+    finally:
+        ended.set()
+        thread.join()
+    if failed:
+        raise failed[0]
+
+
+def exchange(lab: Lab, megabytes: int = 60) -> None:
+    with Stream(lab["pod1"], lab["pod2"], 4) as stream:
+        stream.exchange(megabytes)
+
+
+@pytest.mark.parametrize("change", ["flush", "flags", "moves"])
+@HANDS
+def test_tcp_while_its_pairs_are_revoked_and_promoted(hand: str, change: str) -> None:
+    with fast(hand) as (lab, switch), wires(lab) as (_, two, three):
+        hello = ethernet(GROUP, int(lab["pod2"].mac), payload=b"fastbridge")
+        changes = {
+            "flush": switch.fdb.flush,
+            "flags": lambda: switch.set_flags("pod2", isolated=not switch.flags("pod2").isolated),
+            "moves": lambda: (three.send(hello), time.sleep(0.001), two.send(hello)),  # away, and back
+        }
+        know_each_other(lab, switch)
+        assert switch._fast.lane is not None and switch._fast.lane.head is not None
+        before = switch._fast.lane.head.revoked
+        with meanwhile(changes[change], pause=0.02) as done:
+            exchange(lab)
+        assert done[0] > 0 and switch._fast.lane.head.revoked > before
+        know_each_other(lab, switch)
+
+
+@HANDS
+def test_tcp_beside_a_station_that_moves_all_the_time(hand: str) -> None:
+    """Another one, a thousand times a second; somebody talks to it, so that it is promoted and revoked, too."""
+    with fast(hand, 4) as (lab, switch), wires(lab) as (one, _, three, four):
+        know_each_other(lab, switch)
+
+        def move() -> None:
+            for wire in (three, four):
+                wire.send(ethernet(one.mac, X))
+                one.send(ethernet(X, one.mac))
+                time.sleep(0.001)
+
+        one.mark()
+        with meanwhile(move) as done:
+            exchange(lab, 100)
+        assert switch.counters().moved >= done[0] > 100
+        eventually(lambda: all(switch.fdb.lookup(p.source) for p in pairs(switch)))
+        (entry,) = (e for e in switch.fdb if int(e.mac) == X)
+        assert {e for p, e in pairs(switch).items() if p.destination == X} <= {3} and entry.port == "pod4"
+
+
+def accounts(lab: Lab, switch: Switch) -> dict[str, tuple[int, int]]:
+    """Of each port: frames that its pod sent, and those that the switch says came in."""
+    said = {}
+    counters = switch.counters()
+    for name, port in counters.ports.items():
+        said[name] = lab[name].port.counters().rx_frames, port.rx_frames + port.fast + port.rx_missed
+    return said
+
+
+def sender(wire: Wire, frame: bytes) -> Callable[[], None]:
+    """Sends bursts."""
+
+    def burst() -> None:
+        for _ in range(50):
+            wire.send(frame)
+
+    return burst
+
+
+@HANDS
+def test_every_frame_is_counted_while_pairs_come_and_go(hand: str) -> None:
+    """What each pod sent came in, and what came in went out: by pod 2's kernel, too."""
+    with fast(hand) as (lab, switch), wires(lab) as (one, two, three):
+        for wire in (one, two, three):
+            wire.mark()
+        frames = {wire: ethernet(other.mac, wire.mac) for wire, other in ((one, two), (two, one), (three, two))}
+        with (
+            meanwhile(sender(one, frames[one])),
+            meanwhile(sender(two, frames[two])),
+            meanwhile(sender(three, frames[three])),
+        ):
+            last = 0
+            for _ in range(30):
+                time.sleep(0.02)
+                switch.fdb.flush(0)
+                fast_now = switch.counters().ports["pod1"].fast
+                assert fast_now >= last  # a count never shrinks
+                last = fast_now
+        eventually(lambda: all(a == b for a, b in accounts(lab, switch).values()), str(accounts(lab, switch)))
+        total = switch.counters().total
+        assert total.fast > 0 and total.forwarded > 0
+
+
+@HANDS
+def test_ports_without_a_fast_pair_never_count_one(hand: str) -> None:
+    """Whatever comes in while it is counted: no frame of a flood is taken for one that the kernel forwarded."""
+    with fast(hand) as (lab, switch), wires(lab) as (one, _, _), meanwhile(sender(one, ethernet(X, one.mac))) as done:
+        eventually(lambda: done[0] > 20)
+        for _ in range(100):
+            assert switch.counters().total.fast == 0
