@@ -25,7 +25,7 @@ _PICTURE = (".svg", ".png")
 
 def _print_schema(context: click.Context, parameter: click.Parameter, wanted: bool) -> None:
     if wanted and not context.resilient_parsing:
-        from fastbridge.bench.results.schema import results_schema
+        from fastbridge.bench.results.results import results_schema
 
         click.echo(json.dumps(results_schema(), indent=2, ensure_ascii=False))
         context.exit()

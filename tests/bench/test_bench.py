@@ -35,9 +35,8 @@ from fastbridge.bench.profiles import PROFILES, chosen
 from fastbridge.bench.report import wording
 from fastbridge.bench.report.rows import flags_of
 from fastbridge.bench.report.statistics import interleave, ratio, verdict
-from fastbridge.bench.results.decoding import decode
-from fastbridge.bench.results.results import Run, Unfit
-from fastbridge.bench.results.schema import results_schema
+from fastbridge.bench.results.results import Run, Unfit, results_schema
+from fastbridge.bench.results.shapes import decode
 from fastbridge.bench.tester.offer import IMIX, Phase, steady
 from fastbridge.bench.tester.trial import Disturbance
 from fastbridge.console import make_console, make_table, print_lines
@@ -410,6 +409,7 @@ def broken(path: list[str | int], value: Any) -> str:
         (["runs", 0, "trials", 0, "window_frames"], None, r"window_frames: frames must be counted"),
         (["runs", 0, "trials", 0, "sent"], [-5, 0], r"sent: must be 0 or more each"),
         (["runs", 0, "trials", 0, "seconds"], math.nan, r"seconds: a number is needed, not nan"),
+        (["runs", 0, "trials", 0, "seconds"], 10**400, r"seconds: a number is needed, not 1000"),
         (["runs", 0, "trials", 0, "window_seconds"], math.inf, r"window_seconds: a number is needed, not inf"),
         (["runs", 0, "trials", 0, "offer", "sample"], 5, r"samples: the offer asks for samples"),
         (["engines", 1, "name"], "base", r"^engines\[1\]: a second 'base'$"),

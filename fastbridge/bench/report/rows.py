@@ -16,8 +16,8 @@ from fastbridge.bench.methods import Findings, Method
 from fastbridge.bench.methods.measurer import Replay
 from fastbridge.bench.methods.patterns import loss_of
 from fastbridge.bench.methods.registry import METHODS
-from fastbridge.bench.results.decoding import decode
 from fastbridge.bench.results.results import INTERRUPTED, EngineRecord, Results, Run, TaskRecord
+from fastbridge.bench.results.shapes import decode
 from fastbridge.bench.tester.trial import Trial
 from fastbridge.errors import BenchError
 

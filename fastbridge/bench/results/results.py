@@ -18,8 +18,8 @@ from fastbridge.bench.machine.likeness import settings_of
 from fastbridge.bench.tester.trial import Trial
 from fastbridge.errors import BenchError
 
-from .decoding import decode
 from .files import write_whole
+from .shapes import Schema, decode, shape_of
 
 SCHEMA = 3
 INTERRUPTED = "interrupted"  #: why a run was not finished, where nothing failed
@@ -163,6 +163,19 @@ def _check_trial(trial: Trial, path: str, ports: int) -> None:
             _require(getattr(trial, field) is not None, f"{path}.{field}", "frames must be counted")
     if trial.offer.sample:
         _require(trial.samples is not None, f"{path}.samples", "the offer asks for samples")
+
+
+def results_schema() -> Schema:
+    """The JSON Schema (draft 2020-12) of a results file of this version, made from the dataclasses that read it."""
+    definitions: dict[str, Schema] = {}
+    root = shape_of(Results).schema(definitions)
+    definitions["Results"]["properties"]["schema"] = {"const": SCHEMA}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": f"fastbridge results, version {SCHEMA}",
+        **root,
+        "$defs": definitions,
+    }
 
 
 def _other_schema(schema: int, value: Mapping[str, Any]) -> str:
