@@ -12,7 +12,7 @@ import re
 import sys
 import types
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import cache
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -28,8 +28,8 @@ _LONGEST = 40  # characters of a value in an error
 
 def decode(kind: type[T], value: Any, path: str = "") -> T:
     """Return `value`, as json.loads() gave it, as a `kind`; raise BenchError naming the field."""
-    hashable: Hashable = kind
-    decoded: T = shape_of(hashable).read(value, path)
+    annotation: Any = kind
+    decoded: T = shape_of(annotation).read(value, path)
     return decoded
 
 
@@ -46,7 +46,7 @@ class Shape(ABC):
 
 
 @cache
-def shape_of(kind: Hashable) -> Shape:
+def shape_of(kind: Any) -> Shape:
     """The shape that an annotation asks for."""
     origin, arguments = get_origin(kind), get_args(kind)
     if kind is Any:
