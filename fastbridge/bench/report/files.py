@@ -11,8 +11,10 @@ from pathlib import Path
 
 from fastbridge.bench.results.files import writable_directory, writable_file, write_whole
 
+from . import figures
 from .evidence import Report
 from .pytest_benchmark import to_pytest_benchmark
+from .sections import document_of
 
 RESULTS = "results.json"
 PAGE = "report.html"
@@ -53,15 +55,15 @@ def write_report(directory: Path, report: Report) -> None:
 
 def _contents(report: Report) -> Iterator[tuple[str, str | bytes | None]]:
     from . import html, markdown
-    from .drawn import pictures
+    from .drawn.pictures import file_of, pictures
 
     (run,) = report.runs
+    document = document_of(report)
+    specs = pictures(document)
     yield RESULTS, run.results.to_json()
-    yield PAGE, html.render(report)
-    drawn = {name: pictures.picture(name, report) for name in pictures.PICTURES}
-    beside = {name: f"{PICTURES}/{name}.svg" for name, spec in drawn.items() if spec is not None}
-    yield MARKDOWN, markdown.render(report, beside)
+    yield PAGE, html.render(document)
+    yield MARKDOWN, markdown.render(document, {name: f"{PICTURES}/{name}.svg" for name in specs})
     yield BENCHMARKS, to_pytest_benchmark(report)
-    for name, spec in drawn.items():
+    for name in figures.PICTURES:
         for kind in ("svg", "png"):
-            yield f"{PICTURES}/{name}.{kind}", None if spec is None else pictures.draw(spec, kind)
+            yield f"{PICTURES}/{name}.{kind}", file_of(specs[name], kind) if name in specs else None

@@ -7,7 +7,7 @@ policy forbids it to fetch anything, so that it shows the same without a network
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from functools import lru_cache
 from importlib.resources import files
 from typing import Any
@@ -16,26 +16,14 @@ import vl_convert
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from .evidence import Report
-from .parts import Figure, Fold, Part, Section
-from .sections import ABOUT, foot_of, sections_of, subtitle_of, title_of, warnings_of
+from .drawn.charts import draw
+from .parts import Document, figures_in
 
 
-def render(report: Report) -> str:
-    """A report as an HTML document."""
-    return shell(title_of(report), sections_of(report), subtitle_of(report), warnings_of(report), foot_of(report))
-
-
-def shell(
-    title: str,
-    sections: Sequence[Section],
-    subtitle: str = "",
-    warnings: Sequence[str] = (),
-    foot: Sequence[str] = (ABOUT,),
-) -> str:
-    """An HTML document of these sections; those that have no parts are left out and named at the end."""
-    shown = [section for section in sections if section.parts]
-    charts = {figure.name: figure.spec for section in shown for figure in _figures(section.parts)}
+def render(document: Document) -> str:
+    """The document as HTML; sections that have no parts are left out and named at the end."""
+    shown = [section for section in document.sections if section.parts]
+    charts = {figure.name: draw(figure) for section in shown for figure in figures_in(section.parts)}
     environment = Environment(
         loader=PackageLoader(__package__ or ""),
         autoescape=True,
@@ -45,25 +33,14 @@ def shell(
     )
     environment.tests["kind"] = lambda part, kind: type(part).__name__ == kind
     return environment.get_template("page.html.j2").render(
-        title=title,
-        subtitle=subtitle,
-        warnings=warnings,
-        foot=foot,
+        document=document,
         sections=shown,
-        missing=[section for section in sections if not section.parts],
+        missing=[section for section in document.sections if not section.parts],
         style=Markup(_packaged("page.css")),  # noqa: S704 - our own
         script=Markup(_packaged("page.js")),  # noqa: S704
         library=Markup(_library()) if charts else "",  # noqa: S704
         charts=_as_data(charts),
     )
-
-
-def _figures(parts: Sequence[Part]) -> Iterator[Figure]:
-    for part in parts:
-        if isinstance(part, Fold):
-            yield from _figures(part.parts)
-        elif isinstance(part, Figure):
-            yield part
 
 
 def _packaged(name: str) -> str:

@@ -1,14 +1,19 @@
 """Parts of a report.
 
-What a section is made of, before anybody decides whether it becomes HTML or Markdown. Texts are plain: whoever
-writes them down escapes them.
+What a document says, before it becomes lines in a terminal, HTML, Markdown or pictures. Texts are plain: each form
+escapes them in its own way.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
+
+ABOUT = (
+    "fastbridge is a learning software switch for Linux pods, and a bench that measures it against the Linux bridge "
+    "and other switches by the methods of RFC 2544 and RFC 2889."
+)
 
 
 @dataclass(frozen=True)
@@ -47,12 +52,14 @@ class Table:
 
 @dataclass(frozen=True)
 class Figure:
-    """A chart; its name is that of its picture's file, and of no other figure of the page."""
+    """A chart: which kind of it, and what it shows."""
 
-    name: str
+    name: str  #: no other figure of the document has it
     title: str
-    spec: Mapping[str, Any]  #: Vega-Lite
+    chart: str  #: a function of `drawn.charts`
+    data: Mapping[str, Any]  #: its arguments
     caption: str = ""
+    picture: str = ""  #: the picture that it is a part of
     wide: bool = False  #: takes the page's whole width
 
 
@@ -87,13 +94,33 @@ class Fold:
 
 @dataclass(frozen=True)
 class Section:
-    """A numbered part of the report; one without parts is left out, and `missing` says why."""
+    """A section. One without parts is left out, and `missing` says why."""
 
     name: str
     title: str
     lead: str = ""
     parts: Sequence[Part] = field(default=())
     missing: str = ""
+
+
+@dataclass(frozen=True)
+class Document:
+    """Everything that a report says, in order."""
+
+    title: str
+    subtitle: str
+    sections: Sequence[Section]
+    warnings: Sequence[str] = ()  #: above everything else, below the title
+    foot: Sequence[str] = (ABOUT,)
+
+
+def figures_in(parts: Sequence[Part]) -> Iterator[Figure]:
+    """All figures, also those in folds."""
+    for part in parts:
+        if isinstance(part, Fold):
+            yield from figures_in(part.parts)
+        elif isinstance(part, Figure):
+            yield part
 
 
 Part: TypeAlias = "Table | Figure | Text | Facts | Lines | Fold"

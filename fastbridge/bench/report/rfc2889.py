@@ -28,8 +28,9 @@ def judgements(report: Report) -> Table | None:
     columns: list[str] = []
     lines: dict[str, dict[str, Cell]] = {}
     for loaded in report.runs:
+        unfit = wording.unfit_everywhere(loaded.results, loaded.rows)
         for task in loaded.tasks(*METHODS):
-            for row in loaded.rows_of(task.name):
+            for row in (row for row in loaded.rows_of(task.name) if row.engine not in unfit):
                 series = row.engine + (f" · {loaded.label}" if loaded.label else "")
                 columns = list(dict.fromkeys([*columns, series]))
                 for name, cell in _judge(loaded, row).items():

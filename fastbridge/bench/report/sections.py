@@ -8,23 +8,23 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from . import rfc2889, wording
+from . import figures, rfc2889, wording
 from .conditions import conditions, engines_table, facts_of, floor_table, unequal_tasks, when
-from .drawn import figures
 from .evidence import Report
-from .parts import Facts, Figure, Fold, Lines, Part, Section, Table, Text
-from .tables import cpu_table, curve_tables, latency_table, value_tables, verdict_table
+from .parts import ABOUT, Document, Facts, Figure, Fold, Lines, Part, Section, Table, Text
+from .tables import cpu_table, curve_tables, latency_table, value_tables, verdict_tables
 
-ABOUT = (
-    "fastbridge is a learning software switch for Linux pods, and a bench that measures it against the Linux bridge "
-    "and other switches by the methods of RFC 2544 and RFC 2889."
-)
 _RATES = ("forwarding-rate", "tcp-bulk", "throughput")
 _LOSS = ("frame-loss", "back-to-back", "recovery", "reset")
 _SCALING = ("fdb-scaling", "port-scaling")
 
 
-def title_of(report: Report) -> str:
+def document_of(report: Report) -> Document:
+    """What is said of these runs."""
+    return Document(_title(report), _subtitle(report), _sections(report), _warnings(report), _foot(report))
+
+
+def _title(report: Report) -> str:
     """Who is compared."""
     compared = [
         engine.name
@@ -39,7 +39,7 @@ def title_of(report: Report) -> str:
     return f"{shown} against {report.baseline}" if shown else report.baseline
 
 
-def sections_of(report: Report) -> list[Section]:
+def _sections(report: Report) -> list[Section]:
     """All sections."""
     unlike = report.unlikeness
     made = [_verdict(report, unlike), _conditions(report, unlike)]
@@ -48,7 +48,7 @@ def sections_of(report: Report) -> list[Section]:
     return [*made, _irregular(report, absolute=not unlike)]
 
 
-def subtitle_of(report: Report) -> str:
+def _subtitle(report: Report) -> str:
     """When and where, in one line."""
     shown = []
     for loaded in report.runs:
@@ -61,11 +61,11 @@ def subtitle_of(report: Report) -> str:
 
 def _verdict(report: Report, unlike: Sequence[str]) -> Section:
     baseline = report.baseline
-    table = verdict_table(report, absolute=not unlike)
+    tables = [*verdict_tables(report, absolute=not unlike)]
     lead = (
         f"Ratios are to {baseline}: geometric means over blocks of trials that take turns, with 95\u00a0% intervals. A "
         "win or a loss is claimed only where the whole interval lies outside of the noise floor, which is "
-        f"{baseline} measured against itself."
+        f"{baseline} measured against itself. Frame sizes include the FCS, Gb/s do not."
     )
     parts: list[Part] = []
     if interrupted := [loaded.label or "This run" for loaded in report.runs if loaded.results.interrupted]:
@@ -76,14 +76,14 @@ def _verdict(report: Report, unlike: Sequence[str]) -> Section:
         )
     parts += [Facts(findings)] if (findings := _findings(report)) else []
     parts += [Lines(unfit)] if (unfit := _unfit(report)) else []
-    parts += [*_filling(figures.verdict(report)), table]
+    parts += [*_filling(figures.verdict(report)), *tables]
     single = [task for loaded in report.runs for task in loaded.results.tasks if task.blocks < 2]
     if single:
         parts.append(
             Text("Tests that ran in a single block have no interval, and nothing is claimed of them: see below.")
         )
-    missing = "" if table.rows else "no test has run on any engine"
-    return Section("verdict", "Verdict", lead, parts if table.rows else (), missing)
+    missing = "" if tables else "no test has run on any engine"
+    return Section("verdict", "Verdict", lead, parts if tables else (), missing)
 
 
 def _findings(report: Report) -> dict[str, str]:
@@ -104,7 +104,7 @@ def _unfit(report: Report) -> list[str]:
     ]
 
 
-def warnings_of(report: Report) -> list[str]:
+def _warnings(report: Report) -> list[str]:
     """What stands above everything else, below the title."""
     return [
         (f"{loaded.label}: " if loaded.label else "") + text
@@ -113,7 +113,7 @@ def warnings_of(report: Report) -> list[str]:
     ]
 
 
-def foot_of(report: Report) -> list[str]:
+def _foot(report: Report) -> list[str]:
     """What made this, and how to make the like."""
     lines = []
     for loaded in report.runs:
@@ -147,8 +147,8 @@ def _throughput(report: Report) -> Section:
     parts: list[Part] = [*_filling(drawn)]
     parts += value_tables(report, *_RATES)
     lead = (
-        "Dots are trials, lines go through their medians. The direct veth pair has no switch: it is the most that the "
-        "tester can offer here. TCP moves frames of up to 64 KB, so its Gb/s say nothing of frames per second."
+        "The direct veth pair has no switch: it is the most that the tester can offer here. TCP moves frames of up to "
+        "64 KB, so its Gb/s say nothing of frames per second."
     )
     return Section("throughput", "Throughput", lead, parts, _absent(report, *_RATES))
 
@@ -166,17 +166,18 @@ def _measured(report: Report) -> Iterator[Section]:
     curves, percentiles = [*_filling(figures.latency(report))], latency_table(report)
     parts = [*curves, *([percentiles] if percentiles else [])]
     parts += _folded("All values", value_tables(report, "latency"))
-    lead = (
-        "One-way, of sampled frames: the further to the right, the rarer the delay. Lines are medians over the blocks, "
-        "dots are trials; both scales are logarithmic."
-    )
+    lead = "One-way latency of sampled frames."
     yield Section("latency", "Latency", lead, parts, _absent(report, "latency", "latency-at-load"))
     table = cpu_table(report)
     parts = [*figures.cpu(report), table] if table else []
     missing = "no forwarding rate was measured beside the direct veth pair's"
-    yield Section("cpu", "CPU time per frame", "", parts, missing)
-    parts = [*_filling(figures.scaling(report))]
-    parts += _folded("All values", (*value_tables(report, *_SCALING), *curve_tables(report, "fdb-scaling")))
+    lead = (
+        "Busy time of all CPUs for each forwarded frame, waiting in a spin included, less what the direct veth pair "
+        "takes for the frames offered."
+    )
+    yield Section("cpu", "CPU time per frame", lead, parts, missing)
+    parts = [*_filling(figures.scaling(report)), *value_tables(report, *_SCALING)]
+    parts += _folded("All points", curve_tables(report, "fdb-scaling"))
     lead = "The forwarding rate with more stations to look up and more ports to serve."
     yield Section("scaling", "Scaling with FDB entries and ports", lead, parts, _absent(report, *_SCALING))
     judged = rfc2889.judgements(report)

@@ -16,7 +16,7 @@ from fastbridge.bench.results.results import Results, TaskRecord
 from .rows import Row, method_of
 from .statistics import Ratio
 
-_ABBREVIATIONS = ("ndr", "pdr", "frmol", "mfr")
+_ABBREVIATIONS = ("ndr", "pdr", "frmol", "mfr", "fdb", "tcp")
 _AMOUNT = re.compile(r"(?<![\w.,])(?:\d[\d,.]*(?=(?: of [\d,.]+)? (?:frames|addresses)\b)|\d{1,3}(?:,\d{3})+(?!\w))")
 _VALUES = {"tcp-bulk": "TCP rate", "latency-at-load": "latency"}  # of methods, in a sentence
 _NUMBER = re.compile(r"(?<![\w.,-])\d{1,3}(?:,\d{3})+(?:\.\d+)?(?![\w,])|(?<![\w.,-])\d+(?:\.\d+)?(?!\w)")
@@ -67,16 +67,10 @@ def factor(value: float) -> str:
     return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 100 else f"{value:,.0f}"
 
 
-def rates(row: Row) -> tuple[str, ...]:
-    """Of single trials: frames/s, Gb/s, loss; ns a frame: the machine's beyond the direct pair, the switch's own."""
-    added = None if row.is_direct else row.cpu_added_ns
-    return (
-        "" if row.frames_per_second is None else f"{row.frames_per_second:,.0f}",
-        "" if row.gigabits_per_second is None else f"{row.gigabits_per_second:.2f}",
-        "" if row.loss_ratio is None else f"{row.loss_ratio:.1%}",
-        "" if added is None else f"{added:,.0f}",
-        "" if row.cpu_switch_ns is None else f"{row.cpu_switch_ns:,.0f}",
-    )
+def method_title(method: Method) -> str:
+    """A method's name, above a table."""
+    name = words(method.name.replace("-", "_"))
+    return name[0].upper() + name[1:]
 
 
 def latency_prefix(method: Method) -> str | None:
@@ -92,16 +86,6 @@ def engine(row: Row) -> str:
 def printable(text: str) -> str:
     """Without what is no character: reasons are a program's last words, and names are anybody's."""
     return "".join(char if char.isprintable() else " " for char in text)
-
-
-def engine_lines(results: Results) -> Iterator[str]:
-    """What was run, and how."""
-    for record in results.engines:
-        if record.name != results.control and record.command != "-":
-            offloads = "" if record.offloads == "default" else f"offloads {record.offloads}"
-            how = "; ".join(part for part in (record.buffers, offloads) if part not in ("", "-"))
-            version = "" if record.version == "-" else f" {record.version}"
-            yield f"{record.name}{version}: {record.command}{f' ({how})' if how else ''}"
 
 
 def warnings(results: Results, rows: Sequence[Row]) -> Iterator[str]:
@@ -162,7 +146,7 @@ def finding(results: Results, rows: Sequence[Row]) -> dict[str, str]:
 
 def _value_of(task: TaskRecord) -> str:
     method = method_of(task)
-    return f"{_VALUES.get(method.name, words(method.name.replace('-', ' ')))} ({method.subject})"
+    return f"{_VALUES.get(method.name, words(method.name.replace('-', '_')))} ({method.subject})"
 
 
 def noise_floors(rows: Sequence[Row]) -> dict[str, float]:

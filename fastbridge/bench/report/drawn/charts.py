@@ -1,22 +1,29 @@
 """Charts, one a function.
 
-From records to a finished chart, without reading anything else. A dot is a trial, and hovering over it says which;
-a line goes through the medians over the blocks.
+Each takes a figure's data and returns Vega-Lite. A dot is a trial, and hovering over it says which; a line goes
+through the medians over the blocks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import altair as alt
 
 from fastbridge.bench.report.evidence import Record
+from fastbridge.bench.report.parts import Figure
 
 from .style import INK, Encodings, data, finished, log_ticks, rates_axis
 
 _HEIGHT = 260
 _LANE, _BETWEEN = 16, 18  # pixels: an engine's, and between two tests
+_TREND_HEIGHT = 150
+_ROOM = 0.15  # of a trend's median, at least, above and below: noise must look as small as it is
+_LABELS = 4  # commits under a trend's axis: more do not fit at 400 px
+_DIGITS = 7  # of a commit there
 _CLAIM = ("ratio", "verdict", "blocks", "floor_text")
 
 
@@ -56,7 +63,7 @@ def verdict(records: Sequence[Record], baseline: str) -> dict[str, Any]:
     return finished(alt.layer(*layers), len(tests) * (lanes + _BETWEEN) + 10, 14)
 
 
-def against_size(trials: Sequence[Record], medians: Sequence[Record], unit: str, title: str) -> dict[str, Any]:
+def against_size(trials: Sequence[Record], medians: Sequence[Record], field: str, title: str) -> dict[str, Any]:
     """A rate against the frame size."""
     encodings = Encodings(medians)
     sizes = list(dict.fromkeys(record["size"] for record in medians))
@@ -67,7 +74,7 @@ def against_size(trials: Sequence[Record], medians: Sequence[Record], unit: str,
         axis=alt.Axis(labelAngle=0),
         scale=alt.Scale(type="point", padding=0.4),
     )
-    y = alt.Y(f"{unit}:Q", title=title, axis=rates_axis())
+    y = alt.Y(f"{field}:Q", title=title, axis=rates_axis())
     return _dots_and_line(encodings, trials, medians, x, y, _HEIGHT)
 
 
@@ -105,12 +112,12 @@ def search_bounds(records: Sequence[Record]) -> dict[str, Any]:
     return finished(alt.layer(span, point.add_params(encodings.chosen)), _HEIGHT)
 
 
-def strip(trials: Sequence[Record], medians: Sequence[Record], unit: str, title: str) -> dict[str, Any]:
+def strip(trials: Sequence[Record], medians: Sequence[Record], field: str, title: str) -> dict[str, Any]:
     """Every trial of every engine on one line each, the median marked."""
     encodings = Encodings(medians)
     order = list(dict.fromkeys(record["series"] for record in medians))
     y = alt.Y("series:N", sort=order, title=None, axis=_task_axis(" · "))
-    x = alt.X(f"{unit}:Q", title=title, scale=alt.Scale(zero=True), axis=alt.Axis(tickCount=8))
+    x = alt.X(f"{field}:Q", title=title, scale=alt.Scale(zero=True), axis=alt.Axis(tickCount=8))
     dots = (
         alt.Chart(data(trials))
         .mark_point(filled=True, size=45)
@@ -213,6 +220,58 @@ def port_scaling(trials: Sequence[Record], medians: Sequence[Record]) -> dict[st
     )
     y = alt.Y("rate:Q", title="forwarding rate, frames/s", axis=rates_axis(), scale=alt.Scale(zero=True))
     return _dots_and_line(Encodings(medians), trials, medians, x, y, _HEIGHT)
+
+
+def trend(points: Sequence[Record], levels: Sequence[Record], unit: str) -> dict[str, Any]:
+    """A benchmark's times over commits: a dot a run, and the levels between the steps."""
+    times = sorted(point["time"] for point in points)
+    middle = times[len(times) // 2]
+    domain = [min(times[0] * 0.98, middle * (1 - _ROOM)), max(times[-1] * 1.02, middle * (1 + _ROOM))]
+    last = len(points) - 1
+    commits = json.dumps([point["commit"][:_DIGITS] for point in points])
+    axis = alt.Axis(
+        values=sorted({round(i * last / (_LABELS - 1)) for i in range(_LABELS)}),
+        labelExpr=f"{commits}[datum.value]",
+        labelLimit=70,
+        labelOverlap=True,
+        grid=False,
+    )
+    x = alt.X("order:Q", title="commit", axis=axis, scale=alt.Scale(domain=[-0.5, last + 0.5], nice=False))
+    y = alt.Y(
+        "time:Q",
+        title=f"time per round, {unit} (lower is faster)",
+        scale=alt.Scale(domain=domain),
+        axis=alt.Axis(tickCount=4),
+    )
+    tips = [
+        alt.Tooltip(f"{name}:N", title=name.replace("_", " ")) for name in points[0] if name not in ("order", "time")
+    ]
+    runs = alt.Chart(data(points)).mark_point(filled=True, size=45, opacity=0.9, color="#2b7fd3")
+    between = alt.Chart(data(levels)).mark_rule(strokeWidth=2, opacity=1)
+    colours = alt.Scale(domain=["regression", "progression", "start"], range=["#d55e00", "#009e73", "#808890"])
+    return finished(
+        alt.layer(
+            between.encode(x=alt.X("begin:Q"), x2="end:Q", y=y, color=alt.Color("kind:N", scale=colours, legend=None)),
+            runs.encode(x=x, y=y, tooltip=tips),
+        ),
+        _TREND_HEIGHT,
+    )
+
+
+_CHARTS: Mapping[str, Callable[..., dict[str, Any]]] = MappingProxyType(
+    {
+        chart.__name__: chart
+        for chart in (
+            *(verdict, against_size, ratio_against_size, search_bounds, strip, loss_curve, forwarding_curve),
+            *(latency, cpu, fdb_scaling, port_scaling, trend),
+        )
+    }
+)
+
+
+def draw(figure: Figure) -> dict[str, Any]:
+    """The figure's chart as Vega-Lite."""
+    return _CHARTS[figure.chart](**figure.data)
 
 
 def _dots_and_line(
