@@ -122,13 +122,21 @@ def test_a_click_on_a_head_sorts_by_number_and_back(browser: Any) -> None:
     (column,) = (i for i, head in enumerate(heads) if head.text.startswith("forwarded"))
 
     def numbers() -> list[str]:
-        return [row.find_elements(By.CSS_SELECTOR, "th, td")[column].text for row in find(browser, "#verdict tbody tr")]
+        return [
+            row.find_elements(By.CSS_SELECTOR, "th, td")[column].text
+            for row in table.find_elements(By.CSS_SELECTOR, "tbody tr")
+        ]
 
-    before = numbers()
+    def names() -> list[str]:
+        return [each.text for each in table.find_elements(By.CSS_SELECTOR, "tbody th") if each.is_displayed()]
+
+    before, tests = numbers(), names()
+    assert len(tests) == len(set(tests)) < len(before)  # a name stands for all rows of its test
     found = sorted(float(text.replace(",", "")) for text in before if text)
     for order, wanted in (("descending", found[::-1]), ("ascending", found)):
         heads[column].find_element(By.TAG_NAME, "button").click()
         assert heads[column].get_attribute("aria-sort") == order
+        assert set(names()) == set(tests) and len(names()) == len(before)
         after = numbers()
         assert [float(text.replace(",", "")) for text in after if text] == wanted
         assert sorted(after) == sorted(before) and "" in after and all(text == "" for text in after[len(wanted) :])

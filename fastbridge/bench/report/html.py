@@ -7,9 +7,11 @@ policy forbids it to fetch anything, so that it shows the same without a network
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from importlib.resources import files
+from itertools import groupby
 from typing import Any
 
 import vl_convert
@@ -17,7 +19,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from .drawn.charts import draw
-from .parts import Document, figures_in
+from .parts import Cell, Document, figures_in
+
+_PART = re.compile(r"[^/_:.,\[-]*[/_:.,\[-]*")
 
 
 def render(document: Document) -> str:
@@ -31,6 +35,7 @@ def render(document: Document) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters |= {"spans": _spans, "breakable": _breakable}
     environment.tests["kind"] = lambda part, kind: type(part).__name__ == kind
     return environment.get_template("page.html.j2").render(
         document=document,
@@ -41,6 +46,19 @@ def render(document: Document) -> str:
         library=Markup(_library()) if charts else "",  # noqa: S704
         charts=_as_data(charts),
     )
+
+
+def _spans(rows: Sequence[Sequence[Cell]]) -> Iterator[tuple[Sequence[Cell], int]]:
+    """Each row with the number of rows that its first cell stands for; 0 where an earlier cell does."""
+    for _, group in groupby(rows, key=lambda row: row[0].text):
+        first, *others = group
+        yield first, 1 + len(others)
+        yield from ((row, 0) for row in others)
+
+
+def _breakable(text: str) -> Markup:
+    """A name that may be broken between its parts, as in a file's path or a test's parameters."""
+    return Markup("<wbr>").join(_PART.findall(text))
 
 
 def _packaged(name: str) -> str:

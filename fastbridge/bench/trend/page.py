@@ -57,9 +57,9 @@ def _parts(found: Sequence[Trend], prefix: str) -> list[Part]:
     changed = [figure for figure, trend in zip(figures, found, strict=True) if trend.last]
     others = [figure for figure, trend in zip(figures, found, strict=True) if not trend.last]
     parts: list[Part] = [Table("", _COLUMNS, [_row(*each) for each in zip(names, found, strict=True)]), *changed]
-    if others:
-        parts.append(Fold(f"Charts of the {len(others)} without a step or drift", others))
-    return parts
+    if changed and others:
+        return [*parts, Fold(f"Charts of the {len(others)} without a step or drift", others)]
+    return [*parts, *others]
 
 
 def _row(name: str, trend: Trend) -> list[Cell]:
