@@ -23,7 +23,7 @@ from made_runs import METHOD, TASK, OneTrial, make_results, make_run
 import fastbridge
 from fastbridge.bench import Engine, Findings, Offer, Profile, Ratio, Results, Stream, Task, compare, rows
 from fastbridge.bench.engines import CommandEngine, LinuxBridge, Programs, PythonSockets, Running
-from fastbridge.bench.machine import disturbance
+from fastbridge.bench.machine import disturbance, fingerprint
 from fastbridge.bench.machine.disturbance import Watch, _family, _processes, survey
 from fastbridge.bench.machine.fingerprint import take_fingerprint
 from fastbridge.bench.methods.forwarding_rate import ForwardingRate
@@ -224,6 +224,28 @@ def test_a_quota_is_found_through_all_groups(version: int, tmp_path: Path, monke
     assert disturbance._throttled() == pytest.approx(4.0)
     assert take_fingerprint({}, {}).quota == "0.6 CPUs"
     assert any("a CPU quota of 0.6 CPUs" in line for line in survey(2, seconds=0.0))
+
+
+@pytest.mark.parametrize(
+    ("flags", "lscpu", "name"),
+    [
+        ("fpu", "echo Hypervisor vendor: Bochs", "none seen"),
+        ("fpu hypervisor", "echo Flags: hypervisor; echo Hypervisor vendor:  Bochs", "Bochs"),
+        ("fpu hypervisor", "echo Flags: hypervisor", fingerprint.NAMELESS),
+        ("fpu hypervisor", None, fingerprint.NAMELESS),
+    ],
+)
+def test_a_hypervisor_is_named_where_it_has_a_name(
+    flags: str, lscpu: str | None, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fingerprint, "_cpuinfo", lambda: {"flags": flags})
+    read = fingerprint._read
+    monkeypatch.setattr(fingerprint, "_read", lambda path: fingerprint.UNKNOWN if "/dmi/" in str(path) else read(path))
+    if lscpu is not None:
+        (tmp_path / "lscpu").write_text(f"#!/bin/sh\n{lscpu}\n")
+        (tmp_path / "lscpu").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert fingerprint.take_fingerprint({}, {}).hypervisor == name
 
 
 def test_the_kernel_s_command_line_stays_here(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,7 +24,7 @@ from fastbridge.bench.report import figures, html, markdown, terminal, wording
 from fastbridge.bench.report.drawn.palette import DARK, LIGHT, markers
 from fastbridge.bench.report.drawn.pictures import file_of, pictures
 from fastbridge.bench.report.evidence import Report
-from fastbridge.bench.report.parts import Document, Table
+from fastbridge.bench.report.parts import Document, Facts, Table
 from fastbridge.bench.report.sections import document_of
 from fastbridge.console import make_console
 from fastbridge.errors import BenchError
@@ -189,6 +189,12 @@ def test_what_cannot_be_read_again_is_said_with_its_reason_and_held_against_nobo
     assert all("fastbridge" in line and line in shown.text and markdown.escaped(line) in text for line in lines)
     assert all(any(task.name in line for line in lines) for task in made.tasks)
     assert not re.findall(r"^- fastbridge: ", text, re.M)  # it has neither won nor lost
+
+
+def test_what_could_not_be_read_of_the_machine_is_said_in_one_place() -> None:
+    facts = next(part for part in document(("", elsewhere(governor="unknown"))).sections[1].parts)
+    assert isinstance(facts, Facts) and "unknown" not in facts.entries.values()
+    assert facts.entries["could not be read"].startswith("governor, ")
 
 
 def test_an_interrupted_run_says_so() -> None:

@@ -20,6 +20,7 @@ from .disturbance import cpu_quota
 from .likeness import settings_of
 
 UNKNOWN = "unknown"
+NAMELESS = "one without a name"  #: a hypervisor
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,19 @@ def _hypervisor(cpu: Mapping[str, str]) -> str:
     if "hypervisor" not in cpu.get("flags", "").split():
         return "none seen"
     product = _read("/sys/class/dmi/id/product_name")
-    return "yes, kind unknown" if product == UNKNOWN else product
+    return _hypervisor_vendor() if product == UNKNOWN else product
+
+
+def _hypervisor_vendor() -> str:
+    """What the hypervisor calls itself to programs that ask the CPU, as lscpu does."""
+    try:
+        done = subprocess.run(["lscpu"], capture_output=True, text=True, timeout=5, env=os.environ | {"LC_ALL": "C"})
+    except (OSError, subprocess.TimeoutExpired):
+        return NAMELESS
+    found = [
+        line.partition(":")[2].strip() for line in done.stdout.splitlines() if line.startswith("Hypervisor vendor")
+    ]
+    return found[0] if found else NAMELESS
 
 
 def _read(path: str | Path) -> str:

@@ -5,6 +5,9 @@ Where its numbers come from, and how finely they can tell: the machine, the engi
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from fastbridge.bench.machine.fingerprint import UNKNOWN
 from fastbridge.bench.machine.likeness import in_words
 from fastbridge.bench.results.results import Results
 
@@ -17,7 +20,7 @@ def conditions(report: Report) -> Facts | Table:
     """What matters most of a fingerprint: of one run as facts, of several side by side."""
     facts = [_main_facts(loaded) for loaded in report.runs]
     if not report.is_comparison:
-        return Facts(facts[0])
+        return _known(facts[0])
     columns = [Column("condition", number=False), *(Column(loaded.label, number=False) for loaded in report.runs)]
     return Table("", columns, [[Cell(name), *(Cell(each[name]) for each in facts)] for name in facts[0]])
 
@@ -30,7 +33,7 @@ def facts_of(loaded: LoadedRun) -> Facts:
         "mitigations": in_words(machine.mitigations),
         **{f"offloads, {end} of a veth pair": features for end, features in machine.offloads.items()},
     }
-    return Facts({name: wording.printable(value) or "unknown" for name, value in rest.items()})
+    return _known({name: wording.printable(value) or UNKNOWN for name, value in rest.items()})
 
 
 def floor_table(report: Report, *, absolute: bool) -> Table | None:
@@ -120,4 +123,11 @@ def _main_facts(loaded: LoadedRun) -> dict[str, str]:
         "measured": f"{when(it)}, profile {it.profile}",
         "seed": str(it.seed),
     }
-    return {name: wording.printable(value) or "unknown" for name, value in facts.items()}
+    return {name: wording.printable(value) or UNKNOWN for name, value in facts.items()}
+
+
+def _known(facts: Mapping[str, str]) -> Facts:
+    """The facts; those that could not be read share an entry."""
+    unknown = [name for name, value in facts.items() if value == UNKNOWN]
+    known = {name: value for name, value in facts.items() if value != UNKNOWN}
+    return Facts(known | ({"could not be read": ", ".join(unknown)} if unknown else {}))

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
+from fastbridge.bench.machine.fingerprint import UNKNOWN
+
 from . import figures, rfc2889, wording
 from .conditions import conditions, engines_table, facts_of, floor_table, unequal_tasks, when
 from .evidence import Report
@@ -118,8 +120,8 @@ def _foot(report: Report) -> list[str]:
     lines = []
     for loaded in report.runs:
         it = loaded.results
-        version = it.fingerprint.versions.get("fastbridge", "unknown")
-        load = "" if it.fingerprint.load == "unknown" else f" The load average was {it.fingerprint.load} when it began."
+        version = it.fingerprint.versions.get("fastbridge", UNKNOWN)
+        load = "" if it.fingerprint.load == UNKNOWN else f" The load average was {it.fingerprint.load} when it began."
         how = f" To measure the like: {wording.printable(it.command)}" if it.command else ""
         label = f"{loaded.label}: " if loaded.label else ""
         lines.append(f"{label}Measured with fastbridge {version}, {when(it)}.{load}{how}")

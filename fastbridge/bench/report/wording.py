@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from statistics import median
 
+from fastbridge.bench.machine.fingerprint import UNKNOWN
 from fastbridge.bench.methods import Method
 from fastbridge.bench.results.results import Results, TaskRecord
 
@@ -104,9 +105,9 @@ def warnings(results: Results, rows: Sequence[Row]) -> Iterator[str]:
             why.append(f"the hypervisor took CPU time in {stolen} trials")
         of = "of all tests" if withheld == tasks else f"of {'; '.join(withheld)}"
         yield f"Verdicts {of} are withheld, as most trials were disturbed: {', '.join(why)}."
-    if results.fingerprint.quota not in ("none", "unknown"):
+    if results.fingerprint.quota not in ("none", UNKNOWN):
         yield f"A CPU quota held for all of it: {results.fingerprint.quota}, of {results.fingerprint.cpus}."
-    if results.fingerprint.siblings not in ("none", "unknown"):
+    if results.fingerprint.siblings not in ("none", UNKNOWN):
         yield f"CPUs that the bench uses share a core, and slow each other down: {results.fingerprint.siblings}."
 
 
