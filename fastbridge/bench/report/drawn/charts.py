@@ -80,36 +80,16 @@ def against_size(trials: Sequence[Record], medians: Sequence[Record], field: str
 
 def ratio_against_size(records: Sequence[Record], baseline: str) -> dict[str, Any]:
     """Ratios of rates with their intervals against the frame size: of unlike machines."""
-    encodings = Encodings(records)
-    sizes = list(dict.fromkeys(record["size"] for record in records))
-    padding = alt.Scale(paddingInner=0.5, paddingOuter=0.25)
-    x = alt.X("size:N", sort=sizes, title="frame size with FCS", axis=alt.Axis(labelAngle=0), scale=padding)
-    lane = alt.XOffset("series:N", sort=list(dict.fromkeys(record["series"] for record in records)))
-    each = alt.Chart(data(records)).encode(
-        x=x, xOffset=lane, color=encodings.colour(), opacity=encodings.faded(), tooltip=_tips(encodings, *_CLAIM)
-    )
     title = f"forwarding rate, ratio to {baseline} on the same machine"
-    interval = each.mark_rule(strokeWidth=2).encode(y=alt.Y("low:Q", title=title), y2="high:Q")
-    mean = each.mark_point(filled=True, size=75).encode(y=alt.Y("mean:Q", title=title), shape=encodings.shape())
     one = alt.Chart(data([{"y": 1}])).mark_rule(opacity=0.5).encode(y="y:Q")
-    return finished(alt.layer(one, interval, mean.add_params(encodings.chosen)), _HEIGHT)
+    y = {field: alt.Y(f"{field}:Q", title=title) for field in ("low", "mean")}
+    return _spans(records, y["low"], "high:Q", y["mean"], _CLAIM, one)
 
 
 def search_bounds(records: Sequence[Record]) -> dict[str, Any]:
     """NDR, with a line up to the PDR, against the frame size."""
-    encodings = Encodings(records)
-    sizes = list(dict.fromkeys(record["size"] for record in records))
-    padding = alt.Scale(paddingInner=0.5, paddingOuter=0.25)
-    x = alt.X("size:N", sort=sizes, title="frame size with FCS", axis=alt.Axis(labelAngle=0), scale=padding)
-    lane = alt.XOffset("series:N", sort=list(dict.fromkeys(record["series"] for record in records)))
-    tips = _tips(encodings, "block", "ndr_text", "pdr_text", "offered_text", "remarks")
-    each = alt.Chart(data(records)).encode(
-        x=x, xOffset=lane, color=encodings.colour(), opacity=encodings.faded(), tooltip=tips
-    )
     y = alt.Y("ndr:Q", title="NDR, up to PDR, frames/s", axis=rates_axis(), scale=alt.Scale(zero=True))
-    span = each.mark_rule(strokeWidth=2).encode(y=y, y2="pdr:Q")
-    point = each.mark_point(filled=True, size=75).encode(y=y, shape=encodings.shape())
-    return finished(alt.layer(span, point.add_params(encodings.chosen)), _HEIGHT)
+    return _spans(records, y, "pdr:Q", y, ("block", "ndr_text", "pdr_text", "offered_text", "remarks"))
 
 
 def strip(trials: Sequence[Record], medians: Sequence[Record], field: str, title: str) -> dict[str, Any]:
@@ -272,6 +252,30 @@ _CHARTS: Mapping[str, Callable[..., dict[str, Any]]] = MappingProxyType(
 def draw(figure: Figure) -> dict[str, Any]:
     """The figure's chart as Vega-Lite."""
     return _CHARTS[figure.chart](**figure.data)
+
+
+def _spans(
+    records: Sequence[Record], low: alt.Y, high: str, point: alt.Y, tips: Sequence[str], *behind: alt.Chart
+) -> dict[str, Any]:
+    """A point with a line from low to high for each engine, against the frame size."""
+    encodings = Encodings(records)
+    x = alt.X(
+        "size:N",
+        sort=list(dict.fromkeys(record["size"] for record in records)),
+        title="frame size with FCS",
+        axis=alt.Axis(labelAngle=0),
+        scale=alt.Scale(paddingInner=0.5, paddingOuter=0.25),
+    )
+    each = alt.Chart(data(records)).encode(
+        x=x,
+        xOffset=alt.XOffset("series:N", sort=list(dict.fromkeys(record["series"] for record in records))),
+        color=encodings.colour(),
+        opacity=encodings.faded(),
+        tooltip=_tips(encodings, *tips),
+    )
+    span = each.mark_rule(strokeWidth=2).encode(y=low, y2=high)
+    mark = each.mark_point(filled=True, size=75).encode(y=point, shape=encodings.shape())
+    return finished(alt.layer(*behind, span, mark.add_params(encodings.chosen)), _HEIGHT)
 
 
 def _dots_and_line(
