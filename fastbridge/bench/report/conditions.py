@@ -1,6 +1,6 @@
 """Conditions of a run.
 
-Where its numbers come from, and how finely they can tell: the machine, the engines, the noise floor.
+Where its numbers come from, and how small a difference they can show: the machine, the engines, the noise floor.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from .parts import Cell, Column, Facts, Table
 
 
 def conditions(report: Report) -> Facts | Table:
-    """What matters most of a fingerprint: of one run as facts, of several side by side."""
+    """The main part of the fingerprint: facts of one run, or a table of several."""
     facts = [_main_facts(loaded) for loaded in report.runs]
     if not report.is_comparison:
         return _known(facts[0])
@@ -26,7 +26,7 @@ def conditions(report: Report) -> Facts | Table:
 
 
 def facts_of(loaded: LoadedRun) -> Facts:
-    """The rest of it."""
+    """The rest of the fingerprint."""
     machine = loaded.results.fingerprint
     rest = {
         "boot parameters": machine.boot,
@@ -37,7 +37,7 @@ def facts_of(loaded: LoadedRun) -> Facts:
 
 
 def floor_table(report: Report, *, absolute: bool) -> Table | None:
-    """How large a difference has to be, test by test; with `absolute`, what the direct pair takes beside it."""
+    """The noise floor of each test; with `absolute`, also the CPU time of the direct pair."""
     lines = []
     for loaded in report.runs:
         floors = wording.noise_floors(loaded.rows)
@@ -65,7 +65,7 @@ def floor_table(report: Report, *, absolute: bool) -> Table | None:
 
 
 def engines_table(report: Report) -> Table:
-    """What was run, and how."""
+    """The engines as they were run."""
     columns = [
         Column("engine", number=False),
         *([Column("run", number=False)] if report.is_comparison else ()),
@@ -82,7 +82,7 @@ def engines_table(report: Report) -> Table:
 
 
 def unequal_tasks(report: Report) -> list[str]:
-    """Tests of one name that are not quite the same in all runs."""
+    """The differences between tests of the same name."""
     lines = []
     for name in dict.fromkeys(task.name for loaded in report.runs for task in loaded.results.tasks):
         own = {
@@ -103,7 +103,7 @@ def unequal_tasks(report: Report) -> list[str]:
 
 
 def when(results: Results) -> str:
-    """When it was measured, as far as the file says it in the usual way."""
+    """When the run was measured."""
     return results.started.replace("T", " ").replace("+00:00", " UTC")
 
 

@@ -26,7 +26,7 @@ _STEPS_A_DECADE = 10  # of a latency curve's percentiles
 
 
 def verdict(report: Report) -> Iterator[Figure]:
-    """Ratios with intervals; those of which more is better, and those of which less is, apart."""
+    """Ratios with intervals: one figure where higher is better, one where lower is."""
     for higher, better in ((True, "more"), (False, "less")):
         records = [
             _claim(loaded, row)
@@ -46,7 +46,7 @@ def verdict(report: Report) -> Iterator[Figure]:
 
 
 def throughput(report: Report) -> Iterator[Figure]:
-    """Forwarding rates against frame size, in frames/s and in Gb/s."""
+    """Forwarding rates against the frame size, in frames/s and in Gb/s."""
     for name, field, unit, axis in (
         ("throughput", "frames_per_second", "frames/s", "forwarding rate, frames/s"),
         ("throughput-gbps", "gigabits_per_second", "Gb/s", "forwarding rate, Gb/s (without FCS)"),
@@ -59,7 +59,7 @@ def throughput(report: Report) -> Iterator[Figure]:
 
 
 def throughput_ratios(report: Report) -> Iterator[Figure]:
-    """The same of unlike machines."""
+    """Ratios of forwarding rates, of unlike machines."""
     records = [
         _claim(loaded, row)
         for loaded in report.runs
@@ -74,7 +74,7 @@ def throughput_ratios(report: Report) -> Iterator[Figure]:
 
 
 def search_bounds(report: Report) -> Iterator[Figure]:
-    """NDR and PDR against frame size."""
+    """NDR and PDR against the frame size."""
     records: dict[tuple[Any, ...], Record] = {}
     for loaded in report.runs:
         for task in loaded.tasks("throughput", "latency"):
@@ -101,18 +101,18 @@ def tcp(report: Report) -> Iterator[Figure]:
 
 
 def loss(report: Report) -> Iterator[Figure]:
-    """A loss curve a task."""
+    """A loss curve for each task."""
     yield from _of_tasks(report, "frame-loss", "loss", "Frame loss against offered load", "loss_curve", "loss")
 
 
 def forwarding(report: Report) -> Iterator[Figure]:
-    """RFC 2889 §5.6's curve, a task each."""
+    """The curve of RFC 2889 §5.6 for each task."""
     title = "Forwarding rate against offered load"
     yield from _of_tasks(report, "max-forwarding-rate", "forwarding_rate", title, "forwarding_curve", "forwarding-rate")
 
 
 def latency(report: Report) -> Iterator[Figure]:
-    """A distribution a task and load."""
+    """A distribution for each task and load."""
     caption = f"{_DOTS} The further to the right, the rarer the delay."
     number = 0
     for name in _tasks(report, "latency-at-load", "latency"):
@@ -127,7 +127,7 @@ def latency(report: Report) -> Iterator[Figure]:
 
 
 def cpu(report: Report) -> Iterator[Figure]:
-    """CPU time a frame at maximum offered load."""
+    """CPU time per frame at maximum offered load."""
     records = [
         _cost(loaded, row)
         for loaded in report.runs
@@ -145,7 +145,7 @@ def cpu(report: Report) -> Iterator[Figure]:
 
 
 def scaling(report: Report) -> Iterator[Figure]:
-    """Forwarding rate against stations and against ports."""
+    """The forwarding rate against stations, and against ports."""
     title = "Forwarding rate with the FDB filled"
     yield from _of_tasks(report, "fdb-scaling", "rate", title, "fdb_scaling", "scaling")
     trials, medians = [], []
@@ -173,7 +173,7 @@ def _of_tasks(report: Report, method: str, series: str, title: str, chart: str, 
 
 
 def _in_order(runs: Sequence[LoadedRun], records: Iterable[Record]) -> list[Record]:
-    """Engines as in tables: a block runs them in another order."""
+    """Engines in the order of the tables: each block runs them in another one."""
     order = {engine.name: i for loaded in reversed(runs) for i, engine in enumerate(loaded.results.engines)}
     return sorted(records, key=lambda record: order[record["engine"]])
 
@@ -187,7 +187,7 @@ def _tasks(report: Report, *methods: str) -> list[str]:
 
 
 def _rates(report: Report, method: str, field: str) -> tuple[list[Record], list[Record]]:
-    """Every trial, and the medians of rows."""
+    """Records of all trials, and of the rows' medians."""
     trials, medians = [], []
     for loaded in report.runs:
         for task in loaded.tasks(method):
@@ -251,7 +251,7 @@ def _cost(loaded: LoadedRun, row: Row) -> Record:
 
 
 def _latencies(runs: Sequence[LoadedRun], task: str, at: str) -> tuple[list[Record], list[Record]]:
-    """Of every engine at one load: a line, and the trials' dots."""
+    """A line and the trials' dots for each engine at one load."""
     lines: list[Record] = []
     trials: list[Record] = []
     for loaded in runs:
@@ -263,7 +263,7 @@ def _latencies(runs: Sequence[LoadedRun], task: str, at: str) -> tuple[list[Reco
 
 
 def _sampled(loaded: LoadedRun, task: str, engine: str, at: str) -> Iterator[tuple[Record, Samples]]:
-    """The trials of one load: of a latency task the last ones, of latency at a load its only one."""
+    """The trials at one load. A latency task measures its loads last; latency at a load has one trial."""
     for run in (run for run in loaded.runs_of(task) if run.engine == engine):
         values = loaded.found[task, engine, run.block].values
         loads = [load for load in LOADS if f"{load}_p50" in values] or ["idle"]
@@ -274,12 +274,12 @@ def _sampled(loaded: LoadedRun, task: str, engine: str, at: str) -> Iterator[tup
 
 
 def _is_drawable(samples: Samples) -> bool:
-    """A logarithmic axis has no place for nothing, which a broken histogram may have."""
+    """A logarithmic axis has no place for 0, which a broken histogram may hold."""
     return samples.percentiles([0.0]).get(0.0, 0.0) > 0.0
 
 
 def _distribution(who: Record, samples: Sequence[Samples]) -> Iterator[Record]:
-    """Medians over the blocks, percentile by percentile, as far as the samples go."""
+    """Medians over the blocks, percentile by percentile, as far as the samples reach."""
     fewest = min((each.received for each in samples), default=1)
     steps = int(math.log10(fewest) * _STEPS_A_DECADE) + 1
     rarities = {100 - 100 / rarity: rarity for rarity in (10 ** (step / _STEPS_A_DECADE) for step in range(steps))}
@@ -290,7 +290,7 @@ def _distribution(who: Record, samples: Sequence[Samples]) -> Iterator[Record]:
 
 
 def _percentiles(record: Record, samples: Samples) -> Iterator[Record]:
-    """The percentiles that are in tables, of one trial."""
+    """The percentiles of one trial that the tables have."""
     for name, value in percentiles_of(samples).items():
         percent = PERCENTILES[name]
         rarity = 100 / (100 - percent) if percent < 100 else float(samples.received)

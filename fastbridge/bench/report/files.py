@@ -1,6 +1,6 @@
 """Report files, all of them.
 
-What `fastbridge compare --out` leaves behind: the raw results, and everything that is drawn from them.
+The directory that `fastbridge compare --out` fills: the raw results, and everything drawn from them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ PICTURES = "pictures"
 
 
 def holds_report(directory: Path) -> bool:
-    """Whether there is one, or a part of one."""
+    """Whether the directory holds a report, or a part of one."""
     return any((directory / name).is_file() for name in (RESULTS, PAGE, MARKDOWN, BENCHMARKS))
 
 
@@ -40,9 +40,9 @@ def writable_report(directory: Path, way_out: str) -> Iterator[None]:
 
 
 def write_report(directory: Path, report: Report) -> None:
-    """Write the results of a single run, and all that is drawn from them. Raises OSError and BenchError.
+    """Write the results of a single run, and everything drawn from them. Raises OSError and BenchError.
 
-    Pictures of an earlier report that this one has nothing for are removed.
+    Pictures that only an earlier report had are removed.
     """
     for name, content in _contents(report):
         path = directory / name

@@ -1,7 +1,7 @@
 """The HTML page.
 
-One file with everything in it: style, script, the plotting library once, and every chart as data. A content security
-policy forbids it to fetch anything, so that it shows the same without a network, and tells nobody that it is read.
+One file holds everything: style, script, the plotting library once, and every chart as data. A content security policy
+forbids the page to fetch anything: it looks the same without a network, and no server learns that somebody reads it.
 """
 
 from __future__ import annotations
@@ -73,6 +73,6 @@ def _library() -> str:
 
 
 def _as_data(value: Mapping[str, Any]) -> Markup:
-    """JSON that cannot end the script element it stands in, whatever an engine calls itself."""
+    """JSON that cannot end its script element, whatever an engine's name is."""
     text = json.dumps(value, separators=(",", ":"), allow_nan=False)
-    return Markup(text.replace("<", "\\u003c").replace("&", "\\u0026"))  # noqa: S704 - no markup is left in it
+    return Markup(text.replace("<", "\\u003c").replace("&", "\\u0026"))  # noqa: S704 - without markup

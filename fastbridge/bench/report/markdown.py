@@ -35,7 +35,7 @@ def render(document: Document, beside: Mapping[str, str] = MappingProxyType({}))
 
 
 def escaped(text: str) -> str:
-    """Plain text that stays plain, in one line."""
+    """Text that Markdown shows as it is, in one line."""
     line = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return _SPECIAL.sub(r"\\\1", line)
 

@@ -18,27 +18,27 @@ ABOUT = (
 
 @dataclass(frozen=True)
 class Cell:
-    """Of a table: what is shown, and what it is sorted by (its text, if nothing else is said)."""
+    """A cell of a table: its text, and the number to sort it by if there is one."""
 
     text: str
     sort: float | None = None
     style: str = ""  #: win, loss, even, quiet or none
-    hint: str = ""  #: shown to who hovers over it
+    hint: str = ""  #: shown while a pointer is over it
 
     @property
     def key(self) -> str:
-        """For sorting: a number, or the text; nothing sorts last."""
+        """What it is sorted by: a number, or the text. Empty cells come last."""
         return f"{self.sort!r}" if self.sort is not None else self.text
 
 
 @dataclass(frozen=True)
 class Column:
-    """A head with its unit below."""
+    """A column: its head, with the unit below."""
 
     name: str
     unit: str = ""
     number: bool = True
-    hint: str = ""  #: what it means, for who wants to know
+    hint: str = ""  #: what it means
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Facts:
-    """Names and what stands behind them."""
+    """Names with their values."""
 
     entries: Mapping[str, str]
 
@@ -86,7 +86,7 @@ class Lines:
 
 @dataclass(frozen=True)
 class Fold:
-    """Parts that only some readers want: closed until somebody opens it, open in print."""
+    """Parts that few readers want: closed until a reader opens it, open in print."""
 
     title: str
     parts: Sequence[Part]

@@ -1,6 +1,7 @@
 """RFC 2889, judged.
 
-Where the RFC says what a switch should do, the answer is pass or fail; where it asks for a number, it is that number.
+Where the RFC says what a switch should do, the answer is pass or fail. Where it asks for a number, the answer is
+that number.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ METHODS = (
 
 
 def judgements(report: Report) -> Table | None:
-    """A line a test, a column an engine; None when there is no such test."""
+    """A row for each test, a column for each engine; None without such a test."""
     columns: list[str] = []
     lines: dict[str, dict[str, Cell]] = {}
     for loaded in report.runs:

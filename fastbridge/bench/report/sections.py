@@ -1,6 +1,6 @@
 """Sections, in order.
 
-The nine parts of a report, verdict first. One that has nothing to show stays, without parts, and says why.
+The nine sections of a report, verdict first. A section with nothing to show stays, without parts, and says why.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _SCALING = ("fdb-scaling", "port-scaling")
 
 
 def document_of(report: Report) -> Document:
-    """What is said of these runs."""
+    """The document about these runs."""
     return Document(_title(report), _subtitle(report), _sections(report), _warnings(report), _foot(report))
 
 
@@ -42,7 +42,7 @@ def _title(report: Report) -> str:
 
 
 def _sections(report: Report) -> list[Section]:
-    """All sections."""
+    """All nine."""
     unlike = report.unlikeness
     made = [_verdict(report, unlike), _conditions(report, unlike)]
     made += [_throughput_ratios(report)] if unlike else [_throughput(report)]
@@ -51,7 +51,7 @@ def _sections(report: Report) -> list[Section]:
 
 
 def _subtitle(report: Report) -> str:
-    """When and where, in one line."""
+    """When and where the runs were measured, in one line."""
     shown = []
     for loaded in report.runs:
         it, machine = loaded.results, loaded.results.fingerprint
@@ -81,15 +81,13 @@ def _verdict(report: Report, unlike: Sequence[str]) -> Section:
     parts += [*_filling(figures.verdict(report)), *tables]
     single = [task for loaded in report.runs for task in loaded.results.tasks if task.blocks < 2]
     if single:
-        parts.append(
-            Text("Tests that ran in a single block have no interval, and nothing is claimed of them: see below.")
-        )
+        parts.append(Text("Tests that ran in a single block have no interval and no verdict. Their numbers are below."))
     missing = "" if tables else "no test has run on any engine"
     return Section("verdict", "Verdict", lead, parts if tables else (), missing)
 
 
 def _findings(report: Report) -> dict[str, str]:
-    """Engine → what was found of it."""
+    """Engine → its finding."""
     return {
         wording.printable(engine) + (f" · {loaded.label}" if loaded.label else ""): text
         for loaded in report.runs
@@ -98,7 +96,7 @@ def _findings(report: Report) -> dict[str, str]:
 
 
 def _unfit(report: Report) -> list[str]:
-    """Engines without any result, a line each: they are not in the tables."""
+    """A line for each engine without any result. The tables leave it out."""
     return [
         wording.printable(f"Unfit{f' in {loaded.label}' if loaded.label else ''}: {engine} ({reason})")
         for loaded in report.runs
@@ -107,7 +105,7 @@ def _unfit(report: Report) -> list[str]:
 
 
 def _warnings(report: Report) -> list[str]:
-    """What stands above everything else, below the title."""
+    """The warnings of all runs."""
     return [
         (f"{loaded.label}: " if loaded.label else "") + text
         for loaded in report.runs
@@ -116,13 +114,13 @@ def _warnings(report: Report) -> list[str]:
 
 
 def _foot(report: Report) -> list[str]:
-    """What made this, and how to make the like."""
+    """What made the report, and the command that measures again."""
     lines = []
     for loaded in report.runs:
         it = loaded.results
         version = it.fingerprint.versions.get("fastbridge", UNKNOWN)
         load = "" if it.fingerprint.load == UNKNOWN else f" The load average was {it.fingerprint.load} when it began."
-        how = f" To measure the like: {wording.printable(it.command)}" if it.command else ""
+        how = f" To measure the same again: {wording.printable(it.command)}" if it.command else ""
         label = f"{loaded.label}: " if loaded.label else ""
         lines.append(f"{label}Measured with fastbridge {version}, {when(it)}.{load}{how}")
     return [ABOUT, *lines]
@@ -139,7 +137,7 @@ def _conditions(report: Report, unlike: Sequence[str]) -> Section:
     return Section(
         "machine",
         "Machine and noise floor",
-        "Where this was measured, and how large a difference has to be to show.",
+        "Where this was measured, and how large a difference must be to show.",
         parts,
     )
 
@@ -163,7 +161,7 @@ def _throughput_ratios(report: Report) -> Section:
 def _measured(report: Report) -> Iterator[Section]:
     parts: list[Part] = [*_filling(figures.loss(report)), *value_tables(report, *_LOSS)]
     parts += _folded("All points", curve_tables(report, "frame-loss"))
-    lead = "What is lost under overload, how long a burst is survived, and how long it takes to come back."
+    lead = "Loss under overload, the longest burst without loss, and the time to recover."
     yield Section("loss", "Frame loss, bursts and recovery", lead, parts, _absent(report, *_LOSS))
     curves, percentiles = [*_filling(figures.latency(report))], latency_table(report)
     parts = [*curves, *([percentiles] if percentiles else [])]
@@ -217,7 +215,7 @@ def _irregular(report: Report, *, absolute: bool) -> Section:
         lines += [prefix + text for text in wording.irregularities(loaded.results, loaded.rows, absolute=absolute)]
     lines += unequal_tasks(report)
     parts: list[Part] = [Lines([wording.printable(line) for line in lines])] if lines else [Text("None.")]
-    lead = "Everything that was skipped, failed or is to be taken with care, with its reason."
+    lead = "Everything that was skipped, that failed or that needs care, with its reason."
     if not absolute:
         lead += " Rates and numbers of frames are in a report of each run."
     return Section("irregular", "Irregular and skipped results", lead, parts)
@@ -229,6 +227,6 @@ def _folded(title: str, tables: Iterable[Table]) -> list[Part]:
 
 
 def _filling(drawn: Iterable[Figure]) -> list[Figure]:
-    """Two beside each other; the last of an odd number takes the whole width."""
+    """Two figures beside each other; the last of an odd number takes the whole width."""
     made = list(drawn)
     return [replace(figure, wide=i == len(made) - 1 and i % 2 == 0) for i, figure in enumerate(made)]

@@ -20,7 +20,7 @@ _STYLES = {
     "withheld": "even",
     "unfit": "loss",
 }
-_MOST_COLUMNS = 5  # of values; a method with more of them gets a line each
+_MOST_COLUMNS = 5  # of values; a method with more gets a row for each value
 LOADS = {"idle": "near idle", "at_10": "10 % of PDR", "at_50": "50 % of PDR", "at_90": "90 % of PDR"}
 
 _RUN = Column("run", number=False)
@@ -35,7 +35,7 @@ _LATENCIES = ("p50", "p99")
 
 
 def claimed(loaded: LoadedRun) -> list[TaskRecord]:
-    """Tasks that the verdict is about: of several blocks, and latency; if there are none, the contest's."""
+    """The tasks of the verdict: those of several blocks, and latency; without any, the contest."""
     shown = {row.task for row in loaded.rows}
     several = [
         task
@@ -46,7 +46,7 @@ def claimed(loaded: LoadedRun) -> list[TaskRecord]:
 
 
 def verdict_tables(report: Report, *, absolute: bool) -> Iterator[Table]:
-    """Every engine in every claimed task, a table for each kind of test; without `absolute`, ratios alone in one."""
+    """Every engine in every claimed task: a table for each kind of test; without `absolute`, one of ratios alone."""
     unfit = {loaded.label: wording.unfit_everywhere(loaded.results, loaded.rows) for loaded in report.runs}
     kinds: dict[str, tuple[Sequence[Column], list[list[Cell]]]] = {}
     for name in dict.fromkeys(task.name for loaded in report.runs for task in claimed(loaded)):
@@ -62,7 +62,7 @@ def verdict_tables(report: Report, *, absolute: bool) -> Iterator[Table]:
 
 
 def value_tables(report: Report, *methods: str) -> Iterator[Table]:
-    """What these methods found, a table each; without tasks that the verdict table has."""
+    """A table of findings for each method, without the tasks of the verdict tables."""
     for name in methods:
         tasks = {
             task.name: task
@@ -76,7 +76,7 @@ def value_tables(report: Report, *methods: str) -> Iterator[Table]:
 
 
 def latency_table(report: Report) -> Table | None:
-    """Percentiles, a line an engine and load."""
+    """Percentiles: a row for each engine and load."""
     columns = [
         Column("test", number=False),
         Column("load", number=False),
@@ -101,7 +101,7 @@ def latency_table(report: Report) -> Table | None:
 
 
 def curve_tables(report: Report, *methods: str) -> Iterator[Table]:
-    """The points of these methods' curves, a table a test, a line a point."""
+    """The points of these methods' curves: a table for each test, a row for each point."""
     for name in dict.fromkeys(task.name for loaded in report.runs for task in loaded.tasks(*methods)):
         own = [loaded for loaded in report.runs if name in loaded.methods]
         units = {curve: unit.split(" → ") for curve, unit in own[0].methods[name].units.items() if " → " in unit}
@@ -126,7 +126,7 @@ def curve_tables(report: Report, *methods: str) -> Iterator[Table]:
 def _points(
     series: Mapping[str, Sequence[tuple[float, float]]], units: Mapping[str, Sequence[str]]
 ) -> Iterator[list[Cell]]:
-    """A line for every x, with a cell for every curve."""
+    """A row for each x, with a cell for each curve."""
     curves = {name: dict(series.get(name, ())) for name in units}
     x_unit = next(iter(units.values()))[0]
     for x in sorted({x for points in curves.values() for x in points}):
@@ -136,12 +136,12 @@ def _points(
 
 
 def cpu_table(report: Report) -> Table | None:
-    """CPU time a forwarded frame, a line a test and engine; what no direct veth pair stands beside is not known."""
+    """CPU time per forwarded frame: a row for each test and engine that ran beside the direct veth pair."""
     columns = [
         Column("test", number=False),
         *_who(report),
         Column("whole machine", "ns/frame", hint="busy time of all CPUs, less what the direct veth pair takes"),
-        Column("own processes", "ns/frame", hint="of it, that of the engine's own processes"),
+        Column("own processes", "ns/frame", hint="the part of the engine's own processes"),
     ]
     lines = [
         [
@@ -221,14 +221,14 @@ def _turned(title: str, report: Report, found: Sequence[tuple[LoadedRun, Row]], 
 
 
 def _without_empty(table: Table) -> Table:
-    """Columns in which any row has something."""
+    """The table without empty columns."""
     kept = [i for i in range(len(table.columns)) if any(row[i].text for row in table.rows)]
     rows = [[row[i] for i in kept] for row in table.rows]
     return Table(table.title, [table.columns[i] for i in kept], rows)
 
 
 def _is_single(loaded: LoadedRun, task: TaskRecord) -> bool:
-    # Rates of single trials are in the verdict table with all that is known of them; others have more values.
+    # The verdict tables say everything about rates of single trials; other methods find more values.
     return wording.is_contest(task, loaded.rows)
 
 
@@ -247,7 +247,7 @@ def _series(loaded: LoadedRun, row: Row) -> str:
 
 
 def _absolute(loaded: LoadedRun, row: Row) -> tuple[str, Sequence[Column], list[Cell]]:
-    """The kind of a row's test, and what is shown of such a test beside the ratio."""
+    """The kind of the row's test; the columns of that kind, and the row's cells in them."""
     method = loaded.methods[row.task]
     prefix = wording.latency_prefix(method)
     loss = _cell(row.loss_ratio, "{:.1%}")
@@ -263,7 +263,7 @@ def _absolute(loaded: LoadedRun, row: Row) -> tuple[str, Sequence[Column], list[
 
 
 def claim(row: Row) -> list[Cell]:
-    """Ratio and verdict."""
+    """Cells: ratio and verdict."""
     style = _STYLES.get(row.verdict, "quiet")
     verdict = Cell(row.verdict, style=style, hint=wording.printable(row.unfit or row.unreadable or ""))
     return [Cell(wording.ratio(row.ratio), row.ratio.mean if row.ratio else None), verdict]

@@ -1,8 +1,8 @@
 """JSON and dataclasses.
 
-The fields' own annotations are the schema, and `shape_of` is the one walk over them. A shape reads a JSON value
-strictly, and describes itself as JSON Schema. Whatever does not fit ends as one BenchError that names the field by its
-path (`trials[3].offered`), so that a broken file can be mended by hand.
+The fields' annotations are the schema, and `shape_of` is the one walk over them. A shape reads a JSON value strictly,
+and describes itself as JSON Schema. A value that does not fit raises one BenchError with the path of the field
+(`trials[3].offered`): a broken file can be mended by hand.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Trends as a page.
 
-What `fastbridge track` prints, with a chart a benchmark: first those whose speed has changed.
+What `fastbridge track` prints, with a chart for each benchmark: first those whose speed changed.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def _data(trend: Trend) -> dict[str, Any]:
 
 
 def _levels(trend: Trend, size: float) -> list[dict[str, Any]]:
-    """From step to step; without one there is none, dots are all that is known."""
+    """The levels between the steps; without a step there are only dots."""
     if not trend.steps:
         return []
     begins = [0, *(step.index for step in trend.steps)]

@@ -28,7 +28,7 @@ _CLAIM = ("ratio", "verdict", "blocks", "floor_text")
 
 
 def verdict(records: Sequence[Record], baseline: str) -> dict[str, Any]:
-    """Ratios to the baseline with their intervals, over the noise floor of the same test and run."""
+    """Ratios to the baseline with their intervals, over the noise floor of each test."""
     encodings = Encodings(records)
     tests = list(dict.fromkeys(record["test"] for record in records))
     low = 0.92 * min(1.0, *(record["low"] for record in records))
@@ -79,7 +79,7 @@ def against_size(trials: Sequence[Record], medians: Sequence[Record], field: str
 
 
 def ratio_against_size(records: Sequence[Record], baseline: str) -> dict[str, Any]:
-    """Ratios of rates with their intervals against the frame size: of unlike machines."""
+    """Ratios of rates with their intervals, against the frame size."""
     title = f"forwarding rate, ratio to {baseline} on the same machine"
     one = alt.Chart(data([{"y": 1}])).mark_rule(opacity=0.5).encode(y="y:Q")
     y = {field: alt.Y(f"{field}:Q", title=title) for field in ("low", "mean")}
@@ -87,13 +87,13 @@ def ratio_against_size(records: Sequence[Record], baseline: str) -> dict[str, An
 
 
 def search_bounds(records: Sequence[Record]) -> dict[str, Any]:
-    """NDR, with a line up to the PDR, against the frame size."""
+    """NDR with a line up to the PDR, against the frame size."""
     y = alt.Y("ndr:Q", title="NDR, up to PDR, frames/s", axis=rates_axis(), scale=alt.Scale(zero=True))
     return _spans(records, y, "pdr:Q", y, ("block", "ndr_text", "pdr_text", "offered_text", "remarks"))
 
 
 def strip(trials: Sequence[Record], medians: Sequence[Record], field: str, title: str) -> dict[str, Any]:
-    """Every trial of every engine on one line each, the median marked."""
+    """A line for each engine: its trials, and a mark at the median."""
     encodings = Encodings(medians)
     order = list(dict.fromkeys(record["series"] for record in medians))
     y = alt.Y("series:N", sort=order, title=None, axis=_task_axis(" · "))
@@ -140,7 +140,7 @@ def forwarding_curve(records: Sequence[Record]) -> dict[str, Any]:
 
 
 def latency(lines: Sequence[Record], trials: Sequence[Record]) -> dict[str, Any]:
-    """Percentiles of one-way latency: the rarer a delay, the further to the right; both axes are logarithmic."""
+    """Percentiles of one-way latency: rarer delays are further to the right. Both axes are logarithmic."""
     encodings = Encodings(lines)
     most = max(record["rarity"] for record in lines)
     x = alt.X(
@@ -165,7 +165,7 @@ def latency(lines: Sequence[Record], trials: Sequence[Record]) -> dict[str, Any]
 
 
 def cpu(records: Sequence[Record], title: str) -> dict[str, Any]:
-    """CPU time a frame: a bar for the whole machine, a tick for the engine's own processes."""
+    """CPU time per frame: a bar for the whole machine, a tick for the engine's own processes."""
     encodings = Encodings(records)
     tasks = list(dict.fromkeys(record["size"] for record in records))
     y = alt.Y("size:N", sort=tasks, title=None, axis=_task_axis(), scale=alt.Scale(paddingInner=0.25))
@@ -308,7 +308,7 @@ def _dots_and_line(
 
 
 def _curves(encodings: Encodings, records: Sequence[Record], x: alt.X, y: alt.Y, height: int) -> dict[str, Any]:
-    """Lines through points that are trials themselves: one an engine and block."""
+    """Lines through points, each of which is a trial: one line for each engine and block."""
     each = alt.Chart(data(records)).encode(x=x, y=y, color=encodings.colour())
     line = each.mark_line(strokeWidth=2).encode(
         detail="block_number:N", strokeDash=encodings.dash(), opacity=encodings.faded()
@@ -321,7 +321,7 @@ def _curves(encodings: Encodings, records: Sequence[Record], x: alt.X, y: alt.Y,
 
 
 def _task_axis(between: str = ", ") -> alt.Axis:
-    """Long names in several lines."""
+    """An axis of names, broken into lines."""
     expression = f"split(datum.label, {between!r})"
     return alt.Axis(labelExpr=expression, labelLimit=130, domain=False, ticks=False, labelLineHeight=14)
 

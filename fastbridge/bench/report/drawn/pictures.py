@@ -1,7 +1,6 @@
 """Pictures for elsewhere.
 
-The page's charts as SVG and PNG, for READMEs and slides: on white, with a title and where they were measured. Drawn
-without a browser.
+The page's charts as SVG and PNG, for READMEs and slides: on white, with a title and the machine. No browser is needed.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ def _together(figures: Sequence[Figure], where: str) -> dict[str, Any]:
     config["legend"] = {**config["legend"], "columns": width // LEGEND_COLUMN}
     if len(figures) == 1:
         return {**specs[0], "config": config, "title": {"text": figures[0].title, "subtitle": where}}
-    datasets: dict[str, Any] = {}  # those of all charts have their place at the top
+    datasets: dict[str, Any] = {}  # Vega-Lite wants the data of all charts at the top
     for spec in specs:
         del spec["config"]
         datasets |= spec.pop("datasets", {})
@@ -62,7 +61,7 @@ def _together(figures: Sequence[Figure], where: str) -> dict[str, Any]:
 
 
 def _still(figure: Figure, width: int) -> dict[str, Any]:
-    """The chart without what only a page has: a width to adapt to, its text's colour, a legend to click on."""
+    """The chart without what only a page has: a changing width, the text's colour, a legend to click on."""
     spec: dict[str, Any] = _without_interaction(draw(figure))
     del spec["autosize"]
     return {**spec, "width": width, "title": figure.title}
