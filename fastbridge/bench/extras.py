@@ -1,12 +1,11 @@
-"""Extras, how to get them.
+"""How to install extras.
 
-The package is in no registry: what an extra needs is installed from a clone. A name in a registry could be
-anybody's.
+The package is in no registry, so extras are installed from a clone. In a registry, anybody could own the name.
 """
 
 from __future__ import annotations
 
 
 def way_to(extra: str) -> str:
-    """How to install what the extra of this name brings."""
+    """How to install this extra."""
     return f"in a clone of fastbridge, pip install -e '.[{extra}]'"

@@ -1,7 +1,7 @@
 """Profiles: what is measured, and for how long.
 
-Shorter trials than the RFCs' say less about rare events and more about the same machine in the same minute; the
-results carry every length, and a report says which profile it is of.
+Trials that are shorter than the RFCs' say less about rare events, but more about the same machine in the same minute.
+The results have every length, and a report names its profile.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Task:
     method: Method
     blocks: int = 1  #: two or more give a ratio with an interval
     ceiling: bool = False  #: on the direct veth pair as well
-    seconds: float = 1.0  #: a run takes, roughly: for the time left, until the first one has been timed
+    seconds: float = 1.0  #: a guess of a run's length, for the time left, until the first one is timed
 
     @property
     def name(self) -> str:
@@ -59,9 +59,9 @@ class Profile:
     tasks: tuple[Task, ...]
 
 
-# Ten blocks for what is claimed of rates; latency, and what is left of a switch whose CPU the pods use themselves,
-# differ by factors, and five will do. Trials are shorter than the usual 1-2 s, so that all end within three minutes;
-# TCP's are the longest, because a stream's rate wanders more than that of frames.
+# Ten blocks for claims about rates. Latency differs by factors, and so does a switch whose CPU the pods use themselves:
+# there five will do. Trials are shorter than the usual 1-2 s, to end within three minutes. TCP has the longest trials,
+# because a stream's rate wanders more than that of frames.
 QUICK = Profile(
     "quick",
     (
@@ -74,7 +74,7 @@ QUICK = Profile(
     ),
 )
 
-# A search's trials are short, and three of a load decide about it; bounds 5 % apart are what a noisy machine can tell.
+# A search's trials are short, and three of them decide about a load. A noisy machine can tell bounds 5 % apart.
 _SECONDS, _SUM, _WIDTH = 0.3, 0.9, 0.05
 _FOUR = 4  # ports: the fewest of RFC 2889 §5.10, and of §5.5
 STANDARD = Profile(
@@ -147,10 +147,10 @@ def chosen(
     pattern: str | None = None,
     blocks: int | None = None,
 ) -> Profile:
-    """A profile of these methods, frame sizes, pattern and blocks, as far as each is given; the rest is `profile`'s.
+    """A profile of these methods, frame sizes, pattern and blocks. Whatever is not given comes from `profile`.
 
-    A method that the profile has not is taken as `standard` has it. Raises ConfigError for what there is not, or what
-    no method has that was asked for.
+    A method that the profile lacks comes from `standard`. Raises ConfigError for an unknown method, and for sizes or a
+    pattern that a requested method does not take.
     """
     if unknown := [name for name in methods if name not in METHODS]:
         raise ConfigError(f"there is no method {', '.join(unknown)}; there are {', '.join(METHODS)}")
@@ -179,7 +179,7 @@ def _tasks_of(method: str, profile: Profile) -> list[Task]:
 
 
 def _variants(task: Task, variants: Sequence[dict[str, Any]]) -> list[Task]:
-    """It with each of these parameters; none where its method has no such one, or not with this value."""
+    """The task with each of these parameters that its method takes."""
     names = {field.name for field in fields(task.method)}  # type: ignore[arg-type]
     made = []
     for parameters in variants:

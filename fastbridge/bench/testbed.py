@@ -1,6 +1,6 @@
 """An engine in its lab, ready to be measured.
 
-Every measurement stands on the same three things: a lab, an engine that joins its host ends, and a tester in its pods.
+Every measurement needs the same three things: a lab, an engine that joins its host ends, and a tester in its pods.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from .tester.trial import Trial
 
 
 class Testbed:
-    """An engine at work in a lab of its own while a `with` block lasts; methods run on it.
+    """An engine at work in its own lab while a `with` block lasts; methods run on it.
 
         with Testbed(ENGINES["linux-bridge"], ports=2) as bed:
             findings = METHODS["forwarding-rate"](sizes=(64,)).run(bed)
 
-    The pods have no IPv6 unless a `topology` says so: then no kernel says a word of its own, and receivers count
-    nothing but test frames. `layout` has the CPUs, `name` what errors call the engine.
+    The pods have no IPv6 unless a `topology` says so: then no kernel sends frames of its own, and receivers count only
+    test frames. `layout` names the CPUs; errors call the engine `name`.
     """
 
     __test__ = False  # not a test, whatever pytest thinks of the name
@@ -66,12 +66,12 @@ class Testbed:
 
     @cached_property
     def tester(self) -> Tester:
-        """The tester; its processes start when it is first asked for, and end with the block."""
+        """The tester; its processes start with the first use, and end with the block."""
         return self._stack.enter_context(Tester(self.lab, self.running, name=self._name, layout=self._layout))
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """The engine of a paused testbed works while this block lasts, and is paused again."""
+        """Resume the paused engine while this block lasts, then pause it again."""
         self.running.resume()
         try:
             yield

@@ -34,8 +34,9 @@ from fastbridge.bench.profiles import PROFILES
 from fastbridge.bench.profiles import chosen as choose
 from fastbridge.bench.report.evidence import Report
 from fastbridge.bench.report.files import PAGE, RESULTS, holds_report, writable_report, write_report
+from fastbridge.bench.report.sections import document_of
 from fastbridge.bench.report.statistics import FEWEST_BLOCKS
-from fastbridge.bench.report.terminal import show_results
+from fastbridge.bench.report.terminal import show
 from fastbridge.bench.results.files import writable_file
 from fastbridge.bench.tester.offer import IMIX, SIZES
 from fastbridge.console import make_console
@@ -201,7 +202,7 @@ def compare(
             if results.runs:
                 results.save(path)
         finally:  # whatever becomes of the file, the measurement is not lost
-            show_results(console, shown)
+            show(console, document_of(shown))
         if results.runs and file is None:
             console.print(f"drawing the report in {path.parent}", soft_wrap=True)
             write_report(path.parent, shown)

@@ -25,7 +25,7 @@ _PICTURE = (".svg", ".png")
 
 def _print_schema(context: click.Context, parameter: click.Parameter, wanted: bool) -> None:
     if wanted and not context.resilient_parsing:
-        from fastbridge.bench.results.schema import results_schema
+        from fastbridge.bench.results.results import results_schema
 
         click.echo(json.dumps(results_schema(), indent=2, ensure_ascii=False))
         context.exit()
@@ -68,13 +68,10 @@ def report(files: tuple[Path, ...], output: Path | None, picture: str | None) ->
         _draw(runs, output, picture or "throughput")
         make_console().print(f"written to {output}", soft_wrap=True)
         return
-    from fastbridge.bench.report.terminal import show_comparison, show_results
+    from fastbridge.bench.report.sections import document_of
+    from fastbridge.bench.report.terminal import show
 
-    console = make_console()
-    if runs.is_comparison:
-        show_comparison(console, runs)
-    else:
-        show_results(console, runs)
+    show(make_console(), document_of(runs))
 
 
 def _results_in(path: Path) -> Path:
@@ -149,18 +146,20 @@ def _say_left_out(runs: Report) -> None:
 
 
 def _drawn(runs: Report, ending: str, picture: str) -> str | bytes:
-    from fastbridge.bench.report import html, markdown
-    from fastbridge.bench.report.drawn import pictures
+    from fastbridge.bench.report import figures, html, markdown
+    from fastbridge.bench.report.sections import document_of
 
     if ending == ".html":
-        return html.render(runs)
+        return html.render(document_of(runs))
     if ending == ".md":
-        return markdown.render(runs)
+        return markdown.render(document_of(runs))
     if ending not in _PICTURE:
         raise click.UsageError(f"cannot draw {ending}; choose .html, .md, .svg, .png, .json or a directory")
-    if picture not in pictures.PICTURES:
-        raise click.UsageError(f"there is no picture {picture!r}; there are {', '.join(pictures.PICTURES)}")
-    spec = pictures.picture(picture, runs)
+    if picture not in figures.PICTURES:
+        raise click.UsageError(f"there is no picture {picture!r}; there are {', '.join(figures.PICTURES)}")
+    from fastbridge.bench.report.drawn.pictures import file_of, pictures
+
+    spec = pictures(document_of(runs)).get(picture)
     if spec is None:
         raise BenchError(f"no picture {picture!r}: these results have nothing for it; another profile does")
-    return pictures.draw(spec, "svg" if ending == ".svg" else "png")
+    return file_of(spec, "svg" if ending == ".svg" else "png")

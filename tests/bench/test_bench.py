@@ -23,7 +23,7 @@ from made_runs import METHOD, TASK, OneTrial, make_results, make_run
 import fastbridge
 from fastbridge.bench import Engine, Findings, Offer, Profile, Ratio, Results, Stream, Task, compare, rows
 from fastbridge.bench.engines import CommandEngine, LinuxBridge, Programs, PythonSockets, Running
-from fastbridge.bench.machine import disturbance
+from fastbridge.bench.machine import disturbance, fingerprint
 from fastbridge.bench.machine.disturbance import Watch, _family, _processes, survey
 from fastbridge.bench.machine.fingerprint import take_fingerprint
 from fastbridge.bench.methods.forwarding_rate import ForwardingRate
@@ -35,9 +35,8 @@ from fastbridge.bench.profiles import PROFILES, chosen
 from fastbridge.bench.report import wording
 from fastbridge.bench.report.rows import flags_of
 from fastbridge.bench.report.statistics import interleave, ratio, verdict
-from fastbridge.bench.results.decoding import decode
-from fastbridge.bench.results.results import Run, Unfit
-from fastbridge.bench.results.schema import results_schema
+from fastbridge.bench.results.results import Run, Unfit, results_schema
+from fastbridge.bench.results.shapes import decode
 from fastbridge.bench.tester.offer import IMIX, Phase, steady
 from fastbridge.bench.tester.trial import Disturbance
 from fastbridge.console import make_console, make_table, print_lines
@@ -227,6 +226,28 @@ def test_a_quota_is_found_through_all_groups(version: int, tmp_path: Path, monke
     assert any("a CPU quota of 0.6 CPUs" in line for line in survey(2, seconds=0.0))
 
 
+@pytest.mark.parametrize(
+    ("flags", "lscpu", "name"),
+    [
+        ("fpu", "echo Hypervisor vendor: Bochs", "none seen"),
+        ("fpu hypervisor", "echo Flags: hypervisor; echo Hypervisor vendor:  Bochs", "Bochs"),
+        ("fpu hypervisor", "echo Flags: hypervisor", fingerprint.NAMELESS),
+        ("fpu hypervisor", None, fingerprint.NAMELESS),
+    ],
+)
+def test_a_hypervisor_is_named_where_it_has_a_name(
+    flags: str, lscpu: str | None, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fingerprint, "_cpuinfo", lambda: {"flags": flags})
+    read = fingerprint._read
+    monkeypatch.setattr(fingerprint, "_read", lambda path: fingerprint.UNKNOWN if "/dmi/" in str(path) else read(path))
+    if lscpu is not None:
+        (tmp_path / "lscpu").write_text(f"#!/bin/sh\n{lscpu}\n")
+        (tmp_path / "lscpu").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert fingerprint.take_fingerprint({}, {}).hypervisor == name
+
+
 def test_the_kernel_s_command_line_stays_here(monkeypatch: pytest.MonkeyPatch) -> None:
     secret = "root=UUID=1111 ip=192.0.2.7::office systemd.set_credential=token:s3cret nosmt isolcpus=1 quiet"
     real = Path.read_text
@@ -410,6 +431,7 @@ def broken(path: list[str | int], value: Any) -> str:
         (["runs", 0, "trials", 0, "window_frames"], None, r"window_frames: frames must be counted"),
         (["runs", 0, "trials", 0, "sent"], [-5, 0], r"sent: must be 0 or more each"),
         (["runs", 0, "trials", 0, "seconds"], math.nan, r"seconds: a number is needed, not nan"),
+        (["runs", 0, "trials", 0, "seconds"], 10**400, r"seconds: a number is needed, not 1000"),
         (["runs", 0, "trials", 0, "window_seconds"], math.inf, r"window_seconds: a number is needed, not inf"),
         (["runs", 0, "trials", 0, "offer", "sample"], 5, r"samples: the offer asks for samples"),
         (["engines", 1, "name"], "base", r"^engines\[1\]: a second 'base'$"),

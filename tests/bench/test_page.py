@@ -1,9 +1,11 @@
-"""The report as a page, Markdown and pictures: what it says, what it leaves out, and what it never lets through."""
+"""The report in a terminal, as a page, Markdown and pictures: what it says, leaves out, and never lets through."""
 
 from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
@@ -18,11 +20,13 @@ from made_results import BLOCKS, CONTEST, DUTS, FINGERPRINT, HOSTILE, every_meth
 from fastbridge.bench import Results, rows
 from fastbridge.bench import report as page
 from fastbridge.bench.engines import ENGINES
-from fastbridge.bench.report import html as document
-from fastbridge.bench.report import markdown, wording
-from fastbridge.bench.report.drawn import pictures
+from fastbridge.bench.report import figures, html, markdown, terminal, wording
 from fastbridge.bench.report.drawn.palette import DARK, LIGHT, markers
+from fastbridge.bench.report.drawn.pictures import file_of, pictures
 from fastbridge.bench.report.evidence import Report
+from fastbridge.bench.report.parts import Document, Facts, Table
+from fastbridge.bench.report.sections import document_of
+from fastbridge.console import make_console
 from fastbridge.errors import BenchError
 
 SECTIONS = ["verdict", "machine", "throughput", "loss", "latency", "cpu", "scaling", "rfc2889", "irregular"]
@@ -66,7 +70,7 @@ class Page(HTMLParser):
 @cache
 def drawn() -> Page:
     """Of every method, by one engine whose name is an attack."""
-    return Page(document.render(Report.of([("", every_method())])))
+    return rendered(("", every_method()))
 
 
 @cache
@@ -82,8 +86,12 @@ def quick(**changes: Any) -> Results:
     return replace(contest(), **changes)
 
 
+def document(*runs: tuple[str, Results]) -> Document:
+    return document_of(Report.of(runs))
+
+
 def rendered(*runs: tuple[str, Results]) -> Page:
-    return Page(document.render(Report.of(runs)))
+    return Page(html.render(document(*runs)))
 
 
 def spec_of(shown: Page, name: str) -> str:
@@ -114,7 +122,7 @@ def test_its_numbers_are_the_terminal_s() -> None:
             assert row.is_direct or f"{row.cpu_added_ns:,.0f}" in cells
         if "p99" in row.values:
             assert wording.number(row.values["p99"], "µs") in cells
-    assert {"win", "loss", "baseline", "control", "ceiling", "unfit"} <= set(cells)
+    assert {"win", "loss", "baseline", "control", "ceiling"} <= set(cells)
 
 
 def test_a_dot_is_a_trial_and_says_which() -> None:
@@ -148,7 +156,7 @@ def test_a_loss_curve_s_points_are_its_trials() -> None:
 
 
 def test_points_of_curves_are_in_tables() -> None:
-    cells, text = drawn().cells, markdown.render(Report.of([("", every_method())]))
+    cells, text = drawn().cells, markdown.render(document(("", every_method())))
     for name in ("frame-loss-1", "fdb-scaling-1", "max-forwarding-rate-1"):
         dots = points(spec_of(drawn(), name), "x")
         assert len(dots) > 5
@@ -175,12 +183,18 @@ def test_what_cannot_be_read_again_is_said_with_its_reason_and_held_against_nobo
     own = [run for run in made.runs if run.engine == "fastbridge"]
     runs = [*(run for run in made.runs if run not in own), *(replace(run, trials=run.trials * 2) for run in own)]
     results = replace(made, runs=tuple(runs))
-    shown, text = rendered(("", results)), markdown.render(Report.of([("", results)]))
+    shown, text = rendered(("", results)), markdown.render(document(("", results)))
     assert "not readable" in shown.cells and "not readable" in text
     lines = [line for line in wording.irregularities(results, rows(results)) if line.startswith("not readable here (")]
     assert all("fastbridge" in line and line in shown.text and markdown.escaped(line) in text for line in lines)
     assert all(any(task.name in line for line in lines) for task in made.tasks)
     assert not re.findall(r"^- fastbridge: ", text, re.M)  # it has neither won nor lost
+
+
+def test_what_could_not_be_read_of_the_machine_is_said_in_one_place() -> None:
+    facts = next(part for part in document(("", elsewhere(governor="unknown"))).sections[1].parts)
+    assert isinstance(facts, Facts) and "unknown" not in facts.entries.values()
+    assert facts.entries["could not be read"].startswith("governor, ")
 
 
 def test_an_interrupted_run_says_so() -> None:
@@ -282,7 +296,7 @@ def test_tests_of_one_name_that_differ_are_named() -> None:
 )
 def test_what_cannot_be_compared_is_refused(runs: Callable[[], Any], complaint: str) -> None:
     with pytest.raises(BenchError, match=complaint):
-        document.render(Report.of(runs()))
+        document(*runs())
 
 
 # -- what it never lets through --------------------------------------------------------------------
@@ -292,6 +306,7 @@ def test_names_and_reasons_are_no_markup() -> None:
     shown = drawn()
     assert HOSTILE in shown.text and HOSTILE in json.loads(shown.charts)["throughput"].__str__()
     assert not [tag for tag, _ in shown.tags if tag in ("img", "iframe", "object")]
+    assert f"Unfit: broken (not available: {HOSTILE})" in shown.text and "broken" not in shown.charts
     assert [tag for tag, _ in shown.tags].count("script") == 3  # the charts, the library, the page's own
 
 
@@ -302,11 +317,11 @@ def test_it_fetches_nothing() -> None:
             assert (attributes.get(name) or "#").startswith(("#", "data:")), (tag, attributes)
     policy = next(a["content"] for tag, a in shown.tags if a.get("http-equiv") == "Content-Security-Policy")
     assert policy and "default-src 'none'" in policy and "http" not in policy
-    assert "@import" not in document.render(Report.of([("", quick())])) and '"url"' not in shown.charts
+    assert "@import" not in html.render(document(("", quick()))) and '"url"' not in shown.charts
 
 
 def test_markdown_has_the_same_tables_and_no_markup_of_others() -> None:
-    text = markdown.render(Report.of([("", every_method())]))
+    text = markdown.render(document(("", every_method())))
     assert next(line for line in text.splitlines() if line.startswith("## ")) == "## Verdict"
     assert "<img" not in text and "](y)" not in text.replace("\\](y)", "")
     widths = {
@@ -319,22 +334,22 @@ def test_markdown_has_the_same_tables_and_no_markup_of_others() -> None:
         assert markdown.escaped(wording.ratio(row.ratio)) in text
     assert "![" not in text
     assert "![throughput](elsewhere/throughput.svg)" in markdown.render(
-        Report.of([("", quick())]), {"throughput": "elsewhere/throughput.svg"}
+        document(("", quick())), {"throughput": "elsewhere/throughput.svg"}
     )
 
 
 def test_markdown_has_no_heading_without_a_body() -> None:
     for runs in ([("", quick())], [("a", quick()), ("b", elsewhere(cpu="Another CPU"))]):
-        text = markdown.render(Report.of(runs))
+        text = markdown.render(document(*runs))
         assert not re.findall(r"^## .*\n+(?=##|\Z)", text, re.M)
         assert "- Throughput: nothing but charts, which are on the page and in pictures" in text
         assert "## Throughput" not in text and "## Throughput" in markdown.render(
-            Report.of(runs), {"throughput": "pictures/throughput.svg"}
+            document(*runs), {"throughput": "pictures/throughput.svg"}
         )
 
 
 def test_cpu_times_are_in_a_table() -> None:
-    text = markdown.render(Report.of([("", quick())])).partition("## CPU time per frame")[2].partition("##")[0]
+    text = markdown.render(document(("", quick()))).partition("## CPU time per frame")[2].partition("##")[0]
     lines = [[cell.strip() for cell in line.split(" | ")] for line in text.splitlines()]
     for row in rows(quick()):
         if row.task.startswith("forwarding") and row.runs and not row.is_direct:
@@ -343,14 +358,52 @@ def test_cpu_times_are_in_a_table() -> None:
             assert [f"| {row.task}", name, *numbers] in lines
 
 
+# -- in a terminal ---------------------------------------------------------------------------------
+
+
+def printed(width: int, *runs: tuple[str, Results], monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("COLUMNS", str(width))
+    console = make_console()
+    with console.capture() as capture:
+        terminal.show(console, document(*runs))
+    return capture.get()
+
+
+def test_a_terminal_has_the_page_s_numbers_whole_within_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = printed(80, ("", every_method()), monkeypatch=monkeypatch)
+    own = document(("", every_method()))
+    for section in own.sections:
+        for table in (part for part in section.parts if isinstance(part, Table)):
+            for i, column in enumerate(table.columns):
+                assert not column.number or all(row[i].text in shown for row in table.rows), (table.title, column)
+    titles = [line.rstrip(" ─") for line in shown.splitlines() if line.endswith("──")]
+    assert [title for title in titles if title] == [section.title for section in own.sections]
+    assert max(len(line.rstrip()) for line in shown.splitlines()[1:]) <= 80
+    assert "RFC 2889, all values" in shown.partition("On the page and in Markdown")[2]
+
+
+def test_a_terminal_says_what_is_left_out_and_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = printed(120, ("a", quick()), ("b", elsewhere(cpu="Another CPU")), monkeypatch=monkeypatch)
+    assert "CPU (Example CPU in a, Another CPU in b)" in shown and "forwarded" not in shown
+    assert "  Latency: absolute numbers of unlike machines cannot be compared" in shown
+    assert "  Throughput, charts" in shown
+    assert printed(120, ("", quick(runs=())), monkeypatch=monkeypatch).count("Left out:") == 1
+
+
+def test_a_terminal_needs_no_package_of_the_page_s() -> None:
+    code = (
+        "import sys; from fastbridge.bench.report import markdown, sections, terminal; "
+        "sys.exit(any(name in sys.modules for name in ('altair', 'vl_convert', 'jinja2')))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
 # -- pictures and colours --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", pictures.PICTURES)
+@pytest.mark.parametrize("name", figures.PICTURES)
 def test_every_picture_is_drawn(name: str) -> None:
-    spec = pictures.picture(name, Report.of([("", every_method())]))
-    assert spec is not None
-    svg = pictures.draw(spec, "svg")
+    svg = file_of(pictures(document(("", every_method())))[name], "svg")
     assert isinstance(svg, str)
     root = ElementTree.fromstring(svg)
     assert root.tag.endswith("svg") and "currentColor" not in svg
@@ -361,13 +414,11 @@ def test_every_picture_is_drawn(name: str) -> None:
 
 
 def test_a_picture_as_png_and_of_nothing() -> None:
-    shown = Report.of([("", quick())])
-    spec = pictures.picture("verdict", shown)
-    assert spec is not None
-    png = pictures.draw(spec, "png")
+    shown = pictures(document(("", quick())))
+    png = file_of(shown["verdict"], "png")
     assert isinstance(png, bytes) and png.startswith(b"\x89PNG")
-    assert pictures.picture("loss", shown) is None
-    assert pictures.picture("cpu", Report.of([("a", quick()), ("b", elsewhere(cpu="other"))])) is None
+    assert "loss" not in shown and set(pictures(document(("", every_method())))) == set(figures.PICTURES)
+    assert "cpu" not in pictures(document(("a", quick()), ("b", elsewhere(cpu="other"))))
 
 
 def luminance(colour: str) -> float:

@@ -12,8 +12,10 @@ import pytest
 from made_results import HOSTILE, every_method
 from pyroute2 import IPRoute
 
-from fastbridge.bench.report import html as document
+from fastbridge.bench.report import html
 from fastbridge.bench.report.evidence import Report
+from fastbridge.bench.report.parts import Document
+from fastbridge.bench.report.sections import document_of
 
 webdriver = pytest.importorskip("selenium.webdriver")
 from selenium.webdriver import ActionChains  # noqa: E402
@@ -42,7 +44,7 @@ def loopback() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def browser(loopback: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     path = tmp_path_factory.mktemp("page") / "report.html"
-    path.write_text(document.render(Report.of([("", every_method())])), encoding="utf-8")
+    path.write_text(html.render(document_of(Report.of([("", every_method())]))), encoding="utf-8")
     options = webdriver.ChromeOptions()
     options.binary_location = CHROMIUM
     for argument in ("headless=new", "no-sandbox", "disable-gpu", "disable-dev-shm-usage", "window-size=1280,900"):
@@ -120,13 +122,21 @@ def test_a_click_on_a_head_sorts_by_number_and_back(browser: Any) -> None:
     (column,) = (i for i, head in enumerate(heads) if head.text.startswith("forwarded"))
 
     def numbers() -> list[str]:
-        return [row.find_elements(By.CSS_SELECTOR, "th, td")[column].text for row in find(browser, "#verdict tbody tr")]
+        return [
+            row.find_elements(By.CSS_SELECTOR, "th, td")[column].text
+            for row in table.find_elements(By.CSS_SELECTOR, "tbody tr")
+        ]
 
-    before = numbers()
+    def names() -> list[str]:
+        return [each.text for each in table.find_elements(By.CSS_SELECTOR, "tbody th") if each.is_displayed()]
+
+    before, tests = numbers(), names()
+    assert len(tests) == len(set(tests)) < len(before)  # a name stands for all rows of its test
     found = sorted(float(text.replace(",", "")) for text in before if text)
     for order, wanted in (("descending", found[::-1]), ("ascending", found)):
         heads[column].find_element(By.TAG_NAME, "button").click()
         assert heads[column].get_attribute("aria-sort") == order
+        assert set(names()) == set(tests) and len(names()) == len(before)
         after = numbers()
         assert [float(text.replace(",", "")) for text in after if text] == wanted
         assert sorted(after) == sorted(before) and "" in after and all(text == "" for text in after[len(wanted) :])
@@ -192,5 +202,5 @@ def test_print_is_on_white_and_opens_what_is_closed(browser: Any) -> None:
 
 
 def test_without_charts_there_is_no_library_to_load(tmp_path: Path) -> None:
-    assert "vegaEmbed =" not in document.shell("empty", [])
-    assert len(document.shell("empty", [])) < 20_000
+    empty = html.render(Document("empty", "", []))
+    assert "vegaEmbed =" not in empty and len(empty) < 20_000

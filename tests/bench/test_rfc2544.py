@@ -11,19 +11,20 @@ from typing import Any
 
 import pytest
 from fake_dut import FakeDut
+from methods import Altered, about, found
 
-from fastbridge.bench.methods import Findings, Method, patterns, search
+from fastbridge.bench.methods import Method, patterns, search
 from fastbridge.bench.methods.back_to_back import BackToBack
 from fastbridge.bench.methods.forwarding_rate import ForwardingRate
 from fastbridge.bench.methods.frame_loss import FrameLoss
 from fastbridge.bench.methods.latency import Latency, LatencyAtLoad
 from fastbridge.bench.methods.max_forwarding_rate import MaxForwardingRate
-from fastbridge.bench.methods.measurer import Measurer, Recorder, Replay
+from fastbridge.bench.methods.measurer import Recorder
 from fastbridge.bench.methods.recovery import Recovery
 from fastbridge.bench.methods.reset import Reset
 from fastbridge.bench.methods.tcp_bulk import TcpBulk
 from fastbridge.bench.methods.throughput import Throughput
-from fastbridge.bench.tester.offer import IMIX, Offer, Stream, steady
+from fastbridge.bench.tester.offer import IMIX, Stream, steady
 from fastbridge.bench.tester.trial import CAPACITY, Trial
 from fastbridge.errors import BenchError
 
@@ -41,35 +42,6 @@ METHODS: list[Method] = [
     ForwardingRate(kind="udp", flows=4, sources=3, targets=3, seconds=0.5),
     TcpBulk(seconds=0.5),
 ]
-
-
-def about(value: float) -> Any:
-    """Equal to within 2 %."""
-    return pytest.approx(value, rel=0.02)
-
-
-def found(method: Method, dut: Measurer) -> Findings:
-    """What the method finds; its names are declared, and a replay of its trials gives the same."""
-    recorder = Recorder(dut)
-    findings = method.run(recorder)
-    assert set(findings.values) | set(findings.series) <= set(method.units)
-    assert method.primary in method.units
-    assert method.run(Replay(recorder.trials, recorder.ports)) == findings
-    return findings
-
-
-class Altered:
-    """A fake DUT whose trials are tampered with."""
-
-    def __init__(self, dut: FakeDut, alter: Callable[[Trial, int], Trial]) -> None:
-        self._dut, self._alter = dut, alter
-        self.ports = dut.ports
-
-    def trial(self, offer: Offer) -> Trial:
-        return self._alter(self._dut.trial(offer), self._dut.trials)
-
-    def restart(self) -> None:
-        self._dut.restart()
 
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: f"{method.name} {method.subject}")
@@ -120,7 +92,7 @@ def test_throughput_the_tester_cannot_reach() -> None:
 
 
 def test_frames_that_were_not_sent_bound_the_throughput_and_are_not_laid_to_the_dut() -> None:
-    def short(trial: Trial, _: int) -> Trial:
+    def short(trial: Trial) -> Trial:
         rate = trial.offer.phases[0].rate
         if rate is None or rate <= 15_000:
             return trial
@@ -156,7 +128,7 @@ def test_a_dut_with_large_buffers_can_be_overloaded() -> None:
 
 
 def test_a_sender_behind_at_the_edge_of_a_window_is_no_loss() -> None:
-    def behind(trial: Trial, _: int) -> Trial:
+    def behind(trial: Trial) -> Trial:
         late = round(0.004 * (trial.offered_rate or 0))
         return replace(trial, window_frames=(trial.window_frames or 0) - late)
 
@@ -166,11 +138,11 @@ def test_a_sender_behind_at_the_edge_of_a_window_is_no_loss() -> None:
 
 
 def test_a_hiccup_in_every_third_trial_does_not_decide() -> None:
-    def hiccup(trial: Trial, number: int) -> Trial:
-        return replace(trial, received=(0, trial.received[1] - 7)) if number % 3 == 0 else trial
+    def hiccup(trial: Trial) -> Trial:
+        return replace(trial, received=(0, trial.received[1] - 7)) if dut.trials % 3 == 0 else trial
 
-    method = Throughput(seconds=1.0, duration_sum=9.0)
-    findings = found(method, Altered(FakeDut(rate=8_000, buffer=20, sender_rate=20_000), hiccup))
+    dut = FakeDut(rate=8_000, buffer=20, sender_rate=20_000)
+    findings = found(Throughput(seconds=1.0, duration_sum=9.0), Altered(dut, hiccup))
     assert findings.values["ndr"] == about(8_000)
 
 
@@ -215,7 +187,7 @@ def test_an_unknown_pattern() -> None:
 
 def test_a_record_without_counts_says_what_is_missing() -> None:
     def without(**fields: Any) -> Altered:
-        return Altered(FakeDut(sender_rate=20_000), lambda trial, _: replace(trial, **fields))
+        return Altered(FakeDut(sender_rate=20_000), lambda trial: replace(trial, **fields))
 
     for method in METHODS:
         if method.name not in ("tcp-bulk", "latency-at-load"):
@@ -227,7 +199,7 @@ def test_a_record_without_counts_says_what_is_missing() -> None:
 
 @pytest.mark.parametrize("broken", ["", "not base64!", "AAAA", "HISTFAAAACR42pNpmSzMwMD"])
 def test_a_broken_histogram_is_named(broken: str) -> None:
-    def spoil(trial: Trial, _: int) -> Trial:
+    def spoil(trial: Trial) -> Trial:
         assert trial.samples is not None
         return replace(trial, samples=replace(trial.samples, histogram=broken))
 
@@ -298,7 +270,7 @@ def test_idle_is_never_more_than_a_tenth_of_the_pdr() -> None:
 
 
 def test_samples_out_of_order_twice_or_corrupted_are_remarked() -> None:
-    def spoil(trial: Trial, _: int) -> Trial:
+    def spoil(trial: Trial) -> Trial:
         assert trial.samples is not None
         return replace(trial, samples=replace(trial.samples, reordered=3, duplicated=4, corrupted=5, missed=6))
 
@@ -377,8 +349,8 @@ def test_longest_burst_and_buffer_time(buffer: int, rate: float) -> None:
 def test_bursts_that_differ_have_a_spread() -> None:
     dut = FakeDut(rate=10_000, buffer=10**6, sender_rate=20_000)
 
-    def shrinking(trial: Trial, number: int) -> Trial:
-        longest = 100 if number // 15 % 2 else 200
+    def shrinking(trial: Trial) -> Trial:
+        longest = 100 if dut.trials // 15 % 2 else 200
         frames = trial.offer.phases[0].frames
         return replace(trial, received=(0, longest)) if frames and frames > longest else trial
 

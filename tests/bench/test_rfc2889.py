@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 from fake_dut import FakeDut
+from methods import Altered, about, found
 
 from fastbridge.bench.engines.linux_bridge import LinuxBridge
-from fastbridge.bench.methods import Findings, Method
+from fastbridge.bench.methods import Method
 from fastbridge.bench.methods.address_caching import AddressCaching
 from fastbridge.bench.methods.address_learning import AddressLearning
 from fastbridge.bench.methods.broadcast import Broadcast
@@ -21,11 +22,10 @@ from fastbridge.bench.methods.congestion import Congestion
 from fastbridge.bench.methods.errored_frames import ErroredFrames
 from fastbridge.bench.methods.fdb_scaling import FdbScaling
 from fastbridge.bench.methods.max_forwarding_rate import MaxForwardingRate
-from fastbridge.bench.methods.measurer import Measurer, Recorder, Replay
 from fastbridge.bench.methods.mesh import Mesh
 from fastbridge.bench.methods.port_scaling import PortScaling
 from fastbridge.bench.testbed import Testbed
-from fastbridge.bench.tester.offer import Offer, Stream, steady
+from fastbridge.bench.tester.offer import Stream, steady
 from fastbridge.bench.tester.trial import Trial
 from fastbridge.errors import BenchError
 
@@ -49,34 +49,6 @@ METHODS: list[Method] = [
 
 def named(method: Method) -> str:
     return f"{method.name} {method.subject}"
-
-
-def about(value: float) -> Any:
-    """Equal to within 2 %."""
-    return pytest.approx(value, rel=0.02)
-
-
-def found(method: Method, dut: Measurer) -> Findings:
-    """What the method finds; its names are declared, and a replay of its trials gives the same."""
-    recorder = Recorder(dut)
-    findings = method.run(recorder)
-    assert set(findings.values) | set(findings.series) <= set(method.units)
-    assert method.run(Replay(recorder.trials, recorder.ports)) == findings
-    return findings
-
-
-class Altered:
-    """A fake DUT whose trials are tampered with."""
-
-    def __init__(self, dut: FakeDut, alter: Callable[[Trial], Trial]) -> None:
-        self._dut, self._alter = dut, alter
-        self.ports = dut.ports
-
-    def trial(self, offer: Offer) -> Trial:
-        return self._alter(self._dut.trial(offer))
-
-    def restart(self) -> None:
-        self._dut.restart()
 
 
 def hub(trial: Trial) -> Trial:

@@ -369,6 +369,8 @@ def test_the_page_shows_every_trend_and_its_steps(tmp_path: Path) -> None:
     (runs,) = (each for each in charts["trend-1-0"]["datasets"].values() if len(each) == len(values))
     assert [round(run["time"], 2) for run in runs][-2:] == [10.07, 12.5]
     assert len(charts) == 2
+    assert track(store(tmp_path / "steady", *values[:-1]), "-o", page).returncode == 0
+    assert "<details" not in page.read_text(encoding="utf-8")  # with nothing to stand out, all charts are in sight
 
 
 def test_only_a_page_is_drawn(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """The machine.
 
-Where a measurement takes place, and what else happens there.
+Where a measurement runs, and what else runs there.
 
 - cpus: which CPU sends and which one switches, and the CPU time of each
 - disturbance: other programs, the hypervisor and quotas, watched during a trial

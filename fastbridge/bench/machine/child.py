@@ -1,7 +1,7 @@
 """Child processes, watched.
 
-The bench's testers and engines are programs inside a lab. One that dies or hangs must end as one
-line that names it and says what it said last, and must never be waited for without a limit.
+The bench's testers and engines are programs inside a lab. If one dies or hangs, one line must name it and quote its
+last words. No wait is without a limit.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """CPU time of the machine.
 
-Which CPUs the bench's roles get, and how busy all of them were, from /proc/stat: the one count that
-holds the softirq work of a kernel switch too. Its steps are 10 ms, so a window is some 100 ms at least.
+Which CPUs the bench's roles get, and how busy all CPUs were. Only /proc/stat also counts the softirq work of a kernel
+switch. Its steps are 10 ms, so a window has at least about 100 ms.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ _TICK = 1.0 / os.sysconf("SC_CLK_TCK")
 class Layout:
     """The CPU of each role, the same for every engine.
 
-    With two CPUs the TCP receiver shares the switch's: beside the sender, which has the stack's and a
-    kernel switch's work already, it would slow every engine down, and left to the scheduler it changes
-    sides between trials (the noise floor was then 30 %).
+    With two CPUs the TCP receiver shares the switch's CPU. The sender's CPU already does the work of the stack and of a
+    kernel switch: beside it the receiver would slow every engine down. Without a fixed CPU it changes sides between
+    trials (the noise floor was 30 % then).
     """
 
     sender: int
@@ -43,7 +43,7 @@ class CpuTime:
     """Seconds since boot, over all CPUs."""
 
     busy: float  #: user, nice, system, irq, softirq
-    programs: float  #: of it user, nice and system
+    programs: float  #: the user, nice and system part
     steal: float  #: runnable, but the hypervisor ran something else
 
     @classmethod

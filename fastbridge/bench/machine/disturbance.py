@@ -1,8 +1,8 @@
 """What else the machine does.
 
-A switch that is a process competes for its CPU with every other program, and a kernel's bridge does not: beside other
-work a comparison comes out wrong, and no control of one engine against itself shows it. So the CPU time of the
-programs that are not the bench's is taken of every trial, and how long a CPU quota held the bench still.
+A switch that is a process competes for its CPU with every other program. The kernel's bridge does not. So beside other
+work a comparison is wrong, and the control of one engine against itself cannot show it. Every trial therefore records
+the CPU time of other programs, and how long a CPU quota stopped the bench.
 """
 
 from __future__ import annotations
@@ -15,26 +15,26 @@ from pathlib import Path
 
 from .cpus import CpuTime
 
-FOREIGN_LIMIT = 0.05  # of the machine's CPU time: above it another program has had its share in the result
-FOREIGN_LEAST = 0.03  # seconds; the kernel counts in steps of 10 ms, and one such step is no evidence
+FOREIGN_LIMIT = 0.05  # of the machine's CPU time: above it another program influenced the result
+FOREIGN_LEAST = 0.03  # seconds; the kernel counts in steps of 10 ms, and one step proves nothing
 THROTTLED_LIMIT = 0.01  # of a trial's length, on all CPUs together
 SURVEY_SECONDS = 1.0
-_NAMED, _SHOWN = 3, 0.05  # programs that are called by their names, and what they use at least, CPUs
+_NAMED, _SHOWN = 3, 0.05  # how many programs are named, and the CPUs that one of them uses at least
 _TICK = 1.0 / os.sysconf("SC_CLK_TCK")
 _KERNEL_THREAD = 0x00200000  # PF_KTHREAD of linux/sched.h
 
 
 @dataclass(frozen=True)
 class Disturbance:
-    """What else went on, from before a trial's first frame to after its last."""
+    """Other work from before a trial's first frame until after its last."""
 
     seconds: float
     foreign_seconds: float  #: CPU time of programs that are neither the bench nor started by it
-    throttled_seconds: float  #: for which a CPU quota held the bench or an engine still, over all CPUs
+    throttled_seconds: float  #: for which a CPU quota stopped the bench or an engine, over all CPUs
 
 
 def is_disturbed(disturbance: Disturbance, cpus: int) -> bool:
-    """Whether other programs or a quota have had their share in a trial's result."""
+    """Whether other programs or a quota influenced a trial's result."""
     foreign = disturbance.foreign_seconds > max(FOREIGN_LEAST, FOREIGN_LIMIT * disturbance.seconds * cpus)
     return foreign or disturbance.throttled_seconds > THROTTLED_LIMIT * disturbance.seconds
 
@@ -45,18 +45,18 @@ class _Process:
     parent: int
     of_kernel: bool
     own: float  #: CPU seconds of all its threads
-    reaped: float  #: of the children it has waited for
+    reaped: float  #: of the children that it waited for
 
 
 class Watch:
-    """From its making on: what others use, and how long a quota holds."""
+    """The CPU time of other programs, and the time of a quota, since it was made."""
 
     def __init__(self) -> None:
         self._processes, self._machine = _processes(), CpuTime.now()
         self._throttled, self._time = _throttled(), time.monotonic()
 
     def disturbance(self) -> Disturbance:
-        """Until now."""
+        """The disturbance until now."""
         seconds = time.monotonic() - self._time
         throttled = max(0.0, _throttled() - self._throttled)
         return Disturbance(seconds, sum(self.foreign().values()), throttled)
@@ -71,7 +71,8 @@ class Watch:
         for key, process in now.items():
             if key[0] not in ours and not process.of_kernel:
                 used[process.name] = used.get(process.name, 0.0) + self._used(key, process)
-        # What a program had used before it ended is in its parent's count of those it has waited for: it was before.
+        # When a program ends, its parent's count of waited-for children grows by all it used; the part from before the
+        # watch does not count.
         by_pid = {key[0]: (key, process) for key, process in now.items()}
         for key, gone in self._processes.items():
             if key not in now and gone.parent in by_pid and gone.parent not in ours:
@@ -88,15 +89,15 @@ class Watch:
         return max(0.0, process.own + process.reaped - earlier)
 
     def _unseen(self, now: Mapping[tuple[int, int], _Process]) -> dict[str, float]:
-        # In a PID namespace of its own the bench sees no other program: what the machine was busy with, less its own,
-        # at least. Interrupts' work is left out, as nothing tells whose it is.
+        # In its own PID namespace the bench sees no other program. Then the busy time of the machine less its own is a
+        # lower bound. Interrupts do not count: nothing tells whose work they do.
         ours = _family(now)
         own = sum(self._used(key, process) for key, process in now.items() if key[0] in ours)
         return {"others": max(0.0, CpuTime.now().programs - self._machine.programs - own)}
 
 
 def survey(cpus: int, seconds: float = SURVEY_SECONDS) -> Iterator[str]:
-    """Watch for so long while nothing is measured, and say what will disturb: nothing on a quiet machine."""
+    """Watch before anything is measured, and name what will disturb: nothing on a quiet machine."""
     watch = Watch()
     time.sleep(seconds)
     found, took = watch.foreign(), watch.disturbance()
@@ -123,13 +124,13 @@ def cpu_quota() -> float | None:
 
 
 def _throttled() -> float:
-    """Seconds for which a quota has held this process's groups still so far, over all CPUs."""
+    """Seconds for which a quota has stopped this process's groups so far, over all CPUs."""
     total = 0.0
     for group in _groups():
         try:
             lines = (group / "cpu.stat").read_text(encoding="ascii").splitlines()
         except OSError:
-            continue  # the root group has none
+            continue  # the root group has no such file
         counts = dict(line.split() for line in lines if len(line.split()) == 2)
         total += int(counts.get("throttled_usec", 0)) * 1e-6 + int(counts.get("throttled_time", 0)) * 1e-9
     return total
@@ -175,7 +176,7 @@ def _up_from(path: str, root: str, point: Path) -> list[Path]:
 
 
 def _processes() -> dict[tuple[int, int], _Process]:
-    """All that can be seen, by number and time of their start."""
+    """All visible processes, by number and start time."""
     found = {}
     for entry in os.scandir("/proc"):
         if entry.name.isdecimal():
@@ -197,7 +198,7 @@ def _processes() -> dict[tuple[int, int], _Process]:
 
 
 def _family(processes: Mapping[tuple[int, int], _Process]) -> set[int]:
-    """The numbers of this process and of all that it has started."""
+    """The numbers of this process and of all processes that it started."""
     children: dict[int, list[int]] = {}
     for (pid, _), process in processes.items():
         children.setdefault(process.parent, []).append(pid)

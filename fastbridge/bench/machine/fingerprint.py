@@ -1,7 +1,7 @@
 """Machine and software, described.
 
-A number without the machine it was measured on is no number. What cannot be read (another
-architecture, a container's /sys) is said to be unknown, never left out.
+A number means nothing without its machine. What cannot be read (another architecture, a container's /sys) is "unknown",
+and is never left out.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ from .disturbance import cpu_quota
 from .likeness import settings_of
 
 UNKNOWN = "unknown"
+NAMELESS = "one without a name"  #: a hypervisor
 
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """The machine and the software that gave the numbers."""
+    """The machine and the software behind the numbers."""
 
     cpu: str
     cpus: int
@@ -36,10 +37,10 @@ class Fingerprint:
     mitigations: Mapping[str, str]
     versions: Mapping[str, str]
     layout: Mapping[str, str]  #: role → CPU
-    offloads: Mapping[str, str]  #: end of a veth pair → its features by default, as `ethtool -k` has them
+    offloads: Mapping[str, str]  #: end of a veth pair → its default features, as `ethtool -k` shows them
     load: str = "unknown"  #: averages over 1, 5 and 15 minutes, when it began
     quota: str = "unknown"  #: how many CPUs the control groups allow, or "none"
-    siblings: str = "unknown"  #: which CPUs of the layout are threads of one core with others, or "none"
+    siblings: str = "unknown"  #: CPUs of the layout that share a core with others, or "none"
 
 
 def take_fingerprint(layout: Mapping[str, str], offloads: Mapping[str, str]) -> Fingerprint:
@@ -66,7 +67,7 @@ def take_fingerprint(layout: Mapping[str, str], offloads: Mapping[str, str]) -> 
 
 
 def _siblings(layout: Mapping[str, str]) -> str:
-    """Which CPUs of the layout are threads of one core with others; two threads of a core slow each other down."""
+    """CPUs of the layout that share a core with others: two threads of a core slow each other down."""
     cpus = dict.fromkeys(cpu.split()[-1] for cpu in layout.values())
     lists = [_read(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list") for cpu in cpus]
     if UNKNOWN in lists:
@@ -80,7 +81,7 @@ def _versions() -> dict[str, str]:
     for package in ("fastbridge", "numpy", "pyroute2", "MLRsearch", "hdrhistogram"):
         try:
             versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:  # run from a source tree, or an extra's
+        except metadata.PackageNotFoundError:  # run from a source tree; or the extra is missing
             versions[package] = UNKNOWN
     return {**versions, "commit": _commit()}
 
@@ -89,7 +90,7 @@ def _commit() -> str:
     """The git commit of a source tree, with "-dirty" where it was changed since; an installed package has none."""
     git = ["git", "-C", str(Path(__file__).parent)]
     try:
-        # The file itself: an environment that lies inside some repository is not that repository's commit.
+        # Ask for this very file: an environment inside another repository must not get that repository's commit.
         for arguments in (["ls-files", "--error-unmatch", Path(__file__).name], ["describe", "--always", "--dirty"]):
             done = subprocess.run([*git, *arguments], capture_output=True, text=True, timeout=5)
             if done.returncode != 0:
@@ -109,7 +110,19 @@ def _hypervisor(cpu: Mapping[str, str]) -> str:
     if "hypervisor" not in cpu.get("flags", "").split():
         return "none seen"
     product = _read("/sys/class/dmi/id/product_name")
-    return "yes, kind unknown" if product == UNKNOWN else product
+    return _hypervisor_vendor() if product == UNKNOWN else product
+
+
+def _hypervisor_vendor() -> str:
+    """What the hypervisor calls itself to programs that ask the CPU, as lscpu does."""
+    try:
+        done = subprocess.run(["lscpu"], capture_output=True, text=True, timeout=5, env=os.environ | {"LC_ALL": "C"})
+    except (OSError, subprocess.TimeoutExpired):
+        return NAMELESS
+    found = [
+        line.partition(":")[2].strip() for line in done.stdout.splitlines() if line.startswith("Hypervisor vendor")
+    ]
+    return found[0] if found else NAMELESS
 
 
 def _read(path: str | Path) -> str:

@@ -1,7 +1,7 @@
 """Machines, alike or not.
 
-Where two fingerprints differ in one of these, a ratio of their numbers is one of machines (or of the tester's own
-interference), and says nothing of a switch.
+Where two fingerprints differ in one of these, a ratio of their numbers compares machines (or what the tester does to
+them), not switches.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ DECISIVE: Mapping[str, str] = {
     "governor": "governor",
     "quota": "CPU quota",
 }
-_ALL = {  # the last three are no machine's name
+_ALL = {  # the last three do not name a machine
     **DECISIVE,
     "siblings": "SMT siblings",
     "mitigations": "mitigations",
     "settings": "boot parameters",
 }
-_LATER = ("quota", "siblings")  # files of version 2 do not have them: unknown is no difference
-# Parameters by which a kernel keeps a CPU for somebody, or from sleeping; what names disks and consoles is none.
+_LATER = ("quota", "siblings")  # missing in files of version 2: unknown is not a difference
+# Parameters that reserve CPUs, keep them awake or change the kernel's speed.
 _SETTINGS = (
     *("isolcpus", "nohz", "nohz_full", "rcu_nocbs", "irqaffinity", "nosmt", "mitigations", "preempt", "idle"),
     *("processor.max_cstate", "intel_idle.max_cstate", "intel_pstate", "amd_pstate"),
@@ -42,7 +42,7 @@ def described(fingerprint: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def settings_of(command_line: str) -> str:
-    """What of a kernel's command line can make a difference; the rest is nobody's business, and can be a secret."""
+    """The parameters of a kernel's command line that can change speed. The rest can be secret."""
     settings = {word for word in command_line.split() if word.partition("=")[0] in _SETTINGS}
     return " ".join(sorted(settings)) or NO_SETTINGS
 
@@ -54,7 +54,7 @@ def _compared(machine: Mapping[str, Any]) -> dict[str, Any]:
 def differences(
     here: Mapping[str, Any], there: Mapping[str, Any], names: Mapping[str, str] = _ALL
 ) -> dict[str, tuple[str, str]]:
-    """What distinguishes two described fingerprints: name → (here, there), in words; {} for like machines."""
+    """The differences between two described fingerprints: name → (here, there), in words; {} for like machines."""
     here, there = _compared(here), _compared(there)
     return {
         name: _apart(here.get(key), there.get(key))
@@ -65,7 +65,7 @@ def differences(
 
 
 def _apart(one: Any, other: Any) -> tuple[str, str]:
-    """Both in words; of lists only what is not in both."""
+    """Both in words; of mappings only the entries that differ."""
     if isinstance(one, Mapping) and isinstance(other, Mapping):
         differing = [key for key in {**one, **other} if one.get(key) != other.get(key)]
         one, other = ({key: each[key] for key in differing if key in each} or None for each in (one, other))
@@ -73,7 +73,7 @@ def _apart(one: Any, other: Any) -> tuple[str, str]:
 
 
 def in_words(value: Any) -> str:
-    """A fingerprint's entry, in one line."""
+    """An entry of a fingerprint, in one line."""
     if isinstance(value, Mapping):
         return ", ".join(f"{key} {part}" for key, part in value.items())
     return "unknown" if value is None else str(value)

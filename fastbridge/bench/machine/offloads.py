@@ -1,7 +1,7 @@
 """Offloads of an interface.
 
-What `ethtool -k` shows and `ethtool -K` sets, by its older ioctl: which work a sender leaves to the interface
-decides how large the frames are that a switch meets, so no TCP number means anything without it.
+What `ethtool -k` shows and `ethtool -K` sets, by the older ioctl. The work that a sender leaves to the interface
+decides how large a switch's frames are, so no TCP number means anything without it.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from fastbridge.errors import BenchError
 from fastbridge.lab.topology import Lab
 
 _SIOCETHTOOL = 0x8946
-# linux/ethtool.h: ETHTOOL_GRXCSUM, …; the names are those that `ethtool -K` takes. To set is one more than to get.
+# linux/ethtool.h: ETHTOOL_GRXCSUM, …; `ethtool -K` takes these names. The number to set is one more than that to get.
 _GET = {"rx": 0x14, "tx": 0x16, "sg": 0x18, "tso": 0x1E, "gso": 0x23, "gro": 0x2B}
-# What lets a frame of more than the MTU, or with its checksum still to do, reach a switch. Each needs those after it.
+# These let frames above the MTU, or with pending checksums, reach a switch. Each needs those after it.
 _UNFINISHED = ("tso", "gso", "gro", "tx")
 
 
@@ -34,9 +34,9 @@ def read_offloads(sock: socket.socket, interface: str) -> str:
 
 
 def turn_off_offloads(lab: Lab) -> None:
-    """Leave nothing undone in a frame that a pod sends: checksums and segmentation are done before the veth pair.
+    """Make pods finish their frames: checksums and segmentation are done before the veth pair.
 
-    On both ends of every pair; raises BenchError where the kernel refuses.
+    This sets both ends of every pair; it raises BenchError where the kernel refuses.
     """
     for pod in lab:
         for end, namespace in ((pod, pod.namespace), (pod.port, lab.namespace)):

@@ -1,16 +1,17 @@
 """The report.
 
-One `evidence.Report` is made of the results, once, and everything is drawn from it: text in a terminal, one HTML file
-that works offline, Markdown, pictures and a file for pytest-benchmark.
+Results become an `evidence.Report` once, and the report becomes a `parts.Document`: sections of tables, figures and
+texts. Terminal, HTML, Markdown and pictures are renderings of this document.
 
 - rows: what every method finds in the recorded trials, engine by engine, with `statistics` for ratios and verdicts
-- evidence: loaded runs and the records that charts are drawn from
-- parts, sections: what a report consists of, and in which order
-- tables, conditions, rfc2889: the parts that are tables; `drawn` has the charts
+- evidence: loaded runs and the records that figures show
+- parts, sections: what a document consists of, and in which order
+- tables, conditions, rfc2889, figures: the parts, from a report
 - wording: how numbers, names and irregularities are written, everywhere alike
-- terminal, markdown, html, pytest_benchmark: the forms it takes; files: all of them in one directory
+- terminal, markdown, html; `drawn` with all charts and pictures: the forms that a document takes
+- pytest_benchmark: the results for another program; files: all of them in one directory
 
-Pages, Markdown and pictures need the extra `report`: see `require` before importing `html`, `sections` or `drawn`.
+Only `html` and `drawn` need the extra `report`: see `require` before importing them.
 """
 
 from __future__ import annotations

@@ -1,10 +1,13 @@
 """Conditions of a run.
 
-Where its numbers come from, and how finely they can tell: the machine, the engines, the noise floor.
+Where its numbers come from, and how small a difference they can show: the machine, the engines, the noise floor.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from fastbridge.bench.machine.fingerprint import UNKNOWN
 from fastbridge.bench.machine.likeness import in_words
 from fastbridge.bench.results.results import Results
 
@@ -14,27 +17,27 @@ from .parts import Cell, Column, Facts, Table
 
 
 def conditions(report: Report) -> Facts | Table:
-    """What matters most of a fingerprint: of one run as facts, of several side by side."""
+    """The main part of the fingerprint: facts of one run, or a table of several."""
     facts = [_main_facts(loaded) for loaded in report.runs]
     if not report.is_comparison:
-        return Facts(facts[0])
+        return _known(facts[0])
     columns = [Column("condition", number=False), *(Column(loaded.label, number=False) for loaded in report.runs)]
     return Table("", columns, [[Cell(name), *(Cell(each[name]) for each in facts)] for name in facts[0]])
 
 
 def facts_of(loaded: LoadedRun) -> Facts:
-    """The rest of it."""
+    """The rest of the fingerprint."""
     machine = loaded.results.fingerprint
     rest = {
         "boot parameters": machine.boot,
         "mitigations": in_words(machine.mitigations),
         **{f"offloads, {end} of a veth pair": features for end, features in machine.offloads.items()},
     }
-    return Facts({name: wording.printable(value) or "unknown" for name, value in rest.items()})
+    return _known({name: wording.printable(value) or UNKNOWN for name, value in rest.items()})
 
 
 def floor_table(report: Report, *, absolute: bool) -> Table | None:
-    """How large a difference has to be, test by test; with `absolute`, what the direct pair takes beside it."""
+    """The noise floor of each test; with `absolute`, also the CPU time of the direct pair."""
     lines = []
     for loaded in report.runs:
         floors = wording.noise_floors(loaded.rows)
@@ -62,7 +65,7 @@ def floor_table(report: Report, *, absolute: bool) -> Table | None:
 
 
 def engines_table(report: Report) -> Table:
-    """What was run, and how."""
+    """The engines as they were run."""
     columns = [
         Column("engine", number=False),
         *([Column("run", number=False)] if report.is_comparison else ()),
@@ -79,7 +82,7 @@ def engines_table(report: Report) -> Table:
 
 
 def unequal_tasks(report: Report) -> list[str]:
-    """Tests of one name that are not quite the same in all runs."""
+    """The differences between tests of the same name."""
     lines = []
     for name in dict.fromkeys(task.name for loaded in report.runs for task in loaded.results.tasks):
         own = {
@@ -100,7 +103,7 @@ def unequal_tasks(report: Report) -> list[str]:
 
 
 def when(results: Results) -> str:
-    """When it was measured, as far as the file says it in the usual way."""
+    """When the run was measured."""
     return results.started.replace("T", " ").replace("+00:00", " UTC")
 
 
@@ -120,4 +123,11 @@ def _main_facts(loaded: LoadedRun) -> dict[str, str]:
         "measured": f"{when(it)}, profile {it.profile}",
         "seed": str(it.seed),
     }
-    return {name: wording.printable(value) or "unknown" for name, value in facts.items()}
+    return {name: wording.printable(value) or UNKNOWN for name, value in facts.items()}
+
+
+def _known(facts: Mapping[str, str]) -> Facts:
+    """The facts; those that could not be read share an entry."""
+    unknown = [name for name, value in facts.items() if value == UNKNOWN]
+    known = {name: value for name, value in facts.items() if value != UNKNOWN}
+    return Facts(known | ({"could not be read": ", ".join(unknown)} if unknown else {}))

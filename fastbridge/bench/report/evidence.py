@@ -1,7 +1,7 @@
 """Results, flattened.
 
-Records for charts, one a trial or a row: plain dictionaries of numbers to draw and of texts to hover. Nothing is
-computed here that `report` does not compute for the terminal.
+Loaded runs, and the records that figures show: a dictionary for each trial or row, with numbers to draw and texts to
+hover over.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True)
 class LoadedRun:
-    """One run of the bench with everything that is computed from it, once."""
+    """One run of the bench, with everything that is computed from it. Each is computed once."""
 
     label: str  #: empty if it is the only one
     results: Results
 
     @cached_property
     def replayed(self) -> Replayed:
-        """What its trials show."""
+        """What the methods find in its trials."""
         return replay(self.results)
 
     @cached_property
     def rows(self) -> list[Row]:
-        """All rows of its report."""
+        """All rows."""
         return rows_of(self.results, self.replayed)
 
     @property
@@ -47,20 +47,20 @@ class LoadedRun:
 
     @property
     def found(self) -> Mapping[RunKey, Findings]:
-        """What every readable run shows, by task, engine and block."""
+        """The findings of every readable run, by task, engine and block."""
         return self.replayed.found
 
     def tasks(self, *methods: str) -> list[TaskRecord]:
-        """Those of these methods that have any row."""
+        """The tasks of these methods that have a row."""
         shown = {row.task for row in self.rows}
         return [task for task in self.results.tasks if task.method in methods and task.name in shown]
 
     def rows_of(self, task: str) -> list[Row]:
-        """Its rows, engines in order, without the control's: a chart has every engine once."""
+        """The task's rows in the order of the engines, without the control: a chart shows every engine once."""
         return [row for row in self.rows if row.task == task and row.engine != self.results.control]
 
     def runs_of(self, task: str) -> list[Run]:
-        """Its readable runs, without the control's."""
+        """The task's readable runs, without the control's."""
         return [
             run
             for run in self.results.runs
@@ -78,18 +78,18 @@ class LoadedRun:
         return left_out
 
     def who(self, engine: str) -> Record:
-        """The fields that colour, shape and dash are chosen by."""
+        """The fields that give colour, shape and dash."""
         series = f"{engine} · {self.label}" if self.label else engine
         line = f"of {self.label}" if self.label else "dashed" if engine in self.ceilings else "solid"
         return {"engine": engine, "run": self.label, "series": series, "line": line}
 
     @property
     def ceilings(self) -> list[str]:
-        """Engines that are no switch."""
+        """The engines without a switch: direct veth pairs."""
         return [engine.name for engine in self.results.engines if engine.ceiling]
 
     def trial(self, run: Run, number: int = 0) -> Record:
-        """Which trial it is and what is doubtful of it, for who hovers over its mark."""
+        """The trial's place in the run and its flags, to hover over."""
         flags = list(flags_of([run.trials[number]], self.results.fingerprint.cpus))
         if (run.task, run.engine, run.block) in self._left_out:
             flags.append("left out of the ratio")
@@ -105,13 +105,13 @@ class LoadedRun:
 
 @dataclass(frozen=True)
 class Report:
-    """One or more runs that can be shown together: what terminal, page, Markdown and pictures are drawn from."""
+    """One or more runs that can be shown together."""
 
     runs: tuple[LoadedRun, ...]
 
     @classmethod
     def of(cls, results: Sequence[tuple[str, Results]]) -> Report:
-        """Of labelled results; raise BenchError when they cannot be compared."""
+        """Make a report of labelled results; raise BenchError when they cannot be compared."""
         if not results:
             raise BenchError("no results: a report needs one results file or more")
         labels = [label for label, _ in results]
@@ -132,7 +132,7 @@ class Report:
 
     @property
     def is_comparison(self) -> bool:
-        """Whether there are several runs; each then has a label."""
+        """Whether there are several runs. Each has a label then."""
         return len(self.runs) > 1
 
     @property
@@ -142,7 +142,7 @@ class Report:
 
     @cached_property
     def unlikeness(self) -> list[str]:
-        """What makes their machines unlike, a phrase each; none if they are alike."""
+        """The differences between the machines, a phrase each; none if they are alike."""
         first, *others = self.runs
         here = described(asdict(first.results.fingerprint))
         return [
@@ -153,17 +153,14 @@ class Report:
 
 
 def single_trials(loaded: LoadedRun, task: str) -> Iterator[tuple[Run, Trial]]:
-    """Of a task whose runs are one trial each."""
+    """The runs of a task that have one trial each, with this trial."""
     for run in loaded.runs_of(task):
         if len(run.trials) == 1:
             yield run, run.trials[0]
 
 
 def curve(loaded: LoadedRun, task: str, name: str, load: Callable[[Trial], float | None]) -> Iterator[Record]:
-    """The points of a method's curve in every block, each with the trial that it comes from.
-
-    A point's trial is the one whose `load` is the point's x.
-    """
+    """The points of a method's curve in every block. Each has the trial whose `load` is the point's x."""
     x_unit, y_unit = loaded.methods[task].units[name].split(" → ")
     for run in loaded.runs_of(task):
         numbers = {load(trial): number for number, trial in reversed(list(enumerate(run.trials)))}

@@ -1,6 +1,6 @@
 """Report files, all of them.
 
-What `fastbridge compare --out` leaves behind: the raw results, and everything that is drawn from them.
+The directory that `fastbridge compare --out` fills: the raw results, and everything drawn from them.
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ from pathlib import Path
 
 from fastbridge.bench.results.files import writable_directory, writable_file, write_whole
 
+from . import figures
 from .evidence import Report
 from .pytest_benchmark import to_pytest_benchmark
+from .sections import document_of
 
 RESULTS = "results.json"
 PAGE = "report.html"
@@ -22,7 +24,7 @@ PICTURES = "pictures"
 
 
 def holds_report(directory: Path) -> bool:
-    """Whether there is one, or a part of one."""
+    """Whether the directory holds a report, or a part of one."""
     return any((directory / name).is_file() for name in (RESULTS, PAGE, MARKDOWN, BENCHMARKS))
 
 
@@ -38,9 +40,9 @@ def writable_report(directory: Path, way_out: str) -> Iterator[None]:
 
 
 def write_report(directory: Path, report: Report) -> None:
-    """Write the results of a single run, and all that is drawn from them. Raises OSError and BenchError.
+    """Write the results of a single run, and everything drawn from them. Raises OSError and BenchError.
 
-    Pictures of an earlier report that this one has nothing for are removed.
+    Pictures that only an earlier report had are removed.
     """
     for name, content in _contents(report):
         path = directory / name
@@ -53,15 +55,15 @@ def write_report(directory: Path, report: Report) -> None:
 
 def _contents(report: Report) -> Iterator[tuple[str, str | bytes | None]]:
     from . import html, markdown
-    from .drawn import pictures
+    from .drawn.pictures import file_of, pictures
 
     (run,) = report.runs
+    document = document_of(report)
+    specs = pictures(document)
     yield RESULTS, run.results.to_json()
-    yield PAGE, html.render(report)
-    drawn = {name: pictures.picture(name, report) for name in pictures.PICTURES}
-    beside = {name: f"{PICTURES}/{name}.svg" for name, spec in drawn.items() if spec is not None}
-    yield MARKDOWN, markdown.render(report, beside)
+    yield PAGE, html.render(document)
+    yield MARKDOWN, markdown.render(document, {name: f"{PICTURES}/{name}.svg" for name in specs})
     yield BENCHMARKS, to_pytest_benchmark(report)
-    for name, spec in drawn.items():
+    for name in figures.PICTURES:
         for kind in ("svg", "png"):
-            yield f"{PICTURES}/{name}.{kind}", None if spec is None else pictures.draw(spec, kind)
+            yield f"{PICTURES}/{name}.{kind}", file_of(specs[name], kind) if name in specs else None

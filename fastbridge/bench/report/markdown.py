@@ -1,7 +1,6 @@
 """The report in Markdown.
 
-The same sections as the page's, for an issue or a repository (GitHub's dialect). Charts are pictures beside it, or
-left out.
+For an issue or a repository (GitHub's dialect). Charts are pictures beside it, or left out.
 """
 
 from __future__ import annotations
@@ -10,31 +9,18 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 
-from .evidence import Report
-from .parts import Facts, Figure, Fold, Lines, Part, Table, Text
-from .sections import foot_of, sections_of, subtitle_of, title_of, warnings_of
+from .parts import Document, Facts, Figure, Fold, Lines, Part, Table, Text, figures_in
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]#|~$])")
-_PICTURES: Mapping[str, Sequence[str]] = MappingProxyType(
-    {
-        "verdict": ("verdict",),
-        "throughput": ("throughput", "ndr-pdr", "tcp"),
-        "loss": ("loss",),
-        "latency": ("latency",),
-        "cpu": ("cpu",),
-        "scaling": ("scaling",),
-        "rfc2889": ("forwarding-rate",),
-    }
-)
 
 
-def render(report: Report, beside: Mapping[str, str] = MappingProxyType({})) -> str:
-    """A report as Markdown; `beside`: where pictures of `pictures.PICTURES` are, by name, for those that there are."""
-    blocks = [f"# {escaped(title_of(report))}", escaped(subtitle_of(report))]
-    blocks += [f"**{escaped(text)}**" for text in warnings_of(report)]
+def render(document: Document, beside: Mapping[str, str] = MappingProxyType({})) -> str:
+    """The document as Markdown. `beside` says by name where pictures are."""
+    blocks = [f"# {escaped(document.title)}", escaped(document.subtitle)]
+    blocks += [f"**{escaped(text)}**" for text in document.warnings]
     missing = []
-    for section in sections_of(report):
-        names = [name for name in _PICTURES.get(section.name, ()) if name in beside]
+    for section in document.sections:
+        names = [name for name in dict.fromkeys(each.picture for each in figures_in(section.parts)) if name in beside]
         body = [f"![{name}]({beside[name]})" for name in names]
         body += _blocks(section.parts)
         if body:
@@ -44,12 +30,12 @@ def render(report: Report, beside: Mapping[str, str] = MappingProxyType({})) -> 
             missing.append(f"- {escaped(f'{section.title}: {why}')}")
     if missing:
         blocks += ["### Left out", "\n".join(missing)]
-    blocks += ["---", *(escaped(text) for text in foot_of(report))]
+    blocks += ["---", *(escaped(text) for text in document.foot)]
     return "\n\n".join(blocks) + "\n"
 
 
 def escaped(text: str) -> str:
-    """Plain text that stays plain, in one line."""
+    """Text that Markdown shows as it is, in one line."""
     line = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return _SPECIAL.sub(r"\\\1", line)
 

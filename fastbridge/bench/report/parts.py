@@ -1,39 +1,44 @@
 """Parts of a report.
 
-What a section is made of, before anybody decides whether it becomes HTML or Markdown. Texts are plain: whoever
-writes them down escapes them.
+What a document says, before it becomes lines in a terminal, HTML, Markdown or pictures. Texts are plain: each form
+escapes them in its own way.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
+
+ABOUT = (
+    "fastbridge is a learning software switch for Linux pods, and a bench that measures it against the Linux bridge "
+    "and other switches by the methods of RFC 2544 and RFC 2889."
+)
 
 
 @dataclass(frozen=True)
 class Cell:
-    """Of a table: what is shown, and what it is sorted by (its text, if nothing else is said)."""
+    """A cell of a table: its text, and the number to sort it by if there is one."""
 
     text: str
     sort: float | None = None
     style: str = ""  #: win, loss, even, quiet or none
-    hint: str = ""  #: shown to who hovers over it
+    hint: str = ""  #: shown while a pointer is over it
 
     @property
     def key(self) -> str:
-        """For sorting: a number, or the text; nothing sorts last."""
+        """What it is sorted by: a number, or the text. Empty cells come last."""
         return f"{self.sort!r}" if self.sort is not None else self.text
 
 
 @dataclass(frozen=True)
 class Column:
-    """A head with its unit below."""
+    """A column: its head, with the unit below."""
 
     name: str
     unit: str = ""
     number: bool = True
-    hint: str = ""  #: what it means, for who wants to know
+    hint: str = ""  #: what it means
 
 
 @dataclass(frozen=True)
@@ -47,12 +52,14 @@ class Table:
 
 @dataclass(frozen=True)
 class Figure:
-    """A chart; its name is that of its picture's file, and of no other figure of the page."""
+    """A chart: which kind of it, and what it shows."""
 
-    name: str
+    name: str  #: no other figure of the document has it
     title: str
-    spec: Mapping[str, Any]  #: Vega-Lite
+    chart: str  #: a function of `drawn.charts`
+    data: Mapping[str, Any]  #: its arguments
     caption: str = ""
+    picture: str = ""  #: the picture that it is a part of
     wide: bool = False  #: takes the page's whole width
 
 
@@ -65,7 +72,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Facts:
-    """Names and what stands behind them."""
+    """Names with their values."""
 
     entries: Mapping[str, str]
 
@@ -79,7 +86,7 @@ class Lines:
 
 @dataclass(frozen=True)
 class Fold:
-    """Parts that only some readers want: closed until somebody opens it, open in print."""
+    """Parts that few readers want: closed until a reader opens it, open in print."""
 
     title: str
     parts: Sequence[Part]
@@ -87,13 +94,33 @@ class Fold:
 
 @dataclass(frozen=True)
 class Section:
-    """A numbered part of the report; one without parts is left out, and `missing` says why."""
+    """A section. One without parts is left out, and `missing` says why."""
 
     name: str
     title: str
     lead: str = ""
     parts: Sequence[Part] = field(default=())
     missing: str = ""
+
+
+@dataclass(frozen=True)
+class Document:
+    """Everything that a report says, in order."""
+
+    title: str
+    subtitle: str
+    sections: Sequence[Section]
+    warnings: Sequence[str] = ()  #: above everything else, below the title
+    foot: Sequence[str] = (ABOUT,)
+
+
+def figures_in(parts: Sequence[Part]) -> Iterator[Figure]:
+    """All figures, also those in folds."""
+    for part in parts:
+        if isinstance(part, Fold):
+            yield from figures_in(part.parts)
+        elif isinstance(part, Figure):
+            yield part
 
 
 Part: TypeAlias = "Table | Figure | Text | Facts | Lines | Fold"

@@ -1,8 +1,8 @@
 """Results for pytest-benchmark.
 
-The same comparison as a file that `pytest-benchmark compare` and `fastbridge track` read. They know nothing but the
-times of rounds, so that a round is one block, and its time what the value found makes of a fixed amount of work.
-Tasks that find no speed (how many addresses, which frames) are not in it.
+The comparison as a file that `pytest-benchmark compare` and `fastbridge track` read. They know times of rounds and
+nothing else. So a round is one block, and its time is the time that a fixed amount of work takes at the speed found.
+Tasks that find no speed (how many addresses, which frames) are left out.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .rows import Row
 from .wording import unreadable
 
 FRAMES = 100_000
-WORK: Mapping[str, Callable[[float], float]] = {  # seconds, by the unit of what a method found
+WORK: Mapping[str, Callable[[float], float]] = {  # the unit of a method's value → how long the work takes, in seconds
     "frames/s": lambda rate: FRAMES / rate,
     "addresses/s": lambda rate: FRAMES / rate,
     "Gb/s": lambda rate: 8.0 / rate,
@@ -34,11 +34,11 @@ WHAT: Mapping[str, str] = {
     "µs": "frame, one way",
     "s": "outage",
 }
-_FORMAT = "5.1.0"  # the pytest-benchmark whose files have these fields
+_FORMAT = "5.1.0"  # the version of pytest-benchmark whose files have these fields
 
 
 def to_pytest_benchmark(report: Report) -> str:
-    """The results of a single run as a JSON document of pytest-benchmark's: a benchmark for each engine and task."""
+    """A single run as a JSON document of pytest-benchmark: one benchmark for each engine and task."""
     (run,) = report.runs
     results = run.results
     benchmarks = []
@@ -49,7 +49,7 @@ def to_pytest_benchmark(report: Report) -> str:
             about = {"what": WHAT[method.units[method.primary]], **_figures(row, method.units)}
             benchmarks.append(_benchmark(row, rounds, about))
     fingerprint = described(asdict(results.fingerprint))
-    del fingerprint["offloads"]  # as the benchmark suite has it: offloads are those of veth pairs
+    del fingerprint["offloads"]  # as in the benchmark suite's files: offloads belong to veth pairs
     versions = dict(fingerprint["versions"])
     commit = versions.pop("commit", "unversioned")
     fingerprint["versions"] = versions
@@ -71,7 +71,7 @@ def to_pytest_benchmark(report: Report) -> str:
 
 
 def left_out(report: Report) -> Iterator[str]:
-    """Which benchmarks the file lacks because they cannot be read here, with the reason; nothing in it tells."""
+    """The benchmarks that the file lacks because they cannot be read here, with the reason. The file cannot say so."""
     (run,) = report.runs
     speeds = {name for name, method in run.methods.items() if method.units[method.primary] in WORK}
     return unreadable(run.results, [row for row in run.rows if row.task in speeds])

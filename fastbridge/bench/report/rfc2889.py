@@ -1,6 +1,7 @@
 """RFC 2889, judged.
 
-Where the RFC says what a switch should do, the answer is pass or fail; where it asks for a number, it is that number.
+Where the RFC says what a switch should do, the answer is pass or fail. Where it asks for a number, the answer is
+that number.
 """
 
 from __future__ import annotations
@@ -24,12 +25,13 @@ METHODS = (
 
 
 def judgements(report: Report) -> Table | None:
-    """A line a test, a column an engine; None when there is no such test."""
+    """A row for each test, a column for each engine; None without such a test."""
     columns: list[str] = []
     lines: dict[str, dict[str, Cell]] = {}
     for loaded in report.runs:
+        unfit = wording.unfit_everywhere(loaded.results, loaded.rows)
         for task in loaded.tasks(*METHODS):
-            for row in loaded.rows_of(task.name):
+            for row in (row for row in loaded.rows_of(task.name) if row.engine not in unfit):
                 series = row.engine + (f" · {loaded.label}" if loaded.label else "")
                 columns = list(dict.fromkeys([*columns, series]))
                 for name, cell in _judge(loaded, row).items():

@@ -1,7 +1,6 @@
 """Rows from results.
 
-Everything here is recomputed from the raw trials, by the methods that asked for them, so a report can be
-redrawn anywhere, and later.
+The methods that asked for the trials run again on the recorded ones. So any machine can redraw a report at any time.
 """
 
 from __future__ import annotations
@@ -16,29 +15,29 @@ from fastbridge.bench.methods import Findings, Method
 from fastbridge.bench.methods.measurer import Replay
 from fastbridge.bench.methods.patterns import loss_of
 from fastbridge.bench.methods.registry import METHODS
-from fastbridge.bench.results.decoding import decode
 from fastbridge.bench.results.results import INTERRUPTED, EngineRecord, Results, Run, TaskRecord
+from fastbridge.bench.results.shapes import decode
 from fastbridge.bench.tester.trial import Trial
 from fastbridge.errors import BenchError
 
 from .statistics import Ratio, ratio, verdict
 
-# A trial in which the hypervisor took more than this share of the machine says nothing of the engine.
+# Where the hypervisor took more than this share of the machine, a trial says nothing about the engine.
 STEAL_LIMIT = 0.02
-STEAL_LEAST = 0.015  # seconds; the kernel counts in steps of 10 ms, and one such step is no evidence
+STEAL_LEAST = 0.015  # seconds; the kernel counts in steps of 10 ms, and one step proves nothing
 UNDER_OFFERED = 0.99  # offered / intended below which a paced trial is flagged
 RunKey: TypeAlias = tuple[str, str, int]  # task, engine, block
-CLAIMS = ("win", "loss", "no difference", "cannot tell")  # what a disturbed comparison cannot say
-SWITCHES_PER_SECOND = 100.0  # involuntary switches of the sender above which a trial is
+CLAIMS = ("win", "loss", "no difference", "cannot tell")  # withheld where a comparison was disturbed
+SWITCHES_PER_SECOND = 100.0  # involuntary switches of the sender above which a trial is flagged
 
 
 @dataclass(frozen=True)
 class Replayed:
-    """What the methods find in the recorded trials of a run of the bench."""
+    """The findings of the methods in the recorded trials of a run of the bench."""
 
     methods: Mapping[str, Method]  #: by task
     found: Mapping[RunKey, Findings]  #: of every readable run
-    unreadable: Mapping[tuple[str, str], str]  #: why a run shows nothing, by task and engine
+    unreadable: Mapping[tuple[str, str], str]  #: why a run has no findings, by task and engine
 
 
 @dataclass(frozen=True)
@@ -57,18 +56,18 @@ class Row:
     remarks: tuple[str, ...]  #: the method's, over all blocks
     frames_per_second: float | None  #: median of the trials, where a run is one trial; None for TCP
     gigabits_per_second: float | None
-    loss_ratio: float | None  #: of the frames offered; what came out of buffers only afterwards is lost, too
-    cpu_machine_ns: float | None  #: busy time of the whole machine a forwarded frame, the tester's share included
-    cpu_added_ns: float | None  #: the same without what the direct veth pair takes for the frames offered
-    cpu_switch_ns: float | None  #: CPU time of the engine's processes a frame
+    loss_ratio: float | None  #: of the frames offered; a frame that left a buffer after the load is lost, too
+    cpu_machine_ns: float | None  #: busy time of the whole machine per forwarded frame, with the tester's share
+    cpu_added_ns: float | None  #: the same without the time of the direct veth pair for the frames offered
+    cpu_switch_ns: float | None  #: CPU time of the engine's processes per frame
     runs: int
-    dropped: int  #: runs left out of the ratio, because others had their share in them
+    dropped: int  #: runs left out of the ratio because they were disturbed
     trials: int
     flags: Mapping[str, int]  #: what makes a trial doubtful → in how many of them
     unfit: str | None = None  #: why
-    unreadable: str | None = None  #: why; that is the record's fault, and not the engine's
+    unreadable: str | None = None  #: why; the record's fault, not the engine's
     is_control: bool = False  #: whatever the verdict
-    is_direct: bool = False  #: no switch: the most of rates and the least of latency
+    is_direct: bool = False  #: no switch: the highest rates and the lowest latency
 
 
 def method_of(task: TaskRecord) -> Method:
@@ -91,7 +90,7 @@ def replay(results: Results) -> Replayed:
                 findings = methods[run.task].run(trials)
                 trials.finish()
                 found[run.task, run.engine, run.block] = findings
-            except BenchError as error:  # the other engines' rows are worth no less for it
+            except BenchError as error:  # the other engines' rows stay
                 unreadable[run.task, run.engine] = str(error)
     return Replayed(methods, found, unreadable)
 
@@ -102,7 +101,7 @@ def rows(results: Results) -> list[Row]:
 
 
 def rows_of(results: Results, replayed: Replayed) -> list[Row]:
-    """The same, of what was replayed already."""
+    """All rows, from findings that are there already."""
     return [row for task in results.tasks for row in _task_rows(results, task, replayed)]
 
 
@@ -138,7 +137,7 @@ def _task_rows(results: Results, task: TaskRecord, replayed: Replayed) -> list[R
             if (run.task, run.engine) == (task.name, engine.name) and run.unfinished not in (None, INTERRUPTED)
         ]
         if not own and unfit is None and broken is None and not failed:
-            continue  # a task that is not this engine's, or one that was not reached
+            continue  # a task of other engines, or one that was not reached
         is_baseline = engine.name == results.baseline
         measured = None if is_baseline else ratio(by_block[engine.name], baseline, seed=results.seed)
         if unfit is not None:
@@ -200,12 +199,12 @@ def _word(
 
 
 def _single(runs: Iterable[Run]) -> list[Trial]:
-    # Rate, loss and CPU time are quoted where a run is one trial; a search's trials are at many loads.
+    # Rate, loss and CPU time are quoted where a run is one trial: a search has trials at many loads.
     return [run.trials[0] for run in runs if len(run.trials) == 1]
 
 
 def _added(trial: Trial, direct_ns: float) -> float | None:
-    # The sender's frames, also those that the engine lost, took the sender's time.
+    # All frames took the sender's time, also those that the engine lost.
     if trial.offered is None:
         return None
     return trial.cpu_machine_seconds - direct_ns * 1e-9 * trial.offered * trial.window_seconds / trial.seconds
@@ -223,16 +222,16 @@ def _is_disturbed(run: Run, cpus: int) -> bool:
 
 
 def undisturbed(runs: Sequence[Run], cpus: int) -> list[Run]:
-    """The runs that a task's ratios are made of.
+    """The runs that count for a task's ratios.
 
-    Where most runs suffer alike, leaving them out would leave nothing: then they stay, and no verdict is given.
+    Where most runs were disturbed, all of them stay: without them nothing would be left. Then there is no verdict.
     """
     clean = [run for run in runs if not _is_disturbed(run, cpus)]
     return clean if 2 * len(clean) >= len(runs) else list(runs)
 
 
 def flags_of(trials: Sequence[Trial], cpus: int) -> dict[str, int]:
-    """What makes trials doubtful → how many of them."""
+    """What makes trials doubtful → the number of such trials."""
     paced = [trial for trial in trials if all(phase.rate is not None for phase in trial.offer.phases)]
     counts = {
         "steal": sum(_stolen(trial, cpus) for trial in trials),
@@ -256,6 +255,6 @@ def _median(trials: Iterable[Trial], value: Callable[[Trial], float | None]) -> 
 
 
 def per_frame(trials: Iterable[Trial], seconds: Callable[[Trial], float | None]) -> float | None:
-    """Nanoseconds a forwarded frame, summed over `trials` first: one trial's 10 ms steps are coarse."""
+    """Nanoseconds per forwarded frame, over all trials together: the 10 ms steps are coarse in one trial."""
     pairs = [(used, t.window_frames) for t in trials if (used := seconds(t)) is not None and t.window_frames]
     return sum(used for used, _ in pairs) * 1e9 / sum(frames for _, frames in pairs) if pairs else None

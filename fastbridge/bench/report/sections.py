@@ -1,6 +1,6 @@
 """Sections, in order.
 
-The nine parts of a report, verdict first. One that has nothing to show stays, without parts, and says why.
+The nine sections of a report, verdict first. A section with nothing to show stays, without parts, and says why.
 """
 
 from __future__ import annotations
@@ -8,23 +8,25 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from . import rfc2889, wording
-from .conditions import conditions, engines_table, facts_of, floor_table, unequal_tasks, when
-from .drawn import figures
-from .evidence import Report
-from .parts import Facts, Figure, Fold, Lines, Part, Section, Table, Text
-from .tables import cpu_table, curve_tables, latency_table, value_tables, verdict_table
+from fastbridge.bench.machine.fingerprint import UNKNOWN
 
-ABOUT = (
-    "fastbridge is a learning software switch for Linux pods, and a bench that measures it against the Linux bridge "
-    "and other switches by the methods of RFC 2544 and RFC 2889."
-)
+from . import figures, rfc2889, wording
+from .conditions import conditions, engines_table, facts_of, floor_table, unequal_tasks, when
+from .evidence import Report
+from .parts import ABOUT, Document, Facts, Figure, Fold, Lines, Part, Section, Table, Text
+from .tables import cpu_table, curve_tables, latency_table, value_tables, verdict_tables
+
 _RATES = ("forwarding-rate", "tcp-bulk", "throughput")
 _LOSS = ("frame-loss", "back-to-back", "recovery", "reset")
 _SCALING = ("fdb-scaling", "port-scaling")
 
 
-def title_of(report: Report) -> str:
+def document_of(report: Report) -> Document:
+    """The document about these runs."""
+    return Document(_title(report), _subtitle(report), _sections(report), _warnings(report), _foot(report))
+
+
+def _title(report: Report) -> str:
     """Who is compared."""
     compared = [
         engine.name
@@ -39,8 +41,8 @@ def title_of(report: Report) -> str:
     return f"{shown} against {report.baseline}" if shown else report.baseline
 
 
-def sections_of(report: Report) -> list[Section]:
-    """All sections."""
+def _sections(report: Report) -> list[Section]:
+    """All nine."""
     unlike = report.unlikeness
     made = [_verdict(report, unlike), _conditions(report, unlike)]
     made += [_throughput_ratios(report)] if unlike else [_throughput(report)]
@@ -48,8 +50,8 @@ def sections_of(report: Report) -> list[Section]:
     return [*made, _irregular(report, absolute=not unlike)]
 
 
-def subtitle_of(report: Report) -> str:
-    """When and where, in one line."""
+def _subtitle(report: Report) -> str:
+    """When and where the runs were measured, in one line."""
     shown = []
     for loaded in report.runs:
         it, machine = loaded.results, loaded.results.fingerprint
@@ -61,11 +63,11 @@ def subtitle_of(report: Report) -> str:
 
 def _verdict(report: Report, unlike: Sequence[str]) -> Section:
     baseline = report.baseline
-    table = verdict_table(report, absolute=not unlike)
+    tables = [*verdict_tables(report, absolute=not unlike)]
     lead = (
         f"Ratios are to {baseline}: geometric means over blocks of trials that take turns, with 95\u00a0% intervals. A "
         "win or a loss is claimed only where the whole interval lies outside of the noise floor, which is "
-        f"{baseline} measured against itself."
+        f"{baseline} measured against itself. Frame sizes include the FCS, Gb/s do not."
     )
     parts: list[Part] = []
     if interrupted := [loaded.label or "This run" for loaded in report.runs if loaded.results.interrupted]:
@@ -76,18 +78,16 @@ def _verdict(report: Report, unlike: Sequence[str]) -> Section:
         )
     parts += [Facts(findings)] if (findings := _findings(report)) else []
     parts += [Lines(unfit)] if (unfit := _unfit(report)) else []
-    parts += [*_filling(figures.verdict(report)), table]
+    parts += [*_filling(figures.verdict(report)), *tables]
     single = [task for loaded in report.runs for task in loaded.results.tasks if task.blocks < 2]
     if single:
-        parts.append(
-            Text("Tests that ran in a single block have no interval, and nothing is claimed of them: see below.")
-        )
-    missing = "" if table.rows else "no test has run on any engine"
-    return Section("verdict", "Verdict", lead, parts if table.rows else (), missing)
+        parts.append(Text("Tests that ran in a single block have no interval and no verdict. Their numbers are below."))
+    missing = "" if tables else "no test has run on any engine"
+    return Section("verdict", "Verdict", lead, parts if tables else (), missing)
 
 
 def _findings(report: Report) -> dict[str, str]:
-    """Engine → what was found of it."""
+    """Engine → its finding."""
     return {
         wording.printable(engine) + (f" · {loaded.label}" if loaded.label else ""): text
         for loaded in report.runs
@@ -96,7 +96,7 @@ def _findings(report: Report) -> dict[str, str]:
 
 
 def _unfit(report: Report) -> list[str]:
-    """Engines without any result, a line each: they are not in the tables."""
+    """A line for each engine without any result. The tables leave it out."""
     return [
         wording.printable(f"Unfit{f' in {loaded.label}' if loaded.label else ''}: {engine} ({reason})")
         for loaded in report.runs
@@ -104,8 +104,8 @@ def _unfit(report: Report) -> list[str]:
     ]
 
 
-def warnings_of(report: Report) -> list[str]:
-    """What stands above everything else, below the title."""
+def _warnings(report: Report) -> list[str]:
+    """The warnings of all runs."""
     return [
         (f"{loaded.label}: " if loaded.label else "") + text
         for loaded in report.runs
@@ -113,14 +113,14 @@ def warnings_of(report: Report) -> list[str]:
     ]
 
 
-def foot_of(report: Report) -> list[str]:
-    """What made this, and how to make the like."""
+def _foot(report: Report) -> list[str]:
+    """What made the report, and the command that measures again."""
     lines = []
     for loaded in report.runs:
         it = loaded.results
-        version = it.fingerprint.versions.get("fastbridge", "unknown")
-        load = "" if it.fingerprint.load == "unknown" else f" The load average was {it.fingerprint.load} when it began."
-        how = f" To measure the like: {wording.printable(it.command)}" if it.command else ""
+        version = it.fingerprint.versions.get("fastbridge", UNKNOWN)
+        load = "" if it.fingerprint.load == UNKNOWN else f" The load average was {it.fingerprint.load} when it began."
+        how = f" To measure the same again: {wording.printable(it.command)}" if it.command else ""
         label = f"{loaded.label}: " if loaded.label else ""
         lines.append(f"{label}Measured with fastbridge {version}, {when(it)}.{load}{how}")
     return [ABOUT, *lines]
@@ -137,7 +137,7 @@ def _conditions(report: Report, unlike: Sequence[str]) -> Section:
     return Section(
         "machine",
         "Machine and noise floor",
-        "Where this was measured, and how large a difference has to be to show.",
+        "Where this was measured, and how large a difference must be to show.",
         parts,
     )
 
@@ -147,8 +147,8 @@ def _throughput(report: Report) -> Section:
     parts: list[Part] = [*_filling(drawn)]
     parts += value_tables(report, *_RATES)
     lead = (
-        "Dots are trials, lines go through their medians. The direct veth pair has no switch: it is the most that the "
-        "tester can offer here. TCP moves frames of up to 64 KB, so its Gb/s say nothing of frames per second."
+        "The direct veth pair has no switch: it is the most that the tester can offer here. TCP moves frames of up to "
+        "64 KB, so its Gb/s say nothing of frames per second."
     )
     return Section("throughput", "Throughput", lead, parts, _absent(report, *_RATES))
 
@@ -161,22 +161,23 @@ def _throughput_ratios(report: Report) -> Section:
 def _measured(report: Report) -> Iterator[Section]:
     parts: list[Part] = [*_filling(figures.loss(report)), *value_tables(report, *_LOSS)]
     parts += _folded("All points", curve_tables(report, "frame-loss"))
-    lead = "What is lost under overload, how long a burst is survived, and how long it takes to come back."
+    lead = "Loss under overload, the longest burst without loss, and the time to recover."
     yield Section("loss", "Frame loss, bursts and recovery", lead, parts, _absent(report, *_LOSS))
     curves, percentiles = [*_filling(figures.latency(report))], latency_table(report)
     parts = [*curves, *([percentiles] if percentiles else [])]
     parts += _folded("All values", value_tables(report, "latency"))
-    lead = (
-        "One-way, of sampled frames: the further to the right, the rarer the delay. Lines are medians over the blocks, "
-        "dots are trials; both scales are logarithmic."
-    )
+    lead = "One-way latency of sampled frames."
     yield Section("latency", "Latency", lead, parts, _absent(report, "latency", "latency-at-load"))
     table = cpu_table(report)
     parts = [*figures.cpu(report), table] if table else []
     missing = "no forwarding rate was measured beside the direct veth pair's"
-    yield Section("cpu", "CPU time per frame", "", parts, missing)
-    parts = [*_filling(figures.scaling(report))]
-    parts += _folded("All values", (*value_tables(report, *_SCALING), *curve_tables(report, "fdb-scaling")))
+    lead = (
+        "Busy time of all CPUs for each forwarded frame, waiting in a spin included, less what the direct veth pair "
+        "takes for the frames offered."
+    )
+    yield Section("cpu", "CPU time per frame", lead, parts, missing)
+    parts = [*_filling(figures.scaling(report)), *value_tables(report, *_SCALING)]
+    parts += _folded("All points", curve_tables(report, "fdb-scaling"))
     lead = "The forwarding rate with more stations to look up and more ports to serve."
     yield Section("scaling", "Scaling with FDB entries and ports", lead, parts, _absent(report, *_SCALING))
     judged = rfc2889.judgements(report)
@@ -214,7 +215,7 @@ def _irregular(report: Report, *, absolute: bool) -> Section:
         lines += [prefix + text for text in wording.irregularities(loaded.results, loaded.rows, absolute=absolute)]
     lines += unequal_tasks(report)
     parts: list[Part] = [Lines([wording.printable(line) for line in lines])] if lines else [Text("None.")]
-    lead = "Everything that was skipped, failed or is to be taken with care, with its reason."
+    lead = "Everything that was skipped, that failed or that needs care, with its reason."
     if not absolute:
         lead += " Rates and numbers of frames are in a report of each run."
     return Section("irregular", "Irregular and skipped results", lead, parts)
@@ -226,6 +227,6 @@ def _folded(title: str, tables: Iterable[Table]) -> list[Part]:
 
 
 def _filling(drawn: Iterable[Figure]) -> list[Figure]:
-    """Two beside each other; the last of an odd number takes the whole width."""
+    """Two figures beside each other; the last of an odd number takes the whole width."""
     made = list(drawn)
     return [replace(figure, wide=i == len(made) - 1 and i % 2 == 0) for i, figure in enumerate(made)]

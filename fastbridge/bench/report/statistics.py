@@ -1,9 +1,9 @@
 """Ratios with intervals.
 
-Engines are compared block by block: every engine runs once a block, in random order, and a block's
-ratio to the baseline is one observation. Slow drift of the machine hits both sides of it alike and
-cancels. The ratios' geometric mean is quoted with a bootstrap interval over the blocks, and the same
-statistic of one engine under two names (the A/A control) is the noise floor no claim may fall under.
+Engines are compared block by block. Every engine runs once in a block, in random order, and a block's ratio to the
+baseline is one observation. A slow drift of the machine changes both sides alike and cancels. The report quotes the
+geometric mean of the ratios with a bootstrap interval over the blocks. The same statistic of one engine under two names
+(the A/A control) is the noise floor: a smaller difference is no claim.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ RESAMPLES = 10_000
 # With fewer blocks a bootstrap interval is far too short: of two equal engines with 5 % noise, two blocks would name
 # a winner in 8 % of all runs, five in 0.05 % (and ten in none of 2,000).
 FEWEST_BLOCKS = 5
-# "No difference" is a claim, too: that there is none of more than SAME, or than the noise floor where that is larger.
-# Where it is larger than COARSE nothing is said to be the same.
+# "No difference" is a claim, too: no difference of more than SAME, or than the noise floor if that is larger. With a
+# noise floor above COARSE nothing is called the same.
 SAME, COARSE = 0.05, 0.10
 
 
@@ -34,12 +34,12 @@ class Ratio:
 
     @property
     def noise_floor(self) -> float:
-        """Of an A/A control: the largest departure from 1 its interval allows."""
+        """The largest departure from 1 that the interval of an A/A control allows."""
         return max(abs(self.low - 1.0), abs(self.high - 1.0))
 
 
 def interleave(names: Sequence[str], blocks: int, seed: int) -> list[list[str]]:
-    """The order of every block: each name once, shuffled anew; the same for the same seed."""
+    """The order of every block: each name once, shuffled for each block. The seed decides it."""
     generator = random.Random(seed)  # noqa: S311 - an order, no secret
     return [generator.sample(names, len(names)) for _ in range(blocks)]
 
@@ -60,9 +60,10 @@ def ratio(values: Mapping[int, float], baseline: Mapping[int, float], *, seed: i
 
 
 def verdict(measured: Ratio | None, noise_floor: float | None, *, higher_is_better: bool = True) -> str:
-    """Say win or loss only where the whole interval lies outside 1 ± the noise floor.
+    """The word for a ratio.
 
-    And "no difference" only where it lies within that, or within 1 ± SAME: else it is that the trials cannot tell.
+    Win or loss: the whole interval lies outside 1 ± the noise floor. No difference: it lies within 1 ± the noise floor,
+    or within 1 ± SAME. Otherwise the trials cannot tell.
     """
     if measured is None or noise_floor is None:
         return "not measured"

@@ -1,7 +1,4 @@
-"""Tables, one a function.
-
-Of the same rows as the terminal's, in the same words.
-"""
+"""Tables, one a function."""
 
 from __future__ import annotations
 
@@ -15,7 +12,7 @@ from .evidence import LoadedRun, Report
 from .parts import Cell, Column, Table
 from .rows import Row
 
-STYLES = {
+_STYLES = {
     "win": "win",
     "loss": "loss",
     "no difference": "even",
@@ -23,7 +20,7 @@ STYLES = {
     "withheld": "even",
     "unfit": "loss",
 }
-_MOST_COLUMNS = 8  # of values; a method with more of them gets a line each
+_MOST_COLUMNS = 5  # of values; a method with more gets a row for each value
 LOADS = {"idle": "near idle", "at_10": "10 % of PDR", "at_50": "50 % of PDR", "at_90": "90 % of PDR"}
 
 _RUN = Column("run", number=False)
@@ -32,19 +29,13 @@ _RATIO = (
     Column("ratio [95 %]", hint="geometric mean over blocks, with its 95 % bootstrap interval"),
     Column("verdict", number=False, hint="a win or a loss is claimed only outside of the noise floor"),
 )
-_ABSOLUTE = (
-    Column("forwarded", "frames/s"),
-    Column("rate", "Gb/s", hint="frames without FCS, or TCP payload"),
-    Column("loss", "%"),
-    Column("p50", "µs", hint="one-way latency"),
-    Column("p99", "µs", hint="one-way latency"),
-    Column("CPU", "ns/frame", hint="busy time of all CPUs a forwarded frame, less what the direct veth pair takes"),
-    Column("switch", "ns/frame", hint="CPU time of the engine's own processes a forwarded frame"),
-)
+_RATES = (Column("forwarded", "frames/s"), Column("rate", "Gb/s", hint="frames without FCS, or TCP payload"))
+_LOSS = Column("loss", "%")
+_LATENCIES = ("p50", "p99")
 
 
 def claimed(loaded: LoadedRun) -> list[TaskRecord]:
-    """Tasks that the verdict is about: of several blocks, and latency; if there are none, the contest's."""
+    """The tasks of the verdict: those of several blocks, and latency; without any, the contest."""
     shown = {row.task for row in loaded.rows}
     several = [
         task
@@ -54,23 +45,24 @@ def claimed(loaded: LoadedRun) -> list[TaskRecord]:
     return several or [task for task in loaded.results.tasks if wording.is_contest(task, loaded.rows)]
 
 
-def verdict_table(report: Report, *, absolute: bool) -> Table:
-    """Every engine in every claimed task; without `absolute`, ratios alone."""
-    columns = [Column("test", number=False), *_who(report), *_RATIO, *(_ABSOLUTE if absolute else ())]
+def verdict_tables(report: Report, *, absolute: bool) -> Iterator[Table]:
+    """Every engine in every claimed task: a table for each kind of test; without `absolute`, one of ratios alone."""
     unfit = {loaded.label: wording.unfit_everywhere(loaded.results, loaded.rows) for loaded in report.runs}
-    lines = []
+    kinds: dict[str, tuple[Sequence[Column], list[list[Cell]]]] = {}
     for name in dict.fromkeys(task.name for loaded in report.runs for task in claimed(loaded)):
         for loaded in report.runs:
             for row in loaded.rows:
                 if row.task == name and (absolute or not row.is_direct) and row.engine not in unfit[loaded.label]:
-                    numbers = _absolute(loaded, row) if absolute else []
+                    kind, columns, numbers = _absolute(loaded, row) if absolute else ("", (), [])
                     where = ", at 50 % of the PDR" if wording.latency_prefix(loaded.methods[name]) == "at_50_" else ""
-                    lines.append([Cell(name + where), *_names(report, loaded, row), *claim(row), *numbers])
-    return _without_empty(Table("", columns, lines))
+                    line = [Cell(name + where), *_names(report, loaded, row), *claim(row), *numbers]
+                    kinds.setdefault(kind, (columns, []))[1].append(line)
+    for kind, (columns, lines) in kinds.items():
+        yield _without_empty(Table(kind, [Column("test", number=False), *_who(report), *_RATIO, *columns], lines))
 
 
 def value_tables(report: Report, *methods: str) -> Iterator[Table]:
-    """What these methods found, a table each; without tasks that the verdict table has."""
+    """A table of findings for each method, without the tasks of the verdict tables."""
     for name in methods:
         tasks = {
             task.name: task
@@ -84,7 +76,7 @@ def value_tables(report: Report, *methods: str) -> Iterator[Table]:
 
 
 def latency_table(report: Report) -> Table | None:
-    """Percentiles, a line an engine and load."""
+    """Percentiles: a row for each engine and load."""
     columns = [
         Column("test", number=False),
         Column("load", number=False),
@@ -109,7 +101,7 @@ def latency_table(report: Report) -> Table | None:
 
 
 def curve_tables(report: Report, *methods: str) -> Iterator[Table]:
-    """The points of these methods' curves, a table a test, a line a point."""
+    """The points of these methods' curves: a table for each test, a row for each point."""
     for name in dict.fromkeys(task.name for loaded in report.runs for task in loaded.tasks(*methods)):
         own = [loaded for loaded in report.runs if name in loaded.methods]
         units = {curve: unit.split(" → ") for curve, unit in own[0].methods[name].units.items() if " → " in unit}
@@ -134,7 +126,7 @@ def curve_tables(report: Report, *methods: str) -> Iterator[Table]:
 def _points(
     series: Mapping[str, Sequence[tuple[float, float]]], units: Mapping[str, Sequence[str]]
 ) -> Iterator[list[Cell]]:
-    """A line for every x, with a cell for every curve."""
+    """A row for each x, with a cell for each curve."""
     curves = {name: dict(series.get(name, ())) for name in units}
     x_unit = next(iter(units.values()))[0]
     for x in sorted({x for points in curves.values() for x in points}):
@@ -144,12 +136,12 @@ def _points(
 
 
 def cpu_table(report: Report) -> Table | None:
-    """CPU time a forwarded frame, a line a test and engine; what no direct veth pair stands beside is not known."""
+    """CPU time per forwarded frame: a row for each test and engine that ran beside the direct veth pair."""
     columns = [
         Column("test", number=False),
         *_who(report),
         Column("whole machine", "ns/frame", hint="busy time of all CPUs, less what the direct veth pair takes"),
-        Column("own processes", "ns/frame", hint="of it, that of the engine's own processes"),
+        Column("own processes", "ns/frame", hint="the part of the engine's own processes"),
     ]
     lines = [
         [
@@ -169,8 +161,15 @@ def cpu_table(report: Report) -> Table | None:
 def _value_table(report: Report, tasks: Sequence[str]) -> Table | None:
     loaded = next(loaded for loaded in report.runs if tasks[0] in loaded.methods)
     method = loaded.methods[tasks[0]]
-    title = f"{wording.words(method.name.replace('-', ' ')).capitalize()} ({method.section})"
-    found = [(loaded, row) for task in tasks for loaded in report.runs for row in loaded.rows if row.task == task]
+    title = f"{wording.method_title(method)} ({method.section})"
+    unfit = {loaded.label: wording.unfit_everywhere(loaded.results, loaded.rows) for loaded in report.runs}
+    found = [
+        (loaded, row)
+        for task in tasks
+        for loaded in report.runs
+        for row in loaded.rows
+        if row.task == task and row.engine not in unfit[loaded.label]
+    ]
     names = [
         name for name in method.units if not name.endswith("samples") and any(name in row.values for _, row in found)
     ]
@@ -222,14 +221,14 @@ def _turned(title: str, report: Report, found: Sequence[tuple[LoadedRun, Row]], 
 
 
 def _without_empty(table: Table) -> Table:
-    """Columns in which any row has something."""
+    """The table without empty columns."""
     kept = [i for i in range(len(table.columns)) if any(row[i].text for row in table.rows)]
     rows = [[row[i] for i in kept] for row in table.rows]
     return Table(table.title, [table.columns[i] for i in kept], rows)
 
 
 def _is_single(loaded: LoadedRun, task: TaskRecord) -> bool:
-    # Rates of single trials are in the verdict table with all that is known of them; others have more values.
+    # The verdict tables say everything about rates of single trials; other methods find more values.
     return wording.is_contest(task, loaded.rows)
 
 
@@ -247,20 +246,25 @@ def _series(loaded: LoadedRun, row: Row) -> str:
     return wording.engine(row) + (f" · {loaded.label}" if loaded.label else "")
 
 
-def _absolute(loaded: LoadedRun, row: Row) -> list[Cell]:
-    prefix = wording.latency_prefix(loaded.methods[row.task])
-    if prefix is not None:  # its trials are paced: their rates and CPU times say nothing of the engine
-        percentiles = [_value(loaded, row, f"{prefix}{name}") for name in ("p50", "p99")]
-        return [Cell(""), Cell(""), _cell(row.loss_ratio, "{:.1%}"), *percentiles, Cell(""), Cell("")]
-    added = None if row.is_direct else row.cpu_added_ns
-    numbers = (row.frames_per_second, row.gigabits_per_second, row.loss_ratio, added, row.cpu_switch_ns)
-    rate, bits, loss, cpu, own = (Cell(*pair) for pair in zip(wording.rates(row), numbers, strict=True))
-    return [rate, bits, loss, Cell(""), Cell(""), cpu, own]
+def _absolute(loaded: LoadedRun, row: Row) -> tuple[str, Sequence[Column], list[Cell]]:
+    """The kind of the row's test; the columns of that kind, and the row's cells in them."""
+    method = loaded.methods[row.task]
+    prefix = wording.latency_prefix(method)
+    loss = _cell(row.loss_ratio, "{:.1%}")
+    if prefix is not None:
+        columns = [_LOSS, *(Column(wording.words(name), "µs") for name in _LATENCIES)]
+        return "Latency", columns, [loss, *(_value(loaded, row, prefix + name) for name in _LATENCIES)]
+    if method.units[method.primary] in ("frames/s", "Gb/s") and (row.gigabits_per_second is not None or not row.values):
+        rates = _cell(row.frames_per_second, "{:,.0f}"), _cell(row.gigabits_per_second, "{:.2f}")
+        return "Rates", [*_RATES, _LOSS], [*rates, loss]
+    unit = wording.shown_unit(method.units[method.primary])
+    columns = [Column(wording.words(method.primary), unit)]
+    return wording.method_title(method), columns, [_value(loaded, row, method.primary)]
 
 
 def claim(row: Row) -> list[Cell]:
-    """Ratio and verdict."""
-    style = STYLES.get(row.verdict, "quiet")
+    """Cells: ratio and verdict."""
+    style = _STYLES.get(row.verdict, "quiet")
     verdict = Cell(row.verdict, style=style, hint=wording.printable(row.unfit or row.unreadable or ""))
     return [Cell(wording.ratio(row.ratio), row.ratio.mean if row.ratio else None), verdict]
 

@@ -1,7 +1,6 @@
 """Results in words.
 
-How numbers, units, names and irregularities are written: the same in the terminal, on the page and in Markdown, so
-that nobody can quote one against the other.
+How numbers, units, names and irregularities are written, in all forms of the report alike.
 """
 
 from __future__ import annotations
@@ -10,13 +9,14 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from statistics import median
 
+from fastbridge.bench.machine.fingerprint import UNKNOWN
 from fastbridge.bench.methods import Method
 from fastbridge.bench.results.results import Results, TaskRecord
 
 from .rows import Row, method_of
 from .statistics import Ratio
 
-_ABBREVIATIONS = ("ndr", "pdr", "frmol", "mfr")
+_ABBREVIATIONS = ("ndr", "pdr", "frmol", "mfr", "fdb", "tcp")
 _AMOUNT = re.compile(r"(?<![\w.,])(?:\d[\d,.]*(?=(?: of [\d,.]+)? (?:frames|addresses)\b)|\d{1,3}(?:,\d{3})+(?!\w))")
 _VALUES = {"tcp-bulk": "TCP rate", "latency-at-load": "latency"}  # of methods, in a sentence
 _NUMBER = re.compile(r"(?<![\w.,-])\d{1,3}(?:,\d{3})+(?:\.\d+)?(?![\w,])|(?<![\w.,-])\d+(?:\.\d+)?(?!\w)")
@@ -24,20 +24,20 @@ _WHOLE = ("frames/s", "frames", "addresses", "addresses/s", "stations", "bytes",
 
 
 def is_contest(task: TaskRecord, rows: Sequence[Row]) -> bool:
-    """Whether a task's runs are single trials of a rate: such tasks share one table."""
+    """Whether a task's runs are single trials of a rate. Such tasks share one table."""
     method = method_of(task)
     rates = method.units[method.primary] in ("frames/s", "Gb/s")
     return rates and any(row.task == task.name and row.gigabits_per_second is not None for row in rows)
 
 
 def words(name: str) -> str:
-    """A value's name, without the unit that stands beside it."""
+    """A value's name without its unit."""
     parts = name.replace("99_9", "99.9").removesuffix("_gbps").split("_")
     return " ".join(part.upper() if part in _ABBREVIATIONS else part for part in parts)
 
 
 def number(value: float, unit: str) -> str:
-    """A value, as exactly as its unit deserves."""
+    """A value with as many digits as its unit deserves."""
     if unit in _WHOLE:
         return f"{value:,.0f}"
     if unit == "ratio":
@@ -51,7 +51,7 @@ def shown_unit(unit: str) -> str:
 
 
 def cell(method: Method, name: str, row: Row) -> str:
-    """One of a method's values; empty where it did not find it."""
+    """One of a method's values; empty if the method did not find it."""
     return number(row.values[name], method.units[name]) if name in row.values else ""
 
 
@@ -63,49 +63,33 @@ def ratio(measured: Ratio | None) -> str:
 
 
 def factor(value: float) -> str:
-    """A ratio, to three digits or so, and never with an exponent."""
+    """A ratio to about three digits, never with an exponent."""
     return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 100 else f"{value:,.0f}"
 
 
-def rates(row: Row) -> tuple[str, ...]:
-    """Of single trials: frames/s, Gb/s, loss; ns a frame: the machine's beyond the direct pair, the switch's own."""
-    added = None if row.is_direct else row.cpu_added_ns
-    return (
-        "" if row.frames_per_second is None else f"{row.frames_per_second:,.0f}",
-        "" if row.gigabits_per_second is None else f"{row.gigabits_per_second:.2f}",
-        "" if row.loss_ratio is None else f"{row.loss_ratio:.1%}",
-        "" if added is None else f"{added:,.0f}",
-        "" if row.cpu_switch_ns is None else f"{row.cpu_switch_ns:,.0f}",
-    )
+def method_title(method: Method) -> str:
+    """A method's name, above a table."""
+    name = words(method.name.replace("-", "_"))
+    return name[0].upper() + name[1:]
 
 
 def latency_prefix(method: Method) -> str | None:
-    """Of the percentiles that a method's verdict is about; None where it is about something else."""
+    """The prefix of the percentiles that a method's verdict is about; None if it is about something else."""
     return method.primary.removesuffix("p50") if method.primary.endswith("p50") else None
 
 
 def engine(row: Row) -> str:
-    """Its name in a table; the control's says only what it is."""
+    """The engine's name in a table; the control is "(control)"."""
     return "(control)" if row.is_control else row.engine
 
 
 def printable(text: str) -> str:
-    """Without what is no character: reasons are a program's last words, and names are anybody's."""
+    """The text without unprintable characters: names and reasons can hold anything."""
     return "".join(char if char.isprintable() else " " for char in text)
 
 
-def engine_lines(results: Results) -> Iterator[str]:
-    """What was run, and how."""
-    for record in results.engines:
-        if record.name != results.control and record.command != "-":
-            offloads = "" if record.offloads == "default" else f"offloads {record.offloads}"
-            how = "; ".join(part for part in (record.buffers, offloads) if part not in ("", "-"))
-            version = "" if record.version == "-" else f" {record.version}"
-            yield f"{record.name}{version}: {record.command}{f' ({how})' if how else ''}"
-
-
 def warnings(results: Results, rows: Sequence[Row]) -> Iterator[str]:
-    """What a reader has to know before any number; nothing of a quiet machine."""
+    """What a reader must know before any number; nothing on a quiet machine."""
     watched = [trial.disturbance for run in results.runs for trial in run.trials if trial.disturbance is not None]
     tasks = list(dict.fromkeys(row.task for row in rows))
     withheld = list(dict.fromkeys(row.task for row in rows if row.verdict == "withheld"))
@@ -120,20 +104,20 @@ def warnings(results: Results, rows: Sequence[Row]) -> Iterator[str]:
             why.append(f"the hypervisor took CPU time in {stolen} trials")
         of = "of all tests" if withheld == tasks else f"of {'; '.join(withheld)}"
         yield f"Verdicts {of} are withheld, as most trials were disturbed: {', '.join(why)}."
-    if results.fingerprint.quota not in ("none", "unknown"):
+    if results.fingerprint.quota not in ("none", UNKNOWN):
         yield f"A CPU quota held for all of it: {results.fingerprint.quota}, of {results.fingerprint.cpus}."
-    if results.fingerprint.siblings not in ("none", "unknown"):
+    if results.fingerprint.siblings not in ("none", UNKNOWN):
         yield f"CPUs that the bench uses share a core, and slow each other down: {results.fingerprint.siblings}."
 
 
 def unfit_everywhere(results: Results, rows: Sequence[Row]) -> dict[str, str]:
-    """Engines that have no result at all, with the first reason."""
+    """The engines without any result, with the first reason."""
     able = {row.engine for row in rows if row.unfit is None} | {results.baseline, results.control}
     return {row.engine: row.unfit for row in reversed(rows) if row.unfit is not None and row.engine not in able}
 
 
 def finding(results: Results, rows: Sequence[Row]) -> dict[str, str]:
-    """Engine → what was found of it, in a sentence: how many times the baseline's each value is."""
+    """Engine → a sentence: how many times the baseline's each of its values is."""
     said: dict[str, str] = {}
     whose = f"{results.baseline}'s"
     for record in results.engines:
@@ -162,18 +146,18 @@ def finding(results: Results, rows: Sequence[Row]) -> dict[str, str]:
 
 def _value_of(task: TaskRecord) -> str:
     method = method_of(task)
-    return f"{_VALUES.get(method.name, words(method.name.replace('-', ' ')))} ({method.subject})"
+    return f"{_VALUES.get(method.name, words(method.name.replace('-', '_')))} ({method.subject})"
 
 
 def noise_floors(rows: Sequence[Row]) -> dict[str, float]:
-    """By task, where it is known."""
+    """Task → noise floor, where it is known."""
     return {row.task: row.noise_floor for row in rows if row.noise_floor is not None}
 
 
 def irregularities(results: Results, rows: Sequence[Row], *, absolute: bool = True) -> Iterator[str]:
-    """Everything that is irregular or was not measured, with its reason and of whom; one reason once.
+    """Everything that is irregular or was not measured: each reason once, with the tasks and engines.
 
-    Without `absolute` there is "…" for rates and for how many frames.
+    Without `absolute`, rates and numbers of frames are "…".
     """
     shown = str if absolute else _without_amounts
     for entry in results.unfit:
@@ -202,7 +186,7 @@ def irregularities(results: Results, rows: Sequence[Row], *, absolute: bool = Tr
 
 
 def merge_numbers(texts: Sequence[str]) -> dict[str, str]:
-    """Each text → one for all that differ from it in numbers alone: "only 398 to 412 samples arrived"."""
+    """Text → one text for all that differ only in numbers: "only 398 to 412 samples arrived"."""
     alike: dict[tuple[str, ...], list[str]] = {}
     for text in dict.fromkeys(texts):
         alike.setdefault(tuple(_NUMBER.split(text)), []).append(text)
@@ -219,7 +203,7 @@ def merge_numbers(texts: Sequence[str]) -> dict[str, str]:
 
 
 def unreadable(results: Results, rows: Sequence[Row]) -> Iterator[str]:
-    """What of `rows` cannot be read here, with its reason."""
+    """The rows that cannot be read here, with the reason."""
     said: dict[str, dict[str, list[str]]] = {}
     for row in rows:
         if row.unreadable is not None:
@@ -228,7 +212,7 @@ def unreadable(results: Results, rows: Sequence[Row]) -> Iterator[str]:
 
 
 def _of_whom(results: Results, said: Mapping[str, Mapping[str, list[str]]]) -> Iterator[str]:
-    """Each text with the tasks, and of each the engines, that it is said of."""
+    """Each text with its tasks and their engines."""
     every = {task.name for task in results.tasks}
     for text, whom in said.items():
         engines = list(dict.fromkeys(name for those in whom.values() for name in those))

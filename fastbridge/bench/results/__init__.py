@@ -1,8 +1,8 @@
 """Results.
 
-What a comparison leaves behind: every trial as it was counted, so that all else can be computed again.
+What a comparison leaves behind: every trial as it was counted. Everything else can be computed again.
 
 - results: the dataclasses, saved as JSON
-- decoding: JSON into these dataclasses, strictly; schema: their JSON Schema
-- files: files that are written whole or not at all
+- shapes: JSON into these dataclasses, strictly, and their JSON Schema
+- files: writes files whole or not at all
 """

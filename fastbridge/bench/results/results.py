@@ -1,8 +1,7 @@
 """Results, raw trials first.
 
-A run's results are its raw trials and where they were measured, and nothing that can be computed
-from them: what a method found, ratios, intervals and verdicts are recomputed on every reading (see
-`report`), by running the method again on the recorded trials.
+The results of a run are its raw trials and the machine, and nothing that can be computed from them. Findings, ratios,
+intervals and verdicts are recomputed at every reading (see `report`): each method runs again on the recorded trials.
 """
 
 from __future__ import annotations
@@ -18,12 +17,12 @@ from fastbridge.bench.machine.likeness import settings_of
 from fastbridge.bench.tester.trial import Trial
 from fastbridge.errors import BenchError
 
-from .decoding import decode
 from .files import write_whole
+from .shapes import Schema, decode, shape_of
 
 SCHEMA = 3
-INTERRUPTED = "interrupted"  #: why a run was not finished, where nothing failed
-READABLE = (2, SCHEMA)  # version 2 lacks what is said of disturbances, and has the kernel's whole command line
+INTERRUPTED = "interrupted"  #: why a run was not finished although nothing failed
+READABLE = (2, SCHEMA)  # version 2 has no disturbances, and the whole command line of the kernel
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,7 @@ class TaskRecord:
     """A method with its parameters, run on every engine `blocks` times."""
 
     name: str
-    method: str  #: as methods.registry names it
+    method: str  #: its name in methods.registry
     parameters: Mapping[str, Any]  #: the method's own fields
     ports: int  #: pods around each engine
     blocks: int  #: intended
@@ -44,9 +43,9 @@ class Run:
     engine: str
     task: str
     block: int
-    position: int  #: in its block
+    position: int  #: in the block
     trials: tuple[Trial, ...]  #: in the order the method asked for them
-    unfinished: str | None = None  #: why the method did not come to its end, if it did not
+    unfinished: str | None = None  #: why the method did not end, if so
 
 
 @dataclass(frozen=True)
@@ -55,29 +54,29 @@ class EngineRecord:
 
     name: str
     version: str
-    command: str  #: of the smallest lab it ran in
-    buffers: str  #: what holds frames that wait for it
-    ceiling: bool  #: True for the direct veth pair: no switch, the most the tester can offer and the least latency
-    offloads: str  #: of the pods it joined: "default", or which were turned off for it
+    command: str  #: in the smallest lab it ran in
+    buffers: str  #: where frames wait for it
+    ceiling: bool  #: True for the direct veth pair: no switch, the highest rate and the lowest latency
+    offloads: str  #: of its pods: "default", or those that were turned off
 
 
 @dataclass(frozen=True)
 class Unfit:
-    """Why an engine has no, or no further, runs."""
+    """Why an engine has no runs, or no more."""
 
     engine: str
-    task: str | None  #: None: of any task
+    task: str | None  #: None: every task
     reason: str
 
 
 @dataclass(frozen=True)
 class Results:
-    """One run of the bench: everything that is needed to recompute every number of its report."""
+    """One run of the bench: everything that its report is computed from."""
 
     schema: int
     profile: str
     started: str  #: UTC, ISO 8601
-    seed: int  #: of the order within blocks, and of the bootstrap
+    seed: int  #: of the order in blocks, and of the bootstrap
     baseline: str
     control: str  #: the baseline engine under a second name (A/A)
     interrupted: bool
@@ -86,7 +85,7 @@ class Results:
     engines: tuple[EngineRecord, ...]
     runs: tuple[Run, ...]
     unfit: tuple[Unfit, ...]
-    command: str = ""  #: that measures the like again; empty where it was not made by one
+    command: str = ""  #: that measures the same again; empty if no command made the results
 
     def to_json(self) -> str:
         """The results as a JSON document."""
@@ -105,7 +104,7 @@ class Results:
         if isinstance(schema, int) and schema not in READABLE:
             raise BenchError(_other_schema(schema, value))
         if isinstance(value, dict) and schema is None and "benchmarks" in value:
-            raise BenchError("saved for pytest-benchmark, which `fastbridge track` reads; a report is of results.json")
+            raise BenchError("saved for pytest-benchmark: `fastbridge track` reads it; for a report name results.json")
         results = decode(cls, value)
         results._check_names()
         machine = replace(results.fingerprint, boot=settings_of(results.fingerprint.boot))
@@ -123,7 +122,7 @@ class Results:
         except OSError as error:
             raise BenchError(f"cannot read {path}: {error.strerror}") from None
         except UnicodeDecodeError:
-            raise BenchError(f"{path}: no results file, it is not text") from None
+            raise BenchError(f"{path}: not a results file: it is not text") from None
         except BenchError as error:
             raise BenchError(f"{path}: {error}") from None
 
@@ -165,8 +164,21 @@ def _check_trial(trial: Trial, path: str, ports: int) -> None:
         _require(trial.samples is not None, f"{path}.samples", "the offer asks for samples")
 
 
+def results_schema() -> Schema:
+    """The JSON Schema (draft 2020-12) of a results file of this version, made from the dataclasses that read it."""
+    definitions: dict[str, Schema] = {}
+    root = shape_of(Results).schema(definitions)
+    definitions["Results"]["properties"]["schema"] = {"const": SCHEMA}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": f"fastbridge results, version {SCHEMA}",
+        **root,
+        "$defs": definitions,
+    }
+
+
 def _other_schema(schema: int, value: Mapping[str, Any]) -> str:
-    # Version 1 had trials without what was offered in them: no method can be run again on those, so none is migrated.
+    # Trials of version 1 lack what was offered. No method can run again on them, so they cannot be migrated.
     fingerprint = value.get("fingerprint")
     versions = fingerprint.get("versions") if isinstance(fingerprint, dict) else None
     known = versions if isinstance(versions, dict) else {}

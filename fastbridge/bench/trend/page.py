@@ -1,19 +1,15 @@
 """Trends as a page.
 
-What `fastbridge track` prints, with a chart a benchmark: first those whose speed has changed.
+What `fastbridge track` prints, with a chart for each benchmark: first those whose speed changed.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
-import altair as alt
-
-from fastbridge.bench.report.drawn.style import data, finished
-from fastbridge.bench.report.html import shell
-from fastbridge.bench.report.parts import Cell, Column, Figure, Fold, Part, Section, Table, Text
+from fastbridge.bench.report import html
+from fastbridge.bench.report.parts import Cell, Column, Document, Figure, Fold, Part, Section, Table, Text
 
 from .track import Trend
 from .words import LEGEND, change, duration, short_names, step_lines
@@ -33,10 +29,6 @@ _STYLES = {
     "too noisy": "quiet",
     "too few runs": "quiet",
 }  #: in this order, too
-_HEIGHT = 150
-_ROOM = 0.15  # of the median, at least, above and below: noise shall look as small as it is
-_LABELS = 4  # commits under an axis: more do not fit at 400 px
-_DIGITS = 7  # of a commit there
 
 
 def render(found: Sequence[Trend]) -> str:
@@ -52,22 +44,22 @@ def render(found: Sequence[Trend]) -> str:
     untold = sum(trend.verdict in ("too noisy", "too few runs") for trend in found)
     slower = f"{len(regressed) or 'None'} of {len(found)} benchmarks became slower, outside of the noise"
     cannot = f"; of {untold} the runs cannot tell" if untold else ""
-    return shell("Trend over commits", sections, f"{slower}{cannot}. {len(runs)} runs.")
+    return html.render(Document("Trend over commits", f"{slower}{cannot}. {len(runs)} runs.", sections))
 
 
 def _parts(found: Sequence[Trend], prefix: str) -> list[Part]:
     found = sorted(found, key=lambda trend: list(_STYLES).index(trend.verdict))
     names = short_names([trend.name for trend in found])
     figures = [
-        Figure(f"{prefix}-{i}", name, _chart(trend), caption="; ".join(step_lines(trend)))
+        Figure(f"{prefix}-{i}", name, "trend", _data(trend), "; ".join(step_lines(trend)))
         for i, (name, trend) in enumerate(zip(names, found, strict=True))
     ]
     changed = [figure for figure, trend in zip(figures, found, strict=True) if trend.last]
     others = [figure for figure, trend in zip(figures, found, strict=True) if not trend.last]
     parts: list[Part] = [Table("", _COLUMNS, [_row(*each) for each in zip(names, found, strict=True)]), *changed]
-    if others:
-        parts.append(Fold(f"Charts of the {len(others)} without a step or drift", others))
-    return parts
+    if changed and others:
+        return [*parts, Fold(f"Charts of the {len(others)} without a step or drift", others)]
+    return [*parts, *others]
 
 
 def _row(name: str, trend: Trend) -> list[Cell]:
@@ -83,10 +75,10 @@ def _row(name: str, trend: Trend) -> list[Cell]:
     ]
 
 
-def _chart(trend: Trend) -> dict[str, Any]:
-    """A dot a run, and the levels between the steps."""
+def _data(trend: Trend) -> dict[str, Any]:
+    """What the chart shows."""
     unit, size = _unit(trend)
-    records: list[dict[str, Any]] = [
+    points = [
         {
             "order": i,
             "commit": point.run.commit,
@@ -98,42 +90,11 @@ def _chart(trend: Trend) -> dict[str, Any]:
         }
         for i, point in enumerate(trend.points)
     ]
-    times = sorted(point.seconds / size for point in trend.points)
-    middle = times[len(times) // 2]
-    domain = [min(times[0] * 0.98, middle * (1 - _ROOM)), max(times[-1] * 1.02, middle * (1 + _ROOM))]
-    last = len(records) - 1
-    commits = json.dumps([record["commit"][:_DIGITS] for record in records])
-    axis = alt.Axis(
-        values=sorted({round(i * last / (_LABELS - 1)) for i in range(_LABELS)}),
-        labelExpr=f"{commits}[datum.value]",
-        labelLimit=70,
-        labelOverlap=True,
-        grid=False,
-    )
-    x = alt.X("order:Q", title="commit", axis=axis, scale=alt.Scale(domain=[-0.5, last + 0.5], nice=False))
-    y = alt.Y(
-        "time:Q",
-        title=f"time per round, {unit} (lower is faster)",
-        scale=alt.Scale(domain=domain),
-        axis=alt.Axis(tickCount=4),
-    )
-    tips = [
-        alt.Tooltip(f"{name}:N", title=name.replace("_", " ")) for name in records[0] if name not in ("order", "time")
-    ]
-    runs = alt.Chart(data(records)).mark_point(filled=True, size=45, opacity=0.9, color="#2b7fd3")
-    levels = alt.Chart(data(_levels(trend, size))).mark_rule(strokeWidth=2, opacity=1)
-    colours = alt.Scale(domain=["regression", "progression", "start"], range=["#d55e00", "#009e73", "#808890"])
-    return finished(
-        alt.layer(
-            levels.encode(x=alt.X("begin:Q"), x2="end:Q", y=y, color=alt.Color("kind:N", scale=colours, legend=None)),
-            runs.encode(x=x, y=y, tooltip=tips),
-        ),
-        _HEIGHT,
-    )
+    return {"points": points, "levels": _levels(trend, size), "unit": unit}
 
 
 def _levels(trend: Trend, size: float) -> list[dict[str, Any]]:
-    """From step to step; without one there is none, dots are all that is known."""
+    """The levels between the steps; without a step there are only dots."""
     if not trend.steps:
         return []
     begins = [0, *(step.index for step in trend.steps)]

@@ -1,8 +1,7 @@
 """Saved benchmarks, read.
 
-pytest-benchmark's storage, and files like those in it that `fastbridge compare` leaves behind. Only what a trend needs
-of each saved run. A file that is no such run ends as one BenchError that names it: a trend with a hole nobody sees is
-worth less than none.
+pytest-benchmark's storage, and the files of the same kind that `fastbridge compare` writes. Only the part that a trend
+needs is read. Any other file raises one BenchError that names it: a trend with an unseen hole is worth less than none.
 """
 
 from __future__ import annotations
@@ -18,14 +17,14 @@ from typing import Any
 from fastbridge.bench.machine.likeness import DECISIVE, in_words
 from fastbridge.errors import BenchError
 
-_SHORTEST, _LONGEST = 1e-15, 1e9  # seconds that a round can take: what is beyond is no measurement
+_SHORTEST, _LONGEST = 1e-15, 1e9  # seconds that a round can take: other values are not measured times
 
 
 @dataclass(frozen=True)
 class Machine:
-    """Where a run was measured, as far as it decides about speed: like machines are equal."""
+    """Where a run was measured: the properties that decide about speed. Like machines are equal."""
 
-    about: tuple[tuple[str, str], ...]  #: name → what it is there, in words
+    about: tuple[tuple[str, str], ...]  #: name → value, in words
 
     def __str__(self) -> str:
         return (
@@ -41,21 +40,21 @@ class SavedRun:
     path: Path
     machine: Machine
     commit: str  #: short; with "-dirty" where the tree was changed since
-    committed: datetime  #: of the run itself where there is no commit
+    committed: datetime  #: without a commit, when it was measured
     measured: datetime
     seconds: Mapping[str, float]  #: the median round, by full name
     scatter: Mapping[str, float]  #: relative standard error of that median, by full name
 
     @property
     def name(self) -> str:
-        """The file's, with its directory's: those of `fastbridge compare` are told apart by that alone."""
+        """The names of file and directory: the files of `fastbridge compare` differ in the directory only."""
         return "/".join(self.path.parts[-2:])
 
 
 def read_storage(*places: Path) -> list[SavedRun]:
-    """All runs saved in `places`, oldest commit first; raise BenchError when there are none in one.
+    """All runs saved in `places`, oldest commit first; raise BenchError for a place without any.
 
-    A place is a saved file, or a directory: all below it then.
+    A place is a saved file, or a directory with saved files.
     """
     found = {path.resolve(): path for place in places for path in _saved(place)}
     runs = [read_run(path) for path in found.values()]
@@ -76,7 +75,7 @@ def _saved(place: Path) -> list[Path]:
 
 
 def read_run(path: Path) -> SavedRun:
-    """Read one file; raise BenchError that names it and what is wrong with it."""
+    """Read one file; raise BenchError that names the file and its fault."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -112,7 +111,7 @@ def read_run(path: Path) -> SavedRun:
 
 
 def _when(text: str) -> datetime:
-    # Python 3.10 does not read the "Z" that some tools write. Times of old versions had no zone; they were UTC.
+    # Some tools write "Z", which Python 3.10 cannot read. Old versions wrote times without a zone: they are UTC.
     time = datetime.fromisoformat(text.removesuffix("Z"))
     return time if time.tzinfo else time.replace(tzinfo=timezone.utc)
 
@@ -123,13 +122,16 @@ def _commit(about: Mapping[str, Any]) -> str:
 
 
 def _machine(about: Mapping[str, Any]) -> Machine:
-    # Of other projects there is no fingerprint of ours; what pytest-benchmark itself knows has to do.
+    # Files of other projects have no fingerprint of ours: take what pytest-benchmark itself knows.
     cpu = about.get("cpu") or {}
     known = {"cpu": cpu.get("brand_raw"), "cpus": cpu.get("count"), "release": about.get("release")}
     known |= about.get("fastbridge") or {}
     python = ".".join(str(about.get("python_version", "unknown")).split(".")[:2])
     kind = about.get("python_implementation", "Python")
-    if known.get("quota") in (None, "unknown"):  # of older files; hardly any has one, and a trend shall not end there
+    if known.get("quota") in (
+        None,
+        "unknown",
+    ):  # older files do not say; few machines have one, and a trend must not end there
         known["quota"] = "none"
     return Machine((*((name, in_words(known.get(key))) for key, name in DECISIVE.items()), (str(kind), python)))
 

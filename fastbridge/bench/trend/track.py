@@ -1,9 +1,9 @@
 """Trends over commits.
 
-Where did the speed change, and is that more than noise? `jumpavg` (FD.io's) proposes: it divides a trend's runs into
-groups, so that the whole can be told with the fewest bits. With few or noisy runs it divides too much, so that each
-step has to stand outside of the trend's own noise, too; see `_noise`. What becomes slower a little with every commit
-makes no step, and is a drift; see `_drift`.
+Where did the speed change, and is that more than noise? FD.io's `jumpavg` proposes: it divides a trend's runs into the
+groups that describe it in the fewest bits. With few or noisy runs it divides too much. So each step must also stand
+outside of the trend's own noise; see `_noise`. A benchmark that becomes a little slower with every commit makes no
+step: that is a drift; see `_drift`.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from fastbridge.errors import BenchError
 
 from .storage import Machine, SavedRun
 
-FEWEST = 5  # runs, with fewer of which nothing is said: the noise between them is not known
-RECENT = 3  # runs, in the last of which a step is news
-SHOWN = 12  # runs, the last of which a drift is looked for in
-_ENDS = 3  # of these, the first and the last that say how far it went
-# A step is one where the two levels are three standard errors apart. Of steady trends with 1 to 10 % noise and 5 to 20
-# runs, at most 3 % then show a regression in the last three runs (1,000 made-up ones of each kind; by jumpavg alone up
-# to 28 % show some step); a loss of 20 % is seen in its first run four times out of five where the noise is 3 %. Of
-# drifts of 3 % a run, 98 % are seen within 14 runs where the noise is 3 %, and 87 % where it is 5 %.
+FEWEST = 5  # runs; with fewer the noise between them is not known, and there is no verdict
+RECENT = 3  # runs; a step in the last ones is news
+SHOWN = 12  # runs; a drift is looked for in the last ones
+_ENDS = 3  # runs at both ends of these; their levels say how far a drift went
+# A step needs two levels that are three standard errors apart. Then at most 3 % of steady trends (1 to 10 % noise, 5 to
+# 20 runs, 1,000 made-up ones of each kind) show a regression in the last three runs; with jumpavg alone up to 28 % show
+# some step. With 3 % noise, a loss of 20 % is seen in its first run four times out of five. A drift of 3 % per run is
+# seen within 14 runs in 98 % of trends with 3 % noise, and in 87 % with 5 % noise.
 STANDARD_ERRORS = 3.0
-SEEN = 0.2  # a loss of so much speed has to show, where a trend is called steady
-LEAST = 0.02  # relative: so much comes and goes with where the compiler puts the code
+SEEN = 0.2  # in a trend that is called steady, a loss of this much speed would show
+LEAST = 0.02  # relative: the compiler's placement of the code changes speed by this much
 _MAD_OF_DIFFERENCES = 1.048  # median |difference| of neighbours → standard deviation: 1 / (√2 · 0.6745)
 
 
@@ -43,7 +43,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Step:
-    """A change of level between two runs; or, as a drift, from an earlier run to the last."""
+    """A change of level between two runs; a drift is one from an earlier run to the last."""
 
     index: int  #: of the first point of the new level, or of the drift
     before: float  #: seconds, geometric mean of the level, or of the drift's first runs
@@ -51,7 +51,7 @@ class Step:
 
     @property
     def change(self) -> float:
-        """Of the speed, relative: -0.2 is a fifth slower."""
+        """The relative change of speed: -0.2 is a fifth slower."""
         return self.before / self.after - 1.0
 
 
@@ -64,13 +64,13 @@ class Trend:
     points: tuple[Point, ...]
     noise: float | None  #: relative standard deviation from run to run; None with fewer than FEWEST
     steps: tuple[Step, ...]
-    drift: Step | None  #: over the last SHOWN runs, none of which begins a step then
-    is_current: bool  #: measured in the machine's last run, and there with the commit that was measured last
+    drift: Step | None  #: over the last SHOWN runs; then no step begins in them
+    is_current: bool  #: measured in the machine's last run, and that ran the newest commit
     recent: int  #: how many of the last points are news
 
     @property
     def last(self) -> Step | None:
-        """Its last change: a drift is still going on."""
+        """The last change: a drift is still going on."""
         return self.drift or (self.steps[-1] if self.steps else None)
 
     @property
@@ -93,7 +93,7 @@ class Trend:
 
     @property
     def is_regressed(self) -> bool:
-        """Whether CI has to know: a regression that is news, in what was measured last."""
+        """Whether CI must know: a regression that is news, in the latest measurement."""
         return self.is_current and self.verdict == "regression"
 
 
@@ -116,7 +116,7 @@ def trends(runs: Sequence[SavedRun], *, recent: int = RECENT) -> list[Trend]:
 
 
 def _judge(name: str, points: Sequence[Point]) -> tuple[float, tuple[Step, ...], Step | None]:
-    """Noise, steps and drift; all arithmetic is on logarithms, in which a change is the same up and down."""
+    """Noise, steps and drift, from logarithms: a change has the same size up and down."""
     logs = [math.log(point.seconds) for point in points]
     groups = _divide(points, logs)
     scatter = median(point.run.scatter[name] for point in points)
@@ -140,10 +140,10 @@ def _judge(name: str, points: Sequence[Point]) -> tuple[float, tuple[Step, ...],
 
 
 def _drift(logs: Sequence[float], levels: Sequence[float], noise: float) -> Step | None:
-    """The change over the last runs, if a line tells them better than levels do.
+    """The change over the last runs, if a line describes them better than levels do.
 
-    Most pairs of runs have to be in one order (Mann and Kendall's test, which needs to know no noise), and the ends as
-    far apart as two levels of a step.
+    Most pairs of runs must be in one order (Mann and Kendall's test, which does not depend on the noise), and the ends
+    as far apart as the two levels of a step.
     """
     index = max(0, len(logs) - SHOWN)
     last, count = logs[index:], len(logs) - index
@@ -175,8 +175,8 @@ def _divide(points: Sequence[Point], logs: Sequence[float]) -> list[list[float]]
 def _noise(logs: Sequence[float], groups: Sequence[Sequence[float]]) -> float:
     """Relative standard deviation from run to run: the larger of two estimates.
 
-    The one within the groups is too small where jumpavg has divided too much; the one from neighbours' differences,
-    by their median, does not know the groups and hardly feels the steps.
+    The first comes from within the groups, and is too small where jumpavg divided too much. The second comes from the
+    median difference of neighbours: it does not depend on the groups, and steps hardly change it.
     """
     freedom = len(logs) - len(groups)
     squares = sum((x - fmean(group)) ** 2 for group in groups for x in group)
@@ -185,7 +185,7 @@ def _noise(logs: Sequence[float], groups: Sequence[Sequence[float]]) -> float:
 
 
 def _between_neighbours(logs: Sequence[float]) -> float:
-    """The same from neighbours' differences alone, less what all of these have in common: a drift is no noise."""
+    """The second estimate without the part that all differences share: a drift is not noise."""
     differences = [b - a for a, b in pairwise(logs)]
     common = median(differences)
     return _MAD_OF_DIFFERENCES * median(abs(each - common) for each in differences)

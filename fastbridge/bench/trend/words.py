@@ -20,7 +20,7 @@ LEGEND = (
 
 
 def short_names(names: Sequence[str]) -> list[str]:
-    """Without the directories and files that all have in common."""
+    """The names without the directories and files that all share."""
     common = commonprefix([name.partition("[")[0] for name in names])  # noqa: RUF071 - cut at the last boundary below
     start = max(common.rfind("/") + 1, common.rfind("::") + 2 if "::" in common else 0)
     return [name[start:] for name in names]
@@ -35,7 +35,7 @@ def duration(seconds: float) -> str:
 
 
 def change(relative: float) -> str:
-    """Of speed."""
+    """A change of speed."""
     return f"{relative:+.1%}"
 
 

@@ -1,7 +1,7 @@
 """Charts.
 
-- figures: which charts there are, from a report's records
-- charts: one function for each kind of chart (Vega-Lite, by Altair); style: what they have in common
+- charts: one function for each kind of chart (Vega-Lite, by Altair), which takes what a figure shows
+- style: what all charts have in common
 - palette: a colour and a shape for every engine
 - pictures: the charts as SVG and PNG
 """

@@ -1,27 +1,34 @@
 """Charts, one a function.
 
-From records to a finished chart, without reading anything else. A dot is a trial, and hovering over it says which;
-a line goes through the medians over the blocks.
+Each takes a figure's data and returns Vega-Lite. A dot is a trial, and hovering over it says which; a line goes
+through the medians over the blocks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import altair as alt
 
 from fastbridge.bench.report.evidence import Record
+from fastbridge.bench.report.parts import Figure
 
 from .style import INK, Encodings, data, finished, log_ticks, rates_axis
 
 _HEIGHT = 260
 _LANE, _BETWEEN = 16, 18  # pixels: an engine's, and between two tests
+_TREND_HEIGHT = 150
+_ROOM = 0.15  # of a trend's median, at least, above and below: noise must look as small as it is
+_LABELS = 4  # commits under a trend's axis: more do not fit at 400 px
+_DIGITS = 7  # of a commit there
 _CLAIM = ("ratio", "verdict", "blocks", "floor_text")
 
 
 def verdict(records: Sequence[Record], baseline: str) -> dict[str, Any]:
-    """Ratios to the baseline with their intervals, over the noise floor of the same test and run."""
+    """Ratios to the baseline with their intervals, over the noise floor of each test."""
     encodings = Encodings(records)
     tests = list(dict.fromkeys(record["test"] for record in records))
     low = 0.92 * min(1.0, *(record["low"] for record in records))
@@ -56,7 +63,7 @@ def verdict(records: Sequence[Record], baseline: str) -> dict[str, Any]:
     return finished(alt.layer(*layers), len(tests) * (lanes + _BETWEEN) + 10, 14)
 
 
-def against_size(trials: Sequence[Record], medians: Sequence[Record], unit: str, title: str) -> dict[str, Any]:
+def against_size(trials: Sequence[Record], medians: Sequence[Record], field: str, title: str) -> dict[str, Any]:
     """A rate against the frame size."""
     encodings = Encodings(medians)
     sizes = list(dict.fromkeys(record["size"] for record in medians))
@@ -67,50 +74,30 @@ def against_size(trials: Sequence[Record], medians: Sequence[Record], unit: str,
         axis=alt.Axis(labelAngle=0),
         scale=alt.Scale(type="point", padding=0.4),
     )
-    y = alt.Y(f"{unit}:Q", title=title, axis=rates_axis())
+    y = alt.Y(f"{field}:Q", title=title, axis=rates_axis())
     return _dots_and_line(encodings, trials, medians, x, y, _HEIGHT)
 
 
 def ratio_against_size(records: Sequence[Record], baseline: str) -> dict[str, Any]:
-    """Ratios of rates with their intervals against the frame size: of unlike machines."""
-    encodings = Encodings(records)
-    sizes = list(dict.fromkeys(record["size"] for record in records))
-    padding = alt.Scale(paddingInner=0.5, paddingOuter=0.25)
-    x = alt.X("size:N", sort=sizes, title="frame size with FCS", axis=alt.Axis(labelAngle=0), scale=padding)
-    lane = alt.XOffset("series:N", sort=list(dict.fromkeys(record["series"] for record in records)))
-    each = alt.Chart(data(records)).encode(
-        x=x, xOffset=lane, color=encodings.colour(), opacity=encodings.faded(), tooltip=_tips(encodings, *_CLAIM)
-    )
+    """Ratios of rates with their intervals, against the frame size."""
     title = f"forwarding rate, ratio to {baseline} on the same machine"
-    interval = each.mark_rule(strokeWidth=2).encode(y=alt.Y("low:Q", title=title), y2="high:Q")
-    mean = each.mark_point(filled=True, size=75).encode(y=alt.Y("mean:Q", title=title), shape=encodings.shape())
     one = alt.Chart(data([{"y": 1}])).mark_rule(opacity=0.5).encode(y="y:Q")
-    return finished(alt.layer(one, interval, mean.add_params(encodings.chosen)), _HEIGHT)
+    y = {field: alt.Y(f"{field}:Q", title=title) for field in ("low", "mean")}
+    return _spans(records, y["low"], "high:Q", y["mean"], _CLAIM, one)
 
 
 def search_bounds(records: Sequence[Record]) -> dict[str, Any]:
-    """NDR, with a line up to the PDR, against the frame size."""
-    encodings = Encodings(records)
-    sizes = list(dict.fromkeys(record["size"] for record in records))
-    padding = alt.Scale(paddingInner=0.5, paddingOuter=0.25)
-    x = alt.X("size:N", sort=sizes, title="frame size with FCS", axis=alt.Axis(labelAngle=0), scale=padding)
-    lane = alt.XOffset("series:N", sort=list(dict.fromkeys(record["series"] for record in records)))
-    tips = _tips(encodings, "block", "ndr_text", "pdr_text", "offered_text", "remarks")
-    each = alt.Chart(data(records)).encode(
-        x=x, xOffset=lane, color=encodings.colour(), opacity=encodings.faded(), tooltip=tips
-    )
+    """NDR with a line up to the PDR, against the frame size."""
     y = alt.Y("ndr:Q", title="NDR, up to PDR, frames/s", axis=rates_axis(), scale=alt.Scale(zero=True))
-    span = each.mark_rule(strokeWidth=2).encode(y=y, y2="pdr:Q")
-    point = each.mark_point(filled=True, size=75).encode(y=y, shape=encodings.shape())
-    return finished(alt.layer(span, point.add_params(encodings.chosen)), _HEIGHT)
+    return _spans(records, y, "pdr:Q", y, ("block", "ndr_text", "pdr_text", "offered_text", "remarks"))
 
 
-def strip(trials: Sequence[Record], medians: Sequence[Record], unit: str, title: str) -> dict[str, Any]:
-    """Every trial of every engine on one line each, the median marked."""
+def strip(trials: Sequence[Record], medians: Sequence[Record], field: str, title: str) -> dict[str, Any]:
+    """A line for each engine: its trials, and a mark at the median."""
     encodings = Encodings(medians)
     order = list(dict.fromkeys(record["series"] for record in medians))
     y = alt.Y("series:N", sort=order, title=None, axis=_task_axis(" · "))
-    x = alt.X(f"{unit}:Q", title=title, scale=alt.Scale(zero=True), axis=alt.Axis(tickCount=8))
+    x = alt.X(f"{field}:Q", title=title, scale=alt.Scale(zero=True), axis=alt.Axis(tickCount=8))
     dots = (
         alt.Chart(data(trials))
         .mark_point(filled=True, size=45)
@@ -153,7 +140,7 @@ def forwarding_curve(records: Sequence[Record]) -> dict[str, Any]:
 
 
 def latency(lines: Sequence[Record], trials: Sequence[Record]) -> dict[str, Any]:
-    """Percentiles of one-way latency: the rarer a delay, the further to the right; both axes are logarithmic."""
+    """Percentiles of one-way latency: rarer delays are further to the right. Both axes are logarithmic."""
     encodings = Encodings(lines)
     most = max(record["rarity"] for record in lines)
     x = alt.X(
@@ -178,7 +165,7 @@ def latency(lines: Sequence[Record], trials: Sequence[Record]) -> dict[str, Any]
 
 
 def cpu(records: Sequence[Record], title: str) -> dict[str, Any]:
-    """CPU time a frame: a bar for the whole machine, a tick for the engine's own processes."""
+    """CPU time per frame: a bar for the whole machine, a tick for the engine's own processes."""
     encodings = Encodings(records)
     tasks = list(dict.fromkeys(record["size"] for record in records))
     y = alt.Y("size:N", sort=tasks, title=None, axis=_task_axis(), scale=alt.Scale(paddingInner=0.25))
@@ -215,6 +202,82 @@ def port_scaling(trials: Sequence[Record], medians: Sequence[Record]) -> dict[st
     return _dots_and_line(Encodings(medians), trials, medians, x, y, _HEIGHT)
 
 
+def trend(points: Sequence[Record], levels: Sequence[Record], unit: str) -> dict[str, Any]:
+    """A benchmark's times over commits: a dot a run, and the levels between the steps."""
+    times = sorted(point["time"] for point in points)
+    middle = times[len(times) // 2]
+    domain = [min(times[0] * 0.98, middle * (1 - _ROOM)), max(times[-1] * 1.02, middle * (1 + _ROOM))]
+    last = len(points) - 1
+    commits = json.dumps([point["commit"][:_DIGITS] for point in points])
+    axis = alt.Axis(
+        values=sorted({round(i * last / (_LABELS - 1)) for i in range(_LABELS)}),
+        labelExpr=f"{commits}[datum.value]",
+        labelLimit=70,
+        labelOverlap=True,
+        grid=False,
+    )
+    x = alt.X("order:Q", title="commit", axis=axis, scale=alt.Scale(domain=[-0.5, last + 0.5], nice=False))
+    y = alt.Y(
+        "time:Q",
+        title=f"time per round, {unit} (lower is faster)",
+        scale=alt.Scale(domain=domain),
+        axis=alt.Axis(tickCount=4),
+    )
+    tips = [
+        alt.Tooltip(f"{name}:N", title=name.replace("_", " ")) for name in points[0] if name not in ("order", "time")
+    ]
+    runs = alt.Chart(data(points)).mark_point(filled=True, size=45, opacity=0.9, color="#2b7fd3")
+    between = alt.Chart(data(levels)).mark_rule(strokeWidth=2, opacity=1)
+    colours = alt.Scale(domain=["regression", "progression", "start"], range=["#d55e00", "#009e73", "#808890"])
+    return finished(
+        alt.layer(
+            between.encode(x=alt.X("begin:Q"), x2="end:Q", y=y, color=alt.Color("kind:N", scale=colours, legend=None)),
+            runs.encode(x=x, y=y, tooltip=tips),
+        ),
+        _TREND_HEIGHT,
+    )
+
+
+_CHARTS: Mapping[str, Callable[..., dict[str, Any]]] = MappingProxyType(
+    {
+        chart.__name__: chart
+        for chart in (
+            *(verdict, against_size, ratio_against_size, search_bounds, strip, loss_curve, forwarding_curve),
+            *(latency, cpu, fdb_scaling, port_scaling, trend),
+        )
+    }
+)
+
+
+def draw(figure: Figure) -> dict[str, Any]:
+    """The figure's chart as Vega-Lite."""
+    return _CHARTS[figure.chart](**figure.data)
+
+
+def _spans(
+    records: Sequence[Record], low: alt.Y, high: str, point: alt.Y, tips: Sequence[str], *behind: alt.Chart
+) -> dict[str, Any]:
+    """A point with a line from low to high for each engine, against the frame size."""
+    encodings = Encodings(records)
+    x = alt.X(
+        "size:N",
+        sort=list(dict.fromkeys(record["size"] for record in records)),
+        title="frame size with FCS",
+        axis=alt.Axis(labelAngle=0),
+        scale=alt.Scale(paddingInner=0.5, paddingOuter=0.25),
+    )
+    each = alt.Chart(data(records)).encode(
+        x=x,
+        xOffset=alt.XOffset("series:N", sort=list(dict.fromkeys(record["series"] for record in records))),
+        color=encodings.colour(),
+        opacity=encodings.faded(),
+        tooltip=_tips(encodings, *tips),
+    )
+    span = each.mark_rule(strokeWidth=2).encode(y=low, y2=high)
+    mark = each.mark_point(filled=True, size=75).encode(y=point, shape=encodings.shape())
+    return finished(alt.layer(*behind, span, mark.add_params(encodings.chosen)), _HEIGHT)
+
+
 def _dots_and_line(
     encodings: Encodings,
     trials: Sequence[Record],
@@ -245,7 +308,7 @@ def _dots_and_line(
 
 
 def _curves(encodings: Encodings, records: Sequence[Record], x: alt.X, y: alt.Y, height: int) -> dict[str, Any]:
-    """Lines through points that are trials themselves: one an engine and block."""
+    """Lines through points, each of which is a trial: one line for each engine and block."""
     each = alt.Chart(data(records)).encode(x=x, y=y, color=encodings.colour())
     line = each.mark_line(strokeWidth=2).encode(
         detail="block_number:N", strokeDash=encodings.dash(), opacity=encodings.faded()
@@ -258,7 +321,7 @@ def _curves(encodings: Encodings, records: Sequence[Record], x: alt.X, y: alt.Y,
 
 
 def _task_axis(between: str = ", ") -> alt.Axis:
-    """Long names in several lines."""
+    """An axis of names, broken into lines."""
     expression = f"split(datum.label, {between!r})"
     return alt.Axis(labelExpr=expression, labelLimit=130, domain=False, ticks=False, labelLineHeight=14)
 

@@ -1,8 +1,8 @@
 """Colours and shapes.
 
-An engine has one colour and one shape, in every chart of every page. Hues are Okabe and Ito's, which people with any
-kind of colour blindness tell apart, a little darker or lighter where needed: each has a contrast of 3:1 or more to
-white and to the page's dark background alike. Shapes differ too, for those who print in black and white.
+An engine has one colour and one shape, in every chart of every page. The hues are Okabe and Ito's: people with any kind
+of colour blindness can tell them apart. Some are a little darker or lighter: each has a contrast of 3:1 or more to
+white and to the page's dark background. Shapes differ too, for print in black and white.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _SHAPES = ("cross", "triangle-up", "diamond", "square", "circle", "triangle-down
 
 
 def markers(engines: Iterable[str]) -> dict[str, Marker]:
-    """A look for each; engines that are not known here get spare ones, by their order."""
+    """A marker for each engine; unknown engines get spare ones, in their order."""
     names = list(dict.fromkeys(engines))
     others = [name for name in names if name not in _KNOWN]
     spare = {name: Marker(_COLOURS[i % len(_COLOURS)], _SHAPES[i % len(_SHAPES)]) for i, name in enumerate(others)}

@@ -1,22 +1,18 @@
 """Pictures for elsewhere.
 
-The page's charts as SVG and PNG, for READMEs and slides: on white, with a title and where they were measured. Drawn
-without a browser.
+The page's charts as SVG and PNG, for READMEs and slides: on white, with a title and the machine. No browser is needed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from types import MappingProxyType
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import vl_convert
 
-from fastbridge.bench.report.evidence import Report
-from fastbridge.bench.report.parts import Figure
-from fastbridge.bench.report.sections import subtitle_of
+from fastbridge.bench.report.parts import Document, Figure, figures_in
 
-from . import figures
+from .charts import draw
 from .palette import LIGHT
 from .style import CHOSEN, INK, LEGEND_COLUMN
 
@@ -25,51 +21,29 @@ _WIDTH = 640  # of a picture with one chart
 _HALF = 460  # of a chart in one with several
 _SCALE = 2.0  # of PNGs: slides are shown large
 
-_Drawing = Callable[[Report], Iterator[Figure]]
 
-# What is drawn of unlike machines too is in both.
-_RATIOS: Mapping[str, _Drawing] = MappingProxyType(
-    {"verdict": figures.verdict, "throughput": figures.throughput_ratios},
-)
-PICTURES: Mapping[str, _Drawing] = MappingProxyType(
-    {
-        "verdict": figures.verdict,
-        "throughput": figures.throughput,
-        "ndr-pdr": figures.search_bounds,
-        "tcp": figures.tcp,
-        "loss": figures.loss,
-        "latency": figures.latency,
-        "cpu": figures.cpu,
-        "scaling": figures.scaling,
-        "forwarding-rate": figures.forwarding,
-    }
-)
-
-
-def draw(spec: dict[str, Any], kind: Literal["svg", "png"]) -> str | bytes:
+def file_of(spec: dict[str, Any], kind: Literal["svg", "png"]) -> str | bytes:
     """A picture's file."""
     if kind == "svg":
         return str(vl_convert.vegalite_to_svg(spec))
     return bytes(vl_convert.vegalite_to_png(spec, scale=_SCALE))
 
 
-def picture(name: str, report: Report) -> dict[str, Any] | None:
-    """The Vega-Lite of one of PICTURES, None where the report has nothing for it.
+def pictures(document: Document) -> dict[str, dict[str, Any]]:
+    """Name → Vega-Lite of all pictures of the document: charts that belong together are in one."""
+    figures = [each for section in document.sections for each in figures_in(section.parts)]
+    names = dict.fromkeys(figure.picture for figure in figures)
+    return {name: _together([each for each in figures if each.picture == name], document.subtitle) for name in names}
 
-    Charts that belong together are in one picture.
-    """
-    drawings = _RATIOS if report.unlikeness else PICTURES
-    drawn = list(drawings[name](report)) if name in drawings else []
-    if not drawn:
-        return None
-    width = _WIDTH if len(drawn) == 1 else _HALF
-    specs = [_still(figure, width) for figure in drawn]
+
+def _together(figures: Sequence[Figure], where: str) -> dict[str, Any]:
+    width = _WIDTH if len(figures) == 1 else _HALF
+    specs = [_still(figure, width) for figure in figures]
     config = {**specs[0]["config"], "background": LIGHT, "padding": 16}
     config["legend"] = {**config["legend"], "columns": width // LEGEND_COLUMN}
-    where = subtitle_of(report)
-    if len(drawn) == 1:
-        return {**specs[0], "config": config, "title": {"text": drawn[0].title, "subtitle": where}}
-    datasets: dict[str, Any] = {}  # those of all charts have their place at the top
+    if len(figures) == 1:
+        return {**specs[0], "config": config, "title": {"text": figures[0].title, "subtitle": where}}
+    datasets: dict[str, Any] = {}  # Vega-Lite wants the data of all charts at the top
     for spec in specs:
         del spec["config"]
         datasets |= spec.pop("datasets", {})
@@ -87,8 +61,8 @@ def picture(name: str, report: Report) -> dict[str, Any] | None:
 
 
 def _still(figure: Figure, width: int) -> dict[str, Any]:
-    """The chart without what only a page has: a width to adapt to, its text's colour, a legend to click on."""
-    spec: dict[str, Any] = _without_interaction(figure.spec)
+    """The chart without what only a page has: a changing width, the text's colour, a legend to click on."""
+    spec: dict[str, Any] = _without_interaction(draw(figure))
     del spec["autosize"]
     return {**spec, "width": width, "title": figure.title}
 

@@ -1,7 +1,7 @@
 """Charts, their style.
 
 What all charts share: engines' colours and shapes, axes, and the finish. Text, ticks and lines take the colour of the
-page around them (`currentColor`), so that one chart is right in light, in dark and in print.
+page around them (`currentColor`): one chart is right in light, in dark and in print.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _CONFIG: dict[str, Any] = {
         "labelPadding": 6,
         "tickSize": 4,
     },
-    # Left of the plot a title needs room that a telephone has not; above it there is enough.
+    # A telephone has no room for a title left of the plot; above it there is enough.
     "axisY": {"titleAngle": 0, "titleAlign": "left", "titleAnchor": "start", "titleX": 0, "titleY": -14},
     "legend": {
         "labelColor": INK,
@@ -68,7 +68,7 @@ _LEGEND = alt.Legend(title=None)
 
 
 class Encodings:
-    """Who is drawn: engines by colour and shape, and runs, where there are several, by shape and dash."""
+    """How engines and runs are told apart: engines by colour and shape; of several runs, each by shape and dash."""
 
     def __init__(self, records: Sequence[Record]) -> None:
         self.engines = list(dict.fromkeys(record["engine"] for record in records))
@@ -78,7 +78,7 @@ class Encodings:
 
     @property
     def lanes(self) -> int:
-        """Marks side by side, one an engine and run."""
+        """How many marks stand side by side: one for each engine and run."""
         return len(self.engines) * len(self.runs)
 
     def colour(self) -> alt.Color:
@@ -95,13 +95,13 @@ class Encodings:
         return alt.Shape("engine:N", scale=alt.Scale(domain=self.engines, range=shapes), legend=_LEGEND)
 
     def dash(self) -> alt.StrokeDash:
-        """By run; of a single one, what is no switch is dashed."""
+        """By run; in a single run, the direct pair is dashed."""
         known = {"solid": _DASHES[0], "dashed": _DASHES[1]}
         dashes = [known.get(line) or _DASHES[i % len(_DASHES)] for i, line in enumerate(self._lines)]
         return alt.StrokeDash("line:N", scale=alt.Scale(domain=self._lines, range=dashes), legend=None)
 
     def faded(self, opacity: float = 1.0) -> Any:
-        """Opacity: less for those that a click on the legend has not chosen."""
+        """Opacity: engines that a click on the legend did not choose fade."""
         return alt.condition(self.chosen, alt.value(opacity), alt.value(0.08))
 
 
@@ -111,7 +111,7 @@ def data(records: Sequence[Record]) -> alt.InlineData:
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """From low to high: 1, 2, 5 …; of less than a decade more, of more than two the powers of ten alone."""
+    """Ticks from low to high: 1, 2, 5 …; more of them within a decade, powers of ten alone over more than two."""
     decades = math.log10(high / low)
     steps = (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0) if decades < 1 else (1.0, 2.0, 5.0) if decades < 2.5 else (1.0,)
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
@@ -119,12 +119,12 @@ def log_ticks(low: float, high: float) -> list[float]:
 
 
 def rates_axis() -> alt.Axis:
-    """Of frames/s: 800k, 1M."""
+    """An axis of frames/s: 800k, 1M."""
     return alt.Axis(labelExpr="datum.value == 0 ? '0' : format(datum.value, '~s')", tickCount=6)
 
 
 def finished(chart: Any, height: int, legend_offset: int = 36) -> dict[str, Any]:
-    """The chart as Vega-Lite that takes the width it is given; a legend has the y axis' title below it, or less."""
+    """The chart as Vega-Lite that fills its place; `legend_offset` leaves room for the y axis' title."""
     spec: dict[str, Any] = chart.properties(width="container", height=height).to_dict(validate=False)
     spec["config"] = {**_CONFIG, "legend": {**_CONFIG["legend"], "offset": legend_offset}}
     spec["autosize"] = {"type": "fit-x", "contains": "padding"}

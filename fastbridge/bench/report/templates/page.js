@@ -21,6 +21,7 @@ function sort(table, index, head) {
   for (const each of table.tHead.rows[0].cells) each.removeAttribute("aria-sort");
   head.ariaSort = down ? "descending" : "ascending";
   table.classList.add("sorted");
+  for (const name of table.querySelectorAll("th[rowspan]")) name.removeAttribute("rowspan");
   const key = (row) => row.cells[index].dataset.sort;
   const rows = [...body.rows].sort((a, b) =>
     down && key(a) !== "" && key(b) !== "" ? compare(key(b), key(a)) : compare(key(a), key(b))

@@ -1,6 +1,6 @@
 """Figures, from results.
 
-Which records each chart is drawn from. A figure is None, or missing from the list, where the run has nothing for it.
+Which charts there are, and the records that each shows. A figure is missing where the run has nothing for it.
 """
 
 from __future__ import annotations
@@ -12,20 +12,21 @@ from statistics import median
 from typing import Any
 
 from fastbridge.bench.methods.latency import PERCENTILES, percentiles_of
-from fastbridge.bench.report import wording
-from fastbridge.bench.report.evidence import LoadedRun, Record, Report, curve, single_trials
-from fastbridge.bench.report.parts import Figure
-from fastbridge.bench.report.rows import Row
-from fastbridge.bench.report.tables import LOADS
 from fastbridge.bench.tester.trial import Samples, Trial
 
-from . import charts
+from . import wording
+from .evidence import LoadedRun, Record, Report, curve, single_trials
+from .parts import Figure
+from .rows import Row
+from .tables import LOADS
 
+PICTURES = ("verdict", "throughput", "ndr-pdr", "tcp", "loss", "latency", "cpu", "scaling", "forwarding-rate")
+_DOTS = "Dots: trials. Lines: medians over the blocks."
 _STEPS_A_DECADE = 10  # of a latency curve's percentiles
 
 
 def verdict(report: Report) -> Iterator[Figure]:
-    """Ratios with intervals; those of which more is better, and those of which less is, apart."""
+    """Ratios with intervals: one figure where higher is better, one where lower is."""
     for higher, better in ((True, "more"), (False, "less")):
         records = [
             _claim(loaded, row)
@@ -38,26 +39,27 @@ def verdict(report: Report) -> Iterator[Figure]:
             and row.engine != loaded.results.control
         ]
         if records:
-            spec = charts.verdict(records, report.baseline)
             title = "Rates: higher is better" if higher else "Latency and times: lower is better"
-            yield Figure(f"verdict-{better}", title, spec, "Bars behind: the noise floor. Lines: 95 % intervals.")
+            shown = {"records": records, "baseline": report.baseline}
+            caption = "Bars behind: the noise floor. Lines: 95 % intervals."
+            yield Figure(f"verdict-{better}", title, "verdict", shown, caption, "verdict")
 
 
 def throughput(report: Report) -> Iterator[Figure]:
-    """Forwarding rates against frame size, in frames/s and in Gb/s."""
-    for name, unit, title in (
-        ("throughput", "frames_per_second", "forwarding rate, frames/s"),
-        ("throughput-gbps", "gigabits_per_second", "forwarding rate, Gb/s (without FCS)"),
+    """Forwarding rates against the frame size, in frames/s and in Gb/s."""
+    for name, field, unit, axis in (
+        ("throughput", "frames_per_second", "frames/s", "forwarding rate, frames/s"),
+        ("throughput-gbps", "gigabits_per_second", "Gb/s", "forwarding rate, Gb/s (without FCS)"),
     ):
-        trials, medians = _rates(report, "forwarding-rate", unit)
+        trials, medians = _rates(report, "forwarding-rate", field)
         if medians:
-            spec = charts.against_size(trials, medians, unit, title)
-            shown = "Gb/s" if unit.startswith("giga") else "frames/s"
-            yield Figure(name, f"Forwarding rate at maximum offered load, {shown}", spec)
+            shown = {"trials": trials, "medians": medians, "field": field, "title": axis}
+            title = f"Forwarding rate at maximum offered load, {unit}"
+            yield Figure(name, title, "against_size", shown, _DOTS, "throughput")
 
 
 def throughput_ratios(report: Report) -> Iterator[Figure]:
-    """The same of unlike machines."""
+    """Ratios of forwarding rates, of unlike machines."""
     records = [
         _claim(loaded, row)
         for loaded in report.runs
@@ -66,12 +68,13 @@ def throughput_ratios(report: Report) -> Iterator[Figure]:
         if row.ratio and row.engine not in loaded.ceilings
     ]
     if records:
-        spec = charts.ratio_against_size(records, report.baseline)
-        yield Figure("throughput", "Forwarding rate at maximum offered load, as ratio", spec, wide=True)
+        title = "Forwarding rate at maximum offered load, as ratio"
+        shown = {"records": records, "baseline": report.baseline}
+        yield Figure("throughput", title, "ratio_against_size", shown, picture="throughput", wide=True)
 
 
 def search_bounds(report: Report) -> Iterator[Figure]:
-    """NDR and PDR against frame size."""
+    """NDR and PDR against the frame size."""
     records: dict[tuple[Any, ...], Record] = {}
     for loaded in report.runs:
         for task in loaded.tasks("throughput", "latency"):
@@ -84,38 +87,33 @@ def search_bounds(report: Report) -> Iterator[Figure]:
                     records.setdefault((loaded.label, run.engine, run.block, record["size"]), record)
     if records:
         ordered = _in_order(report.runs, sorted(records.values(), key=lambda record: _size_order(record["size"])))
-        spec = charts.search_bounds(ordered)
         caption = "Points: highest load without loss (NDR); lines go up to that with 0.5 % loss (PDR)."
-        yield Figure("ndr-pdr", "Throughput by RFC 2544, frames/s", spec, caption)
+        title = "Throughput by RFC 2544, frames/s"
+        yield Figure("ndr-pdr", title, "search_bounds", {"records": ordered}, caption, "ndr-pdr")
 
 
 def tcp(report: Report) -> Iterator[Figure]:
     """TCP bulk transfer."""
     trials, medians = _rates(report, "tcp-bulk", "gigabits_per_second")
     if medians:
-        spec = charts.strip(trials, medians, "gigabits_per_second", "TCP payload, Gb/s")
-        yield Figure("tcp", "TCP bulk transfer, Gb/s", spec, "Dots: trials. Bars: medians.")
+        shown = {"trials": trials, "medians": medians, "field": "gigabits_per_second", "title": "TCP payload, Gb/s"}
+        yield Figure("tcp", "TCP bulk transfer, Gb/s", "strip", shown, "Dots: trials. Bars: medians.", "tcp")
 
 
 def loss(report: Report) -> Iterator[Figure]:
-    """A loss curve a task."""
-    yield from _of_tasks(
-        report,
-        "frame-loss",
-        "loss",
-        "Frame loss against offered load",
-        lambda records: charts.loss_curve(records),
-    )
+    """A loss curve for each task."""
+    yield from _of_tasks(report, "frame-loss", "loss", "Frame loss against offered load", "loss_curve", "loss")
 
 
 def forwarding(report: Report) -> Iterator[Figure]:
-    """RFC 2889 §5.6's curve, a task each."""
+    """The curve of RFC 2889 §5.6 for each task."""
     title = "Forwarding rate against offered load"
-    yield from _of_tasks(report, "max-forwarding-rate", "forwarding_rate", title, charts.forwarding_curve)
+    yield from _of_tasks(report, "max-forwarding-rate", "forwarding_rate", title, "forwarding_curve", "forwarding-rate")
 
 
 def latency(report: Report) -> Iterator[Figure]:
-    """A distribution a task and load."""
+    """A distribution for each task and load."""
+    caption = f"{_DOTS} The further to the right, the rarer the delay."
     number = 0
     for name in _tasks(report, "latency-at-load", "latency"):
         own = [loaded for loaded in report.runs if name in loaded.methods]
@@ -124,11 +122,12 @@ def latency(report: Report) -> Iterator[Figure]:
             if lines:
                 number += 1
                 title = f"{name}, {load}" if own[0].methods[name].name == "latency" else name
-                yield Figure(f"latency-{number}", title[0].upper() + title[1:], charts.latency(lines, trials))
+                shown = {"lines": lines, "trials": trials}
+                yield Figure(f"latency-{number}", title[0].upper() + title[1:], "latency", shown, caption, "latency")
 
 
 def cpu(report: Report) -> Iterator[Figure]:
-    """CPU time a frame at maximum offered load."""
+    """CPU time per frame at maximum offered load."""
     records = [
         _cost(loaded, row)
         for loaded in report.runs
@@ -137,18 +136,18 @@ def cpu(report: Report) -> Iterator[Figure]:
         if row.cpu_added_ns is not None and row.engine not in loaded.ceilings
     ]
     if records:
-        spec = charts.cpu(records, "CPU ns per forwarded frame, beyond the direct pair's")
         caption = (
-            "Bars: busy time of all CPUs, less what a direct veth pair takes for the frames offered. Black or white "
-            "ticks: the part that the engine's own processes used. Both are sums over all trials."
+            "Bars: the whole machine. Black or white ticks: the part that the engine's own processes used. Both are "
+            "sums over all trials."
         )
-        yield Figure("cpu", "CPU time for each forwarded frame", spec, caption, wide=True)
+        shown = {"records": records, "title": "CPU ns per forwarded frame, beyond the direct pair's"}
+        yield Figure("cpu", "CPU time for each forwarded frame", "cpu", shown, caption, "cpu", wide=True)
 
 
 def scaling(report: Report) -> Iterator[Figure]:
-    """Forwarding rate against stations and against ports."""
+    """The forwarding rate against stations, and against ports."""
     title = "Forwarding rate with the FDB filled"
-    yield from _of_tasks(report, "fdb-scaling", "rate", title, charts.fdb_scaling)
+    yield from _of_tasks(report, "fdb-scaling", "rate", title, "fdb_scaling", "scaling")
     trials, medians = [], []
     for loaded in report.runs:
         for task in loaded.tasks("port-scaling"):
@@ -159,20 +158,22 @@ def scaling(report: Report) -> Iterator[Figure]:
                 rate = loaded.found[task.name, run.engine, run.block].values["rate"]
                 trials.append({**loaded.trial(run), "ports": task.ports, "rate": rate})
     if len({record["ports"] for record in medians}) > 1:
-        yield Figure("port-scaling", "Forwarding rate with more ports", charts.port_scaling(trials, medians))
+        shown = {"trials": trials, "medians": medians}
+        yield Figure("port-scaling", "Forwarding rate with more ports", "port_scaling", shown, picture="scaling")
 
 
-def _of_tasks(report: Report, method: str, series: str, title: str, draw: Any) -> Iterator[Figure]:
+def _of_tasks(report: Report, method: str, series: str, title: str, chart: str, picture: str) -> Iterator[Figure]:
     for number, name in enumerate(_tasks(report, method), 1):
         own = [loaded for loaded in report.runs if name in loaded.methods]
         records = [record for loaded in own for record in curve(loaded, name, series, _load)]
         if records:
             titled = f"{title}, {own[0].methods[name].subject}"
-            yield Figure(f"{method}-{number}", titled, draw(_in_order(own, records)))
+            shown = {"records": _in_order(own, records)}
+            yield Figure(f"{method}-{number}", titled, chart, shown, picture=picture)
 
 
 def _in_order(runs: Sequence[LoadedRun], records: Iterable[Record]) -> list[Record]:
-    """Engines as in tables: a block runs them in another order."""
+    """Engines in the order of the tables: each block runs them in another one."""
     order = {engine.name: i for loaded in reversed(runs) for i, engine in enumerate(loaded.results.engines)}
     return sorted(records, key=lambda record: order[record["engine"]])
 
@@ -185,20 +186,20 @@ def _tasks(report: Report, *methods: str) -> list[str]:
     return list(dict.fromkeys(task.name for loaded in report.runs for task in loaded.tasks(*methods)))
 
 
-def _rates(report: Report, method: str, unit: str) -> tuple[list[Record], list[Record]]:
-    """Every trial, and the medians of rows."""
+def _rates(report: Report, method: str, field: str) -> tuple[list[Record], list[Record]]:
+    """Records of all trials, and of the rows' medians."""
     trials, medians = [], []
     for loaded in report.runs:
         for task in loaded.tasks(method):
             size = loaded.methods[task.name].subject
             for row in loaded.rows_of(task.name):
-                value = getattr(row, unit)
+                value = getattr(row, field)
                 if value is not None:
                     shown = f"{row.gigabits_per_second:.2f} Gb/s"
                     who = {**loaded.who(row.engine), "task": task.name, "median": shown}
-                    medians.append({**who, "size": size, unit: value})
+                    medians.append({**who, "size": size, field: value})
             for run, trial in single_trials(loaded, task.name):
-                trials.append({**loaded.trial(run), "size": size, unit: getattr(trial, unit)})
+                trials.append({**loaded.trial(run), "size": size, field: getattr(trial, field)})
     return trials, medians
 
 
@@ -250,7 +251,7 @@ def _cost(loaded: LoadedRun, row: Row) -> Record:
 
 
 def _latencies(runs: Sequence[LoadedRun], task: str, at: str) -> tuple[list[Record], list[Record]]:
-    """Of every engine at one load: a line, and the trials' dots."""
+    """A line and the trials' dots for each engine at one load."""
     lines: list[Record] = []
     trials: list[Record] = []
     for loaded in runs:
@@ -262,7 +263,7 @@ def _latencies(runs: Sequence[LoadedRun], task: str, at: str) -> tuple[list[Reco
 
 
 def _sampled(loaded: LoadedRun, task: str, engine: str, at: str) -> Iterator[tuple[Record, Samples]]:
-    """The trials of one load: of a latency task the last ones, of latency at a load its only one."""
+    """The trials at one load. A latency task measures its loads last; latency at a load has one trial."""
     for run in (run for run in loaded.runs_of(task) if run.engine == engine):
         values = loaded.found[task, engine, run.block].values
         loads = [load for load in LOADS if f"{load}_p50" in values] or ["idle"]
@@ -273,12 +274,12 @@ def _sampled(loaded: LoadedRun, task: str, engine: str, at: str) -> Iterator[tup
 
 
 def _is_drawable(samples: Samples) -> bool:
-    """A logarithmic axis has no place for nothing, which a broken histogram may have."""
+    """A logarithmic axis has no place for 0, which a broken histogram may hold."""
     return samples.percentiles([0.0]).get(0.0, 0.0) > 0.0
 
 
 def _distribution(who: Record, samples: Sequence[Samples]) -> Iterator[Record]:
-    """Medians over the blocks, percentile by percentile, as far as the samples go."""
+    """Medians over the blocks, percentile by percentile, as far as the samples reach."""
     fewest = min((each.received for each in samples), default=1)
     steps = int(math.log10(fewest) * _STEPS_A_DECADE) + 1
     rarities = {100 - 100 / rarity: rarity for rarity in (10 ** (step / _STEPS_A_DECADE) for step in range(steps))}
@@ -289,7 +290,7 @@ def _distribution(who: Record, samples: Sequence[Samples]) -> Iterator[Record]:
 
 
 def _percentiles(record: Record, samples: Samples) -> Iterator[Record]:
-    """The percentiles that are in tables, of one trial."""
+    """The percentiles of one trial that the tables have."""
     for name, value in percentiles_of(samples).items():
         percent = PERCENTILES[name]
         rarity = 100 / (100 - percent) if percent < 100 else float(samples.received)
