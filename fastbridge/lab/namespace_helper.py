@@ -8,8 +8,8 @@ descriptors over. It imports nothing but the standard library, to be up within m
 Standard input is a SEQPACKET socket. A request is text fields separated by NUL, at most one file
 descriptor with it; so is the answer: `ok …` or `error ERRNO TEXT`. When the socket ends, its owner
 is gone: what still runs in the namespaces is killed, and with the last file descriptor they go too.
-A second process, the guard, does that in its place when it is itself killed, as by SIGKILL of all that
-is called python.
+When this process is itself killed, a second one, the guard, does that in its place. It has another name, so that
+`pkill -9 python` and `pkill -9 -f fastbridge` miss it.
 
 As `namespace_helper.py exec PATH PROGRAM …` it is no helper: it becomes that program, in the network
 namespace of this name.
@@ -47,6 +47,16 @@ def call(name: str, *arguments: int | bytes | None) -> None:
     if getattr(libc, name)(*arguments) != 0:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))
+
+
+def show_command_line(text: bytes) -> None:
+    """Let the process list show this text instead of the command line."""
+    with open("/proc/self/stat") as stat:  # noqa: PTH123 - as below
+        fields = stat.read().rpartition(")")[2].split()
+    start, end = int(fields[45]), int(fields[46])  # arg_start and arg_end, proc(5); 0: not known
+    if start:
+        ctypes.memset(start, 0, end - start)
+        ctypes.memmove(start, text, min(len(text), end - start - 1))
 
 
 def gain_privilege() -> list[int]:
@@ -319,6 +329,7 @@ class Helper:
         for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(ignored, signal.SIG_IGN)
         call("prctl", PR_SET_NAME, b"fastbridge-lab", 0, 0, 0)
+        show_command_line(b"lab guard")
         os.close(0)  # the owner is to see when the helper is dead
         told.send(b"r")
         while True:
