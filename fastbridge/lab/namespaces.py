@@ -15,7 +15,6 @@ import os
 import secrets
 import socket
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -313,11 +312,7 @@ class Namespace:
 
 def helper_command() -> list[str]:
     """The command line of the helper program, to which its arguments are added."""
-    python = find_python()
-    if python is None:
-        name = f"python{sys.version_info.major}.{sys.version_info.minor}"
-        raise LabError(f"a lab needs the program {name}: {sys.executable!r} is another one, and the PATH has none")
-    return [python, "-I", "-S", str(_PROGRAM)]
+    return [find_python(), "-I", "-S", str(_PROGRAM)]
 
 
 def _working_directory(given: str | bytes | os.PathLike[Any] | None) -> str | None:
