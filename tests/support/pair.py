@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import ip_address
 
+from clock import Clock
 from model import FLAGS, Bucket, Model
 from strategies import (
     Add,
@@ -27,13 +28,6 @@ from strategies import (
 )
 
 from fastbridge import Message, Neighbours, Policy, StormControl, Switch, Verdict
-
-
-class Clock:
-    eighths = 1_000  # not 0: a clock that starts at 0 would hide a "never seen" taken for "seen at 0"
-
-    def __call__(self) -> float:
-        return self.eighths / 8
 
 
 class Watch(Policy):
@@ -58,7 +52,7 @@ class Pair:
                 got = [(e.port, e.frame) for part in self.split(batch) for e in self.core.process(ingress, part)]
                 assert got == self.model.process(ingress, batch)
             case Advance(eighths):
-                self.clock.eighths += eighths
+                self.clock.now += eighths / 8
             case Tick():
                 self.core.tick()
                 self.model.tick()

@@ -6,7 +6,6 @@ import errno
 import shutil
 import socket
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,6 +14,7 @@ import pytest
 from frames import GROUP, ethernet
 from gso import gso_frame
 from live import PATIENCE, check_accounts, eventually, seen, wires
+from meanwhile import meanwhile
 
 from fastbridge import Lab, Switch, Topology
 from fastbridge.core.dataplane import TX_REASON_NAMES, Dataplane
@@ -86,17 +86,8 @@ def test_overload_of_a_running_switch_is_accounted_for_to_the_frame(pods: int) -
 def test_overload_of_a_switch_that_pauses_is_accounted_for_to_the_frame() -> None:
     """Paused: its thread waits for the mutex's next holder, as here; so its ring runs full again and again."""
     with quiet_lab(2, small=True) as (lab, switch):
-        done = threading.Event()
-
-        def hinder() -> None:
-            while not done.is_set():
-                switch.fdb.learn_many(range(2, 200_002, 2), "pod1", vlan=5)
-
-        thread = threading.Thread(target=hinder)
-        thread.start()
-        assert storm(lab, "pod1", ethernet(UNKNOWN, X), 30_000).wait() == 0
-        done.set()
-        thread.join()
+        with meanwhile(lambda: switch.fdb.learn_many(range(2, 200_002, 2), "pod1", vlan=5)):
+            assert storm(lab, "pod1", ethernet(UNKNOWN, X), 30_000).wait() == 0
         sent = offered_by(lab, "pod1")
         eventually(lambda: seen(switch, "pod1") == sent, "the account of every frame")
         total = switch.counters().total
