@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import ip_address
+from typing import Any
 
 from clock import Clock
 from model import FLAGS, Bucket, Model
@@ -143,24 +144,15 @@ def nonzero(drops: object) -> dict[str, int]:
 
 def pair(history: History, split: Callable[[list[bytes]], list[list[bytes]]]) -> Pair:
     clock = Clock()
-    core = Switch.in_memory(
-        history.ports,
-        ageing=history.ageing,
-        capacity=history.capacity,
-        filter_link_local=history.filter_link_local,
-        move_damping=history.damping,
-        neighbour_ageing=history.neighbour_ageing,
-        clock=clock,
-    )
-    model = Model(
-        history.ports,
-        ageing=history.ageing,
-        capacity=history.capacity,
-        filter_link_local=history.filter_link_local,
-        damping=history.damping,
-        neighbour_ageing=history.neighbour_ageing,
-        clock=clock,
-    )
+    options: dict[str, Any] = {
+        "ageing": history.ageing,
+        "capacity": history.capacity,
+        "filter_link_local": history.filter_link_local,
+        "neighbour_ageing": history.neighbour_ageing,
+        "clock": clock,
+    }
+    core = Switch.in_memory(history.ports, move_damping=history.damping, **options)
+    model = Model(history.ports, damping=history.damping, **options)
     return Pair(core, model, clock, split)
 
 
