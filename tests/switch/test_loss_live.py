@@ -356,7 +356,7 @@ def test_of_two_full_rings_neither_waits_for_the_other() -> None:
 
 
 def talk_beside_a_storm(lab: Lab, switch: Switch, frame: bytes, *, beyond: int, count: int) -> None:
-    """pod3 storms; once so many of its frames were seen, pod1 pings pod2 for a second, and nothing of theirs is lost."""
+    """pod3 storms. After so many of its frames pod1 pings pod2 for a second, and loses nothing."""
     with storm(lab, "pod3", frame, 1 << 40) as loud:
         try:
             eventually(lambda: seen(switch, "pod3") > beyond, "the storm")
