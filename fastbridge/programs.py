@@ -47,10 +47,10 @@ def find_python() -> str:
 
 
 def python_module(module: str) -> list[str]:
-    """The command line of a Python that runs this module and finds the packages that are found here."""
+    """The command line of a Python that runs this module, and finds the packages that this process finds."""
     python = find_python()
     command = [python, "-m", module]
-    if python == sys.executable:  # it has its packages, and a process list shows a command that one can type
+    if python == sys.executable:  # it finds its packages by itself
         return command
     return ["env", f"PYTHONPATH={os.pathsep.join(str(Path(place).absolute()) for place in sys.path)}", *command]
 
