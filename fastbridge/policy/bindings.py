@@ -1,7 +1,7 @@
 """Bindings, kept true.
 
-What the neighbour table says, told to the core's source guard: change by change, so that a claim costs what it changes
-and not what the table holds.
+Tells the core's source guard what the neighbour table says. It tells changes only, so a claim costs the same however
+many entries the table has.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ _Row = tuple[int, int, int, bytes]  # port, VLAN, MAC, IP: see Dataplane.change_
 
 
 class Bindings:
-    """The bindings of one data plane, as a neighbour table has them."""
+    """The bindings of one data plane, taken from a neighbour table."""
 
     def __init__(self, dataplane: Dataplane, neighbours: Neighbours) -> None:
         self._dataplane, self._neighbours = dataplane, neighbours
-        self._lock = threading.Lock()  # changes are told in the order they were made, by whatever thread
-        self._macs: dict[Key, int] = {}  # which MAC the core has for an IP
+        self._lock = threading.Lock()  # changes of any thread are told in their order
+        self._macs: dict[Key, int] = {}  # the MAC that the core has for an IP
 
     def follow(self) -> None:
         """Tell the core what has changed since the last call."""
@@ -50,5 +50,5 @@ class Bindings:
 
 
 def _ip16(ip: bytes) -> bytes:
-    """An IP address in 16 bytes, IPv4 in ff00::/8: no station has an IPv6 address there, as one may say of ::ffff:…."""
+    """An IP address in 16 bytes, IPv4 in ff00::/8. No station has an IPv6 address there; ::ffff:… it might claim."""
     return ip if len(ip) == 16 else b"\xff" + bytes(11) + ip
