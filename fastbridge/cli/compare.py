@@ -265,7 +265,7 @@ def _place(directory: Path | None, file: Path | None, is_replacing: bool) -> Ite
 
 
 def _keep(path: Path, results: Results) -> None:
-    """Save after each trial: hours of measuring must survive a power cut. A full disk may have room again later."""
+    """Save after each block: hours of measuring must survive a power cut. A full disk may have room again later."""
     if results.runs:
         with contextlib.suppress(OSError):
             results.save(path)
