@@ -1,6 +1,6 @@
 """MAC addresses, one type.
 
-IP addresses are the standard library's `ipaddress`; MAC addresses have no type there, so here is one.
+The standard library has types for IP addresses (`ipaddress`), but none for MAC addresses.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ _FORMS = re.compile(r"(?:[0-9a-f]{2}:){5}[0-9a-f]{2}|(?:[0-9a-f]{2}-){5}[0-9a-f]
 class MacAddress(int):
     """A 48-bit MAC address (IEEE 802-2014 §8): an int that prints as `02:00:00:00:00:01`.
 
-    Made from an int, 6 bytes, or text in colon, hyphen or dotted form. Being an int it hashes,
-    compares and packs for free; equal to the plain int of the same value.
+    Made from an int, 6 bytes, or text in colon, hyphen or dotted form. It hashes and compares as the plain int of
+    the same value.
     """
 
     def __new__(cls, value: int | str | bytes) -> MacAddress:
@@ -57,7 +57,7 @@ class MacAddress(int):
 
 
 class ByMac(dict[MacAddress, V]):
-    """A dict whose keys are MAC addresses, asked for as text or bytes, too. Raises ConfigError for what is none."""
+    """A dict whose keys are MAC addresses. Look-ups take text and bytes too, and raise ConfigError for wrong ones."""
 
     def __missing__(self, key: Any) -> V:
         if isinstance(key, str | bytes) and (mac := MacAddress(key)) in self:

@@ -1,9 +1,9 @@
 """ARP and ND, read and written.
 
-IP and MAC addresses are bytes here, as on the wire: this runs once a punted frame. read() takes any bytes and
-never raises; what breaks a rule that RFC 826, 4861 or 4862 has a receiver check is MALFORMED, with the reason. So
-is what no honest sender emits and some receiver may believe: addresses no station has, a link-layer address given
-twice, ND behind extension headers (RFC 6980, 7113).
+IP and MAC addresses are bytes here, as on the wire: this code runs for each punted frame. read() takes any bytes and
+never raises. A message is MALFORMED, with the reason, when it breaks a rule that RFC 826, 4861 or 4862 tells receivers
+to check. So is a message that no honest sender emits but some receivers believe: addresses that no station has, a
+link-layer address given twice, ND behind extension headers (RFC 6980, 7113).
 """
 
 from __future__ import annotations
@@ -66,9 +66,9 @@ class Message(NamedTuple):
     vlan: int  #: VID of the outer tag, 0 untagged; of two tags the inner VID is in the next 12 bits
     eth_source: bytes
     eth_destination: bytes
-    sender_mac: bytes | None  #: the MAC it tells for sender_ip; None: tells none
-    sender_ip: bytes | None  #: the IP its sender says to have (of an advertisement: its target); None: claims none
-    target_ip: bytes | None  #: the IP it is about
+    sender_mac: bytes | None  #: the MAC that it gives for sender_ip; None: it gives none
+    sender_ip: bytes | None  #: the IP that its sender claims (in an advertisement the target); None: it claims none
+    target_ip: bytes | None  #: the IP that it is about
     flags: int  #: ROUTER | SOLICITED | OVERRIDE of an advertisement, OPTIONS of a solicitation
     frame: bytes
     header_length: int  #: of the Ethernet header with its tags: 14, 18 or 22
@@ -92,7 +92,7 @@ class Message(NamedTuple):
         return f"{self.kind.value}{problem}{sender} at {mac}{target}{vlan_text(self.vlan)}"
 
 
-# Members of an enum are slow to look up, those of a module are not.
+# Names of a module are quicker to look up than members of an enum.
 _ARP_REQUEST, _ARP_REPLY, _ARP_PROBE, _ARP_ANNOUNCEMENT = list(Kind)[:4]
 _KIND_NS, _KIND_NS_DAD, _KIND_NA, _KIND_NA_UNSOLICITED, _MALFORMED, _OTHER = list(Kind)[4:]
 
@@ -180,7 +180,7 @@ def _read_ipv6(ingress: int, vlan: int, frame: bytes, length: int) -> Message:
 
 
 def _read_options(options: bytes, wanted: int) -> tuple[bytes | None, int, str | None]:
-    """The link-layer address, OPTIONS when there are other options, and what is wrong."""
+    """The link-layer address; OPTIONS when there are other options; the problem, if there is one."""
     mac: bytes | None = None
     more = at = 0
     while at < len(options):
@@ -199,7 +199,7 @@ def _read_options(options: bytes, wanted: int) -> tuple[bytes | None, int, str |
 
 
 def _hidden_nd(frame: bytes, length: int) -> str | None:
-    """What is wrong when a solicitation or advertisement may be cut off or behind extension headers."""
+    """The problem, when a solicitation or advertisement may be cut off, or stand behind extension headers."""
     if len(frame) < length + 40:
         return "truncated"
     header, at = frame[length + 6], length + 40
@@ -224,7 +224,7 @@ def arp_reply(request: Message, owner_mac: bytes) -> bytes:
 def neighbour_advertisement(solicitation: Message, owner_mac: bytes, *, router: bool, override: bool = True) -> bytes:
     """The owner's answer to a solicitation (RFC 4861 §7.2.4), with the solicitation's tags.
 
-    To all nodes and not as solicited when it is duplicate address detection: then the address is taken.
+    The answer to duplicate address detection goes to all nodes, without the solicited flag: the address is taken.
     """
     asker, target = _asked(solicitation)
     flags = (ROUTER if router else 0) | (OVERRIDE if override else 0)
@@ -272,14 +272,14 @@ def vlan_tags(vlan: int) -> bytes:
 
 
 def vlan_text(vlan: int) -> str:
-    """For people: " vlan 5", " vlan 5.7" of two tags, nothing untagged."""
+    """For people: " vlan 5"; with two tags " vlan 5.7"; nothing for untagged frames."""
     return f" vlan {vlan & 0xFFF}.{vlan >> 12}" if vlan >> 12 else f" vlan {vlan}" if vlan else ""
 
 
 def _asked(request: Message) -> tuple[bytes, bytes]:
-    """The MAC address of who asks, and the IP asked for."""
+    """The MAC address of the asker, and the IP that it asks for."""
     if request.target_ip is None:
-        raise ConfigError(f"{request}: nothing is asked here, so it cannot be answered")
+        raise ConfigError(f"{request}: this message asks nothing; answer a request or a solicitation")
     return request.sender_mac or request.eth_source, request.target_ip
 
 

@@ -1,6 +1,6 @@
 """Output, shared.
 
-Consoles, numbers and the counter table that more than one command prints.
+The consoles and tables that all commands print by.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ _FILE_WIDTH = 120
 
 
 class _Plain(Console):
-    """Lets only printable characters through, and takes nothing for markup.
+    """Lets only printable characters through, and reads no markup.
 
-    Names of interfaces and engines, a file's reasons and a program's last words are anybody's: they must neither steer
-    the terminal nor lose a bracket.
+    Anybody may have written the names of interfaces and engines, the texts in a file and a program's last words. They
+    must neither steer the terminal nor lose a bracket.
     """
 
     def render_str(self, text: str, **options: Any) -> Text:
-        """Whatever is printed as a str comes through here, tables' cells too."""
+        """Every str that is printed comes through here, cells of tables too."""
         return super().render_str(plain(text), **options)
 
 
@@ -36,9 +36,9 @@ def plain(text: str) -> str:
 
 
 def make_console(*, stderr: bool = False, markup: bool = False) -> Console:
-    """A console that colours for a terminal only, and only what it is told to; a file has room for any table.
+    """A console that colours on a terminal only, and nothing of its own accord. In a file any table has room.
 
-    `markup`: for texts that are our own from the first word to the last.
+    `markup`: read markup. Only for texts that are wholly our own.
     """
     kind = Console if markup else _Plain
     console = kind(stderr=stderr, highlight=False, soft_wrap=False, markup=markup, emoji=False)
@@ -48,7 +48,7 @@ def make_console(*, stderr: bool = False, markup: bool = False) -> Console:
 
 
 def print_lines(console: Console, lines: Iterable[str], indent: str = "  ", style: str = "") -> None:
-    """Lines of any length: on a terminal broken between words and set in, in a file whole."""
+    """Print lines of any length. A terminal gets them wrapped and indented, a file gets them whole."""
     for line in lines:
         text = Text(indent + plain(line), style=style)
         if console.is_terminal or "COLUMNS" in os.environ:
@@ -62,10 +62,10 @@ def print_lines(console: Console, lines: Iterable[str], indent: str = "  ", styl
 
 
 class _Fitting(Table):
-    """A table whose numbers are whole at any width.
+    """A table that cuts no number at any width.
 
-    Its texts wrap between words where there is no room; and where that does not help either, every row becomes a
-    paragraph of its values, each with the head of its column.
+    Where room is short, its texts wrap between words. Where that is not enough, each row becomes a paragraph: its
+    values, each behind the head of its column.
     """
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
@@ -120,7 +120,7 @@ def _widest(text: Text) -> int:
 
 
 def make_table(title: str, *columns: str, right: tuple[str, ...] = ()) -> Table:
-    """A table in the one style all commands have; the columns named in `right` hold numbers."""
+    """A table in the style of all commands. The columns named in `right` hold numbers."""
     table = _Fitting(
         title=title or None,
         title_justify="left",

@@ -1,7 +1,6 @@
 """Frames, in words.
 
-Reads just enough of ARP (RFC 826), ICMP (RFC 792) and IPv6 neighbour discovery (RFC 4861) to say in
-one line what a frame is about.
+Says in one line what a frame is about, from its ARP (RFC 826), ICMP (RFC 792) or neighbour discovery (RFC 4861) header.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ class Dissected(NamedTuple):
 
     protocol: str
     text: str
-    chatter: bool = False  #: a kernel's own housekeeping, not an answer to anybody
+    chatter: bool = False  #: a kernel's own housekeeping: it answers nobody
 
 
 class Header(NamedTuple):
@@ -33,7 +32,7 @@ class Header(NamedTuple):
 
     @property
     def kind(self) -> str:
-        """What sort of destination this is."""
+        """The kind of destination."""
         if self.destination == (1 << 48) - 1:
             return "broadcast"
         return "multicast" if self.destination.is_group else "unicast"

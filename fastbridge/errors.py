@@ -1,8 +1,7 @@
 """Errors, one hierarchy.
 
-Every failure a user can cause or meet is one of these, and its text is one line that names the
-thing and the way out. The command line prints that line and exits with `exit_status`:
-2 for a wrong request (usage), 1 for a right request that failed (runtime).
+Every failure that a user can cause or meet is one of these. Its text is one line that names the thing and the way
+out. The command line prints that line and exits with `exit_status`: 2 for a wrong request, 1 for a request that failed.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from typing import ClassVar
 
 
 class FastbridgeError(Exception):
-    """Base of all errors fastbridge raises on purpose; `exit_status` is the command's exit code."""
+    """Base of all errors that fastbridge raises on purpose."""
 
     exit_status: ClassVar[int] = 1
 
@@ -27,7 +26,7 @@ class PortError(FastbridgeError):
 
 
 class PrivilegeError(FastbridgeError):
-    """The kernel refused an operation, and no user namespace is to be had to gain the right."""
+    """The kernel refused an operation, and gives no user namespace in which it would be allowed."""
 
 
 class LabError(FastbridgeError):

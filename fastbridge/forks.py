@@ -1,8 +1,8 @@
 """Forks, told apart.
 
-A forked child has copies of its parent's objects, but none of its threads; what it does to their sockets and rings, it
-does to its parent. So it lets go of all that at once: sockets, and with them promiscuity and namespaces, end with the
-parent even when the child lives on. (A program started by `subprocess` is another matter: it inherits nothing.)
+A forked child has copies of its parent's objects, but none of its threads. Whatever it does to their sockets and rings
+happens to its parent. So the child closes its copies at once, and sockets, promiscuity and namespaces end with the
+parent even when the child lives on. A program started by `subprocess` inherits nothing.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ _actions: weakref.WeakKeyDictionary[Any, Callable[[Any], None]] = weakref.WeakKe
 def in_child(thing: _Thing, let_go: Callable[[_Thing], None]) -> None:
     """Have `let_go(thing)` called in every child that is forked while the thing lives.
 
-    It finds locks as other threads held them at that moment: it must replace them, and may take none.
+    At that moment other threads may have held locks, which stay locked in the child. So `let_go` must replace the
+    thing's locks before it takes one.
     """
     _actions[thing] = let_go
 

@@ -1,8 +1,8 @@
 """Log, in moderation.
 
-What a switch says while it runs. Its threads never call a handler: an application's may block, and whoever decides or
-forwards must not wait for it, so records go through an outbox. And what pods can make happen a thousand times a second
-is told once in 10 s for each thing, at most 20 times for each kind of thing, and then as one number.
+What a switch logs while it runs. An application's handler may block, so the switch's threads never call one: records
+go through an outbox. Pods can make some things happen a thousand times a second. Each of these is logged once in 10 s,
+each kind of thing at most 20 times, and the rest as one number.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from dataclasses import dataclass, field
 
 from .outbox import Outbox
 
-_WINDOW_SECONDS = 10.0  # the same thing is told so often
-_MOST = 20  # lines of one kind in that time; what comes besides is counted
-_THINGS_KEPT = 65536  # told of within the window; past them a thing is counted, perhaps not for the first time
-_PATIENCE = 1.0  # seconds that the handlers have to take what is left when a switch stops
+_WINDOW_SECONDS = 10.0  # between two lines about the same thing
+_MOST = 20  # lines of one kind in that time; more are only counted
+_THINGS_KEPT = 65536  # remembered within the window; beyond, one thing may be counted twice
+_PATIENCE = 1.0  # seconds that the handlers have for the last records when a switch stops
 
 _log = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ class _Kind:
 
 
 class Journal:
-    """The log of one switch: handlers are called at once, and from start() to stop() by a thread of its own."""
+    """The log of one switch. It calls handlers at once; from start() to stop() a thread of its own calls them."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -47,23 +47,23 @@ class Journal:
         self._outbox = Outbox("fastbridge-log", _handle, _tell_lost, lambda record: len(str(record.msg)) + 256)
 
     def stop(self) -> None:
-        """Say what is left to be said; handlers that block are left behind."""
+        """Log the numbers that are due, and wait a second for the handlers. Handlers that block are left behind."""
         self._summarise(self._clock() + _WINDOW_SECONDS)
         outbox, self._outbox = self._outbox, None
         if outbox is not None:
             outbox.close(_PATIENCE)
 
     def tick(self) -> None:
-        """Call it about once a second: says how much more there was of a kind once its window is over."""
+        """To be called about once a second. Logs how much more there was of each kind whose window is over."""
         self._summarise(self._clock())
 
     def warn(
         self, logger: logging.Logger, kind: str, text: str, *, thing: str = "", level: int = logging.WARNING
     ) -> None:
-        """Tell, in moderation.
+        """Log, in moderation.
 
-        kind: what it is one of, in the plural. thing: whom it is about; "": what the caller tells of seldom enough.
-        level: ERROR has the traceback of the exception being handled, if there is one.
+        kind: the kind of thing, in the plural. thing: what it is about; "": the caller says it seldom enough by itself.
+        level: ERROR adds the traceback of the exception being handled, if there is one.
         """
         summary = None
         with self._lock:
@@ -99,7 +99,7 @@ class Journal:
             self._say(found.logger, logging.WARNING, f"and {found.more:,} more {kind} in {_WINDOW_SECONDS:g} s")
 
     def _say(self, logger: logging.Logger, level: int, text: str) -> None:
-        """For no holder of the lock: without an outbox a handler is called here."""
+        """Never call it with the lock: without an outbox a handler is called here."""
         if not logger.isEnabledFor(level):
             return
         exception = sys.exc_info() if level >= logging.ERROR else (None, None, None)
@@ -117,5 +117,5 @@ def _handle(record: logging.LogRecord) -> None:
 
 
 def _tell_lost(count: int) -> logging.LogRecord:
-    text = f"{count:,} lines of this log are lost: they came faster than they were taken"
+    text = f"{count:,} lines of this log are lost: they came faster than the handlers took them"
     return _log.makeRecord(_log.name, logging.WARNING, __file__, 0, text, (), None)

@@ -1,6 +1,6 @@
 """Sequences of things with names.
 
-`"pod1" in lab.ports` is a question about names, and must not be answered by comparing a text with objects.
+`"pod1" in lab.ports` asks for a name. A plain list would compare the text with objects, and always say no.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from .errors import ConfigError
 
 
 class HasName(Protocol):
-    """A port, a pod."""
+    """Something that has a name, such as a port or a pod."""
 
     @property
     def name(self) -> str:
@@ -39,6 +39,6 @@ class NamedTuple(tuple[T, ...]):
 
 
 def refuse_text(value: Any, what: str) -> None:
-    """Raise ConfigError for a text where several names belong: its letters would be taken one by one."""
+    """Raise ConfigError for a text where a list of names belongs: each letter would be taken for a name."""
     if isinstance(value, str | bytes):
         raise ConfigError(f"{what} must be a list of names, not the text {value!r}; write [{value!r}]")

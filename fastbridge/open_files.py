@@ -1,6 +1,6 @@
 """Open files, enough of them.
 
-A port is two file descriptors and a pod up to four; the usual soft limit of 1,024 is too small for hundreds of them.
+A port takes two file descriptors and a pod up to four. The usual soft limit of 1,024 is too small for hundreds.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ _SPARE_FILES = 256  #: file descriptors left for whatever else the process does
 
 
 def reserve_files(count: int) -> None:
-    """Make room for `count` more file descriptors, as far as the hard limit goes: beyond, opening one tells."""
+    """Make room for `count` more file descriptors, up to the hard limit. Beyond it opening a file fails."""
     needed = count + len(os.listdir("/proc/self/fd")) + _SPARE_FILES  # noqa: PTH208
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or soft >= needed:

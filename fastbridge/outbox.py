@@ -1,8 +1,8 @@
 """Lines, written elsewhere.
 
-Whoever decides, forwards or is to be stopped by a signal never waits for whoever reads: a pipe that nobody empties
-would stop the switch with it. So lines go into a bounded queue, and a thread of its own writes them. What the queue has
-no room for is lost, counted, and told as soon as there is room again.
+A pipe that nobody reads must not stop the switch, nor make it deaf to a signal. So lines go into a bounded queue, and a
+thread of its own writes them. A line for which there is no room is lost and counted. Once there is room again, the next
+line tells how many were lost.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ _ROOM = 1 << 20
 
 
 class Outbox(Generic[Line]):
-    """A bounded queue of lines, and the thread that writes them; the thread begins with the first line.
+    """A bounded queue of lines, and the thread that writes them. The first line starts the thread.
 
-    write: called for each line, by the thread alone; it may block, and it may raise (see `error`).
-    tell_lost: makes the line that says how many were lost.
-    weigh: the characters of a line.
+    write: called for each line, by the thread alone. It may block, and it may raise (see `error`).
+    tell_lost: makes the line that tells how many were lost.
+    weigh: how many characters a line has.
     """
 
     def __init__(
@@ -38,18 +38,18 @@ class Outbox(Generic[Line]):
         self._name, self._write, self._tell_lost, self._weigh = name, write, tell_lost, weigh
         self._changed = threading.Condition()
         self._lines: deque[Line] = deque()
-        self._waiting = 0  # characters, those being written among them
-        self._lost = 0  # since it was last told
+        self._waiting = 0  # characters, those being written included
+        self._lost = 0  # lines since the last one that told of it
         self._closing = False
         self._thread: threading.Thread | None = None
-        #: what write() raised last; that line is lost
+        #: the last exception of write(); its line is lost
         self.error: BaseException | None = None
 
     def put(self, line: Line, *, always: bool = False) -> None:
-        """Have a line written; never waits. always: also when there is no room."""
+        """Have a line written, without waiting. always: also when there is no room."""
         size = self._weigh(line)
         with self._changed:
-            # Once lines are lost, half the queue must be empty again: else every other line would tell of the loss.
+            # After a loss half the queue must empty first. Otherwise every other line would tell of a loss.
             room = _ROOM // 2 if self._lost else _ROOM
             if self._waiting and self._waiting + size > room and not always:
                 self._lost += 1
@@ -61,8 +61,9 @@ class Outbox(Generic[Line]):
             self._changed.notify_all()
 
     def close(self, patience: float) -> bool:
-        """End the thread when all is written; False: it was not within `patience` seconds, and the rest is left to the
-        thread, which ends with the process.
+        """End the thread when all lines are written; returns whether they are.
+
+        Waits `patience` seconds at most. The thread goes on with the rest, and ends with the process.
         """
         with self._changed:
             self._closing = True
@@ -95,7 +96,7 @@ class Outbox(Generic[Line]):
         while (line := self._next()) is not None:
             try:
                 self._write(line)
-            except BaseException as error:  # nothing that a reader does may end this thread
+            except BaseException as error:  # no reader may end this thread
                 self.error = error
                 with self._changed:
                     self._lost += 1
@@ -103,7 +104,7 @@ class Outbox(Generic[Line]):
                 self._waiting -= self._weigh(line)
 
     def _next(self) -> Line | None:
-        """Wait for a line; None: it is closing, and there is none left."""
+        """Wait for a line; None: no line is left, and none will come."""
         with self._changed:
             while not self._lines:
                 if self._lost and self.error is None:
@@ -116,7 +117,7 @@ class Outbox(Generic[Line]):
 
 
 def write_text(descriptor: int, text: str, encoding: str = "utf-8") -> None:
-    """Write all of a text, past Python's buffers: a thread that waits in one keeps the interpreter from ending."""
+    """Write a whole text, past Python's buffers: the interpreter cannot end while a thread waits in one of them."""
     rest = memoryview(text.encode(encoding, "replace"))
     while rest:
         try:

@@ -1,4 +1,4 @@
-"""The version, as it is installed."""
+"""The installed version."""
 
 from __future__ import annotations
 

@@ -16,8 +16,12 @@ import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from clock import Clock
 
 CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWNET = 0x00020000, 0x10000000, 0x40000000
 MS_REC, MS_PRIVATE = 0x4000, 0x40000
@@ -114,6 +118,14 @@ def leaves_nothing(request: pytest.FixtureRequest) -> Iterator[None]:
     yield
     left = {kind: sorted(things - before[kind]) for kind, things in possessions().items() if things - before[kind]}
     assert not left, f"left behind: {left}"
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """A clock that only the test moves."""
+    from clock import Clock
+
+    return Clock()
 
 
 @pytest.fixture(scope="module")

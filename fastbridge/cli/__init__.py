@@ -1,7 +1,7 @@
 """Command line, the entry.
 
-One file a command group; each prints and decides nothing. Whatever goes wrong ends as one line on
-stderr that begins with `fastbridge:`, and an exit status: 2 for a wrong request, 1 for one that failed.
+One file for each command group. They print, and decide nothing. Every error ends as one line on stderr that begins with
+`fastbridge:`, and an exit status: 2 for a wrong request, 1 for a request that failed.
 """
 
 from __future__ import annotations
@@ -29,25 +29,25 @@ _COMMANDS = {
     "report": "Show saved results, or draw them as a page, Markdown or pictures.",
     "track": "Show how the speed of every benchmark changes over commits.",
 }
-_INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+_INTERRUPTED = 130  # 128 + SIGINT, as in shells
 
 _errors = StreamBox("stderr", "fastbridge: {:,} lines of this log are lost: nobody read them in time")
 
 
 class _Commands(click.RichGroup):
-    """Loads a command's file when that command is run: `run` must not wait for what the bench imports."""
+    """Imports a command's file when it is run: `run` must not wait for the bench's imports."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Enough of a command to list it, without its file."""
+        """Enough of a command to list it, without importing its file."""
         return click.Command(cmd_name, help=_COMMANDS[cmd_name]) if cmd_name in _COMMANDS else None
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """The command that the arguments ask for, with its file."""
+        """The command that the arguments ask for, imported."""
         name, command, rest = super().resolve_command(ctx, args)
         if command is not None:
             command = getattr(import_module(f".{name}", __name__), str(name))
@@ -87,12 +87,12 @@ def main() -> None:
 
 
 def _finish(stream: TextIO, status: int) -> int:
-    """Flush the stream. A reader that closed it has seen enough; any other error is a failure."""
+    """Flush the stream. A reader may close it; any other error is a failure."""
     try:
         stream.flush()
     except OSError as error:
         nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, stream.fileno())  # or Python tries once more at its end, complains, and exits with 120
+        os.dup2(nowhere, stream.fileno())  # else Python flushes again at its end, complains, and exits with 120
         os.close(nowhere)
         status = status or 1
         if error.errno != errno.EPIPE:
@@ -115,7 +115,7 @@ class _Handler(logging.Handler):
 def _run() -> int:
     try:
         return int(group.main(prog_name="fastbridge", standalone_mode=False) or 0)
-    except SystemExit as left:  # how click and rich leave where a reader has gone, and after the help of no command
+    except SystemExit as left:  # click and rich exit so when a reader is gone, and after the help of no command
         return left.code if isinstance(left.code, int) else 1
     except click.UsageError as error:
         command = error.ctx.command_path if error.ctx else "fastbridge"
@@ -129,25 +129,25 @@ def _run() -> int:
             raise
         return _complain(str(error), 1)
     except BrokenPipeError:
-        return 1  # nobody reads any more, so nobody is told
+        return 1  # nobody reads
     except OSError as error:
         if error.filename is None and (status := _finish(sys.stdout, 0)):
-            return status  # it was the output, and that has been said
+            return status  # the output failed, and _finish has said so
         return _complain(": ".join(filter(None, (error.filename, error.strerror or str(error)))), 1)
     except click.Abort:  # Ctrl-C
         return _INTERRUPTED
 
 
 def visible(text: str) -> str:
-    """Control characters of a name or a file, written out, so that they cannot steer the terminal."""
+    """Write out the control characters in names and files, so that they cannot steer the terminal."""
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
 class OneLine(logging.Formatter):
-    """The log as the commands show it; a traceback keeps its lines."""
+    """Formats the log for the commands. A traceback keeps its lines."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
-        """Called by format(), once the message is there."""
+        """Called by format() when the message is there."""
         record.message = visible(record.message)
         return super().formatMessage(record)
 

@@ -1,7 +1,7 @@
 """`fastbridge compare`, the bench.
 
-Measures fastbridge against the Linux bridge and others, prints ratios with their intervals and what each
-method found, and writes everything that was measured, raw and drawn.
+Measures fastbridge against the Linux bridge and others. Prints ratios with their intervals and each method's findings,
+and writes all measurements, raw and drawn.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from fastbridge.errors import ConfigError
 
 from .options import read_policy_of_strangers
 
-_PLAIN_SECONDS = 10.0  # between two lines of progress where there is no terminal
+_PLAIN_SECONDS = 10.0  # between two lines of progress, without a terminal
 
 
 def _read_sizes(context: click.Context, parameter: click.Parameter, text: str | None) -> list[tuple[int, ...]]:
@@ -194,14 +194,14 @@ def compare(
                 keep=partial(_keep, path),
                 command=_command(context),
             )
-        except KeyboardInterrupt:  # before anything was begun
+        except KeyboardInterrupt:  # before the first trial
             context.exit(ending.status)
         ending.is_over()
         shown = Report.of([("this run", results)])
         try:
             if results.runs:
                 results.save(path)
-        finally:  # whatever becomes of the file, the measurement is not lost
+        finally:  # the results are shown even if the file cannot be written
             show(console, document_of(shown))
         if results.runs and file is None:
             console.print(f"drawing the report in {path.parent}", soft_wrap=True)
@@ -213,7 +213,7 @@ def compare(
 
 
 def _say_beforehand(engines: Sequence[Engine]) -> None:
-    """What will be missing or doubtful, before anybody waits for it."""
+    """Say at the start which engines will be missing, and what may disturb."""
     stderr = make_console(stderr=True)
     for engine in engines:
         if reason := engine.missing():
@@ -223,7 +223,7 @@ def _say_beforehand(engines: Sequence[Engine]) -> None:
 
 
 def _command(context: click.Context) -> str:
-    """What somebody else types to measure the like: without the places that are this machine's."""
+    """The command that repeats this measurement elsewhere, without this machine's paths."""
     words = ["fastbridge", "compare"]
     for parameter in context.command.params:
         name = str(parameter.name)
@@ -242,9 +242,9 @@ def _command(context: click.Context) -> str:
 
 @contextlib.contextmanager
 def _place(directory: Path | None, file: Path | None, is_replacing: bool) -> Iterator[Path]:
-    """The file for the results; what cannot be written or drawn is found out before the measurement, not after it.
+    """The file for the results. What cannot be written or drawn is an error now, before the measurement.
 
-    An earlier report is not replaced unless that is asked for: it may have taken hours.
+    An earlier report may have taken hours. It is replaced only with --replace.
     """
     if file is not None:
         if not is_replacing and file.is_file() and file.stat().st_size:
@@ -266,32 +266,34 @@ def _place(directory: Path | None, file: Path | None, is_replacing: bool) -> Ite
 
 
 def _keep(path: Path, results: Results) -> None:
-    """Hours of measuring must survive a power cut; a disk that is full now may not be at the end."""
+    """Save after each block: hours of measuring must survive a power cut. A full disk may have room again later."""
     if results.runs:
         with contextlib.suppress(OSError):
             results.save(path)
 
 
 class _Ending:
-    """From its making on SIGTERM and SIGHUP end the measurement, as Ctrl-C does; once, and never the report."""
+    """Lets SIGTERM and SIGHUP end the measurement as Ctrl-C does: once, and never the report."""
 
     def __init__(self) -> None:
-        self.status = 128 + signal.SIGINT  # as shells have it
+        self.status = 128 + signal.SIGINT  # as in shells
         self._terminals = [stream for stream in (1, 2) if os.isatty(stream)]
         numbers = (signal.SIGTERM, signal.SIGHUP)
-        self._numbers = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]  # nohup's
+        self._numbers = [
+            number for number in numbers if signal.getsignal(number) != signal.SIG_IGN
+        ]  # nohup ignores one
         for number in self._numbers:
             signal.signal(number, self._end)
 
     def is_over(self) -> None:
-        """What was measured is written: files of two runs must not stay side by side."""
+        """Ignore the signals: the report is being written, and must not stay half old, half new."""
         for number in self._numbers:
             signal.signal(number, signal.SIG_IGN)
 
     def _end(self, number: int, frame: object) -> None:
         self.is_over()
         self.status = 128 + number
-        if number == signal.SIGHUP:  # a terminal that is gone takes no tables
+        if number == signal.SIGHUP:  # the terminal is gone
             nowhere = os.open(os.devnull, os.O_WRONLY)
             for stream in self._terminals:
                 os.dup2(nowhere, stream)
@@ -300,7 +302,7 @@ class _Ending:
 
 @contextlib.contextmanager
 def _progress() -> Iterator[Progress]:
-    """Shows on stderr how far it is, what runs now and how long it will take."""
+    """Show progress on stderr: how far it is, what runs now, and how long it will take."""
     stderr = make_console(stderr=True)
     if not stderr.is_terminal:
         yield _Lines(stderr)
@@ -317,7 +319,7 @@ def _progress() -> Iterator[Progress]:
 
 
 class _Lines:
-    """Progress where there is no terminal: a line now and then."""
+    """Progress without a terminal: a line now and then."""
 
     def __init__(self, console: Console) -> None:
         self._console, self._next = console, 0.0

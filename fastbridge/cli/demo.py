@@ -1,7 +1,7 @@
 """`fastbridge demo`, the story.
 
-How pods find each other, told frame by frame: real pods, real kernels, a real switch whose trace is
-read aloud. Every line is printed from what happened, none is written beforehand.
+Tells frame by frame how pods find each other: real pods, real kernels, and a real switch whose trace is read aloud.
+Every line tells of something that has just happened.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fastbridge.arp_nd import Message
-from fastbridge.cli.counter_table import counter_table, reasons
+from fastbridge.cli.counter_table import counter_table
 from fastbridge.console import make_console, make_table
 from fastbridge.dissect import dissect, header
 from fastbridge.lab.topology import Lab, Topology, kernel_has_ipv6
@@ -33,10 +33,10 @@ from fastbridge.switch.trace import Trace, TraceEvent
 
 from .options import read_policy
 
-_MOST_PODS = 32  # as many egress ports as a trace event names
-_NAMED = 6  # ports named of a flooded frame's
+_MOST_PODS = 32  # the most egress ports that a trace event names
+_NAMED = 6  # of a flooded frame's ports so many are named
 _PAUSE = 2.0
-_BOX = 21  # characters a pod takes in the drawing: a MAC address and its frame
+_BOX = 21  # width of a pod in the drawing: a MAC address and the box around it
 _ACTION_STYLES = {"flooded": "yellow", "forwarded": "green", "dropped": "red", "consumed": "cyan"}
 
 
@@ -65,9 +65,9 @@ def demo(pods: int, pause: float | None, arp: str) -> None:
     root where user namespaces are allowed. Leaves nothing behind: everything ends with this process.
     """
     console = make_console(markup=True)
-    logging.getLogger("fastbridge").setLevel(logging.ERROR)  # what a policy drops is told in the story
+    logging.getLogger("fastbridge").setLevel(logging.ERROR)  # the story itself tells of a policy's drops
     story = _Story(console, pause if pause is not None else _PAUSE if sys.stdout.isatty() else 0.0)
-    # IPv4 and IPv6 have a lab each: with IPv6 on, kernels speak up by themselves and the switch learns from it.
+    # A lab each for IPv4 and IPv6: with IPv6, kernels send by themselves, and the switch would learn too early.
     plan = Topology.of(pods, ipv6=None)
     with _make_lab(plan) as lab:
         story.introduce(plan)
@@ -81,28 +81,26 @@ def demo(pods: int, pause: float | None, arp: str) -> None:
 
 
 def _make_lab(plan: Topology) -> Lab:
-    """A lab, made without disturbance: a Ctrl-C that finds a library half-way into making its event loop or its sockets
-    is lost there, or complained about when the half is thrown away.
-    """
+    """Make a lab, and only then heed Ctrl-C: libraries that it interrupts may swallow it, or complain later."""
     came: list[int] = []
     before = signal.signal(signal.SIGINT, lambda number, frame: came.append(number))
     try:
         lab = Lab(plan)
     finally:
         signal.signal(signal.SIGINT, before)
-    if came and before != signal.SIG_IGN:  # ignored from the start: in the background of a script
+    if came and before != signal.SIG_IGN:  # a script's background ignores it
         lab.close()
         raise KeyboardInterrupt
     return lab
 
 
 class _Witness(Policy):
-    """Asks a policy, and remembers what it said."""
+    """Asks a policy, and remembers its verdicts."""
 
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
         self.wants, self.fallback = policy.wants, policy.fallback
-        # A strict guard lets nobody speak whose address was not entered.
+        # A strict guard drops every address that is not in the table.
         self.trusting = "guard=strict" in str(policy).split(",")
         self.verdicts: dict[bytes, Verdict | None] = {}  # by frame
 
@@ -119,7 +117,6 @@ class _Witness(Policy):
 
 
 def _tell_arp(story: _Story, lab: Lab, policy: _Witness) -> None:
-
     with Switch(lab.ports, policy=policy, trusted=policy.trusting) as switch, switch.trace() as trace:
         story.scene = (lab, switch, trace, policy)
         story.ping(
@@ -148,11 +145,10 @@ def _tell_arp(story: _Story, lab: Lab, policy: _Witness) -> None:
             )
         counters = switch.counters()
     story.table(counter_table(counters, "What the switch counted"))
-    story.say(reasons(counters))
+    story.say(counters.story)
 
 
 def _tell_discovery(story: _Story, lab: Lab, policy: _Witness) -> None:
-
     with Switch(lab.ports, policy=policy, trusted=policy.trusting) as switch, switch.trace() as trace:
         story.scene = (lab, switch, trace, policy)
         story.ping(
@@ -185,7 +181,7 @@ class _Story:
         self.console.print(table)
 
     def introduce(self, plan: Topology) -> None:
-        """What there is."""
+        """The pods, and the switch between them."""
         who = "root" if os.geteuid() == 0 else f"user {os.geteuid()}, without any privilege"
         self.console.print("[bold]How pods find each other[/]", f"[dim](running as {who})[/]")
         self.console.print(
@@ -197,7 +193,7 @@ class _Story:
         self._rest()
 
     def ping(self, source: str, target: str, family: Literal[4, 6], title: str, why: str) -> None:
-        """One step: a ping, every frame of it, and what everybody knows afterwards."""
+        """One step: a ping, all its frames, and what everybody knows afterwards."""
         lab, switch, trace, _ = self.scene
         between = trace.read()
         wanted = lab[target].ipv4 if family == 4 else lab[target].ipv6
@@ -221,7 +217,7 @@ class _Story:
         self._rest()
 
     def end(self) -> None:
-        """What is left: nothing."""
+        """The last words."""
         self.console.print()
         self.console.rule(style="dim")
         self.console.print(
@@ -247,7 +243,7 @@ class _Story:
         self.console.print(Text("\n").join(lines), "\n", sep="", end="\n")
 
     def _verdict(self, event: TraceEvent) -> tuple[str, str]:
-        """What the policy made of a frame it took, and why."""
+        """What the policy did with a frame that it took, and why."""
         _, switch, _, policy = self.scene
         verdict = policy.verdicts.get(event.frame)
         if isinstance(verdict, Answer):
@@ -265,7 +261,7 @@ class _Story:
 
 
 def _knowledge(lab: Lab, switch: Switch) -> Columns:
-    """Which MAC addresses the switch and the pods' kernels know."""
+    """The MAC addresses that the switch and the pods' kernels know."""
     fdb = make_table("The switch's FDB", "MAC", "port", "age", right=("age",))
     for entry in switch.fdb:
         fdb.add_row(str(entry.mac), entry.port, f"{entry.age or 0:.1f} s")
@@ -291,18 +287,16 @@ def _why(event: TraceEvent, kind: str) -> str:
 
 
 def _is_chatter(event: TraceEvent) -> bool:
-
     return dissect(event.frame).chatter
 
 
 def _chatter(events: list[TraceEvent]) -> str:
-
     said = Counter(f"{found.protocol} {found.text}" for found in (dissect(event.frame) for event in events))
     return "; ".join(f"{count} times {text}" if count > 1 else text for text, count in said.items())
 
 
 def _drawing(plan: Topology, width: int) -> list[Text]:
-    """The pods, their veth pairs and the switch below, as many as fit."""
+    """As many pods as fit, their veth pairs, and the switch below."""
     fit = max(1, (width - 2) // (_BOX + 2))
     shown = plan.pods if len(plan.pods) <= fit else plan.pods[: fit - 1] if fit > 1 else plan.pods[:1]
     inner, middle = _BOX - 2, _BOX // 2

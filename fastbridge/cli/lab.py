@@ -23,7 +23,7 @@ _name = click.option("--name", default="fb", show_default=True, help="The lab's 
 
 
 class _InOrder(click.RichGroup):
-    """Lists its commands as one comes to need them."""
+    """Lists its commands in the order of their use."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)
@@ -61,7 +61,7 @@ def up(pods: int, mtu: int, name: str) -> None:
 
 @lab.command("list", epilog="Example: fastbridge lab list")
 def list_() -> None:
-    """List the labs there are, and which of their pods somebody else removed."""
+    """List the labs, and which of their pods somebody else removed."""
     labs = lab_store.list_labs()
     if not labs:
         click.echo("there is no lab; make one: fastbridge lab up")
@@ -98,7 +98,7 @@ def exec_(name: str, pod: str, command: tuple[str, ...]) -> None:
 def down(name: str) -> None:
     """Remove a lab, with the programs in its pods, and nothing else.
 
-    Also after a crash of `lab up`, whatever it had made until then.
+    Also works after a crash of `lab up`.
     """
     removed = lab_store.down(name)
     click.echo(f"removed lab {removed.name}, {len(removed.ports)} pods")
@@ -119,7 +119,6 @@ def _state(lab: StoredLab) -> str:
 
 
 def _make(name: str, topology: Topology) -> StoredLab:
-
     console = make_console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(f"making lab {name}", total=len(topology.pods))

@@ -1,6 +1,6 @@
 """Options, shared.
 
-What more than one command takes, checked before anything is opened.
+Options of more than one command. They are checked before anything is opened.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from fastbridge.errors import ConfigError
 
 
 def read_policy(context: click.Context, parameter: click.Parameter, text: str | None) -> str | None:
-    """Check a policy's text, so that the complaint names the option; as a callback of an option."""
+    """An option's callback. Checks a policy's text, so that the error names the option."""
     from fastbridge.policy.builtin import parse_policy  # `--help` of a command must not wait for it
 
     try:
@@ -21,7 +21,7 @@ def read_policy(context: click.Context, parameter: click.Parameter, text: str | 
 
 
 def read_port_policies(context: click.Context, parameter: click.Parameter, texts: tuple[str, ...]) -> dict[str, str]:
-    """IFACE=POLICY, as often as given; which interfaces there are is the command's to check."""
+    """Read each IFACE=POLICY. The command checks whether the interfaces are among its own."""
     policies: dict[str, str] = {}
     for text in texts:
         port, equals, policy = text.partition("=")
@@ -34,11 +34,11 @@ def read_port_policies(context: click.Context, parameter: click.Parameter, texts
 
 
 def read_policy_of_strangers(context: click.Context, parameter: click.Parameter, text: str | None) -> str | None:
-    """As read_policy, where nobody enters the pods' addresses."""
+    """As read_policy, for commands that do not know the pods' addresses."""
     text = read_policy(context, parameter, text)
     if text is not None and "guard=strict" in text.split(","):
         raise click.BadParameter(
-            "guard=strict drops every address that nobody has entered, and commands enter none; use guard, "
+            "guard=strict drops every address that is not in the table, and a command enters none; use guard, "
             "or Switch(…, policy='guard=strict', trusted=True) from Python"
         )
     return text

@@ -1,7 +1,7 @@
 """`fastbridge report`, results read again.
 
-Recomputes saved comparisons from their raw trials, on any machine, without measuring anything: in the terminal, as a
-page, as Markdown, as pictures. One run has all its numbers; of several, side by side, there are ratios.
+Recomputes saved comparisons from their raw trials, on any machine, without measuring: in the terminal, as a page, as
+Markdown, as pictures. One run is shown with all its numbers, several runs side by side with their ratios.
 """
 
 from __future__ import annotations
@@ -99,17 +99,17 @@ def _load(path: Path) -> Results:
 
 
 def _labels(paths: Sequence[Path]) -> list[str]:
-    """Names that tell the files apart: as much of the end of each path as that takes."""
+    """Names that tell the files apart: the shortest ends of their paths that differ."""
     if len({path.resolve() for path in paths}) < len(paths):
         raise click.UsageError(f"a file is given twice; give each once: {', '.join(map(str, paths))}")
     parts = [path.resolve().with_suffix("").parts for path in paths]
     while len(parts) > 1 and len({part[-1] for part in parts}) == 1 and min(map(len, parts)) > 1:
-        parts = [part[:-1] for part in parts]  # what all have at their end tells nothing apart
+        parts = [part[:-1] for part in parts]  # a common end tells nothing apart
     for length in range(1, max(map(len, parts)) + 1):
         labels = ["/".join(part[-length:]) for part in parts]
         if len(set(labels)) == len(labels):
             return labels
-    return [str(path) for path in paths]  # they differ in their endings alone
+    return [str(path) for path in paths]  # only their suffixes differ
 
 
 def _draw(runs: Report, output: Path, picture: str) -> None:

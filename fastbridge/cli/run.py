@@ -1,8 +1,7 @@
 """`fastbridge run`, the switch.
 
-Forwards between interfaces of the current network namespace until SIGTERM, or SIGINT or SIGHUP if not ignored. With
---json stdout holds JSON lines and nothing else: the first has the event "ready", the last "stopped". Nothing here waits
-for whoever reads them (streams.py).
+Forwards between interfaces of the current network namespace until SIGTERM, SIGINT or SIGHUP. With --json stdout holds
+only JSON lines: the first has the event "ready", the last "stopped". Nothing here waits for their reader (streams.py).
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
     from fastbridge.switch.live import Switch
 
 _DEFAULTS = LiveOptions()
-# Links are looked at this often. Each look holds the data plane for some microseconds.
+# Between two looks at the links. Each holds the data plane for some microseconds.
 _LOOK_SECONDS = 0.1
 
 
@@ -43,7 +42,7 @@ def _read_ageing(context: click.Context, parameter: click.Parameter, text: str) 
     if text == "never":
         return None
     try:
-        return float(text)  # which numbers make sense is the switch's to say
+        return float(text)  # the switch checks its range
     except ValueError:
         raise click.BadParameter(f"{text!r} is not a number of seconds; give one, or 'never'") from None
 
@@ -195,9 +194,9 @@ def run(
         raise click.UsageError(f"--arp-port names {strange}, which is not among the interfaces; name one of them")
     if fast_path == "nft":
         prepare()
-    give_up(keep=(CAP_NET_ADMIN, CAP_NET_RAW, CAP_SYS_RESOURCE))  # what it takes to open ports, on any number of them
+    give_up(keep=(CAP_NET_ADMIN, CAP_NET_RAW, CAP_SYS_RESOURCE))  # opening many ports takes these
     refuse_calls()
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's threads would keep what is given up below
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's threads would keep the privileges given up below
     from fastbridge.switch.live import Switch
 
     stop = _StopSignals()
@@ -222,7 +221,7 @@ def run(
         switch.set_policy(policy, name)
     report = _JsonReport() if as_json else _TextReport()
     seal()
-    give_up(keep=(CAP_NET_ADMIN,))  # the kernel asks for it whenever links, settings or its tables are changed
+    give_up(keep=(CAP_NET_ADMIN,))  # for changes of links, settings and tables
     with _shielding(switch, interfaces), switch:
         report.ready(interfaces)
         _follow(switch, report, interval, stop)
@@ -233,22 +232,23 @@ def run(
 
 
 def _shielding(switch: Switch, interfaces: Sequence[str]) -> contextlib.AbstractContextManager[None]:
-    """The next best where the switch has no shield: the interfaces' settings."""
+    """Where the switch has no shield, settings of the interfaces, which are the next best."""
     if not switch.unshielded:
         return contextlib.nullcontext()
     _log.warning(
         "nf_tables is not available (%s): interface settings keep the host silent instead, but it hears the pods",
         switch.unshielded,
     )
-    from fastbridge.lab.silence import silence  # with pyroute2, which takes longer to import than all else
+    from fastbridge.lab.silence import silence  # pyroute2 is slow to import
 
     return silence(interfaces)
 
 
 class _StopSignals:
-    """Notes the signals that end a run; from its making on they end it orderly.
+    """Notes the signals that end a run.
 
-    What is ignored from the start stays so: SIGHUP under nohup, SIGINT in the background of a script. SIGTERM ends it.
+    Signals ignored at the start stay ignored: SIGHUP under nohup, SIGINT in the background of a script. SIGTERM never
+    is.
     """
 
     def __init__(self) -> None:
@@ -262,7 +262,7 @@ class _StopSignals:
 
 
 class _Report:
-    """What a run says on stdout."""
+    """The output of a run on stdout."""
 
     lost = "{:,} lines lost: nobody read them in time"
 
@@ -270,7 +270,7 @@ class _Report:
         self._box = StreamBox("stdout", self.lost)
 
     def check(self) -> None:
-        """Raise OSError when stdout takes no more."""
+        """Raise OSError when stdout cannot be written."""
         self._box.check()
 
     def close(self) -> None:
@@ -313,7 +313,7 @@ class _JsonReport(_Report):
 
 
 class _TextReport(_Report):
-    """For people; links that change are in the log, on stderr."""
+    """For people. Changes of links are in the log, on stderr."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -340,19 +340,19 @@ class _TextReport(_Report):
         )
 
     def stopped(self, counters: Counters) -> None:
-        from fastbridge.cli.counter_table import counter_table, reasons  # with --json nobody waits for tables
+        from fastbridge.cli.counter_table import counter_table  # --json needs no tables
         from fastbridge.console import make_console
 
         console = make_console()
         with console.capture() as captured:
             console.print()
             console.print(counter_table(counters))
-            console.print(reasons(counters))
+            console.print(counters.story)
         self._box.put(captured.get().removesuffix("\n"), always=True)
 
 
 def _follow(switch: Switch, report: _Report, interval: float | None, stop: _StopSignals) -> None:
-    """Report links that change, and counters every `interval`, until a signal comes or no interface is left."""
+    """Report changes of links, and counters every `interval`, until a signal comes or all interfaces are gone."""
     links = {port.name: "up" for port in switch.ports}
     due = time.monotonic() + interval if interval else float("inf")
     while not stop.came and set(links.values()) != {"gone"}:

@@ -1,6 +1,6 @@
 """Streams, without waiting.
 
-Lines for stdout and stderr of a command that must end by a signal whatever becomes of their readers.
+Lines for stdout and stderr of a command that a signal must always end, whatever its readers do.
 """
 
 from __future__ import annotations
@@ -11,19 +11,19 @@ from typing import Literal, TextIO
 
 from fastbridge.outbox import Outbox, write_text
 
-_PATIENCE = 2.0  # seconds that the reader has to take what is left at the end
+_PATIENCE = 2.0  # seconds that a reader has for the last lines
 
 
 def open_missing() -> None:
     """Put /dev/null where a standard stream was closed before this program began.
 
-    Else the next file that is opened, a socket or a report, would take its number and its output.
+    Otherwise the next file that is opened, a socket or a report, would get the stream's number and output.
     """
     for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
         try:
             os.fstat(number)
         except OSError:
-            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest free number, which is this one
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # it gets the lowest free number: this one
         if getattr(sys, name) is None:
             setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115 - for good
 
@@ -31,7 +31,7 @@ def open_missing() -> None:
 class StreamBox:
     """Writes lines to stdout or stderr from a thread of its own. Writes nothing where the stream is missing.
 
-    lost: the line that tells of lost ones, with a place for their number.
+    lost: the line that tells of lost lines, with a place for their number.
     """
 
     def __init__(self, name: Literal["stdout", "stderr"], lost: str) -> None:
@@ -39,11 +39,11 @@ class StreamBox:
         self._box: Outbox[str] = Outbox("fastbridge-lines", self._write, lost.format, len)
 
     def put(self, line: str, *, always: bool = False) -> None:
-        """Have a line written; never waits. always: also when thousands wait to be read."""
+        """Have a line written, without waiting. always: also when there is no room."""
         self._box.put(line, always=always)
 
     def check(self) -> None:
-        """Raise what writing raised."""
+        """Raise the last error of writing."""
         if self._box.error is not None:
             raise self._box.error
 

@@ -1,7 +1,7 @@
 """`fastbridge track`, the trend.
 
-Reads what pytest-benchmark or `fastbridge compare` saved, commit after commit, and says where the speed has changed
-by more than noise.
+Reads the files that pytest-benchmark or `fastbridge compare` saved, commit after commit, and says where the speed has
+changed by more than noise.
 """
 
 from __future__ import annotations
@@ -90,6 +90,6 @@ def _show(console: Console, machine: Machine, found: Sequence[Trend]) -> None:
 
 
 def _bars(speeds: Sequence[float]) -> str:
-    """One bar a run; from nothing to the fastest, so that noise looks as small as it is."""
+    """One bar for each run. The scale begins at 0, so that noise looks as small as it is."""
     most = max(speeds)
     return "".join(_BARS[min(len(_BARS) - 1, int(speed / most * len(_BARS)))] for speed in speeds)

@@ -1,7 +1,7 @@
 """Interface counters and states, read cheaply.
 
-One request over a raw netlink socket: some microseconds, so a tester can read counters around every
-trial. A full link message through a netlink library takes a hundred times as long.
+One request over a raw netlink socket takes some microseconds, so a tester can read counters around every trial.
+A full link message through a netlink library takes a hundred times as long.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from fastbridge.errors import LabError
 from fastbridge.netlink import PIECE, attributes, message, messages
 
 _NLMSG_ERROR, _RTM_GETLINK, _RTM_GETSTATS = 2, 18, 94
-_STATS_LINK_64 = 1  # the attribute, and as 1 << (n - 1) its bit in the filter
+_STATS_LINK_64 = 1  # the attribute; its bit in the filter is 1 << (n - 1)
 _SIOCGIFINDEX = 0x8933
 _REQUEST = struct.Struct("=BxxxII")  # struct if_stats_msg
 _LINK_REQUEST = struct.Struct("=BxHiII")  # struct ifinfomsg
@@ -42,11 +42,11 @@ class LinkCounters:
 
 
 def interface_index(sock: socket.socket, name: str) -> int:
-    """The index of an interface in the socket's namespace (any socket will do)."""
+    """The index of an interface in the socket's namespace. Any socket will do."""
     try:
         answer = fcntl.ioctl(sock.fileno(), _SIOCGIFINDEX, struct.pack("16s24x", name.encode()))
     except OSError as error:
-        raise LabError(f"there is no interface {name} (any more): {error.strerror}") from error
+        raise LabError(f"there is no interface {name}, or no longer: {error.strerror}") from error
     return int(struct.unpack_from("=i", answer, 16)[0])
 
 
@@ -58,17 +58,17 @@ def has_interface(sock: socket.socket, name: str) -> bool:
 
 
 def await_up(sock: socket.socket, name: str) -> None:
-    """Return when an interface is up and active, with all that the kernel does only then.
+    """Return when an interface is up and carries frames.
 
-    Set up at both ends and with its carrier, a veth pair is not active yet: the kernel does that aside, up to a
-    second later when both ends have the same index, each in its own namespace. A newer kernel does it at once when
-    asked for the link.
+    A veth pair whose ends are up and have a carrier is not active yet. The kernel activates it in the background: up to
+    a second later when both ends have the same index, each in its own namespace. A newer kernel does it at once when
+    somebody asks for the link.
     """
     index = interface_index(sock, name)
     deadline = time.monotonic() + _PATIENCE
     while _operstate(sock, index) != _OPER_UP:
         if time.monotonic() > deadline:
-            raise LabError(f"{name} does not come up")
+            raise LabError(f"{name} does not come up: within {_PATIENCE:.0f} s the kernel has not activated it")
         time.sleep(_PAUSE)
 
 
@@ -81,7 +81,7 @@ def _operstate(sock: socket.socket, index: int) -> int:
 
 
 def read_counters(sock: socket.socket, index: int) -> LinkCounters:
-    """The counters of an interface, over a NETLINK_ROUTE socket that nobody else reads meanwhile."""
+    """The counters of an interface, over a NETLINK_ROUTE socket. Nobody else may read from the socket meanwhile."""
     request = _REQUEST.pack(socket.AF_UNSPEC, index, 1 << (_STATS_LINK_64 - 1))
     answer = _ask(sock, index, _RTM_GETSTATS, request)
     return LinkCounters(*_COUNTERS.unpack(dict(attributes(answer[_REQUEST.size :]))[_STATS_LINK_64][: _COUNTERS.size]))

@@ -1,10 +1,10 @@
 """Links and addresses, over netlink.
 
-The only importer of pyroute2, so that what the rest asks of a network is this one short list. A
-`Links` is for one namespace and one thread.
+The only importer of pyroute2, so this short list is all that the rest asks of a network. A `Links` is for one
+namespace and one thread.
 
-Below pyroute2 is asyncio, and a thread in which an event loop runs (a notebook's, an asyncio
-program's) takes no second one. There all netlink work is done by a thread of its own.
+pyroute2 needs an asyncio event loop of its own. A thread in which a loop already runs (a notebook's, an asyncio
+program's) takes no second one. There another thread does all netlink work.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _STATES |= {0x40: "noarp", 0x80: "permanent"}
 
 @dataclass(frozen=True, slots=True)
 class Neighbour:
-    """One line of a pod's own neighbour view: an IP address, and the MAC address behind it if known."""
+    """One entry of a pod's own neighbour table: an IP address, and the MAC address behind it if known."""
 
     ip: IPv4Address | IPv6Address
     mac: MacAddress | None
@@ -49,10 +49,10 @@ class Neighbour:
 
 
 class Links:
-    """The links of one network namespace (of the current one, if none is given); a context manager."""
+    """The links of one network namespace, by default the current one; a context manager."""
 
     def __init__(self, namespace: Namespace | None = None) -> None:
-        # SOCK_DGRAM, though to netlink it makes no difference: asyncio below pyroute2 takes no raw socket.
+        # SOCK_DGRAM, because asyncio takes no raw socket. To netlink it makes no difference.
         open_socket = socket.socket if namespace is None else namespace.open_socket
         self._sock = open_socket(socket.AF_NETLINK, socket.SOCK_DGRAM, 0)
         try:
@@ -74,24 +74,24 @@ class Links:
     def add_pair(
         self, host_end: str, host_mac: MacAddress | None, pod_end: str, pod_mac: MacAddress, fd: int, mtu: int
     ) -> None:
-        """A veth pair: the host end here, the pod end in the namespace `fd`; both down, the host end without ARP."""
+        """Make a veth pair, both ends down: the host end here, the pod end in the namespace `fd`."""
         peer = {"ifname": pod_end, "net_ns_fd": fd, "address": str(pod_mac), "mtu": mtu}
         address = {} if host_mac is None else {"address": str(host_mac)}
         with _naming(host_end):
             self._ip.link("add", ifname=host_end, kind="veth", mtu=mtu, peer=peer, **address)
 
     def set(self, name: str, **settings: Any) -> None:
-        """Change a link: state="up", arp=False, ifalias=…, master=index."""
+        """Change settings of a link: state="up", arp=False, ifalias=…, master=index."""
         with _naming(name):
             self._ip.link("set", index=self.index(name), **settings)
 
     def stop_forwarding(self, name: str) -> None:
-        """Route no IPv4 that arrives on a link: its setting, without /proc/sys, which a container may not write."""
+        """Route no IPv4 that arrives on a link. Needs no /proc/sys, which a container may not write."""
         value = struct.pack("=I", 0)
         self._set_protocol(name, socket.AF_INET, attribute(_IFLA_INET_CONF, attribute(_IPV4_DEVCONF_FORWARDING, value)))
 
     def stop_link_local(self, name: str) -> None:
-        """Let a link that is down have no IPv6 address but those somebody gives it: without one it says no word."""
+        """Let a link that is down make itself no IPv6 address. Without an address the kernel sends nothing there."""
         self._set_protocol(
             name, socket.AF_INET6, attribute(_IFLA_INET6_ADDR_GEN_MODE, bytes([_IN6_ADDR_GEN_MODE_NONE]))
         )
@@ -99,7 +99,7 @@ class Links:
     def _set_protocol(self, name: str, family: int, settings: bytes) -> None:
         with _naming(name):
             try:
-                # In a message of a family that pyroute2 knows no such attribute of, it passes it on as it is.
+                # pyroute2 does not know the attribute in messages of this family, and passes it on as it is.
                 spec = attribute(family, settings)
                 self._ip.link("set", index=self.index(name), family=socket.AF_PACKET, IFLA_AF_SPEC=spec)
             except NetlinkError as error:
@@ -107,24 +107,24 @@ class Links:
                     raise
 
     def add_altname(self, name: str, altname: str) -> None:
-        """Give a link another name by which it can be found."""
+        """Give a link one more name."""
         with _naming(name):
             self._ip.link("property_add", index=self.index(name), altname=altname)
 
     def add_address(self, index: int, address: IPv4Interface | IPv6Interface, *, exist_ok: bool = False) -> None:
-        """Give an interface an address; an IPv6 one is ready at once (no duplicate detection)."""
+        """Give an interface an address. An IPv6 address is ready at once: it skips duplicate detection."""
         command = "replace" if exist_ok else "add"
         options = {"flags": _NODAD} if address.version == 6 else {}
         with _naming(str(address)):
             self._ip.addr(command, index=index, address=str(address.ip), prefixlen=address.network.prefixlen, **options)
 
     def delete(self, name: str) -> None:
-        """Remove a link (and with one end of a veth pair the other)."""
+        """Remove a link. A veth pair loses both ends."""
         with _naming(name):
             self._ip.link("del", index=self.index(name))
 
     def add_bridge(self, name: str, ports: list[str], **settings: Any) -> None:
-        """A Linux bridge without spanning tree, up, with these ports; settings: br_mcast_snooping=0, …"""
+        """Make a Linux bridge of these ports, up, without spanning tree. Settings: br_mcast_snooping=0, …"""
         with _naming(name):
             self._ip.link("add", ifname=name, kind="bridge", br_stp_state=0, br_forward_delay=0, **settings)
         bridge = self.index(name)
@@ -134,20 +134,20 @@ class Links:
         self.set(name, state="up", arp=False)
 
     def set_bridge_port(self, name: str, **settings: Any) -> None:
-        """Change the port of a Linux bridge: learning=0, …"""
+        """Change settings of a Linux bridge's port: learning=0, …"""
         with _naming(name):
             self._ip.brport("set", index=self.index(name), **settings)
 
     def exists(self, name: str) -> bool:
-        """Whether there is such a link."""
+        """Whether there is a link of this name."""
         return has_interface(self._sock, name)
 
     def index(self, name: str) -> int:
-        """The index of a link, or LabError."""
+        """The index of a link. Raises LabError."""
         return interface_index(self._sock, name)
 
     def alias(self, name: str) -> str | None:
-        """The ifalias of a link; None when it has none, or when there is no such link."""
+        """The ifalias of a link; None when it has none, or does not exist."""
         value: str | None = self._get(name).get_attr("IFLA_IFALIAS") if self.exists(name) else None
         return value
 
@@ -156,7 +156,7 @@ class Links:
         return int(self._get(name)["flags"])
 
     def ipv6_addresses(self) -> dict[int, list[IPv6Interface]]:
-        """The addresses somebody gave each link, by its index (not link-local, not learned from a router)."""
+        """The IPv6 addresses that somebody gave each link, by its index. Without link-local and routers' ones."""
         found: dict[int, list[IPv6Interface]] = {}
         with _naming("addresses"):
             messages = list(self._ip.get_addr(family=socket.AF_INET6, scope=0))
@@ -171,29 +171,29 @@ class Links:
             return self._ip.link("get", index=self.index(name))[0]
 
     def neighbours(self, index: int) -> list[Neighbour]:
-        """The neighbour view of an interface, IPv4 and IPv6."""
+        """The kernel's neighbour table of an interface, IPv4 and IPv6."""
         with _naming("neighbours"):
             found = list(self._ip.get_neighbours(ifindex=index))
         return [_neighbour(message) for message in found if message.get_attr("NDA_DST")]
 
     def has_room_for_neighbours(self, name: str, version: int) -> bool:
-        """Whether the kernel would take one more IP neighbour; its table is one for all namespaces of the machine."""
-        nobody = {4: "192.0.2.1", 6: "2001:db8::1"}[version]  # of documentation (RFC 5737, RFC 3849)
+        """Whether the kernel would take one more IP neighbour. All namespaces of the machine share its table."""
+        nobody = {4: "192.0.2.1", 6: "2001:db8::1"}[version]  # reserved for documentation (RFC 5737, RFC 3849)
         entry = {"ifindex": self.index(name), "dst": nobody, "lladdr": "02:00:00:00:00:01", "state": "stale"}
         try:
             self._ip.neigh("add", **entry)
-        except OSError as error:  # which pyroute2 makes of this one refusal
+        except OSError as error:  # pyroute2 raises it for this refusal alone
             if error.errno != errno.ENOBUFS:
                 raise
             return False
         except NetlinkError:
-            return True  # for another reason, such as a link that has not this protocol
+            return True  # refused for another reason, such as a link without this protocol
         self._ip.neigh("del", **entry)
         return True
 
 
 class _Loop:
-    """An IPRoute with an event loop of its own: asyncio's; one that the policy makes (uvloop) may know no netlink."""
+    """An IPRoute with an event loop of its own. It is asyncio's, because others (uvloop) may not know netlink."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._loop = asyncio.SelectorEventLoop()
@@ -209,12 +209,12 @@ class _Loop:
     def close(self) -> None:
         """End both."""
         self._ip.close()
-        self._loop.run_until_complete(self._loop.shutdown_asyncgens())  # one more round: it closes the transport
+        self._loop.run_until_complete(self._loop.shutdown_asyncgens())  # this round closes the transport
         self._loop.close()
 
 
 class _LoopAside:
-    """The same in a thread of its own: gives lists where an IPRoute gives generators."""
+    """The same in a thread of its own. Gives lists where an IPRoute gives generators."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._thread = ThreadPoolExecutor(1, "fastbridge-netlink")
@@ -254,7 +254,7 @@ def _neighbour(message: Any) -> Neighbour:
 
 @contextlib.contextmanager
 def _naming(thing: str) -> Iterator[None]:
-    """Turn what the kernel refused into one line that names the thing."""
+    """Turn a refusal of the kernel into one line that names the thing."""
     try:
         yield
     except NetlinkError as error:

@@ -1,18 +1,19 @@
 """Namespace helper, stand-alone program.
 
-One runs for every lab, started by `namespaces.NamespaceHelper`, which is the only one to talk to it.
-A process with several threads can neither enter a user namespace nor fork safely, so this small
-single-threaded one makes the network namespaces and opens sockets in them, and hands the file
-descriptors over. It imports nothing but the standard library, to be up within milliseconds.
+Each lab has one. `namespaces.NamespaceHelper` starts it and is the only one to talk to it. A process with several
+threads can neither enter a user namespace nor fork safely. So this small one with a single thread makes the network
+namespaces, opens sockets in them, and hands the file descriptors over. It imports only the standard library, to be up
+within milliseconds.
 
-Standard input is a SEQPACKET socket. A request is text fields separated by NUL, at most one file
-descriptor with it; so is the answer: `ok …` or `error ERRNO TEXT`. When the socket ends, its owner
-is gone: what still runs in the namespaces is killed, and with the last file descriptor they go too.
-A second process, the guard, does that in its place when it is itself killed, as by SIGKILL of all that
-is called python.
+Standard input is a SEQPACKET socket. A request is text fields separated by NUL, with at most one file descriptor. So is
+the answer: `ok …` or `error ERRNO TEXT`. When the socket ends, the owner is gone. Then this process kills whatever
+still runs in the namespaces, and they vanish with the last file descriptor.
 
-As `namespace_helper.py exec PATH PROGRAM …` it is no helper: it becomes that program, in the network
-namespace of this name.
+When this process is itself killed, a second one, the guard, does that in its place. The guard has another name, so
+`pkill -9 python` and `pkill -9 -f fastbridge` miss it.
+
+Called as `namespace_helper.py exec PATH PROGRAM …` it is no helper. It becomes that program, in the network namespace
+of this name.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ Answer = tuple[list[str], list[int]]
 
 CLONE_NEWNET, CLONE_NEWUSER, CLONE_NEWNS = 0x40000000, 0x10000000, 0x00020000
 MS_BIND, MS_REC, MS_SLAVE, MS_SHARED, MNT_DETACH = 0x1000, 0x4000, 0x80000, 0x100000, 2
-MS_OF_STATVFS = 0xF  #: read-only, no setuid, no devices, no execution: the same numbers in both
+MS_OF_STATVFS = 0xF  #: read-only, no setuid, no devices, no execution: mount and statvfs use the same bits
 PR_SET_NAME = 15
 SYS_NET, SYS_DEVICES = "/sys/class/net", "/sys/devices/virtual/net"
 CAP_NET_ADMIN, CAP_NET_RAW, CAP_SYS_ADMIN = 12, 13, 21
@@ -43,14 +44,24 @@ libc = ctypes.CDLL(None, use_errno=True)
 
 
 def call(name: str, *arguments: int | bytes | None) -> None:
-    """Call a function of the C library that answers 0, or raise OSError."""
+    """Call a function of the C library that returns 0 for success. Raises OSError."""
     if getattr(libc, name)(*arguments) != 0:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))
 
 
+def show_command_line(text: bytes) -> None:
+    """Let the process list show this text instead of the command line."""
+    with open("/proc/self/stat") as stat:  # noqa: PTH123 - as below
+        fields = stat.read().rpartition(")")[2].split()
+    start, end = int(fields[45]), int(fields[46])  # arg_start and arg_end, proc(5); 0: not known
+    if start:
+        ctypes.memset(start, 0, end - start)
+        ctypes.memmove(start, text, min(len(text), end - start - 1))
+
+
 def gain_privilege() -> list[int]:
-    """Be root over new namespaces; the file descriptor of the user namespace when one was needed."""
+    """Become root over new namespaces. Returns the file descriptor of the user namespace, if one was needed."""
     with open("/proc/self/status") as status:  # noqa: PTH123 - pathlib would double the start-up time
         effective = next(int(line.split()[1], 16) for line in status if line.startswith("CapEff:"))
     if all(effective >> capability & 1 for capability in (CAP_NET_ADMIN, CAP_NET_RAW, CAP_SYS_ADMIN)):
@@ -73,15 +84,15 @@ def gain_privilege() -> list[int]:
 
 
 class Mapper:
-    """A process that has the users (or groups) of the namespace to come mapped to those that are lent to this user.
+    """A process that maps the users (or groups) of the coming namespace to those that are lent to this user.
 
-    For that there are the programs newuidmap and newgidmap, which have the privilege, and /etc/subuid and
-    /etc/subgid, which say what is lent to whom. They work from outside the namespace: so this process is forked
-    before there is one. Where something of that lacks, there is none.
+    The programs newuidmap and newgidmap have the privilege to do so. /etc/subuid and /etc/subgid say what is lent to
+    whom. The programs work from outside the namespace, so this process is forked before there is one. Where a program
+    or an entry is missing, there is no such process.
     """
 
     def __init__(self, kind: str, own: int, uid: int) -> None:
-        """Get ready: `kind` is uid or gid, `own` becomes root, what is lent becomes 1 and so on."""
+        """Get ready. `kind` is uid or gid. `own` becomes root, the lent ones become 1, 2 and so on."""
         self.child = 0
         program, lent = find(f"new{kind}map"), lent_to(uid, f"/etc/sub{kind}")
         if program is None or lent is None:
@@ -101,7 +112,7 @@ class Mapper:
         os.close(waits)
 
     def end(self, *, go: bool) -> bool:
-        """Have it done, or not; whether it is."""
+        """Let it map, or not; returns whether it has mapped."""
         if not self.child:
             return False
         if go:
@@ -111,13 +122,13 @@ class Mapper:
 
 
 def find(program: str) -> str | None:
-    """Where a program is; shutil would double the start-up time."""
+    """Where a program is. shutil would double the start-up time."""
     paths = [f"{directory}/{program}" for directory in (*os.environ.get("PATH", "").split(":"), "/usr/bin")]
     return next((path for path in paths if os.path.isfile(path) and os.access(path, os.X_OK)), None)  # noqa: PTH113
 
 
 def lent_to(uid: int, path: str) -> tuple[str, str] | None:
-    """The first range of ids that a file lends to a user: where it begins, how many."""
+    """The first range of ids that a file lends to a user: its first id, and how many."""
     names = {str(uid)}
     with contextlib.suppress(KeyError):  # a user need not have a name
         names.add(pwd.getpwuid(uid).pw_name)
@@ -133,7 +144,7 @@ def lent_to(uid: int, path: str) -> tuple[str, str] | None:
 
 
 def write(path: str, text: str) -> None:
-    """Write a file of the kernel in one call; never create it."""
+    """Write to a file of the kernel in one call. Never creates it."""
     fd = os.open(path, os.O_WRONLY)
     try:
         os.write(fd, text.encode())
@@ -144,8 +155,8 @@ def write(path: str, text: str) -> None:
 def show_interfaces() -> bool:
     """Get mounts of our own, with the interfaces of our network namespace in /sys; False where there is no /sys.
 
-    All else is as it was, and what is mounted outside later comes in. A sysfs shows the network namespace of
-    whoever mounted it. The links in one of these directories lead to the other.
+    All other mounts stay, and later mounts from outside come in. A sysfs shows the network namespace of the process
+    that mounted it. Both directories are needed: the links in one lead to the other.
     """
     if not os.path.isdir(SYS_NET):  # noqa: PTH112 - as above
         return False
@@ -159,10 +170,7 @@ def show_interfaces() -> bool:
 
 
 def is_entered_whole() -> bool:
-    """Whether to enter our mount namespace by a descriptor leads to the root directory that we have.
-
-    It does not where that is another one, by chroot.
-    """
+    """Whether a program that enters our mount namespace by a descriptor gets our root directory: not after a chroot."""
     before = os.stat("/")  # noqa: PTH116
     fd = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
     call("setns", fd, CLONE_NEWNS)
@@ -171,7 +179,7 @@ def is_entered_whole() -> bool:
 
 
 class Helper:
-    """Answers requests; a namespace is named by its index in the order of making."""
+    """Answers requests. The name of a namespace is its index, in the order of making."""
 
     def __init__(self, tag: str) -> None:
         self.tag = tag  # programs on their way into a namespace carry it as argv[0]
@@ -205,7 +213,7 @@ class Helper:
         return fields, fds
 
     def keep(self, fd: int) -> Answer:
-        """Hold a namespace, so that its inode number names nothing else while this process lives."""
+        """Hold a namespace, so that no other can get its inode number while this process lives."""
         self.namespaces.append(fd)
         return [str(len(self.namespaces) - 1)], [fd]
 
@@ -221,9 +229,9 @@ class Helper:
         return [], [socket.socket(int(family), int(type_), int(protocol)).detach()]
 
     def sysctl(self, index: str, path: str, value: str) -> Answer:
-        """Give a setting below /proc/sys its value: they are those of the network namespace of whoever opens them.
+        """Give a setting below /proc/sys a value, in the network namespace that this process is in.
 
-        One that is right already is not written: a container may have them for reading alone.
+        A setting that has the value already is not written: in a container /proc/sys may be read-only.
         """
         self.enter(index)
         with open(f"/proc/sys/{path}") as setting:  # noqa: PTH123 - as above
@@ -233,7 +241,7 @@ class Helper:
         return [], []
 
     def make_mounts(self, index: str) -> Answer:
-        """The mount namespace for the programs in a network namespace, made once; none where it may not be had."""
+        """The mount namespace for the programs in a network namespace, made once. Raises OSError if refused."""
         if index not in self.mounts:
             self.enter(index)
             answers, answer = os.pipe()
@@ -243,7 +251,7 @@ class Helper:
                 os.close(answers)
                 os.close(end)
                 os.write(answer, str(self.show_interfaces()).encode())
-                os.read(ends, 1)  # our parent has the descriptor, or is dead
+                os.read(ends, 1)  # until our parent has the descriptor, or is dead
                 os._exit(0)
             os.close(answer)
             os.close(ends)
@@ -260,7 +268,7 @@ class Helper:
 
     @staticmethod
     def show_interfaces() -> int:
-        """The same as a number for the parent: 0, or that of the error."""
+        """The same, for the parent: 0, or the error's number."""
         try:
             return 0 if show_interfaces() and is_entered_whole() else errno.EPERM
         except OSError as error:
@@ -283,7 +291,7 @@ class Helper:
         return [], []
 
     def unpin(self, path: str) -> Answer:
-        """Take the name away again; a name without a mount is what a crash in `pin` leaves."""
+        """Take the name away again. A crash in `pin` may have left a name without a mount."""
         try:
             call("umount2", path.encode(), MNT_DETACH)
         except OSError as error:
@@ -293,7 +301,7 @@ class Helper:
         return [], []
 
     def disown(self, index: str) -> Answer:
-        """Forget a namespace that was adopted by mistake; the other indexes stay."""
+        """Forget a namespace that was adopted by mistake. The other indexes stay."""
         os.close(self.namespaces[int(index)])
         if index in self.mounts:
             os.close(self.mounts.pop(index))
@@ -302,7 +310,7 @@ class Helper:
         return [], []
 
     def start_guard(self) -> int:
-        """Start the guard, before there is a namespace; answers its process."""
+        """Start the guard, before there is a namespace; returns its process id."""
         self.guard, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         child = os.fork()
         if not child:
@@ -310,16 +318,17 @@ class Helper:
             self.stand_guard(theirs)
             os._exit(0)
         theirs.close()
-        self.guard.recv(1)  # from here on the owner's socket is the helper's alone
+        self.guard.recv(1)  # the guard has closed its copy of the owner's socket
         return child
 
     def stand_guard(self, told: socket.socket) -> None:
-        """Kill what runs in the namespaces when the helper ends and has not said so."""
-        os.setsid()  # whatever takes the helper's group shall not take this one
+        """Kill whatever runs in the namespaces when the helper ends without a word."""
+        os.setsid()  # so that a signal to the helper's group misses the guard
         for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(ignored, signal.SIG_IGN)
         call("prctl", PR_SET_NAME, b"fastbridge-lab", 0, 0, 0)
-        os.close(0)  # the owner is to see when the helper is dead
+        show_command_line(b"lab guard")
+        os.close(0)  # the owner's socket: the owner must notice the helper's death
         told.send(b"r")
         while True:
             text, fds, _, _ = socket.recv_fds(told, 16, 1)
@@ -337,7 +346,7 @@ class Helper:
                 socket.send_fds(self.guard, [text], fds)
 
     def kill(self) -> Answer:
-        """Kill whatever runs in the namespaces, or is about to, until nothing does."""
+        """Kill whatever runs in the namespaces, or is about to, until nothing is left."""
         deadline = time.monotonic() + KILL_PATIENCE
         while victims := self.programs():
             for pid in victims:
@@ -357,12 +366,12 @@ class Helper:
         return [pid for pid in pids if pid != os.getpid() and self.is_program(pid, ours)]
 
     def is_program(self, pid: int, ours: set[int]) -> bool:
-        """Whether a process is one of them; one that has just ended is not."""
+        """Whether a process is one of them. A process that has just ended is not."""
         try:
             if os.stat(f"/proc/{pid}/ns/net").st_ino in ours:  # noqa: PTH116
                 return True
         except OSError:
-            pass  # a zombie, or not ours to look at: then it is in none of our namespaces
+            pass  # a zombie, or a process that we may not look at: neither is in our namespaces
         try:
             with open(f"/proc/{pid}/cmdline", "rb") as cmdline:  # noqa: PTH123
                 return cmdline.read(64).split(b"\0")[0] == self.tag.encode()
@@ -389,15 +398,15 @@ def serve(control: socket.socket, helper: Helper) -> None:
 
 
 def become(path: str, argv: list[str]) -> None:
-    """Run a program in the network namespace of this name, in the place of this one."""
+    """Become a program in the network namespace of this name."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         call("setns", fd, CLONE_NEWNET)
-        with contextlib.suppress(PermissionError):  # then /sys is not the pod's, and the program runs all the same
+        with contextlib.suppress(PermissionError):  # then /sys is not the pod's
             show_interfaces()
     except OSError as error:
         sys.exit(f"cannot enter {path}: {error.strerror}")
-    for ignored in (signal.SIGPIPE, signal.SIGXFSZ):  # by Python
+    for ignored in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them; the program must not
         signal.signal(ignored, signal.SIG_DFL)
     program = argv[0] if "/" in argv[0] else find(argv[0])
     if program is None:
@@ -411,7 +420,7 @@ def become(path: str, argv: list[str]) -> None:
 
 
 def main() -> None:
-    """Say whether namespaces can be had, then serve."""
+    """Say whether the kernel gives namespaces, then serve."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     control = socket.socket(fileno=0)

@@ -1,8 +1,8 @@
 """Network namespaces, made and entered.
 
-The user's process never changes its namespace and never forks raw: it has threads, and it may be
-unprivileged. A helper process does both (see `namespace_helper`). A namespace is held by file
-descriptors only, so the kernel removes it with the process that holds it, SIGKILL included.
+The user's process has threads and may be unprivileged, so it never changes its namespace and never forks. A helper
+process does both (see `namespace_helper`). Only file descriptors hold a namespace, so the kernel removes it with the
+process that has them, also after SIGKILL.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import os
 import secrets
 import socket
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -31,7 +30,7 @@ _log = logging.getLogger(__name__)
 Argv = Sequence[str | os.PathLike[str]]
 
 _DIED = "the lab's namespace helper process has died; close the lab"
-#: What to give a container in which something is refused.
+#: The way out in a container that refuses something.
 CONTAINER = "a container needs --cap-add SYS_ADMIN --cap-add NET_ADMIN --cap-add NET_RAW"
 SETTINGS_WRITABLE = (
     "run as root; in a container with --security-opt unmask=/proc/sys (podman) or systempaths=unconfined (docker)"
@@ -44,7 +43,7 @@ class NamespaceHelper:
     """The namespaces of one lab, and the process that makes them."""
 
     def __init__(self, inherit: Sequence[int] = ()) -> None:
-        """`inherit`: file descriptors the helper holds as long as it lives, such as a lock."""
+        """`inherit`: file descriptors, such as a lock, that the helper holds as long as it lives."""
         command = helper_command()
         self._tag = f"fastbridge-{secrets.token_hex(8)}"
         self._lock = threading.Lock()
@@ -55,7 +54,7 @@ class NamespaceHelper:
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         in_child(self, NamespaceHelper._let_go)
         with theirs:
-            # A session of its own: neither ^C nor a killed process group may take it before its work is done.
+            # A session of its own: neither Ctrl-C nor the kill of a process group may end it before its work is done.
             self._process = subprocess.Popen(
                 [*command, self._tag],
                 stdin=theirs.fileno(),
@@ -69,7 +68,7 @@ class NamespaceHelper:
         except OSError as error:
             self.close()
             raise PrivilegeError(
-                f"network namespaces are not to be had ({error.strerror}): run as root, or allow user namespaces "
+                f"the kernel gives no network namespaces ({error.strerror}): run as root, or allow user namespaces "
                 "(sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone, "
                 f"kernel.apparmor_restrict_unprivileged_userns); {CONTAINER}"
             ) from error
@@ -80,17 +79,17 @@ class NamespaceHelper:
 
     @property
     def is_ours(self) -> bool:
-        """False in a forked child of the process that made it: the lab is not the child's to use, nor to end."""
+        """False in a forked child of the process that made the lab. The child may neither use nor end it."""
         return os.getpid() == self._owner
 
     def closed(self) -> LabError:
-        """Why nothing more is to be had from it."""
+        """The error of whoever uses the lab after its end, or in a forked child."""
         if self.is_ours:
             return LabError("the lab is closed")
         return LabError(f"this lab belongs to process {self._owner}; a forked child makes a Lab of its own")
 
     def create(self) -> Namespace:
-        """A new network namespace, anonymous and empty but for a loopback interface that is down."""
+        """Make a network namespace. It has no name, and only a loopback interface that is down."""
         try:
             (index,), (fd,) = self._request("create")
         except OSError as error:
@@ -98,7 +97,7 @@ class NamespaceHelper:
         return Namespace(self, index, fd)
 
     def adopt(self, path: str) -> Namespace:
-        """The network namespace that has a name in the file system."""
+        """Take up the network namespace that has this name in the file system."""
         fd = os.open(path, os.O_RDONLY)
         try:
             (index,), (kept,) = self._request("adopt", fds=[fd])
@@ -111,12 +110,12 @@ class NamespaceHelper:
         self._request("unpin", path)
 
     def kill_programs(self) -> None:
-        """End every process that runs in one of the namespaces; returns when they are gone."""
+        """Kill every process that runs in one of the namespaces; returns when they are gone."""
         self._request("kill")
         self._reap()
 
     def close(self) -> None:
-        """End the programs in the namespaces, and the helper; a second call does nothing."""
+        """Kill the programs in the namespaces, and end the helper. A second call does nothing."""
         if self._control.fileno() < 0 or not self.is_ours:
             return
         self._end()
@@ -142,7 +141,7 @@ class NamespaceHelper:
 
     def _reap(self) -> None:
         for program in self._programs:
-            program.kill()  # one that went to another namespace has not been found there
+            program.kill()  # the helper did not find it if it went to another namespace
             program.wait()
 
     def __enter__(self) -> NamespaceHelper:
@@ -155,7 +154,7 @@ class NamespaceHelper:
     def command(
         self, namespace: Namespace, argv: Argv | str, options: dict[str, Any]
     ) -> Iterator[tuple[list[str], dict[str, Any]]]:
-        """Arguments for `subprocess` that start `argv` in a namespace, while the context lasts."""
+        """Arguments for `subprocess` that start `argv` in a namespace. They are good until the context ends."""
         options = dict(options)
         if options.pop("shell", False):
             argv = ["/bin/sh", "-c", argv] if isinstance(argv, str) else ["/bin/sh", "-c", *argv]
@@ -164,7 +163,7 @@ class NamespaceHelper:
         environment = dict(os.environ if given is None else given)
         environment["PATH"] = search_path(environment.get("PATH"))
         if "/" not in words[0] and find_program(words[0], environment["PATH"]) is None:
-            raise LabError(f"there is no program {words[0]!r} on the PATH")
+            raise LabError(f"there is no program {words[0]!r} on the PATH; install it, or give its whole path")
         nsenter = find_program("nsenter")
         if nsenter is None:
             raise LabError("there is no program 'nsenter' on the PATH: install util-linux")
@@ -176,14 +175,14 @@ class NamespaceHelper:
         place = _working_directory(options.get("cwd"))
         env = _env_with_chdir()
         mounts = None
-        # Without a way to change the directory there, or where env would take the program for a variable, /sys stays.
+        # /sys stays the host's where nothing can change the directory, or env would take the program for a variable.
         if place is not None and env is not None and "=" not in words[0]:
             mounts = self._mounts(namespace)
         if mounts is not None and place is not None and env is not None:
             fds.append(mounts)
             entry.append(f"--mount=/proc/self/fd/{mounts}")
-            words = [env, "-C", place, "--", *words]  # the directory of this name in the mount namespace entered
-        # As argv[0] the tag shows the helper which processes are still on their way in.
+            words = [env, "-C", place, "--", *words]  # enters the directory of this name in the new mount namespace
+        # By the tag as argv[0] the helper knows the processes that are still on their way in.
         options |= {"executable": nsenter, "env": environment, "pass_fds": (*options.get("pass_fds", ()), *fds)}
         try:
             yield [self._tag, *entry, "--", *words], options
@@ -192,7 +191,7 @@ class NamespaceHelper:
                 os.close(mounts)
 
     def _mounts(self, namespace: Namespace) -> int | None:
-        """A mount namespace in which /sys shows the interfaces of a network namespace; None where it is forbidden."""
+        """A mount namespace in which /sys shows the interfaces of a network namespace; None where it is refused."""
         if not self._has_mounts:
             return None
         try:
@@ -200,7 +199,7 @@ class NamespaceHelper:
         except PermissionError as error:
             self._has_mounts = False
             _log.info(
-                "/sys in pods is that of this process: a sysfs of their own is not to be had (%s)", error.strerror
+                "/sys in pods is that of this process: the kernel gives them no sysfs of their own (%s)", error.strerror
             )
             return None
         except OSError as error:
@@ -208,7 +207,7 @@ class NamespaceHelper:
         return fd
 
     def watch(self, program: subprocess.Popen[Any]) -> None:
-        """Reap this program when the namespaces go, so that it leaves no zombie."""
+        """Reap this program when the namespaces end, so that it leaves no zombie."""
         self._programs = [running for running in self._programs if running.returncode is None] + [program]
 
     def _request(self, *fields: str, fds: Sequence[int] = ()) -> tuple[list[str], list[int]]:
@@ -239,7 +238,7 @@ class NamespaceHelper:
 
 
 class Namespace:
-    """One network namespace: a file descriptor, and what can be done through it."""
+    """One network namespace: a file descriptor, and all that can be done through it."""
 
     def __init__(self, helper: NamespaceHelper, index: str, fd: int) -> None:
         self._helper = helper
@@ -256,17 +255,17 @@ class Namespace:
 
     @property
     def path(self) -> str:
-        """A path that other programs of this user can open, for as long as this process holds the namespace."""
+        """A path that other programs of this user can open while this process holds the namespace."""
         return f"/proc/{os.getpid()}/fd/{self.fd}"
 
     def open_socket(self, family: int, type: int, protocol: int = 0) -> socket.socket:  # noqa: A002 - as in socket
         """A socket that lives in this namespace."""
         _, (fd,) = self._helper._request("socket", self._index, *map(str, map(int, (family, type, protocol))))
-        # All three are given: asking the kernel for them fails for families Python does not know.
+        # Given all three: Python cannot ask the kernel for them where it does not know the family.
         return socket.socket(family, type, protocol, fileno=fd)
 
     def write_sysctl(self, name: str, value: int) -> bool:
-        """Give `net/…` below /proc/sys this value; False when this kernel has no such setting."""
+        """Set `net/…` below /proc/sys to this value; False when this kernel has no such setting."""
         try:
             self._helper._request("sysctl", self._index, name, str(value))
         except FileNotFoundError:
@@ -276,7 +275,7 @@ class Namespace:
         return True
 
     def pin(self, path: str) -> None:
-        """Give it a name in the file system: it then outlives every process."""
+        """Give it a name in the file system. Then it outlives every process."""
         try:
             self._helper._request("pin", self._index, path)
         except OSError as error:
@@ -285,7 +284,7 @@ class Namespace:
             raise kind(f"cannot name a network namespace {path}: {error.strerror}{way_out}") from error
 
     def popen(self, argv: Argv | str, **options: Any) -> subprocess.Popen[Any]:
-        """Start a program here; it is killed with the lab."""
+        """Start a program here. It is killed with the lab."""
         with self._helper.command(self, argv, options) as (command, options):
             program: subprocess.Popen[Any] = subprocess.Popen(command, **options)
         self._helper.watch(program)
@@ -297,12 +296,12 @@ class Namespace:
             return subprocess.run(command, **options)
 
     def disown(self) -> None:
-        """It is not ours after all: `kill_programs` and the end of the helper leave what runs in it alone."""
+        """Give it up as not ours: `kill_programs` and the end of the helper spare its processes."""
         self._helper._request("disown", self._index)
         self.close()
 
     def close(self) -> None:
-        """Let go; the kernel removes the namespace once nobody holds it."""
+        """Let go. The kernel removes the namespace once nobody holds it."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
@@ -313,15 +312,11 @@ class Namespace:
 
 def helper_command() -> list[str]:
     """The command line of the helper program, to which its arguments are added."""
-    python = find_python()
-    if python is None:
-        name = f"python{sys.version_info.major}.{sys.version_info.minor}"
-        raise LabError(f"a lab needs the program {name}: {sys.executable!r} is another one, and the PATH has none")
-    return [python, "-I", "-S", str(_PROGRAM)]
+    return [find_python(), "-I", "-S", str(_PROGRAM)]
 
 
 def _working_directory(given: str | bytes | os.PathLike[Any] | None) -> str | None:
-    """The directory a program is to start in; None for one that has no name (any more)."""
+    """The directory in which a program shall start; None if it has no name, or no longer."""
     try:
         return os.path.join(os.getcwd(), *([] if given is None else [os.fsdecode(given)]))  # noqa: PTH109, PTH118
     except FileNotFoundError:
@@ -330,7 +325,7 @@ def _working_directory(given: str | bytes | os.PathLike[Any] | None) -> str | No
 
 @functools.cache
 def _env_with_chdir() -> str | None:
-    """The program env, if it can change the directory: BusyBox's cannot."""
+    """The program env, if it can change the directory. BusyBox's cannot."""
     env = find_program("env")
     if env is None or subprocess.run([env, "-C", "/", "--", "true"], capture_output=True).returncode:
         return None
@@ -338,7 +333,7 @@ def _env_with_chdir() -> str | None:
 
 
 def os_reason(error: OSError) -> str:
-    """What the kernel said, with the way out where it is a limit that can be raised."""
+    """The kernel's words; the way out, where a limit can be raised."""
     if error.errno == errno.ENOSPC:
         return "the kernel's limit is reached; raise the sysctl user.max_net_namespaces"
     if error.errno in (errno.EMFILE, errno.ENFILE):

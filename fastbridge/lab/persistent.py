@@ -1,10 +1,10 @@
 """Labs that stay, in named namespaces.
 
-A stored lab outlives the command that made it: each pod is a namespace NAME-POD under /run/netns, so
-`ip netns exec` works, and its host end, called the same, is in the current namespace. The plan is in
-/run/fastbridge/NAME.json before the first of them is made. What is ours bears the lab's random
-identity: the alias of a host end, and the alias of the loopback interface inside a namespace,
-given before the namespace gets its name. So `down` removes just what `up` made, whenever `up` died.
+A stored lab outlives the command that made it. Each pod is a namespace NAME-POD under /run/netns, so `ip netns exec`
+works. Its host end has the same name and is in the current namespace. `up` writes the plan to /run/fastbridge/NAME.json
+before it makes the first pod. All that is ours bears the lab's random identity as an alias: the host end, and the
+loopback interface inside a namespace, which gets it before the namespace gets its name. So `down` removes exactly what
+`up` made, whenever `up` died.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _INTERFACE_MAX = 15  #: characters in the name of an interface
 
 @dataclass(frozen=True, slots=True)
 class StoredLab:
-    """A lab as its state file has it; `complete` is False when `up` did not come to its end."""
+    """A lab as its state file has it. `complete` is False when `up` did not finish."""
 
     name: str
     identity: str
@@ -56,7 +56,7 @@ class StoredLab:
 
     @property
     def ports(self) -> list[str]:
-        """The host ends, interfaces of the namespace the lab was made in."""
+        """The host ends: interfaces of the namespace in which the lab was made."""
         return [self.namespace(pod.name) for pod in self.topology.pods]
 
     def namespace(self, pod: str) -> str:
@@ -64,7 +64,7 @@ class StoredLab:
         return f"{self.name}-{pod}"
 
     def missing(self) -> list[str]:
-        """The pods that lack their namespace, or in the current one their host end."""
+        """The pods whose namespace is gone, or whose host end is not in the current one."""
         with Links() as links:
             return [
                 pod.name
@@ -78,16 +78,18 @@ class StoredLab:
         if pod not in names:
             raise LabError(f"lab {self.name} has no pod {pod!r}; its pods are {', '.join(names)}")
         if not _is_namespace(_NETNS / self.namespace(pod)):
-            raise LabError(f"pod {pod} is gone, its namespace was removed; fastbridge lab down --name {self.name}")
+            raise LabError(
+                f"pod {pod} is gone: its namespace was removed; remove the rest: fastbridge lab down --name {self.name}"
+            )
         return [*helper_command(), "exec", str(_NETNS / self.namespace(pod)), *argv]
 
 
 def up(name: str, topology: Topology, progress: Progress | None = None) -> StoredLab:
-    """Make a lab that stays; when that fails half-way, nothing of it does."""
+    """Make a lab that stays. When that fails half-way, nothing is left."""
     lab = StoredLab(name, f"fastbridge:{secrets.token_hex(8)}", topology, complete=False)
     _check(lab)
     reserve_files(len(topology.pods))
-    # The helper may still be at its last request when this process is killed: it keeps the lock for as long.
+    # The helper may still work when this process is killed, so it holds the lock too.
     with _locked() as lock, NamespaceHelper(inherit=[lock]) as helper:
         _refuse_taken(lab)
         _save(lab)
@@ -117,7 +119,7 @@ def get(name: str) -> StoredLab:
 
 
 def down(name: str) -> StoredLab:
-    """Remove a lab, complete or not, with the programs in its pods; and nothing else."""
+    """Remove a lab, complete or not, and the programs in its pods; nothing else."""
     with _locked():
         lab = get(name)
         _remove(lab)
@@ -163,7 +165,7 @@ def _make(lab: StoredLab, helper: NamespaceHelper, progress: Progress | None) ->
 
 
 def _remove(lab: StoredLab) -> None:
-    """Remove what bears the lab's identity, then the state file."""
+    """Remove all that bears the lab's identity, then the state file."""
     with Links() as links:
         host_ends = [port for port in lab.ports if links.alias(port) == lab.identity]
         with NamespaceHelper() as helper:
@@ -176,9 +178,9 @@ def _remove(lab: StoredLab) -> None:
 
 
 def _remove_host_ends(links: Links, host_ends: list[str]) -> None:
-    """See the host ends off: the kernel removes them in bulk with the pods' namespaces, one by one it is slow.
+    """Wait until the host ends are gone. The kernel removes them in bulk with the pods' namespaces, which is quicker.
 
-    When that makes no progress, somebody holds a namespace open: then they are deleted.
+    When that makes no progress, somebody holds a namespace open. Then the host ends are deleted one by one.
     """
     patience = time.monotonic() + _PATIENCE
     while host_ends:
@@ -193,9 +195,9 @@ def _remove_host_ends(links: Links, host_ends: list[str]) -> None:
 
 
 def _adopt(helper: NamespaceHelper, path: Path, identity: str, *, marked: bool) -> bool:
-    """Take up the namespace of this name if it is ours; a name without a namespace is what a crash left.
+    """Take up the namespace of this name; returns whether it is ours. A crash may have left a name alone.
 
-    The programs in it end with the helper. A host end that is not `marked` as ours yet goes now, with its pod end.
+    The programs in it end with the helper. A host end that is not `marked` as ours yet is removed now, by its pod end.
     """
     if not _is_namespace(path):
         return True
@@ -211,7 +213,7 @@ def _adopt(helper: NamespaceHelper, path: Path, identity: str, *, marked: bool) 
 
 
 def _is_namespace(path: Path) -> bool:
-    """Whether a namespace has this name: one that is in another file system than its directory."""
+    """Whether a namespace has this name. Then it is in another file system than its directory."""
     try:
         return path.stat().st_dev != path.parent.stat().st_dev
     except FileNotFoundError:
@@ -226,9 +228,9 @@ def _path(name: str) -> Path:
 
 @contextlib.contextmanager
 def _locked() -> Iterator[int]:
-    """One `up` or `down` at a time on this machine; the kernel unlocks when the processes are dead.
+    """Let one `up` or `down` run at a time on this machine. The kernel unlocks when the processes are dead.
 
-    Whoever may open the lock may hold it, for reading too: so nobody but its owner may.
+    Whoever can open the lock, even for reading, can hold it. So only its owner can.
     """
     lock = _STATE / ".lock"
     try:
@@ -236,9 +238,11 @@ def _locked() -> Iterator[int]:
         _refuse_others_directory()
         file = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise PrivilegeError(f"cannot write {lock}: {error.strerror}; labs that stay are root's") from error
+        raise PrivilegeError(
+            f"cannot write {lock}: {error.strerror}; run as root, which labs that stay need"
+        ) from error
     try:
-        os.fchmod(file, 0o600)  # an older fastbridge made it for all to read
+        os.fchmod(file, 0o600)  # older versions let everybody read it
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -250,19 +254,19 @@ def _locked() -> Iterator[int]:
 
 
 def _refuse_others_directory() -> None:
-    """Raise LabError where somebody else could have put what is in the state directory."""
+    """Raise LabError where somebody else could have written to the state directory."""
     found = _STATE.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise LabError(f"{_STATE} is not a directory of this user's that no other may write to: remove it")
+        raise LabError(f"others may write to {_STATE}, or it is no directory of this user's: remove it")
 
 
 def _holder(file: int) -> str:
-    """The process that holds the lock, as /proc/locks has it: `12: FLOCK ADVISORY WRITE PID MAJ:MIN:INODE 0 EOF`."""
+    """The process that holds the lock. A line of /proc/locks: `12: FLOCK ADVISORY WRITE PID MAJ:MIN:INODE 0 EOF`."""
     inode = str(os.fstat(file).st_ino)
     for line in Path("/proc/locks").read_text().splitlines():
         words = line.split()
         if words[1] == "FLOCK" and words[-3].split(":")[-1] == inode and "->" not in words:
-            with contextlib.suppress(OSError):  # it has ended; what it started still holds the lock
+            with contextlib.suppress(OSError):  # it has ended, and a process that it started holds the lock
                 command = Path(f"/proc/{words[-4]}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
                 return f"process {words[-4]} ({command.strip()})"
     return "another process"
@@ -281,7 +285,7 @@ def _save(lab: StoredLab) -> None:
     fresh = path.with_suffix(".new")
     try:
         fresh.write_text(json.dumps(state, indent=1))
-        fresh.replace(path)  # a reader, or a crash, meets the old text or the new one
+        fresh.replace(path)  # a reader sees the whole old text or the whole new one, also after a crash
     except OSError as error:
         raise LabError(f"cannot write {path}: {error.strerror}") from error
 
@@ -304,7 +308,7 @@ def _load(path: Path) -> StoredLab:
         if not isinstance(lab.identity, str) or not isinstance(lab.complete, bool):
             raise TypeError("its identity or its state is missing")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise LabError(f"{path} cannot be read as a lab: {error}; remove it when there is none") from error
+        raise LabError(f"{path} is not a lab's file: {error}; remove it if there is no such lab") from error
     return lab
 
 

@@ -1,7 +1,7 @@
 """Echo requests, sent and timed.
 
-ICMP over raw sockets, because a fresh machine has no ping program. The socket is connected, so the
-kernel hands over what the target itself answers, and the checksum of ICMPv6 is the kernel's.
+ICMP over raw sockets, because a fresh machine has no ping program. The socket is connected, so the kernel hands over
+only the target's own answers. The kernel makes the checksum of ICMPv6.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ _ICMPV6_ECHO_REQUEST, _ICMPV6_ECHO_REPLY = 128, 129
 _ECHO = struct.Struct("!BBHHH")  # type, code, checksum, identifier, sequence
 _PATTERN = bytes(range(48)) + b"fastbrdg"
 SIZE = len(_PATTERN)  # 56 bytes of payload, as ping sends
-LARGEST = 65_535 - 20 - _ECHO.size  # what an IPv4 packet has room for beside its header and the echo's
+LARGEST = 65_535 - 20 - _ECHO.size  # an IPv4 packet without its header and the echo's
 
 
 @dataclass(frozen=True, slots=True)
 class PingResult:
-    """What came back; true when every request was answered."""
+    """The answers. True when every request was answered."""
 
     sent: int
     rtts: tuple[float, ...]  #: seconds, in the order of the answers
-    error: str | None = None  #: the last thing the kernel said against sending, or why it keeps silent, if known
+    error: str | None = None  #: the kernel's last refusal to send, or why there was no answer, if known
 
     @property
     def received(self) -> int:
@@ -48,9 +48,9 @@ def ping(
     timeout: float,
     size: int = SIZE,
 ) -> PingResult:
-    """Send `count` echo requests over a raw ICMP socket, one every `interval`; wait `timeout` s for the last.
+    """Send `count` echo requests over a raw ICMP socket, one every `interval` s; wait `timeout` s for the last answer.
 
-    An answer counts when it brings back the `size` bytes of payload as they were sent.
+    An answer counts when it brings back all `size` bytes of the payload.
     """
     payload = (_PATTERN * (size // SIZE + 1))[:size]
     identifier = int.from_bytes(os.urandom(2), "big")
@@ -59,9 +59,9 @@ def ping(
     error = None
     try:
         sock.connect((str(target), 0))
-    except OSError as refusal:  # no route: nothing can be sent, and that is an answer too
+    except OSError as refusal:  # no route: nothing can be sent
         return PingResult(count, (), refusal.strerror)
-    waiting = select.poll()  # select() takes no file descriptor above 1,023, and a large lab has more
+    waiting = select.poll()  # select() takes no file descriptor above 1,023; a large lab has more
     waiting.register(sock, select.POLLIN)
     start = time.perf_counter()
     for sequence in range(count):

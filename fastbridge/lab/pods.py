@@ -1,7 +1,7 @@
 """Pods and ports, the two ends of a veth pair.
 
-A pod is a network namespace with one interface, the pod end; its port is the host end, which waits
-in the namespace of the host ends for a switch.
+A pod is a network namespace with one interface, the pod end. Its port is the host end. All host ends are in one
+namespace, where a switch can join them.
 """
 
 from __future__ import annotations
@@ -46,17 +46,17 @@ class _End:
             links.set(self.interface, state="up")
 
     def set_down(self) -> None:
-        """Set the interface down: the other end loses its carrier."""
+        """Set the interface down. The other end loses its carrier."""
         with Links(self.namespace) as links:
             links.set(self.interface, state="down")
 
     def counters(self) -> LinkCounters:
-        """What the kernel counted on this interface; cheap (some microseconds)."""
+        """The kernel's counters of this interface. Cheap: some microseconds."""
         with self._lock:
             return read_counters(*self._ask())
 
     def _ask(self) -> tuple[socket, int]:
-        """A socket kept open to ask for its state, and its index; the caller has the lock."""
+        """A socket to ask for its state, which stays open, and its index. The caller has the lock."""
         if self._stats is None:
             sock = self.namespace.open_socket(AF_NETLINK, SOCK_RAW, 0)
             try:
@@ -78,9 +78,9 @@ class _End:
 
 
 class Port(_End):
-    """A host end; `Switch` takes it as a port."""
+    """A host end. `Switch` takes it as a port."""
 
-    #: Who is behind it: the (MAC address, IP address) pairs of its pod, the IPv6 link-local one included.
+    #: The (MAC address, IP address) pairs of its pod, with the IPv6 link-local one.
     owners: Sequence[tuple[MacAddress, IPv4Address | IPv6Address]] = ()
 
     _pod: Pod | None = None
@@ -91,7 +91,7 @@ class Port(_End):
         return self.interface
 
     def pod_takes_merged(self) -> bool:
-        """Whether a switch may send its pod several frames merged into one: see `takes_merged` of the pod."""
+        """Whether a switch may send its pod several frames merged into one: see `Pod.takes_merged`."""
         return self._pod is None or self._pod.takes_merged()
 
     def open_socket(self, family: int, type: int, proto: int = 0) -> socket:  # noqa: A002 - as in socket
@@ -99,7 +99,7 @@ class Port(_End):
         return self.namespace.open_socket(family, type, proto)
 
     def delete(self) -> None:
-        """Remove the veth pair: the pod loses its interface, a switch its port."""
+        """Remove the veth pair. The pod loses its interface, a switch its port."""
         with Links(self.namespace) as links:
             links.delete(self.interface)
 
@@ -132,7 +132,7 @@ class Pod(_End):
         port.owners = [(mac, ip) for ip in (*ips, *([IPv6Address(link_local(mac.packed))] if ipv6 else []))]
 
     def set_up(self) -> None:
-        """Set the interface up, with the IPv6 addresses it had before `set_down`; they are of use at once."""
+        """Set the interface up, with the IPv6 addresses that it had before `set_down`. They can be used at once."""
         with Links(self.namespace) as links:
             index = links.index(POD_END)
             own = [] if self.ipv6 is None else [IPv6Interface((link_local(self.mac.packed), 64))]
@@ -142,15 +142,15 @@ class Pod(_End):
         self._lost = []
 
     def set_down(self) -> None:
-        """Set the interface down: the other end loses its carrier, and the kernel takes the IPv6 addresses away."""
+        """Set the interface down. The other end loses its carrier, and the kernel removes the IPv6 addresses."""
         with Links(self.namespace) as links:
             self._lost += links.ipv6_addresses().get(links.index(POD_END), [])
             links.set(POD_END, state="down")
 
     def takes_merged(self) -> bool:
-        """Whether the interface takes frames that are several merged into one: it does while its TSO is on.
+        """Whether the interface takes several frames merged into one. It does while its TSO is on.
 
-        Cheap (some microseconds). True where nobody can tell: there is no such interface now, or the lab is closed.
+        Cheap: some microseconds. True where nobody can tell: the interface is gone, or the lab is closed.
         """
         with self._lock:
             try:
@@ -159,13 +159,13 @@ class Pod(_End):
                 return True
 
     def popen(self, argv: Argv | str, **options: Any) -> subprocess.Popen[Any]:
-        """Start a program in the pod, with the options of `subprocess.Popen`; it is killed with the lab."""
+        """Start a program in the pod, with the options of `subprocess.Popen`. It is killed with the lab."""
         return self.namespace.popen(argv, **options)
 
     def run(
         self, argv: Argv | str, *, timeout: float | None = None, check: bool = True, **options: Any
     ) -> subprocess.CompletedProcess[str]:
-        """Run a program in the pod to its end: text, and output captured unless the options say otherwise."""
+        """Run a program in the pod to its end. Captures its output as text unless the options say otherwise."""
         return run_text(self.namespace, argv, timeout=timeout, check=check, **options)
 
     def socket(self, family: int, type: int, proto: int = 0) -> socket:  # noqa: A002 - as in socket
@@ -182,11 +182,11 @@ class Pod(_End):
         family: Literal[4, 6] | None = None,
         size: int = icmp.SIZE,
     ) -> PingResult:
-        """Ping a pod (or its name) or an IP address; `family` chooses among a pod's addresses, IPv4 first.
+        """Ping a pod, by itself or its name, or an IP address.
 
-        One request every `interval` seconds; `timeout` is what each answer may take, in seconds. `size` is the payload
-        of a request in bytes, 0 to 65,507, without the 8 bytes of ICMP and the IP header; what is larger than the MTU
-        goes in fragments.
+        count: requests, one every `interval` seconds. timeout: seconds that each answer may take. family: which of the
+        pod's addresses; IPv4 by default. size: bytes of payload, 0 to 65,507, without the headers of ICMP and IP. A
+        request larger than the MTU goes in fragments.
         """
         if not 0 <= size <= icmp.LARGEST:
             raise ConfigError(f"ping wants a size of 0 to {icmp.LARGEST:,} bytes, not {size:,}")
@@ -198,7 +198,7 @@ class Pod(_End):
         return result if result else replace(result, error=self._why_unanswered(address.version) or result.error)
 
     def _why_unanswered(self, version: int) -> str | None:
-        """What the kernel does not tell: without room for a neighbour it drops frames, and answers no ARP."""
+        """A reason that the kernel does not tell: with a full neighbour table it drops frames and answers no ARP."""
         with Links(self.namespace) as links:
             if not links.exists(POD_END) or links.has_room_for_neighbours(POD_END, version):
                 return None
@@ -207,7 +207,7 @@ class Pod(_End):
         )
 
     def neighbours(self) -> list[Neighbour]:
-        """Which MAC addresses the pod's own kernel knows behind which IP addresses."""
+        """The neighbour table of the pod's own kernel: the MAC addresses behind IP addresses."""
         with Links(self.namespace) as links:
             return links.neighbours(links.index(POD_END))
 
@@ -218,7 +218,7 @@ class Pod(_End):
             target = _parse_ip(target) or self._find(target)
         if not isinstance(target, Pod):
             if family is not None and target.version != family:
-                raise ConfigError(f"{target} is no IPv{family} address")
+                raise ConfigError(f"{target} is not an IPv{family} address")
             return target
         choice = {4: target.ipv4, 6: target.ipv6, None: target.ipv4 or target.ipv6}[family]
         if choice is None:
@@ -237,7 +237,7 @@ def _parse_ip(text: str) -> IPv4Address | IPv6Address | None:
 
 
 def run_text(namespace: Namespace, argv: Argv | str, **options: Any) -> subprocess.CompletedProcess[str]:
-    """Run a program in a namespace, its output captured as text by default."""
+    """Run a program in a namespace. By default captures its output as text."""
     if "stdout" not in options and "stderr" not in options:
         options.setdefault("capture_output", True)
     return namespace.run(argv, **{"text": True, "check": True} | options)

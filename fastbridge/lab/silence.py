@@ -1,8 +1,9 @@
 """Silence, for host ends.
 
-The host's own stack must not speak or route on the ports of a switch: it would answer ARP, send router solicitations
-and multicast reports, and could forward. `shield` sees to that; here are the settings for where it does not: host ends
-of a persistent lab, which are ours, and interfaces of others on kernels without nf_tables, for as long as a run lasts.
+The host's own stack must not speak or route on the ports of a switch. It would answer ARP, send router solicitations
+and multicast reports, and could forward. Usually the switch's `shield` prevents that. Here are the settings for two
+other cases: host ends of a persistent lab, for good, and any interfaces on a kernel without nf_tables, while a run
+lasts.
 """
 
 from __future__ import annotations
@@ -26,14 +27,16 @@ _SETTINGS = (("ipv4", "forwarding", "0"), ("ipv6", "disable_ipv6", "1"))
 @dataclass(frozen=True, slots=True)
 class _Before:
     link: Link
-    settings: dict[str, str]  # by the end of their paths
-    addresses: list[IPv6Interface]  # the kernel forgets them when IPv6 is switched off
+    settings: dict[str, str]  # by _key
+    addresses: list[IPv6Interface]  # the kernel removes them when IPv6 is switched off
 
 
 @contextlib.contextmanager
 def silence(names: Iterable[str]) -> Iterator[None]:
-    """Keep the host's stack off these interfaces while the context lasts, then put back what was there, wherever and
-    under whatever name it is then. Routes and neighbours of IPv6 are lost, and so is all after SIGKILL.
+    """Keep the host's stack off these interfaces while the context lasts, then put their settings back.
+
+    They are put back also on an interface that was renamed meanwhile. IPv6 routes and neighbours are lost. After
+    SIGKILL nothing is put back.
     """
     with contextlib.closing(LinkWatch()) as watch:
         found = _remember(watch, names)
@@ -48,11 +51,11 @@ def silence(names: Iterable[str]) -> Iterator[None]:
 
 
 def make_silent(links: Links, name: str) -> None:
-    """Keep the host's stack off one interface of the current namespace, one that is down, for good."""
+    """Keep the host's stack off one interface of the current namespace for good. The interface must be down."""
     for setting, value in _settings(name).items():
         try:
             _write(setting, value)
-        except PrivilegeError:  # a container may read them alone
+        except PrivilegeError:  # /proc/sys is read-only, as in a container
             (links.stop_link_local if "ipv6" in setting.parts else links.stop_forwarding)(name)
     links.set(name, arp=False)
 
@@ -64,7 +67,7 @@ def _remember(watch: LinkWatch, names: Iterable[str]) -> list[_Before]:
     for name in names:
         link = watch.look(name)
         if link is None:
-            raise PortError(f"there is no interface {name} in this network namespace")
+            raise PortError(f"there is no interface {name} in this network namespace; `ip link` lists those there are")
         settings = {_key(path): path.read_text().strip() for path in _settings(link.name)}
         found.append(_Before(link, settings, addresses.get(link.index, [])))
     return found
@@ -75,7 +78,7 @@ def _restore(watch: LinkWatch, found: list[_Before]) -> None:
         for before in found:
             now = watch.look(before.link.index)
             if now is None:
-                continue  # removed, or moved away: there is nothing to restore
+                continue  # removed, or moved away
             links.set(now.name, arp=not before.link.flags & _IFF_NOARP)
             for setting in _settings(now.name):
                 _write(setting, before.settings.get(_key(setting), setting.read_text().strip()))
@@ -89,19 +92,19 @@ def _restore(watch: LinkWatch, found: list[_Before]) -> None:
 
 
 def _key(setting: Path) -> str:
-    """A setting, whatever its interface is called: "ipv4/forwarding"."""
+    """The name of a setting without its interface: "ipv4/forwarding"."""
     return f"{setting.parts[-4]}/{setting.name}"
 
 
 def _settings(name: str) -> dict[Path, str]:
-    """The settings of an interface that it has (below an MTU of 1280 none of IPv6), each with its silent value."""
+    """The settings of an interface, each with its silent value. Below an MTU of 1280 it has none of IPv6."""
     paths = {Path(f"/proc/sys/net/{family}/conf/{name}/{key}"): value for family, key, value in _SETTINGS}
     return {path: value for path, value in paths.items() if path.exists()}
 
 
 def _write(setting: Path, value: str) -> None:
     if setting.read_text().strip() == value:
-        return  # a container's /proc/sys may be read-only, and right as it is
+        return  # nothing to write: a container's /proc/sys may be read-only
     try:
         setting.write_text(value)
     except OSError as error:

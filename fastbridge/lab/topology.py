@@ -1,8 +1,8 @@
 """Topology and lab, the plan and the real thing.
 
-A topology is data; a lab realises it: one network namespace a pod, one veth pair from each to the
-namespace of the host ends. By default names, MAC and IP addresses follow from the pod's number n:
-`podN`, 02:00:00:00:00:NN, 10.0.0.N/16, fd00::N/64; the host end is named as the pod.
+A topology is data. A lab realises it: one network namespace for each pod, and a veth pair from each to the namespace of
+the host ends. By default names and addresses follow from the pod's number N: `podN`, 02:00:00:00:00:NN, 10.0.0.N/16,
+fd00::N/64. The host end has the name of its pod.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from .pods import POD_END, Pod, Port, run_text
 
 Progress = Callable[[int, int], None]
 
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}")  # what an interface can be called (IFNAMSIZ)
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}")  # a name that an interface can have (IFNAMSIZ)
 _RESERVED = {"lo", "all", "default", "fb-bridge"}
 _POD_MACS, _HOST_MACS = 0x02_00_00_00_00_00, 0x06_00_00_00_00_00
 _MTU_MIN, _MTU_MIN_IPV6, _MTU_MAX = 68, 1280, 65535
@@ -43,7 +43,7 @@ _NETFILTER = ("bridge-nf-call-iptables", "bridge-nf-call-ip6tables", "bridge-nf-
 
 @dataclass(frozen=True, slots=True)
 class PodPlan:
-    """What a pod is to be."""
+    """The plan of one pod."""
 
     name: str
     mac: MacAddress
@@ -64,10 +64,10 @@ class Topology:
         for pod in self.pods:
             if not _NAME.fullmatch(pod.name) or pod.name in _RESERVED:
                 raise ConfigError(
-                    f"{pod.name!r} cannot be a pod's name: 1 to 15 of A-Z a-z 0-9 _ . -, no reserved word"
+                    f"{pod.name!r} cannot be a pod's name: 1 to 15 of A-Z a-z 0-9 _ . -, and not a reserved word"
                 )
             if pod.mac.is_group or not pod.mac:
-                raise ConfigError(f"pod {pod.name}: {pod.mac} is no station's MAC address")
+                raise ConfigError(f"pod {pod.name}: {pod.mac} is not a unicast MAC address, which a pod needs")
         for field in ("name", "mac", "ipv4", "ipv6"):
             values = [str(value) for pod in self.pods if (value := getattr(pod, field)) is not None]
             if (
@@ -89,7 +89,7 @@ class Topology:
         ipv6: str | None = "fd00::/64",
         mtu: int = 1500,
     ) -> Topology:
-        """The usual plan for so many pods, or for pods of these names; None leaves an address family out."""
+        """The usual plan for this many pods, or for pods of these names. None leaves an address family out."""
         refuse_text(pods, "pods")
         names = [f"pod{n}" for n in range(1, pods + 1)] if isinstance(pods, int) else list(pods)
         network4, network6 = _network(IPv4Network, ipv4, len(names)), _network(IPv6Network, ipv6, len(names))
@@ -108,8 +108,8 @@ class Topology:
 class Lab:
     """Pods that are really there, in private namespaces; a context manager.
 
-    It is complete when the constructor returns. Everything is held by file descriptors of this
-    process, so nothing is left of it after `close`, nor after SIGKILL.
+    It is complete when the constructor returns. Only file descriptors of this process hold it, so nothing is left of it
+    after `close`, nor after SIGKILL.
     """
 
     def __init__(
@@ -125,7 +125,7 @@ class Lab:
         self._helper = NamespaceHelper()
         try:
             self.namespace = self._helper.create()
-            self._quieten = _quieten(self.namespace, "all", "default")  # so that host ends never say a word
+            self._quieten = _quieten(self.namespace, "all", "default")  # host ends stay silent
             self._realise(progress)
         except OSError as error:
             self.close()
@@ -136,12 +136,12 @@ class Lab:
 
     @property
     def pods(self) -> NamedList[Pod]:
-        """The pods, in the order of the plan; `in` takes names, too."""
+        """The pods, in the order of the plan. `in` takes names too."""
         return NamedList(self._pods.values())
 
     @property
     def ports(self) -> NamedList[Port]:
-        """The host ends, in the order of the plan: what a `Switch` takes; `in` takes names, too."""
+        """The host ends, in the order of the plan. A `Switch` takes them as its ports. `in` takes names too."""
         return NamedList(pod.port for pod in self)
 
     def run_host(
@@ -151,15 +151,15 @@ class Lab:
         return run_text(self.namespace, argv, timeout=timeout, check=check, **options)
 
     def popen_host(self, argv: Argv | str, **options: Any) -> subprocess.Popen[Any]:
-        """Start a program in the namespace of the host ends; it is killed with the lab."""
+        """Start a program in the namespace of the host ends. It is killed with the lab."""
         return self.namespace.popen(argv, **options)
 
     @contextlib.contextmanager
     def bridge(self, *, call_iptables: bool = False) -> Iterator[str]:
         """Join the host ends by a Linux bridge while the context lasts; gives the bridge's name.
 
-        `call_iptables` writes the bridge-nf-call-* settings, where this kernel has them: netfilter hooks
-        cost the bridge some speed, so a fair comparison is without.
+        call_iptables: let bridged frames pass the netfilter hooks of IP (the settings bridge-nf-call-*, where this
+        kernel has them). They cost the bridge some speed, so a fair comparison leaves them off.
         """
         for name in _NETFILTER:
             self.namespace.write_sysctl(f"net/bridge/{name}", int(call_iptables))
@@ -168,16 +168,16 @@ class Lab:
         try:
             yield _BRIDGE
         finally:
-            if self._helper.is_ours:  # and not a forked child on its way out
+            if self._helper.is_ours:  # a forked child that ends must leave it
                 with Links(self.namespace) as links:
                     links.delete(_BRIDGE)
 
     @contextlib.contextmanager
     def direct(self) -> Iterator[None]:
-        """Join two pods by one veth pair, without host ends, while the context lasts: no switch at all.
+        """Join two pods by one veth pair, without host ends and switch, while the context lasts.
 
-        Names and addresses of the pods are as before. The interfaces are new ones, in the context and after it
-        once more: with default offloads, whatever was set, and with programs and sockets to be bound anew.
+        The pods keep their names and addresses. Their interfaces are new in the context, and new again after it. So
+        offloads are back at their defaults, and sockets must be bound anew.
         """
         if len(self) != 2:
             raise ConfigError(f"a veth pair joins two pods, not {len(self)}")
@@ -198,7 +198,7 @@ class Lab:
                 self._reconnect()
 
     def close(self) -> None:
-        """Kill the programs in the pods and let everything go; a second call does nothing."""
+        """Kill the programs in the pods and remove everything. A second call does nothing."""
         self._helper.close()
         for pod in self:
             pod._close()
@@ -219,11 +219,11 @@ class Lab:
         return iter(self._pods.values())
 
     def __contains__(self, item: object) -> bool:
-        """Whether there is a pod of this name, or whether a Pod is one of these."""
+        """Whether there is a pod of this name, or a Pod is one of the lab's."""
         if isinstance(item, str):
             return item in self._pods
         if not isinstance(item, Pod):
-            raise TypeError(f"a lab has pods, asked for by name or as a Pod, not {type(item).__name__}")
+            raise TypeError(f"ask a lab for a pod by its name or as a Pod, not by {type(item).__name__}")
         return self._pods.get(item.name) is item
 
     def __repr__(self) -> str:
@@ -253,11 +253,11 @@ class Lab:
                     progress(n, total)
 
     def _reconnect(self) -> None:
-        # Whatever links the pods have, or have not: how far they were replaced is not known here.
+        # Some pods may have no link: nobody knows how far direct() has come.
         for pod in self:
             with Links(pod.namespace) as links:
                 if links.exists(POD_END):
-                    links.delete(POD_END)  # and with it the other end, wherever it is
+                    links.delete(POD_END)  # the other end goes with it, wherever it is
         with Links(self.namespace) as links:
             for plan, pod in zip(self.topology.pods, self, strict=True):
                 self._connect(links, plan, pod.port.mac, pod.namespace)
@@ -275,15 +275,15 @@ class Lab:
 
 
 def configure_pod(namespace: Namespace, plan: PodPlan) -> None:
-    """Make an end host of a namespace that has its pod end: addresses, loopback and pod end up, no forwarding.
+    """Make a namespace with its pod end an end host: addresses, loopback and pod end up, no forwarding.
 
-    The link-local address is here before the kernel would make it, which it then does not: that one would be in
-    duplicate detection, and of no use, for a second or two.
+    It gets its link-local address here. One that the kernel makes would be in duplicate detection, and unusable, for a
+    second or two.
     """
     quieten = _quieten(namespace, "all", POD_END) if plan.ipv6 is None else _quieten(namespace)
     if plan.ipv6 is not None:
         for name in ("lo", POD_END):
-            namespace.write_sysctl(f"net/ipv6/conf/{name}/disable_ipv6", 0)  # a kernel may be booted to start with 1
+            namespace.write_sysctl(f"net/ipv6/conf/{name}/disable_ipv6", 0)  # a kernel can be booted with 1 as default
     with Links(namespace) as links:
         for instead in quieten:
             instead(links, POD_END)
@@ -299,7 +299,7 @@ def configure_pod(namespace: Namespace, plan: PodPlan) -> None:
 
 
 def await_active(namespace: Namespace, interface: str) -> None:
-    """Return when an interface that is set up, as its other end is, can send and be heard."""
+    """Return when an interface that is up at both ends can send and is heard."""
     with namespace.open_socket(AF_NETLINK, SOCK_RAW, 0) as sock:
         await_up(sock, interface)
 
@@ -310,11 +310,11 @@ def kernel_has_ipv6() -> bool:
 
 
 def _quieten(namespace: Namespace, *without_ipv6: str) -> list[_Quieten]:
-    """No forwarding of IPv4, and no IPv6 on these interfaces (all: those that are there, default: those to come).
+    """Switch off forwarding of IPv4, and IPv6 on these interfaces (all: the present ones; default: the coming ones).
 
-    Returns what is to be done to each link in place of settings that cannot be written, as in a container.
+    A container may refuse to write some settings. Returns what must be done to each link instead.
     """
-    settings = [("net/ipv4/ip_forward", 0, Links.stop_forwarding)]  # a new namespace takes it over from the first one
+    settings = [("net/ipv4/ip_forward", 0, Links.stop_forwarding)]  # a new namespace inherits it from the first one
     settings += [(f"net/ipv6/conf/{name}/disable_ipv6", 1, Links.stop_link_local) for name in without_ipv6]
     by_link: list[_Quieten] = []
     for name, value, instead in settings:
@@ -340,8 +340,8 @@ def _network(kind: Any, text: str | None, count: int) -> Any:
     try:
         network = kind(text)
     except ValueError as error:
-        raise ConfigError(f"{text!r} is no IP network: {error}") from error
-    if count + 2 > network.num_addresses:  # the first address and the last are nobody's
+        raise ConfigError(f"{text!r} is not an IP network: {error}") from error
+    if count + 2 > network.num_addresses:  # nobody gets the first and the last address
         raise ConfigError(f"{network} has no room for {count} pods")
     return network
 

@@ -1,6 +1,6 @@
-"""Policies: what becomes of ARP and ND.
+"""Policies decide what happens to ARP and ND frames.
 
-- base: what a policy is, and its verdicts; builtin: the ready-made ones; runner: the thread that asks them
-- neighbours, neighbour_entry: who is where by IP
-- bindings: what guarded ports may send; doubts: when a binding is doubted, and ends
+- base: a policy and its verdicts; builtin: the ready-made ones; runner: the thread that asks them
+- neighbours, neighbour_entry: which MAC and port an IP is at
+- bindings: the sources that guarded ports may use; doubts: when a binding is doubted, and ends
 """

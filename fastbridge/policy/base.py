@@ -1,7 +1,7 @@
 """Policy, its shape.
 
-A policy decides what becomes of one ARP or ND frame; it does no I/O and keeps no time. The switch asks it on the
-control thread, never on the frame's path. Several combine with `|`: the first opinion wins.
+A policy decides what happens to one ARP or ND frame. It does no I/O and keeps no time. The switch asks it on a thread
+of its own, never on the frame's path. Policies combine with `|`: the first opinion wins.
 
     class NoGossip(Policy):
         wants = Wants(arp_group=Punt.TAKE)
@@ -25,19 +25,19 @@ from .neighbours import Neighbours
 
 @dataclass(frozen=True, slots=True)
 class Forward:
-    """Let the frame go its plain way: to the port of its destination, or flooded."""
+    """Forward the frame as a plain bridge does: to the port of its destination, or to all."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Send this frame back to the ingress port; the request itself goes nowhere."""
+    """Send this frame back to the ingress port. The request itself goes nowhere."""
 
     frame: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class SendTo:
-    """Send the frame as it is to this port (index) alone."""
+    """Send the unchanged frame to this port (index) alone."""
 
     port: int
 
@@ -56,8 +56,8 @@ class Punt(enum.IntEnum):
     """How the core treats a class of frames. A larger value is stronger."""
 
     NONE = 0  #: forwarded as a plain bridge does; Python never sees it
-    COPY = 1  #: forwarded as a plain bridge does, and shown: decide() may watch, its verdict changes nothing
-    TAKE = 2  #: handed over: its verdict alone says where it goes
+    COPY = 1  #: forwarded as a plain bridge does, and shown to decide(), whose verdict changes nothing
+    TAKE = 2  #: handed over: the verdict alone says where it goes
 
 
 class Wants(NamedTuple):
@@ -74,7 +74,7 @@ class Wants(NamedTuple):
 
 
 NOTHING = Wants()
-#: Decide what would be flooded, and learn from what is not.
+#: Decide about frames that would be flooded, and learn from the others.
 SNOOP = Wants(Punt.TAKE, Punt.COPY, Punt.TAKE, Punt.COPY)
 EVERYTHING = Wants(Punt.TAKE, Punt.TAKE, Punt.TAKE, Punt.TAKE)
 
@@ -85,19 +85,19 @@ Fallback = Literal["flood", "drop"]
 class Policy(Protocol):
     """Decides what happens to ARP and ND frames. Derive from it and override decide()."""
 
-    #: what decide() must be handed; in a chain it may be handed more
+    #: the frames that decide() must see; in a chain it may see more
     wants: Wants = SNOOP
-    #: what becomes of a frame when decide() raises, or when more are waiting than the queue holds
+    #: what happens to a frame when decide() raises, or when the queue has no room for it
     fallback: Fallback = "flood"
-    #: asked before the others of a chain, wherever it is written, since an opinion before it would pass it by
+    #: asked before the others of a chain, wherever it stands: nothing may pass it by
     inspects: bool = False
 
     def decide(self, message: Message, neighbours: Neighbours) -> Verdict | None:
-        """The verdict on one frame; None: no opinion, ask the next one. Called for every kind, MALFORMED too."""
+        """The verdict on one frame; None: no opinion, ask the next one. Called for every kind of message."""
 
     @property
     def parts(self) -> tuple[Policy, ...]:
-        """The policies that it consists of, in the order they are asked."""
+        """The policies that it consists of, in the order in which they are asked."""
         return (self,)
 
     def __or__(self, other: Policy) -> Chain:
@@ -108,9 +108,10 @@ class Policy(Protocol):
 
 
 class Chain(Policy):
-    """Policies asked one after the other until one has an opinion; without any, the frame goes as on a plain bridge.
+    """Policies that are asked in turn until one has an opinion. Without one, the frame goes as on a plain bridge.
 
-    A chain wants the strongest of what its policies want, and falls back to "drop" when one of them does.
+    For each class of frames a chain wants what the strongest of its policies wants. It falls back to "drop" when one of
+    them does.
     """
 
     def __init__(self, *policies: Policy) -> None:
@@ -124,7 +125,7 @@ class Chain(Policy):
 
     @property
     def parts(self) -> tuple[Policy, ...]:
-        """The policies, in the order they are asked."""
+        """The policies, in the order in which they are asked."""
         return self._parts
 
     def decide(self, message: Message, neighbours: Neighbours) -> Verdict | None:

@@ -1,7 +1,7 @@
 """Bindings, kept true.
 
-What the neighbour table says, told to the core's source guard: change by change, so that a claim costs what it changes
-and not what the table holds.
+Tells the core's source guard what the neighbour table says. It tells changes only, so a claim costs the same however
+many entries the table has.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ Row = tuple[int, int, int, bytes]  # port, VLAN, MAC, IP: see SourceGuard.bind
 
 
 class Bindings:
-    """The bindings of one data plane, as a neighbour table has them."""
+    """The bindings of one data plane, taken from a neighbour table."""
 
     def __init__(self, guard: SourceGuard, neighbours: Neighbours) -> None:
         self._guard, self._neighbours = guard, neighbours
-        self._lock = threading.Lock()  # changes are told in the order they were made, by whatever thread
-        self._macs: dict[Key, int] = {}  # which MAC the core has for an IP
+        self._lock = threading.Lock()  # changes of any thread are told in their order
+        self._macs: dict[Key, int] = {}  # the MAC that the core has for an IP
         #: Told of what has changed, when the core has it.
         self.on_change: Callable[[Sequence[Row]], None] = lambda rows: None
 
@@ -54,5 +54,5 @@ class Bindings:
 
 
 def _ip16(ip: bytes) -> bytes:
-    """An IP address in 16 bytes, IPv4 in ff00::/8: no station has an IPv6 address there, as one may say of ::ffff:…."""
+    """An IP address in 16 bytes, IPv4 in ff00::/8. No station has an IPv6 address there; ::ffff:… it might claim."""
     return ip if len(ip) == 16 else b"\xff" + bytes(11) + ip

@@ -1,6 +1,6 @@
 """Policies, ready-made.
 
-Who may flood, and who may say what: Flood, Suppress, Direct, Guard and RateLimit, and their names on the command line.
+Flood, Suppress, Direct, Guard and RateLimit, and their names on the command line.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ class RateLimit(Policy):
         if burst is not None and not 1 <= burst <= 1 << 30:
             raise ConfigError(f"a rate limit's burst must be 1 … {1 << 30} frames, not {burst}")
         self.rate = float(rate)
-        self.burst = burst or max(1, round(rate))  # what comes in a second may come at once
+        self.burst = burst or max(1, round(rate))  # a second's frames may come at once
 
     def decide(self, message: Message, neighbours: Neighbours) -> Verdict | None:
         """No opinion."""
@@ -171,7 +171,7 @@ def _parse_one(word: str) -> Policy:
 
 
 def _owner_elsewhere(message: Message, neighbours: Neighbours) -> Neighbour | None:
-    """The live neighbour a broadcast or multicast question is for, when it is behind another port."""
+    """The live neighbour that a broadcast or multicast question asks for, when it is behind another port."""
     kind = message.kind
     if (kind is not _ARP_REQUEST and kind is not _NS) or message.target_ip is None or not message.to_group:
         return None

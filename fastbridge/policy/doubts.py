@@ -1,13 +1,12 @@
 """Doubts, settled.
 
-When a binding begins, is doubted and ends. It begins with the first claim of an address that is free. It is doubted
-when somebody else claims the address, or its MAC from another port, and when a policy has answered for the owner:
-then the owner alone is asked, several times. One answer keeps the binding. When all questions stay unanswered the
-binding ends, and what raised the doubt goes its way: the claim is heard by all and is the next binding, or the question
-is flooded and finds the new owner.
+A binding begins with the first claim of a free address. It is doubted when somebody else claims the address, when its
+MAC appears on another port, and when a policy has answered for the owner. Then the switch asks the owner alone, several
+times. One answer keeps the binding. Without an answer the binding ends, and the frame that raised the doubt goes its
+way: a claim reaches all and becomes the next binding, a question is flooded and finds the new owner.
 
-An owner that answers loses nothing, whatever others claim. Nor does one whose questions or answers may have been lost:
-as long as frames of its port are lost at the switch, it is asked again. Static entries are never doubted.
+An owner that answers loses nothing, whatever others claim. While frames of its port are lost at the switch, questions
+or answers may be among them, so the owner is asked again. Static entries are never doubted.
 """
 
 from __future__ import annotations
@@ -28,43 +27,43 @@ if TYPE_CHECKING:
     from fastbridge.core.dataplane import Dataplane
     from fastbridge.core.fdb import FdbAccess
 
-# Six questions, 1.5 s in all at least: more than a scheduling gap, and a lost frame or two, take away; less than an
-# address is missed for.
+# Six questions take 1.5 s or more. That outlasts a scheduling gap and a lost frame or two, and nobody misses an address
+# for so short a time.
 _QUESTIONS = 6
 ASK_SECONDS = 0.25  #: a question waits so long for its answer
-# Who has answered is asked about the same thing at most once in this time, so that nobody can make others busy; and of
-# a claim this often, as an owner that gives way to the claimant, such as VRRP's, does so a moment after it claims.
+# After an answer an owner is asked about the same thing at most once in this time, so that nobody can keep it busy.
+# A claim is worth this many rounds: an owner that gives way, such as VRRP's, does so a moment after the claim.
 _REST_SECONDS = 1.0
 _ROUNDS = 4
-# Doubts that frames of one port have raised at a time, resting ones too, so that its claims cost no more than these.
+# Doubts that one port may have raised at a time, resting ones included. It limits the cost of its claims.
 _OPEN_PER_PORT = 16
-# Of a MAC with many addresses some are enough: a station that is there answers for each.
+# Of a MAC with many addresses this many are asked: a station that is there answers for each.
 _SUSPECTS = 8
-# What waits for the end of a doubt: the first frames, one a port. Others ask, or claim, again.
+# Frames that wait for the end of a doubt: the first of each port. Whoever sent another one sends it again.
 _WAITING = 16
 
 
 @dataclass(slots=True, eq=False)
 class _Doubt:
     subject: tuple[int, bytes]  # VLAN and IP, or VLAN and MAC
-    suspects: Sequence[Neighbour]  # who is asked
+    suspects: Sequence[Neighbour]  # those that are asked
     of_mac: bool
     by: int  # the port whose frame raised it
-    rounds: int  # how often an answer is asked for
-    waiting: list[Message]  # what goes its way when the binding has ended
-    of_question: bool  # so far: nobody claims it
+    rounds: int  # how many answers are still wanted
+    waiting: list[Message]  # messages that go their way when the binding has ended
+    of_question: bool  # a question raised it, and nobody has claimed since
     heard: Sequence[int] = ()  # Neighbour.heard of each suspect when the round began
-    seen: tuple[int, int, bool] | None = None  # the FDB's entry of the MAC then
-    lost: int = 0  # frames of the owner's port lost by then
+    seen: tuple[int, int, bool] | None = None  # the FDB's entry of the MAC at that time
+    lost: int = 0  # frames of the owner's port lost by that time
     asked: int = 0
     last: float = 0.0
     resting: bool = False  # answered just now
 
 
 class Doubts:
-    """The doubts of one switch; the policy thread's.
+    """The doubts of one switch. Only the policy thread uses it.
 
-    answers: whether the switch hears a neighbour's answers; whom it does not hear it does not ask.
+    answers: whether the switch hears a neighbour's answers. It asks no others.
     """
 
     def __init__(
@@ -86,7 +85,7 @@ class Doubts:
         return bool(self._doubts)
 
     def claimed(self, claim: Message) -> None:
-        """Somebody claims what is bound to somebody else."""
+        """Somebody claims an address that is bound to somebody else."""
         mac = claim.sender_mac or claim.eth_source
         holder = self._neighbours.holder(claim.vlan, mac)
         if holder is not None and holder.port != claim.ingress:
@@ -98,7 +97,7 @@ class Doubts:
                 self._raise((claim.vlan, claim.sender_ip), [bound], claim, of_mac=False, rounds=_ROUNDS)
 
     def answered_for(self, question: Message) -> None:
-        """Somebody's question was kept from all others, as the table has the answer: is it still true?"""
+        """A policy kept a question from the other pods, as the table has the answer. Doubt that answer."""
         if question.target_ip is not None:
             owner = self._neighbours.lookup(question.vlan, question.target_ip)
             if owner is not None:
@@ -111,7 +110,7 @@ class Doubts:
         if known is not None:
             if len(known.waiting) < _WAITING and by.ingress not in [message.ingress for message in known.waiting]:
                 known.waiting.append(by)
-            if known.of_question and rounds > 1:  # what was heard since then says nothing about the claim
+            if known.of_question and rounds > 1:  # answers to the question say nothing about the claim
                 known.of_question, known.rounds, known.asked, known.resting = False, rounds, 0, False
                 self._look(known)
             return
@@ -123,8 +122,10 @@ class Doubts:
         self._look(doubt)
 
     def follow(self, own_mac: bytes) -> tuple[list[tuple[bytes, int, int]], list[tuple[str, list[Message]]]]:
-        """What to do now: questions, as packet_out() takes them; and of each binding that has ended what to tell
-        people (nothing: it ended by itself) and the messages that waited for it.
+        """What to do now: questions, and bindings that have ended.
+
+        Questions are as packet_out() takes them. A binding has a text for people, "" if it ended by itself, and the
+        messages that waited for its end.
         """
         now = self._clock()
         questions: list[tuple[bytes, int, int]] = []
@@ -155,7 +156,7 @@ class Doubts:
         return questions, ended
 
     def _look(self, doubt: _Doubt) -> None:
-        """Note how things are, to see what changes."""
+        """Note the present state, to see what changes."""
         doubt.suspects = self._still_there(doubt)
         doubt.heard = [n.heard for n in doubt.suspects]
         doubt.seen = self._find(doubt.subject) if doubt.of_mac else None
@@ -168,7 +169,7 @@ class Doubts:
             del self._open[doubt.by]
 
     def _still_there(self, doubt: _Doubt) -> list[Neighbour]:
-        """What the table has now of those that are doubted: none when their bindings have ended or gone elsewhere."""
+        """The doubted entries that the table still has. None when all have ended or moved."""
         found = [self._neighbours.lookup(n.vlan, n.ip) for n in doubt.suspects]
         return [
             now
@@ -178,16 +179,16 @@ class Doubts:
 
     def _answered(self, doubt: _Doubt, there: Sequence[Neighbour]) -> bool:
         heard = dict(zip(map(id, doubt.suspects), doubt.heard, strict=True))
-        if any(n.heard != heard.get(id(n)) for n in there):  # another entry: its owner has changed its MAC
+        if any(n.heard != heard.get(id(n)) for n in there):  # no `heard`: a new entry, as its owner has another MAC
             return True
         if not doubt.of_mac:
             return False
-        # A frame of the MAC from its port, of whatever kind, is as good: under guard no other port can be learned.
+        # Any frame of the MAC from its port is an answer too: guard lets no other port have the MAC.
         found = self._find(doubt.subject)
         return found is not None and found != doubt.seen and found[0] == doubt.suspects[0].port
 
     def _may_be_lost(self, doubt: _Doubt) -> bool:
-        """Whether questions or answers may have been lost at the switch since the doubt began: then it begins anew."""
+        """Whether questions or answers may have been lost at the switch since the doubt began. Then it begins anew."""
         lost = self._dataplane.losses(doubt.suspects[0].port)
         if lost == doubt.lost:
             return False

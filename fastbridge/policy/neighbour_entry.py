@@ -1,7 +1,7 @@
 """Neighbours, one by one.
 
-An entry of the neighbour table as policies see it (Neighbour) and as people do (NeighbourEntry), and what happens
-to it (Change, Conflict).
+An entry of the neighbour table, as policies see it (Neighbour) and as people see it (NeighbourEntry), and its changes
+(Change, Conflict).
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ class Change(enum.Enum):
     NEW = "new"
     REFRESHED = "refreshed"
     MOVED = "moved"  #: the same MAC on another port
-    CONFLICT = "conflict"  #: another MAC, or a static entry says otherwise
+    CONFLICT = "conflict"  #: another MAC, or a static entry contradicts
 
 
 @dataclass(slots=True, eq=False)
 class Neighbour:
-    """An entry as policies see it: addresses as on the wire, the port by its index."""
+    """An entry as policies see it. Addresses are as on the wire, the port is an index."""
 
     vlan: int  #: as Message.vlan
     ip: bytes
@@ -36,7 +36,7 @@ class Neighbour:
     seen: float  #: when its owner was last heard, by the table's clock
     source: str  #: "static", "plan", or the kind of message it was learned from
     static: bool = False
-    router: bool | None = False  #: R flag of its owner's advertisements; None: has sent none, so nobody knows
+    router: bool | None = False  #: R flag of its owner's advertisements; None: unknown, as it has sent none
     override: bool = True  #: O flag
     tags: bytes = b""  #: VLAN tags of its owner's frames
     asked: float = -math.inf  #: when due_for_refresh() last named it
@@ -44,7 +44,7 @@ class Neighbour:
     heard: int = 0  #: how often its owner said again that it is there
 
     def question(self, own_mac: bytes) -> bytes:
-        """The frame that asks its owner alone whether it is still there; the answer goes to `own_mac`."""
+        """The frame that asks its owner alone whether it is still there. The answer goes to `own_mac`."""
         ask = arp_request_to if len(self.ip) == 4 else neighbour_solicitation_to
         return ask(self.mac, self.ip, own_mac, self.tags)
 

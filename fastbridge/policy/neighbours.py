@@ -1,6 +1,6 @@
 """IP → MAC, port.
 
-The neighbour table: what ARP and ND tell about who is where, by VLAN. One thread observes and changes, others read.
+The neighbour table: which MAC and port an IP is at, by VLAN, as ARP and ND say. One thread changes it, others read it.
 A look-up takes no lock: an entry that moves is replaced, never half changed.
 """
 
@@ -19,28 +19,30 @@ from fastbridge.errors import ConfigError
 
 from .neighbour_entry import Change, Claim, Conflict, Neighbour, NeighbourEntry
 
-# A neighbour is asked from two thirds of its life on, every twelfth of it, so four times before it expires.
+# A neighbour is asked from two thirds of its ageing time on, each twelfth of it: four times before it expires.
 _REFRESH_AFTER, _REFRESH_EVERY = 2 / 3, 1 / 12
-# Two owners of one IP dispute it with every frame; people are told so once in this time (RFC 5227 §2.4 has
-# hosts defend no more often).
+# Two owners of one IP dispute it with every frame. People hear of it once in this time. Hosts defend an address no more
+# often either (RFC 5227 §2.4).
 _CONFLICT_SECONDS = 10.0
 _CONFLICTS_KEPT = 256
 
 Key = tuple[int, bytes]  # VLAN, IP
-Station = tuple[int, bytes]  # VID of the outer tag, MAC: what the FDB learns, so what a port can take from another
+Station = tuple[
+    int, bytes
+]  # VID of the outer tag, MAC: the key that the FDB learns, which one port can take from another
 
 _NA, _NA_UNSOLICITED = Kind.NA, Kind.NA_UNSOLICITED
 
 
 class Neighbours:
-    """The neighbour table: iterate for its live entries (a snapshot, by VLAN and IP).
+    """The neighbour table. Iterating gives a snapshot of its live entries, by VLAN and IP.
 
-    ageing: seconds an entry lives after its owner was last heard; None: for ever.
-    capacity: most entries; per_port: most learned entries of one port. Past either, a port's new neighbour takes
-        the place of the same port's oldest, never of another's; without one it is not learned, and counted in
-        `refused`.
-    on_conflict: called for each conflict reported, at most one in 10 s for each IP; `conflicts` keeps the last 256
-        and `conflict_count` counts them all.
+    ageing: seconds that an entry lives after its owner was last heard; None: for ever.
+    capacity: most entries; per_port: most learned entries of one port. Beyond either, a port's new neighbour takes
+        the place of the same port's oldest, never of another's. If the port has none, the neighbour is not learned, and
+        counted in `refused`.
+    on_conflict: called for each reported conflict, at most once in 10 s for each IP. `conflicts` keeps the last 256,
+        `conflict_count` counts all.
     name_of: the name of a port for people.
     """
 
@@ -64,9 +66,8 @@ class Neighbours:
         self._lock = threading.Lock()
         self._entries: dict[Key, Neighbour] = {}
         self._learned: defaultdict[int, OrderedDict[Key, Neighbour]] = defaultdict(OrderedDict)  # oldest first
-        self._of_station: dict[
-            Station, OrderedDict[Key, Neighbour]
-        ] = {}  # the last static one first, learned ones as they came
+        # By MAC: the last static entry first, learned ones in the order of their coming.
+        self._of_station: dict[Station, OrderedDict[Key, Neighbour]] = {}
         self._holders: dict[Station, Neighbour] = {}  # the first of these
         self._changed: set[Key] = set()
         self._changed_stations: set[Station] = set()
@@ -80,9 +81,9 @@ class Neighbours:
         return known if known is not None and self._is_live(known, self._clock()) else None
 
     def holder(self, vlan: int, mac: bytes) -> Neighbour | None:
-        """Who has a MAC in a VLAN, or None: the last static one, else the live neighbour that was first to have it.
+        """Who has a MAC in a VLAN, or None: the last static entry, else the live neighbour that had it first.
 
-        Of the VLAN the outer tag counts, as in the FDB: whoever sends from a MAC behind it gets the MAC's frames.
+        Only the VLAN's outer tag counts, as in the FDB: whoever sends from a MAC under that tag gets the MAC's frames.
         """
         station = (vlan & 0xFFF, mac)
         first = self._holders.get(station)
@@ -94,12 +95,12 @@ class Neighbours:
             return next((n for n in entries.values() if self._is_live(n, now)), None)
 
     def of_station(self, vlan: int, mac: bytes, port: int) -> list[Neighbour]:
-        """The entries of a MAC behind a port, live or not, in the order they came."""
+        """The entries of a MAC behind a port, live or not, in the order of their coming."""
         with self._lock:
             return [n for n in self._of_station.get((vlan & 0xFFF, mac), OrderedDict()).values() if n.port == port]
 
     def end(self, neighbours: Iterable[Neighbour]) -> None:
-        """Forget these learned entries, as far as they are still in the table."""
+        """Forget those of these learned entries that are still in the table."""
         with self._lock:
             for neighbour in neighbours:
                 key = (neighbour.vlan, neighbour.ip)
@@ -134,7 +135,7 @@ class Neighbours:
         return len(self.live())
 
     def __contains__(self, item: object) -> bool:
-        """Whether an IP address has a live entry, in any VLAN; or whether a NeighbourEntry still holds.
+        """Whether an IP address has a live entry in any VLAN, or a NeighbourEntry is still true.
 
         Raises ConfigError for text that is not a unicast IP address, TypeError for another type.
         """
@@ -150,10 +151,10 @@ class Neighbours:
         return f"<Neighbours: {len(self)} entries>"
 
     def observe(self, message: Message) -> Change | None:
-        """Learn what a message claims; call it for every message that was not dropped, after the decision.
+        """Learn from a message. Call it for every message that was not dropped, after the decision.
 
-        The last claim counts, so that a redeployed pod is found at once; but static entries stay, and an
-        advertisement without the override flag changes no MAC (RFC 4861 §7.2.5). None: it claims nothing new.
+        The last claim counts, so a redeployed pod is found at once. But static entries stay, and an advertisement
+        without the override flag changes no MAC (RFC 4861 §7.2.5). None: the message claims nothing.
         """
         ip, mac = message.sender_ip, message.sender_mac
         if ip is None:
@@ -183,9 +184,7 @@ class Neighbours:
         return Change.MOVED if same and not known.static else Change.CONFLICT
 
     def contest(self, message: Message) -> bool:
-        """Report a claim that was dropped because the table says otherwise, without changing the table; whether it
-        does.
-        """
+        """Report a dropped claim as a conflict; returns whether the table contradicts it. The table stays."""
         with self._lock:
             known = None if message.sender_ip is None else self.lookup(message.vlan, message.sender_ip)
             if known is None:
@@ -206,7 +205,7 @@ class Neighbours:
         source: str = "static",
         router: bool = False,
     ) -> None:
-        """Add an entry that no message changes and that does not age, or make the one there is such a one.
+        """Add a static entry, or replace a learned one by it. No message changes it, and it does not age.
 
         router: the R flag of answers on its behalf. Raises ConfigError for an address that is not unicast.
         """
@@ -237,16 +236,16 @@ class Neighbours:
         return known is not None
 
     def flush(self, port: int | None = None, *, static: bool = False) -> int:
-        """Forget the learned entries (of one port), and the static ones too when asked; returns how many."""
+        """Forget the learned entries, of one port or all; `static`: the static ones too. Returns how many."""
         return self._forget_all(lambda n: port in (None, n.port) and (static or not n.static))
 
     def sweep(self) -> int:
-        """Give back the room of expired entries; returns how many there were."""
+        """Remove expired entries; returns how many."""
         now = self._clock()
         return self._forget_all(lambda n: not self._is_live(n, now))
 
     def due_for_refresh(self) -> list[Neighbour]:
-        """The entries whose owners should be asked now (see Neighbour.question), before they expire."""
+        """The entries that expire soon, whose owners should be asked now (see Neighbour.question)."""
         due = []
         with self._lock:
             now = self._clock()
@@ -269,7 +268,7 @@ class Neighbours:
             known.router, known.override = bool(message.flags & ROUTER), bool(message.flags & OVERRIDE)
 
     def _learn(self, key: Key, mac: bytes, message: Message, now: float, before: Neighbour | None) -> bool:
-        """Make an entry of a message; `before`: the one it replaces, already forgotten."""
+        """Make an entry from a message. `before`: the entry that it replaces, already forgotten."""
         learned = self._learned[message.ingress]
         if len(learned) >= self._per_port or len(self._entries) >= self._capacity:
             if not learned:
@@ -293,7 +292,7 @@ class Neighbours:
         station = (neighbour.vlan & 0xFFF, neighbour.mac)
         now = self._clock()
         while (holder := self._holders.get(station)) is not None and not self._is_live(holder, now):
-            self._forget((holder.vlan, holder.ip), holder)  # or it would keep the MAC until it is swept away
+            self._forget((holder.vlan, holder.ip), holder)  # else it would keep the MAC until the next sweep
         self._changed.add(key)
         self._entries[key] = neighbour
         entries = self._of_station.setdefault(station, OrderedDict())
@@ -334,7 +333,7 @@ class Neighbours:
         return len(doomed)
 
     def _dispute(self, known: Neighbour, mac: bytes, message: Message, now: float) -> Conflict | None:
-        """Count a conflict; returns it when it is time to report it again."""
+        """Count a conflict; returns it when it may be reported again."""
         self.conflict_count += 1
         if now - known.disputed < _CONFLICT_SECONDS:
             return None

@@ -1,9 +1,11 @@
 """Policies, carried out.
 
-The thread between the data plane and the policies: it takes punted frames in batches, asks each port's policy, and
-orders what the verdicts say ("packet out"). A policy that is slow, raises or hangs costs its own answers only: the
-core's queue is bounded, what finds no room there takes the policy's fallback, a policy that does not return within a
-second is passed by until it does, and a thread that a policy has ended is followed by another.
+The thread between the data plane and the policies. It takes punted frames in batches, asks each port's policy, and
+carries the verdicts out ("packet out").
+
+A policy that is slow, raises or hangs costs only its own answers. The core's queue is bounded; a frame that finds no
+room takes the policy's fallback. A policy that does not return within a second is passed by until it does. When a
+policy ends the thread, another thread follows.
 """
 
 from __future__ import annotations
@@ -38,12 +40,12 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-# Frames decided before their answers are sent: enough that a send order costs little a frame, few enough that the
-# first answer does not wait for the last (some 0.5 ms at 4 µs a decision).
+# Frames decided before their answers are sent. More would let the first answer wait too long (128 decisions take
+# 0.5 ms), fewer would cost more per frame.
 _AT_ONCE = 128
-_TICK_SECONDS = 1.0  # how often neighbours are asked again and expired ones swept away
+_TICK_SECONDS = 1.0  # between two rounds that ask neighbours again and remove expired ones
 _BIND_SECONDS = 0.1  # the guards' new bindings reach the core within this time
-_HANG_SECONDS = 1.0  # a policy that has not returned for so long is passed by; stop() waits for one twice as long
+_HANG_SECONDS = 1.0  # then a policy that does not return is passed by; stop() waits twice as long
 
 _SHORTEST_FRAME = 14  # an Ethernet header
 
@@ -51,7 +53,7 @@ _Order = tuple[bytes, int, int]  # frame, ingress, egress: see PacketOut.send
 
 
 class _NoVerdictError(Exception):
-    """What a policy returned cannot be carried out."""
+    """A policy has returned something that cannot be carried out."""
 
 
 class Policing:
@@ -70,30 +72,30 @@ class Policing:
         self.neighbours = neighbours
         self._default: Policy = Flood()
         self._own: dict[int, Policy] = {}  # ports with a policy of their own
-        self._deciders: dict[int, Policy] = {}  # every port's policy, quick to look up
-        self._dropping: dict[int, bool] = {}  # … and whether its fallback is to drop
+        self._deciders: dict[int, Policy] = {}  # every port's policy
+        self._dropping: dict[int, bool] = {}  # whether its fallback is to drop
         self._guarded: set[int] = set()  # the ports that have a guard
         self._counts: Counter[str] = Counter()
         self.bindings = Bindings(self._guard, neighbours)
         self._doubts = Doubts(dataplane, entries, neighbours, clock, answers=self._hears)
-        self._warned: set[int] = set()  # ports whose first drops by source guard were told
-        self._busy_since: float | None = None  # when the thread began with what it has in hand
+        self._warned: set[int] = set()  # ports whose first drops by source guard were logged
+        self._busy_since: float | None = None  # since when the thread has been deciding
         self._passed_by = False
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
-        # What neighbours are asked from: a locally administered address (IEEE 802-2014 §8.2.2) of this switch's own.
+        # The source of questions to neighbours: this switch's own locally administered address (IEEE 802-2014 §8.2.2).
         self._mac = bytes([0x02, *secrets.token_bytes(5)])
         self._ip = link_local(self._mac)
         self._punting.set_own_mac(int.from_bytes(self._mac, "big"))
 
     @property
     def counts(self) -> Mapping[str, int]:
-        """What became of the frames the policies were handed: answered, forwarded (as by a plain bridge), sent_to (one
+        """What happened to the frames that the policies took: answered, forwarded (as by a plain bridge), sent_to (one
         port), heard (answers to the switch's own questions), dropped:REASON.
 
-        Besides: released (sent once a binding had ended; they were dropped or answered before), failed (decisions that
-        raised), missed (no room in the queue), too_long (to be ARP or ND as hosts send it), undelivered (no way out for
-        an answer).
+        And further numbers: released (sent after a binding had ended; dropped or answered before), failed (decisions
+        that raised), missed (no room in the queue), too_long (too long for ARP or ND of a host), undelivered (answers
+        that could not be sent).
         """
         return {
             **self._counts,
@@ -103,11 +105,11 @@ class Policing:
         }
 
     def policy(self, port: int | None = None) -> Policy:
-        """The policy of a port, or of the ports without one of their own."""
+        """The policy of a port; None: of the ports without their own."""
         return self._default if port is None else self._own.get(port, self._default)
 
     def set_policy(self, policy: Policy, port: int | None, ports: Iterable[int]) -> None:
-        """Change the policy of one port, or of those without one of their own; `ports`: all the switch has."""
+        """Change the policy of one port; None: of those without their own. `ports`: all ports of the switch."""
         if not isinstance(policy, Policy) or isinstance(policy, type):
             raise ConfigError(f"{policy!r} is not a policy; derive it from fastbridge.Policy and give it decide()")
         if len(policy.wants) != len(Wants()):
@@ -120,7 +122,7 @@ class Policing:
             self.add_port(index)
 
     def add_port(self, port: int) -> None:
-        """Tell the core what a port's policy wants; the cheap part, rate limits and source guard, is the core's."""
+        """Tell the core which frames a port's policy wants, and its rate limit and source guard."""
         policy = self.policy(port)
         self._dropping[port] = policy.fallback == "drop"
         self._deciders[port] = policy
@@ -140,7 +142,7 @@ class Policing:
         self.bind()
 
     def remove_port(self, port: int) -> None:
-        """A port is gone: its policy and all its neighbours go with it."""
+        """Forget a port that is gone, its policy and all its neighbours."""
         self._own.pop(port, None)
         self._deciders.pop(port, None)
         self._guarded.discard(port)
@@ -150,7 +152,7 @@ class Policing:
         self.bind()
 
     def handle(self) -> list[tuple[int, bytes]]:
-        """Decide the punted frames; returns the copies of a switch in memory."""
+        """Decide the punted frames. Returns the copies that leave a switch in memory."""
         punts = self._punting.read()
         copies: list[tuple[int, bytes]] = []
         for start in range(0, len(punts), _AT_ONCE):
@@ -163,17 +165,17 @@ class Policing:
         return copies
 
     def bind(self) -> None:
-        """Give the core the guards' bindings as far as the neighbour table has changed."""
+        """Tell the core the changes of the neighbour table, for the guards."""
         self.bindings.follow()
 
     def announce(self, port: int | None = None) -> int:
-        """Flood gratuitous ARP and unsolicited NAs for the neighbours (of one port); returns how many."""
+        """Flood gratuitous ARP and unsolicited NAs for the neighbours, of one port or all; returns how many."""
         orders = [(n.announcement(), n.port, -1) for n in self.neighbours.live() if port in (None, n.port)]
         self._out.send(orders)
         return len(orders)
 
     def tick(self) -> list[tuple[int, bytes]]:
-        """Ask the neighbours about to expire, and forget those that have; returns the questions in memory."""
+        """Ask neighbours that expire soon, and forget expired ones. Returns the questions of a switch in memory."""
         asked = [n for n in self.neighbours.due_for_refresh() if any(self.policy(n.port).wants)]
         self.neighbours.sweep()
         self.bind()
@@ -181,7 +183,7 @@ class Policing:
         return self._out.send([(n.question(self._mac), -1, n.port) for n in asked])
 
     def settle(self) -> list[tuple[int, bytes]]:
-        """Ask whose binding is in doubt, and end what nobody answers for; returns the copies of a switch in memory."""
+        """Ask the owners of doubted bindings, end those without an answer. Returns the copies of a switch in memory."""
         orders, ended = self._doubts.follow(self._mac)
         for text, waiting in ended:
             if text:
@@ -195,10 +197,10 @@ class Policing:
         """Decide in the background from now on."""
         thread = threading.Thread(target=self._work, name="fastbridge-policy", daemon=True)
         thread.start()
-        self._thread = thread  # now: to watch() one that does not live is one that has ended
+        self._thread = thread  # only now: watch() takes a thread that is not alive for one that has ended
 
     def stop(self) -> None:
-        """End the thread; one that a policy keeps is left behind."""
+        """End the thread. One that a policy holds is left behind."""
         self._stopping.set()
         os.eventfd_write(self._punting.fd, 1)
         if self._thread is not None:
@@ -209,8 +211,9 @@ class Policing:
             self._thread = None
 
     def watch(self) -> None:
-        """For another thread to call: pass by a policy that does not return, so that its fallback is used; and have a
-        thread that has ended followed by another.
+        """Pass by a policy that does not return, so that its fallback is used. Start a new thread when it has ended.
+
+        Another thread must call it.
         """
         if self._thread is not None and not self._thread.is_alive() and not self._stopping.is_set():
             self._follow_up()
@@ -222,7 +225,7 @@ class Policing:
         text = f"a policy has not returned for {_HANG_SECONDS:g} s: its fallback is used until it does"
         self._complain("policies that hang", text, error=True)
         orders: list[_Order] = []
-        for ingress, taken, frame in self._punting.read():  # nobody else reads while the thread is kept
+        for ingress, taken, frame in self._punting.read():  # nobody else reads: the policy holds the thread
             if taken and self._dropping.get(ingress):
                 self._counts["dropped:hung"] += 1
             elif taken:
@@ -231,9 +234,7 @@ class Policing:
         self._out.send(orders)
 
     def _follow_up(self) -> None:
-        """The thread has ended, by whatever got past all that catches it: its fallbacks are used until there is a new
-        one.
-        """
+        """Start a new thread in place of one that has ended. Until it runs, fallbacks are used."""
         self._passed_by, self._busy_since = True, None
         self._punting.set_stalled(True)
         self._complain("policy threads that ended", "the policies' thread has ended; another takes over", error=True)
@@ -257,7 +258,7 @@ class Policing:
                 if time.monotonic() - ticked >= _TICK_SECONDS:
                     ticked = time.monotonic()
                     self.tick()
-            except BaseException:  # nothing may end this thread: without it a switch is deaf to ARP
+            except BaseException:  # nothing may end this thread: without it the switch is deaf to ARP
                 self._complain("failures of policies", "carrying out policies failed", error=True)
                 self._stopping.wait(_BIND_SECONDS)
             finally:
@@ -270,7 +271,7 @@ class Policing:
         return bool(self._guarded)
 
     def _decide(self, message: Message, taken: bool, orders: list[_Order]) -> None:
-        """Ask the policy, order what it says, and learn from what is not dropped, in this order."""
+        """Ask the policy, order its verdict, and learn from the message if it is not dropped."""
         policy = self._deciders.get(message.ingress)
         if policy is None:  # its port was removed meanwhile
             self._counts["dropped:port_removed"] += taken
@@ -283,7 +284,7 @@ class Policing:
             verdict = self._judge(policy.decide(message, self.neighbours))
         except BaseException as error:
             if not isinstance(error, Exception) and threading.current_thread() is not self._thread:
-                raise  # Ctrl-C, for whoever called process()
+                raise  # Ctrl-C is for the caller of process()
             verdict = self._fail(policy, message, error)
         if isinstance(verdict, Drop):
             self._drop(message, verdict.reason, taken)
@@ -302,8 +303,9 @@ class Policing:
             return verdict
         if isinstance(verdict, SendTo) and verdict.port in self._deciders:
             return verdict
-        if not isinstance(verdict, Answer) or type(verdict.frame) is not bytes:  # a kind of bytes may lie of its length
-            raise _NoVerdictError(f"{verdict!r:.200} is no verdict")
+        # A subclass of bytes may lie about its length.
+        if not isinstance(verdict, Answer) or type(verdict.frame) is not bytes:
+            raise _NoVerdictError(f"{verdict!r:.200} is not a verdict")
         if not _SHORTEST_FRAME <= len(verdict.frame) <= self._out.longest_frame:
             most = self._out.longest_frame
             raise _NoVerdictError(f"an answer has {_SHORTEST_FRAME} to {most:,} bytes, not {len(verdict.frame):,}")
@@ -323,11 +325,11 @@ class Policing:
             orders.append((message.frame, message.ingress, -1))
 
     def _fail(self, policy: Policy, message: Message, error: BaseException) -> Drop | None:
-        """A policy gave no verdict: its fallback is one."""
+        """Log that a policy failed; returns its fallback."""
         self._counts["failed"] += 1
         try:
             name = str(policy)
-        except BaseException:  # it may fail at this, too
+        except BaseException:  # its name may fail too
             name = type(policy).__name__
         if isinstance(error, _NoVerdictError):
             self._complain("failures of policies", f"policy {name} on {message}: {error}", name)
@@ -341,7 +343,7 @@ class Policing:
             self._counts[f"dropped:{reason}"] += 1
         if reason == "spoofed":
             self._doubts.claimed(message)
-            if not self.neighbours.contest(message):  # else that reports it with both sides
+            if not self.neighbours.contest(message):  # contest() reports it with both sides
                 self._complain(
                     "frames that a policy drops",
                     f"spoofed: {message} dropped: its MAC is another port's",
@@ -351,7 +353,7 @@ class Policing:
             self._complain("frames that a policy drops", f"{reason}: {message} dropped", f"{reason} {message.ingress}")
 
     def _release(self, message: Message, orders: list[_Order]) -> None:
-        """What waited for the end of a binding goes its way: the claim to all whom it is for, and into the table."""
+        """Send a message that waited for the end of a binding, and learn from it."""
         policy = self._deciders.get(message.ingress)
         if policy is None or message.eth_destination == self._mac:
             return
@@ -360,7 +362,7 @@ class Policing:
             verdict = policy.decide(message, self.neighbours)
         except BaseException as error:  # it may not end the thread
             verdict = self._fail(policy, message, error)
-        if isinstance(verdict, Drop):  # another one's by now
+        if isinstance(verdict, Drop):  # somebody else has the address by now
             self._drop(message, verdict.reason, False)
             return
         self._counts["released"] += 1
@@ -368,12 +370,12 @@ class Policing:
         self.neighbours.observe(message)
 
     def _hears(self, neighbour: Neighbour) -> bool:
-        """Whether a neighbour's answer to the switch is shown to the policy of its port."""
+        """Whether the policy of a neighbour's port sees its answers to the switch."""
         wants = self.policy(neighbour.port).wants
         return bool(wants.arp_unicast if len(neighbour.ip) == 4 else wants.nd_unicast)
 
     def _tell_guarded(self) -> None:
-        """Say of each port once that source guard has dropped frames of it, and what to do."""
+        """Log once for each port that source guard has dropped frames from it, and what to do."""
         if not self._guards():
             return
         for port, count in self._guard.drops().items():
@@ -383,8 +385,8 @@ class Policing:
             self._complain(
                 "ports with frames that source guard drops",
                 f"source guard dropped {count} frames of port {self.neighbours.name_of(port)}: their source addresses "
-                "are bound elsewhere, or to nobody under guard=strict; if a router is behind it, give the port the "
-                "policy guard=router",
+                "are bound to another port, or under guard=strict to nobody; if a router is behind the port, give it "
+                "the policy guard=router",
                 str(port),
             )
 

@@ -35,11 +35,11 @@ class PortCounters:
     #: never received: the kernel found the ring full (PACKET_STATISTICS tp_drops), or the port was removed, or the
     #: switch stopped, before they were read
     rx_missed: int = 0
-    tx_frames: int = 0  #: copies sent, as far as is known: one lost behind the send (`device`) is taken off later
-    tx_bytes: int = 0  #: of all copies that the kernel took, those included
-    #: copies not sent, by drop reason; device: the kernel took it, and lost it in the interface, or
-    #: behind it (what the interface and its queueing discipline say; of several
-    #: merged into one they know one)
+    tx_frames: int = 0  #: copies sent; a copy that the kernel loses afterwards (`device`) is taken off
+    #: bytes of all copies that the kernel took; those of `device` are not taken off, as nobody knows their sizes
+    tx_bytes: int = 0
+    #: copies not sent, by drop reason; device: the kernel took the copy, then lost it in the interface or in its
+    #: queueing discipline, which count several merged copies as one
     tx_dropped: Mapping[str, int] = field(default_factory=dict)
     coalesced: int = 0  #: of tx_frames: sent inside another one's GSO frame
     fast: int = 0  #: not in rx_frames: came in here, and the kernel's fast path sent it to the port of its destination

@@ -555,7 +555,7 @@ def test_lab_list_looks_before_it_says_complete(netns_directory: None) -> None:
         assert state() == "gone; fastbridge lab down --name tst"
         subprocess.run(["ip", "link", "del", "tst-pod1"], check=True)
         line = complaint(run("lab", "exec", "--name", "tst", "pod2", "true"), 1)
-        assert line == "pod pod2 is gone, its namespace was removed; fastbridge lab down --name tst"
+        assert line == "pod pod2 is gone: its namespace was removed; remove the rest: fastbridge lab down --name tst"
     finally:
         assert run("lab", "down", "--name", "tst").returncode == 0
 

@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import pytest
+from clock import Clock
 from frames import GROUP, ethernet, tag
 from model import Bucket, Entry, Model
 
 A, B, C = 0x02_00_00_00_00_0A, 0x02_00_00_00_00_0B, 0x02_00_00_00_00_0C
 
 
-class Clock:
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.fixture
 def clock() -> Clock:
-    return Clock()
+    return Clock(0.0)
 
 
 def make(clock: Clock, **options: object) -> Model:

@@ -37,6 +37,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 import arp_nd_frames as make
 import coalescing
 import hypothesis
+from accounts import check_policy_fates
+from clock import Clock
 from frames import ethernet, tag
 from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
@@ -121,13 +123,6 @@ def data(mac: str, other: str, source: str, to4: str, to6: str) -> bytes:
     return ethernet(int(MacAddress(other)), int(MacAddress(mac)), ethertype=ethertype, payload=body)
 
 
-class Clock:
-    now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 breaths = st.tuples(
     owners, st.lists(talk(), min_size=1, max_size=12), st.sampled_from([0.0, 0.1, 1.0, 30.0, 70.0]), st.booleans()
 )
@@ -150,18 +145,7 @@ def policies(policy: str, story: list[tuple[int, list[bytes], float, bool]]) -> 
                 foreign = egress.frame[6:12] in others and egress.frame[12:14] not in (b"\x81\x00", b"\x88\xa8")
                 assert egress.port == ingress or not foreign, (policy, egress)  # addresses are the owners' untagged
         assert all(0 <= egress.port < 3 for egress in [*out, *asked])
-    check_accounts(switch, policy)
-
-
-def check_accounts(switch: Any, policy: str) -> None:
-    counters = switch.counters()
-    for port in counters.ports.values():
-        assert port.rx_frames == port.forwarded + port.flooded + port.consumed + sum(port.dropped.values())
-    fates = Counter(counters.policy)
-    taken = fates["answered"] + fates["forwarded"] + fates["sent_to"]
-    taken += sum(count for what, count in fates.items() if what.startswith("dropped:"))
-    assert counters.total.consumed == taken, policy
-    assert fates["missed"] == fates["failed"] == 0, policy
+    check_policy_fates(switch.counters())
 
 
 # -- coalescing ----------------------------------------------------------------------------------------

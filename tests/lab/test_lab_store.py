@@ -182,7 +182,7 @@ def test_a_state_directory_that_others_may_write_to_is_refused(tmp_path: Path, m
     link.symlink_to(tmp_path)
     for state in place, link:
         monkeypatch.setattr(lab_store, "_STATE", state)
-        with pytest.raises(LabError, match="no other may write to"):
+        with pytest.raises(LabError, match="others may write to"):
             lab_store.up("fb", Topology.of(1))
     assert not (place / ".lock").exists() and not (tmp_path / ".lock").exists()
 
@@ -216,7 +216,7 @@ def test_a_state_file_that_is_none_is_one_line(up: lab_store.StoredLab, name: st
         path.unlink()
     assert done.returncode == 1 and done.stdout == ""
     (line,) = done.stderr.splitlines()
-    assert line.startswith("fastbridge: /run/fastbridge/") and "cannot be read as a lab" in line
+    assert line.startswith("fastbridge: /run/fastbridge/") and "is not a lab's file" in line
     assert line.isprintable()
 
 

@@ -197,7 +197,15 @@ for n in itertools.count():
     eventually(lambda: not any(map(alive, descendants)), "the end of the programs")
 
 
-@pytest.mark.parametrize("victims", ["the process and its helper", "the helper's group", "both, by SIGTERM"])
+@pytest.mark.parametrize(
+    "victims",
+    [
+        "the process and its helper",
+        "the helper's group",
+        "both, by SIGTERM",
+        "all with fastbridge in their command line",
+    ],
+)
 def test_programs_end_with_the_helper_however_it_ends(victims: str) -> None:
     script = """
 import subprocess, sys
@@ -218,6 +226,13 @@ sys.stdin.read()
         assert len(descendants) == 2 + 3 * 2  # the helper, its guard, and two programs a namespace
         if victims == "the helper's group":
             os.killpg(helper, signal.SIGKILL)
+        elif "command line" in victims:  # as `pkill -9 -f fastbridge` does
+            lines = {pid: Path(f"/proc/{pid}/cmdline").read_bytes() for pid in [owner.pid, *descendants]}
+            named = [pid for pid, line in lines.items() if b"fastbridge" in line]
+            assert named == [owner.pid, helper]
+            assert b"lab guard" in [line.rstrip(b"\0") for line in lines.values()]
+            for pid in named:
+                os.kill(pid, signal.SIGKILL)
         else:
             kind = signal.SIGTERM if "SIGTERM" in victims else signal.SIGKILL
             os.kill(owner.pid, kind)

@@ -8,12 +8,16 @@ import sys
 from pathlib import Path
 
 import pytest
+from live import PATIENCE
 
 from fastbridge import Lab, programs
 from fastbridge.bench.engines.engine import lacks_program
+from fastbridge.bench.engines.fastbridge import Fastbridge
+from fastbridge.bench.engines.python_sockets import PythonSockets
+from fastbridge.bench.tester.agent_process import AgentProcess
 from fastbridge.errors import LabError
 from fastbridge.lab.namespaces import helper_command
-from fastbridge.programs import find_program, find_python, search_path
+from fastbridge.programs import find_program, find_python, python_module, search_path
 
 
 @pytest.fixture
@@ -65,6 +69,15 @@ def test_python_is_found_from_inside_an_application(embedded: None) -> None:
     assert version.stdout.split() == [str(number) for number in sys.version_info[:2]]
 
 
+def test_a_module_finds_its_packages_from_inside_an_application(embedded: None) -> None:
+    version = subprocess.run([*python_module("fastbridge"), "--version"], capture_output=True, text=True, check=True)
+    assert version.stdout.startswith("fastbridge")
+
+
+def test_a_module_is_run_as_one_types_it() -> None:
+    assert python_module("fastbridge") == [sys.executable, "-m", "fastbridge"]
+
+
 def test_python_is_the_one_that_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert find_python() == sys.executable
     linked = tmp_path / "interpreter"
@@ -86,3 +99,17 @@ def test_no_python_is_one_clear_sentence(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_a_lab_inside_an_application(embedded: None) -> None:
     with Lab(1) as lab:
         assert lab["pod1"].run(["true"]).returncode == 0
+
+
+@pytest.mark.live
+def test_the_bench_starts_its_programs_inside_an_application(embedded: None) -> None:
+    with Lab(2) as lab:
+        for engine in Fastbridge(), PythonSockets():
+            with engine.attach(lab, min(os.sched_getaffinity(0))):
+                assert lab["pod1"].ping("pod2")
+        agent = AgentProcess(lab["pod1"].popen, min(os.sched_getaffinity(0)), "agent")
+        agent.start()
+        try:
+            assert "error" not in agent.answer(PATIENCE)
+        finally:
+            agent.stop()

@@ -140,7 +140,7 @@ class TestLab:
     def test_ping_needs_sense(self, lab: Lab) -> None:
         with pytest.raises(ConfigError, match="count"):
             lab["pod1"].ping("pod2", count=0)
-        with pytest.raises(ConfigError, match="no IPv6 address"):
+        with pytest.raises(ConfigError, match="not an IPv6 address"):
             lab["pod1"].ping("10.0.0.2", family=6)
 
     @pytest.mark.parametrize("size", [-1, 65_508])

@@ -8,6 +8,7 @@ from collections import Counter
 import arp_nd_frames as make
 import pytest
 from arp_nd_frames import IPV4, IPV6, A, B, C, mac, tagged
+from clock import Clock
 from hypothesis import given
 from hypothesis import strategies as st
 from scapy.layers.inet6 import ICMPv6ND_NA, ICMPv6ND_NS, IPv6
@@ -18,18 +19,6 @@ from fastbridge import ConfigError, MacAddress, arp_nd
 from fastbridge.arp_nd import Kind, Message, read
 from fastbridge.policy.neighbour_entry import Change, Claim, Conflict
 from fastbridge.policy.neighbours import Neighbours
-
-
-class Clock:
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
 
 
 @pytest.fixture

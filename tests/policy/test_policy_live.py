@@ -15,6 +15,7 @@ from typing import Any
 
 import arp_nd_frames as make
 import pytest
+from accounts import check_fates
 from arp_nd_frames import tagged
 from frames import GROUP, ethernet
 from gso import NEEDS_CSUM, checksum
@@ -40,9 +41,7 @@ def policed(pods: int, policy: Policy | str, **options: Any) -> Iterator[tuple[L
     """A lab with a switch running; at the end every frame received has its fate."""
     with Lab(pods) as lab, Switch(lab.ports, policy=policy, **options) as switch:
         yield lab, switch
-        for name, port in switch.counters().ports.items():
-            fates = port.forwarded, port.flooded, port.consumed, sum(port.dropped.values())
-            assert port.rx_frames == sum(fates), name
+        check_fates(switch.counters())
 
 
 def drain(wire: Wire) -> None:

@@ -6,10 +6,12 @@ import contextlib
 import ctypes
 import socket
 import struct
-import threading
 import time
 from collections.abc import Iterator
 from typing import Any
+
+from frames import GROUP, ethernet
+from meanwhile import meanwhile
 
 SO_ATTACH_FILTER, ETH_P_ALL = 26, 3
 DIVIDE, RETURN = 0x34, 0x06  # linux/filter.h: divide, which takes its time; return 0: the socket does not want it
@@ -32,22 +34,16 @@ def costly(pod: Any, sockets: int) -> Iterator[None]:
 @contextlib.contextmanager
 def broadcasting(pod: Any, rate: float) -> Iterator[None]:
     """Broadcasts so many frames a second, from another thread, for as long as the block lasts."""
-    over = threading.Event()
+    frame = ethernet(GROUP, int(pod.mac), payload=bytes(46))
+    due = time.monotonic()
 
     def broadcast() -> None:
-        with pod.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as wire:
-            wire.bind((pod.interface, 0))
-            frame = b"\xff" * 6 + pod.mac.packed + b"\x88\xb5" + bytes(46)
-            due = time.monotonic()
-            while not over.is_set():
-                wire.send(frame)
-                due += 1 / rate
-                time.sleep(max(0.0, due - time.monotonic()))
+        nonlocal due
+        wire.send(frame)
+        due += 1 / rate
+        time.sleep(max(0.0, due - time.monotonic()))
 
-    thread = threading.Thread(target=broadcast)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
+    with pod.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as wire:
+        wire.bind((pod.interface, 0))
+        with meanwhile(broadcast):
+            yield

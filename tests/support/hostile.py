@@ -10,6 +10,7 @@ from typing import Any
 
 import arp_nd_frames as make
 from arp_nd_frames import tagged
+from clock import Clock
 from scapy.layers.inet import IP, UDP
 from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import Ether
@@ -19,13 +20,6 @@ from fastbridge.arp_nd import read
 
 SECRET = b"for the victim alone"
 numbers = itertools.count()
-
-
-class Clock:
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @dataclass

@@ -6,7 +6,9 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import ip_address
+from typing import Any
 
+from clock import Clock
 from model import FLAGS, Bucket, Model
 from strategies import (
     Add,
@@ -27,13 +29,6 @@ from strategies import (
 )
 
 from fastbridge import Message, Neighbours, Policy, StormControl, Switch, Verdict
-
-
-class Clock:
-    eighths = 1_000  # not 0: a clock that starts at 0 would hide a "never seen" taken for "seen at 0"
-
-    def __call__(self) -> float:
-        return self.eighths / 8
 
 
 class Watch(Policy):
@@ -58,7 +53,7 @@ class Pair:
                 got = [(e.port, e.frame) for part in self.split(batch) for e in self.core.process(ingress, part)]
                 assert got == self.model.process(ingress, batch)
             case Advance(eighths):
-                self.clock.eighths += eighths
+                self.clock.now += eighths / 8
             case Tick():
                 self.core.tick()
                 self.model.tick()
@@ -149,24 +144,15 @@ def nonzero(drops: object) -> dict[str, int]:
 
 def pair(history: History, split: Callable[[list[bytes]], list[list[bytes]]]) -> Pair:
     clock = Clock()
-    core = Switch.in_memory(
-        history.ports,
-        ageing=history.ageing,
-        capacity=history.capacity,
-        filter_link_local=history.filter_link_local,
-        move_damping=history.damping,
-        neighbour_ageing=history.neighbour_ageing,
-        clock=clock,
-    )
-    model = Model(
-        history.ports,
-        ageing=history.ageing,
-        capacity=history.capacity,
-        filter_link_local=history.filter_link_local,
-        damping=history.damping,
-        neighbour_ageing=history.neighbour_ageing,
-        clock=clock,
-    )
+    options: dict[str, Any] = {
+        "ageing": history.ageing,
+        "capacity": history.capacity,
+        "filter_link_local": history.filter_link_local,
+        "neighbour_ageing": history.neighbour_ageing,
+        "clock": clock,
+    }
+    core = Switch.in_memory(history.ports, move_damping=history.damping, **options)
+    model = Model(history.ports, damping=history.damping, **options)
     return Pair(core, model, clock, split)
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import socket
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -26,6 +28,13 @@ def socket_in(pod: Any, family: int, kind: socket.SocketKind) -> socket.socket:
     made.settimeout(PATIENCE)
     made.bind((address(pod, family), 0))
     return made
+
+
+@contextmanager
+def datagram_sockets(one: Any, two: Any, family: int) -> Iterator[tuple[socket.socket, socket.socket]]:
+    """A UDP socket in each of two pods."""
+    with socket_in(one, family, socket.SOCK_DGRAM) as first, socket_in(two, family, socket.SOCK_DGRAM) as second:
+        yield first, second
 
 
 class Stream:

@@ -19,7 +19,7 @@ import pytest
 from frames import tag
 from live import ETH_P_ALL, PATIENCE, SOL_PACKET, VnetHeader, Wire, check_accounts, eventually, stage, wires
 from segmentation import GSO_NONE, TCP, UDP, UDP_L4, VNET, Packet, segment
-from streams import SOL_UDP, Stream, families, socket_in
+from streams import SOL_UDP, Stream, datagram_sockets, families
 
 from fastbridge import Lab, Switch
 from fastbridge.core.dataplane import Dataplane, open_ring
@@ -78,8 +78,7 @@ def test_datagrams(family: int, gro: bool, sizes: list[int], connected: bool) ->
     data = [hashlib.shake_128(b"%d" % n).digest(size) for n, size in enumerate(sizes)]
     with (
         Lab(2) as lab,
-        socket_in(lab["pod1"], family, socket.SOCK_DGRAM) as one,
-        socket_in(lab["pod2"], family, socket.SOCK_DGRAM) as two,
+        datagram_sockets(lab["pod1"], lab["pod2"], family) as (one, two),
     ):
         introduce(lab)
         two.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
@@ -112,8 +111,7 @@ def test_a_stream_of_datagrams(family: int) -> None:
     """While the switch runs, many at a time: whatever it merges, order and boundaries stay."""
     with (
         stage(2) as (lab, switch),
-        socket_in(lab["pod1"], family, socket.SOCK_DGRAM) as one,
-        socket_in(lab["pod2"], family, socket.SOCK_DGRAM) as two,
+        datagram_sockets(lab["pod1"], lab["pod2"], family) as (one, two),
     ):
         assert lab["pod1"].ping(lab["pod2"], family=family, timeout=PATIENCE)
         one.connect(two.getsockname())
@@ -272,10 +270,7 @@ def exchange(lab: Lab, family: int) -> None:
     assert one.ping(two, family=family, timeout=PATIENCE)
     libc = ctypes.CDLL(None, use_errno=True)
     for sender, receiver in (one, two), (two, one):
-        with (
-            socket_in(sender, family, socket.SOCK_DGRAM) as out,
-            socket_in(receiver, family, socket.SOCK_DGRAM) as into,
-        ):
+        with datagram_sockets(sender, receiver, family) as (out, into):
             out.connect(into.getsockname())
             for n in range(10):
                 sent = [b"%d %d ".ljust(1_000) % (n, k) for k in range(10, 42)]

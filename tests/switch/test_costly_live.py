@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-import threading
 
 import pytest
 from costly import broadcasting, costly
+from frames import ethernet
 from live import PATIENCE, check_accounts, eventually, wires
+from meanwhile import meanwhile
 
 from fastbridge import Lab, Switch, Topology
 from fastbridge.core.tester.traffic import Generator, Lane
@@ -50,23 +51,12 @@ def test_a_pod_that_is_sent_much_is_not_costly() -> None:
     """Breaths are long, so that sends are timed, and the one port takes nearly all of the time; other threads that
     interrupt sends change nothing.
     """
-    over = threading.Event()
-
-    def spin() -> None:
-        while not over.is_set():
-            pass
-
     with Lab(Topology.of(3, ipv6=None)) as lab, Switch(lab.ports) as switch, wires(lab) as (one, two, _):
-        spinning = threading.Thread(target=spin)
-        spinning.start()
         two.mark()
-        frame = int(lab["pod2"].mac).to_bytes(6, "big") + one.mac.to_bytes(6, "big") + b"\x88\xb5" + bytes(1400)
+        frame = ethernet(int(lab["pod2"].mac), one.mac, payload=bytes(1400))
         generator = Generator([Lane(one.socket.fileno(), [bytes(10) + frame])])
-        try:
+        with meanwhile(lambda: None):
             eventually(lambda: bool(generator.send([(0.05, None, None)])) and received(switch) > 200_000, "a long run")
-        finally:
-            over.set()
-            spinning.join()
         assert {port.tx_dropped["costly"] for port in switch.counters().ports.values()} == {0}
 
 

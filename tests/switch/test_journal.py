@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import arp_nd_frames as make
 import pytest
 from arp_nd_frames import A, B
+from clock import Clock
 from live import PATIENCE, eventually
 
 from fastbridge import Lab, MacAddress, Switch, Topology
@@ -18,13 +19,6 @@ from fastbridge.outbox import Outbox
 
 LOG = logging.getLogger("fastbridge.tests")
 ROOM = 1 << 20  # characters that an outbox holds
-
-
-class Clock:
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class Reader:

@@ -6,7 +6,6 @@ import errno
 import shutil
 import socket
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,6 +14,7 @@ import pytest
 from frames import GROUP, ethernet
 from gso import gso_frame
 from live import PATIENCE, check_accounts, eventually, seen, wires
+from meanwhile import meanwhile
 
 from fastbridge import Lab, Switch, Topology
 from fastbridge.core.dataplane import TX_REASON_NAMES, Dataplane
@@ -87,17 +87,8 @@ def test_overload_of_a_running_switch_is_accounted_for_to_the_frame(pods: int) -
 def test_overload_of_a_switch_that_pauses_is_accounted_for_to_the_frame() -> None:
     """Paused: its thread waits for the mutex's next holder, as here; so its ring runs full again and again."""
     with quiet_lab(2, small=True) as (lab, switch):
-        done = threading.Event()
-
-        def hinder() -> None:
-            while not done.is_set():
-                switch.fdb.learn_many(range(2, 200_002, 2), "pod1", vlan=5)
-
-        thread = threading.Thread(target=hinder)
-        thread.start()
-        assert storm(lab, "pod1", ethernet(UNKNOWN, X), 30_000).wait() == 0
-        done.set()
-        thread.join()
+        with meanwhile(lambda: switch.fdb.learn_many(range(2, 200_002, 2), "pod1", vlan=5)):
+            assert storm(lab, "pod1", ethernet(UNKNOWN, X), 30_000).wait() == 0
         sent = offered_by(lab, "pod1")
         eventually(lambda: seen(switch, "pod1") == sent, "the account of every frame")
         total = switch.counters().total
@@ -365,21 +356,26 @@ def test_of_two_full_rings_neither_waits_for_the_other() -> None:
         assert len(heard) <= 64 + len(quiet)
 
 
+def talk_beside_a_storm(lab: Lab, switch: Switch, frame: bytes, *, beyond: int, count: int) -> None:
+    """pod3 storms. After so many of its frames pod1 pings pod2 for a second, and loses nothing."""
+    with storm(lab, "pod3", frame, 1 << 40) as loud:
+        try:
+            eventually(lambda: seen(switch, "pod3") > beyond, "the storm")
+            result = lab["pod1"].ping("pod2", count=count, interval=1 / count, timeout=PATIENCE)
+            counters = switch.counters()
+        finally:
+            loud.kill()
+    assert result.received == count
+    assert counters.ports["pod1"].rx_missed == counters.ports["pod2"].rx_missed == 0
+
+
 @pytest.mark.parametrize("what", ["known unicast", "broadcast"])
 def test_one_loud_port_starves_nobody(what: str) -> None:
     with quiet_lab(6) as (lab, switch):
         assert lab["pod1"].ping("pod2", timeout=PATIENCE)
         switch.fdb.add(UNKNOWN, "pod4")
         frame = ethernet(GROUP if what == "broadcast" else UNKNOWN, X)
-        with storm(lab, "pod3", frame, 1 << 40) as loud:
-            try:
-                eventually(lambda: seen(switch, "pod3") > 20_000, "the storm")
-                result = lab["pod1"].ping("pod2", count=50, interval=0.02, timeout=PATIENCE)
-                counters = switch.counters()
-            finally:
-                loud.kill()
-        assert counters.ports["pod1"].rx_missed == counters.ports["pod2"].rx_missed == 0
-        assert result.received == 50
+        talk_beside_a_storm(lab, switch, frame, beyond=20_000, count=50)
 
 
 @pytest.mark.slow
@@ -387,12 +383,4 @@ def test_one_loud_port_of_many_starves_nobody() -> None:
     """Each of its frames is flooded to 299 ports; a breath ends before it has made many copies of them."""
     with quiet_lab(300) as (lab, switch):
         assert lab["pod1"].ping("pod2", timeout=PATIENCE)
-        with storm(lab, "pod3", ethernet(GROUP, X), 1 << 40) as loud:
-            try:
-                eventually(lambda: seen(switch, "pod3") > 1_000, "the storm")
-                result = lab["pod1"].ping("pod2", count=20, interval=0.05, timeout=PATIENCE)
-                counters = switch.counters()
-            finally:
-                loud.kill()
-        assert result.received == 20
-        assert counters.ports["pod1"].rx_missed == counters.ports["pod2"].rx_missed == 0
+        talk_beside_a_storm(lab, switch, ethernet(GROUP, X), beyond=1_000, count=20)

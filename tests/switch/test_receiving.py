@@ -4,15 +4,27 @@ from __future__ import annotations
 
 import errno
 import logging
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from functools import partial
 
 import pytest
+from accounts import check_fates
 from frames import GROUP, ethernet, tag
 from gso import gso_frame
-from live import PATIENCE, Wire, check_accounts, eventually, hear_each_other, next_own, seen, stage, state, wires
+from live import (
+    PATIENCE,
+    Wire,
+    bursts_keep_their_order,
+    check_accounts,
+    eventually,
+    hear_each_other,
+    next_own,
+    seen,
+    stage,
+    state,
+    wires,
+)
+from meanwhile import meanwhile
 from streams import Stream
 
 import fastbridge.switch.live
@@ -91,17 +103,9 @@ def test_small_and_large_frames_keep_their_order() -> None:
 
 @live
 def test_long_bursts_keep_their_order() -> None:
-    with stage(3) as (lab, _), wires(lab) as (one, two, three):
-        hear_each_other([one, two, three])
-        for burst in range(10):
-            sent = [
-                ethernet((two.mac, GROUP)[n % 2], one.mac, payload=b"fastbridge %d %d" % (burst, n)) for n in range(100)
-            ]
-            for frame in sent:
-                one.send(frame)
-            mark = one.mark()
-            assert two.heard_before(mark) == sent
-            assert three.heard_before(mark) == sent[1::2]
+    with stage(3) as (lab, _), wires(lab) as ends:
+        hear_each_other(ends)
+        bursts_keep_their_order(ends, 10)
 
 
 @live
@@ -169,25 +173,16 @@ def test_port_goes_down_and_comes_back() -> None:
         eventually(lambda: lab["pod1"].ping("pod3", timeout=0.2), "pod3 answering again")
 
 
-@contextmanager
-def sending(wire: Wire) -> Iterator[None]:
+def sending(wire: Wire) -> AbstractContextManager[None]:
     """Small frames and 64 KB ones, as fast as one thread can."""
-    done = threading.Event()
     sends = small_and_large(0, wire.mac)
 
-    def work() -> None:
-        while not done.is_set():
-            for send in sends:
-                with suppress(OSError):  # its port is down, or gone
-                    wire.send(*send)
+    def send_all() -> None:
+        for send in sends:
+            with suppress(OSError):  # its port is down, or gone
+                wire.send(*send)
 
-    thread = threading.Thread(target=work)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
+    return meanwhile(send_all)
 
 
 @live
@@ -207,8 +202,7 @@ def test_ports_come_go_and_fail_under_load() -> None:
             lab["pod2"].port.delete()
             eventually(lambda: state(switch, "pod2") == "gone", "pod2 gone")
         eventually(lambda: lab["pod1"].ping("pod3", timeout=0.2), "pod3 answering")
-        for port in [*switch.counters().ports.values(), switch.counters().total]:
-            assert port.rx_frames == port.forwarded + port.flooded + port.consumed + sum(port.dropped.values())
+        check_fates(switch.counters())
 
 
 # -- bad input ------------------------------------------------------------------------------------

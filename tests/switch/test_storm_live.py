@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 import time
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 
 import arp_nd_frames as make
 import pytest
+from accounts import check_fates
 from frames import ethernet
 from live import Wire, check_accounts, eventually, wires
+from meanwhile import meanwhile
 
 from fastbridge import Lab, MacAddress, StormControl, Switch, Topology
 from fastbridge.core.tester.traffic import Generator, Lane
@@ -24,23 +25,10 @@ def arp(wire: Wire, ip: str, target: str) -> bytes:
     return bytes(make.arp(1, str(MacAddress(wire.mac)), ip, target))
 
 
-@contextlib.contextmanager
-def storm(wire: Wire, frames: list[bytes]) -> Iterator[None]:
+def storm(wire: Wire, frames: list[bytes]) -> AbstractContextManager[None]:
     """Sends as fast as it can, from another thread, for as long as the block lasts."""
     generator = Generator([Lane(wire.socket.fileno(), [bytes(10) + frame for frame in frames])])
-    over = threading.Event()
-
-    def send() -> None:
-        while not over.is_set():
-            generator.send([(0.01, None, None)])
-
-    thread = threading.Thread(target=send)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
+    return meanwhile(lambda: generator.send([(0.01, None, None)]))
 
 
 def ask(wire: Wire, ip: str, target: str) -> None:
@@ -88,12 +76,7 @@ def test_questions_are_answered_while_a_pod_storms(policy: str) -> None:
             for _ in range(10):
                 ask(three, "10.9.0.3", "10.0.0.2")
                 ask(four, "10.9.0.4", "10.0.0.3")
-        check_accounts_but_for_copies(switch)
-
-
-def check_accounts_but_for_copies(switch: Switch) -> None:
-    for name, port in switch.counters().ports.items():
-        assert port.rx_frames == port.forwarded + port.flooded + port.consumed + sum(port.dropped.values()), name
+        check_fates(switch.counters())
 
 
 def test_a_pod_is_heard_again_after_its_storm() -> None:

@@ -9,14 +9,15 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
+from accounts import check_fates
 from frames import GROUP, ethernet
 from live import PATIENCE, Wire, eventually, hear_each_other, stage, wires
+from meanwhile import meanwhile
 from pyroute2 import IPRoute
 
 import fastbridge
@@ -27,28 +28,6 @@ from fastbridge.policy.runner import Policing
 pytestmark = pytest.mark.live
 
 X = 0x02_00_00_00_FF_01
-
-
-@contextmanager
-def meanwhile(action: Callable[[], object]) -> Iterator[None]:
-    """Do something over and over in another thread; its failure is the test's."""
-    done, failures = threading.Event(), []
-
-    def work() -> None:
-        try:
-            while not done.wait(0.001):  # or the test's own thread waits for the GIL at each of its calls
-                action()
-        except BaseException as error:
-            failures.append(error)
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
-    assert not failures, failures
 
 
 def bursts(count: int) -> Iterator[list[bytes]]:
@@ -63,12 +42,11 @@ def test_every_snapshot_adds_up_while_frames_pass() -> None:
         def look() -> None:
             counters = switch.counters()
             total = counters.total
-            for port in [*counters.ports.values(), total]:
-                assert port.rx_frames == port.forwarded + port.flooded + port.consumed + sum(port.dropped.values())
+            check_fates(counters)
             copies = total.tx_frames + sum(total.tx_dropped.values())
             assert copies == total.forwarded + 2 * total.flooded
 
-        with meanwhile(look):
+        with meanwhile(look, pause=0.001):
             for burst in bursts(100):
                 for frame in burst:
                     one.send(frame)
@@ -91,7 +69,7 @@ def test_hands_on_the_fdb_and_the_trace_while_frames_pass() -> None:
             switch.fdb.flush("pod1")
             switch.fdb.flush()
 
-        with meanwhile(meddle):
+        with meanwhile(meddle, pause=0.001):
             for burst in bursts(100):
                 for frame in burst:
                     one.send(frame)
@@ -122,7 +100,7 @@ def test_a_port_comes_and_goes_while_frames_pass() -> None:
             switch.add_port(lab["pod3"].port)
 
         sent = 0
-        with meanwhile(replug):
+        with meanwhile(replug, pause=0.001):
             for burst in bursts(30):
                 for frame in burst:
                     one.send(frame)
@@ -208,7 +186,7 @@ def test_the_data_plane_never_waits_for_python(ask: Callable[[Switch], object], 
         with lab["pod1"].popen(command) as pinging:
             eventually(lambda: flag[0] == WAITING, "a program that pings")
             # Now and then it must give up the interpreter outside the switch, or who never did inside would stop us.
-            with meanwhile(lambda: ([ask(switch) for _ in range(1_000)], time.sleep(0))):
+            with meanwhile(lambda: ([ask(switch) for _ in range(1_000)], time.sleep(0)), pause=0.001):
                 sys.setswitchinterval(60)
                 try:
                     for _ in range(5):

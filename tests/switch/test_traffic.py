@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import socket
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 from live import PATIENCE, stage
-from streams import MEGABYTE, SOL_UDP, UDP_SEGMENT, Stream, address, families, socket_in
+from streams import MEGABYTE, SOL_UDP, UDP_SEGMENT, Stream, address, datagram_sockets, families
 
 from fastbridge import Lab, Switch
 from fastbridge.lab.links import Links
@@ -20,7 +19,7 @@ pytestmark = pytest.mark.live
 
 def echo_datagrams(client: Any, server: Any, family: int, sizes: list[int]) -> None:
     """Datagrams there and back, one at a time, so that a lost one is the switch's fault."""
-    with socket_in(client, family, socket.SOCK_DGRAM) as one, socket_in(server, family, socket.SOCK_DGRAM) as two:
+    with datagram_sockets(client, server, family) as (one, two):
         for n, size in enumerate(sizes):
             datagram = hashlib.shake_128(n.to_bytes(4, "big")).digest(size)
             one.sendto(datagram, two.getsockname())
@@ -94,8 +93,7 @@ def test_udp_gso(family: int, segment: int) -> None:
     """One send of many datagrams travels as one frame and arrives as many."""
     with (
         stage(2) as (lab, switch),
-        socket_in(lab["pod1"], family, socket.SOCK_DGRAM) as one,
-        socket_in(lab["pod2"], family, socket.SOCK_DGRAM) as two,
+        datagram_sockets(lab["pod1"], lab["pod2"], family) as (one, two),
     ):
         assert lab["pod1"].ping(lab["pod2"], family=family, timeout=PATIENCE)
         one.setsockopt(SOL_UDP, UDP_SEGMENT, segment)
@@ -129,7 +127,7 @@ def test_frame_too_big_for_the_egress_port_is_counted() -> None:
         assert one.ping(two, timeout=PATIENCE)
         with Links(lab.namespace) as links:
             links.set("pod2", mtu=1_500)
-        with socket_in(one, 4, socket.SOCK_DGRAM) as sender, socket_in(two, 4, socket.SOCK_DGRAM) as receiver:
+        with datagram_sockets(one, two, 4) as (sender, receiver):
             sender.sendto(b"x" * 8_000, receiver.getsockname())
             sender.sendto(b"y" * 1_000, receiver.getsockname())
             assert receiver.recv(1 << 16) == b"y" * 1_000

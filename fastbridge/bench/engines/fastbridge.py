@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from pathlib import Path
 
 from fastbridge.errors import BenchError
 from fastbridge.lab.topology import Lab
+from fastbridge.programs import python_module
 
 from .engine import Engine
 from .running import Programs, Running
@@ -60,7 +60,7 @@ class Fastbridge(Engine):
     def _start(self, programs: Programs) -> None:
         arguments = ["run", "--json", *self.options, *programs.interfaces]
         programs.command = shlex.join(["fastbridge", *arguments])
-        switch = programs.run([sys.executable, "-m", "fastbridge", *arguments])
+        switch = programs.run([*python_module("fastbridge"), *arguments])
         line = switch.line(READY_SECONDS)
         if json.loads(line).get("event") != "ready":
             raise BenchError(f"{self.name} said {line!r} when it should have been ready")

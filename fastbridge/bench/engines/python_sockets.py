@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import platform
 import shlex
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from fastbridge.lab.topology import Lab
+from fastbridge.programs import find_python
 
 from .engine import Engine
 from .forwarder import RECEIVE_BUFFER
@@ -44,4 +44,4 @@ class PythonSockets(Engine):
         options = ["-I", "-S"]
         programs.command = shlex.join(["python", *options, program.name, *programs.interfaces])
         programs.buffers = f"receive buffer {RECEIVE_BUFFER >> 20} MiB a port"
-        programs.run([sys.executable, *options, str(program), *programs.interfaces]).line(READY_SECONDS)
+        programs.run([find_python(), *options, str(program), *programs.interfaces]).line(READY_SECONDS)

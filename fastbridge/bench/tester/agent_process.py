@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from socket import socket
@@ -15,6 +14,7 @@ from typing import Any
 
 from fastbridge.bench.machine.child import Child
 from fastbridge.errors import BenchError
+from fastbridge.programs import python_module
 
 ANSWER_SECONDS = 5.0  # beyond the length of what is asked
 START_SECONDS = 20.0
@@ -46,7 +46,7 @@ class AgentProcess:
         """Start the process if there is none; to be ready it takes its time, and the next command waits for it."""
         if self._child is not None:
             return
-        argv = [sys.executable, "-m", "fastbridge.bench.tester.agent"]
+        argv = python_module("fastbridge.bench.tester.agent")
         sockets = self._open_sockets()
         try:
             self._fds = [opened.fileno() for opened in sockets]

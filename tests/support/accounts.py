@@ -1,0 +1,25 @@
+"""Accounts that must always add up."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from fastbridge import Counters
+
+
+def check_fates(counters: Counters) -> None:
+    """Every frame received has its fate."""
+    for name, port in [*counters.ports.items(), ("total", counters.total)]:  # the total has ports that were removed
+        fates = port.forwarded + port.flooded + port.consumed + sum(port.dropped.values())
+        assert port.rx_frames == fates, f"{name}: received {port.rx_frames}, decided {fates}"
+
+
+def check_policy_fates(counters: Counters) -> int:
+    """So has every frame that the policy took; returns how many that were."""
+    check_fates(counters)
+    fates = Counter(counters.policy)
+    taken = fates["answered"] + fates["forwarded"] + fates["sent_to"]
+    taken += sum(count for what, count in fates.items() if what.startswith("dropped:"))
+    assert counters.total.consumed == taken
+    assert fates["missed"] == fates["failed"] == 0
+    return taken
