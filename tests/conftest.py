@@ -8,6 +8,7 @@ marked `live` skip and say why.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import importlib.util
 import os
@@ -38,6 +39,13 @@ pytest.register_assert_rewrite(*(path.stem for path in (Path(__file__).parent / 
 
 # The programs under test shall run as a user's do, who has not set it: with it a last flush that fails is never seen.
 os.environ.pop("PYTHONUNBUFFERED", None)
+
+# Nor shall they know a width that a test does not give them. readline sets one as it is imported, behind os.environ.
+with contextlib.suppress(ImportError):
+    importlib.import_module("readline")
+for name in ("COLUMNS", "LINES"):
+    os.environ.pop(name, None)
+    os.unsetenv(name)
 
 
 def enter_sandbox() -> None:

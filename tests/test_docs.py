@@ -166,7 +166,8 @@ def test_all_python_passes_mypy_strict(tmp_path: Path) -> None:
 @pytest.mark.live
 def test_the_demo_says_what_is_shown() -> None:
     demo = [sys.executable, "-m", "fastbridge", "demo"]
-    done = subprocess.run(demo, capture_output=True, text=True, timeout=60)
+    env = os.environ | {"COLUMNS": "80"}
+    done = subprocess.run(demo, capture_output=True, text=True, timeout=60, env=env)
     assert (done.returncode, done.stderr) == (0, "")
     said = iter([changing(line) for line in done.stdout.splitlines()])
     shown = next(block for block in blocks(README, "text") if "The first ping" in block)

@@ -35,7 +35,9 @@ def run_in(directory: Path, file: str, *options: str) -> subprocess.CompletedPro
     """pytest on a file of the benchmarks, with its storage in this directory."""
     spec = importlib.util.find_spec("fastbridge")
     assert spec and spec.origin
-    environment = {**os.environ, "PYTHONPATH": str(Path(spec.origin).parents[1]), "COLUMNS": "200"}
+    # A run of its own, whether or not the tests run in parallel: those would measure nothing.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_XDIST")}
+    environment |= {"PYTHONPATH": str(Path(spec.origin).parents[1]), "COLUMNS": "200"}
     argv = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", str(BENCHMARKS / file), *options]
     return subprocess.run(
         argv, cwd=directory, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False

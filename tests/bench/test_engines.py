@@ -146,7 +146,7 @@ def test_a_command_without_a_place_for_the_interfaces_is_refused(command: str) -
 
 def test_a_missing_program_is_named_with_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
-    for name, package in [("ovs", "openvswitch-switch"), ("testpmd", "dpdk"), ("vde", "vde2")]:
+    for name, package in [("ovs", "openvswitch-switch"), ("testpmd", "dpdk-dev"), ("vde", "vde2")]:
         reason = ENGINES[name].missing()
         assert reason and ("tun" in reason or reason.endswith(f"install the Debian package {package}"))
 

@@ -146,8 +146,8 @@ def test_where_no_sysfs_is_to_be_had_programs_run_all_the_same(unprivileged: lis
 
 
 @pytest.mark.parametrize("who", ["privileged", "unprivileged"])
-def test_sigkill_leaves_nothing(who: str, request: pytest.FixtureRequest) -> None:
-    command = [sys.executable, "-c"] if who == "privileged" else request.getfixturevalue("unprivileged")
+def test_sigkill_leaves_nothing(who: str, unprivileged: list[str]) -> None:
+    command = [sys.executable, "-c"] if who == "privileged" else unprivileged
     place = Path(fastbridge.__file__).parents[1] if who == "privileged" else "/"  # type: ignore[arg-type]
     with subprocess.Popen([*command, LAB_THAT_WAITS], stdout=subprocess.PIPE, text=True, cwd=place) as process:
         namespaces = set(json.loads(process.stdout.readline()))  # type: ignore[union-attr]

@@ -304,6 +304,7 @@ def fill_neighbour_table(links: Links, version: int) -> bool:
 
 
 @pytest.mark.live
+@pytest.mark.alone
 @pytest.mark.parametrize("version", [4, 6])
 def test_a_full_neighbour_table_is_named(version: Literal[4, 6]) -> None:
     with Lab(2) as lab, Switch(lab.ports):

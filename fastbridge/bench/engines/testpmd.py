@@ -66,7 +66,7 @@ class Testpmd(Engine):
             return "to load an XDP program takes root on the machine itself (CAP_NET_ADMIN and CAP_SYS_ADMIN)"
         if self.xdp and not _kernel_has_af_xdp():
             return "this kernel has no AF_XDP sockets: it was built without CONFIG_XDP_SOCKETS"
-        return lacks_program("dpdk", _PROGRAM)
+        return lacks_program("dpdk-dev", _PROGRAM)
 
     @contextmanager
     def attach(self, lab: Lab, cpu: int) -> Iterator[Running]:
