@@ -20,8 +20,9 @@ from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
-from .batch cimport FORWARDED, Frame
+from .batch cimport Frame
 from .checksum cimport add_checksum, fold
+from .codes cimport FORWARDED
 from .ethernet cimport (
     ETHERNET_HEADER, ETHERTYPE_IPV4, ETHERTYPE_IPV6, IPV6_HEADER, TPID_8021AD, TPID_8021Q, VLAN_TAG, load16, load32,
     network_offset, store16,

@@ -20,6 +20,7 @@ from libc.string cimport memcpy
 
 from .batch cimport Frame
 from .checksum cimport add_checksum, fold
+from .codes cimport FLAG_COALESCE, TAKES_ALL, TAKES_SINGLE
 from .ethernet cimport (
     ETHERTYPE_IPV4, ETHERTYPE_IPV6, IPV6_DESTINATION, IPV6_HEADER, IPV6_HOP_BY_HOP, IPV6_ROUTING, load16, load32,
     network_offset, store16,
@@ -29,7 +30,7 @@ from .linux cimport (
     VIRTIO_NET_HDR_GSO_TCPV6, VIRTIO_NET_HDR_GSO_UDP_L4, iovec, mmsghdr, virtio_net_hdr,
 )
 from .plane cimport PIECES, PIECE_HEADERS, Plane
-from .port cimport FLAG_COALESCE, TAKES_ALL, TAKES_SINGLE, Port, Share
+from .port cimport Port, Share
 from .ring cimport VNET_HEADER
 
 cdef enum:

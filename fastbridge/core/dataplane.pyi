@@ -1,16 +1,13 @@
 from collections.abc import Iterable
-from typing import final
+from typing import Any, final
 
 from typing_extensions import Self
 
 from .mac_table import MacTable
 
-RX_REASON_NAMES: tuple[str, ...]
-TX_REASON_NAMES: tuple[str, ...]
-LINK_NAMES: tuple[str, ...]
 RING_SLOT: int
 
-_Tally = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
+_Tally = dict[str, Any]
 
 def open_ring(fd: int, slots: int) -> None: ...
 

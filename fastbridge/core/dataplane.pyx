@@ -18,10 +18,11 @@ from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memset
 
 from .barrier cimport load_relaxed8
-from .batch cimport (
-    RX_PUNT_FULL, RX_RATE_LIMITED, RX_REASONS, TX_FULL, TX_NO_BUFFER, TX_REASONS,
-)
 from .breathe cimport work
+from .codes cimport (
+    FLAGS_DEFAULT, LINK_BLOCKED, LINK_DOWN, LINK_FREE, LINK_GONE, LINK_UP, RX_PUNT_FULL, RX_RATE_LIMITED, TX_FULL,
+    TX_NO_BUFFER,
+)
 from .events cimport EventQueue
 from .linux cimport (
     EFD_CLOEXEC, EFD_NONBLOCK, EPOLL_CTL_DEL, PACKET_STATISTICS, SOL_PACKET, close, epoll_ctl, epoll_event, errno,
@@ -29,7 +30,7 @@ from .linux cimport (
 )
 from .mac_table cimport MacTable, sweep
 from .plane cimport Plane, is_dead, list_floods, monotonic_ns
-from .port cimport FLAGS_DEFAULT, LINK_DOWN, LINK_FREE, LINK_GONE, LINK_UP, Port, Share, Tally
+from .port cimport Port, Share, Tally
 from .punt cimport PuntQueue
 from .receive cimport watch
 from .ring cimport SLOT, Ring, close_ring, map_ring, request_ring
@@ -37,18 +38,12 @@ from .worker cimport MAX_PORTS, dismiss, end_worker, lock, make_worker, unlock
 
 import os
 
-#: Names of the drop reasons, in the order of batch.pxd's Reason and TxReason.
-RX_REASON_NAMES = (
-    "runt", "bad_tag", "bad_source", "link_local", "filtered", "truncated", "blocked", "locked", "isolated",
-    "storm_broadcast", "storm_multicast", "storm_unicast", "rate_limited", "punt_full", "punt_too_long", "source_guard",
-)
-TX_REASON_NAMES = ("too_big", "no_buffer", "full", "port_down", "refused", "costly", "tagged_too_big")
+from .codes import DROP_REASONS as _DROP_REASONS, LINKS as _LINKS, TX_DROP_REASONS as _TX_DROP_REASONS
+
 #: Bytes of a slot of a port's receive ring.
 RING_SLOT = SLOT
-LINK_NAMES = ("free", "up", "down", "gone")
 
 cdef enum:
-    BLOCKED_NAME = 4            # behind the last of LINK_NAMES
     MAX_WORKERS = 1024
 
 
@@ -288,7 +283,7 @@ cdef class Dataplane:
             self._lock()
             port.leaving = False
             self._unlock()
-        return tally_tuple(&tally)
+        return name_tally(&tally)
 
     cdef void _leave(self, Plane *plane, uint32_t index, Ring *ring) noexcept nogil:
         """End one worker's share of a port; its rings are the caller's to close."""
@@ -323,16 +318,17 @@ cdef class Dataplane:
                 port = self.ports[i]
                 if port.link == LINK_DOWN and is_dead(self.planes[0].shares[i].tx_fd):
                     port.link = LINK_GONE
-                links[i] = BLOCKED_NAME if port.blocked and port.link == LINK_UP else port.link
+                links[i] = LINK_BLOCKED if port.blocked and port.link == LINK_UP else port.link
             self._list_floods()     # one worker alone may have found a link lost
             self._unlock()
-        found = {i: (*LINK_NAMES, "blocked")[links[i]] for i in range(n) if links[i] != LINK_FREE}
+        names = list(_LINKS)
+        found = {i: names[links[i]] for i in range(n) if links[i] != LINK_FREE}
         free(links)
         return found
 
     def set_link(self, uint32_t index, str state):
         """Say that a port's link is "up" or "down": only one that is up is flooded to."""
-        cdef uint8_t link = LINK_NAMES.index(state)
+        cdef uint8_t link = _LINKS[state]
         cdef Port *port
         with nogil:
             self._lock()
@@ -366,9 +362,8 @@ cdef class Dataplane:
             self._unlock()
 
     def snapshot(self):
-        """All counters between the same breaths of all workers: ({port index: ((rx_frames, rx_bytes, forwarded,
-        flooded, consumed, rx_missed, tx_frames, tx_bytes, coalesced, split, shed), dropped by RX_REASON_NAMES,
-        tx_dropped by TX_REASON_NAMES)}, (learned, moved, aged, evicted, refused))."""
+        """All counters between the same breaths of all workers: ({port index: {name: count} as in port.pxd's Tally,
+        `dropped` and `tx_dropped` by reason}, (learned, moved, aged, evicted, refused))."""
         cdef uint32_t n, i, j, room = self.port_count + 64
         cdef Tally *tallies = <Tally *>calloc(room, sizeof(Tally))
         cdef uint8_t *links = <uint8_t *>malloc(room)
@@ -391,7 +386,7 @@ cdef class Dataplane:
             events[3], events[4] = self.fdb.state.evicted, self.fdb.state.refused
             pthread_mutex_unlock(self.fdb.state.lock)
             self._unlock()
-        ports = {i: tally_tuple(&tallies[i]) for i in range(n) if links[i] != LINK_FREE}
+        ports = {i: name_tally(&tallies[i]) for i in range(n) if links[i] != LINK_FREE}
         free(tallies)
         free(links)
         return ports, tuple([events[i] for i in range(5)])
@@ -449,14 +444,11 @@ cdef void add_tally(Tally *total, const Tally *more) noexcept nogil:
         into[i] += those[i]
 
 
-cdef tuple tally_tuple(const Tally *tally):
-    cdef int i
-    return (
-        (tally.rx_frames, tally.rx_bytes, tally.forwarded, tally.flooded, tally.consumed, tally.rx_missed,
-         tally.tx_frames, tally.tx_bytes, tally.coalesced, tally.split, tally.shed),
-        tuple([tally.dropped[i] for i in range(<int>RX_REASONS)]),
-        tuple([tally.tx_dropped[i] for i in range(<int>TX_REASONS)]),
-    )
+cdef dict name_tally(const Tally *tally):
+    cdef dict named = tally[0]
+    named["dropped"] = dict(zip(_DROP_REASONS, named["dropped"]))
+    named["tx_dropped"] = dict(zip(_TX_DROP_REASONS, named["tx_dropped"]))
+    return named
 
 
 cdef void count_missed(Share *share) noexcept nogil:

@@ -1,17 +1,17 @@
 # Decide: every frame of the batch, in arrival order, and queue its copies by egress port.
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
 
-from .batch cimport (
-    CONSUMED, DROPPED, FLOODED, FORWARDED, LOOP_PROBE, ORDINARY, RX_PUNT_FULL, RX_PUNT_TOO_LONG, RX_SOURCE_GUARD,
-    RX_STORM_BROADCAST, Frame,
-)
+from .batch cimport Frame
 from .candidates cimport CANDIDATE_STATION, add_candidate, name_pair
+from .codes cimport (
+    CONSUMED, DROPPED, EVENT_DAMPED, EVENT_LOOP, EVENT_MOVED, FLAG_LEARNING, FLAG_LOCKED, FLOODED, FORWARDED,
+    LEARN_DAMPED, LEARN_MOVED, LEARN_REFUSED, LOOP_PROBE, ORDINARY, RX_PUNT_FULL, RX_PUNT_TOO_LONG, RX_SOURCE_GUARD,
+    RX_STORM_BROADCAST,
+)
 from .ethernet cimport load_mac, network_offset
-from .events cimport EVENT_DAMPED, EVENT_LOOP, EVENT_MOVED
 from .forward cimport LOOP_MAGIC, Forwarding, classify, drop, look_up_egress, parse
-from .mac_table cimport LEARN_DAMPED, LEARN_MOVED, LEARN_REFUSED
 from .plane cimport Plane, may_flood, monotonic_ns, notify, tell
-from .port cimport FLAG_LEARNING, FLAG_LOCKED, Port, Share
+from .port cimport Port, Share
 from .punt cimport PUNT_BYTES, punt
 from .trace cimport TraceRecord, record_copy, record_frame
 

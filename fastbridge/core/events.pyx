@@ -13,6 +13,8 @@ from .mac_table cimport mac_of, vid_of
 from .plane cimport Plane
 from .worker cimport lock, unlock
 
+from .codes import EVENT_KINDS as _EVENT_KINDS
+
 
 @cython.final
 cdef class Events:
@@ -24,8 +26,9 @@ cdef class Events:
         self.dataplane = dataplane
 
     def read(self):
-        """Take the events: [(kind, was, now, vlan, mac), …] (events.pxd), and how many were lost so far."""
-        cdef list out = []
+        """Take the events: [(kind, was, now, vlan, mac), …], as events.pxd has them, the kind by its name in
+        codes.EVENT_KINDS; and how many were lost so far."""
+        cdef list out = [], kinds = list(_EVENT_KINDS)
         cdef uint64_t lost = 0
         cdef uint32_t i, j
         cdef EventQueue *queue
@@ -39,7 +42,7 @@ cdef class Events:
                 plane.events = plane.spare_events
                 unlock(plane)
             for j in range(queue.count):
-                out.append((queue.events[j].kind, queue.events[j].was, queue.events[j].now,
+                out.append((kinds[queue.events[j].kind], queue.events[j].was, queue.events[j].now,
                             vid_of(queue.events[j].key), mac_of(queue.events[j].key)))
             queue.count = 0
             lost += queue.lost

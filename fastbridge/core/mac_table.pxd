@@ -34,6 +34,7 @@ from .barrier cimport (
     fence_acquire, load_acquire, load_acquire16, load_acquire64, load_relaxed8, load_relaxed16, load_relaxed32,
     load_relaxed64, prefetch, store_relaxed32,
 )
+from .codes cimport LEARN_KNOWN, LearnResult
 from .linux cimport pthread_mutex_t
 
 cdef enum:
@@ -54,13 +55,6 @@ cdef enum:
     ENTRY_STATIC = 1
     LEVELS = 32                 # tables one after the other, each of twice the size: more than there is memory for
     SKEW = 60000                # ms; a breath is never that long
-
-cdef enum LearnResult:
-    LEARN_KNOWN = 0
-    LEARN_NEW = 1
-    LEARN_MOVED = 2
-    LEARN_REFUSED = 3
-    LEARN_DAMPED = 4
 
 cdef struct Bucket:
     uint64_t key[4]             # ENTRY | vid << 48 | mac; 0 = free

@@ -12,6 +12,7 @@ from .barrier cimport (
     fence_release, load_relaxed32, store_relaxed16, store_relaxed32, store_relaxed64, store_relaxed8, store_release,
     store_release64,
 )
+from .codes cimport LEARN_DAMPED, LEARN_KNOWN, LEARN_MOVED, LEARN_NEW, LEARN_REFUSED, LearnResult
 from .linux cimport (
     MADV_DONTNEED, MAP_ANONYMOUS, MAP_FAILED, MAP_PRIVATE, PROT_READ, PROT_WRITE, madvise, mmap, munmap,
     pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock, pthread_mutex_t, pthread_mutex_unlock,

@@ -5,7 +5,8 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t
 from libc.stdlib cimport calloc
 from libc.string cimport memcpy
 
-from .batch cimport FLOODED, FORWARDED, Frame
+from .batch cimport Frame
+from .codes cimport FLOODED, FORWARDED
 from .plane cimport Plane, may_flood
 from .ring cimport VNET_HEADER
 

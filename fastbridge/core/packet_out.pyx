@@ -4,7 +4,8 @@ cimport cython
 from libc.stdint cimport uint8_t, uint32_t
 from libc.stdlib cimport free, malloc
 
-from .batch cimport BATCH, DROPPED, FORWARDED, Frame
+from .batch cimport BATCH, Frame
+from .codes cimport DROPPED, FORWARDED
 from .dataplane cimport Dataplane
 from .decide cimport enqueue
 from .ethernet cimport ETHERNET_HEADER, load_mac, read_vid

@@ -3,16 +3,18 @@ from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from .barrier cimport store_relaxed8
-from .batch cimport BATCH, FLOODS, NO_REASON, ORDINARY, Frame
+from .batch cimport BATCH, Frame
 from .candidates cimport CandidateQueue
+from .codes cimport (
+    FLAG_BROADCAST_FLOOD, FLAG_HAIRPIN, FLAG_ISOLATED, FLOODS, LEARN_KNOWN, LINK_DOWN, LINK_GONE, NO_REASON, ORDINARY,
+)
 from .events cimport EventQueue, add_event
 from .forward cimport Forwarding
 from .linux cimport (
     CLOCK_MONOTONIC, SO_ERROR, SOL_SOCKET, clock_gettime, epoll_event, getsockname, getsockopt, iovec, mmsghdr,
     pthread_mutex_t, sockaddr, sockaddr_ll, socklen_t, timespec, write,
 )
-from .mac_table cimport LEARN_KNOWN
-from .port cimport FLAG_FLOOD_BROADCAST, FLAG_HAIRPIN, FLAG_ISOLATED, LINK_DOWN, LINK_GONE, Port, Share, is_open
+from .port cimport Port, Share, is_open
 from .punt cimport PuntQueue, PuntSlot
 from .trace cimport Trace
 
@@ -121,7 +123,7 @@ cdef inline void list_floods(Plane *plane) noexcept nogil:
     for what in range(<uint32_t>FLOODS):
         plane.flood_count[what] = 0
         for i in range(plane.port_count):
-            if is_open(plane.ports[i]) and plane.ports[i].flags & (FLAG_FLOOD_BROADCAST << what):
+            if is_open(plane.ports[i]) and plane.ports[i].flags & (FLAG_BROADCAST_FLOOD << what):
                 plane.flood[what][plane.flood_count[what]] = i
                 plane.flood_count[what] += 1
 

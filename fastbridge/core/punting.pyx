@@ -9,13 +9,15 @@ from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 
-from .batch cimport KINDS
 from .bucket cimport set_rate
+from .codes cimport KINDS
 from .dataplane cimport Dataplane, require_port
 from .plane cimport Plane
 from .port cimport Port
 from .punt cimport PUNT_SLOTS, PuntSlot
 from .worker cimport lock, unlock
+
+from .codes import FRAME_KINDS as _FRAME_KINDS
 
 
 @cython.final
@@ -60,16 +62,17 @@ cdef class Punting:
         self, uint32_t index, punts, double rate=0, double burst=0, bint guarded=False, bint strict=False,
         bint routes=False, bint drop_when_full=False,
     ):
-        """What a port's policy wants: a Punt (0 none, 1 copy, 2 take) for ARP to group and to unicast addresses
-        and ND likewise; how many ARP and as many ND frames a second it may send (0: any number); whether its sources
-        are checked, whether those without a binding are dropped, and whether the MAC alone is checked; whether a frame
-        the punt queue has no room for is dropped or goes its plain way. Raises MemoryError."""
+        """What a port's policy wants: {frame kind: punt}, by the names and numbers of codes.pyx; how many ARP and as
+        many ND frames a second it may send (0: any number); whether its sources are checked, whether those without a
+        binding are dropped, and whether the MAC alone is checked; whether a frame the punt queue has no room for is
+        dropped or goes its plain way. Raises MemoryError."""
         cdef uint8_t punt[KINDS]
         cdef Port *port
         cdef int i
-        for i in range(1, <int>KINDS):
-            punt[i] = punts[i - 1]
-        if any(punts):
+        for kind, i in _FRAME_KINDS.items():
+            if 1 <= i < <int>KINDS:
+                punt[i] = punts[kind]
+        if any(punts.values()):
             self._make_punt_queues()
         with nogil:
             self.dataplane._lock()

@@ -2,7 +2,8 @@
 from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 
-from .batch cimport NO_REASON, RX_TRUNCATED, Frame
+from .batch cimport Frame
+from .codes cimport NO_REASON, RX_TRUNCATED
 from .linux cimport ENETDOWN, MSG_DONTWAIT, MSG_TRUNC, TP_STATUS_COPY, errno, recv, tpacket2_hdr
 from .plane cimport BIG_HEADROOM, BIG_MOST, BIG_SIZE, Plane, big_is_full, lose_link, start_frame
 from .port cimport Share

@@ -8,7 +8,7 @@ cimport cython
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 
-from .batch cimport RX_SOURCE_GUARD
+from .codes cimport RX_SOURCE_GUARD
 from .dataplane cimport Dataplane
 from .forward cimport binding_key
 from .linux cimport pthread_mutex_lock, pthread_mutex_unlock

@@ -11,17 +11,15 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
-from .batch cimport DROPPED
+from .codes cimport DROPPED, LEARN_NEW, LEARN_REFUSED
 from .dataplane cimport Dataplane
 from .plane cimport Plane
 from .trace cimport TRACE_PORTS, Trace, TraceRecord
 from .worker cimport lock, unlock
 
-from .dataplane import RX_REASON_NAMES as _RX_REASON_NAMES
+from . import codes as _codes
 
-#: Names of what became of a frame (batch.pxd's Action), and of its source (mac_table.pxd's LearnResult).
-ACTION_NAMES = ("forwarded", "flooded", "consumed", "dropped")
-LEARNED_NAMES = (None, "new", "moved", "refused", None)
+_ACTIONS, _REASONS, _LEARNED = list(_codes.ACTIONS), list(_codes.DROP_REASONS), list(_codes.LEARN_RESULTS)
 
 
 @cython.final
@@ -85,9 +83,9 @@ cdef uint64_t read_trace(Plane *plane, list out) except? 0:
         out.append((
             record.time, record.ingress,
             PyBytes_FromStringAndSize(<char *>trace.bytes + <size_t>at * trace.snap, record.kept),
-            record.length, ACTION_NAMES[record.action],
-            _RX_REASON_NAMES[record.reason] if record.action == DROPPED else None,
-            LEARNED_NAMES[record.learned],
+            record.length, _ACTIONS[record.action],
+            _REASONS[record.reason] if record.action == DROPPED else None,
+            _LEARNED[record.learned] if LEARN_NEW <= record.learned <= LEARN_REFUSED else None,
             tuple([record.egress[i] for i in range(min(record.copies, <uint16_t>TRACE_PORTS))]),
         ))
     free_trace(&trace)

@@ -19,19 +19,20 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport strtoull
 from libc.string cimport memset
 
-from .batch cimport (
-    BATCH, TX_COSTLY, TX_FULL, TX_NO_BUFFER, TX_PORT_DOWN, TX_REFUSED, TX_TAGGED_TOO_BIG, TX_TOO_BIG, Frame,
-)
+from .batch cimport BATCH, Frame
 from .coalesce cimport HEADERS, Run, find_run, gather_run, may_be_ip, read_mtu
+from .codes cimport (
+    EVENT_COSTLY, EVENT_TAGGED, FLAG_COALESCE, TAKES_ALL, TX_COSTLY, TX_FULL, TX_NO_BUFFER, TX_PORT_DOWN, TX_REFUSED,
+    TX_TAGGED_TOO_BIG, TX_TOO_BIG,
+)
 from .cut cimport Cut, make_messages, must_cut
 from .ethernet cimport ETHERNET_HEADER, network_offset
-from .events cimport EVENT_COSTLY, EVENT_TAGGED
 from .linux cimport (
     EAGAIN, EINTR, EMSGSIZE, ENETDOWN, ENOBUFS, ENOMEM, ENXIO, MSG_DONTWAIT, VIRTIO_NET_HDR_GSO_NONE,
     VIRTIO_NET_HDR_GSO_UDP_L4, errno, pread, sendmmsg, virtio_net_hdr,
 )
 from .plane cimport Plane, lose_link, monotonic_ns, tell
-from .port cimport FLAG_COALESCE, TAKES_ALL, Port, Share
+from .port cimport Port, Share
 from .ring cimport VNET_HEADER, release_slots
 
 cdef enum:

@@ -8,8 +8,9 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t
 from libc.stdlib cimport calloc, free, malloc
 
 from .barrier cimport add_release, store_release
-from .batch cimport BATCH, FLOODS, Frame
+from .batch cimport BATCH, Frame
 from .coalesce cimport HEADERS
+from .codes cimport FLOODS
 from .events cimport EventQueue
 from .linux cimport (
     EFD_CLOEXEC, EFD_NONBLOCK, EPOLL_CLOEXEC, close, epoll_create1, errno, eventfd, iovec, mmsghdr,
