@@ -1,15 +1,15 @@
 __all__ = [
     "ACTIONS",
     "DROP_REASONS",
-    "TX_DROP_REASONS",
+    "EVENT_KINDS",
     "FLOOD_KINDS",
     "FRAME_KINDS",
-    "PUNTS",
     "LEARN_RESULTS",
     "LINKS",
     "PORT_FLAGS",
+    "PUNTS",
     "TAKES",
-    "EVENT_KINDS",
+    "TX_DROP_REASONS",
 ]
 
 ACTIONS: dict[str, int]
