@@ -11,8 +11,7 @@ from libc.string cimport memset
 
 from .candidates cimport CANDIDATE_SLOTS, NAMED, Candidate, CandidateQueue
 from .dataplane cimport Dataplane
-from .plane cimport Plane
-from .worker cimport lock, unlock
+from .worker cimport Worker, lock, unlock
 
 cdef uint64_t KEY_MASK = (<uint64_t>1 << 60) - 1      # of a key: vlan << 48 | mac
 
@@ -37,7 +36,7 @@ cdef class Nominations:
         cdef CandidateQueue before
         cdef CandidateQueue fresh
         cdef uint32_t i
-        for i in range(self.dataplane.workers):
+        for i in range(self.dataplane.worker_count):
             memset(&fresh, 0, sizeof(fresh))
             if on:
                 fresh.slots = <Candidate *>malloc(CANDIDATE_SLOTS * sizeof(Candidate))
@@ -46,10 +45,10 @@ cdef class Nominations:
                     free_candidates(&fresh)
                     raise MemoryError("no memory for the fast path's candidates")
             with nogil:
-                lock(&self.dataplane.planes[i])
-                before = self.dataplane.planes[i].candidates
-                self.dataplane.planes[i].candidates = fresh
-                unlock(&self.dataplane.planes[i])
+                lock(&self.dataplane.workers[i])
+                before = self.dataplane.workers[i].candidates
+                self.dataplane.workers[i].candidates = fresh
+                unlock(&self.dataplane.workers[i])
             free_candidates(&before)
 
     def read(self):
@@ -61,20 +60,20 @@ cdef class Nominations:
         cdef Candidate *slots
         cdef Candidate *spare
         cdef uint32_t count, i, j
-        cdef Plane *plane
-        for i in range(self.dataplane.workers):
-            plane = &self.dataplane.planes[i]
+        cdef Worker *worker
+        for i in range(self.dataplane.worker_count):
+            worker = &self.dataplane.workers[i]
             spare = <Candidate *>malloc(CANDIDATE_SLOTS * sizeof(Candidate))
             if spare == NULL:
                 raise MemoryError("no memory to read the fast path's candidates")
             with nogil:
-                lock(plane)
-                slots, count = plane.candidates.slots, plane.candidates.count
+                lock(worker)
+                slots, count = worker.candidates.slots, worker.candidates.count
                 if slots != NULL:
-                    plane.candidates.slots, plane.candidates.count = spare, 0
+                    worker.candidates.slots, worker.candidates.count = spare, 0
                     spare = NULL
-                lost += plane.candidates.lost
-                unlock(plane)
+                lost += worker.candidates.lost
+                unlock(worker)
             free(spare)
             if slots == NULL:
                 continue

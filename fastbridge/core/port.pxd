@@ -7,6 +7,9 @@ from .bucket cimport TokenBucket
 from .codes cimport FLOODS, KINDS, LINK_UP, RX_REASONS, TX_REASONS
 from .ring cimport Ring
 
+cdef enum:
+    MAX_PORTS = 65535           # a port index fits the FDB's 16 bits
+
 cdef struct Tally:
     uint64_t rx_frames, rx_bytes, forwarded, flooded, consumed, rx_missed, tx_frames, tx_bytes
     uint64_t coalesced          # frames sent inside another one's GSO frame: messages sent = tx_frames - coalesced
@@ -30,7 +33,7 @@ cdef struct Port:
     TokenBucket storm[FLOODS]
     TokenBucket arp, nd
 
-cdef struct Share:
+cdef struct WorkerPort:
     # One worker's share of a port: what it reads of it, and sends by it.
     uint16_t index              # the port's
     int rx_fd                   # -1: it reads nothing of it

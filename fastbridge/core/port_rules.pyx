@@ -28,11 +28,11 @@ cdef class PortRules:
         cdef Port *port
         cdef uint8_t flags = 0
         with nogil:
-            lock(self.dataplane.planes)
+            lock(self.dataplane.workers)
             port = self.dataplane._port(index)
             if port != NULL:
                 flags = port.flags
-            unlock(self.dataplane.planes)
+            unlock(self.dataplane.workers)
         require_port(port)
         return {name: flags & bit != 0 for name, bit in _PORT_FLAGS.items()}
 
@@ -46,8 +46,8 @@ cdef class PortRules:
             port = self.dataplane._port(index)
             if port != NULL:
                 port.flags = bits
-                for i in range(self.dataplane.workers):   # whoever sets them again wants it tried again
-                    self.dataplane.planes[i].shares[index].unmergeable = 0
+                for i in range(self.dataplane.worker_count):   # whoever sets them again wants it tried again
+                    self.dataplane.workers[i].shares[index].unmergeable = 0
                 self.dataplane._list_floods()
             self.dataplane._unlock()
         require_port(port)

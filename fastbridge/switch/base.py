@@ -33,7 +33,7 @@ from fastbridge.policy.runner import Policing
 from .counters import Counters, PortCounters
 from .fast_path.lane import Receiver
 from .fdb import Fdb, PortRef
-from .loops import Stations
+from .loops import StationWatch
 from .port_flags import PortFlags, StormControl
 from .port_links import PortLink
 from .trace import Trace
@@ -144,7 +144,7 @@ class Plane:
             options.neighbour_ageing, clock=clock, on_conflict=self._report_conflict, name_of=self._name_of
         )
         self._policing = Policing(self._dataplane, self._entries, neighbours, self._journal, clock)
-        self._stations = Stations(
+        self._stations = StationWatch(
             self._dataplane, self._entries, self._name_of, options.loop_detection, self._journal, clock
         )
         self.set_policy(options.policy)

@@ -55,7 +55,7 @@ class _Block:
     over: bool = False  # forwarding again, on trial
 
 
-class Stations:
+class StationWatch:
     """Follows the moves of a switch's stations, and the loops they give away."""
 
     def __init__(
