@@ -1,7 +1,7 @@
 # The forwarding decision: parse reads one frame's headers, classify decides it.
 #
 # Batching changes nothing: each frame is learned and then looked up before the next one, so a batch of n is
-# n batches of one (tests/test_core_equals_model.py). parse runs over the whole batch first only so that
+# n batches of one (tests/core/test_core_equals_model.py). parse runs over the whole batch first only so that
 # the FDB's cache lines are on their way when classify needs them.
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memset
