@@ -20,8 +20,9 @@ from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
-from .batch cimport FORWARDED, Frame
+from .batch cimport Frame
 from .checksum cimport add_checksum, fold
+from .codes cimport FORWARDED
 from .ethernet cimport (
     ETHERNET_HEADER, ETHERTYPE_IPV4, ETHERTYPE_IPV6, IPV6_HEADER, TPID_8021AD, TPID_8021Q, VLAN_TAG, load16, load32,
     network_offset, store16,
@@ -31,9 +32,9 @@ from .linux cimport (
     VIRTIO_NET_HDR_GSO_TCPV6, VIRTIO_NET_HDR_GSO_UDP_L4, getsockname, ifreq, ioctl, iovec, sockaddr, sockaddr_ll,
     socklen_t, virtio_net_hdr,
 )
-from .plane cimport Plane
-from .port cimport Share
+from .port cimport WorkerPort
 from .ring cimport VNET_HEADER
+from .worker cimport Worker
 
 cdef enum:
     # The kernel's UDP_GRO_CNT_MAX, which receivers size their buffers by, and the most that UDP_MAX_SEGMENTS lets out
@@ -167,7 +168,7 @@ cdef inline uint32_t add_pseudo_header(const Segment *s, uint32_t length) noexce
     return fold(<uint64_t>add_checksum(s.data + at, s.transport - at) + s.protocol + length)
 
 
-cdef inline bint is_sound(const Segment *s) noexcept nogil:
+cdef inline bint checksums_ok(const Segment *s) noexcept nogil:
     """Whether the checksums are right, IPv4's and TCP's or UDP's, a pending one included, and so segmentation makes the
     same again. (0xffff is right instead of 0, but not what is made, except in UDP.)"""
     cdef const virtio_net_hdr *vnet = vnet_of(s.data)
@@ -234,7 +235,7 @@ cdef inline bint has_next_id(Run *run, const Segment *s) noexcept nogil:
     return ahead == (0 if run.fixed_id else run.frames)
 
 
-cdef inline bint follows(Run *run, const Segment *s) noexcept nogil:
+cdef inline bint continues_run(Run *run, const Segment *s) noexcept nogil:
     """Whether a frame is the next of a run, its checksums aside."""
     cdef const Segment *head = &run.head
     cdef uint32_t size = head.length - head.payload, more = s.length - s.payload
@@ -266,16 +267,16 @@ cdef inline uint32_t read_mtu(int fd) noexcept nogil:
     return <uint32_t>request.ifr_mtu
 
 
-cdef inline bint takes(Plane *plane, Share *share, const Segment *s) noexcept nogil:
+cdef inline bint egress_accepts(Worker *worker, WorkerPort *share, const Segment *s) noexcept nogil:
     """Whether the egress port takes frames merged from ones like this: it would let a single one out, too."""
     cdef uint32_t tag = VLAN_TAG if load16(s.data + 12) == TPID_8021Q else 0
     if share.unmergeable & <uint8_t>(1 << gso_type(s)):
         return False
     if share.tx_fd < 0:
         return True
-    if plane.now >= share.mtu_until:
+    if worker.now >= share.mtu_until:
         share.mtu = read_mtu(share.tx_fd)
-        share.mtu_until = plane.now + MTU_NS
+        share.mtu_until = worker.now + MTU_NS
     return s.length <= ETHERNET_HEADER + tag + share.mtu
 
 
@@ -293,9 +294,9 @@ cdef inline void append(Run *run, const Segment *s) noexcept nogil:
     run.last_flags = s.data[s.transport + 13] if s.protocol == PROTOCOL_TCP else 0
 
 
-cdef inline uint32_t find_run(Plane *plane, Share *share, uint32_t at, Run *run) noexcept nogil:
+cdef inline uint32_t find_run(Worker *worker, WorkerPort *share, uint32_t at, Run *run) noexcept nogil:
     """How many frames of a port's queue, from `at` on, leave as one; 1: this one stays alone."""
-    cdef const Frame *first = &plane.batch[share.queue[at]]
+    cdef const Frame *first = &worker.batch[share.queue[at]]
     cdef const Frame *frame
     run.frames, run.bytes, run.fixed_id = 0, 0, False
     if run.ahead_at == at:
@@ -304,15 +305,15 @@ cdef inline uint32_t find_run(Plane *plane, Share *share, uint32_t at, Run *run)
         return 1
     append(run, &run.head)
     while at + run.frames < share.queued and not is_closed(run):
-        frame = &plane.batch[share.queue[at + run.frames]]
+        frame = &worker.batch[share.queue[at + run.frames]]
         if not read_segment(frame, &run.ahead):
             break
         run.ahead_at = at + run.frames
-        if frame.ingress != first.ingress or not follows(run, &run.ahead):
+        if frame.ingress != first.ingress or not continues_run(run, &run.ahead):
             break
-        if run.frames == 1 and not (takes(plane, share, &run.head) and is_sound(&run.head)):
+        if run.frames == 1 and not (egress_accepts(worker, share, &run.head) and checksums_ok(&run.head)):
             break
-        if not is_sound(&run.ahead):
+        if not checksums_ok(&run.ahead):
             break
         append(run, &run.ahead)
     return run.frames
@@ -347,15 +348,16 @@ cdef inline void write_headers(const Run *run, uint8_t *out) noexcept nogil:
     store16(transport + check_offset(head), add_pseudo_header(head, length))
 
 
-cdef inline uint32_t gather_run(const Plane *plane, const Share *share, uint32_t at, const Run *run, uint8_t *headers,
-                                iovec *vectors) noexcept nogil:
+cdef inline uint32_t gather_run(
+    const Worker *worker, const WorkerPort *share, uint32_t at, const Run *run, uint8_t *headers, iovec *vectors
+) noexcept nogil:
     """Lay out a run that begins at `at` in a port's queue: its headers, then its payloads; returns how many vectors."""
     cdef const Frame *frame
     cdef uint32_t i
     write_headers(run, headers)
     vectors[0].iov_base, vectors[0].iov_len = headers, VNET_HEADER + run.head.payload
     for i in range(run.frames):
-        frame = &plane.batch[share.queue[at + i]]
+        frame = &worker.batch[share.queue[at + i]]
         vectors[i + 1].iov_base = frame.data + run.head.payload
         vectors[i + 1].iov_len = frame.length - run.head.payload
     return run.frames + 1

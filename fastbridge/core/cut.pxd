@@ -20,6 +20,7 @@ from libc.string cimport memcpy
 
 from .batch cimport Frame
 from .checksum cimport add_checksum, fold
+from .codes cimport FLAG_COALESCE, TAKES_ALL, TAKES_SINGLE
 from .ethernet cimport (
     ETHERTYPE_IPV4, ETHERTYPE_IPV6, IPV6_DESTINATION, IPV6_HEADER, IPV6_HOP_BY_HOP, IPV6_ROUTING, load16, load32,
     network_offset, store16,
@@ -28,9 +29,9 @@ from .linux cimport (
     VIRTIO_NET_HDR_F_NEEDS_CSUM, VIRTIO_NET_HDR_GSO_ECN, VIRTIO_NET_HDR_GSO_NONE, VIRTIO_NET_HDR_GSO_TCPV4,
     VIRTIO_NET_HDR_GSO_TCPV6, VIRTIO_NET_HDR_GSO_UDP_L4, iovec, mmsghdr, virtio_net_hdr,
 )
-from .plane cimport PIECES, PIECE_HEADERS, Plane
-from .port cimport FLAG_COALESCE, TAKES_ALL, TAKES_SINGLE, Port, Share
+from .port cimport Port, WorkerPort
 from .ring cimport VNET_HEADER
+from .worker cimport PIECES, PIECE_HEADERS, Worker
 
 cdef enum:
     CUT_IP_MOST = 65535         # bytes of an IP packet, headers included
@@ -160,7 +161,7 @@ cdef inline bint locate(const Frame *frame, const virtio_net_hdr *vnet, Cut *cut
     return cut.bytes // cut.size < CUT_MOST
 
 
-cdef inline bint must_cut(const Port *port, const Share *share, const Frame *frame, Cut *cut) noexcept nogil:
+cdef inline bint must_cut(const Port *port, const WorkerPort *share, const Frame *frame, Cut *cut) noexcept nogil:
     """Whether a frame leaves a port in pieces only, and how."""
     cdef const virtio_net_hdr *vnet = <const virtio_net_hdr *>(frame.data - VNET_HEADER)
     cdef uint32_t headers
@@ -300,38 +301,38 @@ cdef inline void finish_inner(const Cut *cut, uint8_t *data, const uint8_t *payl
 # -- messages ------------------------------------------------------------------------------------------
 
 
-cdef inline uint32_t make_pieces(Plane *plane, const Frame *frame, const Cut *cut, uint32_t *start) noexcept nogil:
+cdef inline uint32_t make_pieces(Worker *worker, const Frame *frame, const Cut *cut, uint32_t *start) noexcept nogil:
     """Make messages of a frame's payload from `start` on, one a piece, at most PIECES; returns how many."""
     cdef uint32_t count = 0, bytes
     cdef uint8_t *headers
     cdef iovec *vectors
     while count < PIECES and start[0] < cut.bytes:
         bytes = min(cut.step, cut.bytes - start[0])
-        headers = plane.piece_headers + count * PIECE_HEADERS
-        vectors = &plane.vectors[2 * count]
+        headers = worker.piece_headers + count * PIECE_HEADERS
+        vectors = &worker.vectors[2 * count]
         vectors[0].iov_base, vectors[0].iov_len = headers, write_piece(cut, frame, start[0], bytes, headers)
         vectors[1].iov_base, vectors[1].iov_len = frame.data + cut.payload + start[0], bytes
-        plane.messages[count].msg_hdr.msg_iov = vectors
-        plane.messages[count].msg_hdr.msg_iovlen = 2
+        worker.messages[count].msg_hdr.msg_iov = vectors
+        worker.messages[count].msg_hdr.msg_iovlen = 2
         start[0] += bytes
         count += 1
     return count
 
 
-cdef inline uint32_t make_bundle(Plane *plane, const Frame *frame, const Cut *cut, uint32_t *start) noexcept nogil:
+cdef inline uint32_t make_bundle(Worker *worker, const Frame *frame, const Cut *cut, uint32_t *start) noexcept nogil:
     """Make one message, a UDP GSO frame, of as many of a tunnelled frame's segments as it may hold; returns 1."""
     cdef uint32_t inside = cut.outer_transport + 8          # where a datagram's own bytes begin
     cdef uint32_t total = 0, count = 0, bytes
-    cdef virtio_net_hdr *vnet = <virtio_net_hdr *>plane.piece_headers
-    cdef uint8_t *first = plane.piece_headers + VNET_HEADER
+    cdef virtio_net_hdr *vnet = <virtio_net_hdr *>worker.piece_headers
+    cdef uint8_t *first = worker.piece_headers + VNET_HEADER
     cdef uint8_t *headers
     cdef iovec *vectors
     while count < PIECES and start[0] < cut.bytes:
         bytes = min(cut.size, cut.bytes - start[0])
         if inside - cut.outer + total + cut.payload - inside + bytes > CUT_IP_MOST:
             break
-        headers = plane.piece_headers + count * PIECE_HEADERS
-        vectors = &plane.vectors[2 * count]
+        headers = worker.piece_headers + count * PIECE_HEADERS
+        vectors = &worker.vectors[2 * count]
         write_piece(cut, frame, start[0], bytes, headers)
         finish_inner(cut, headers + VNET_HEADER, frame.data + cut.payload + start[0], bytes)
         vectors[0].iov_base = headers if count == 0 else headers + VNET_HEADER + inside
@@ -351,13 +352,13 @@ cdef inline uint32_t make_bundle(Plane *plane, const Frame *frame, const Cut *cu
         vnet.gso_type = VIRTIO_NET_HDR_GSO_UDP_L4
         vnet.gso_size = <uint16_t>(cut.payload - inside + cut.size)
         vnet.hdr_len = <uint16_t>inside
-    plane.messages[0].msg_hdr.msg_iov = plane.vectors
-    plane.messages[0].msg_hdr.msg_iovlen = 2 * count
+    worker.messages[0].msg_hdr.msg_iov = worker.vectors
+    worker.messages[0].msg_hdr.msg_iovlen = 2 * count
     return 1
 
 
-cdef inline uint32_t make_messages(Plane *plane, const Frame *frame, const Cut *cut, uint32_t *start) noexcept nogil:
+cdef inline uint32_t make_messages(Worker *worker, const Frame *frame, const Cut *cut, uint32_t *start) noexcept nogil:
     """The next messages of a frame that is cut up, from `start` of its payload on; 0: that was all."""
     if start[0] >= cut.bytes:
         return 0
-    return make_bundle(plane, frame, cut, start) if cut.bundled else make_pieces(plane, frame, cut, start)
+    return make_bundle(worker, frame, cut, start) if cut.bundled else make_pieces(worker, frame, cut, start)

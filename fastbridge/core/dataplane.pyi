@@ -1,16 +1,13 @@
 from collections.abc import Iterable
-from typing import final
+from typing import Any, final
 
 from typing_extensions import Self
 
 from .mac_table import MacTable
 
-RX_REASON_NAMES: tuple[str, ...]
-TX_REASON_NAMES: tuple[str, ...]
-LINK_NAMES: tuple[str, ...]
 RING_SLOT: int
 
-_Tally = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
+_Tally = dict[str, Any]
 
 def open_ring(fd: int, slots: int) -> None: ...
 
@@ -21,9 +18,7 @@ class Dataplane:
     ) -> Self: ...
     @property
     def event_fd(self) -> int: ...
-    @property
-    def workers(self) -> int: ...
-    def run(self, worker: int = 0) -> None: ...
+    def run(self, number: int = 0) -> None: ...
     def stop(self) -> None: ...
     def abandon(self) -> None: ...
     def now(self) -> int: ...

@@ -18,37 +18,32 @@ from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memset
 
 from .barrier cimport load_relaxed8
-from .batch cimport (
-    RX_PUNT_FULL, RX_RATE_LIMITED, RX_REASONS, TX_FULL, TX_NO_BUFFER, TX_REASONS,
-)
 from .breathe cimport work
+from .codes cimport (
+    FLAGS_DEFAULT, LINK_BLOCKED, LINK_DOWN, LINK_FREE, LINK_GONE, LINK_UP, RX_PUNT_FULL, RX_RATE_LIMITED, TX_FULL,
+    TX_NO_BUFFER,
+)
 from .events cimport EventQueue
 from .linux cimport (
     EFD_CLOEXEC, EFD_NONBLOCK, EPOLL_CTL_DEL, PACKET_STATISTICS, SOL_PACKET, close, epoll_ctl, epoll_event, errno,
     eventfd, getsockopt, pthread_mutex_init, pthread_mutex_lock, pthread_mutex_unlock, socklen_t, tpacket_stats,
 )
 from .mac_table cimport MacTable, sweep
-from .plane cimport Plane, is_dead, list_floods, monotonic_ns
-from .port cimport FLAGS_DEFAULT, LINK_DOWN, LINK_FREE, LINK_GONE, LINK_UP, Port, Share, Tally
+from .port cimport MAX_PORTS, Port, Tally, WorkerPort
 from .punt cimport PuntQueue
 from .receive cimport watch
 from .ring cimport SLOT, Ring, close_ring, map_ring, request_ring
-from .worker cimport MAX_PORTS, dismiss, end_worker, lock, make_worker, unlock
+from .worker cimport Worker, dismiss, is_dead, list_floods, lock, monotonic_ns, unlock
+from .worker_memory cimport end_worker, make_worker
 
 import os
 
-#: Names of the drop reasons, in the order of batch.pxd's Reason and TxReason.
-RX_REASON_NAMES = (
-    "runt", "bad_tag", "bad_source", "link_local", "filtered", "truncated", "blocked", "locked", "isolated",
-    "storm_broadcast", "storm_multicast", "storm_unicast", "rate_limited", "punt_full", "punt_too_long", "source_guard",
-)
-TX_REASON_NAMES = ("too_big", "no_buffer", "full", "port_down", "refused", "costly", "tagged_too_big")
+from .codes import DROP_REASONS as _DROP_REASONS, LINKS as _LINKS, TX_DROP_REASONS as _TX_DROP_REASONS
+
 #: Bytes of a slot of a port's receive ring.
 RING_SLOT = SLOT
-LINK_NAMES = ("free", "up", "down", "gone")
 
 cdef enum:
-    BLOCKED_NAME = 4            # behind the last of LINK_NAMES
     MAX_WORKERS = 1024
 
 
@@ -76,7 +71,7 @@ cdef class Dataplane:
     def __cinit__(
         self, MacTable fdb, *, bint filter_link_local=False, uint64_t busy_poll_ns=50_000, uint32_t workers=1
     ):
-        cdef Plane *plane
+        cdef Worker *worker
         cdef uint32_t i
         cdef int error = 0
         if not 1 <= workers <= MAX_WORKERS:
@@ -84,8 +79,8 @@ cdef class Dataplane:
         self.fdb, self.bindings = fdb, MacTable(1 << 20, None)
         self.epoch_ns = monotonic_ns()
         self.ports = <Port **>calloc(MAX_PORTS, sizeof(Port *))
-        self.planes = <Plane *>calloc(workers, sizeof(Plane))
-        if self.ports == NULL or self.planes == NULL:
+        self.workers = <Worker *>calloc(workers, sizeof(Worker))
+        if self.ports == NULL or self.workers == NULL:
             raise MemoryError("no memory for the data plane")
         self.events_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
         self.punts_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
@@ -93,22 +88,22 @@ cdef class Dataplane:
         if min(self.events_fd, self.punts_fd, self.candidates_fd) < 0:
             raise OSError(errno, os.strerror(errno))
         for i in range(workers):
-            plane = &self.planes[i]
-            plane.forwarding.fdb = &fdb.state
-            plane.forwarding.bindings = &self.bindings.state
-            plane.forwarding.filter_link_local = filter_link_local
-            plane.busy_poll_ns, plane.epoch_ns = busy_poll_ns, self.epoch_ns
-            plane.candidate_fd = self.candidates_fd
-            error = make_worker(plane, self.ports, self.events_fd, self.punts_fd)
-            self.workers += 1
+            worker = &self.workers[i]
+            worker.forwarding.fdb = &fdb.state
+            worker.forwarding.bindings = &self.bindings.state
+            worker.forwarding.filter_link_local = filter_link_local
+            worker.busy_poll_ns, worker.epoch_ns = busy_poll_ns, self.epoch_ns
+            worker.candidate_fd = self.candidates_fd
+            error = make_worker(worker, self.ports, self.events_fd, self.punts_fd)
+            self.worker_count += 1
             if error:
                 raise OSError(error, os.strerror(error))
 
     def __dealloc__(self):
         cdef uint32_t i
-        for i in range(self.workers):
-            end_worker(&self.planes[i])
-        free(self.planes)
+        for i in range(self.worker_count):
+            end_worker(&self.workers[i])
+        free(self.workers)
         for i in range(self.port_count):
             free(self.ports[i])
         free(self.ports)
@@ -118,50 +113,50 @@ cdef class Dataplane:
 
     # -- the workers ---------------------------------------------------------------------------------
 
-    def run(self, uint32_t worker=0):
-        """Forward until stop() is called; the thread that calls it is that worker's. Raises IndexError."""
-        cdef Plane *plane = self._plane(worker)
+    def run(self, uint32_t number=0):
+        """Forward until stop() is called, as the worker of this number. Raises IndexError."""
+        cdef Worker *worker = self._worker(number)
         with nogil:
-            work(plane)
+            work(worker)
 
     def stop(self):
         """Make all run() return after their present breaths, for good."""
         cdef uint32_t i
-        for i in range(self.workers):
-            dismiss(&self.planes[i])
+        for i in range(self.worker_count):
+            dismiss(&self.workers[i])
 
     def abandon(self):
         """For a forked child, which has none of the workers: unmap the rings, forget the sockets (the caller closes
         them), and make all locks anew, as whoever held one is not here. Nothing is read of what the parent uses."""
         cdef uint32_t i, j
-        cdef Share *share
-        for i in range(self.workers):
-            pthread_mutex_init(&self.planes[i].mutex, NULL)
-            for j in range(self.planes[i].port_count):
-                share = self.planes[i].shares[j]
+        cdef WorkerPort *share
+        for i in range(self.worker_count):
+            pthread_mutex_init(&self.workers[i].mutex, NULL)
+            for j in range(self.workers[i].port_count):
+                share = self.workers[i].shares[j]
                 close_ring(&share.ring)
                 share.active = False
                 share.rx_fd = share.tx_fd = -1
         pthread_mutex_init(self.fdb.state.lock, NULL)
         pthread_mutex_init(self.bindings.state.lock, NULL)
 
-    cdef Plane *_plane(self, uint32_t worker) except NULL:
-        if worker >= self.workers:
+    cdef Worker *_worker(self, uint32_t number) except NULL:
+        if number >= self.worker_count:
             raise IndexError("no such worker")
-        return &self.planes[worker]
+        return &self.workers[number]
 
     # -- between two breaths -------------------------------------------------------------------------
 
     cdef void _lock(self) noexcept nogil:
         """Keep all workers between two breaths."""
         cdef uint32_t i
-        for i in range(self.workers):
-            lock(&self.planes[i])
+        for i in range(self.worker_count):
+            lock(&self.workers[i])
 
     cdef void _unlock(self) noexcept nogil:
         cdef uint32_t i
-        for i in range(self.workers):
-            unlock(&self.planes[i])
+        for i in range(self.worker_count):
+            unlock(&self.workers[i])
 
     cdef Port *_port(self, uint32_t index) noexcept nogil:
         """A port in use, or NULL."""
@@ -171,8 +166,8 @@ cdef class Dataplane:
 
     cdef void _list_floods(self) noexcept nogil:
         cdef uint32_t i
-        for i in range(self.workers):
-            list_floods(&self.planes[i])
+        for i in range(self.worker_count):
+            list_floods(&self.workers[i])
 
     def now(self):
         """The data plane's clock, ms since it was made: what the FDB's `seen` is in."""
@@ -190,19 +185,19 @@ cdef class Dataplane:
         socket without a ring, that all workers send by. The port is blocked until set_blocked() says otherwise, so that
         it can be configured first. Raises OSError, MemoryError, IndexError (no such worker)."""
         cdef Port *port
-        cdef Share **shares
+        cdef WorkerPort **shares
         cdef uint32_t index = 0, i
         cdef int error = 0
         for worker, _, _ in receivers:
-            self._plane(worker)
+            self._worker(worker)
         port = <Port *>calloc(1, sizeof(Port))
-        shares = <Share **>calloc(self.workers, sizeof(Share *))
+        shares = <WorkerPort **>calloc(self.worker_count, sizeof(WorkerPort *))
         try:
             if port == NULL or shares == NULL:
                 raise MemoryError("no memory for a port")
             port.flags, port.link, port.blocked = FLAGS_DEFAULT, LINK_UP, True
-            for i in range(self.workers):
-                shares[i] = <Share *>calloc(1, sizeof(Share))
+            for i in range(self.worker_count):
+                shares[i] = <WorkerPort *>calloc(1, sizeof(WorkerPort))
                 if shares[i] == NULL:
                     raise MemoryError("no memory for a port")
                 shares[i].rx_fd, shares[i].tx_fd = -1, tx_fd
@@ -227,34 +222,34 @@ cdef class Dataplane:
         finally:                # what was not taken; or what had the place before, as far as there was any
             free(port)
             if shares != NULL:
-                for i in range(self.workers):
+                for i in range(self.worker_count):
                     free_share(shares[i])
             free(shares)
         return index
 
-    cdef int _enter(self, uint32_t index, Port **port, Share **shares) noexcept nogil:
+    cdef int _enter(self, uint32_t index, Port **port, WorkerPort **shares) noexcept nogil:
         """Give a port its index; 0, or an errno, and nothing has changed. Hands back what had the place before: a
         removed port, or NULL."""
         cdef Port *before
-        cdef Share *share
+        cdef WorkerPort *share
         cdef epoll_event unused
         cdef uint32_t i, j
         cdef int error
-        for i in range(self.workers):
+        for i in range(self.worker_count):
             shares[i].index = index
-            if shares[i].rx_fd >= 0 and watch(&self.planes[i], shares[i].rx_fd, index) < 0:
+            if shares[i].rx_fd >= 0 and watch(&self.workers[i], shares[i].rx_fd, index) < 0:
                 error = errno
                 for j in range(i):
                     if shares[j].rx_fd >= 0:
-                        epoll_ctl(self.planes[j].epoll_fd, EPOLL_CTL_DEL, shares[j].rx_fd, &unused)
+                        epoll_ctl(self.workers[j].epoll_fd, EPOLL_CTL_DEL, shares[j].rx_fd, &unused)
                 return error
         before, self.ports[index] = self.ports[index], port[0]
         port[0] = before
         self.port_count = max(self.port_count, index + 1)
-        for i in range(self.workers):
-            share, self.planes[i].shares[index] = self.planes[i].shares[index], shares[i]
+        for i in range(self.worker_count):
+            share, self.workers[i].shares[index] = self.workers[i].shares[index], shares[i]
             shares[i] = share
-            self.planes[i].port_count = self.port_count
+            self.workers[i].port_count = self.port_count
         self._list_floods()
         return 0
 
@@ -265,7 +260,7 @@ cdef class Dataplane:
         cdef Port *port
         cdef Tally tally
         cdef uint32_t i
-        cdef Ring *rings = <Ring *>calloc(self.workers, sizeof(Ring))
+        cdef Ring *rings = <Ring *>calloc(self.worker_count, sizeof(Ring))
         if rings == NULL:
             raise MemoryError("no memory to remove a port")
         memset(&tally, 0, sizeof(tally))
@@ -273,13 +268,13 @@ cdef class Dataplane:
             self._lock()
             port = self._port(index)
             if port != NULL:
-                for i in range(self.workers):
-                    self._leave(&self.planes[i], index, &rings[i])
-                    add_tally(&tally, &self.planes[i].shares[index].tally)
+                for i in range(self.worker_count):
+                    self._leave(&self.workers[i], index, &rings[i])
+                    add_tally(&tally, &self.workers[i].shares[index].tally)
                 port.link, port.leaving = LINK_FREE, True
                 self._list_floods()
             self._unlock()
-            for i in range(self.workers):
+            for i in range(self.worker_count):
                 close_ring(&rings[i])
         free(rings)
         require_port(port)
@@ -288,26 +283,26 @@ cdef class Dataplane:
             self._lock()
             port.leaving = False
             self._unlock()
-        return tally_tuple(&tally)
+        return name_tally(&tally)
 
-    cdef void _leave(self, Plane *plane, uint32_t index, Ring *ring) noexcept nogil:
+    cdef void _leave(self, Worker *worker, uint32_t index, Ring *ring) noexcept nogil:
         """End one worker's share of a port; its rings are the caller's to close."""
-        cdef Share *share = plane.shares[index]
+        cdef WorkerPort *share = worker.shares[index]
         cdef epoll_event unused
         cdef uint32_t place
         miss_unread(share)
-        for place in range(plane.active_count):
-            if plane.active[place] == index:
-                plane.active_count -= 1
-                plane.active[place] = plane.active[plane.active_count]
+        for place in range(worker.active_count):
+            if worker.active[place] == index:
+                worker.active_count -= 1
+                worker.active[place] = worker.active[worker.active_count]
                 break
         share.active = False
         if share.rx_fd >= 0:
-            epoll_ctl(plane.epoll_fd, EPOLL_CTL_DEL, share.rx_fd, &unused)
+            epoll_ctl(worker.epoll_fd, EPOLL_CTL_DEL, share.rx_fd, &unused)
             share.rx_fd = -1
         ring[0] = share.ring
         share.ring.memory = NULL
-        forget_queued(plane, index)
+        forget_queued(worker, index)
 
     def links(self):
         """The state of each port, {index: name}: "up", "down", "gone" (deleted), or "blocked" while its link is up."""
@@ -321,18 +316,19 @@ cdef class Dataplane:
             n = self.port_count
             for i in range(n):
                 port = self.ports[i]
-                if port.link == LINK_DOWN and is_dead(self.planes[0].shares[i].tx_fd):
+                if port.link == LINK_DOWN and is_dead(self.workers[0].shares[i].tx_fd):
                     port.link = LINK_GONE
-                links[i] = BLOCKED_NAME if port.blocked and port.link == LINK_UP else port.link
+                links[i] = LINK_BLOCKED if port.blocked and port.link == LINK_UP else port.link
             self._list_floods()     # one worker alone may have found a link lost
             self._unlock()
-        found = {i: (*LINK_NAMES, "blocked")[links[i]] for i in range(n) if links[i] != LINK_FREE}
+        names = list(_LINKS)
+        found = {i: names[links[i]] for i in range(n) if links[i] != LINK_FREE}
         free(links)
         return found
 
     def set_link(self, uint32_t index, str state):
         """Say that a port's link is "up" or "down": only one that is up is flooded to."""
-        cdef uint8_t link = LINK_NAMES.index(state)
+        cdef uint8_t link = _LINKS[state]
         cdef Port *port
         with nogil:
             self._lock()
@@ -361,14 +357,13 @@ cdef class Dataplane:
         with nogil:
             self._lock()
             for i in range(self.port_count):
-                for j in range(self.workers):
-                    miss_unread(self.planes[j].shares[i])
+                for j in range(self.worker_count):
+                    miss_unread(self.workers[j].shares[i])
             self._unlock()
 
     def snapshot(self):
-        """All counters between the same breaths of all workers: ({port index: ((rx_frames, rx_bytes, forwarded,
-        flooded, consumed, rx_missed, tx_frames, tx_bytes, coalesced, split, shed), dropped by RX_REASON_NAMES,
-        tx_dropped by TX_REASON_NAMES)}, (learned, moved, aged, evicted, refused))."""
+        """All counters between the same breaths of all workers: ({port index: {name: count} as in port.pxd's Tally,
+        `dropped` and `tx_dropped` by reason}, (learned, moved, aged, evicted, refused))."""
         cdef uint32_t n, i, j, room = self.port_count + 64
         cdef Tally *tallies = <Tally *>calloc(room, sizeof(Tally))
         cdef uint8_t *links = <uint8_t *>malloc(room)
@@ -382,16 +377,16 @@ cdef class Dataplane:
             n = min(self.port_count, room)
             for i in range(n):
                 links[i] = self.ports[i].link
-                for j in range(self.workers):
+                for j in range(self.worker_count):
                     if links[i] != LINK_FREE:
-                        count_missed(self.planes[j].shares[i])
-                    add_tally(&tallies[i], &self.planes[j].shares[i].tally)
+                        count_missed(self.workers[j].shares[i])
+                    add_tally(&tallies[i], &self.workers[j].shares[i].tally)
             pthread_mutex_lock(self.fdb.state.lock)     # whoever sweeps counts under this one alone
             events[0], events[1], events[2] = self.fdb.state.learned, self.fdb.state.moved, self.fdb.state.aged
             events[3], events[4] = self.fdb.state.evicted, self.fdb.state.refused
             pthread_mutex_unlock(self.fdb.state.lock)
             self._unlock()
-        ports = {i: tally_tuple(&tallies[i]) for i in range(n) if links[i] != LINK_FREE}
+        ports = {i: name_tally(&tallies[i]) for i in range(n) if links[i] != LINK_FREE}
         free(tallies)
         free(links)
         return ports, tuple([events[i] for i in range(5)])
@@ -400,13 +395,13 @@ cdef class Dataplane:
         """How many frames to or from a port were lost at the switch for want of room, or by its policy's limits; 0 for
         a port that is not there."""
         cdef uint64_t lost = 0
-        cdef Share *share
+        cdef WorkerPort *share
         cdef uint32_t i
         with nogil:
             self._lock()
             if self._port(index) != NULL:
-                for i in range(self.workers):
-                    share = self.planes[i].shares[index]
+                for i in range(self.worker_count):
+                    share = self.workers[i].shares[index]
                     count_missed(share)
                     lost += share.tally.rx_missed + share.tally.dropped[<int>RX_RATE_LIMITED]
                     lost += share.tally.dropped[<int>RX_PUNT_FULL]
@@ -415,10 +410,10 @@ cdef class Dataplane:
         return lost
 
 
-cdef void forget_queued(Plane *plane, uint32_t index) noexcept nogil:
+cdef void forget_queued(Worker *worker, uint32_t index) noexcept nogil:
     """The index may be another port's soon: nothing of the old one may be waiting for a policy or as an event."""
-    cdef PuntQueue *punts = &plane.punts
-    cdef EventQueue *events = plane.events
+    cdef PuntQueue *punts = &worker.punts
+    cdef EventQueue *events = worker.events
     cdef uint32_t i, kept = 0
     for i in range(punts.count):
         if punts.slots[i].ingress != index:
@@ -434,7 +429,7 @@ cdef void forget_queued(Plane *plane, uint32_t index) noexcept nogil:
     events.count = kept
 
 
-cdef void free_share(Share *share) noexcept nogil:
+cdef void free_share(WorkerPort *share) noexcept nogil:
     if share != NULL:
         close_ring(&share.ring)
         free(share)
@@ -449,17 +444,14 @@ cdef void add_tally(Tally *total, const Tally *more) noexcept nogil:
         into[i] += those[i]
 
 
-cdef tuple tally_tuple(const Tally *tally):
-    cdef int i
-    return (
-        (tally.rx_frames, tally.rx_bytes, tally.forwarded, tally.flooded, tally.consumed, tally.rx_missed,
-         tally.tx_frames, tally.tx_bytes, tally.coalesced, tally.split, tally.shed),
-        tuple([tally.dropped[i] for i in range(<int>RX_REASONS)]),
-        tuple([tally.tx_dropped[i] for i in range(<int>TX_REASONS)]),
-    )
+cdef dict name_tally(const Tally *tally):
+    cdef dict named = tally[0]
+    named["dropped"] = dict(zip(_DROP_REASONS, named["dropped"]))
+    named["tx_dropped"] = dict(zip(_TX_DROP_REASONS, named["tx_dropped"]))
+    return named
 
 
-cdef void count_missed(Share *share) noexcept nogil:
+cdef void count_missed(WorkerPort *share) noexcept nogil:
     """Add up what the kernel dropped for want of room, and what it kept; PACKET_STATISTICS clears on read."""
     cdef tpacket_stats statistics
     cdef socklen_t size = sizeof(statistics)
@@ -470,7 +462,7 @@ cdef void count_missed(Share *share) noexcept nogil:
         share.arrived += statistics.tp_packets - statistics.tp_drops
 
 
-cdef void miss_unread(Share *share) noexcept nogil:
+cdef void miss_unread(WorkerPort *share) noexcept nogil:
     """Count what waits in the ring and the receive buffer, and nobody will read any more, as missed.
 
     By the kernel's count of what it put there: what waits in a receive buffer can only be counted by receiving it."""

@@ -2,22 +2,22 @@
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memset
 
-from .batch cimport (
-    CONSUMED, DROPPED, FLOODED, FORWARDED, LOOP_PROBE, ORDINARY, RX_PUNT_FULL, RX_PUNT_TOO_LONG, RX_SOURCE_GUARD,
-    RX_STORM_BROADCAST, Frame,
-)
+from .batch cimport Frame
 from .candidates cimport CANDIDATE_STATION, add_candidate, name_pair
+from .codes cimport (
+    CONSUMED, DROPPED, EVENT_DAMPED, EVENT_LOOP, EVENT_MOVED, FLAG_LEARNING, FLAG_LOCKED, FLOODED, FORWARDED,
+    LEARN_DAMPED, LEARN_MOVED, LEARN_REFUSED, LOOP_PROBE, ORDINARY, RX_PUNT_FULL, RX_PUNT_TOO_LONG, RX_SOURCE_GUARD,
+    RX_STORM_BROADCAST,
+)
 from .ethernet cimport load_mac, network_offset
-from .events cimport EVENT_DAMPED, EVENT_LOOP, EVENT_MOVED
 from .forward cimport LOOP_MAGIC, Forwarding, classify, drop, look_up_egress, parse
-from .mac_table cimport LEARN_DAMPED, LEARN_MOVED, LEARN_REFUSED
-from .plane cimport Plane, may_flood, monotonic_ns, notify, tell
-from .port cimport FLAG_LEARNING, FLAG_LOCKED, Port, Share
+from .port cimport Port, WorkerPort
 from .punt cimport PUNT_BYTES, punt
 from .trace cimport TraceRecord, record_copy, record_frame
+from .worker cimport Worker, may_flood, monotonic_ns, notify, tell
 
 
-cdef inline void account(Share *share, const Frame *frame) noexcept nogil:
+cdef inline void account(WorkerPort *share, const Frame *frame) noexcept nogil:
     """rx = forwarded + flooded + consumed + Σ dropped, always."""
     if frame.action == DROPPED and RX_STORM_BROADCAST <= frame.reason <= RX_SOURCE_GUARD:
         share.excess += 1
@@ -35,100 +35,100 @@ cdef inline void account(Share *share, const Frame *frame) noexcept nogil:
         share.tally.dropped[frame.reason] += 1
 
 
-cdef inline void enqueue_copy(Plane *plane, uint16_t egress, uint32_t place) noexcept nogil:
-    cdef Share *share = plane.shares[egress]
+cdef inline void enqueue_copy(Worker *worker, uint16_t egress, uint32_t place) noexcept nogil:
+    cdef WorkerPort *share = worker.shares[egress]
     if share.queued == 0:
-        plane.touched[plane.touched_count] = egress
-        plane.touched_count += 1
+        worker.touched[worker.touched_count] = egress
+        worker.touched_count += 1
     share.queue[share.queued] = place
     share.queued += 1
 
 
-cdef inline void enqueue(Plane *plane, const Frame *frame, uint32_t place) noexcept nogil:
+cdef inline void enqueue(Worker *worker, const Frame *frame, uint32_t place) noexcept nogil:
     cdef uint32_t i
     if frame.action == FORWARDED:
-        enqueue_copy(plane, frame.egress, place)
+        enqueue_copy(worker, frame.egress, place)
     elif frame.action == FLOODED:
-        for i in range(plane.flood_count[frame.flood]):
-            if may_flood(plane, frame, plane.flood[frame.flood][i]):
-                enqueue_copy(plane, plane.flood[frame.flood][i], place)
+        for i in range(worker.flood_count[frame.flood]):
+            if may_flood(worker, frame, worker.flood[frame.flood][i]):
+                enqueue_copy(worker, worker.flood[frame.flood][i], place)
 
 
-cdef inline void record(Plane *plane, const Frame *frame) noexcept nogil:
-    cdef TraceRecord *record = record_frame(&plane.trace, frame, monotonic_ns())
+cdef inline void record(Worker *worker, const Frame *frame) noexcept nogil:
+    cdef TraceRecord *record = record_frame(&worker.trace, frame, monotonic_ns())
     cdef uint32_t i
     if record == NULL:
         return
     if frame.action == FORWARDED:
         record_copy(record, frame.egress)
     elif frame.action == FLOODED:
-        for i in range(plane.flood_count[frame.flood]):
-            if may_flood(plane, frame, plane.flood[frame.flood][i]):
-                record_copy(record, plane.flood[frame.flood][i])
+        for i in range(worker.flood_count[frame.flood]):
+            if may_flood(worker, frame, worker.flood[frame.flood][i]):
+                record_copy(record, worker.flood[frame.flood][i])
 
 
-cdef inline void hand_over(Plane *plane, Frame *frame) noexcept nogil:
+cdef inline void hand_over(Worker *worker, Frame *frame) noexcept nogil:
     """Give a frame, or a copy of it, to the policy; without room for it, the fallback decides."""
-    cdef Port *port = plane.ports[frame.ingress]
-    cdef Share *share = plane.shares[frame.ingress]
+    cdef Port *port = worker.ports[frame.ingress]
+    cdef WorkerPort *share = worker.shares[frame.ingress]
     cdef bint taken = frame.action == CONSUMED
     cdef bint too_long = frame.length > PUNT_BYTES
-    if not too_long and punt(&plane.punts, frame, taken, share.punts):
+    if not too_long and punt(&worker.punts, frame, taken, share.punts):
         share.punts += 1
-        if plane.punts.count == 1:
-            notify(plane.punt_fd)
+        if worker.punts.count == 1:
+            notify(worker.punt_fd)
         return
     if too_long:
-        plane.punts.too_long += 1
+        worker.punts.too_long += 1
     else:
-        plane.punts.missed += 1
+        worker.punts.missed += 1
     if taken and (port.drop_when_full or frame.for_switch):
         drop(frame, RX_PUNT_TOO_LONG if too_long else RX_PUNT_FULL)
     elif taken:
-        look_up_egress(&plane.forwarding, port, frame)
+        look_up_egress(&worker.forwarding, port, frame)
 
 
-cdef inline void nominate(Plane *plane, const Frame *frame) noexcept nogil:
+cdef inline void nominate(Worker *worker, const Frame *frame) noexcept nogil:
     """Tell the fast path which pair the kernel could forward by itself, or which it must not any more."""
-    cdef uint32_t before = plane.candidates.count
-    cdef Port *port = plane.ports[frame.ingress]
+    cdef uint32_t before = worker.candidates.count
+    cdef Port *port = worker.ports[frame.ingress]
     cdef uint8_t no_ip[16]
     if frame.learned == LEARN_MOVED:
         memset(no_ip, 0, 16)
-        add_candidate(&plane.candidates, CANDIDATE_STATION, frame, 0, no_ip)
+        add_candidate(&worker.candidates, CANDIDATE_STATION, frame, 0, no_ip)
     if (
         frame.action == FORWARDED and frame.kind == ORDINARY and frame.vid == 0 and frame.learned < LEARN_REFUSED
-        and frame.egress != frame.ingress and plane.trace.records == NULL
+        and frame.egress != frame.ingress and worker.trace.records == NULL
         and port.flags & (FLAG_LEARNING | FLAG_LOCKED) == FLAG_LEARNING
     ):
-        name_pair(&plane.candidates, frame, port.guarded and not port.routes, plane.forwarding.now_ms)
-    if before == 0 and plane.candidates.count:
-        notify(plane.candidate_fd)
+        name_pair(&worker.candidates, frame, port.guarded and not port.routes, worker.forwarding.now_ms)
+    if before == 0 and worker.candidates.count:
+        notify(worker.candidate_fd)
 
 
-cdef inline void decide(Plane *plane, uint64_t now) noexcept nogil:
-    """Decide the batch at `now` (ns since the plane's epoch)."""
-    cdef Forwarding *forwarding = &plane.forwarding
+cdef inline void decide(Worker *worker, uint64_t now) noexcept nogil:
+    """Decide the batch at `now` (ns since the worker's epoch)."""
+    cdef Forwarding *forwarding = &worker.forwarding
     cdef Frame *frame
     cdef uint32_t i
     forwarding.now_ns = now
     forwarding.now_ms = <uint32_t>(now // 1000000)
-    for i in range(plane.batch_count):
-        parse(forwarding, &plane.batch[i])
-    for i in range(plane.batch_count):
-        frame = &plane.batch[i]
+    for i in range(worker.batch_count):
+        parse(forwarding, &worker.batch[i])
+    for i in range(worker.batch_count):
+        frame = &worker.batch[i]
         classify(forwarding, frame)
         if frame.punted:
-            hand_over(plane, frame)
+            hand_over(worker, frame)
         if frame.learned == LEARN_MOVED or frame.learned == LEARN_DAMPED:
-            tell(plane, EVENT_MOVED if frame.learned == LEARN_MOVED else EVENT_DAMPED, forwarding.moved_from,
+            tell(worker, EVENT_MOVED if frame.learned == LEARN_MOVED else EVENT_DAMPED, forwarding.moved_from,
                  frame.ingress, frame.source)
         if frame.kind == LOOP_PROBE:
-            tell(plane, EVENT_LOOP, 0, frame.ingress,
+            tell(worker, EVENT_LOOP, 0, frame.ingress,
                  load_mac(frame.data + network_offset(frame.data, frame.length) + LOOP_MAGIC))
-        if plane.candidates.slots != NULL:
-            nominate(plane, frame)
-        account(plane.shares[frame.ingress], frame)
-        enqueue(plane, frame, i)
-        if plane.trace.records != NULL:
-            record(plane, frame)
+        if worker.candidates.slots != NULL:
+            nominate(worker, frame)
+        account(worker.shares[frame.ingress], frame)
+        enqueue(worker, frame, i)
+        if worker.trace.records != NULL:
+            record(worker, frame)

@@ -1,16 +1,11 @@
 # Events, bounded: what the control thread should hear of: stations that moved, own loop probes that came back.
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
+from .codes cimport EVENT_LOOP
+
 cdef enum:
     EVENT_SLOTS = 1024
     MOVE_SLOTS = 960            # stations that flap leave room for the loop probes that they are the reason of
-
-cdef enum EventKind:
-    EVENT_MOVED = 0
-    EVENT_LOOP = 1
-    EVENT_DAMPED = 2            # as MOVED, but the station was not moved
-    EVENT_COSTLY = 3            # frames for a port were dropped as costly; at most once a second
-    EVENT_TAGGED = 4            # a frame for a port was dropped as tagged_too_big; once a worker and port
 
 cdef struct Event:
     uint8_t kind

@@ -10,8 +10,9 @@ from libc.string cimport memcpy
 from .dataplane cimport Dataplane
 from .forward cimport LOOP_MAGIC
 from .mac_table cimport mac_of, vid_of
-from .plane cimport Plane
-from .worker cimport lock, unlock
+from .worker cimport Worker, lock, unlock
+
+from .codes import EVENT_KINDS as _EVENT_KINDS
 
 
 @cython.final
@@ -24,26 +25,27 @@ cdef class Events:
         self.dataplane = dataplane
 
     def read(self):
-        """Take the events: [(kind, was, now, vlan, mac), …] (events.pxd), and how many were lost so far."""
-        cdef list out = []
+        """Take the events: [(kind, was, now, vlan, mac), …], as events.pxd has them, the kind by its name in
+        codes.EVENT_KINDS; and how many were lost so far."""
+        cdef list out = [], kinds = list(_EVENT_KINDS)
         cdef uint64_t lost = 0
         cdef uint32_t i, j
         cdef EventQueue *queue
-        cdef Plane *plane
-        for i in range(self.dataplane.workers):
-            plane = &self.dataplane.planes[i]
+        cdef Worker *worker
+        for i in range(self.dataplane.worker_count):
+            worker = &self.dataplane.workers[i]
             with nogil:
-                lock(plane)
-                queue = plane.events
-                plane.spare_events.lost = queue.lost
-                plane.events = plane.spare_events
-                unlock(plane)
+                lock(worker)
+                queue = worker.events
+                worker.spare_events.lost = queue.lost
+                worker.events = worker.spare_events
+                unlock(worker)
             for j in range(queue.count):
-                out.append((queue.events[j].kind, queue.events[j].was, queue.events[j].now,
+                out.append((kinds[queue.events[j].kind], queue.events[j].was, queue.events[j].now,
                             vid_of(queue.events[j].key), mac_of(queue.events[j].key)))
             queue.count = 0
             lost += queue.lost
-            plane.spare_events = queue
+            worker.spare_events = queue
         return out, lost
 
     def set_probe_magic(self, bytes magic):
@@ -54,7 +56,7 @@ cdef class Events:
             raise ValueError(f"{LOOP_MAGIC} bytes, not {len(magic)}")
         with nogil:
             self.dataplane._lock()
-            for i in range(self.dataplane.workers):
-                memcpy(self.dataplane.planes[i].forwarding.loop_magic, data, LOOP_MAGIC)
-                self.dataplane.planes[i].forwarding.probing = True
+            for i in range(self.dataplane.worker_count):
+                memcpy(self.dataplane.workers[i].forwarding.loop_magic, data, LOOP_MAGIC)
+                self.dataplane.workers[i].forwarding.probing = True
             self.dataplane._unlock()

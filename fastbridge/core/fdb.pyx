@@ -57,11 +57,11 @@ cdef class FdbAccess:
     cdef void _keep_ports(self) noexcept nogil:
         """No port comes or goes until _let_ports()."""
         if self.dataplane is not None:
-            lock(&self.dataplane.planes[0])
+            lock(&self.dataplane.workers[0])
 
     cdef void _let_ports(self) noexcept nogil:
         if self.dataplane is not None:
-            unlock(&self.dataplane.planes[0])
+            unlock(&self.dataplane.workers[0])
 
     cdef bint _has_port(self, uint16_t port) noexcept nogil:
         return self.dataplane is None or self.dataplane._port(port) != NULL

@@ -1,25 +1,25 @@
 # The forwarding decision: parse reads one frame's headers, classify decides it.
 #
 # Batching changes nothing: each frame is learned and then looked up before the next one, so a batch of n is
-# n batches of one (tests/test_core_equals_model.py). parse runs over the whole batch first only so that
+# n batches of one (tests/core/test_core_equals_model.py). parse runs over the whole batch first only so that
 # the FDB's cache lines are on their way when classify needs them.
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memset
 
-from .batch cimport (
-    ARP_GROUP, ARP_UNICAST, BROADCAST, CONSUMED, DROPPED, FLOODED, FORWARDED, LOOP_PROBE, MULTICAST, ND_GROUP,
-    ND_UNICAST, NO_REASON, ORDINARY, RX_BAD_SOURCE, RX_BAD_TAG, RX_BLOCKED, RX_FILTERED, RX_ISOLATED, RX_LINK_LOCAL,
-    RX_LOCKED, RX_RATE_LIMITED, RX_RUNT, RX_SOURCE_GUARD, RX_STORM_BROADCAST, UNKNOWN_UNICAST, Frame,
-)
+from .batch cimport Frame
 from .bucket cimport take_token
+from .codes cimport (
+    ARP_GROUP, ARP_UNICAST, BROADCAST, CONSUMED, DROPPED, FLAG_HAIRPIN, FLAG_ISOLATED, FLAG_LEARNING, FLAG_LOCKED,
+    FLOODED, FORWARDED, LOOP_PROBE, MULTICAST, ND_GROUP, ND_UNICAST, NO_REASON, ORDINARY, PUNT_NONE, PUNT_TAKE,
+    RX_BAD_SOURCE, RX_BAD_TAG, RX_BLOCKED, RX_FILTERED, RX_ISOLATED, RX_LINK_LOCAL, RX_LOCKED, RX_RATE_LIMITED, RX_RUNT,
+    RX_SOURCE_GUARD, RX_STORM_BROADCAST, UNKNOWN_UNICAST,
+)
 from .ethernet cimport (
-    ETHERNET_HEADER, ETHERTYPE_ARP, ETHERTYPE_IPV6, ETHERTYPE_LOOP, is_broadcast, is_group, is_link_local,
-    is_nd, load16, load_mac, network_offset, read_inner_vid, read_ip_source, read_vid, tags_are_plain,
+    ETHERNET_HEADER, ETHERTYPE_ARP, ETHERTYPE_IPV6, ETHERTYPE_LOOP, is_broadcast, is_group, is_link_local, is_nd,
+    load16, load_mac, network_offset, read_inner_vid, read_ip_source, read_vid, tags_are_plain,
 )
 from .mac_table cimport MacTableState, hash_key, holds, learn, look_up, mac_of, make_key, prefetch_bucket, vid_of
-from .port cimport (
-    FLAG_HAIRPIN, FLAG_ISOLATED, FLAG_LEARNING, FLAG_LOCKED, PUNT_NONE, PUNT_TAKE, Port, is_open,
-)
+from .port cimport Port, is_open
 
 cdef enum:
     LOOP_MAGIC = 16             # bytes of a loop probe that are this switch's own; then come …

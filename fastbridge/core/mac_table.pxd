@@ -5,10 +5,6 @@
 # full passes entries on to the next one and counts them in `overflow`, so a miss knows when to stop and
 # removal needs no tombstones.
 #
-# Growth is incremental, so no frame ever waits for it: the last new entries before it touch the pages of a table of
-# twice the size, one after the other; then each new entry empties GROW_STEP buckets of the old table, whose memory goes
-# back RELEASE_STEP buckets at a time (what each costs: docs/performance.md).
-#
 # Many threads, one writer. Every worker looks up and refreshes without a lock; whoever changes what the table holds (a
 # new station, a move, ageing, Python) holds `lock` meanwhile, so there is one writer at a time:
 # - An entry is in the table while its key is in a slot. The writer clears a key before anything else of the slot
@@ -26,41 +22,25 @@
 # - `seen` is refreshed by readers. One that is late may refresh a slot that has another station by now: that one was
 #   put there a moment ago, so nothing becomes of it but a longer life of an entry that was being carried over.
 # - The workers' clocks are read once a breath, so `seen` may be ahead of a reader's `now`: by less than SKEW.
-# tests/test_workers.py has all that under stress, also with ThreadSanitizer, which knows the accesses of barrier.pxd.
+# tests/core/test_workers.py has all that under stress, also with ThreadSanitizer, which knows the accesses of
+# barrier.pxd.
 from libc.stddef cimport size_t
 from libc.stdint cimport UINT32_MAX, int32_t, uint8_t, uint16_t, uint32_t, uint64_t
+
 cimport cython
+
 from .barrier cimport (
     fence_acquire, load_acquire, load_acquire16, load_acquire64, load_relaxed8, load_relaxed16, load_relaxed32,
     load_relaxed64, prefetch, store_relaxed32,
 )
+from .codes cimport LEARN_KNOWN, LearnResult
 from .linux cimport pthread_mutex_t
 
 cdef enum:
     WAYS = 4
-    # Old buckets emptied by each new entry while growing: at MAX_LOAD the new table takes 2.5 × the old
-    # bucket count of entries before it must grow itself, so 2 a step empties the old one with room to spare.
-    GROW_STEP = 2
-    # Entries per 8 slots beyond which the table grows: at 5/8 a bucket holds 2.5 of 4 entries on average, and
-    # about one bucket in nine has passed an entry on (Poisson, mean 2.5), so few look-ups touch a second line.
-    MAX_LOAD_EIGHTHS = 5
-    # The share of the entries before growth, 1/8, that prepare it: a page of the next table every 10 entries. Not
-    # earlier, or 1 M entries would need more than the 32 MiB of their own table.
-    PREPARE_SHARE = 8
-    PAGE_BUCKETS = 64           # of 4 KiB
-    # Old buckets whose memory goes back at a time, 64 KiB: one call for 512 new entries, 5 to 10 µs.
-    RELEASE_STEP = 1024
-    FIRST_BUCKETS = 256         # 16 KiB: fits L1 for the small labs most tables serve
     ENTRY_STATIC = 1
     LEVELS = 32                 # tables one after the other, each of twice the size: more than there is memory for
     SKEW = 60000                # ms; a breath is never that long
-
-cdef enum LearnResult:
-    LEARN_KNOWN = 0
-    LEARN_NEW = 1
-    LEARN_MOVED = 2
-    LEARN_REFUSED = 3
-    LEARN_DAMPED = 4
 
 cdef struct Bucket:
     uint64_t key[4]             # ENTRY | vid << 48 | mac; 0 = free
@@ -124,46 +104,9 @@ cdef inline uint64_t hash_key(const MacTableState *state, uint64_t key) noexcept
     return h ^ (h >> 32)
 
 
-cdef inline Table *current(MacTableState *state) noexcept nogil:
-    """Where entries are put; for the writer."""
-    return &state.tables[state.shape >> 1]
-
-
-cdef inline Table *older(MacTableState *state) noexcept nogil:
-    """The one being emptied, or NULL; for the writer."""
-    return &state.tables[(state.shape >> 1) - 1] if state.shape & 1 else NULL
-
-
 cdef inline void prefetch_bucket(const MacTableState *state, uint64_t hash) noexcept nogil:
     cdef const Table *table = &state.tables[load_acquire(&state.shape) >> 1]
     prefetch(&table.buckets[hash & table.mask])
-
-
-cdef inline Bucket *find_in(const Table *table, uint64_t key, uint64_t hash, int *way) noexcept nogil:
-    """The writer's way to an entry, or NULL."""
-    cdef uint64_t at = hash & table.mask
-    cdef Bucket *bucket
-    cdef int i
-    while True:
-        bucket = &table.buckets[at]
-        for i in range(WAYS):
-            if bucket.key[i] == key:
-                way[0] = i
-                return bucket
-        if bucket.overflow == 0:
-            return NULL
-        at = (at + 1) & table.mask
-
-
-cdef inline Bucket *find(MacTableState *state, uint64_t key, uint64_t hash, int *way, Table **table) noexcept nogil:
-    """The writer's way to an entry and the table it is in, or NULL."""
-    cdef Bucket *bucket
-    table[0] = current(state)
-    bucket = find_in(table[0], key, hash, way)
-    if bucket == NULL and state.shape & 1 and hash & older(state).mask >= state.released:
-        table[0] = older(state)
-        bucket = find_in(table[0], key, hash, way)
-    return bucket
 
 
 cdef inline bint read_in(const Table *table, uint64_t key, uint64_t hash, Entry *entry) noexcept nogil:

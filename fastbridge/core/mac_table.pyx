@@ -1,20 +1,22 @@
 """MAC table (FDB), one cache line.
 
-`MacTable` owns the memory; the look-up and learning that the data plane runs are the inline functions of
-mac_table.pxd. Whatever else is done to its entries is done by fdb.pyx.
+`MacTable` owns the memory. Look-up and learning as the data plane runs them are the inline functions of mac_table.pxd;
+here is what the writer does: learning what is new, eviction, removal, walks in steps. Memory and growth:
+mac_growth.pxd.
 """
 
 cimport cython
 from libc.stdint cimport UINT32_MAX, int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stddef cimport size_t
 from libc.stdlib cimport calloc, free, malloc
-from .barrier cimport (
-    fence_release, load_relaxed32, store_relaxed16, store_relaxed32, store_relaxed64, store_relaxed8, store_release,
-    store_release64,
-)
+
+from .barrier cimport load_relaxed32, store_relaxed16, store_relaxed32, store_relaxed8
+from .codes cimport LEARN_DAMPED, LEARN_KNOWN, LEARN_MOVED, LEARN_NEW, LEARN_REFUSED, LearnResult
 from .linux cimport (
-    MADV_DONTNEED, MAP_ANONYMOUS, MAP_FAILED, MAP_PRIVATE, PROT_READ, PROT_WRITE, madvise, mmap, munmap,
     pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock, pthread_mutex_t, pthread_mutex_unlock,
+)
+from .mac_growth cimport (
+    FIRST_BUCKETS, PAGE_BUCKETS, current, empty_some, find, free_table, make_room, make_table, older, put, unlink,
 )
 
 import secrets
@@ -37,88 +39,6 @@ ENTRY_DTYPE = np.dtype({
     "offsets": [0, 8, 12, 14, 16],
     "itemsize": 24,
 })
-
-
-cdef int make_table(Table *table, uint64_t buckets) noexcept nogil:
-    """Map `buckets` (a power of two) empty buckets; -1 when there is no memory."""
-    cdef size_t size = buckets * sizeof(Bucket)
-    cdef void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
-    if memory == MAP_FAILED:
-        return -1
-    # No huge pages: look-ups gain nothing, and learning is slower, as each first touch then zeroes 2 MiB.
-    table.buckets = <Bucket *>memory
-    table.mask = buckets - 1
-    return 0
-
-
-cdef void free_table(Table *table) noexcept nogil:
-    if table.buckets != NULL:
-        munmap(table.buckets, (table.mask + 1) * sizeof(Bucket))
-        table.buckets = NULL
-
-
-cdef void release_some(MacTableState *state) noexcept nogil:
-    """Give back the memory of old buckets that are empty for good: whose entries, those that went on to later
-    buckets included, are all carried over. The last one of a step has counted any that went beyond the step."""
-    cdef Table *old = older(state)
-    cdef uint64_t end = state.released + RELEASE_STEP
-    if state.emptied >= end and end <= old.mask and old.buckets[end - 1].overflow == 0:
-        store_relaxed64(&state.released, end)
-        madvise(&old.buckets[end - RELEASE_STEP], RELEASE_STEP * sizeof(Bucket), MADV_DONTNEED)
-
-
-cdef void finish_growth(MacTableState *state) noexcept nogil:
-    cdef Table *old = older(state)
-    cdef uint64_t released = state.released
-    store_release(&state.shape, state.shape & ~<uint32_t>1)
-    madvise(&old.buckets[released], (old.mask + 1 - released) * sizeof(Bucket), MADV_DONTNEED)
-
-
-cdef void prepare_growth(MacTableState *state) noexcept nogil:
-    """Touch so many pages of the next table that all are touched when it is needed. Without memory for it nothing
-    happens: growth itself will tell."""
-    cdef uint64_t buckets = current(state).mask + 1, full = buckets * WAYS * MAX_LOAD_EIGHTHS // 8, due
-    cdef uint64_t start = full - full // PREPARE_SHARE
-    cdef Table *next = current(state) + 1
-    if state.count < start or state.capacity <= full:
-        return
-    if next.buckets == NULL and make_table(next, 2 * buckets) < 0:
-        return
-    due = (state.count - start + 1) * (2 * buckets // PAGE_BUCKETS) // (full - start)
-    while state.prepared < min(due, 2 * buckets // PAGE_BUCKETS):
-        next.buckets[state.prepared * PAGE_BUCKETS].overflow = 0
-        state.prepared += 1
-
-
-cdef void put(
-    Table *table, uint64_t key, uint64_t hash, uint16_t port, uint32_t seen, uint8_t flags
-) noexcept nogil:
-    """Store an entry that is not in the table; there is always a free slot (the load is bounded)."""
-    cdef uint64_t at = hash & table.mask
-    cdef Bucket *bucket
-    cdef int i
-    while True:
-        bucket = &table.buckets[at]
-        for i in range(WAYS):
-            if bucket.key[i] == 0:
-                store_relaxed16(&bucket.version, bucket.version + 1)
-                fence_release()         # who sees what comes now sees another version, too
-                store_relaxed16(&bucket.port[i], port)
-                store_relaxed32(&bucket.seen[i], seen)
-                store_relaxed8(&bucket.flags[i], flags)
-                store_release64(&bucket.key[i], key)
-                return
-        store_relaxed16(&bucket.overflow, bucket.overflow + 1)
-        at = (at + 1) & table.mask
-
-
-cdef void unlink(Table *table, uint64_t hash, Bucket *bucket, int way) noexcept nogil:
-    """Remove the entry at `way` of `bucket`; the full buckets it passed count one less."""
-    cdef uint64_t at = hash & table.mask
-    store_release64(&bucket.key[way], 0)
-    while &table.buckets[at] != bucket:
-        store_relaxed16(&table.buckets[at].overflow, table.buckets[at].overflow - 1)
-        at = (at + 1) & table.mask
 
 
 cdef void count_entry(MacTableState *state, uint16_t port) noexcept nogil:
@@ -185,47 +105,17 @@ cdef bint evict(MacTableState *state, uint16_t port, uint32_t now) noexcept nogi
     return True
 
 
-cdef void empty_some(MacTableState *state) noexcept nogil:
-    """Carry GROW_STEP buckets of the old table over; give it back when it is empty."""
-    cdef Table *old = older(state)
-    cdef Bucket *bucket
-    cdef uint64_t hash
-    cdef int i
-    for _ in range(<int>GROW_STEP):
-        if state.emptied > old.mask:
-            finish_growth(state)
-            return
-        bucket = &old.buckets[state.emptied]
-        for i in range(WAYS):
-            if bucket.key[i] != 0:
-                hash = hash_key(state, bucket.key[i])
-                put(current(state), bucket.key[i], hash, bucket.port[i], load_relaxed32(&bucket.seen[i]),
-                    bucket.flags[i])
-                store_release64(&state.carried, state.carried + 1)
-                unlink(old, hash, bucket, i)
-        state.emptied += 1
-    release_some(state)
-
-
 cdef LearnResult insert(
     MacTableState *state, uint64_t key, uint64_t hash, uint16_t port, uint32_t now, uint8_t flags
 ) noexcept nogil:
-    cdef Table *table = current(state)
-    cdef uint64_t slots = (table.mask + 1) * WAYS
     if state.shape & 1:
         empty_some(state)
     if state.count >= state.capacity and not flags & ENTRY_STATIC and not evict(state, port, now):
         state.refused += 1
         return LEARN_REFUSED
-    if not state.shape & 1 and state.count * 8 >= slots * MAX_LOAD_EIGHTHS:
-        if table[1].buckets == NULL and make_table(&table[1], (table.mask + 1) * 2) < 0:
-            state.refused += 1
-            return LEARN_REFUSED
-        state.emptied = state.prepared = 0
-        store_relaxed64(&state.released, 0)
-        store_release(&state.shape, state.shape + 3)    # the next level, and growing
-    else:
-        prepare_growth(state)
+    if make_room(state) < 0:
+        state.refused += 1
+        return LEARN_REFUSED
     put(current(state), key, hash, port, now, flags)
     state.count += 1
     if not flags & ENTRY_STATIC:

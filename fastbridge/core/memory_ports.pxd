@@ -5,9 +5,10 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t
 from libc.stdlib cimport calloc
 from libc.string cimport memcpy
 
-from .batch cimport FLOODED, FORWARDED, Frame
-from .plane cimport Plane, may_flood
+from .batch cimport Frame
+from .codes cimport FLOODED, FORWARDED
 from .ring cimport VNET_HEADER
+from .worker cimport Worker, may_flood
 
 
 cdef inline size_t place_of(size_t length) noexcept nogil:
@@ -36,19 +37,19 @@ cdef inline uint8_t *copy_frames(list messages, size_t before) except NULL:
     return memory
 
 
-cdef inline int collect_copies(Plane *plane, list frames, list out) except -1:
+cdef inline int collect_copies(Worker *worker, list frames, list out) except -1:
     """Append the copies of a decided batch, (egress port, frame), in arrival order: of the bytes objects it is made
     of."""
     cdef Frame *frame
     cdef uint16_t egress
     cdef uint32_t i, j
-    for i in range(plane.batch_count):
-        frame = &plane.batch[i]
+    for i in range(worker.batch_count):
+        frame = &worker.batch[i]
         if frame.action == FORWARDED:
             out.append((frame.egress, frames[i]))
         elif frame.action == FLOODED:
-            for j in range(plane.flood_count[frame.flood]):
-                egress = plane.flood[frame.flood][j]
-                if may_flood(plane, frame, egress):
+            for j in range(worker.flood_count[frame.flood]):
+                egress = worker.flood[frame.flood][j]
+                if may_flood(worker, frame, egress):
                     out.append((egress, frames[i]))
     return 0

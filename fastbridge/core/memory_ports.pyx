@@ -15,11 +15,10 @@ from .dataplane cimport Dataplane, require_port
 from .decide cimport decide
 from .linux cimport iovec
 from .memory_ports cimport collect_copies, copy_frames, place_of
-from .plane cimport Plane, start_frame
-from .port cimport Share
+from .port cimport WorkerPort
 from .ring cimport VNET_HEADER
 from .transmit cimport gather, release, transmit
-from .worker cimport lock, unlock
+from .worker cimport Worker, lock, start_frame, unlock
 
 
 @cython.final
@@ -37,19 +36,19 @@ cdef class MemoryPorts:
         Returns [(egress port, frame), …] in arrival order, a flooded frame's copies by ascending port: the
         very bytes objects given. Raises IndexError (no such port), TypeError (not bytes), MemoryError.
         """
-        cdef Plane *plane = self.dataplane.planes
+        cdef Worker *worker = self.dataplane.workers
         cdef list out = [], chunk
         cdef Py_ssize_t start = 0
         with nogil:
-            lock(plane)
+            lock(worker)
         try:
             require_port(self.dataplane._port(ingress))
             while start < len(frames):
                 chunk = frames[start:start + BATCH]
                 start += BATCH
-                run_breath(plane, ingress, chunk, now, False, out)
+                run_breath(worker, ingress, chunk, now, False, out)
         finally:
-            unlock(plane)
+            unlock(worker)
         return out
 
     def process_offloaded(self, uint32_t ingress, list messages, uint32_t now):
@@ -58,63 +57,64 @@ cdef class MemoryPorts:
         Returns the messages a live switch would send in one breath, port by port, coalesced where the port's flag says
         so: [(egress port, vnet header and frame), …]. Raises ValueError too: too many, or too short for a vnet header.
         """
-        cdef Plane *plane = self.dataplane.planes
+        cdef Worker *worker = self.dataplane.workers
         cdef list out = []
         if len(messages) > BATCH:
             raise ValueError(f"a breath takes at most {BATCH} frames, not {len(messages)}")
         with nogil:
-            lock(plane)
+            lock(worker)
         try:
             require_port(self.dataplane._port(ingress))
-            run_breath(plane, ingress, messages, now, True, out)
+            run_breath(worker, ingress, messages, now, True, out)
         finally:
-            unlock(plane)
+            unlock(worker)
         return out
 
-    def replay(self, uint32_t ingress, list frames, uint32_t now, uint32_t rounds, uint32_t worker=0):
-        """As process(), for at most BATCH frames, `rounds` times by a worker, without the GIL; the results show in the
-        counters only. What the benchmarks time, the core's own cost, and what several threads can do at the same time,
-        each as another worker. Raises ValueError for more frames, IndexError (no such port, or worker)."""
+    def replay(self, uint32_t ingress, list frames, uint32_t now, uint32_t rounds, uint32_t number=0):
+        """As process(), for at most BATCH frames, `rounds` times by the worker of this number, without the GIL; the
+        results show in the counters only. What the benchmarks time, the core's own cost, and what several threads can
+        do at the same time, each as another worker. Raises ValueError for more frames, IndexError (no such port, or
+        worker)."""
         cdef uint32_t j, n = <uint32_t>len(frames)
         cdef uint8_t *memory = NULL
-        cdef Plane *plane = self.dataplane._plane(worker)
+        cdef Worker *worker = self.dataplane._worker(number)
         if len(frames) > BATCH:
             raise ValueError(f"replay takes at most {BATCH} frames, not {len(frames)}")
         with nogil:
-            lock(plane)
+            lock(worker)
         try:
             require_port(self.dataplane._port(ingress))
-            memory = fill_batch(plane, ingress, frames, 0)
+            memory = fill_batch(worker, ingress, frames, 0)
             with nogil:
                 for _ in range(rounds):
-                    plane.batch_count = n
+                    worker.batch_count = n
                     for j in range(n):
-                        start_frame(&plane.batch[j], ingress)
-                    decide(plane, <uint64_t>now * 1000000)
-                    transmit(plane)
-                    release(plane)
+                        start_frame(&worker.batch[j], ingress)
+                    decide(worker, <uint64_t>now * 1000000)
+                    transmit(worker)
+                    release(worker)
         finally:
-            unlock(plane)
+            unlock(worker)
             free(memory)
 
 
-cdef int run_breath(Plane *plane, uint32_t ingress, list frames, uint32_t now, bint offloaded, list out) except -1:
+cdef int run_breath(Worker *worker, uint32_t ingress, list frames, uint32_t now, bint offloaded, list out) except -1:
     """One breath of frames from memory, offloaded ones each behind its vnet header."""
-    cdef uint8_t *memory = fill_batch(plane, ingress, frames, VNET_HEADER if offloaded else 0)
+    cdef uint8_t *memory = fill_batch(worker, ingress, frames, VNET_HEADER if offloaded else 0)
     try:
-        decide(plane, <uint64_t>now * 1000000)
+        decide(worker, <uint64_t>now * 1000000)
         if offloaded:
-            collect_messages(plane, out)
+            collect_messages(worker, out)
         else:
-            collect_copies(plane, frames, out)
+            collect_copies(worker, frames, out)
     finally:
-        transmit(plane)
-        release(plane)
+        transmit(worker)
+        release(worker)
         free(memory)
     return 0
 
 
-cdef uint8_t *fill_batch(Plane *plane, uint32_t ingress, list frames, uint32_t before) except NULL:
+cdef uint8_t *fill_batch(Worker *worker, uint32_t ingress, list frames, uint32_t before) except NULL:
     """Make a batch of bytes objects, as copy_frames() copies them. Returns the memory, to be freed when the batch is
     released."""
     cdef uint8_t *memory = copy_frames(frames, before)
@@ -122,47 +122,47 @@ cdef uint8_t *fill_batch(Plane *plane, uint32_t ingress, list frames, uint32_t b
     cdef Frame *frame
     cdef Py_ssize_t i
     for i in range(len(frames)):
-        frame = &plane.batch[i]
+        frame = &worker.batch[i]
         start_frame(frame, ingress)
         frame.data, frame.length = at, <uint32_t>PyBytes_GET_SIZE(frames[i]) - before
         at += place_of(frame.length)
-    plane.batch_count = <uint32_t>len(frames)
+    worker.batch_count = <uint32_t>len(frames)
     return memory
 
 
-cdef int collect_messages(Plane *plane, list out) except -1:
+cdef int collect_messages(Worker *worker, list out) except -1:
     """Append the messages that will be sent of a decided batch, (egress port, vnet header and frame)."""
-    cdef Share *share
+    cdef WorkerPort *share
     cdef uint32_t i, j, at, count, start
     cdef Frame *frame
     cdef Cut cut
-    for i in range(plane.touched_count):
-        share = plane.shares[plane.touched[i]]
+    for i in range(worker.touched_count):
+        share = worker.shares[worker.touched[i]]
         at = 0
         while at < share.queued:
-            frame = &plane.batch[share.queue[at]]
-            if must_cut(plane.ports[share.index], share, frame, &cut):
+            frame = &worker.batch[share.queue[at]]
+            if must_cut(worker.ports[share.index], share, frame, &cut):
                 start, at = 0, at + 1
-                count = make_messages(plane, frame, &cut, &start)
+                count = make_messages(worker, frame, &cut, &start)
                 while count:
-                    read_messages(plane, share.index, count, out)
-                    count = make_messages(plane, frame, &cut, &start)
+                    read_messages(worker, share.index, count, out)
+                    count = make_messages(worker, frame, &cut, &start)
                 continue
-            count = gather(plane, share, at, 0)
-            read_messages(plane, share.index, count, out)
+            count = gather(worker, share, at, 0)
+            read_messages(worker, share.index, count, out)
             for j in range(count):
-                at += plane.spans[j]
+                at += worker.spans[j]
     return 0
 
 
-cdef int read_messages(Plane *plane, uint16_t egress, uint32_t count, list out) except -1:
+cdef int read_messages(Worker *worker, uint16_t egress, uint32_t count, list out) except -1:
     """Append the first messages of those made, (egress port, vnet header and frame)."""
     cdef iovec *vectors
     cdef uint32_t j, k
     for j in range(count):
-        vectors = plane.messages[j].msg_hdr.msg_iov
+        vectors = worker.messages[j].msg_hdr.msg_iov
         out.append((egress, b"".join([
             PyBytes_FromStringAndSize(<char *>vectors[k].iov_base, vectors[k].iov_len)
-            for k in range(plane.messages[j].msg_hdr.msg_iovlen)
+            for k in range(worker.messages[j].msg_hdr.msg_iovlen)
         ])))
     return 0

@@ -14,9 +14,8 @@ from .candidates cimport CANDIDATE_SLOTS, NAMED, Candidate, CandidateQueue
 from .dataplane cimport Dataplane
 from .forward cimport Forwarding, ip_allowed, mac_allowed
 from .mac_table cimport make_key
-from .plane cimport Plane
 from .port cimport Port
-from .worker cimport lock, unlock
+from .worker cimport Worker, lock, unlock
 
 cdef uint64_t KEY_MASK = (<uint64_t>1 << 60) - 1      # of a key: vlan << 48 | mac
 cdef bytes NO_IP = bytes(16)
@@ -42,7 +41,7 @@ cdef class Nominations:
         cdef CandidateQueue before
         cdef CandidateQueue fresh
         cdef uint32_t i
-        for i in range(self.dataplane.workers):
+        for i in range(self.dataplane.worker_count):
             memset(&fresh, 0, sizeof(fresh))
             if on:
                 fresh.slots = <Candidate *>malloc(CANDIDATE_SLOTS * sizeof(Candidate))
@@ -51,10 +50,10 @@ cdef class Nominations:
                     free_candidates(&fresh)
                     raise MemoryError("no memory for the fast path's candidates")
             with nogil:
-                lock(&self.dataplane.planes[i])
-                before = self.dataplane.planes[i].candidates
-                self.dataplane.planes[i].candidates = fresh
-                unlock(&self.dataplane.planes[i])
+                lock(&self.dataplane.workers[i])
+                before = self.dataplane.workers[i].candidates
+                self.dataplane.workers[i].candidates = fresh
+                unlock(&self.dataplane.workers[i])
             free_candidates(&before)
 
     def read(self):
@@ -67,20 +66,20 @@ cdef class Nominations:
         cdef Candidate *slots
         cdef Candidate *spare
         cdef uint32_t count, i, j
-        cdef Plane *plane
-        for i in range(self.dataplane.workers):
-            plane = &self.dataplane.planes[i]
+        cdef Worker *worker
+        for i in range(self.dataplane.worker_count):
+            worker = &self.dataplane.workers[i]
             spare = <Candidate *>malloc(CANDIDATE_SLOTS * sizeof(Candidate))
             if spare == NULL:
                 raise MemoryError("no memory to read the fast path's candidates")
             with nogil:
-                lock(plane)
-                slots, count = plane.candidates.slots, plane.candidates.count
+                lock(worker)
+                slots, count = worker.candidates.slots, worker.candidates.count
                 if slots != NULL:
-                    plane.candidates.slots, plane.candidates.count = spare, 0
+                    worker.candidates.slots, worker.candidates.count = spare, 0
                     spare = NULL
-                lost += plane.candidates.lost
-                unlock(plane)
+                lost += worker.candidates.lost
+                unlock(worker)
             free(spare)
             if slots == NULL:
                 continue
@@ -93,7 +92,7 @@ cdef class Nominations:
     def allows(self, uint16_t ingress, uint64_t mac, bytes ip):
         """Whether a port that checks its sources lets this one pass now, untagged; ip: as read() has it. Other ports
         let all pass, and one that is not there none. Raises ValueError for an ip of another length."""
-        cdef Forwarding *f = &self.dataplane.planes[0].forwarding
+        cdef Forwarding *f = &self.dataplane.workers[0].forwarding
         cdef Port *port = self.dataplane._port(ingress)
         cdef const uint8_t *address = ip
         cdef uint64_t source = make_key(mac, 0)

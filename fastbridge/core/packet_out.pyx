@@ -4,18 +4,18 @@ cimport cython
 from libc.stdint cimport uint8_t, uint32_t
 from libc.stdlib cimport free, malloc
 
-from .batch cimport BATCH, DROPPED, FORWARDED, Frame
+from .batch cimport BATCH, Frame
+from .codes cimport DROPPED, FORWARDED
 from .dataplane cimport Dataplane
 from .decide cimport enqueue
 from .ethernet cimport ETHERNET_HEADER, load_mac, read_vid
 from .forward cimport look_up_egress
 from .mac_table cimport hash_key, make_key
 from .memory_ports cimport collect_copies, copy_frames, place_of
-from .plane cimport BIG_SIZE, Plane, may_flood, monotonic_ns, start_frame
 from .port cimport is_open
 from .ring cimport VNET_HEADER
 from .transmit cimport release, transmit
-from .worker cimport lock, unlock
+from .worker cimport BIG_SIZE, Worker, lock, may_flood, monotonic_ns, start_frame, unlock
 
 cdef struct Order:              # one frame to send
     uint8_t *data               # behind a zero vnet header
@@ -69,10 +69,10 @@ cdef class PacketOut:
                 count = <uint32_t>min(<Py_ssize_t>BATCH, total - start)
                 if is_live(self.dataplane):
                     with nogil:
-                        lock(self.dataplane.planes)
+                        lock(self.dataplane.workers)
                         load(self.dataplane, prepared + start, count)
-                        send_out(self.dataplane.planes)
-                        unlock(self.dataplane.planes)
+                        send_out(self.dataplane.workers)
+                        unlock(self.dataplane.workers)
                 else:
                     send_in_memory(self.dataplane, prepared + start, frames[start:start + count], out)
                 start += count
@@ -83,44 +83,44 @@ cdef class PacketOut:
 
 
 cdef inline bint is_live(Dataplane dataplane) noexcept nogil:
-    return dataplane.port_count and dataplane.planes[0].shares[0].tx_fd >= 0
+    return dataplane.port_count and dataplane.workers[0].shares[0].tx_fd >= 0
 
 
 cdef int send_in_memory(Dataplane dataplane, const Order *orders, list frames, list out) except -1:
     with nogil:
-        lock(dataplane.planes)
+        lock(dataplane.workers)
     try:
         load(dataplane, orders, <uint32_t>len(frames))
-        collect_copies(dataplane.planes, frames, out)
+        collect_copies(dataplane.workers, frames, out)
     finally:
-        send_out(dataplane.planes)
-        unlock(dataplane.planes)
+        send_out(dataplane.workers)
+        unlock(dataplane.workers)
     return 0
 
 
 cdef void load(Dataplane dataplane, const Order *orders, uint32_t count) noexcept nogil:
     """Make a batch of orders, decided and queued."""
-    cdef Plane *plane = dataplane.planes
+    cdef Worker *worker = dataplane.workers
     cdef Frame *frame
     cdef uint32_t i
     if is_live(dataplane):              # in memory it is the time of the last process()
-        plane.forwarding.now_ns = monotonic_ns() - dataplane.epoch_ns
-        plane.forwarding.now_ms = <uint32_t>(plane.forwarding.now_ns // 1000000)
+        worker.forwarding.now_ns = monotonic_ns() - dataplane.epoch_ns
+        worker.forwarding.now_ms = <uint32_t>(worker.forwarding.now_ns // 1000000)
     for i in range(count):
-        frame = &plane.batch[i]
+        frame = &worker.batch[i]
         start_frame(frame, 0)
         frame.data, frame.length, frame.action = orders[i].data, orders[i].length, DROPPED
         if frame.length >= ETHERNET_HEADER:
             direct(dataplane, frame, orders[i].ingress, orders[i].egress)
         if frame.action == DROPPED:
             dataplane.orders_dropped += 1
-        enqueue(plane, frame, i)
-    plane.batch_count = count
+        enqueue(worker, frame, i)
+    worker.batch_count = count
 
 
 cdef void direct(Dataplane dataplane, Frame *frame, int ingress, int egress) noexcept nogil:
     """Decide one ordered frame by send()'s rules; it stays dropped when it may go nowhere."""
-    cdef Plane *plane = dataplane.planes
+    cdef Worker *worker = dataplane.workers
     cdef int vid
     if ingress >= 0:
         if dataplane._port(ingress) == NULL:
@@ -129,15 +129,15 @@ cdef void direct(Dataplane dataplane, Frame *frame, int ingress, int egress) noe
         if egress < 0:
             vid = read_vid(frame.data, frame.length)
             frame.destination = make_key(load_mac(frame.data), max(vid, 0))
-            frame.destination_hash = hash_key(plane.forwarding.fdb, frame.destination)
-            look_up_egress(&plane.forwarding, plane.ports[ingress], frame)
+            frame.destination_hash = hash_key(worker.forwarding.fdb, frame.destination)
+            look_up_egress(&worker.forwarding, worker.ports[ingress], frame)
             return
-    if egress < 0 or dataplane._port(egress) == NULL or not is_open(plane.ports[egress]):
+    if egress < 0 or dataplane._port(egress) == NULL or not is_open(worker.ports[egress]):
         return
-    if ingress < 0 or may_flood(plane, frame, egress):
+    if ingress < 0 or may_flood(worker, frame, egress):
         frame.action, frame.egress = FORWARDED, egress
 
 
-cdef void send_out(Plane *plane) noexcept nogil:
-    transmit(plane)
-    release(plane)
+cdef void send_out(Worker *worker) noexcept nogil:
+    transmit(worker)
+    release(worker)

@@ -2,39 +2,13 @@
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from .barrier cimport load_relaxed8
-from .batch cimport BATCH, FLOODS, KINDS, RX_REASONS, TX_REASONS
+from .batch cimport BATCH
 from .bucket cimport TokenBucket
+from .codes cimport FLOODS, KINDS, LINK_UP, RX_REASONS, TX_REASONS
 from .ring cimport Ring
 
-cdef enum Link:
-    LINK_FREE = 0               # the index is not in use
-    LINK_UP = 1
-    LINK_DOWN = 2
-    LINK_GONE = 3               # the interface was deleted: the socket is dead
-
-cdef enum PortFlag:
-    # As the Linux bridge has them (net/bridge/br_private.h, BR_*; bridge(8)).
-    FLAG_LEARNING = 1
-    FLAG_FLOOD_BROADCAST = 2    # these three in the order of Flood: whether such frames are flooded to the port
-    FLAG_FLOOD_MULTICAST = 4
-    FLAG_FLOOD_UNICAST = 8
-    FLAG_ISOLATED = 16          # exchanges no frames with other isolated ports
-    FLAG_HAIRPIN = 32           # a frame may leave by the port it came in
-    FLAG_LOCKED = 64            # only sources the FDB already has behind the port may send
-    FLAG_COALESCE = 128         # consecutive frames of one flow leave by it as one GSO frame (coalesce.pxd)
-    FLAGS_DEFAULT = 15
-
-cdef enum Takes:
-    # What may leave by a port; names are TAKES_NAMES in dataplane.pyx, in this order.
-    TAKES_ALL = 0
-    TAKES_UNMERGED = 1          # nothing that the switch itself has merged: its pod wants single frames
-    TAKES_SINGLE = 2            # no GSO frame at all: its queueing discipline counts and cuts frames
-
-cdef enum Punt:
-    # What the policy wants of a kind of frame.
-    PUNT_NONE = 0
-    PUNT_COPY = 1               # forward it as usual, and show it
-    PUNT_TAKE = 2               # hand it over; the policy decides
+cdef enum:
+    MAX_PORTS = 65535           # a port index fits the FDB's 16 bits
 
 cdef struct Tally:
     uint64_t rx_frames, rx_bytes, forwarded, flooded, consumed, rx_missed, tx_frames, tx_bytes
@@ -59,7 +33,7 @@ cdef struct Port:
     TokenBucket storm[FLOODS]
     TokenBucket arp, nd
 
-cdef struct Share:
+cdef struct WorkerPort:
     # One worker's share of a port: what it reads of it, and sends by it.
     uint16_t index              # the port's
     int rx_fd                   # -1: it reads nothing of it

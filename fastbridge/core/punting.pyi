@@ -1,4 +1,4 @@
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import final
 
 from typing_extensions import Self
@@ -17,7 +17,7 @@ class Punting:
     def set_policy(
         self,
         index: int,
-        punts: Sequence[int],
+        punts: Mapping[str, int],
         rate: float = 0.0,
         burst: float = 0.0,
         guarded: bool = False,

@@ -9,13 +9,14 @@ from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 
-from .batch cimport KINDS
 from .bucket cimport set_rate
+from .codes cimport KINDS
 from .dataplane cimport Dataplane, require_port
-from .plane cimport Plane
 from .port cimport Port
 from .punt cimport PUNT_SLOTS, PuntSlot
-from .worker cimport lock, unlock
+from .worker cimport Worker, lock, unlock
+
+from .codes import FRAME_KINDS as _FRAME_KINDS
 
 
 @cython.final
@@ -38,10 +39,10 @@ cdef class Punting:
         cdef uint64_t missed = 0
         cdef uint32_t i
         with nogil:
-            for i in range(self.dataplane.workers):
-                lock(&self.dataplane.planes[i])
-                missed += self.dataplane.planes[i].punts.missed
-                unlock(&self.dataplane.planes[i])
+            for i in range(self.dataplane.worker_count):
+                lock(&self.dataplane.workers[i])
+                missed += self.dataplane.workers[i].punts.missed
+                unlock(&self.dataplane.workers[i])
         return missed
 
     @property
@@ -50,26 +51,27 @@ cdef class Punting:
         cdef uint64_t too_long = 0
         cdef uint32_t i
         with nogil:
-            for i in range(self.dataplane.workers):
-                lock(&self.dataplane.planes[i])
-                too_long += self.dataplane.planes[i].punts.too_long
-                unlock(&self.dataplane.planes[i])
+            for i in range(self.dataplane.worker_count):
+                lock(&self.dataplane.workers[i])
+                too_long += self.dataplane.workers[i].punts.too_long
+                unlock(&self.dataplane.workers[i])
         return too_long
 
     def set_policy(
         self, uint32_t index, punts, double rate=0, double burst=0, bint guarded=False, bint strict=False,
         bint routes=False, bint drop_when_full=False,
     ):
-        """What a port's policy wants: a Punt (0 none, 1 copy, 2 take) for ARP to group and to unicast addresses
-        and ND likewise; how many ARP and as many ND frames a second it may send (0: any number); whether its sources
-        are checked, whether those without a binding are dropped, and whether the MAC alone is checked; whether a frame
-        the punt queue has no room for is dropped or goes its plain way. Raises MemoryError."""
+        """What a port's policy wants: {frame kind: punt}, by the names and numbers of codes.pyx; how many ARP and as
+        many ND frames a second it may send (0: any number); whether its sources are checked, whether those without a
+        binding are dropped, and whether the MAC alone is checked; whether a frame the punt queue has no room for is
+        dropped or goes its plain way. Raises MemoryError."""
         cdef uint8_t punt[KINDS]
         cdef Port *port
         cdef int i
-        for i in range(1, <int>KINDS):
-            punt[i] = punts[i - 1]
-        if any(punts):
+        for kind, i in _FRAME_KINDS.items():
+            if 1 <= i < <int>KINDS:
+                punt[i] = punts[kind]
+        if any(punts.values()):
             self._make_punt_queues()
         with nogil:
             self.dataplane._lock()
@@ -90,8 +92,8 @@ cdef class Punting:
         cdef uint32_t i
         with nogil:
             self.dataplane._lock()
-            for i in range(self.dataplane.workers):
-                self.dataplane.planes[i].punts.stalled = stalled
+            for i in range(self.dataplane.worker_count):
+                self.dataplane.workers[i].punts.stalled = stalled
             self.dataplane._unlock()
 
     def set_own_mac(self, uint64_t mac):
@@ -99,8 +101,8 @@ cdef class Punting:
         cdef uint32_t i
         with nogil:
             self.dataplane._lock()
-            for i in range(self.dataplane.workers):
-                self.dataplane.planes[i].forwarding.own_mac = mac
+            for i in range(self.dataplane.worker_count):
+                self.dataplane.workers[i].forwarding.own_mac = mac
             self.dataplane._unlock()
 
     def read(self):
@@ -109,30 +111,30 @@ cdef class Punting:
         cdef list out = []
         cdef PuntSlot *slots
         cdef uint32_t count, i, j
-        cdef Plane *plane
-        for i in range(self.dataplane.workers):
-            plane = &self.dataplane.planes[i]
-            if plane.spare_slots == NULL:
+        cdef Worker *worker
+        for i in range(self.dataplane.worker_count):
+            worker = &self.dataplane.workers[i]
+            if worker.spare_slots == NULL:
                 continue
             with nogil:
-                lock(plane)
-                slots, count = plane.punts.slots, plane.punts.count
-                plane.punts.slots, plane.punts.count = plane.spare_slots, 0
-                for j in range(plane.port_count):
-                    plane.shares[j].punts = 0
-                unlock(plane)
+                lock(worker)
+                slots, count = worker.punts.slots, worker.punts.count
+                worker.punts.slots, worker.punts.count = worker.spare_slots, 0
+                for j in range(worker.port_count):
+                    worker.shares[j].punts = 0
+                unlock(worker)
             for j in range(count):
                 out.append((slots[j].ingress, slots[j].taken != 0,
                             PyBytes_FromStringAndSize(<char *>slots[j].data, slots[j].length)))
-            plane.spare_slots = slots
+            worker.spare_slots = slots
         return out
 
     cdef int _make_punt_queues(self) except -1:
         cdef PuntSlot *slots
         cdef PuntSlot *spare
         cdef uint32_t i
-        for i in range(self.dataplane.workers):
-            if self.dataplane.planes[i].spare_slots != NULL:
+        for i in range(self.dataplane.worker_count):
+            if self.dataplane.workers[i].spare_slots != NULL:
                 continue
             slots = <PuntSlot *>malloc(PUNT_SLOTS * sizeof(PuntSlot))
             spare = <PuntSlot *>malloc(PUNT_SLOTS * sizeof(PuntSlot))
@@ -141,11 +143,11 @@ cdef class Punting:
                 free(spare)
                 raise MemoryError("no memory for the punt queue")
             with nogil:
-                lock(&self.dataplane.planes[i])
-                if self.dataplane.planes[i].spare_slots == NULL:      # else somebody was faster
-                    self.dataplane.planes[i].punts.slots, self.dataplane.planes[i].spare_slots = slots, spare
+                lock(&self.dataplane.workers[i])
+                if self.dataplane.workers[i].spare_slots == NULL:      # else somebody was faster
+                    self.dataplane.workers[i].punts.slots, self.dataplane.workers[i].spare_slots = slots, spare
                     slots = spare = NULL
-                unlock(&self.dataplane.planes[i])
+                unlock(&self.dataplane.workers[i])
             free(slots)
             free(spare)
         return 0
@@ -163,5 +165,5 @@ cdef class Punting:
             for i in range(1, <int>KINDS):
                 punting |= port.punt[i] != 0
             punting |= port.arp.interval != 0
-        for index in range(self.dataplane.workers):
-            self.dataplane.planes[index].forwarding.punting = punting
+        for index in range(self.dataplane.worker_count):
+            self.dataplane.workers[index].forwarding.punting = punting

@@ -22,9 +22,9 @@ from .linux cimport (
     EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLLERR, EPOLLIN, SOL_SOCKET, SO_ERROR, epoll_ctl, epoll_event, getsockopt, read,
     socklen_t,
 )
-from .plane cimport Plane, big_is_full, lose_link
-from .port cimport Share
+from .port cimport WorkerPort
 from .slots cimport fill_from_slots
+from .worker cimport Worker, big_is_full, lose_link
 
 cdef enum:
     # Copies a breath may make, 18 ms of sends: so long others wait when one port of 1,500 floods at full rate.
@@ -35,31 +35,31 @@ cdef enum:
     WAKE = 0xFFFFFFFF           # epoll's tag of the wake-up eventfd
 
 
-cdef inline int watch(Plane *plane, int fd, uint32_t tag) noexcept nogil:
+cdef inline int watch(Worker *worker, int fd, uint32_t tag) noexcept nogil:
     """Let epoll know a port (by index) or wake_fd; -1 with errno when it cannot."""
     cdef epoll_event event
     event.events = EPOLLIN
     event.data.u32 = tag
-    return epoll_ctl(plane.epoll_fd, EPOLL_CTL_ADD, fd, &event)
+    return epoll_ctl(worker.epoll_fd, EPOLL_CTL_ADD, fd, &event)
 
 
-cdef inline void activate(Plane *plane, uint16_t index) noexcept nogil:
+cdef inline void activate(Worker *worker, uint16_t index) noexcept nogil:
     cdef epoll_event unused
-    plane.shares[index].active = True
-    plane.shares[index].looks = 0
-    plane.active[plane.active_count] = index
-    plane.active_count += 1
-    epoll_ctl(plane.epoll_fd, EPOLL_CTL_DEL, plane.shares[index].rx_fd, &unused)
+    worker.shares[index].active = True
+    worker.shares[index].looks = 0
+    worker.active[worker.active_count] = index
+    worker.active_count += 1
+    epoll_ctl(worker.epoll_fd, EPOLL_CTL_DEL, worker.shares[index].rx_fd, &unused)
 
 
-cdef inline bint rest(Plane *plane, uint32_t place) noexcept nogil:
+cdef inline bint park(Worker *worker, uint32_t place) noexcept nogil:
     """Leave the port at this place of the active list to epoll; False when epoll cannot take it: it stays."""
-    cdef uint16_t index = plane.active[place]
-    if watch(plane, plane.shares[index].rx_fd, index) < 0:
+    cdef uint16_t index = worker.active[place]
+    if watch(worker, worker.shares[index].rx_fd, index) < 0:
         return False
-    plane.shares[index].active = False
-    plane.active_count -= 1
-    plane.active[place] = plane.active[plane.active_count]
+    worker.shares[index].active = False
+    worker.active_count -= 1
+    worker.active[place] = worker.active[worker.active_count]
     return True
 
 
@@ -70,75 +70,75 @@ cdef inline bint has_failed(int fd) noexcept nogil:
     return getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size) == 0 and error != 0
 
 
-cdef inline void wake_ready(Plane *plane) noexcept nogil:
+cdef inline void wake_ready(Worker *worker) noexcept nogil:
     """Put the ports epoll named among those read every breath; note which links were lost."""
     cdef uint64_t unused
     cdef uint32_t tag
     cdef int i
-    for i in range(plane.ready_count):
-        tag = plane.ready[i].data.u32
+    for i in range(worker.ready_count):
+        tag = worker.ready[i].data.u32
         if tag == WAKE:
-            read(plane.wake_fd, &unused, sizeof(unused))
+            read(worker.wake_fd, &unused, sizeof(unused))
             continue
         # Removed since epoll named it; or another port by now, that this worker does not read.
-        if tag >= plane.port_count or plane.shares[tag].rx_fd < 0 or plane.shares[tag].active:
+        if tag >= worker.port_count or worker.shares[tag].rx_fd < 0 or worker.shares[tag].active:
             continue
-        if plane.ready[i].events & EPOLLERR and has_failed(plane.shares[tag].rx_fd):
-            lose_link(plane, plane.shares[tag])
-        activate(plane, tag)
-    plane.ready_count = 0
+        if worker.ready[i].events & EPOLLERR and has_failed(worker.shares[tag].rx_fd):
+            lose_link(worker, worker.shares[tag])
+        activate(worker, tag)
+    worker.ready_count = 0
 
 
-cdef inline uint32_t receive_from(Plane *plane, uint16_t index) noexcept nogil:
+cdef inline uint32_t receive_from(Worker *worker, uint16_t index) noexcept nogil:
     """Take at most BURST frames off one port."""
-    cdef Share *share = plane.shares[index]
-    cdef uint32_t limit = min(max(1, plane.quota // (BATCH // BURST)), plane.quota - plane.batch_count)
-    cdef uint32_t n = fill_from_slots(plane, share, index, limit)
+    cdef WorkerPort *share = worker.shares[index]
+    cdef uint32_t limit = min(max(1, worker.quota // (BATCH // BURST)), worker.quota - worker.batch_count)
+    cdef uint32_t n = fill_from_slots(worker, share, index, limit)
     share.taken += n
-    plane.batch_count += n
+    worker.batch_count += n
     return n
 
 
-cdef inline uint32_t receive(Plane *plane) noexcept nogil:
+cdef inline uint32_t receive(Worker *worker) noexcept nogil:
     """Fill the batch from the active ports, each at most BURST, starting with another one each breath."""
-    cdef uint32_t n = plane.active_count, i
+    cdef uint32_t n = worker.active_count, i
     cdef uint16_t index
-    cdef Share *share
+    cdef WorkerPort *share
     if n == 0:
         return 0
-    plane.turn += 1
+    worker.turn += 1
     for i in range(n):
-        index = plane.active[(plane.turn + i) % n]
-        if plane.batch_count >= plane.quota or big_is_full(plane):
+        index = worker.active[(worker.turn + i) % n]
+        if worker.batch_count >= worker.quota or big_is_full(worker):
             break                               # the rest was not looked at: the next breath begins elsewhere
-        share = plane.shares[index]
-        if share.paused_until > plane.now:
+        share = worker.shares[index]
+        if share.paused_until > worker.now:
             continue
-        if receive_from(plane, index):
+        if receive_from(worker, index):
             share.looks = 0
         elif share.excess >= STORM:
-            share.paused_until = plane.now + PAUSE_MS * 1000000
+            share.paused_until = worker.now + PAUSE_MS * 1000000
             share.excess = 0
         else:
             share.looks += 1
     for i in range(n):
-        if plane.shares[plane.active[n - 1 - i]].looks > IDLE_LOOKS:
-            rest(plane, n - 1 - i)
-    return plane.batch_count
+        if worker.shares[worker.active[n - 1 - i]].looks > IDLE_LOOKS:
+            park(worker, n - 1 - i)
+    return worker.batch_count
 
 
-cdef inline void adapt_quota(Plane *plane) noexcept nogil:
+cdef inline void adapt_quota(Worker *worker) noexcept nogil:
     """How many frames the next breath may take, by the copies this one made."""
-    if plane.copies > COPIES:
-        plane.quota = max(1, <uint32_t>(<uint64_t>plane.batch_count * COPIES // plane.copies))
-    elif 2 * plane.copies <= COPIES:
-        plane.quota = min(<uint32_t>BATCH, 2 * plane.quota)
+    if worker.copies > COPIES:
+        worker.quota = max(1, <uint32_t>(<uint64_t>worker.batch_count * COPIES // worker.copies))
+    elif 2 * worker.copies <= COPIES:
+        worker.quota = min(<uint32_t>BATCH, 2 * worker.quota)
 
 
-cdef inline int rest_all(Plane *plane) noexcept nogil:
+cdef inline int park_all(Worker *worker) noexcept nogil:
     """Leave to epoll the ports that are to wake it; returns for how many ms it may sleep, -1: until they do."""
-    cdef uint32_t n = plane.active_count, i
+    cdef uint32_t n = worker.active_count, i
     for i in range(n):
-        if plane.shares[plane.active[n - 1 - i]].paused_until <= plane.now:
-            rest(plane, n - 1 - i)
-    return PAUSE_MS if plane.active_count else -1
+        if worker.shares[worker.active[n - 1 - i]].paused_until <= worker.now:
+            park(worker, n - 1 - i)
+    return PAUSE_MS if worker.active_count else -1

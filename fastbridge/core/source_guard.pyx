@@ -8,12 +8,12 @@ cimport cython
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 
-from .batch cimport RX_SOURCE_GUARD
+from .codes cimport RX_SOURCE_GUARD
 from .dataplane cimport Dataplane
 from .forward cimport binding_key
 from .linux cimport pthread_mutex_lock, pthread_mutex_unlock
 from .mac_table cimport MacTableState, mac_of, make_key, remove_key, set_static
-from .worker cimport MAX_PORTS
+from .port cimport MAX_PORTS
 
 
 @cython.final
@@ -62,9 +62,9 @@ cdef class SourceGuard:
             self.dataplane._lock()
             n = self.dataplane.port_count
             for i in range(n):
-                for j in range(self.dataplane.workers):
+                for j in range(self.dataplane.worker_count):
                     if self.dataplane.ports[i].guarded:
-                        counts[i] += self.dataplane.planes[j].shares[i].tally.dropped[<int>RX_SOURCE_GUARD]
+                        counts[i] += self.dataplane.workers[j].shares[i].tally.dropped[<int>RX_SOURCE_GUARD]
             self.dataplane._unlock()
         found = {i: counts[i] for i in range(n) if counts[i]}
         free(counts)

@@ -4,7 +4,8 @@ from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
-from .batch cimport RX_TRUNCATED, Frame
+from .batch cimport Frame
+from .codes cimport RX_TRUNCATED
 
 cdef enum:
     TRACE_PORTS = 32            # egress ports a record holds; a wider flood is told by its count

@@ -4,9 +4,6 @@ from typing_extensions import Self
 
 from .dataplane import Dataplane
 
-ACTION_NAMES: tuple[str, ...]
-LEARNED_NAMES: tuple[str | None, ...]
-
 @final
 class Tracer:
     def __new__(cls, dataplane: Dataplane) -> Self: ...

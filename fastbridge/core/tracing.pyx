@@ -11,17 +11,14 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
-from .batch cimport DROPPED
+from .codes cimport DROPPED, LEARN_NEW, LEARN_REFUSED
 from .dataplane cimport Dataplane
-from .plane cimport Plane
 from .trace cimport TRACE_PORTS, Trace, TraceRecord
-from .worker cimport lock, unlock
+from .worker cimport Worker, lock, unlock
 
-from .dataplane import RX_REASON_NAMES as _RX_REASON_NAMES
+from . import codes as _codes
 
-#: Names of what became of a frame (batch.pxd's Action), and of its source (mac_table.pxd's LearnResult).
-ACTION_NAMES = ("forwarded", "flooded", "consumed", "dropped")
-LEARNED_NAMES = (None, "new", "moved", "refused", None)
+_ACTIONS, _REASONS, _LEARNED = list(_codes.ACTIONS), list(_codes.DROP_REASONS), list(_codes.LEARN_RESULTS)
 
 
 @cython.final
@@ -40,9 +37,9 @@ cdef class Tracer:
         cdef Trace fresh
         cdef uint32_t i
         try:
-            for i in range(self.dataplane.workers):
+            for i in range(self.dataplane.worker_count):
                 fresh = make_trace(snap, limit)
-                swap_trace(&self.dataplane.planes[i], &fresh)
+                swap_trace(&self.dataplane.workers[i], &fresh)
                 free_trace(&fresh)
         except MemoryError:
             self.stop()
@@ -52,9 +49,9 @@ cdef class Tracer:
         """Record no more; what is unread is gone."""
         cdef Trace off
         cdef uint32_t i
-        for i in range(self.dataplane.workers):
+        for i in range(self.dataplane.worker_count):
             memset(&off, 0, sizeof(off))
-            swap_trace(&self.dataplane.planes[i], &off)
+            swap_trace(&self.dataplane.workers[i], &off)
             free_trace(&off)
 
     def read(self):
@@ -63,31 +60,31 @@ cdef class Tracer:
         cdef uint64_t lost = 0
         cdef list out = []
         cdef uint32_t i
-        for i in range(self.dataplane.workers):
-            lost += read_trace(&self.dataplane.planes[i], out)
+        for i in range(self.dataplane.worker_count):
+            lost += read_trace(&self.dataplane.workers[i], out)
         out.sort(key=_by_time)
         return out, lost
 
 
-cdef uint64_t read_trace(Plane *plane, list out) except? 0:
+cdef uint64_t read_trace(Worker *worker, list out) except? 0:
     cdef Trace trace
     cdef TraceRecord *record
     cdef uint64_t lost
     cdef uint32_t at
-    if plane.trace.records == NULL:
+    if worker.trace.records == NULL:
         return 0
-    trace = make_trace(plane.trace.snap, plane.trace.limit)
-    trace.lost = plane.trace.lost
-    swap_trace(plane, &trace)
+    trace = make_trace(worker.trace.snap, worker.trace.limit)
+    trace.lost = worker.trace.lost
+    swap_trace(worker, &trace)
     lost = trace.lost
     for at in range(trace.count):
         record = &trace.records[at]
         out.append((
             record.time, record.ingress,
             PyBytes_FromStringAndSize(<char *>trace.bytes + <size_t>at * trace.snap, record.kept),
-            record.length, ACTION_NAMES[record.action],
-            _RX_REASON_NAMES[record.reason] if record.action == DROPPED else None,
-            LEARNED_NAMES[record.learned],
+            record.length, _ACTIONS[record.action],
+            _REASONS[record.reason] if record.action == DROPPED else None,
+            _LEARNED[record.learned] if LEARN_NEW <= record.learned <= LEARN_REFUSED else None,
             tuple([record.egress[i] for i in range(min(record.copies, <uint16_t>TRACE_PORTS))]),
         ))
     free_trace(&trace)
@@ -106,16 +103,16 @@ cdef Trace make_trace(uint32_t snap, uint32_t limit) except *:
     return trace
 
 
-cdef void swap_trace(Plane *plane, Trace *trace) noexcept:
+cdef void swap_trace(Worker *worker, Trace *trace) noexcept:
     """Give a worker this trace, and take the one it had."""
     cdef Trace before
     with nogil:
-        lock(plane)
-        before = plane.trace
+        lock(worker)
+        before = worker.trace
         trace.lost = before.lost if trace.records != NULL and before.records != NULL else 0
-        plane.trace = trace[0]
+        worker.trace = trace[0]
         trace[0] = before
-        unlock(plane)
+        unlock(worker)
 
 
 cdef void free_trace(Trace *trace) noexcept nogil:

@@ -19,20 +19,21 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport strtoull
 from libc.string cimport memset
 
-from .batch cimport (
-    BATCH, TX_COSTLY, TX_FULL, TX_NO_BUFFER, TX_PORT_DOWN, TX_REFUSED, TX_TAGGED_TOO_BIG, TX_TOO_BIG, Frame,
-)
+from .batch cimport BATCH, Frame
 from .coalesce cimport HEADERS, Run, find_run, gather_run, may_be_ip, read_mtu
+from .codes cimport (
+    EVENT_COSTLY, EVENT_TAGGED, FLAG_COALESCE, TAKES_ALL, TX_COSTLY, TX_FULL, TX_NO_BUFFER, TX_PORT_DOWN, TX_REFUSED,
+    TX_TAGGED_TOO_BIG, TX_TOO_BIG,
+)
 from .cut cimport Cut, make_messages, must_cut
 from .ethernet cimport ETHERNET_HEADER, network_offset
-from .events cimport EVENT_COSTLY, EVENT_TAGGED
 from .linux cimport (
     EAGAIN, EINTR, EMSGSIZE, ENETDOWN, ENOBUFS, ENOMEM, ENXIO, MSG_DONTWAIT, VIRTIO_NET_HDR_GSO_NONE,
     VIRTIO_NET_HDR_GSO_UDP_L4, errno, pread, sendmmsg, virtio_net_hdr,
 )
-from .plane cimport Plane, lose_link, monotonic_ns, tell
-from .port cimport FLAG_COALESCE, TAKES_ALL, Port, Share
+from .port cimport Port, WorkerPort
 from .ring cimport VNET_HEADER, release_slots
+from .worker cimport Worker, lose_link, monotonic_ns, tell
 
 cdef enum:
     # Sends of one frame tried against a full send buffer before the frame is dropped as `full`.
@@ -46,7 +47,7 @@ cdef enum:
     COSTLY_TOLD_NS = 1000000000
 
 
-cdef inline int send_failed(Plane *plane, Share *share, uint32_t *tries) noexcept nogil:
+cdef inline int send_failed(Worker *worker, WorkerPort *share, uint32_t *tries) noexcept nogil:
     """Why the frame sendmmsg stopped at is dropped (a TxReason), or -1: try it again."""
     cdef int error = errno
     tries[0] += 1
@@ -57,7 +58,7 @@ cdef inline int send_failed(Plane *plane, Share *share, uint32_t *tries) noexcep
     if error == ENETDOWN and tries[0] == 1:     # perhaps an old report: it is made once
         return -1
     if error == ENETDOWN or error == ENXIO:
-        lose_link(plane, share)
+        lose_link(worker, share)
         return TX_PORT_DOWN
     if error == EMSGSIZE:
         return TX_TOO_BIG
@@ -66,7 +67,7 @@ cdef inline int send_failed(Plane *plane, Share *share, uint32_t *tries) noexcep
     return TX_NO_BUFFER if error == ENOBUFS or error == ENOMEM else TX_REFUSED
 
 
-cdef inline uint8_t refine(Plane *plane, Share *share, const Frame *frame, int reason) noexcept nogil:
+cdef inline uint8_t refine(Worker *worker, WorkerPort *share, const Frame *frame, int reason) noexcept nogil:
     """The reason by what the frame is, where errno alone says too little."""
     cdef const virtio_net_hdr *vnet = <const virtio_net_hdr *>(frame.data - VNET_HEADER)
     cdef uint32_t at, mtu
@@ -79,16 +80,16 @@ cdef inline uint8_t refine(Plane *plane, Share *share, const Frame *frame, int r
         if at > ETHERNET_HEADER and frame.length - at <= mtu:
             if not share.tagged_told:
                 share.tagged_told = True
-                tell(plane, EVENT_TAGGED, share.index, share.index, mtu)
+                tell(worker, EVENT_TAGGED, share.index, share.index, mtu)
             return TX_TAGGED_TOO_BIG
     return <uint8_t>reason
 
 
-cdef inline uint32_t gather(Plane *plane, Share *share, uint32_t at, uint32_t apart) noexcept nogil:
+cdef inline uint32_t gather(Worker *worker, WorkerPort *share, uint32_t at, uint32_t split_until) noexcept nogil:
     """Make messages of a port's queue from `at` on, one of each run where the port's flag says so; what is queued
-    before `apart` is not merged, and a frame that is to be cut up ends it. Returns how many messages."""
+    before `split_until` is not merged, and a frame that is to be cut up ends it. Returns how many messages."""
     cdef uint32_t count = 0, used = 0, merged = 0, frames, vectors
-    cdef const Port *port = plane.ports[share.index]
+    cdef const Port *port = worker.ports[share.index]
     cdef bint merging = port.flags & FLAG_COALESCE != 0 and port.takes == TAKES_ALL
     cdef uint8_t *headers
     cdef Frame *frame
@@ -97,57 +98,59 @@ cdef inline uint32_t gather(Plane *plane, Share *share, uint32_t at, uint32_t ap
     memset(&run, 0, sizeof(run))
     run.ahead_at = BATCH                        # none
     while at < share.queued:
-        frame = &plane.batch[share.queue[at]]
+        frame = &worker.batch[share.queue[at]]
         if must_cut(port, share, frame, &cut):
             break
-        plane.messages[count].msg_hdr.msg_iov = &plane.vectors[used]
+        worker.messages[count].msg_hdr.msg_iov = &worker.vectors[used]
         frames = 1
-        if merging and at + 1 < share.queued and may_be_ip(frame) and at >= apart:
-            frames = find_run(plane, share, at, &run)
+        if merging and at + 1 < share.queued and may_be_ip(frame) and at >= split_until:
+            frames = find_run(worker, share, at, &run)
         if frames > 1:
-            headers = plane.headers + merged * HEADERS
-            vectors = gather_run(plane, share, at, &run, headers, &plane.vectors[used])
+            headers = worker.headers + merged * HEADERS
+            vectors = gather_run(worker, share, at, &run, headers, &worker.vectors[used])
             merged += 1
         else:
-            plane.vectors[used].iov_base = frame.data - VNET_HEADER
-            plane.vectors[used].iov_len = frame.length + VNET_HEADER
+            worker.vectors[used].iov_base = frame.data - VNET_HEADER
+            worker.vectors[used].iov_len = frame.length + VNET_HEADER
             vectors = 1
-        plane.messages[count].msg_hdr.msg_iovlen = vectors
-        plane.spans[count] = frames
+        worker.messages[count].msg_hdr.msg_iovlen = vectors
+        worker.spans[count] = frames
         used += vectors
         at += frames
         count += 1
     return count
 
 
-cdef inline void count_sent(Plane *plane, Share *share, uint32_t at, uint32_t frames) noexcept nogil:
+cdef inline void count_sent(Worker *worker, WorkerPort *share, uint32_t at, uint32_t frames) noexcept nogil:
     """Count the frames of one message as they came in."""
     cdef uint32_t i
     for i in range(frames):
-        share.tally.tx_bytes += plane.batch[share.queue[at + i]].length
+        share.tally.tx_bytes += worker.batch[share.queue[at + i]].length
     share.tally.tx_frames += frames
     share.tally.coalesced += frames - 1
 
 
-cdef inline void note_refusal(Plane *plane, Share *share, uint32_t message, int reason) noexcept nogil:
+cdef inline void note_refusal(Worker *worker, WorkerPort *share, uint32_t message, int reason) noexcept nogil:
     """The kernel took no GSO frame made of several. When it did not say that it was too big, it does not know the kind
     (UDP before 6.2): make no more of these for the port."""
-    cdef const virtio_net_hdr *vnet = <const virtio_net_hdr *>plane.messages[message].msg_hdr.msg_iov.iov_base
+    cdef const virtio_net_hdr *vnet = <const virtio_net_hdr *>worker.messages[message].msg_hdr.msg_iov.iov_base
     share.tally.split += 1
     if reason == TX_REFUSED:
         share.unmergeable |= <uint8_t>(1 << vnet.gso_type)
 
 
-cdef inline uint32_t send(Plane *plane, Share *share, uint32_t at, uint32_t count, uint32_t *apart) noexcept nogil:
+cdef inline uint32_t send(
+    Worker *worker, WorkerPort *share, uint32_t at, uint32_t count, uint32_t *split_until
+) noexcept nogil:
     """Send messages that gather() made of a port's queue from `at` on. Returns where it ended: behind the last, or at a
-    run that the kernel refused, the frames of which, up to `apart`, are to be sent one by one."""
+    run that the kernel refused, the frames of which, up to `split_until`, are to be sent one by one."""
     cdef uint32_t sent = 0, tries = 0, i
     cdef int result, reason
     cdef bint stopped = False
     while sent < count:
         # A port in memory has no wire: process() hands its copies over.
         result = <int>count if share.tx_fd < 0 else sendmmsg(
-            share.tx_fd, &plane.messages[sent], count - sent, MSG_DONTWAIT
+            share.tx_fd, &worker.messages[sent], count - sent, MSG_DONTWAIT
         )
         # Where it stopped short, it has tried the next message once, and does not say what came of that: no room,
         # unless it is our own buffer that is full.
@@ -155,112 +158,114 @@ cdef inline uint32_t send(Plane *plane, Share *share, uint32_t at, uint32_t coun
         stopped = 0 < result < <int>(count - sent)
         if result > 0:
             for i in range(sent, sent + <uint32_t>result):
-                count_sent(plane, share, at, plane.spans[i])
-                at += plane.spans[i]
+                count_sent(worker, share, at, worker.spans[i])
+                at += worker.spans[i]
             sent += result
             tries = 0
             continue
-        reason = send_failed(plane, share, &tries)
+        reason = send_failed(worker, share, &tries)
         if reason < 0:
             continue
-        if plane.spans[sent] > 1 and (reason == TX_TOO_BIG or reason == TX_REFUSED):
-            note_refusal(plane, share, sent, reason)
-            apart[0] = at + plane.spans[sent]
+        if worker.spans[sent] > 1 and (reason == TX_TOO_BIG or reason == TX_REFUSED):
+            note_refusal(worker, share, sent, reason)
+            split_until[0] = at + worker.spans[sent]
             return at
-        if plane.spans[sent] == 1:
-            reason = refine(plane, share, &plane.batch[share.queue[at]], reason)
-        share.tally.tx_dropped[reason] += plane.spans[sent]      # sendmmsg stopped here: skip it, send the rest
-        at += plane.spans[sent]
+        if worker.spans[sent] == 1:
+            reason = refine(worker, share, &worker.batch[share.queue[at]], reason)
+        share.tally.tx_dropped[reason] += worker.spans[sent]      # sendmmsg stopped here: skip it, send the rest
+        at += worker.spans[sent]
         sent += 1
         tries = 0
     return at
 
 
-cdef inline int send_some(Plane *plane, Share *share, uint32_t count) noexcept nogil:
+cdef inline int send_some(Worker *worker, WorkerPort *share, uint32_t count) noexcept nogil:
     """Send so many messages of one frame; -1, or why one is not sent (a TxReason)."""
     cdef uint32_t sent = 0, tries = 0
     cdef int result, reason
-    plane.copies += count
+    worker.copies += count
     while sent < count and share.tx_fd >= 0:
-        result = sendmmsg(share.tx_fd, &plane.messages[sent], count - sent, MSG_DONTWAIT)
+        result = sendmmsg(share.tx_fd, &worker.messages[sent], count - sent, MSG_DONTWAIT)
         if result > 0:
             sent += result
             tries = 0
             continue
-        reason = send_failed(plane, share, &tries)
+        reason = send_failed(worker, share, &tries)
         if reason >= 0:
             return reason
     return -1
 
 
-cdef inline void send_pieces(Plane *plane, Share *share, const Frame *frame, Cut *cut) noexcept nogil:
+cdef inline void send_pieces(Worker *worker, WorkerPort *share, const Frame *frame, Cut *cut) noexcept nogil:
     """Send a frame that is cut up; it counts as one."""
     cdef uint32_t start = 0, before = 0, count
     cdef int reason
     while True:
-        count = make_messages(plane, frame, cut, &start)
+        count = make_messages(worker, frame, cut, &start)
         if count == 0:
             break
-        reason = send_some(plane, share, count)
+        reason = send_some(worker, share, count)
         if reason == TX_REFUSED and cut.bundled:        # this kernel knows no UDP GSO frames (before 6.2)
             share.unmergeable |= <uint8_t>(1 << VIRTIO_NET_HDR_GSO_UDP_L4)
             cut.bundled, start = False, before
         elif reason >= 0:
-            share.tally.tx_dropped[refine(plane, share, frame, reason)] += 1
+            share.tally.tx_dropped[refine(worker, share, frame, reason)] += 1
             return
         before = start
     share.tally.tx_frames += 1
     share.tally.tx_bytes += frame.length
 
 
-cdef inline uint32_t transmit_some(Plane *plane, Share *share, uint32_t at, uint32_t *apart) noexcept nogil:
+cdef inline uint32_t transmit_some(
+    Worker *worker, WorkerPort *share, uint32_t at, uint32_t *split_until
+) noexcept nogil:
     """Send of a port's queue what goes in one piece from `at` on; returns where that ended. See send()."""
-    cdef const Frame *frame = &plane.batch[share.queue[at]]
+    cdef const Frame *frame = &worker.batch[share.queue[at]]
     cdef Cut cut
-    if must_cut(plane.ports[share.index], share, frame, &cut):
-        send_pieces(plane, share, frame, &cut)
+    if must_cut(worker.ports[share.index], share, frame, &cut):
+        send_pieces(worker, share, frame, &cut)
         return at + 1
-    return send(plane, share, at, gather(plane, share, at, apart[0]), apart)
+    return send(worker, share, at, gather(worker, share, at, split_until[0]), split_until)
 
 
-cdef inline void transmit_to(Plane *plane, Share *share) noexcept nogil:
+cdef inline void transmit_to(Worker *worker, WorkerPort *share) noexcept nogil:
     """Send a port's queue; every copy is counted, sent or not."""
-    cdef uint32_t at = 0, apart = 0
+    cdef uint32_t at = 0, split_until = 0
     while at < share.queued:
-        at = transmit_some(plane, share, at, &apart)
+        at = transmit_some(worker, share, at, &split_until)
     share.queued = 0
 
 
-cdef inline uint32_t units(const Plane *plane, const Share *share, uint32_t at) noexcept nogil:
+cdef inline uint32_t units(const Worker *worker, const WorkerPort *share, uint32_t at) noexcept nogil:
     """What a queue from `at` on weighs: its frames, large ones by each 16 KB begun."""
     cdef uint32_t i, sum = 0
     for i in range(at, share.queued):
-        sum += 1 + (plane.batch[share.queue[i]].length >> 14)
+        sum += 1 + (worker.batch[share.queue[i]].length >> 14)
     return sum
 
 
-cdef inline uint64_t waited(Plane *plane) noexcept nogil:
+cdef inline uint64_t waited(Worker *worker) noexcept nogil:
     """For how many ns the worker has waited for a CPU since this was last asked (Documentation/scheduler/
     sched-stats.rst); 0 where the kernel does not say."""
     cdef char text[80]
     cdef char *rest
-    cdef uint64_t before = plane.waited
-    cdef ssize_t size = pread(plane.waits_fd, text, sizeof(text) - 1, 0) if plane.waits_fd > 0 else 0
+    cdef uint64_t before = worker.waited
+    cdef ssize_t size = pread(worker.waits_fd, text, sizeof(text) - 1, 0) if worker.waits_fd > 0 else 0
     if size <= 0:
         return 0
     text[size] = 0
     strtoull(text, &rest, 10)                   # the time it has run
-    plane.waited = strtoull(rest, NULL, 10)
-    return plane.waited - before
+    worker.waited = strtoull(rest, NULL, 10)
+    return worker.waited - before
 
 
-cdef inline uint64_t time_taken(Plane *plane, uint64_t elapsed) noexcept nogil:
+cdef inline uint64_t time_taken(Worker *worker, uint64_t elapsed) noexcept nogil:
     """What a send took of the `elapsed` ns, without the time that other threads had of the CPU meanwhile."""
-    cdef uint64_t away = waited(plane) if elapsed > COSTLY_NS and plane.breathing else 0
+    cdef uint64_t away = waited(worker) if elapsed > COSTLY_NS and worker.breathing else 0
     return elapsed - away if away < elapsed else 0
 
 
-cdef inline void note_cost(Share *share, uint64_t took, uint32_t weight) noexcept nogil:
+cdef inline void note_cost(WorkerPort *share, uint64_t took, uint32_t weight) noexcept nogil:
     cdef uint32_t cost = <uint32_t>min(took // weight, <uint64_t>1000000000)
     if cost > share.cost:
         share.cost += (cost - share.cost) // 8
@@ -268,20 +273,20 @@ cdef inline void note_cost(Share *share, uint64_t took, uint32_t weight) noexcep
         share.cost -= (share.cost - cost) // 16
 
 
-cdef inline void transmit_costly(Plane *plane, Share *share, uint64_t *now) noexcept nogil:
+cdef inline void transmit_costly(Worker *worker, WorkerPort *share, uint64_t *now) noexcept nogil:
     """Send a costly port's queue frame by frame, as far as there is time for it; `now` is ns, and goes on."""
-    cdef uint32_t queued = share.queued, at = 0, apart = 0, weight
+    cdef uint32_t queued = share.queued, at = 0, split_until = 0, weight
     cdef uint64_t began, took
-    plane.timed_until = now[0] + TIMED_NS
-    while at < queued and plane.costly_from <= now[0] + COSTLY_SHARE * COSTLY_BURST_NS:
+    worker.timed_until = now[0] + TIMED_NS
+    while at < queued and worker.costly_from <= now[0] + COSTLY_SHARE * COSTLY_BURST_NS:
         share.queued = at + 1
-        weight = units(plane, share, at)
-        at = transmit_some(plane, share, at, &apart)
+        weight = units(worker, share, at)
+        at = transmit_some(worker, share, at, &split_until)
         began, now[0] = now[0], monotonic_ns()
-        took = time_taken(plane, now[0] - began)
+        took = time_taken(worker, now[0] - began)
         if share.cost > COSTLY_NS:
-            plane.costly_from = max(plane.costly_from, began) + COSTLY_SHARE * took
-        if plane.breathing:
+            worker.costly_from = max(worker.costly_from, began) + COSTLY_SHARE * took
+        if worker.breathing:
             note_cost(share, took, weight)
     share.queued = 0
     if at == queued:
@@ -289,50 +294,50 @@ cdef inline void transmit_costly(Plane *plane, Share *share, uint64_t *now) noex
     share.tally.tx_dropped[<int>TX_COSTLY] += queued - at
     if share.costly_until < now[0]:
         share.costly_until = now[0] + COSTLY_TOLD_NS
-        tell(plane, EVENT_COSTLY, share.index, share.index, share.cost)
+        tell(worker, EVENT_COSTLY, share.index, share.index, share.cost)
 
 
-cdef inline void transmit_timed(Plane *plane) noexcept nogil:
+cdef inline void transmit_timed(Worker *worker) noexcept nogil:
     """As transmit(), costly ports last."""
     cdef uint64_t now = monotonic_ns(), began
     cdef uint32_t i, costly = 0, weight
-    cdef Share *share
-    if plane.breathing:
-        waited(plane)
-    for i in range(plane.touched_count):
-        share = plane.shares[plane.touched[i]]
-        plane.copies += share.queued
+    cdef WorkerPort *share
+    if worker.breathing:
+        waited(worker)
+    for i in range(worker.touched_count):
+        share = worker.shares[worker.touched[i]]
+        worker.copies += share.queued
         if share.tx_fd >= 0 and share.cost > COSTLY_NS:
-            plane.touched[costly] = plane.touched[i]
+            worker.touched[costly] = worker.touched[i]
             costly += 1
             continue
-        weight = units(plane, share, 0)
-        transmit_to(plane, share)
+        weight = units(worker, share, 0)
+        transmit_to(worker, share)
         began, now = now, monotonic_ns()
-        if plane.breathing:                     # else another thread sends, whose waits are not known
-            note_cost(share, time_taken(plane, now - began), weight)
+        if worker.breathing:                     # else another thread sends, whose waits are not known
+            note_cost(share, time_taken(worker, now - began), weight)
     for i in range(costly):
-        transmit_costly(plane, plane.shares[plane.touched[i]], &now)
+        transmit_costly(worker, worker.shares[worker.touched[i]], &now)
 
 
-cdef inline void transmit(Plane *plane) noexcept nogil:
+cdef inline void transmit(Worker *worker) noexcept nogil:
     cdef uint32_t i
-    plane.copies = 0
-    if plane.now < plane.timed_until:
-        transmit_timed(plane)
+    worker.copies = 0
+    if worker.now < worker.timed_until:
+        transmit_timed(worker)
     else:
-        for i in range(plane.touched_count):
-            plane.copies += plane.shares[plane.touched[i]].queued
-            transmit_to(plane, plane.shares[plane.touched[i]])
-    plane.touched_count = 0
+        for i in range(worker.touched_count):
+            worker.copies += worker.shares[worker.touched[i]].queued
+            transmit_to(worker, worker.shares[worker.touched[i]])
+    worker.touched_count = 0
 
 
-cdef inline void release(Plane *plane) noexcept nogil:
+cdef inline void release(Worker *worker) noexcept nogil:
     """Forget the batch: its slots go back to the kernel, its big buffers are free."""
     cdef uint32_t i
-    cdef Share *share
-    for i in range(plane.active_count):
-        share = plane.shares[plane.active[i]]
+    cdef WorkerPort *share
+    for i in range(worker.active_count):
+        share = worker.shares[worker.active[i]]
         release_slots(&share.ring)
-    plane.batch_count = plane.big_count = 0
-    plane.big_used = 0
+    worker.batch_count = worker.big_count = 0
+    worker.big_used = 0

@@ -1,115 +1,176 @@
-# A worker, one thread: its memory and files, made and given back, and its mutex. What it does is breathe.pxd's.
+# A worker, one thread: all its state in one struct, for the stages to work on; what workers share it points to.
 #
 # Ports are spread over the workers, or, with fanout, read by all of them; every worker sends by every port. A breath
 # runs under the worker's own mutex, and needs nobody else's: the ports' settings change only while all workers are
 # between two breaths, the FDB is shared as mac_table.pxd says, and queues, counters and traces are each worker's own.
 from libc.stddef cimport size_t
-from libc.stdint cimport uint8_t, uint16_t, uint32_t
-from libc.stdlib cimport calloc, free, malloc
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
-from .barrier cimport add_release, store_release
-from .batch cimport BATCH, FLOODS, Frame
-from .coalesce cimport HEADERS
-from .events cimport EventQueue
-from .linux cimport (
-    EFD_CLOEXEC, EFD_NONBLOCK, EPOLL_CLOEXEC, close, epoll_create1, errno, eventfd, iovec, mmsghdr,
-    pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock, pthread_mutex_unlock,
+from .barrier cimport add_release, store_relaxed8, store_release
+from .batch cimport BATCH, Frame
+from .candidates cimport CandidateQueue
+from .codes cimport (
+    FLAG_BROADCAST_FLOOD, FLAG_HAIRPIN, FLAG_ISOLATED, FLOODS, LEARN_KNOWN, LINK_DOWN, LINK_GONE, NO_REASON, ORDINARY,
 )
-from .plane cimport BIG_SIZE, PIECES, PIECE_HEADERS, Plane, notify
-from .port cimport Port, Share
-from .receive cimport WAKE, watch
-from .ring cimport close_ring
+from .events cimport EventQueue, add_event
+from .forward cimport Forwarding
+from .linux cimport (
+    CLOCK_MONOTONIC, SO_ERROR, SOL_SOCKET, clock_gettime, epoll_event, getsockname, getsockopt, iovec, mmsghdr,
+    pthread_mutex_lock, pthread_mutex_t, pthread_mutex_unlock, sockaddr, sockaddr_ll, socklen_t, timespec, write,
+)
+from .port cimport Port, WorkerPort, is_open
+from .punt cimport PuntQueue, PuntSlot
+from .trace cimport Trace
 
 cdef enum:
-    MAX_PORTS = 65535           # a port index fits the FDB's 16 bits
+    READY = 64                  # ports epoll names at a time
+    # Frames that no slot holds wait in these for their sends: GSO builds up to 64 KiB + headers. There is memory for
+    # one a place of the batch, used only when touched; at most BIG_BUFFERS are in use at a time, to stay in the cache.
+    # BIG_SIZE is 3 cache lines more than whole pages: were it none, all frames' headers would lie in the same few sets
+    # of the L1 cache.
+    BIG_BUFFERS = 64
+    BIG_HEADROOM = 16           # before the vnet header: room for a VLAN tag
+    BIG_SIZE = 73920
+    # The largest frame there is, BIG TCP's (GSO_MAX_SIZE, 8 × 65535), with its headers and a cache line or two. Each
+    # takes but what it fills of the memory of all buffers.
+    BIG_MOST = 525312
+    PIECES = 64                 # messages, or datagrams of one, that a frame is cut into at a time: UDP_MAX_SEGMENTS
+    PIECE_HEADERS = 512         # room for the headers of a piece, vnet header first
+
+cdef struct Worker:
+    pthread_mutex_t mutex               # held during a breath
+    uint32_t waiting                    # Python threads that want it
+    uint32_t stopping
+    uint64_t busy_poll_ns
+    uint64_t epoch_ns                   # zero of the clock that entries are aged by
+    Forwarding forwarding               # what classify decides by
+    Port **ports                        # the same of all workers
+    WorkerPort **shares                      # this one's
+    uint32_t port_count                 # indices in use or once used
+    uint16_t *flood[FLOODS]             # ports to flood to, ascending, by what is flooded
+    uint32_t flood_count[FLOODS]
+
+    int epoll_fd                        # knows the ports that are not active, and wake_fd
+    int wake_fd, event_fd, punt_fd      # eventfds: for the loop; for the control thread; for the policy's
+    int candidate_fd                    # … and for the fast path's
+    epoll_event ready[READY]
+    int ready_count
+    uint16_t *active                    # ports read every breath
+    uint32_t active_count, turn, breaths
+    uint64_t now                        # ns, when the breath began
+
+    Frame *batch
+    uint32_t batch_count
+    uint32_t quota                      # frames the next breath may take (receive.pxd)
+    uint32_t copies                     # queued to be sent in this breath
+    uint8_t *big                        # BATCH buffers of BIG_SIZE
+    uint32_t big_count                  # … frames larger than a slot in them
+    size_t big_used                     # … bytes of them taken
+    uint64_t timed_until                # ns; sends are timed until then
+    int waits_fd                        # the worker's own /proc/thread-self/schedstat
+    uint64_t waited                     # ns that it had waited for a CPU when last asked
+    bint breathing                      # it is the worker that sends
+    uint64_t costly_from                # ns; costly ports may be sent to again from then on
+    uint16_t *touched                   # egress ports with queued frames
+    uint32_t touched_count
+    # What is about to be sent of one port's queue: up to BATCH messages; of several frames each, at most BATCH // 2.
+    mmsghdr *messages
+    iovec *vectors                      # one a frame, and one for the headers of each message of several
+    uint16_t *spans                     # how many frames each message carries
+    uint8_t *headers                    # HEADERS bytes each, for messages of several frames
+    uint8_t *piece_headers              # PIECE_HEADERS bytes each, for PIECES of a frame that is cut up
+
+    Trace trace
+    PuntQueue punts
+    CandidateQueue candidates
+    EventQueue *events
+    EventQueue *spare_events            # what the reader of events and punts swaps in
+    PuntSlot *spare_slots
 
 
-cdef inline int make_worker(Plane *plane, Port **ports, int event_fd, int punt_fd) noexcept nogil:
-    """Get what a zeroed plane needs; 0, or an errno. What it got by then is end_worker's to give back."""
-    cdef bint complete
-    cdef uint32_t i
-    plane.event_fd, plane.punt_fd = event_fd, punt_fd
-    plane.quota = BATCH
-    pthread_mutex_init(&plane.mutex, NULL)
-    plane.epoll_fd = epoll_create1(EPOLL_CLOEXEC)
-    if plane.epoll_fd < 0:
-        return errno
-    plane.wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
-    if plane.wake_fd < 0 or watch(plane, plane.wake_fd, WAKE) < 0:
-        return errno
-    # Room for all indices at once: pages never touched cost nothing, and no array ever moves.
-    plane.ports = plane.forwarding.ports = ports
-    plane.shares = <Share **>calloc(MAX_PORTS, sizeof(Share *))
-    plane.active = <uint16_t *>calloc(MAX_PORTS, sizeof(uint16_t))
-    plane.touched = <uint16_t *>calloc(MAX_PORTS, sizeof(uint16_t))
-    plane.events = <EventQueue *>calloc(1, sizeof(EventQueue))
-    plane.spare_events = <EventQueue *>calloc(1, sizeof(EventQueue))
-    plane.batch = <Frame *>calloc(BATCH, sizeof(Frame))
-    plane.big = <uint8_t *>malloc(<size_t>BATCH * BIG_SIZE)
-    plane.messages = <mmsghdr *>calloc(BATCH, sizeof(mmsghdr))
-    plane.vectors = <iovec *>calloc(BATCH + BATCH // 2, sizeof(iovec))
-    plane.spans = <uint16_t *>calloc(BATCH, sizeof(uint16_t))
-    plane.headers = <uint8_t *>malloc(<size_t>(BATCH // 2) * HEADERS)
-    plane.piece_headers = <uint8_t *>malloc(<size_t>PIECES * PIECE_HEADERS)
-    complete = (
-        plane.shares and plane.active and plane.touched and plane.events and plane.spare_events and plane.batch
-        and plane.big and plane.messages and plane.vectors and plane.spans and plane.headers and plane.piece_headers
-    )
-    for i in range(<uint32_t>FLOODS):
-        plane.flood[i] = <uint16_t *>calloc(MAX_PORTS, sizeof(uint16_t))
-        complete = complete and plane.flood[i] != NULL
-    if not complete:
-        return errno
-    return 0
+cdef inline uint64_t monotonic_ns() noexcept nogil:
+    cdef timespec time
+    clock_gettime(CLOCK_MONOTONIC, &time)
+    return <uint64_t>time.tv_sec * 1000000000 + <uint64_t>time.tv_nsec
 
 
-cdef inline void end_worker(Plane *plane) noexcept nogil:
-    """Give all back. A plane that make_worker never saw has nothing."""
-    cdef uint32_t i
-    for i in range(plane.port_count):
-        close_ring(&plane.shares[i].ring)
-        free(plane.shares[i])
-    for i in range(<uint32_t>FLOODS):
-        free(plane.flood[i])
-    if plane.epoll_fd > 0:
-        close(plane.epoll_fd)
-    if plane.wake_fd > 0:
-        close(plane.wake_fd)
-    if plane.waits_fd > 0:
-        close(plane.waits_fd)
-    free(plane.shares)
-    free(plane.active)
-    free(plane.touched)
-    free(plane.events)
-    free(plane.spare_events)
-    free(plane.batch)
-    free(plane.big)
-    free(plane.messages)
-    free(plane.vectors)
-    free(plane.spans)
-    free(plane.headers)
-    free(plane.piece_headers)
-    free(plane.trace.records)
-    free(plane.trace.bytes)
-    free(plane.punts.slots)
-    free(plane.spare_slots)
-    free(plane.candidates.slots)
-    free(plane.candidates.named)
-    pthread_mutex_destroy(&plane.mutex)
+cdef inline void start_frame(Frame *frame, uint16_t ingress) noexcept nogil:
+    """What is known of a frame before it is parsed."""
+    frame.ingress = ingress
+    frame.reason = NO_REASON
+    frame.learned = LEARN_KNOWN
+    frame.kind = ORDINARY
+    frame.punted = False
 
 
-cdef inline void lock(Plane *plane) noexcept nogil:
+cdef inline bint big_is_full(const Worker *worker) noexcept nogil:
+    """Whether there is no more room for a frame larger than a slot in this batch."""
+    return worker.big_count == BIG_BUFFERS or worker.big_used + BIG_MOST > <size_t>BATCH * BIG_SIZE
+
+
+cdef inline void notify(int fd) noexcept nogil:
+    """Make an eventfd readable."""
+    cdef uint64_t one = 1
+    write(fd, &one, sizeof(one))        # fails only when it is readable already
+
+
+cdef inline void tell(Worker *worker, uint8_t kind, uint16_t was, uint16_t now, uint64_t key) noexcept nogil:
+    """Queue an event for the control thread."""
+    add_event(worker.events, kind, was, now, key)
+    if worker.events.count == 1:
+        notify(worker.event_fd)
+
+
+cdef inline void list_floods(Worker *worker) noexcept nogil:
+    """List anew which ports are flooded to: those that are up, by their flags."""
+    cdef uint32_t i, what
+    for what in range(<uint32_t>FLOODS):
+        worker.flood_count[what] = 0
+        for i in range(worker.port_count):
+            if is_open(worker.ports[i]) and worker.ports[i].flags & (FLAG_BROADCAST_FLOOD << what):
+                worker.flood[what][worker.flood_count[what]] = i
+                worker.flood_count[what] += 1
+
+
+cdef inline bint may_flood(const Worker *worker, const Frame *frame, uint16_t egress) noexcept nogil:
+    """Not back to where it came from, unless that is a hairpin; not between isolated ports."""
+    cdef uint8_t flags = worker.ports[frame.ingress].flags
+    if egress == frame.ingress:
+        return flags & FLAG_HAIRPIN != 0
+    return not (flags & FLAG_ISOLATED and worker.ports[egress].flags & FLAG_ISOLATED)
+
+
+cdef inline bint is_dead(int fd) noexcept nogil:
+    """Whether a socket's interface was deleted: the kernel then sets its ifindex to -1 (packet_notifier)."""
+    cdef sockaddr_ll address
+    cdef socklen_t size = sizeof(address)
+    return fd >= 0 and getsockname(fd, <sockaddr *>&address, &size) == 0 and address.sll_ifindex == -1
+
+
+cdef inline void lose_link(Worker *worker, WorkerPort *share) noexcept nogil:
+    """The kernel reported ENETDOWN: flood to the port no more, and tell the control thread, which tells the other
+    workers; what they send to it until then is dropped as `port_down`."""
+    cdef int error = 0
+    cdef socklen_t size = sizeof(error)
+    if share.rx_fd >= 0:
+        getsockopt(share.rx_fd, SOL_SOCKET, SO_ERROR, &error, &size)        # reading clears it
+    store_relaxed8(&worker.ports[share.index].link, LINK_GONE if is_dead(share.tx_fd) else LINK_DOWN)
+    list_floods(worker)
+    notify(worker.event_fd)
+
+
+cdef inline void lock(Worker *worker) noexcept nogil:
     """Keep the worker between two breaths; it lets who waits go first."""
-    add_release(&plane.waiting, 1)
-    pthread_mutex_lock(&plane.mutex)
-    add_release(&plane.waiting, <uint32_t>-1)
+    add_release(&worker.waiting, 1)
+    pthread_mutex_lock(&worker.mutex)
+    add_release(&worker.waiting, <uint32_t>-1)
 
 
-cdef inline void unlock(Plane *plane) noexcept nogil:
-    pthread_mutex_unlock(&plane.mutex)
+cdef inline void unlock(Worker *worker) noexcept nogil:
+    pthread_mutex_unlock(&worker.mutex)
 
 
-cdef inline void dismiss(Plane *plane) noexcept nogil:
+cdef inline void dismiss(Worker *worker) noexcept nogil:
     """Make work() return after its present breath, for good."""
-    store_release(&plane.stopping, 1)
-    notify(plane.wake_fd)
+    store_release(&worker.stopping, 1)
+    notify(worker.wake_fd)

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 from fastbridge.arp_nd import Message
+from fastbridge.core.codes import PUNTS
 
 from .neighbours import Neighbours
 
@@ -55,9 +56,9 @@ Verdict = Forward | Answer | SendTo | Drop
 class Punt(enum.IntEnum):
     """How the core treats a class of frames. A larger value is stronger."""
 
-    NONE = 0  #: forwarded as a plain bridge does; Python never sees it
-    COPY = 1  #: forwarded as a plain bridge does, and shown to decide(), whose verdict changes nothing
-    TAKE = 2  #: handed over: the verdict alone says where it goes
+    NONE = PUNTS["none"]  #: forwarded as a plain bridge does; Python never sees it
+    COPY = PUNTS["copy"]  #: forwarded as a plain bridge does, and shown to decide(), whose verdict changes nothing
+    TAKE = PUNTS["take"]  #: handed over: the verdict alone says where it goes
 
 
 class Wants(NamedTuple):

@@ -130,7 +130,7 @@ class Policing:
         guards = [part for part in policy.parts if isinstance(part, Guard)]
         self._punting.set_policy(
             port,
-            [int(punt) for punt in policy.wants],
+            {kind: int(punt) for kind, punt in Wants(*policy.wants)._asdict().items()},
             rate=min((limit.rate for limit in limits), default=0.0),
             burst=min((limit.burst for limit in limits), default=0),
             guarded=bool(guards),

@@ -13,9 +13,10 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv6Address
+from typing import Any
 
 from fastbridge.addresses import MacAddress
-from fastbridge.core.dataplane import RX_REASON_NAMES, TX_REASON_NAMES, Dataplane
+from fastbridge.core.dataplane import Dataplane
 from fastbridge.core.fdb import FdbAccess
 from fastbridge.core.mac_table import MacTable
 from fastbridge.core.port_rules import PortRules
@@ -30,7 +31,7 @@ from fastbridge.policy.runner import Policing
 
 from .counters import Counters, Passed, PortCounters
 from .fdb import Fdb, PortRef
-from .loops import Stations
+from .loops import StationWatch
 from .options import Options
 from .port_flags import PortFlags, StormControl
 from .port_links import PortLink
@@ -71,14 +72,13 @@ class Member:
     listen: Receiver | None = None  # where its frames come to the core, if not on the interface itself
     passed: Passed = field(default_factory=Passed)  # what came in by it and passed the core by
 
-    def count(self, tally: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]) -> PortCounters:
+    def count(self, tally: Mapping[str, Any]) -> PortCounters:
         """What the core counts of it, by name, and what was lost behind it: asked for before, so it is never too much.
 
         What is lost within the send, the kernel says at once, and counts in the interface, too.
         """
-        *_, shed = tally[0]
         if self.link is not None:
-            self.lost_after = max(self.lost_after, self.link.lost_after - shed)
+            self.lost_after = max(self.lost_after, self.link.lost_after - tally["shed"])
         counters = name_counters(tally, self.lost_after)
         if self.listen is None:
             return counters
@@ -123,7 +123,9 @@ class SwitchBase:
             options.neighbour_ageing, clock=clock, on_conflict=self._report_conflict, name_of=self._name_of
         )
         self._policing = Policing(self._dataplane, self._entries, neighbours, self._journal, clock)
-        self._stations = Stations(self._dataplane, self._entries, self._name_of, loop_detection, self._journal, clock)
+        self._stations = StationWatch(
+            self._dataplane, self._entries, self._name_of, loop_detection, self._journal, clock
+        )
         SwitchBase.set_policy(self, options.policy)  # there are no ports yet
 
     @property
@@ -174,7 +176,7 @@ class SwitchBase:
 
     def flags(self, port: PortRef) -> PortFlags:
         """A port's flags."""
-        return PortFlags.of_bits(self._rules.flags(self._index_of(port)))
+        return PortFlags(**self._rules.flags(self._index_of(port)))
 
     def set_flags(self, port: PortRef, **flags: bool) -> PortFlags:
         """Change some of a port's flags, by their names in PortFlags. Returns all of them. Raises ConfigError."""
@@ -184,13 +186,13 @@ class SwitchBase:
         except (TypeError, ValueError):
             names = ", ".join(PortFlags.__slots__)
             raise ConfigError(f"no port flag is named {' or '.join(flags)}; there are: {names}") from None
-        self._rules.set_flags(index, changed.bits)
+        self._rules.set_flags(index, changed.names)
         return changed
 
     def set_storm_control(self, limits: StormControl, port: PortRef | None = None) -> None:
         """Limit what a port (None: each port there is) may have flooded."""
         for index in list(self._members) if port is None else [self._index_of(port)]:
-            for what, (rate, burst) in enumerate(limits.rates):
+            for what, (rate, burst) in limits.rates.items():
                 self._rules.set_storm_control(index, what, rate, burst)
 
     def counters(self) -> Counters:
@@ -261,22 +263,10 @@ class SwitchBase:
         return member
 
 
-def name_counters(tally: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]], lost_after: int = 0) -> PortCounters:
-    """What the core counts of a port, by name; lost_after: of the copies sent, those lost in its interface."""
-    counts, dropped, tx_dropped = tally
-    rx_frames, rx_bytes, forwarded, flooded, consumed, missed, tx_frames, tx_bytes, coalesced, split, _ = counts
-    lost_after = min(lost_after, tx_frames)
-    return PortCounters(
-        rx_frames,
-        rx_bytes,
-        forwarded,
-        flooded,
-        consumed,
-        dict(zip(RX_REASON_NAMES, dropped, strict=True)),
-        missed,
-        tx_frames - lost_after,
-        tx_bytes,
-        dict(zip(TX_REASON_NAMES, tx_dropped, strict=True)) | {"device": lost_after},
-        coalesced,
-        split=split,
-    )
+def name_counters(tally: Mapping[str, Any], lost_after: int = 0) -> PortCounters:
+    """What the core counts of a port; lost_after: of the copies sent, those lost in its interface."""
+    counts = {name: count for name, count in tally.items() if name != "shed"}
+    lost_after = min(lost_after, counts["tx_frames"])
+    counts["tx_frames"] -= lost_after
+    counts["tx_dropped"] = {**counts["tx_dropped"], "device": lost_after}
+    return PortCounters(**counts)

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_MOVED, _LOOP, _DAMPED, _COSTLY, _TAGGED = 0, 1, 2, 3, 4  # core/events.pxd
 # A station that moves so often within a second flaps; a person moving a cable, or a pod being redeployed, does not.
 _FLAPS = 5
 _STATIONS_KEPT = 4096  # those that moved last
@@ -56,7 +55,7 @@ class _Block:
     over: bool = False  # forwarding again, on trial
 
 
-class Stations:
+class StationWatch:
     """Follows the moves of a switch's stations, and the loops they give away."""
 
     def __init__(
@@ -99,13 +98,13 @@ class Stations:
         suspects: set[int] = set()
         with self._lock:
             for kind, was, port, _, value in events:
-                if kind == _LOOP:
+                if kind == "loop":
                     self._came_back(value, port, now)
-                elif kind == _COSTLY:
+                elif kind == "costly":
                     self._tell_cost(port, value)
-                elif kind == _TAGGED:
+                elif kind == "tagged":
                     self._tell_tagged(port, value)
-                elif self._moved(value, was, port, now, kind == _MOVED):
+                elif self._moved(value, was, port, now, kind == "moved"):
                     suspects |= {was, port}
             if self._detect_loops:
                 self._probe({port for port in suspects if port not in self._blocks or self._blocks[port].over}, now)

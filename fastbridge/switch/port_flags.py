@@ -22,14 +22,9 @@ class PortFlags:
     coalesce: bool = False
 
     @property
-    def bits(self) -> int:
-        """As the core has them: one bit a flag, in this order."""
-        return sum(value << bit for bit, value in enumerate(asdict(self).values()))
-
-    @classmethod
-    def of_bits(cls, bits: int) -> PortFlags:
-        """The reverse of `bits`."""
-        return cls(*(bool(bits >> bit & 1) for bit in range(len(cls.__slots__))))
+    def names(self) -> list[str]:
+        """The flags that are set."""
+        return [name for name, on in asdict(self).items() if on]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +45,6 @@ class StormControl:
                 raise ConfigError(f"storm control: {name} must be more than 0 frames a second, or None, not {rate}")
 
     @property
-    def rates(self) -> tuple[tuple[float, float], ...]:
+    def rates(self) -> dict[str, tuple[float, float]]:
         """As the core has them: (rate, burst) by kind, a rate of 0 for no limit."""
-        return tuple((rate or 0.0, max(1.0, (rate or 0.0) / 4)) for rate in asdict(self).values())
+        return {kind: (rate or 0.0, max(1.0, (rate or 0.0) / 4)) for kind, rate in asdict(self).items()}

@@ -16,7 +16,7 @@ import pytest
 from frames import ethernet
 from meanwhile import meanwhile
 
-from fastbridge import ConfigError, Switch
+from fastbridge import ConfigError, PortFlags, Switch
 from fastbridge.core.dataplane import Dataplane
 from fastbridge.core.fdb import FdbAccess
 from fastbridge.core.mac_table import MacTable
@@ -25,7 +25,7 @@ from fastbridge.core.port_rules import PortRules
 from fastbridge.core.tracing import Tracer
 
 WORKERS = 4  # threads, also where there are fewer CPUs: then the kernel interrupts them where it likes
-OPEN = 15  # learns, and is flooded to
+OPEN = PortFlags().names  # learns, and is flooded to
 LOCAL = 0x02 << 40
 
 
@@ -69,9 +69,10 @@ def at_once(*jobs: Callable[[], None]) -> None:
 def total(dataplane: Dataplane) -> tuple[int, ...]:
     """rx, forwarded + flooded + consumed + dropped, and copies sent or dropped, over all ports."""
     tallies = dataplane.snapshot()[0].values()
-    rx = sum(counts[0] for counts, _, _ in tallies)
-    decided = sum(sum(counts[2:5]) + sum(dropped) for counts, dropped, _ in tallies)
-    sent = sum(counts[6] + sum(refused) for counts, _, refused in tallies)
+    rx = sum(each["rx_frames"] for each in tallies)
+    ways = "forwarded", "flooded", "consumed"
+    decided = sum(sum(each[way] for way in ways) + sum(each["dropped"].values()) for each in tallies)
+    sent = sum(each["tx_frames"] + sum(each["tx_dropped"].values()) for each in tallies)
     return rx, decided, sent
 
 
@@ -118,9 +119,9 @@ def test_known_stations_are_never_missed_while_others_make_the_table_grow() -> N
 
     with meanwhile(look):
         at_once(*(lambda n=n: grow(n) for n in range(1, WORKERS)))
-    (rx, _, forwarded, flooded, *_), _, _ = dataplane.snapshot()[0][0]
-    assert rx == forwarded == replayed * len(ours) > 0
-    assert flooded == 0
+    counts = dataplane.snapshot()[0][0]
+    assert counts["rx_frames"] == counts["forwarded"] == replayed * len(ours) > 0
+    assert counts["flooded"] == 0
     assert len(FdbAccess(dataplane).export()) == known + 1 + (WORKERS - 1) * new
     first, second, third = total(dataplane)
     assert first == second <= third  # (to port 0, some are filtered; all others leave)
@@ -158,8 +159,8 @@ def test_ports_come_and_go_while_all_workers_forward() -> None:
         PortRules(dataplane).set_flags(index, OPEN)
         dataplane.set_blocked(index, False)
         FdbAccess(dataplane).add(LOCAL | 1, 0, index)
-        counts, _, refused = dataplane.remove_port(index)
-        gone.append(counts[6] + sum(refused))
+        counts = dataplane.remove_port(index)
+        gone.append(counts["tx_frames"] + sum(counts["tx_dropped"].values()))
 
     with meanwhile(change):
         at_once(
@@ -190,11 +191,11 @@ def test_an_index_is_given_away_only_when_nothing_points_to_it() -> None:
 
 def test_a_storm_limit_holds_for_all_workers_together() -> None:
     dataplane = make_dataplane(2)
-    PortRules(dataplane).set_storm_control(0, 0, 100.0, 50.0)
+    PortRules(dataplane).set_storm_control(0, "broadcast", 100.0, 50.0)
     broadcasts = [(b"\xff" * 6 + mac(i) + b"\x88\xb5").ljust(60, b"\0") for i in range(64)]
     at_once(*(lambda n=n: MemoryPorts(dataplane).replay(0, broadcasts, 5000, 10, n) for n in range(WORKERS)))
-    (rx, _, _, flooded, *_), _, _ = dataplane.snapshot()[0][0]
-    assert (rx, flooded) == (WORKERS * 640, 50)  # no time has passed: the burst, and no more
+    counts = dataplane.snapshot()[0][0]
+    assert (counts["rx_frames"], counts["flooded"]) == (WORKERS * 640, 50)  # no time has passed: the burst, and no more
 
 
 def test_what_ages_is_forgotten_once() -> None:

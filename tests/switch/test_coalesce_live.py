@@ -21,7 +21,7 @@ from live import ETH_P_ALL, PATIENCE, SOL_PACKET, VnetHeader, Wire, check_accoun
 from segmentation import GSO_NONE, TCP, UDP, UDP_L4, VNET, Packet, segment
 from streams import SOL_UDP, Stream, datagram_sockets, families
 
-from fastbridge import Lab, Switch
+from fastbridge import Lab, PortFlags, Switch
 from fastbridge.core.dataplane import Dataplane, open_ring
 from fastbridge.core.fdb import FdbAccess
 from fastbridge.core.mac_table import MacTable
@@ -387,7 +387,7 @@ def test_what_the_kernel_refuses_is_sent_frame_by_frame() -> None:
             start_receiving([rx], interface, port.name)
             assert takes_gso(tx)
             index = dataplane.add_port([(0, rx.fileno(), 128)], tx.fileno())
-            PortRules(dataplane).set_flags(index, 0x8F)
+            PortRules(dataplane).set_flags(index, PortFlags(coalesce=True).names)
             dataplane.set_blocked(index, False)
             opened += [rx, tx]
         try:
@@ -405,9 +405,9 @@ def test_what_the_kernel_refuses_is_sent_frame_by_frame() -> None:
             dataplane.stop()
             thread.join()
             assert heard == sent  # the vnet header as if it were the frame's beginning
-            (counts, _, tx_dropped) = dataplane.snapshot()[0][1]
-            assert counts[6] >= 20
-            assert (counts[8], counts[9], sum(tx_dropped)) == (0, 1, 0)
+            counts = dataplane.snapshot()[0][1]
+            assert counts["tx_frames"] >= 20
+            assert (counts["coalesced"], counts["split"], sum(counts["tx_dropped"].values())) == (0, 1, 0)
         finally:
             for sock in opened:
                 sock.close()

@@ -1,0 +1,107 @@
+# Codes: whatever the core says by a number, and Python by a name. The names are made of these (codes.pyx): "runt" is
+# RX_RUNT. A new code needs no other list; that of what it is for says so in docs/.
+
+cpdef enum Action:
+    # What becomes of a received frame.
+    FORWARDED = 0
+    FLOODED = 1
+    CONSUMED = 2
+    DROPPED = 3
+
+cpdef enum Reason:
+    # Why a received frame is dropped.
+    RX_RUNT = 0
+    RX_BAD_TAG = 1
+    RX_BAD_SOURCE = 2
+    RX_LINK_LOCAL = 3
+    RX_FILTERED = 4
+    RX_TRUNCATED = 5
+    RX_BLOCKED = 6          # the port is part of a loop
+    RX_LOCKED = 7
+    RX_ISOLATED = 8
+    RX_STORM_BROADCAST = 9  # storm control; these three in the order of Flood
+    RX_STORM_MULTICAST = 10
+    RX_STORM_UNICAST = 11
+    RX_RATE_LIMITED = 12
+    RX_PUNT_FULL = 13       # the policy is behind and its fallback is to drop
+    RX_PUNT_TOO_LONG = 14   # … or the frame is longer than ARP and ND are (punt.pxd)
+    RX_SOURCE_GUARD = 15
+
+cpdef enum TxReason:
+    # Why a copy is not sent.
+    TX_TOO_BIG = 0          # EMSGSIZE: longer than the egress MTU allows
+    TX_NO_BUFFER = 1        # ENOBUFS: the receiver's backlog or the port's queueing discipline is full
+    TX_FULL = 2             # EAGAIN: the socket's send buffer stayed full
+    TX_PORT_DOWN = 3        # ENETDOWN, ENXIO; or the link was lost after the frame was queued
+    TX_REFUSED = 4          # any other: the kernel finds the frame or its vnet header malformed
+    TX_COSTLY = 5           # what a frame takes there is more than others shall wait for (transmit.pxd)
+    TX_TAGGED_TOO_BIG = 6   # EMSGSIZE, and without its VLAN tags it would fit
+
+cpdef enum Flood:
+    # What is flooded; storm control and the ports' flags tell them apart.
+    BROADCAST = 0
+    MULTICAST = 1
+    UNKNOWN_UNICAST = 2
+
+cpdef enum Kind:
+    # What the policy or the loop detection may want; found by parse only when one of them is on.
+    ORDINARY = 0
+    ARP_GROUP = 1
+    ARP_UNICAST = 2
+    ND_GROUP = 3
+    ND_UNICAST = 4
+    LOOP_PROBE = 5
+
+cpdef enum Punt:
+    # What the policy wants of a kind of frame.
+    PUNT_NONE = 0
+    PUNT_COPY = 1           # forward it as usual, and show it
+    PUNT_TAKE = 2           # hand it over; the policy decides
+
+cpdef enum LearnResult:
+    # What a source did to the FDB.
+    LEARN_KNOWN = 0
+    LEARN_NEW = 1
+    LEARN_MOVED = 2
+    LEARN_REFUSED = 3
+    LEARN_DAMPED = 4
+
+cpdef enum Link:
+    LINK_FREE = 0           # the index is not in use
+    LINK_UP = 1
+    LINK_DOWN = 2
+    LINK_GONE = 3           # the interface was deleted: the socket is dead
+    LINK_BLOCKED = 4        # no link has it: what Python is told of a port that is up and blocked
+
+cpdef enum PortFlag:
+    # As the Linux bridge has them (net/bridge/br_private.h, BR_*; bridge(8)).
+    FLAG_LEARNING = 1
+    FLAG_BROADCAST_FLOOD = 2    # these three in the order of Flood: whether such frames are flooded to the port
+    FLAG_MULTICAST_FLOOD = 4
+    FLAG_UNICAST_FLOOD = 8
+    FLAG_ISOLATED = 16      # exchanges no frames with other isolated ports
+    FLAG_HAIRPIN = 32       # a frame may leave by the port it came in
+    FLAG_LOCKED = 64        # only sources the FDB already has behind the port may send
+    FLAG_COALESCE = 128     # consecutive frames of one flow leave by it as one GSO frame (coalesce.pxd)
+
+cpdef enum Takes:
+    # What may leave by a port.
+    TAKES_ALL = 0
+    TAKES_UNMERGED = 1      # nothing that the switch itself has merged: its pod wants single frames
+    TAKES_SINGLE = 2        # no GSO frame at all: its queueing discipline counts and cuts frames
+
+cpdef enum EventKind:
+    EVENT_MOVED = 0
+    EVENT_LOOP = 1
+    EVENT_DAMPED = 2        # as MOVED, but the station was not moved
+    EVENT_COSTLY = 3        # frames for a port were dropped as costly; at most once a second
+    EVENT_TAGGED = 4        # a frame for a port was dropped as tagged_too_big; once a worker and port
+
+cdef enum:
+    # How many there are; of kinds, those that a policy may want, and ORDINARY.
+    RX_REASONS = RX_SOURCE_GUARD + 1
+    TX_REASONS = TX_TAGGED_TOO_BIG + 1
+    FLOODS = UNKNOWN_UNICAST + 1
+    KINDS = ND_UNICAST + 1
+    NO_REASON = 255
+    FLAGS_DEFAULT = FLAG_LEARNING | FLAG_BROADCAST_FLOOD | FLAG_MULTICAST_FLOOD | FLAG_UNICAST_FLOOD
