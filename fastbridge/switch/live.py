@@ -92,10 +92,10 @@ class Switch(SwitchBase):
     neighbour_ageing: seconds of silence after which a neighbour no longer counts; None: never.
     shield: keep the host's own stack from hearing and speaking on the interfaces given by name. An nf_tables table does
         this and ends with the switch or its process. Where it is not available, `unshielded` says why.
-    fast_path: "nft": the kernel forwards frames between stations that the core knows, by an nf_tables table, and hands
-        everything else to the core (docs/fast-path.md). Where it is not available, the core forwards all frames, and a
-        log line says why. "bpf", for root on kernel 6.6 or later: likewise, by a tcx program before the table. "off":
-        the core forwards all frames.
+    fast_path: what the kernel forwards by itself (docs/fast-path.md). "auto": frames between stations that the core
+        knows, by "bpf" or "nft", whichever two trial frames show to work; where neither does, the core forwards all
+        frames, and a log line says why. "nft": by an nf_tables table. "bpf", for root on kernel 6.6 or later: by a tcx
+        program. "off": the core forwards all frames. `Switch.fast_path` says which it is.
 
     Raises PortError, PrivilegeError or ConfigError, and then leaves nothing open.
     """
@@ -147,6 +147,11 @@ class Switch(SwitchBase):
     def unshielded(self) -> str:
         """Why the host is not shielded although `shield` asked for it; "" if it is."""
         return self._links.unshielded
+
+    @property
+    def fast_path(self) -> str:
+        """By what the kernel forwards frames between known stations: "nft", "bpf" or "off"."""
+        return self._fast.hand
 
     def start(self) -> None:
         """Forward from now on. Does nothing while the switch runs. Raises ConfigError after stop()."""
@@ -239,13 +244,15 @@ class Switch(SwitchBase):
         reserve_files(len(sources) * (rings + 2))
         self._slots = min(self._most_slots, ring_slots((len(self._members) + len(sources)) * rings))
         taken = self._links.take(sources)
-        listening = self._fast.listen(sources, taken)
-        with _many(len(sources)) as pool:
-            futures = [
-                pool.submit(self._open_member, *all_of_it) for all_of_it in zip(sources, taken, listening, strict=True)
-            ]
-        members = [future.result() for future in futures if future.exception() is None]
+        listening: Sequence[Receiver | None] = ()
+        members: list[Member] = []
         try:
+            listening = self._fast.listen(sources, taken)
+            with _many(len(sources)) as pool:
+                futures = [
+                    pool.submit(self._open_member, *of_one) for of_one in zip(sources, taken, listening, strict=True)
+                ]
+            members = [future.result() for future in futures if future.exception() is None]
             for future in futures:
                 future.result()  # raises what one of them raised
             added = [self._attach(member, source) for member, source in zip(members, sources, strict=True)]
@@ -265,9 +272,10 @@ class Switch(SwitchBase):
                     self._drop_member(index)
                 for sock in member.sockets:
                     sock.close()
-            for link, listen in zip(taken, listening, strict=True):
+            for link, listen in zip(taken, listening, strict=False):
                 if listen is not None:
                     self._fast.remove(link)
+            for link in taken:
                 self._links.release(link)
             raise
 
@@ -355,7 +363,7 @@ class Switch(SwitchBase):
     def _ask_interfaces(self) -> None:
         self._links.count_losses()
         for index, count in self._fast.forwarded().items():
-            self._members[index].fast = count
+            self._members[index].fast = max(self._members[index].fast, count)
 
     def _drop_member(self, index: int) -> None:
         link = self._members[index].link
@@ -379,7 +387,7 @@ class Switch(SwitchBase):
         """Let the kernel forward nothing of a port."""
         count = self._fast.detach(index)
         if count is not None:
-            member.fast = count
+            member.fast = max(member.fast, count)  # of an interface that is gone, what was last heard
 
     def _forward(self, worker: int) -> None:
         if cpus := self._options.cpus:
@@ -450,7 +458,7 @@ class Switch(SwitchBase):
                 self._forget_behind(index)
             elif link == "up" and before.get(index) == "down":
                 self._journal.warn(_log, "links that changed", f"port {name} is up again")
-            if link == "down" and member and is_running(member.sockets[0]):
+            if link == "down" and member and is_running(member.sockets[-1]):
                 self._set_link(index, "up")
         return after
 
@@ -497,13 +505,16 @@ class Switch(SwitchBase):
                 self._fast.rename(index, port.link.name)
 
     def _let_go(self) -> None:
-        """Let nothing in or out of ports whose interfaces are there, and no longer ours."""
+        """Let nothing in or out of ports whose interfaces are no longer ours."""
         for index, member in list(self._members.items()):
             link = member.link
-            if link is not None and link.lost and not link.link.gone:
+            if link is None or not link.lost:
+                continue
+            self._detach(index, member)
+            if not link.link.gone:
                 self._dataplane.set_blocked(index, True)
-                self._detach(index, member)
                 end_receiving(member.sockets, link.link.index, member.listen)
+            if member.listen or not link.link.gone:  # else the core finds it out, after what it has yet to read
                 self._dataplane.set_link(index, "gone")
 
 

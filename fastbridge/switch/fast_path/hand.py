@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple, Protocol
 
+#: Pairs promoted at most: two pods have four (two ways, IPv4 and IPv6), so 1,000 pods may all talk to 16 others.
+MOST_PAIRS = 65536
+
 
 class Pair(NamedTuple):
     """Frames from one station to another, of one EtherType, as they come in by one port. What is promoted."""

@@ -53,8 +53,8 @@ def _enter() -> int:
 
 
 def prepare() -> None:
-    """Make one for the next switch, as long as this process may; where it may not, the switch does without."""
-    if (made := take()) is not None:
+    """Make one for the next switch, if this process may; else the switch does without."""
+    if (made := make()) is not None:
         _ready.append(made)
 
 
@@ -66,8 +66,11 @@ def seal() -> None:
 
 def take() -> Inside | None:
     """One that was prepared, or a new one; None where we may not make one."""
-    if _ready:
-        return _ready.pop()
+    return _ready.pop() if _ready else make()
+
+
+def make() -> Inside | None:
+    """A new one; None where we may not make one."""
     try:
         return Inside()
     except OSError:

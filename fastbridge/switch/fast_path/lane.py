@@ -5,21 +5,17 @@ All ports live in one network namespace, that of the first; one of another names
 
 from __future__ import annotations
 
-import ctypes
-import fcntl
-import os
 import socket
 import struct
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from fastbridge.netlink import NETLINK_ROUTE, NLM_F_DUMP, Netlink, attributes, message
 from fastbridge.switch.port_socket import Receiver
 
 from .bpf import BpfHand
-from .head import MOST_PAIRS, FastPath
+from .head import FastPath
 from .inside import Inside
 from .nft import NftHand, OpenSocket, PortLinks
 from .peers import peer_address
@@ -30,24 +26,12 @@ if TYPE_CHECKING:
     from fastbridge.core.fdb import FdbAccess
 
 _GETLINK, _STATS64 = 18, 23
-_CLONE_NEWNET, _SIOCGSKNS = 0x40000000, 0x894C
 _HEADER = struct.Struct("=BxHiII")  # struct ifinfomsg
 _RX_FRAMES, _TX_FRAMES, _RX_BYTES, _TX_BYTES, _RX_ERRORS, _TX_ERRORS, _RX_DROPPED, _TX_DROPPED = range(8)
 
 
-def _enter(sock: socket.socket) -> None:
-    """Take this thread into a socket's network namespace: what is attached to an interface is, by who is there."""
-    fd = fcntl.ioctl(sock.fileno(), _SIOCGSKNS)
-    try:
-        libc = ctypes.CDLL(None, use_errno=True)
-        if libc.setns(fd, _CLONE_NEWNET) != 0:
-            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-    finally:
-        os.close(fd)
-
-
 class FastLane:
-    """Made with the first port; raises OSError where it cannot be had."""
+    """Made with the first port, with a hand that works. Raises OSError."""
 
     def __init__(
         self,
@@ -56,7 +40,7 @@ class FastLane:
         now_ms: Callable[[], int],
         open_socket: OpenSocket,
         inside: Inside | None,
-        kind: str,
+        hand: NftHand,
     ) -> None:
         self._dataplane, self._inside = dataplane, inside
         self._route = Netlink(open_socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_ROUTE))
@@ -69,26 +53,8 @@ class FastLane:
         self._ports: dict[int, PortLinks] = {}
         self._begun: dict[int, int] = {}  # what a port's device had forwarded by itself before it was one
         self._lock = threading.Lock()  # of the sockets
-        self.head: FastPath | None = None
-        try:
-            self.hand = self._make_hand(kind, open_socket)
-        except BaseException:
-            self.close()
-            raise
-        self.head = FastPath(dataplane, entries, self.hand, now_ms)
-
-    def _make_hand(self, kind: str, open_socket: OpenSocket) -> NftHand:
-        """The hand that was asked for, or the one that everybody may have; `without` says why."""
-        self._there: ThreadPoolExecutor | None = None
-        self.without = ""
-        if kind == "bpf":
-            self._there = ThreadPoolExecutor(1, "fastbridge-there", initializer=_enter, initargs=(self._route.socket,))
-            there = self._there
-            try:
-                return BpfHand(open_socket, MOST_PAIRS, lambda attach: there.submit(attach).result())
-            except OSError as error:
-                self.without = error.strerror or str(error)
-        return NftHand(open_socket, MOST_PAIRS)
+        self.hand = hand
+        self.head = FastPath(dataplane, entries, hand, now_ms)
 
     def peer(self, ifindex: int) -> int | None:
         """The MAC address at the other end of a port's veth pair, where the hand can make use of it."""
@@ -144,20 +110,17 @@ class FastLane:
 
     def check(self) -> None:
         """The FDB was changed from Python."""
-        if self.head is not None:
-            self.head.check()
+        self.head.check()
 
     def revoke_port(self, index: int) -> None:
         """Nothing that is promoted to or from a port holds."""
-        if self.head is not None:
-            self.head.revoke_port(index)
+        self.head.revoke_port(index)
 
     def revoke_blocked(self) -> None:
         """Nor of those that are part of a loop."""
-        if self.head is not None:
-            for index, link in self._dataplane.links().items():
-                if link == "blocked":
-                    self.head.revoke_port(index)
+        for index, link in self._dataplane.links().items():
+            if link == "blocked":
+                self.head.revoke_port(index)
 
     def leave_to_parent(self) -> None:
         """In a forked child: close the copies of what is the parent's."""
@@ -167,11 +130,8 @@ class FastLane:
 
     def close(self) -> None:
         """Give all back."""
-        if self.head is not None:
-            self.head.stop()
-            self.hand.close()
-        if getattr(self, "_there", None) is not None:
-            self._there.shutdown()  # type: ignore[union-attr]
+        self.head.stop()
+        self.hand.close()
         if self._inside is None:  # else they go with their namespace
             self._punts.remove([links.ifindex for links in self._ports.values()])
         for netlink in {self._route, self._inner}:
