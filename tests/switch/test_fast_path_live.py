@@ -16,7 +16,7 @@ from frames import ethernet
 from live import PATIENCE, Wire, eventually, stage, wires
 
 from fastbridge import ConfigError, Lab, Switch, Topology
-from fastbridge.switch.fast_path import bpf_syscall
+from fastbridge.switch.fast_path import bpf_syscall, hands
 from fastbridge.switch.fast_path.bpf_program import KEY, REDIRECT, REDIRECT_PEER, VALUE, program
 
 pytestmark = pytest.mark.live
@@ -27,10 +27,14 @@ HANDS = pytest.mark.parametrize("hand", ["nft", "bpf"])
 
 @contextmanager
 def fast(hand: str = "nft", pods: int = 3, **options: Any) -> Iterator[tuple[Lab, Switch]]:
-    """As stage(); skipped where the kernel has no nf_tables for us."""
+    """As stage(); skipped where that hand is not to be had."""
+    with Lab(Topology.of(1)) as lab:
+        why = hands.missing(hand, lab.ports[0].open_socket)
+        hands.settle()
+    if why:
+        pytest.skip(why)
     with stage(Topology.of(pods, ipv6=None), fast_path=hand, **options) as (lab, switch):
-        if switch._fast.lane is None or switch._fast.lane.hand.name != hand:
-            pytest.skip(f"no fast path by {hand} here")
+        assert switch.fast_path == hand
         yield lab, switch
 
 
@@ -152,7 +156,7 @@ def test_a_port_put_under_a_bridge_is_the_bridges(hand: str) -> None:
 
 
 def test_what_there_is_to_choose() -> None:
-    with Lab(2) as lab, pytest.raises(ConfigError, match="fast_path is 'off', 'nft' or 'bpf', not 'turbo'"):
+    with Lab(2) as lab, pytest.raises(ConfigError, match="fast_path is 'auto', 'nft', 'bpf' or 'off', not 'turbo'"):
         Switch(lab.ports, fast_path="turbo")
 
 

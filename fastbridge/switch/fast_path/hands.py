@@ -12,9 +12,7 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from pathlib import Path
 
 from . import inside
 from .bpf import BpfHand
@@ -48,11 +46,12 @@ def missing(kind: str, open_socket: OpenSocket = socket.socket) -> str:
     """
     if kind not in _tried:
         leftovers = contextlib.ExitStack()
-        if private := inside.make():
-            leftovers.callback(private.close)
-            open_socket = private.open_socket
         try:
-            fly(partial(make, kind, open_socket, _FEW), open_socket, private is not None, leftovers)
+            if private := inside.make():
+                leftovers.callback(private.close)
+                private.run(partial(fly, partial(make, kind, socket.socket, _FEW), socket.socket, True, leftovers))
+            else:
+                fly(partial(make, kind, open_socket, _FEW), open_socket, False, leftovers)
         except OSError as error:
             _tried[kind] = f"{error.strerror or error}; {_NEEDS[kind]}"
         else:
@@ -96,19 +95,23 @@ def make(kind: str, open_socket: OpenSocket, size: int = MOST_PAIRS) -> NftHand:
 
 
 def _within(open_socket: OpenSocket, action: Callable[[], int]) -> int:
-    """Do something in that network namespace: bpf(2) finds an interface by its index in the caller's. Raises
-    BpfError.
+    """Do something in that network namespace: bpf(2) finds an interface by its index in the calling thread's. Raises
+    OSError.
     """
     with open_socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as sock:
-        space = fcntl.ioctl(sock.fileno(), _SIOCGSKNS)
+        there = fcntl.ioctl(sock.fileno(), _SIOCGSKNS)
+    here = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
     try:
-        if os.fstat(space).st_ino == Path("/proc/thread-self/ns/net").stat().st_ino:
+        if os.fstat(there).st_ino == os.fstat(here).st_ino:
             return action()
-        with ThreadPoolExecutor(1, "fastbridge-there") as there:
-            there.submit(_enter, space).result()
-            return there.submit(action).result()
+        _enter(there)
+        try:
+            return action()
+        finally:
+            _enter(here)
     finally:
-        os.close(space)
+        os.close(there)
+        os.close(here)
 
 
 def _enter(space: int) -> None:

@@ -9,6 +9,7 @@ import ctypes
 import os
 import socket
 import weakref
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 _CLONE_NEWNET = 0x40000000
@@ -33,6 +34,10 @@ class Inside:
     def open_socket(self, family: int, kind: int, protocol: int) -> socket.socket:
         """As socket.socket, in there."""
         return self._thread.submit(socket.socket, family, kind, protocol).result()
+
+    def run(self, action: Callable[[], None]) -> None:
+        """Do something in there."""
+        self._thread.submit(action).result()
 
     def seal(self) -> None:
         """Open nothing more in there: end the thread."""
