@@ -20,7 +20,7 @@ from .hand import Pair, RefusedError
 from .nft import NftHand, OpenSocket, PortLinks
 from .punts import Punts
 
-_SECONDS = 1.0  # that a frame may take; it takes less than a millisecond
+_SECONDS = 3.0  # that a frame may take; it takes less than a millisecond, but a link may come up late
 _AGAIN_SECONDS = 0.0005  # a frame is lost in a link that is about to come up
 _NO_INDEX = 2_000_000_000  # no interface has such an index: punt pairs are named by it
 _ETHERTYPE = 0x88B5  # for experiments (IEEE 802)
