@@ -13,7 +13,7 @@ import errno
 import os
 import platform
 import struct
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from fastbridge.errors import PrivilegeError
 
@@ -46,12 +46,14 @@ _REFUSED = {
         "keyctl": 219, "open_by_handle_at": 265, "acct": 89, "personality": 92,
     },
 }  # fmt: skip
+# Of bpf(2): look up, change and delete elements, look up many, and attach a program. Maps and programs are made before.
+BPF_COMMANDS = 1, 2, 3, 24, 28
 _SECCOMP = {"x86_64": 317, "aarch64": 277}
 _AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}  # linux/audit.h
 _X32 = 0x40000000  # from here on: the numbers of x86-64's second set of calls
 _LOAD, _EQUAL, _AT_LEAST, _RETURN = 0x20, 0x15, 0x35, 0x06  # classic BPF: ld [k], jeq, jge, ret
 _ALLOW, _REFUSE = 0x7FFF0000, 0x00050000 | errno.EPERM  # linux/seccomp.h
-_CALL, _ARCH = 0, 4  # offsets in struct seccomp_data
+_CALL, _ARCH, _FIRST_ARGUMENT = 0, 4, 16  # offsets in struct seccomp_data
 
 
 def give_up(keep: Iterable[int]) -> None:
@@ -94,16 +96,17 @@ def _set_capabilities(libc: ctypes.CDLL, effective: int, permitted: int) -> None
     _call(libc, "capset", (ctypes.c_uint32 * 2)(_VERSION_3, 0), data)
 
 
-def refuse_calls() -> bool:
+def refuse_calls(but: Collection[int] = ()) -> bool:
     """Have the kernel refuse, with EPERM, calls that a switch never makes, to this thread and those it starts later.
 
-    Call it after give_up(). Returns False where the call numbers of this machine are not known here, or the kernel has
-    no such filters. Raises PrivilegeError.
+    but: commands of bpf(2) that it makes. Call it after give_up(). Returns False where the call numbers of this machine
+    are not known here, or the kernel has no such filters. Raises PrivilegeError.
     """
     machine = platform.machine()
     if machine not in _REFUSED or struct.calcsize("P") != 8:
         return False
-    program = _filter(_AUDIT_ARCH[machine], sorted(_REFUSED[machine].values()))
+    calls = _REFUSED[machine]
+    program = _filter(_AUDIT_ARCH[machine], sorted(calls.values()), {calls["bpf"]: but} if but else {})
     code = array.array("B", b"".join(struct.pack("HBBI", *step) for step in program))  # struct sock_filter
     fprog = ctypes.create_string_buffer(struct.pack("HP", len(program), code.buffer_info()[0]))
     try:
@@ -116,17 +119,36 @@ def refuse_calls() -> bool:
     return True
 
 
-def _filter(architecture: int, refused: list[int]) -> list[tuple[int, int, int, int]]:
-    """Classic BPF, each step (code, jt, jf, k). Refuses these calls, and all of another architecture."""
-    calls = [(_EQUAL, len(refused) - n, 0, number) for n, number in enumerate(refused)]
+def _filter(
+    architecture: int, refused: Sequence[int], but: Mapping[int, Collection[int]]
+) -> list[tuple[int, int, int, int]]:
+    """Classic BPF, each step (code, jt, jf, k). Refuses these calls, and all of another architecture.
+
+    but: of a call, the values of its first argument that pass.
+    """
+    calls = [number for number in refused if number not in but]
+    some = [step for call, values in but.items() for step in _unless_first(call, sorted(values))]
+    refuse = len(some) + len(calls) + 1  # how far it is from the first of `some`
     return [
         (_LOAD, 0, 0, _ARCH),
-        (_EQUAL, 0, len(calls) + 3, architecture),
+        (_EQUAL, 0, refuse + 2, architecture),
         (_LOAD, 0, 0, _CALL),
-        (_AT_LEAST, len(calls) + 1, 0, _X32),
-        *calls,
+        (_AT_LEAST, refuse, 0, _X32),
+        *some,
+        *((_EQUAL, len(calls) - n, 0, number) for n, number in enumerate(calls)),
         (_RETURN, 0, 0, _ALLOW),
         (_RETURN, 0, 0, _REFUSE),
+    ]
+
+
+def _unless_first(call: int, values: Sequence[int]) -> list[tuple[int, int, int, int]]:
+    """End here if it is this call: it passes with one of these first arguments (an int), and is refused with others."""
+    return [
+        (_EQUAL, 0, len(values) + 3, call),
+        (_LOAD, 0, 0, _FIRST_ARGUMENT),
+        *((_EQUAL, len(values) - n, 0, value) for n, value in enumerate(values)),
+        (_RETURN, 0, 0, _REFUSE),
+        (_RETURN, 0, 0, _ALLOW),
     ]
 
 

@@ -20,12 +20,13 @@ import rich_click as click
 
 from fastbridge.errors import PortError
 from fastbridge.switch.counters import Counters
-from fastbridge.switch.fast_path.inside import prepare, seal
-from fastbridge.switch.options import LiveOptions
+from fastbridge.switch.fast_path.hands import prepare, settle
+from fastbridge.switch.fast_path.inside import seal
+from fastbridge.switch.options import FAST_PATHS, LiveOptions
 from fastbridge.switch.port_flags import StormControl
 
 from .options import read_policy_of_strangers, read_port_policies
-from .privileges import CAP_NET_ADMIN, CAP_NET_RAW, CAP_SYS_RESOURCE, give_up, refuse_calls
+from .privileges import BPF_COMMANDS, CAP_NET_ADMIN, CAP_NET_RAW, CAP_SYS_RESOURCE, give_up, refuse_calls
 from .streams import StreamBox
 
 _log = logging.getLogger(__name__)
@@ -139,10 +140,11 @@ def _check_ports(context: click.Context, parameter: click.Parameter, names: tupl
 )
 @click.option(
     "--fast-path",
-    type=click.Choice(["off", "nft"]),
+    type=click.Choice(FAST_PATHS),
     default=_DEFAULTS.fast_path,
     show_default=True,
-    help="nft: the kernel forwards frames between known stations by itself, and hands all else to the switch.",
+    help="Let the kernel forward frames between known stations by itself: by nf_tables (nft), or by a tcx program "
+    "(bpf, for root on kernel 6.6 or later). auto: by the one that works here.",
 )
 @click.option(
     "--workers",
@@ -192,10 +194,9 @@ def run(
     strange = next((name for name in arp_ports if name not in interfaces), None)
     if strange is not None:
         raise click.UsageError(f"--arp-port names {strange}, which is not among the interfaces; name one of them")
-    if fast_path == "nft":
-        prepare()
+    hand = prepare(fast_path)
     give_up(keep=(CAP_NET_ADMIN, CAP_NET_RAW, CAP_SYS_RESOURCE))  # opening many ports takes these
-    refuse_calls()
+    refuse_calls(but=BPF_COMMANDS if hand == "bpf" else ())
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's threads would keep the privileges given up below
     from fastbridge.switch.live import Switch
 
@@ -220,10 +221,11 @@ def run(
     for name, policy in arp_ports.items():
         switch.set_policy(policy, name)
     report = _JsonReport() if as_json else _TextReport()
+    settle()
     seal()
     give_up(keep=(CAP_NET_ADMIN,))  # for changes of links, settings and tables
     with _shielding(switch, interfaces), switch:
-        report.ready(interfaces)
+        report.ready(interfaces, switch.fast_path)
         _follow(switch, report, interval, stop)
     report.stopped(switch.counters())
     report.close()
@@ -280,7 +282,7 @@ class _Report:
         if not read:
             raise click.ClickException("nobody reads stdout: the last lines are lost")
 
-    def ready(self, names: Sequence[str]) -> None:
+    def ready(self, names: Sequence[str], fast_path: str) -> None:
         """Forwarding works."""
 
     def link(self, name: str, link: str) -> None:
@@ -296,8 +298,8 @@ class _Report:
 class _JsonReport(_Report):
     lost = '{{"event": "lost", "lines": {}}}'
 
-    def ready(self, names: Sequence[str]) -> None:
-        self._say("ready", ports=list(names))
+    def ready(self, names: Sequence[str], fast_path: str) -> None:
+        self._say("ready", ports=list(names), fast_path=fast_path)
 
     def link(self, name: str, link: str) -> None:
         self._say("port", name=name, link=link)
@@ -320,7 +322,7 @@ class _TextReport(_Report):
         self._before: Counters | None = None
         self._since = time.monotonic()
 
-    def ready(self, names: Sequence[str]) -> None:
+    def ready(self, names: Sequence[str], fast_path: str) -> None:
         by_hand = sys.stdin.isatty() and signal.getsignal(signal.SIGINT) != signal.SIG_IGN
         how = "Ctrl-C ends it" if by_hand else "SIGTERM ends it"
         self._box.put(f"forwarding between {', '.join(names)}; {how}")

@@ -92,10 +92,10 @@ class Switch(SwitchBase):
     neighbour_ageing: seconds of silence after which a neighbour no longer counts; None: never.
     shield: keep the host's own stack from hearing and speaking on the interfaces given by name. An nf_tables table does
         this and ends with the switch or its process. Where it is not available, `unshielded` says why.
-    fast_path: "nft": the kernel forwards frames between stations that the core knows, by an nf_tables table, and hands
-        everything else to the core (docs/fast-path.md). Where it is not available, the core forwards all frames, and a
-        log line says why. "bpf", for root on kernel 6.6 or later: likewise, by a tcx program before the table. "off":
-        the core forwards all frames.
+    fast_path: what the kernel forwards by itself (docs/fast-path.md). "auto": frames between stations that the core
+        knows, by "bpf" or "nft", whichever two trial frames show to work; where neither does, the core forwards all
+        frames, and a log line says why. "nft": by an nf_tables table. "bpf", for root on kernel 6.6 or later: by a tcx
+        program. "off": the core forwards all frames. `Switch.fast_path` says which it is.
 
     Raises PortError, PrivilegeError or ConfigError, and then leaves nothing open.
     """
@@ -147,6 +147,11 @@ class Switch(SwitchBase):
     def unshielded(self) -> str:
         """Why the host is not shielded although `shield` asked for it; "" if it is."""
         return self._links.unshielded
+
+    @property
+    def fast_path(self) -> str:
+        """By what the kernel forwards frames between known stations: "nft", "bpf" or "off"."""
+        return self._fast.hand
 
     def start(self) -> None:
         """Forward from now on. Does nothing while the switch runs. Raises ConfigError after stop()."""
@@ -240,13 +245,15 @@ class Switch(SwitchBase):
         reserve_files(len(sources) * (rings + 2))
         self._slots = min(self._most_slots, ring_slots((len(self._members) + len(sources)) * rings))
         taken = self._links.take(sources)
-        listening = self._fast.listen(sources, taken)
-        with _many(len(sources)) as pool:
-            futures = [
-                pool.submit(self._open_member, *all_of_it) for all_of_it in zip(sources, taken, listening, strict=True)
-            ]
-        members = [future.result() for future in futures if future.exception() is None]
+        listening: Sequence[Receiver | None] = ()
+        members: list[Member] = []
         try:
+            listening = self._fast.listen(sources, taken)
+            with _many(len(sources)) as pool:
+                futures = [
+                    pool.submit(self._open_member, *of_one) for of_one in zip(sources, taken, listening, strict=True)
+                ]
+            members = [future.result() for future in futures if future.exception() is None]
             for future in futures:
                 future.result()  # raises what one of them raised
             added = [self._attach(member, source) for member, source in zip(members, sources, strict=True)]
@@ -266,9 +273,10 @@ class Switch(SwitchBase):
                     self._drop_member(index)
                 for sock in member.sockets:
                     sock.close()
-            for link, listen in zip(taken, listening, strict=True):
+            for link, listen in zip(taken, listening, strict=False):
                 if listen is not None:
                     self._fast.remove(link)
+            for link in taken:
                 self._links.release(link)
             raise
 
@@ -503,7 +511,7 @@ class Switch(SwitchBase):
                 self._fast.rename(index, port.link.name)
 
     def _let_go(self) -> None:
-        """Let nothing in or out of ports whose interfaces are there, and no longer ours."""
+        """Let nothing in or out of ports whose interfaces are no longer ours."""
         for index, member in list(self._members.items()):
             link = member.link
             if link is None or not link.lost:
@@ -512,6 +520,7 @@ class Switch(SwitchBase):
             if not link.link.gone:
                 self._dataplane.set_blocked(index, True)
                 end_receiving(member.sockets, link.link.index, member.listen)
+            if member.listen or not link.link.gone:  # else the core finds it out, after what it has yet to read
                 self._dataplane.set_link(index, "gone")
 
 

@@ -15,7 +15,7 @@ from fastbridge.errors import ConfigError
 if TYPE_CHECKING:
     from fastbridge.policy.base import Policy
 
-FAST_PATHS = ("off", "nft", "bpf")
+FAST_PATHS = ("auto", "nft", "bpf", "off")
 _MOST_AGEING, _MOST_CAPACITY, _MOST_SECONDS = (1 << 21) - 1, 1 << 24, 60
 
 
@@ -55,7 +55,7 @@ class LiveOptions(Options):
     trusted: bool = False
     loop_detection: bool = True
     shield: bool = False
-    fast_path: str = "off"
+    fast_path: str = "auto"
 
     def __post_init__(self) -> None:
         Options.__post_init__(self)

@@ -15,7 +15,7 @@ from command import say
 from live import PATIENCE, eventually
 
 from fastbridge import Lab
-from fastbridge.cli.privileges import _AUDIT_ARCH, _REFUSED, _filter
+from fastbridge.cli.privileges import _AUDIT_ARCH, _REFUSED, BPF_COMMANDS, _filter
 
 NET_ADMIN = 1 << 12
 TRY = """
@@ -95,24 +95,28 @@ def test_what_was_given_up_is_gone() -> None:
 
 
 @pytest.mark.parametrize("machine", list(_REFUSED))
-def test_the_filter_refuses_what_it_names_and_nothing_else(machine: str) -> None:
+@pytest.mark.parametrize("some_bpf", [False, True])
+def test_the_filter_refuses_what_it_names_and_nothing_else(machine: str, some_bpf: bool) -> None:
     refused = sorted(_REFUSED[machine].values())
     assert len(set(refused)) == len(refused)
-    program = _filter(_AUDIT_ARCH[machine], refused)
+    bpf = _REFUSED[machine]["bpf"]
+    program = _filter(_AUDIT_ARCH[machine], refused, {bpf: BPF_COMMANDS} if some_bpf else {})
 
-    def judge(call: int, architecture: int = _AUDIT_ARCH[machine]) -> str:
+    def judge(call: int, architecture: int = _AUDIT_ARCH[machine], first: int = 0) -> str:
         at, value = 0, 0
         while True:
             code, yes, no, k = program[at]
             at += 1
             if code == 0x20:
-                value = {0: call, 4: architecture}[k]
+                value = {0: call, 4: architecture, 16: first}[k]
             elif code == 0x06:
                 return {0x7FFF0000: "allowed", 0x00050001: "EPERM"}[k]
             else:
                 at += yes if (value == k if code == 0x15 else value >= k) else no
 
     assert {call for call in range(600) if judge(call) == "EPERM"} == set(refused)
+    passed = {command for command in range(64) if judge(bpf, first=command) == "allowed"}
+    assert passed == (set(BPF_COMMANDS) if some_bpf else set())
     assert judge(0, architecture=0x40000003) == judge(0x40000000) == judge(0x40000000 + 59) == "EPERM"
 
 

@@ -203,7 +203,7 @@ def test_a_port_put_under_a_bridge_is_the_bridges(hand: str) -> None:
 
 
 def test_what_there_is_to_choose() -> None:
-    with Lab(2) as lab, pytest.raises(ConfigError, match="fast_path is 'off', 'nft' or 'bpf', not 'turbo'"):
+    with Lab(2) as lab, pytest.raises(ConfigError, match="fast_path is 'auto', 'nft', 'bpf' or 'off', not 'turbo'"):
         Switch(lab.ports, fast_path="turbo")
 
 

@@ -6,6 +6,8 @@ import enum
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple, Protocol
 
+#: Pairs promoted at most: two pods have four (two ways, IPv4 and IPv6), so 1,000 pods may all talk to 16 others.
+MOST_PAIRS = 65536
 IPV4, IPV6 = 0x0800, 0x86DD
 #: IPv6 next headers behind which ND may be, as the core reads it (ethernet.pxd's is_nd); ICMPv6, and its types that are
 #: neighbour discovery (RFC 4861 §4).

@@ -27,7 +27,7 @@ from fastbridge.core.nominations import Nominations
 from fastbridge.policy.base import Policy
 from fastbridge.policy.builtin import Guard, RateLimit
 
-from .hand import IPV4, IPV6, Hand, Look, Pair, RefusedError
+from .hand import IPV4, IPV6, MOST_PAIRS, Hand, Look, Pair, RefusedError
 
 if TYPE_CHECKING:
     from fastbridge.core.dataplane import Dataplane
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-# Pairs promoted at most: a pair of pods has four (two ways, IPv4 and IPv6), so 1,000 pods may all talk to 16 others.
-MOST_PAIRS = 65536
 # A pair that was silent for so long gives its room back; its next frame goes through the core, and brings it back.
 IDLE_SECONDS = 30.0
 # How often the hand is asked what it heard. The FDB's ageing is as exact as that, so with less than twice that nothing

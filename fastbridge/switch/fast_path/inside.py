@@ -9,6 +9,7 @@ import ctypes
 import os
 import socket
 import weakref
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 _CLONE_NEWNET = 0x40000000
@@ -34,6 +35,10 @@ class Inside:
         """As socket.socket, in there."""
         return self._thread.submit(socket.socket, family, kind, protocol).result()
 
+    def run(self, action: Callable[[], None]) -> None:
+        """Do something in there."""
+        self._thread.submit(action).result()
+
     def seal(self) -> None:
         """Open nothing more in there: end the thread."""
         self._thread.shutdown()
@@ -53,8 +58,8 @@ def _enter() -> int:
 
 
 def prepare() -> None:
-    """Make one for the next switch, as long as this process may; where it may not, the switch does without."""
-    if (made := take()) is not None:
+    """Make one for the next switch, if this process may; else the switch does without."""
+    if (made := make()) is not None:
         _ready.append(made)
 
 
@@ -66,8 +71,11 @@ def seal() -> None:
 
 def take() -> Inside | None:
     """One that was prepared, or a new one; None where we may not make one."""
-    if _ready:
-        return _ready.pop()
+    return _ready.pop() if _ready else make()
+
+
+def make() -> Inside | None:
+    """A new one; None where we may not make one."""
     try:
         return Inside()
     except OSError:

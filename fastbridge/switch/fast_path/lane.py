@@ -5,15 +5,11 @@ All ports live in one network namespace, that of the first; one of another names
 
 from __future__ import annotations
 
-import ctypes
 import errno
-import fcntl
-import os
 import socket
 import struct
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from fastbridge.netlink import NETLINK_ROUTE, NLM_F_DUMP, Netlink, attributes, message
@@ -22,7 +18,7 @@ from fastbridge.switch.counters import Passed
 from fastbridge.switch.port_socket import Receiver
 
 from .bpf import BpfHand
-from .head import MOST_PAIRS, FastPath
+from .head import FastPath
 from .inside import Inside
 from .nft import NftHand, OpenSocket, PortLinks
 from .peers import peer_address
@@ -33,7 +29,6 @@ if TYPE_CHECKING:
     from fastbridge.core.fdb import FdbAccess
 
 _GETLINK, _STATS64 = 18, 23
-_CLONE_NEWNET, _SIOCGSKNS = 0x40000000, 0x894C
 _HEADER = struct.Struct("=BxHiII")  # struct ifinfomsg
 _RX_FRAMES, _TX_FRAMES, _RX_BYTES, _TX_BYTES, _RX_ERRORS, _TX_ERRORS, _RX_DROPPED, _TX_DROPPED = range(8)
 _READINGS = 8  # under traffic a reading may be some frames short
@@ -41,19 +36,8 @@ _READINGS = 8  # under traffic a reading may be some frames short
 Stats = Mapping[int, tuple[int, ...]]  # an interface's counts, by its index
 
 
-def _enter(sock: socket.socket) -> None:
-    """Take this thread into a socket's network namespace: what is attached to an interface is, by who is there."""
-    fd = fcntl.ioctl(sock.fileno(), _SIOCGSKNS)
-    try:
-        libc = ctypes.CDLL(None, use_errno=True)
-        if libc.setns(fd, _CLONE_NEWNET) != 0:
-            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-    finally:
-        os.close(fd)
-
-
 class FastLane:
-    """Made with the first port; raises OSError where it cannot be had."""
+    """Made with the first port, with a hand that works. Raises OSError."""
 
     def __init__(
         self,
@@ -62,7 +46,7 @@ class FastLane:
         now_ms: Callable[[], int],
         open_socket: OpenSocket,
         inside: Inside | None,
-        kind: str,
+        hand: NftHand,
     ) -> None:
         self._dataplane, self._inside = dataplane, inside
         self._route = Netlink(open_socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_ROUTE))
@@ -76,26 +60,8 @@ class FastLane:
         self._begun: dict[int, int] = {}  # of each port, what its device had received before …
         self._passed: dict[int, Passed] = {}  # … and what had passed it when that was asked last
         self._lock = threading.Lock()  # of the sockets
-        self.head: FastPath | None = None
-        try:
-            self.hand = self._make_hand(kind, open_socket)
-        except BaseException:
-            self.close()
-            raise
-        self.head = FastPath(dataplane, entries, self.hand, now_ms)
-
-    def _make_hand(self, kind: str, open_socket: OpenSocket) -> NftHand:
-        """The hand that was asked for, or the one that everybody may have; `without` says why."""
-        self._there: ThreadPoolExecutor | None = None
-        self.without = ""
-        if kind == "bpf":
-            self._there = ThreadPoolExecutor(1, "fastbridge-there", initializer=_enter, initargs=(self._route.socket,))
-            there = self._there
-            try:
-                return BpfHand(open_socket, MOST_PAIRS, lambda attach: there.submit(attach).result())
-            except OSError as error:
-                self.without = error.strerror or str(error)
-        return NftHand(open_socket, MOST_PAIRS)
+        self.hand = hand
+        self.head = FastPath(dataplane, entries, hand, now_ms)
 
     def peer(self, ifindex: int) -> int | None:
         """The MAC address at the other end of a port's veth pair, where the hand can make use of it."""
@@ -122,8 +88,7 @@ class FastLane:
 
     def detach(self, index: int) -> Passed | None:
         """Take a port's frames no more; returns what passed, None: it was not attached. Raises OSError."""
-        if self.head is not None:
-            self.head.remove_port(index)
+        self.head.remove_port(index)
         with self._lock:
             if index not in self._ports:
                 return None
@@ -156,35 +121,30 @@ class FastLane:
 
     def check(self) -> None:
         """The FDB was changed from Python."""
-        if self.head is not None:
-            self.head.check()
+        self.head.check()
 
     def set_policy(self, index: int, policy: Policy) -> None:
         """A port has another policy."""
-        if self.head is not None:
-            self.head.set_policy(index, policy)
+        self.head.set_policy(index, policy)
 
     def follow_mtu(self, index: int, mtu: int) -> None:
         """A port's MTU may have changed."""
-        if self.head is not None and index in self._ports:
+        if index in self._ports:
             self.head.set_port(index, mtu)
 
     def follow_bindings(self, rows: Sequence[tuple[int, int, int, bytes]]) -> None:
         """The guards' bindings have changed."""
-        if self.head is not None:
-            self.head.follow_bindings(rows)
+        self.head.follow_bindings(rows)
 
     def revoke_port(self, index: int) -> None:
         """Nothing that is promoted to or from a port holds."""
-        if self.head is not None:
-            self.head.revoke_port(index)
+        self.head.revoke_port(index)
 
     def revoke_blocked(self) -> None:
         """Nor of those that are part of a loop."""
-        if self.head is not None:
-            for index, link in self._dataplane.links().items():
-                if link == "blocked":
-                    self.head.revoke_port(index)
+        for index, link in self._dataplane.links().items():
+            if link == "blocked":
+                self.head.revoke_port(index)
 
     def leave_to_parent(self) -> None:
         """In a forked child: close the copies of what is the parent's."""
@@ -194,11 +154,8 @@ class FastLane:
 
     def close(self) -> None:
         """Give all back."""
-        if self.head is not None:
-            self.head.stop()
-            self.hand.close()
-        if getattr(self, "_there", None) is not None:
-            self._there.shutdown()  # type: ignore[union-attr]
+        self.head.stop()
+        self.hand.close()
         if self._inside is None:  # else they go with their namespace
             self._punts.remove([links.ifindex for links in self._ports.values()])
         for netlink in {self._route, self._inner}:

@@ -22,6 +22,7 @@ from fastbridge.switch.port_links import PortLink
 from fastbridge.switch.port_socket import Interface, PortLike, Receiver
 from fastbridge.switch.shield import MARK
 
+from . import hands
 from .head import FastPath
 from .inside import take
 from .lane import FastLane
@@ -48,19 +49,23 @@ class FastPorts:
     ) -> None:
         self._dataplane, self._entries, self._fdb, self._journal = dataplane, entries, fdb, journal
         self._bindings = bindings
-        self._hand = options.fast_path if FastPath.suits(options.ageing, options.move_damping) else "off"
+        self._wanted = options.fast_path if FastPath.suits(options.ageing, options.move_damping) else "off"
         self._namespace = 0
         self._runs = False
         self.lane: FastLane | None = None
+        #: By which hand the kernel forwards, or "off".
+        self.hand = "off"
 
     def start(self) -> None:
         """Promote from now on."""
+        hands.settle()
         self._runs = True
-        if self.lane is not None and self.lane.head is not None:
+        if self.lane is not None:
             self.lane.head.start()
 
     def stop(self) -> None:
         """Give all back."""
+        hands.settle()
         if self.lane is not None:
             self.lane.close()
             self.lane = None
@@ -72,9 +77,12 @@ class FastPorts:
             self.lane = None
 
     def listen(self, sources: Sequence[PortLike], links: Sequence[PortLink]) -> Sequence[Receiver | None]:
-        """Where the core is to listen for ports; None: on the interface itself, and the kernel forwards nothing."""
+        """Where the core is to listen for ports; None: on the interface itself, and the kernel forwards nothing.
+
+        Raises PortError where the hand that was asked for is not to be had.
+        """
         nowhere: Sequence[Receiver | None] = [None] * len(sources)
-        if self._hand == "off" or not sources:
+        if self._wanted == "off" or not sources:
             return nowhere
         try:
             lane = self.lane or self._open(sources[0], links[0])
@@ -82,19 +90,36 @@ class FastPorts:
                 return nowhere
             return lane.make([(link.link.name, link.link.index) for link in links])
         except OSError as error:
-            self._hand = "off"
-            text = f"no fast path, the core forwards all frames: {error.strerror or error}"
+            why = error.strerror or str(error)
+            if self._wanted != "auto":
+                raise PortError(
+                    f"no fast path by {self._wanted}: {why}; fast path `auto` takes what there is"
+                ) from None
+            self._wanted = "off"
+            text = f"no fast path, the core forwards all frames: {why}; fast path `off` does the same without this line"
             self._journal.warn(_log, "fast paths", text)
             return nowhere
 
     def _open(self, source: PortLike, link: PortLink) -> FastLane:
-        inside = take() if isinstance(source, Interface) else None
-        self.lane = FastLane(
-            self._dataplane, self._entries, self._dataplane.now, source.open_socket, inside, self._hand
-        )
-        if self.lane.without:
-            text = f"the fast path goes by nf_tables, bpf is not to be had: {self.lane.without}"
-            self._journal.warn(_log, "fast paths", text)
+        """By the first hand that works. Raises OSError."""
+        here = isinstance(source, Interface)
+        why = ""
+        for kind in hands.choices(self._wanted):
+            why = hands.missing(kind, source.open_socket)
+            if not why:
+                hand = hands.take(kind) if here else hands.make(kind, source.open_socket)
+                break
+        else:
+            raise OSError(why)
+        inside = take() if here else None
+        try:
+            self.lane = FastLane(self._dataplane, self._entries, self._dataplane.now, source.open_socket, inside, hand)
+        except BaseException:
+            hand.close()
+            if inside is not None:
+                inside.close()
+            raise
+        self.hand = hand.name
         self._namespace = link.namespace
         self._fdb.on_change = self.lane.check
         self._bindings.on_change = self.lane.follow_bindings
@@ -154,7 +179,7 @@ class FastPorts:
 
     def held(self) -> contextlib.AbstractContextManager[None]:
         """While it lasts every frame comes to the core, as for a trace."""
-        return contextlib.nullcontext() if self.lane is None or self.lane.head is None else self.lane.head.held()
+        return contextlib.nullcontext() if self.lane is None else self.lane.head.held()
 
     def revoke_port(self, index: int) -> None:
         """Nothing that is promoted to or from a port holds."""
