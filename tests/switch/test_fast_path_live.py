@@ -8,19 +8,25 @@ import socket
 import struct
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from ipaddress import ip_address
 from typing import Any, Literal
 
 import pytest
+from fake_hand import key_of
 from frames import ethernet
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from live import PATIENCE, Wire, eventually, stage, wires
+from strategies import frames, host_frames
 
 from fastbridge import ConfigError, Lab, Switch, Topology
 from fastbridge.switch.fast_path import bpf_syscall
 from fastbridge.switch.fast_path.bpf_program import KEY, KEY_BY_IP, REDIRECT, REDIRECT_PEER, VALUE, program
-from fastbridge.switch.fast_path.hand import Look
+from fastbridge.switch.fast_path.hand import IPV6, Look, Pair
+from fastbridge.switch.fast_path.headers import header_of, ip_of
 
 pytestmark = pytest.mark.live
 
@@ -230,28 +236,120 @@ def links_of(lab: Lab) -> set[str]:
 
 def test_the_program_takes_what_is_promoted_and_leaves_the_rest() -> None:
     """By the kernel's own trial run: a hit is redirected, all else goes on to the next hook."""
-    try:
-        pairs = bpf_syscall.create_map("fb_test", KEY.size, VALUE.size, 16)
-        by_ip = bpf_syscall.create_map("fb_test_by_ip", KEY_BY_IP.size, VALUE.size, 16)
-        loaded = bpf_syscall.load_program("fb_test", program(pairs, by_ip, Look.NOTHING))
-    except OSError as error:
-        pytest.skip(f"bpf(2): {error.strerror}")
-    try:
+    with programs() as (maps, loaded):
         here = socket.if_nametoindex("lo")
         header = bytes.fromhex("020000000002 020000000001 0800")
-        for how, returned in ((REDIRECT, 7), (REDIRECT_PEER, 7)):
-            bpf_syscall.update(pairs, [(KEY.pack(header, here), VALUE.pack(here, how, 0))])
-            assert bpf_syscall.test_run(loaded, header.ljust(60, b"\0"), here) == returned
-        for other in (
-            "020000000003 020000000001 0800",
-            "020000000002 020000000001 0806",
-            "020000000002 020000000001 8100",
-        ):
-            assert bpf_syscall.test_run(loaded, bytes.fromhex(other).ljust(60, b"\0"), here) == 0xFFFFFFFF
-        ((key, value),) = bpf_syscall.read_all(pairs, KEY.size, VALUE.size, 16)
-        assert KEY.unpack(key) == (header, here) and VALUE.unpack(value)[2] > 0  # when it was last used
-        bpf_syscall.delete(pairs, [key, key])
-        assert bpf_syscall.test_run(loaded, header.ljust(60, b"\0"), here) == 0xFFFFFFFF
+        for how in (REDIRECT, REDIRECT_PEER):
+            bpf_syscall.update(maps[False], [(KEY.pack(header, here), VALUE.pack(here, how, 0))])
+            assert bpf_syscall.test_run(loaded[Look.NOTHING], header.ljust(60, b"\0"), here) == TAKEN
+        ((key, value),) = bpf_syscall.read_all(maps[False], KEY.size, VALUE.size, 16)
+        assert KEY.unpack(key) == (header, here)
+        assert VALUE.unpack(value)[2] > 0  # when it was last used
+        bpf_syscall.delete(maps[False], [key, key])
+        assert bpf_syscall.test_run(loaded[Look.NOTHING], header.ljust(60, b"\0"), here) == GOES_ON
+
+
+def test_the_programs_take_what_the_model_takes() -> None:
+    """Random frames, promoted, and others like those but for a byte: each program finds what the model does."""
+    here = socket.if_nametoindex("lo")
+    found: Counter[tuple[Look, bool]] = Counter()
+    with programs() as (maps, loaded):
+
+        def check(look: Look, frame: bytes, promoted: Pair | None) -> None:
+            if len(frame) < {b"\x08\0": 34, b"\x86\xdd": 54}.get(frame[12:14], 14):
+                return  # the kernel tries none without a whole header
+            # ICMPv6 that is too short to have a type goes on, and so to the core.
+            cut = look is not Look.NOTHING and frame[12:14] == b"\x86\xdd" and len(frame) < 55
+            fits = promoted is not None and key_of(0, frame, look) == promoted and not cut
+            found[look, fits] += 1
+            assert bpf_syscall.test_run(loaded[look], frame, here) == (TAKEN if fits else GOES_ON)
+
+        @given(st.sampled_from(Look), host_frames([()]) | frames, st.integers(0, 70), st.binary(min_size=1, max_size=1))
+        @settings(max_examples=500)
+        def trial(look: Look, frame: bytes, place: int, other: bytes) -> None:
+            check(look, frame, None)
+            pair = key_of(0, frame, look)
+            if pair is None:
+                return
+            fields = header_of(pair), here, *([ip_of(pair)] if pair.ip else [])
+            key = (KEY_BY_IP if pair.ip else KEY).pack(*fields)
+            bpf_syscall.update(maps[bool(pair.ip)], [(key, VALUE.pack(here, REDIRECT, 0))])
+            try:
+                check(look, frame, pair)
+                check(look, frame[:place] + other + frame[place + 1 :], pair)
+            finally:
+                bpf_syscall.delete(maps[bool(pair.ip)], [key])
+
+        trial()
+    assert all(found[look, fits] for look in Look for fits in (True, False))
+
+
+TAKEN, GOES_ON = 7, 0xFFFFFFFF  # TCX_REDIRECT, TCX_NEXT
+
+
+@contextmanager
+def programs() -> Iterator[tuple[dict[bool, int], dict[Look, int]]]:
+    """The maps, by whether they are by IP, and the programs over them."""
+    fds: list[int] = []
+    try:
+        try:
+            for layout in (KEY, KEY_BY_IP):
+                fds.append(bpf_syscall.create_map("fb_test", layout.size, VALUE.size, 16))
+            for look in Look:
+                fds.append(bpf_syscall.load_program("fb_test", program(fds[0], fds[1], look)))
+        except PermissionError as error:
+            pytest.skip(f"bpf(2): {error.strerror}")
+        yield {False: fds[0], True: fds[1]}, dict(zip(Look, fds[2:], strict=True))
     finally:
-        for fd in loaded, pairs, by_ip:
+        for fd in fds:
             os.close(fd)
+
+
+ECHO, SOLICITATION = b"\x80\0\0\0\0\0\0\0", b"\x87\0\0\0\0\0\0\0" + bytes(16)
+OPTIONS = bytes((58, 0, 1, 4, 0, 0, 0, 0))
+
+
+@pytest.mark.parametrize("policy", ["suppress", "guard=strict"])
+@HANDS
+def test_of_ipv6_only_what_may_be_nd_goes_to_the_core(hand: str, policy: str) -> None:
+    with policed(hand, policy) as (lab, switch), wires(lab) as (one, *_):
+        ends = int(lab["pod2"].mac), int(lab["pod1"].mac)
+        addresses = lab["pod1"].ipv6.ip.packed + lab["pod2"].ipv6.ip.packed
+
+        def ipv6(next_header: int, payload: bytes) -> bytes:
+            packet = struct.pack("!IHBB", 6 << 28, len(payload), next_header, 255) + addresses + payload
+            return ethernet(*ends, ethertype=IPV6, payload=packet)
+
+        def counted() -> tuple[int, int]:
+            port = switch.counters().ports["pod1"]
+            return port.fast, port.rx_frames
+
+        know_each_other(lab, switch)
+        udp = ipv6(17, struct.pack("!HHHH", 9, 9, 8, 0))
+        eventually(lambda: one.send(udp) or any(p.ethertype == IPV6 for p in switch._lane.head.pairs))  # type: ignore[union-attr]
+        for frame, fast in (
+            (udp, 1),
+            (ipv6(58, ECHO), 1),
+            (ipv6(58, SOLICITATION), 0),
+            (ipv6(60, OPTIONS + SOLICITATION), 0),
+            (ipv6(0, OPTIONS + SOLICITATION), 0),
+            (ipv6(44, bytes((58, 0, 0, 0, 0, 0, 0, 1)) + SOLICITATION), 0),
+            (ipv6(6, bytes(20)), 1),
+        ):
+            before = counted()
+            one.send(frame)
+            eventually(lambda b=before: sum(counted()) > sum(b), "the frame")  # type: ignore[misc]
+            assert counted()[0] - before[0] == fast, frame.hex()
+
+
+def test_to_a_port_that_takes_smaller_frames_the_core_forwards() -> None:
+    with fast() as (lab, switch):
+        know_each_other(lab, switch)
+        port = lab["pod2"].port.name
+        lab.run_host(["ip", "link", "set", port, "mtu", "1400"])
+        eventually(lambda: not any(p.ingress == 0 for p in switch._lane.head.pairs), "what leads there")  # type: ignore[union-attr]
+        assert lab["pod1"].ping("pod2", family=4, count=3, interval=0.3, timeout=PATIENCE).received == 3
+        assert [p.ingress for p in switch._lane.head.pairs] == [1]  # type: ignore[union-attr]  # back it is no matter
+        with wires(lab) as (one, *_):
+            one.send(ethernet(int(lab["pod2"].mac), int(lab["pod1"].mac), payload=bytes(1480)))
+            eventually(lambda: switch.counters().ports["pod2"].tx_dropped["too_big"] == 1, "the drop")
