@@ -389,8 +389,8 @@ cdef class Dataplane:
 
     def snapshot(self):
         """All counters between the same breaths of all workers: ({port index: ((rx_frames, rx_bytes, forwarded,
-        flooded, consumed, rx_missed, tx_frames, tx_bytes, coalesced, split, shed), dropped by RX_REASON_NAMES,
-        tx_dropped by TX_REASON_NAMES)}, (learned, moved, aged, evicted, refused))."""
+        flooded, consumed, rx_missed, tx_frames, tx_bytes, coalesced, split, messages, shed), dropped by
+        RX_REASON_NAMES, tx_dropped by TX_REASON_NAMES)}, (learned, moved, aged, evicted, refused))."""
         cdef uint32_t n, i, j, room = self.port_count + 64
         cdef Tally *tallies = <Tally *>calloc(room, sizeof(Tally))
         cdef uint8_t *links = <uint8_t *>malloc(room)
@@ -1024,7 +1024,7 @@ cdef tuple tally_tuple(const Tally *tally):
     cdef int i
     return (
         (tally.rx_frames, tally.rx_bytes, tally.forwarded, tally.flooded, tally.consumed, tally.rx_missed,
-         tally.tx_frames, tally.tx_bytes, tally.coalesced, tally.split, tally.shed),
+         tally.tx_frames, tally.tx_bytes, tally.coalesced, tally.split, tally.messages, tally.shed),
         tuple([tally.dropped[i] for i in range(<int>RX_REASONS)]),
         tuple([tally.tx_dropped[i] for i in range(<int>TX_REASONS)]),
     )

@@ -154,6 +154,7 @@ cdef inline uint32_t send(Plane *plane, Share *share, uint32_t at, uint32_t coun
         share.tally.shed += stopped and (result > 0 or errno == ENOBUFS or errno == ENOMEM)
         stopped = 0 < result < <int>(count - sent)
         if result > 0:
+            share.tally.messages += result
             for i in range(sent, sent + <uint32_t>result):
                 count_sent(plane, share, at, plane.spans[i])
                 at += plane.spans[i]
@@ -184,6 +185,7 @@ cdef inline int send_some(Plane *plane, Share *share, uint32_t count) noexcept n
     while sent < count and share.tx_fd >= 0:
         result = sendmmsg(share.tx_fd, &plane.messages[sent], count - sent, MSG_DONTWAIT)
         if result > 0:
+            share.tally.messages += result
             sent += result
             tries = 0
             continue

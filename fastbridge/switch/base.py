@@ -30,7 +30,7 @@ from fastbridge.policy.neighbours import Neighbours
 from fastbridge.policy.runner import Policing
 
 from .counters import Counters, PortCounters
-from .fast_path.lane import Receiver
+from .fast_path.lane import Passed, Receiver
 from .fdb import Fdb, PortRef
 from .loops import Stations
 from .port_flags import PortFlags, StormControl
@@ -68,6 +68,8 @@ class Member:
     ask_pod: Callable[[], bool] | None = None  # whether its pod takes merged frames, if the port knows …
     takes_merged: bool = True  # … and what was the answer
     lost_after: int = 0  # copies that the kernel took, and lost in the interface
+    messages: int = 0  # that the core has sent, or tried to: its interface counts them
+    passed: Passed | None = None  # what has passed in the kernel, with the fast path: read before what the core counts
     listen: Receiver | None = None  # where its frames come to the core, if not on the interface itself
     punt: int = 0  # … and what the kernel hands them to
 
@@ -76,14 +78,23 @@ class Member:
 
         What is lost within the send, the kernel says at once, and counts in the interface, too.
         """
-        *_, shed = tally[0]
+        *_, messages, shed = tally[0]
+        self.messages = messages + shed
         if self.link is not None:
             self.lost_after = max(self.lost_after, self.link.lost_after - shed)
-        counters = name_counters(tally, self.lost_after)
-        if self.listen is None:
-            return counters
-        # The kernel's fast path loses frames there, too: whose they were is not known.
-        return replace(counters, tx_frames=counters.tx_frames + self.lost_after)
+        if self.passed is None:
+            return name_counters(tally, self.lost_after)
+        # The kernel's fast path loses frames there, too; which they were is not known.
+        sent = max(0, self.passed.sent - self.messages)
+        of_fast = min(self.lost_after, sent)
+        counters = name_counters(tally, self.lost_after - of_fast)
+        return replace(
+            counters,
+            rx_missed=counters.rx_missed + self.passed.missed,
+            tx_dropped={**counters.tx_dropped, "device": counters.tx_dropped["device"] + of_fast},
+            fast=self.passed.received,
+            fast_sent=sent - of_fast,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,7 +297,7 @@ class Plane:
 def name_counters(tally: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]], lost_after: int = 0) -> PortCounters:
     """What the core counts of a port, by name; lost_after: of the copies sent, those lost in its interface."""
     counts, dropped, tx_dropped = tally
-    rx_frames, rx_bytes, forwarded, flooded, consumed, missed, tx_frames, tx_bytes, coalesced, split, _ = counts
+    rx_frames, rx_bytes, forwarded, flooded, consumed, missed, tx_frames, tx_bytes, coalesced, split, *_ = counts
     lost_after = min(lost_after, tx_frames)
     return PortCounters(
         rx_frames,

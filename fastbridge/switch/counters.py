@@ -36,6 +36,9 @@ class PortCounters:
     tx_dropped: Mapping[str, int] = field(default_factory=dict)
     coalesced: int = 0  #: of tx_frames: sent inside another one's GSO frame
     fast: int = 0  #: not in rx_frames: came in here, and the kernel's fast path sent it to the port of its destination
+    #: not in tx_frames: left by this port, sent by the kernel's fast path. Of those lost in the interface (`device`) it
+    #: is not known whose they were: they are taken off here first
+    fast_sent: int = 0
     split: int = 0  #: GSO frames made of several that the kernel refused: sent frame by frame instead
 
     def __add__(self, other: PortCounters) -> PortCounters:

@@ -19,7 +19,6 @@ import time
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from types import TracebackType
 from typing import Any, NamedTuple, NoReturn
 
@@ -32,7 +31,7 @@ from fastbridge.open_files import reserve_files
 from fastbridge.policy.base import Policy
 
 from .base import Member, Options, Plane, SwitchPort
-from .counters import Counters, PortCounters
+from .counters import Counters
 from .fast_path.head import FastPath
 from .fast_path.inside import take
 from .fast_path.lane import FastLane, Receiver
@@ -272,12 +271,9 @@ class Switch(Plane):
         if self._final is not None:
             return self._final
         with self._changing:
-            counters = super().counters()
-            if self._lane is None:
-                return counters
-            fast = {self._members[index].name: count for index, count in self._lane.forwarded().items()}
-            ports = {name: replace(port, fast=fast.get(name, 0)) for name, port in counters.ports.items()}
-            return replace(counters, ports=ports, total=sum(ports.values(), self._departed))
+            for index, passed in self._lane.passed().items() if self._lane is not None else ():
+                self._members[index].passed = passed
+            return super().counters()
 
     def add_port(self, port: str | PortLike) -> SwitchPort:
         """Add a port, also while running; a deleted interface's port of the same name is replaced.
@@ -481,15 +477,18 @@ class Switch(Plane):
             self._links.release(link)
 
     def _close_member(self, index: int) -> None:
-        if self._lane is not None and self._members[index].listen is not None:
-            self._departed += PortCounters(fast=self._lane.detach(index))
+        lane = self._lane if self._members[index].listen is not None else None
+        if lane is not None:
+            self._dataplane.set_blocked(index, True)  # what has passed when it is let go is all there is
+            lane.let_go(index)
+            self._members[index].passed = lane.forget(index)
         member = self._remove_member(index)
         for worker in member.readers:
             self._read[worker] -= 1
         for sock in member.sockets:
             sock.close()
-        if self._lane is not None and member.listen is not None and member.link is not None:
-            self._lane.remove(member.link.link.index)
+        if lane is not None and member.link is not None:
+            lane.remove(member.link.link.index)
 
     def _forward(self, worker: int) -> None:
         if self._cpus:
@@ -560,7 +559,7 @@ class Switch(Plane):
                 self._forget_behind(index)
             elif link == "up" and before.get(index) == "down":
                 self._journal.warn(_log, "links that changed", f"port {name} is up again")
-            if link == "down" and member and is_running(member.sockets[0]):
+            if link == "down" and member and is_running(member.sockets[-1]):
                 self._set_link(index, "up")
         return after
 
@@ -606,10 +605,15 @@ class Switch(Plane):
         """Let nothing in or out of ports whose interfaces are there, and no longer ours."""
         for index, member in list(self._members.items()):
             link = member.link
-            if link is not None and link.lost and not link.link.gone:
-                self._dataplane.set_blocked(index, True)
-                end_receiving(member.sockets[:-1], link.link.index)
-                self._dataplane.set_link(index, "gone")
+            if link is None or not link.lost:
+                continue
+            if self._lane is not None and member.listen is not None:
+                self._lane.let_go(index)
+            elif link.link.gone:
+                continue  # the core has heard of it by its socket
+            self._dataplane.set_blocked(index, True)
+            end_receiving(member.sockets, link.link.index)
+            self._dataplane.set_link(index, "gone")
 
 
 class MemorySwitch(Plane):

@@ -153,11 +153,11 @@ def start_receiving(receivers: Sequence[socket.socket], index: int, name: str) -
         _filter(rx, _INCOMING)
 
 
-def end_receiving(receivers: Sequence[socket.socket], index: int) -> None:
+def end_receiving(sockets: Sequence[socket.socket], index: int) -> None:
     """Be deaf from now on, and leave the interface as it was. The sockets stay open: their rings may be in use."""
-    for rx in receivers:
-        _filter(rx, _NOTHING)
-        rx.setsockopt(af_packet.SOL_PACKET, af_packet.PACKET_DROP_MEMBERSHIP, _promiscuous(index))
+    for sock in sockets:
+        _filter(sock, _NOTHING)
+        sock.setsockopt(af_packet.SOL_PACKET, af_packet.PACKET_DROP_MEMBERSHIP, _promiscuous(index))
 
 
 def _filter(sock: socket.socket, program: Sequence[tuple[int, int, int, int]]) -> None:

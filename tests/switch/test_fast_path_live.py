@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -9,7 +10,7 @@ import struct
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from ipaddress import ip_address
 from typing import Any, Literal
@@ -19,7 +20,7 @@ from fake_hand import key_of
 from frames import ethernet
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from live import PATIENCE, Wire, eventually, stage, wires
+from live import PATIENCE, Wire, check_accounts, eventually, stage, wires
 from strategies import frames, host_frames
 
 from fastbridge import ConfigError, Lab, Switch, Topology
@@ -79,6 +80,92 @@ def test_the_kernel_forwards_what_is_known_and_every_frame_is_counted(hand: str)
         assert after.ports["pod1"].fast - before.ports["pod1"].fast == 20
         assert after.ports["pod2"].fast - before.ports["pod2"].fast == 20
         assert after.ports["pod3"].tx_frames == before.ports["pod3"].tx_frames
+
+
+def accounts_are_exact(lab: Lab, switch: Switch) -> None:
+    """Each port's own interface, in its pod, says the same as the counters: in, out, and lost."""
+    check_accounts(switch)
+    for pod in lab:
+        port, device = switch.counters().ports[pod.name], pod.counters()
+        assert port.rx_frames + port.rx_missed + port.fast == device.tx_frames, pod.name
+        assert port.tx_frames - port.coalesced + port.fast_sent == device.rx_frames, pod.name
+
+
+@HANDS
+def test_what_the_kernel_forwards_is_counted_where_it_leaves(hand: str) -> None:
+    with fast(hand) as (lab, switch), wires(lab) as (one, two, _):
+        know_each_other(lab, switch)
+        talk(lab, one, two)
+        eventually(lambda: holds(accounts_are_exact, lab, switch), "exact accounts")
+        assert switch.counters().total.fast >= 400
+
+
+def talk(lab: Lab, one: Wire, two: Wire) -> None:
+    """200 frames each way, as their pods would send them."""
+    ends = int(lab["pod1"].mac), int(lab["pod2"].mac)
+    for number in range(200):
+        one.send(ethernet(ends[1], ends[0], ethertype=0x0800, payload=b"%d" % number))
+        two.send(ethernet(ends[0], ends[1], ethertype=0x0800, payload=b"%d" % number))
+
+
+@HANDS
+def test_what_the_kernel_loses_is_counted_where_it_was_to_leave(hand: str) -> None:
+    """Frames larger than their pod takes, though its port would."""
+    with fast(hand) as (lab, switch), wires(lab) as (one, _, three):
+        # From a MAC that is not the pod's: bpf_redirect_peer asks for no MTU.
+        for wire in three, one:
+            wire.mark()
+        frame = ethernet(three.mac, one.mac, payload=bytes(1480))
+        eventually(lambda: one.send(frame) or promoted(switch) == 1, "the pair")
+        lab["pod3"].run(["ip", "link", "set", "eth0", "mtu", "1400"])
+        lost = switch.counters().ports["pod3"].tx_dropped["device"]
+        for _ in range(5):
+            one.send(frame)
+        eventually(lambda: switch.counters().ports["pod3"].tx_dropped["device"] == lost + 5, "the loss")
+        eventually(lambda: holds(accounts_are_exact, lab, switch), "exact accounts")
+
+
+def test_what_was_forwarded_stays_counted_when_its_port_goes() -> None:
+    with Lab(Topology.of(3, ipv6=None)) as lab, Switch(lab.ports, fast_path="nft", loop_detection=False) as switch:
+        skip_without(switch, "nft")
+        know_each_other(lab, switch)
+        with wires(lab) as (one, two, _):
+            talk(lab, one, two)
+            eventually(lambda: holds(accounts_are_exact, lab, switch), "exact accounts")
+            counted = switch.counters().total
+            switch.remove_port("pod1")
+            lab.run_host(["ip", "link", "delete", lab["pod2"].port.name])  # and one that goes by itself
+            eventually(lambda: switch.ports[0].state == "gone", "the loss of the port")
+            assert switch.counters().total.fast == counted.fast
+            switch.remove_port("pod2")
+            after = switch.counters().total
+            assert (after.fast, after.fast_sent) == (counted.fast, counted.fast_sent)
+
+
+def holds(check: Callable[..., None], *arguments: Any) -> bool:
+    """Whether what a check asserts is so by now."""
+    try:
+        check(*arguments)
+    except AssertionError:
+        return False
+    return True
+
+
+def test_what_finds_no_room_on_the_way_to_the_core_is_missed() -> None:
+    """A core that does not run, and more than its ring holds: each frame is counted."""
+    with Lab(Topology.of(2, ipv6=None)) as lab, wires(lab) as (one, _):
+        switch = Switch(lab.ports, fast_path="nft", loop_detection=False)  # never started
+        try:
+            if switch._lane is None:
+                pytest.skip("no nf_tables here")
+            for _ in range(20_000):
+                one.send(ethernet(0xFFFFFFFFFFFF, one.mac))
+            sent = lab["pod1"].counters().tx_frames
+            switch.stop()
+            port = switch.counters().ports["pod1"]
+            assert (port.rx_frames, port.fast, port.rx_missed) == (0, 0, sent)
+        finally:
+            switch.stop()
 
 
 @HANDS
@@ -206,6 +293,40 @@ def test_a_port_comes_and_goes() -> None:
         assert promoted(switch) == 0
         assert switch.counters().total.fast >= counted
         assert lab["pod1"].ping("pod2", family=4, timeout=PATIENCE).received == 1
+
+
+@pytest.mark.parametrize("loss", ["down", "deleted", "enslaved"])
+def test_a_port_that_is_lost_is_lost(loss: str) -> None:
+    """Though its punt pair stays up; and what it receives then is the host's again."""
+    with Lab(Topology.of(3, ipv6=None)) as lab, Switch(lab.ports, fast_path="nft", loop_detection=False) as switch:
+        skip_without(switch, "nft")
+        know_each_other(lab, switch)
+
+        def state() -> str:
+            return {port.name: port.state for port in switch.ports}["pod2"]
+
+        match loss:
+            case "down":
+                lab.run_host(["ip", "link", "set", "pod2", "down"])
+                eventually(lambda: state() == "down", "the loss")
+                assert promoted(switch) == 0
+                lab.run_host(["ip", "link", "set", "pod2", "up"])
+                eventually(lambda: state() == "up", "its return")
+                know_each_other(lab, switch)
+            case "deleted":
+                lab.run_host(["ip", "link", "delete", "pod2"])
+                eventually(lambda: state() == "gone", "the loss")
+                assert promoted(switch) == 0
+            case "enslaved":
+                lab.run_host(["ip", "link", "add", "other", "type", "bridge"])
+                lab.run_host(["ip", "link", "set", "other", "up"])
+                lab.run_host(["ip", "link", "set", "pod2", "master", "other"])
+                eventually(lambda: state() == "gone", "the loss")
+                assert promoted(switch) == 0
+                with wires(lab) as (_, two, _):
+                    two.mark()
+                said = ["ip", "-j", "-s", "link", "show", "other"]
+                eventually(lambda: json.loads(lab.run_host(said).stdout)[0]["stats64"]["rx"]["packets"] > 0, "a frame")
 
 
 def test_what_there_is_to_choose() -> None:

@@ -22,7 +22,7 @@ from .bpf import BpfHand
 from .head import MOST_PAIRS, FastPath
 from .inside import Inside
 from .nft import NftHand, OpenSocket, PortLinks
-from .peers import peer_address
+from .peers import peer_address, peer_received
 from .punts import Punts
 
 if TYPE_CHECKING:
@@ -40,6 +40,14 @@ class Receiver(NamedTuple):
 
     open_socket: OpenSocket
     ifindex: int
+
+
+class Passed(NamedTuple):
+    """What passed by a port's interface in the kernel since the port was attached."""
+
+    received: int = 0  #: came in, and was not handed to the core
+    missed: int = 0  #: was to be handed to the core, and found no room on the way
+    sent: int = 0  #: left, or was lost in the interface; by the core or not
 
 
 def _enter(sock: socket.socket) -> None:
@@ -74,7 +82,8 @@ class FastLane:
             self._inner = Netlink(inside.open_socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_ROUTE))
         self._punts = Punts(self._route, self._inner, -1 if inside is None else inside.fd)
         self._ports: dict[int, PortLinks] = {}
-        self._begun: dict[int, int] = {}  # what a port's device had forwarded by itself before it was one
+        self._begun: dict[int, Passed] = {}  # what had passed before a port was attached …
+        self._passed: dict[int, Passed] = {}  # … and since, as was last read
         self._lock = threading.Lock()  # of the sockets
         self.head: FastPath | None = None
         try:
@@ -116,30 +125,35 @@ class FastLane:
         with self._lock:
             self.hand.attach(ports)
             self._ports.update(ports)
-            self._begun.update(dict.fromkeys(ports, 0))
-            forwarded = self._forwarded()
-            self._begun.update({index: forwarded.get(index, 0) for index in ports})
+            self._passed.update(dict.fromkeys(ports, Passed()))
+            found = self._read()
+            self._begun.update({index: found.get(index, Passed()) for index in ports})
 
-    def detach(self, index: int) -> int:
-        """Take a port's frames no more; returns how many the kernel forwarded. Raises OSError."""
+    def let_go(self, index: int) -> None:
+        """Take a port's frames no more, and forward none to it; a second call does nothing. Raises OSError."""
         if self.head is not None:
             self.head.remove_port(index)
         with self._lock:
-            count = self._forwarded().get(index, 0)
-            self.hand.detach(index)
-            self._ports.pop(index)
-            self._begun.pop(index)
-        return count
+            if index in self._ports:
+                self.hand.detach(index)
+                self._note_passed()
+                del self._ports[index], self._begun[index]
+
+    def forget(self, index: int) -> Passed:
+        """What has passed by a port that was let go, which is not counted any more."""
+        with self._lock:
+            return self._passed.pop(index)
 
     def remove(self, ifindex: int) -> None:
         """A port's punt pair is not needed any more, as its sockets are closed."""
         with self._lock:
             self._punts.remove([ifindex])
 
-    def forwarded(self) -> dict[int, int]:
-        """How many frames that came in by each port the kernel forwarded by itself."""
+    def passed(self) -> dict[int, Passed]:
+        """What has passed by each port; by one whose interface is gone, as far as is known."""
         with self._lock:
-            return self._forwarded()
+            self._note_passed()
+            return dict(self._passed)
 
     def check(self) -> None:
         """The FDB was changed from Python."""
@@ -193,8 +207,12 @@ class FastLane:
         if self._inside is not None:
             self._inside.close()
 
-    def _forwarded(self) -> dict[int, int]:
-        """What came in by a port's device, less what was handed to the core: no counter costs a frame anything."""
+    def _note_passed(self) -> None:
+        for index, now in self._read().items():
+            self._passed[index] = Passed(*(a - b for a, b in zip(now, self._begun[index], strict=True)))
+
+    def _read(self) -> dict[int, Passed]:
+        """What the interfaces have counted since they were made: no counter costs a frame anything."""
         stats = {}
         for _, payload in self._route.dump(message(_GETLINK, NLM_F_DUMP, _HEADER.pack(0, 0, 0, 0, 0))):
             for kind, value in attributes(payload[_HEADER.size :]):
@@ -202,8 +220,12 @@ class FastLane:
                     stats[_HEADER.unpack_from(payload)[2]] = struct.unpack_from("=8Q", value)
         found = {}
         for index, links in self._ports.items():
-            if links.ifindex in stats and links.punt in stats:
-                punted = stats[links.punt]
-                received = stats[links.ifindex][_RX_FRAMES]
-                found[index] = received - punted[_TX_FRAMES] - punted[_TX_DROPPED] - self._begun[index]
+            own, punt = stats.get(links.ifindex), stats.get(links.punt)
+            if own is None or punt is None:
+                continue
+            handed, missed = punt[_TX_FRAMES], punt[_TX_DROPPED]
+            sent = own[_TX_FRAMES] + own[_TX_DROPPED]
+            if links.peer is not None:  # what bpf_redirect_peer took came in there, and did not leave here
+                sent += max(0, peer_received(self._route, links.ifindex) - own[_TX_FRAMES])
+            found[index] = Passed(own[_RX_FRAMES] - handed - missed, missed, sent)
         return found
