@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pair as plain
+import pytest
 from fake_hand import FakeHand
 from frames import GROUP, TEST_ETHERTYPE, ethernet, tag
 from hypothesis import HealthCheck, given, settings
@@ -236,3 +237,37 @@ def test_any_guarded_history(history: History, lagging: bool) -> None:
     both = both_of(history, lagging=lagging)
     for step in history.steps:
         hooked(both, step)
+
+
+def test_a_port_that_makes_up_stations_leaves_room_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fastbridge.switch.fast_path.head.MOST_PAIRS", 12)
+    both = both_of(History(4, 300.0, 1024, False, []))
+    both.core.process(1, [ethernet(GROUP, B)])
+
+    def pairs_of(port: int) -> int:
+        return sum(pair.ingress == port for pair in both.fast.pairs)
+
+    for port, most in ((0, 6), (2, 3), (3, 2)):
+        both.core.process(port, [ethernet(B, 0x02_00_00_00_00_00 | port << 16 | n) for n in range(0x100, 0x120)])
+        assert pairs_of(port) == most
+    assert both.fast.refused == 3 * 32 - 11
+    both.fast.revoke_port(0)
+    both.core.process(2, [ethernet(B, 0x02_00_00_00_00_00 | 2 << 16 | n) for n in range(0x200, 0x220)])
+    assert pairs_of(2) == 5  # of the 12, 2 are taken by another
+
+
+def test_nothing_is_promoted_to_a_port_that_the_hand_has_not() -> None:
+    both = both_of(History(2, 300.0, 1024, False, []))
+    both.fast.remove_port(1)
+    talk = [(1, ethernet(GROUP, B)), *((n % 2, ethernet([B, A][n % 2], [A, B][n % 2])) for n in range(4))]
+    for port, frame in talk:
+        both.core.process(port, [frame])
+    assert both.hand.pairs == {}
+
+
+def test_a_kernel_that_refuses_leaves_all_to_the_core() -> None:
+    both = both_of(History(2, 300.0, 1024, False, []))
+    both.hand.refuse = 1
+    for port, frame in ((1, ethernet(GROUP, B)), (0, ethernet(B, A)), (0, ethernet(B, A, payload=b"again"))):
+        both.core.process(port, [frame])
+    assert (both.hand.pairs, both.fast.pairs, both.fast.refused) == ({}, {}, 1)

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import pytest
 from fake_hand import key_of
-from frames import ethernet
+from frames import GROUP, ethernet
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from live import PATIENCE, Wire, check_accounts, eventually, stage, wires
@@ -106,6 +106,33 @@ def talk(lab: Lab, one: Wire, two: Wire) -> None:
     for number in range(200):
         one.send(ethernet(ends[1], ends[0], ethertype=0x0800, payload=b"%d" % number))
         two.send(ethernet(ends[0], ends[1], ethertype=0x0800, payload=b"%d" % number))
+
+
+@HANDS
+def test_the_accounts_are_exact_after_all_that_revokes(hand: str) -> None:
+    """Talk while a station moves, the FDB is flushed, flags and policies change, and traces come and go."""
+    with fast(hand) as (lab, switch), wires(lab) as (one, two, three):
+        know_each_other(lab, switch)
+        moved = ethernet(GROUP, int(lab["pod2"].mac), payload=b"here now")
+        changes: list[Callable[[], Any]] = [
+            lambda: three.send(moved),
+            switch.fdb.flush,
+            lambda: switch.set_flags("pod1", isolated=True),
+            lambda: switch.set_flags("pod1", isolated=False),
+            lambda: switch.set_policy("guard", "pod2"),
+            lambda: switch.set_policy("flood", "pod2"),
+            lambda: switch.fdb.add(lab["pod1"].mac, "pod1"),
+            lambda: switch.fdb.remove(lab["pod1"].mac),
+        ]
+        for change in changes * 3:
+            talk(lab, one, two)
+            change()
+            with switch.trace():
+                talk(lab, one, two)
+        know_each_other(lab, switch)
+        talk(lab, one, two)
+        eventually(lambda: holds(accounts_are_exact, lab, switch), "exact accounts")
+        assert switch.counters().total.fast > 400
 
 
 @HANDS
