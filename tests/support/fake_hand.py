@@ -32,6 +32,7 @@ class FakeHand:
 
     def __init__(self, clock: Callable[[], float], refuse: int = 0) -> None:
         self.clock, self.refuse = clock, refuse
+        self.broken = False  # it revokes no more
         self.pairs: dict[Pair, int] = {}
         self.looks: dict[int, Look] = {}
         self.used: dict[Pair, float] = {}
@@ -50,6 +51,8 @@ class FakeHand:
 
     def look(self, ingress: int, what: Look) -> None:
         assert not any(pair.ingress == ingress for pair in self.pairs)
+        if self.broken:
+            raise OSError(12, "no memory")
         self.looks[ingress] = what
 
     def promote(self, pairs: Mapping[Pair, int]) -> None:
@@ -61,6 +64,8 @@ class FakeHand:
 
     def revoke(self, pairs: Iterable[Pair]) -> None:
         self.calls.append("revoke")
+        if self.broken:
+            raise OSError(12, "no memory")
         for pair in pairs:
             del self.pairs[pair]  # a pair is revoked once, and only if it was promoted
             self.used.pop(pair, None)

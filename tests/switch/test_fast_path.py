@@ -271,3 +271,24 @@ def test_a_kernel_that_refuses_leaves_all_to_the_core() -> None:
     for port, frame in ((1, ethernet(GROUP, B)), (0, ethernet(B, A)), (0, ethernet(B, A, payload=b"again"))):
         both.core.process(port, [frame])
     assert (both.hand.pairs, both.fast.pairs, both.fast.refused) == ({}, {}, 1)
+
+
+@pytest.mark.parametrize("what", ["revoke", "look"])
+def test_a_kernel_that_revokes_no_more_forwards_nothing(what: str) -> None:
+    both = both_of(History(2, 300.0, 1024, False, []))
+    frames = (1, ethernet(GROUP, B)), (0, ethernet(B, A))
+    for port, frame in frames:
+        both.core.process(port, [frame])
+    assert len(both.hand.pairs) == 1
+    if what == "look":
+        both.fast.revoke_port(0)
+    both.hand.broken = True
+    if what == "look":
+        both.fast.set_policy(0, parse_policy("guard"))
+    else:
+        both.fast.revoke_station(A)
+    assert both.hand.pairs == both.fast.pairs == {}
+    both.clock.eighths += 8
+    for port, frame in frames:
+        both.core.process(port, [frame])
+    assert both.hand.pairs == {}
