@@ -15,6 +15,7 @@ cdef struct Tally:
     uint64_t coalesced          # frames sent inside another one's GSO frame: messages sent = tx_frames - coalesced
     uint64_t split              # GSO frames made of several that the kernel refused: sent frame by frame instead
     uint64_t shed               # messages that the kernel had no room for: the device, or its queue, counts them, too
+    uint64_t messages           # that the kernel took: of several frames merged one, of one that is cut up several
     uint64_t dropped[RX_REASONS]
     uint64_t tx_dropped[TX_REASONS]
 

@@ -157,6 +157,7 @@ cdef inline uint32_t send(
         share.tally.shed += stopped and (result > 0 or errno == ENOBUFS or errno == ENOMEM)
         stopped = 0 < result < <int>(count - sent)
         if result > 0:
+            share.tally.messages += result
             for i in range(sent, sent + <uint32_t>result):
                 count_sent(worker, share, at, worker.spans[i])
                 at += worker.spans[i]
@@ -187,6 +188,7 @@ cdef inline int send_some(Worker *worker, WorkerPort *share, uint32_t count) noe
     while sent < count and share.tx_fd >= 0:
         result = sendmmsg(share.tx_fd, &worker.messages[sent], count - sent, MSG_DONTWAIT)
         if result > 0:
+            share.tally.messages += result
             sent += result
             tries = 0
             continue

@@ -69,25 +69,30 @@ class Member:
     ask_pod: Callable[[], bool] | None = None  # whether its pod takes merged frames, if the port knows …
     takes_merged: bool = True  # … and what was the answer
     lost_after: int = 0  # copies that the kernel took, and lost in the interface
+    messages: int = 0  # that the core has sent, or tried to: its interface counts them
     listen: Receiver | None = None  # where its frames come to the core, if not on the interface itself
-    passed: Passed = field(default_factory=Passed)  # what came in by it and passed the core by
+    passed: Passed = field(default_factory=Passed)  # what has passed there: read before what the core counts
 
     def count(self, tally: Mapping[str, Any]) -> PortCounters:
         """What the core counts of it, by name, and what was lost behind it: asked for before, so it is never too much.
 
         What is lost within the send, the kernel says at once, and counts in the interface, too.
         """
+        self.messages = tally["messages"] + tally["shed"]
         if self.link is not None:
             self.lost_after = max(self.lost_after, self.link.lost_after - tally["shed"])
-        counters = name_counters(tally, self.lost_after)
         if self.listen is None:
-            return counters
-        # The kernel's fast path loses frames there, too: whose they were is not known.
+            return name_counters(tally, self.lost_after)
+        # The kernel's fast path loses frames there, too; which they were is not known.
+        sent = max(0, self.passed.sent - self.messages)
+        of_fast = min(self.lost_after, sent)
+        counters = name_counters(tally, self.lost_after - of_fast)
         return replace(
             counters,
-            tx_frames=counters.tx_frames + self.lost_after,
-            rx_missed=counters.rx_missed + self.passed.lost,
-            fast=self.passed.forwarded,
+            rx_missed=counters.rx_missed + self.passed.missed,
+            tx_dropped={**counters.tx_dropped, "device": counters.tx_dropped["device"] + of_fast},
+            fast=self.passed.received,
+            fast_sent=sent - of_fast,
         )
 
 
@@ -265,7 +270,7 @@ class SwitchBase:
 
 def name_counters(tally: Mapping[str, Any], lost_after: int = 0) -> PortCounters:
     """What the core counts of a port; lost_after: of the copies sent, those lost in its interface."""
-    counts = {name: count for name, count in tally.items() if name != "shed"}
+    counts = {name: count for name, count in tally.items() if name not in ("messages", "shed")}
     lost_after = min(lost_after, counts["tx_frames"])
     counts["tx_frames"] -= lost_after
     counts["tx_dropped"] = {**counts["tx_dropped"], "device": lost_after}

@@ -1,7 +1,8 @@
 """Counters, plain values.
 
 A snapshot is taken between two breaths of the data plane, so its sums are exact:
-`rx_frames == forwarded + flooded + consumed + sum(dropped.values())` for every port, always.
+`rx_frames == forwarded + flooded + consumed + sum(dropped.values())` for every port, always. What the kernel's fast
+path forwards is counted by the interfaces, so it is exact when all is at rest.
 A GSO frame of 64 KB counts as one frame, as it does on AF_PACKET.
 """
 
@@ -16,10 +17,11 @@ CELLS = ("received", "forwarded", "flooded", "dropped", "sent", "not sent")
 
 
 class Passed(NamedTuple):
-    """Frames of a port that the core never saw."""
+    """What passed by a port's interface in the kernel since the port was attached."""
 
-    forwarded: int = 0  #: by the kernel
-    lost: int = 0  #: on their way to the core
+    received: int = 0  #: came in, and was not handed to the core
+    missed: int = 0  #: was to be handed to the core, and found no room on the way
+    sent: int = 0  #: left, or was lost in the interface; by the core or not
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +34,8 @@ class PortCounters:
     flooded: int = 0  #: received here, sent to all other ports that take it
     consumed: int = 0  #: received here, taken by the policy
     dropped: Mapping[str, int] = field(default_factory=dict)  #: received here, by drop reason
-    #: never received: the kernel found the ring full (PACKET_STATISTICS tp_drops), or the port was removed, or the
-    #: switch stopped, before they were read
+    #: never received: the kernel found the ring full (PACKET_STATISTICS tp_drops) or no room on the way to it, or the
+    #: port was removed, or the switch stopped, before they were read
     rx_missed: int = 0
     tx_frames: int = 0  #: copies sent; a copy that the kernel loses afterwards (`device`) is taken off
     #: bytes of all copies that the kernel took; those of `device` are not taken off, as nobody knows their sizes
@@ -43,6 +45,9 @@ class PortCounters:
     tx_dropped: Mapping[str, int] = field(default_factory=dict)
     coalesced: int = 0  #: of tx_frames: sent inside another one's GSO frame
     fast: int = 0  #: not in rx_frames: came in here, and the kernel's fast path sent it to the port of its destination
+    #: not in tx_frames: left by this port, sent by the kernel's fast path. Of those lost in the interface (`device`) it
+    #: is not known whose they were: they are taken off here first
+    fast_sent: int = 0
     split: int = 0  #: GSO frames made of several that the kernel refused: sent frame by frame instead
 
     def __add__(self, other: PortCounters) -> PortCounters:
@@ -54,9 +59,10 @@ class PortCounters:
 
     @property
     def cells(self) -> tuple[str, ...]:
-        """What a table has of them, under the heads `CELLS`."""
+        """What a table has of them, under the heads `CELLS`: by the core and by the kernel's fast path together."""
         dropped, not_sent = sum(self.dropped.values()), sum(self.tx_dropped.values())
-        numbers = (self.rx_frames, self.forwarded, self.flooded, dropped, self.tx_frames, not_sent)
+        received, forwarded = self.rx_frames + self.fast, self.forwarded + self.fast
+        numbers = (received, forwarded, self.flooded, dropped, self.tx_frames + self.fast_sent, not_sent)
         return tuple(f"{number:,}" for number in numbers)
 
     def __str__(self) -> str:
@@ -114,7 +120,8 @@ class Counters:
 
 def _reasons(port: PortCounters) -> list[str]:
     found = [("dropped", port.dropped), ("not sent", port.tx_dropped)]
-    parts = [f"{what}: {_listed(drops)}" for what, drops in found if any(drops.values())]
+    parts = [f"forwarded by the kernel: {port.fast:,}"] if port.fast else []
+    parts += [f"{what}: {_listed(drops)}" for what, drops in found if any(drops.values())]
     return parts + ([f"missed by the kernel, ring full: {port.rx_missed:,}"] if port.rx_missed else [])
 
 

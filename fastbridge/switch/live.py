@@ -218,7 +218,10 @@ class Switch(SwitchBase):
         """One consistent snapshot: all ports between the same two breaths; after stop(), the last one."""
         if self._final is not None:
             return self._final
-        return super().counters()
+        with self._changing:
+            for index, passed in self._fast.passed().items():
+                self._members[index].passed = passed
+            return super().counters()
 
     def add_port(self, port: str | PortLike) -> SwitchPort:
         """Add a port, also while running; a deleted interface's port of the same name is replaced.
@@ -378,6 +381,8 @@ class Switch(SwitchBase):
 
     def _close_member(self, index: int) -> None:
         member = self._members[index]
+        if member.listen is not None:
+            self._dataplane.set_blocked(index, True)  # what has passed when it is let go is all there is
         self._detach(index, member)
         self._remove_member(index)
         for worker in member.readers:

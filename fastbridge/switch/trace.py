@@ -79,8 +79,8 @@ class Trace:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._tracer.stop()
         self._entered.close()
+        self._tracer.stop()  # last: as long as it runs nothing is named to be promoted, and what is named then is
 
     def read(self, timeout: float = 0.0) -> list[TraceEvent]:
         """Take the events recorded since the last read, waiting up to `timeout` seconds for the first."""

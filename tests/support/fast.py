@@ -10,6 +10,7 @@ import pytest
 from live import eventually, stage
 
 from fastbridge import Lab, Switch, Topology
+from fastbridge.switch.fast_path import hands
 from fastbridge.switch.fast_path.hand import Pair
 
 HANDS = pytest.mark.parametrize("hand", ["nft", "bpf"])
@@ -19,15 +20,19 @@ HANDS = pytest.mark.parametrize("hand", ["nft", "bpf"])
 def fast(hand: str = "nft", pods: int | Topology = 3, **options: Any) -> Iterator[tuple[Lab, Switch]]:
     """As stage(), of pods that say nothing by themselves; skipped where the kernel has no such hand for us."""
     topology = Topology.of(pods, ipv6=None) if isinstance(pods, int) else pods
+    need(hand)
     with stage(topology, fast_path=hand, **options) as (lab, switch):
-        need(switch, hand)
+        assert switch.fast_path == hand
         yield lab, switch
 
 
-def need(switch: Switch, hand: str) -> None:
+def need(hand: str) -> None:
     """Skip the test where the kernel has no such hand for us."""
-    if switch._fast.lane is None or switch._fast.lane.hand.name != hand:
-        pytest.skip(f"no fast path by {hand} here")
+    with Lab(Topology.of(1)) as lab:
+        why = hands.missing(hand, lab.ports[0].open_socket)
+        hands.settle()
+    if why:
+        pytest.skip(why)
 
 
 def pairs(switch: Switch) -> dict[Pair, int]:

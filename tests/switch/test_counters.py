@@ -53,3 +53,9 @@ def test_as_dict_is_plain_json_and_complete() -> None:
     assert PortCounters(**plain["ports"]["pod1"]) == ONE
     assert PortCounters(**plain["total"]) == ONE + TWO
     assert [plain[name] for name in ("learned", "moved", "aged", "refused")] == [3, 2, 1, 4]
+
+
+def test_a_table_counts_what_the_kernel_forwards_too() -> None:
+    port = PortCounters(rx_frames=2, forwarded=1, flooded=1, tx_frames=1, fast=10, fast_sent=20)
+    assert port.cells == ("12", "11", "1", "0", "21", "0")
+    assert str(port).endswith("; forwarded by the kernel: 10")

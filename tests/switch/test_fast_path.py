@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import pair as plain
+import pytest
+from fake_hand import FakeHand
 from frames import GROUP, TEST_ETHERTYPE, ethernet, tag
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -40,78 +41,9 @@ from strategies import (
 )
 
 from fastbridge.policy.builtin import parse_policy
-from fastbridge.switch.fast_path.hand import Look, Pair, RefusedError
 from fastbridge.switch.fast_path.head import FastPath
 
 A, B, C = 0x02_00_00_00_00_01, 0x02_00_00_00_00_02, 0x02_00_00_00_00_03
-
-
-def key_of(ingress: int, frame: bytes, look: Look) -> Pair | None:
-    """The pair that a kernel looks a frame up by; None: it hands it to the core."""
-    if len(frame) < 14:
-        return None
-    destination, source, ethertype = (int.from_bytes(part, "big") for part in (frame[:6], frame[6:12], frame[12:14]))
-    ip = b""
-    if look is not Look.NOTHING and ethertype == 0x86DD and len(frame) > 20:
-        nd = len(frame) > 54 and frame[20] == 58 and frame[54] in (133, 134, 135, 136, 137)
-        if nd or frame[20] in (0, 43, 44, 60):
-            return None
-    if look is Look.SOURCES and ethertype == 0x0800:
-        ip = b"\xff" + bytes(11) + frame[26:30]
-    if look is Look.SOURCES and ethertype == 0x86DD:
-        ip = frame[22:38]
-    return None if len(ip) not in (0, 16) else Pair(ingress, destination, source, ethertype, ip)
-
-
-class FakeHand:
-    """A kernel in memory: forwards what is promoted, as the real hands do."""
-
-    name = "fake"
-
-    def __init__(self, clock: Any, refuse: int = 0) -> None:
-        self.clock, self.refuse = clock, refuse
-        self.pairs: dict[Pair, int] = {}
-        self.looks: dict[int, Look] = {}
-        self.used: dict[Pair, float] = {}
-        self.forwarded: Counter[tuple[int, str]] = Counter()
-        self.calls: list[str] = []
-
-    def forward(self, ingress: int, frame: bytes) -> int | None:
-        """The port a frame goes to without the core, or None."""
-        pair = key_of(ingress, frame, self.looks.get(ingress, Look.NOTHING))
-        egress = None if pair is None else self.pairs.get(pair)
-        if pair is not None and egress is not None:
-            self.used[pair] = self.clock()
-            self.forwarded.update({(ingress, "frames"): 1, (ingress, "bytes"): len(frame)})
-            self.forwarded.update({(egress, "sent"): 1, (egress, "sent_bytes"): len(frame)})
-        return egress
-
-    def look(self, ingress: int, what: Look) -> None:
-        assert not any(pair.ingress == ingress for pair in self.pairs)
-        self.looks[ingress] = what
-
-    def promote(self, pairs: Mapping[Pair, int]) -> None:
-        self.calls.append("promote")
-        if self.refuse:
-            self.refuse -= 1
-            raise RefusedError("no room")
-        self.pairs.update(pairs)
-
-    def revoke(self, pairs: Iterable[Pair]) -> None:
-        self.calls.append("revoke")
-        for pair in pairs:
-            del self.pairs[pair]  # a pair is revoked once, and only if it was promoted
-            self.used.pop(pair, None)
-
-    def idle(self) -> Mapping[Pair, float]:
-        return {pair: self.clock() - used for pair, used in self.used.items()}
-
-    def clear(self) -> None:
-        self.pairs.clear()
-
-    def close(self) -> None:
-        self.pairs.clear()
-        self.calls.append("close")
 
 
 class WithFastPath(plain.Pair):
@@ -305,3 +237,58 @@ def test_any_guarded_history(history: History, lagging: bool) -> None:
     both = both_of(history, lagging=lagging)
     for step in history.steps:
         hooked(both, step)
+
+
+def test_a_port_that_makes_up_stations_leaves_room_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fastbridge.switch.fast_path.head.MOST_PAIRS", 12)
+    both = both_of(History(4, 300.0, 1024, False, []))
+    both.core.process(1, [ethernet(GROUP, B)])
+
+    def pairs_of(port: int) -> int:
+        return sum(pair.ingress == port for pair in both.fast.pairs)
+
+    for port, most in ((0, 6), (2, 3), (3, 2)):
+        both.core.process(port, [ethernet(B, 0x02_00_00_00_00_00 | port << 16 | n) for n in range(0x100, 0x120)])
+        assert pairs_of(port) == most
+    assert both.fast.refused == 3 * 32 - 11
+    both.fast.revoke_port(0)
+    both.core.process(2, [ethernet(B, 0x02_00_00_00_00_00 | 2 << 16 | n) for n in range(0x200, 0x220)])
+    assert pairs_of(2) == 5  # of the 12, 2 are taken by another
+
+
+def test_nothing_is_promoted_to_a_port_that_the_hand_has_not() -> None:
+    both = both_of(History(2, 300.0, 1024, False, []))
+    both.fast.remove_port(1)
+    talk = [(1, ethernet(GROUP, B)), *((n % 2, ethernet([B, A][n % 2], [A, B][n % 2])) for n in range(4))]
+    for port, frame in talk:
+        both.core.process(port, [frame])
+    assert both.hand.pairs == {}
+
+
+def test_a_kernel_that_refuses_leaves_all_to_the_core() -> None:
+    both = both_of(History(2, 300.0, 1024, False, []))
+    both.hand.refuse = 1
+    for port, frame in ((1, ethernet(GROUP, B)), (0, ethernet(B, A)), (0, ethernet(B, A, payload=b"again"))):
+        both.core.process(port, [frame])
+    assert (both.hand.pairs, both.fast.pairs, both.fast.refused) == ({}, {}, 1)
+
+
+@pytest.mark.parametrize("what", ["revoke", "look"])
+def test_a_kernel_that_revokes_no_more_forwards_nothing(what: str) -> None:
+    both = both_of(History(2, 300.0, 1024, False, []))
+    frames = (1, ethernet(GROUP, B)), (0, ethernet(B, A))
+    for port, frame in frames:
+        both.core.process(port, [frame])
+    assert len(both.hand.pairs) == 1
+    if what == "look":
+        both.fast.revoke_port(0)
+    both.hand.broken = True
+    if what == "look":
+        both.fast.set_policy(0, parse_policy("guard"))
+    else:
+        both.fast.revoke_station(A)
+    assert both.hand.pairs == both.fast.pairs == {}
+    both.clock.eighths += 8
+    for port, frame in frames:
+        both.core.process(port, [frame])
+    assert both.hand.pairs == {}

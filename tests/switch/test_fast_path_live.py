@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
 import struct
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from ipaddress import ip_address
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
+from fake_hand import key_of
 from fast import HANDS, fast, know_each_other, need, promoted
-from frames import ethernet
-from live import PATIENCE, Wire, eventually, wires
+from frames import GROUP, ethernet
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from live import PATIENCE, Wire, check_accounts, eventually, wires
+from strategies import frames, host_frames
 
 from fastbridge import ConfigError, Lab, Switch, Topology
 from fastbridge.switch.fast_path import bpf_syscall
 from fastbridge.switch.fast_path.bpf_program import KEY, KEY_BY_IP, REDIRECT, REDIRECT_PEER, VALUE, program
-from fastbridge.switch.fast_path.hand import Look
+from fastbridge.switch.fast_path.hand import IPV6, Look, Pair
+from fastbridge.switch.fast_path.headers import header_of, ip_of
 
 pytestmark = pytest.mark.live
 
@@ -29,11 +36,11 @@ pytestmark = pytest.mark.live
 @contextmanager
 def policed(hand: str, policy: str, pods: int = 3) -> Iterator[tuple[Lab, Switch]]:
     """A lab with a policy, which sends frames of its own."""
+    need(hand)
     with (
         Lab(pods) as lab,
         Switch(lab.ports, fast_path=hand, policy=policy, trusted=True, loop_detection=False) as switch,
     ):
-        need(switch, hand)
         yield lab, switch
 
 
@@ -47,6 +54,118 @@ def test_the_kernel_forwards_what_is_known_and_every_frame_is_counted(hand: str)
         assert after.ports["pod1"].fast - before.ports["pod1"].fast == 20
         assert after.ports["pod2"].fast - before.ports["pod2"].fast == 20
         assert after.ports["pod3"].tx_frames == before.ports["pod3"].tx_frames
+
+
+def accounts_are_exact(lab: Lab, switch: Switch) -> None:
+    """Each port's own interface, in its pod, says the same as the counters: in, out, and lost."""
+    check_accounts(switch)
+    for pod in lab:
+        port, device = switch.counters().ports[pod.name], pod.counters()
+        assert port.rx_frames + port.rx_missed + port.fast == device.tx_frames, pod.name
+        assert port.tx_frames - port.coalesced + port.fast_sent == device.rx_frames, pod.name
+
+
+@HANDS
+def test_what_the_kernel_forwards_is_counted_where_it_leaves(hand: str) -> None:
+    with fast(hand) as (lab, switch), wires(lab) as (one, two, _):
+        know_each_other(lab, switch)
+        talk(lab, one, two)
+        eventually(lambda: holds(accounts_are_exact, lab, switch), "exact accounts")
+        assert switch.counters().total.fast >= 400
+
+
+def talk(lab: Lab, one: Wire, two: Wire) -> None:
+    """200 frames each way, as their pods would send them."""
+    ends = int(lab["pod1"].mac), int(lab["pod2"].mac)
+    for number in range(200):
+        one.send(ethernet(ends[1], ends[0], ethertype=0x0800, payload=b"%d" % number))
+        two.send(ethernet(ends[0], ends[1], ethertype=0x0800, payload=b"%d" % number))
+
+
+@HANDS
+def test_the_accounts_are_exact_after_all_that_revokes(hand: str) -> None:
+    """Talk while a station moves, the FDB is flushed, flags and policies change, and traces come and go."""
+    with fast(hand) as (lab, switch), wires(lab) as (one, two, three):
+        know_each_other(lab, switch)
+        moved = ethernet(GROUP, int(lab["pod2"].mac), payload=b"here now")
+        changes: list[Callable[[], Any]] = [
+            lambda: three.send(moved),
+            switch.fdb.flush,
+            lambda: switch.set_flags("pod1", isolated=True),
+            lambda: switch.set_flags("pod1", isolated=False),
+            lambda: switch.set_policy("guard", "pod2"),
+            lambda: switch.set_policy("flood", "pod2"),
+            lambda: switch.fdb.add(lab["pod1"].mac, "pod1"),
+            lambda: switch.fdb.remove(lab["pod1"].mac),
+        ]
+        for change in changes * 3:
+            talk(lab, one, two)
+            change()
+            with switch.trace():
+                talk(lab, one, two)
+        know_each_other(lab, switch)
+        talk(lab, one, two)
+        eventually(lambda: holds(accounts_are_exact, lab, switch), "exact accounts")
+        assert switch.counters().total.fast > 400
+
+
+@HANDS
+def test_what_the_kernel_loses_is_counted_where_it_was_to_leave(hand: str) -> None:
+    """Frames larger than their pod takes, though its port would."""
+    with fast(hand) as (lab, switch), wires(lab) as (one, _, three):
+        # From a MAC that is not the pod's: bpf_redirect_peer asks for no MTU.
+        for wire in three, one:
+            wire.mark()
+        frame = ethernet(three.mac, one.mac, payload=bytes(1480))
+        eventually(lambda: one.send(frame) or promoted(switch) == 1, "the pair")
+        lab["pod3"].run(["ip", "link", "set", "eth0", "mtu", "1400"])
+        lost = switch.counters().ports["pod3"].tx_dropped["device"]
+        for _ in range(5):
+            one.send(frame)
+        eventually(lambda: switch.counters().ports["pod3"].tx_dropped["device"] == lost + 5, "the loss")
+        eventually(lambda: holds(accounts_are_exact, lab, switch), "exact accounts")
+
+
+def test_what_was_forwarded_stays_counted_when_its_port_goes() -> None:
+    need("nft")
+    with Lab(Topology.of(3, ipv6=None)) as lab, Switch(lab.ports, fast_path="nft", loop_detection=False) as switch:
+        know_each_other(lab, switch)
+        with wires(lab) as (one, two, _):
+            talk(lab, one, two)
+            eventually(lambda: holds(accounts_are_exact, lab, switch), "exact accounts")
+            counted = switch.counters().total
+            switch.remove_port("pod1")
+            lab.run_host(["ip", "link", "delete", lab["pod2"].port.name])  # and one that goes by itself
+            eventually(lambda: switch.ports[0].state == "gone", "the loss of the port")
+            assert switch.counters().total.fast == counted.fast
+            switch.remove_port("pod2")
+            after = switch.counters().total
+            assert (after.fast, after.fast_sent) == (counted.fast, counted.fast_sent)
+
+
+def holds(check: Callable[..., None], *arguments: Any) -> bool:
+    """Whether what a check asserts is so by now."""
+    try:
+        check(*arguments)
+    except AssertionError:
+        return False
+    return True
+
+
+def test_what_finds_no_room_on_the_way_to_the_core_is_missed() -> None:
+    """A core that does not run, and more than its ring holds: each frame is counted."""
+    need("nft")
+    with Lab(Topology.of(2, ipv6=None)) as lab, wires(lab) as (one, _):
+        switch = Switch(lab.ports, fast_path="nft", loop_detection=False)  # never started
+        try:
+            for _ in range(20_000):
+                one.send(ethernet(0xFFFFFFFFFFFF, one.mac))
+            sent = lab["pod1"].counters().tx_frames
+            switch.stop()
+            port = switch.counters().ports["pod1"]
+            assert (port.rx_frames, port.fast, port.rx_missed) == (0, 0, sent)
+        finally:
+            switch.stop()
 
 
 @HANDS
@@ -202,6 +321,40 @@ def test_a_port_put_under_a_bridge_is_the_bridges(hand: str) -> None:
         lab.run_host(["ip", "link", "delete", "bridge"])
 
 
+@pytest.mark.parametrize("loss", ["down", "deleted", "enslaved"])
+def test_a_port_that_is_lost_is_lost(loss: str) -> None:
+    """Though its punt pair stays up; and what it receives then is the host's again."""
+    need("nft")
+    with Lab(Topology.of(3, ipv6=None)) as lab, Switch(lab.ports, fast_path="nft", loop_detection=False) as switch:
+        know_each_other(lab, switch)
+
+        def state() -> str:
+            return {port.name: port.state for port in switch.ports}["pod2"]
+
+        match loss:
+            case "down":
+                lab.run_host(["ip", "link", "set", "pod2", "down"])
+                eventually(lambda: state() == "down", "the loss")
+                assert promoted(switch) == 0
+                lab.run_host(["ip", "link", "set", "pod2", "up"])
+                eventually(lambda: state() == "up", "its return")
+                know_each_other(lab, switch)
+            case "deleted":
+                lab.run_host(["ip", "link", "delete", "pod2"])
+                eventually(lambda: state() == "gone", "the loss")
+                assert promoted(switch) == 0
+            case "enslaved":
+                lab.run_host(["ip", "link", "add", "other", "type", "bridge"])
+                lab.run_host(["ip", "link", "set", "other", "up"])
+                lab.run_host(["ip", "link", "set", "pod2", "master", "other"])
+                eventually(lambda: state() == "gone", "the loss")
+                assert promoted(switch) == 0
+                with wires(lab) as (_, two, _):
+                    two.mark()
+                said = ["ip", "-j", "-s", "link", "show", "other"]
+                eventually(lambda: json.loads(lab.run_host(said).stdout)[0]["stats64"]["rx"]["packets"] > 0, "a frame")
+
+
 def test_what_there_is_to_choose() -> None:
     with Lab(2) as lab, pytest.raises(ConfigError, match="fast_path is 'auto', 'nft', 'bpf' or 'off', not 'turbo'"):
         Switch(lab.ports, fast_path="turbo")
@@ -230,28 +383,120 @@ def links_of(lab: Lab) -> set[str]:
 
 def test_the_program_takes_what_is_promoted_and_leaves_the_rest() -> None:
     """By the kernel's own trial run: a hit is redirected, all else goes on to the next hook."""
-    try:
-        pairs = bpf_syscall.create_map("fb_test", KEY.size, VALUE.size, 16)
-        by_ip = bpf_syscall.create_map("fb_test_by_ip", KEY_BY_IP.size, VALUE.size, 16)
-        loaded = bpf_syscall.load_program("fb_test", program(pairs, by_ip, Look.NOTHING))
-    except OSError as error:
-        pytest.skip(f"bpf(2): {error.strerror}")
-    try:
+    with programs() as (maps, loaded):
         here = socket.if_nametoindex("lo")
         header = bytes.fromhex("020000000002 020000000001 0800")
-        for how, returned in ((REDIRECT, 7), (REDIRECT_PEER, 7)):
-            bpf_syscall.update(pairs, [(KEY.pack(header, here), VALUE.pack(here, how, 0))])
-            assert bpf_syscall.test_run(loaded, header.ljust(60, b"\0"), here) == returned
-        for other in (
-            "020000000003 020000000001 0800",
-            "020000000002 020000000001 0806",
-            "020000000002 020000000001 8100",
-        ):
-            assert bpf_syscall.test_run(loaded, bytes.fromhex(other).ljust(60, b"\0"), here) == 0xFFFFFFFF
-        ((key, value),) = bpf_syscall.read_all(pairs, KEY.size, VALUE.size, 16)
-        assert KEY.unpack(key) == (header, here) and VALUE.unpack(value)[2] > 0  # when it was last used
-        bpf_syscall.delete(pairs, [key, key])
-        assert bpf_syscall.test_run(loaded, header.ljust(60, b"\0"), here) == 0xFFFFFFFF
+        for how in (REDIRECT, REDIRECT_PEER):
+            bpf_syscall.update(maps[False], [(KEY.pack(header, here), VALUE.pack(here, how, 0))])
+            assert bpf_syscall.test_run(loaded[Look.NOTHING], header.ljust(60, b"\0"), here) == TAKEN
+        ((key, value),) = bpf_syscall.read_all(maps[False], KEY.size, VALUE.size, 16)
+        assert KEY.unpack(key) == (header, here)
+        assert VALUE.unpack(value)[2] > 0  # when it was last used
+        bpf_syscall.delete(maps[False], [key, key])
+        assert bpf_syscall.test_run(loaded[Look.NOTHING], header.ljust(60, b"\0"), here) == GOES_ON
+
+
+def test_the_programs_take_what_the_model_takes() -> None:
+    """Random frames, promoted, and others like those but for a byte: each program finds what the model does."""
+    here = socket.if_nametoindex("lo")
+    found: Counter[tuple[Look, bool]] = Counter()
+    with programs() as (maps, loaded):
+
+        def check(look: Look, frame: bytes, promoted: Pair | None) -> None:
+            if len(frame) < {b"\x08\0": 34, b"\x86\xdd": 54}.get(frame[12:14], 14):
+                return  # the kernel tries none without a whole header
+            # ICMPv6 that is too short to have a type goes on, and so to the core.
+            cut = look is not Look.NOTHING and frame[12:14] == b"\x86\xdd" and len(frame) < 55
+            fits = promoted is not None and key_of(0, frame, look) == promoted and not cut
+            found[look, fits] += 1
+            assert bpf_syscall.test_run(loaded[look], frame, here) == (TAKEN if fits else GOES_ON)
+
+        @given(st.sampled_from(Look), host_frames([()]) | frames, st.integers(0, 70), st.binary(min_size=1, max_size=1))
+        @settings(max_examples=500)
+        def trial(look: Look, frame: bytes, place: int, other: bytes) -> None:
+            check(look, frame, None)
+            pair = key_of(0, frame, look)
+            if pair is None:
+                return
+            fields = header_of(pair), here, *([ip_of(pair)] if pair.ip else [])
+            key = (KEY_BY_IP if pair.ip else KEY).pack(*fields)
+            bpf_syscall.update(maps[bool(pair.ip)], [(key, VALUE.pack(here, REDIRECT, 0))])
+            try:
+                check(look, frame, pair)
+                check(look, frame[:place] + other + frame[place + 1 :], pair)
+            finally:
+                bpf_syscall.delete(maps[bool(pair.ip)], [key])
+
+        trial()
+    assert all(found[look, fits] for look in Look for fits in (True, False))
+
+
+TAKEN, GOES_ON = 7, 0xFFFFFFFF  # TCX_REDIRECT, TCX_NEXT
+
+
+@contextmanager
+def programs() -> Iterator[tuple[dict[bool, int], dict[Look, int]]]:
+    """The maps, by whether they are by IP, and the programs over them."""
+    fds: list[int] = []
+    try:
+        try:
+            for layout in (KEY, KEY_BY_IP):
+                fds.append(bpf_syscall.create_map("fb_test", layout.size, VALUE.size, 16))
+            for look in Look:
+                fds.append(bpf_syscall.load_program("fb_test", program(fds[0], fds[1], look)))
+        except PermissionError as error:
+            pytest.skip(f"bpf(2): {error.strerror}")
+        yield {False: fds[0], True: fds[1]}, dict(zip(Look, fds[2:], strict=True))
     finally:
-        for fd in loaded, pairs, by_ip:
+        for fd in fds:
             os.close(fd)
+
+
+ECHO, SOLICITATION = b"\x80\0\0\0\0\0\0\0", b"\x87\0\0\0\0\0\0\0" + bytes(16)
+OPTIONS = bytes((58, 0, 1, 4, 0, 0, 0, 0))
+
+
+@pytest.mark.parametrize("policy", ["suppress", "guard=strict"])
+@HANDS
+def test_of_ipv6_only_what_may_be_nd_goes_to_the_core(hand: str, policy: str) -> None:
+    with policed(hand, policy) as (lab, switch), wires(lab) as (one, *_):
+        ends = int(lab["pod2"].mac), int(lab["pod1"].mac)
+        addresses = lab["pod1"].ipv6.ip.packed + lab["pod2"].ipv6.ip.packed
+
+        def ipv6(next_header: int, payload: bytes) -> bytes:
+            packet = struct.pack("!IHBB", 6 << 28, len(payload), next_header, 255) + addresses + payload
+            return ethernet(*ends, ethertype=IPV6, payload=packet)
+
+        def counted() -> tuple[int, int]:
+            port = switch.counters().ports["pod1"]
+            return port.fast, port.rx_frames
+
+        know_each_other(lab, switch)
+        udp = ipv6(17, struct.pack("!HHHH", 9, 9, 8, 0))
+        eventually(lambda: one.send(udp) or any(p.ethertype == IPV6 for p in switch._fast.lane.head.pairs))  # type: ignore[union-attr]
+        for frame, fast in (
+            (udp, 1),
+            (ipv6(58, ECHO), 1),
+            (ipv6(58, SOLICITATION), 0),
+            (ipv6(60, OPTIONS + SOLICITATION), 0),
+            (ipv6(0, OPTIONS + SOLICITATION), 0),
+            (ipv6(44, bytes((58, 0, 0, 0, 0, 0, 0, 1)) + SOLICITATION), 0),
+            (ipv6(6, bytes(20)), 1),
+        ):
+            before = counted()
+            one.send(frame)
+            eventually(lambda b=before: sum(counted()) > sum(b), "the frame")  # type: ignore[misc]
+            assert counted()[0] - before[0] == fast, frame.hex()
+
+
+def test_to_a_port_that_takes_smaller_frames_the_core_forwards() -> None:
+    with fast() as (lab, switch):
+        know_each_other(lab, switch)
+        port = lab["pod2"].port.name
+        lab.run_host(["ip", "link", "set", port, "mtu", "1400"])
+        eventually(lambda: not any(p.ingress == 0 for p in switch._fast.lane.head.pairs), "what leads there")  # type: ignore[union-attr]
+        assert lab["pod1"].ping("pod2", family=4, count=3, interval=0.3, timeout=PATIENCE).received == 3
+        assert [p.ingress for p in switch._fast.lane.head.pairs] == [1]  # type: ignore[union-attr]  # back it is no matter
+        with wires(lab) as (one, *_):
+            one.send(ethernet(int(lab["pod2"].mac), int(lab["pod1"].mac), payload=bytes(1480)))
+            eventually(lambda: switch.counters().ports["pod2"].tx_dropped["too_big"] == 1, "the drop")

@@ -151,12 +151,12 @@ def split(header: bytes) -> tuple[int, int, int]:
 @HANDS
 @pytest.mark.parametrize("examples", [pytest.param(15, id="some"), pytest.param(60, id="many", marks=pytest.mark.slow)])
 def test_any_conversation(hand: str, examples: int) -> None:
+    need(hand)
     with (
         Lab(Topology.of(3, ipv6=None)) as lab,
         Switch(lab.ports, fast_path=hand, ageing=None, loop_detection=False) as switch,
         wires(lab) as ends,
     ):
-        need(switch, hand)
 
         @given(st.lists(st.tuples(steps, pauses), min_size=30, max_size=80))
         @settings(max_examples=examples, suppress_health_check=list(HealthCheck), database=None)

@@ -159,7 +159,8 @@ class FastPath:
             self.revoke_port(index)
             if look is not self._looks.get(index, Look.NOTHING):
                 self._looks[index] = look
-                self.hand.look(index, look)
+                with self._or_nothing():
+                    self.hand.look(index, look)
 
     def set_port(self, index: int, mtu: int) -> None:
         """A port that the hand has, and its MTU. What comes in by a port with a larger one is not promoted to it."""
@@ -264,10 +265,12 @@ class FastPath:
 
     def _revoke(self, pairs: Iterable[Pair]) -> None:
         gone = [pair for pair in pairs if pair in self._pairs]
-        if gone:
+        if not gone:
+            return
+        with self._or_nothing():
             self.hand.revoke(gone)
             self._forget(gone)
-            self.revoked += len(gone)
+        self.revoked += len(gone)
 
     def _forget(self, pairs: Iterable[Pair]) -> None:
         for pair in pairs:
@@ -297,11 +300,19 @@ class FastPath:
                     self.hear()
                     self.check()
             except Exception:  # nothing may end this thread: a pair that is not revoked would outlive its rule
-                _log.exception("the fast path failed; going on with the core alone")
-                self._fail()
+                self._give_up()
 
-    def _fail(self) -> None:
-        """Let the kernel forward nothing any more: what it was told is not known."""
+    @contextmanager
+    def _or_nothing(self) -> Iterator[None]:
+        """What the kernel must take, or a pair would outlive its rule: if it does not, it is to forward nothing."""
+        try:
+            yield
+        except OSError:
+            self._give_up()
+
+    def _give_up(self) -> None:
+        """Let the kernel forward nothing any more: what it was told is not known. Raises OSError."""
+        _log.exception("the fast path failed; going on with the core alone")
         with self._lock:
             self._holds += 1
             self._forget(list(self._pairs))

@@ -21,7 +21,7 @@ from .bpf import BpfHand
 from .head import FastPath
 from .inside import Inside
 from .nft import NftHand, OpenSocket, PortLinks
-from .peers import peer_address
+from .peers import peer_address, peer_received
 from .punts import Punts
 
 if TYPE_CHECKING:
@@ -57,8 +57,8 @@ class FastLane:
             self._inner = Netlink(inside.open_socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_ROUTE))
         self._punts = Punts(self._route, self._inner, -1 if inside is None else inside.fd)
         self._ports: dict[int, PortLinks] = {}
-        self._begun: dict[int, int] = {}  # of each port, what its device had received before …
-        self._passed: dict[int, Passed] = {}  # … and what had passed it when that was asked last
+        self._begun: dict[int, Passed] = {}  # what had passed before a port was attached …
+        self._passed: dict[int, Passed] = {}  # … and since, as was last read
         self._lock = threading.Lock()  # of the sockets
         self.hand = hand
         self.head = FastPath(dataplane, entries, hand, now_ms)
@@ -80,14 +80,15 @@ class FastLane:
         with self._lock:
             self.hand.attach(ports)
             self._ports.update(ports)
-            handed, received = self._stats(), self._stats()
+            punts, own = self._stats(), self._stats()
             for index, links in ports.items():
-                if links.ifindex in received and links.punt in handed:
-                    self._begun[index] = received[links.ifindex][_RX_FRAMES] - sum(_handed(handed[links.punt]))
-                    self._passed[index] = Passed(0, 0)
+                self._begun[index] = self._count(links, own, punts) or Passed()
+                self._passed[index] = Passed()
 
     def detach(self, index: int) -> Passed | None:
-        """Take a port's frames no more; returns what passed, None: it was not attached. Raises OSError."""
+        """Take a port's frames no more, and forward none to it; returns what passed, None: it was not attached. Raises
+        OSError.
+        """
         self.head.remove_port(index)
         with self._lock:
             if index not in self._ports:
@@ -96,9 +97,8 @@ class FastLane:
             for _ in range(_READINGS):  # now none is forwarded any more, and the most is the truth
                 self._note({index: links}, self._stats(links.ifindex), self._stats(links.punt))
             self.hand.detach(index)
-            self._ports.pop(index)
-            self._begun.pop(index, None)
-            return self._passed.pop(index, Passed(0, 0))
+            del self._ports[index], self._begun[index]
+            return self._passed.pop(index)
 
     def rename(self, index: int, name: str) -> None:
         """A port's interface has another name. Raises OSError."""
@@ -114,7 +114,7 @@ class FastLane:
             self._punts.remove([ifindex])
 
     def passed(self) -> dict[int, Passed]:
-        """Of the frames that came in by each port, those that the core never saw."""
+        """What has passed by each port; by one whose interface is gone, as far as is known."""
         with self._lock:
             self._note(self._ports, self._stats(), self._stats())
             return dict(self._passed)
@@ -163,16 +163,25 @@ class FastLane:
         if self._inside is not None:
             self._inside.close()
 
-    def _note(self, ports: Mapping[int, PortLinks], received: Stats, handed: Stats) -> None:
-        """What came in by a port's device, less what was handed to the core: no counter costs a frame anything.
-
-        What was handed over is read after what came in, so no frame between the two is taken for a forwarded one.
+    def _note(self, ports: Mapping[int, PortLinks], own: Stats, punts: Stats) -> None:
+        """What was handed to the core is read after what came in, so no frame between the two is taken for a forwarded
+        one. Under traffic a reading may be some frames short, so the most is kept.
         """
         for index, links in ports.items():
-            if index in self._begun and links.ifindex in received and links.punt in handed:
-                taken, lost = _handed(handed[links.punt])
-                forwarded = received[links.ifindex][_RX_FRAMES] - taken - lost - self._begun[index]
-                self._passed[index] = Passed(max(forwarded, self._passed[index].forwarded), lost)
+            if now := self._count(links, own, punts):
+                since = (a - b for a, b in zip(now, self._begun[index], strict=True))
+                self._passed[index] = Passed(*map(max, since, self._passed[index]))
+
+    def _count(self, links: PortLinks, own: Stats, punts: Stats) -> Passed | None:
+        """What a port's interfaces have counted since they were made: no counter costs a frame anything."""
+        if links.ifindex not in own or links.punt not in punts:
+            return None
+        port, punt = own[links.ifindex], punts[links.punt]
+        handed, missed = punt[_TX_FRAMES], punt[_TX_DROPPED]
+        sent = port[_TX_FRAMES] + port[_TX_DROPPED]
+        if links.peer is not None:  # what bpf_redirect_peer took came in there, and did not leave here
+            sent += max(0, peer_received(self._route, links.ifindex) - port[_TX_FRAMES])
+        return Passed(port[_RX_FRAMES] - handed - missed, missed, sent)
 
     def _stats(self, ifindex: int = 0) -> Stats:
         """What the kernel counted on all interfaces, or on one, if it is there."""
@@ -192,8 +201,3 @@ class FastLane:
             for kind, value in attributes(payload[_HEADER.size :])
             if kind == _STATS64
         }
-
-
-def _handed(punt: tuple[int, ...]) -> tuple[int, int]:
-    """How many frames a punt pair took, and how many it lost."""
-    return punt[_TX_FRAMES], punt[_TX_DROPPED]
