@@ -533,8 +533,10 @@ class Switch(Plane):
 
     def _follow_links(self, before: dict[int, str]) -> dict[int, str]:
         """Log what changed, forget what was learned behind a lost link, and note links that came back."""
-        if any(port.lost for port, _ in self._links.changes()):
+        changes = self._links.changes()
+        if any(port.lost for port, _ in changes):
             self._let_go()
+        self._follow_names([port for port, before in changes if port.link.name != before.name])
         after = {index: link for index, link in self._dataplane.links().items() if index in self._members}
         for index, link in after.items():
             member = self._members.get(index)
@@ -605,10 +607,21 @@ class Switch(Plane):
         """Let nothing in or out of ports whose interfaces are there, and no longer ours."""
         for index, member in list(self._members.items()):
             link = member.link
-            if link is not None and link.lost and not link.link.gone:
+            if link is None or not link.lost:
+                continue
+            if self._lane is not None:
+                self._lane.let_go(index)
+            if not link.link.gone:
                 self._dataplane.set_blocked(index, True)
-                end_receiving(member.sockets[:-1], link.link.index)
+                end_receiving(member.sockets, link.link.index, elsewhere=member.listen is not None)
                 self._dataplane.set_link(index, "gone")
+
+    def _follow_names(self, renamed: Sequence[PortLink]) -> None:
+        """The kernel knows by name whose frames it is to take."""
+        for index, member in list(self._members.items()):
+            link = member.link
+            if self._lane is not None and link is not None and link in renamed and not link.lost:
+                self._lane.rename(index, link.link.name)
 
 
 class MemorySwitch(Plane):

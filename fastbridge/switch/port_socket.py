@@ -153,11 +153,16 @@ def start_receiving(receivers: Sequence[socket.socket], index: int, name: str) -
         _filter(rx, _INCOMING)
 
 
-def end_receiving(receivers: Sequence[socket.socket], index: int) -> None:
-    """Be deaf from now on, and leave the interface as it was. The sockets stay open: their rings may be in use."""
+def end_receiving(sockets: Sequence[socket.socket], index: int, elsewhere: bool) -> None:
+    """Be deaf from now on, and leave the interface as it was. The sockets stay open: their rings may be in use.
+
+    elsewhere: the RX sockets are not bound to the interface itself, so that TX's keeps it promiscuous.
+    """
+    *receivers, tx = sockets
     for rx in receivers:
         _filter(rx, _NOTHING)
-        rx.setsockopt(af_packet.SOL_PACKET, af_packet.PACKET_DROP_MEMBERSHIP, _promiscuous(index))
+    for sock in [tx] if elsewhere else receivers:
+        sock.setsockopt(af_packet.SOL_PACKET, af_packet.PACKET_DROP_MEMBERSHIP, _promiscuous(index))
 
 
 def _filter(sock: socket.socket, program: Sequence[tuple[int, int, int, int]]) -> None:

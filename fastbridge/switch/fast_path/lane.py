@@ -133,18 +133,31 @@ class FastLane:
                     self._begun[index] = received[links.ifindex][_RX_FRAMES] - sum(_handed(handed[links.punt]))
                     self._passed[index] = Passed(0, 0)
 
-    def detach(self, index: int) -> Passed:
-        """Take a port's frames no more; returns what passed. Raises OSError."""
-        if self.head is not None:
-            self.head.revoke_port(index)
+    def let_go(self, index: int) -> None:
+        """Take a port's frames no more; what passed stays on record. Raises OSError."""
+        self.revoke_port(index)
         with self._lock:
+            if index not in self._ports:
+                return
             links = self._ports[index]
             for _ in range(_READINGS):  # now none is forwarded any more, and the most is the truth
                 self._note({index: links}, self._stats(links.ifindex), self._stats(links.punt))
             self.hand.detach(index)
             self._ports.pop(index)
             self._begun.pop(index, None)
+
+    def detach(self, index: int) -> Passed:
+        """Take a port's frames no more; returns what passed. Raises OSError."""
+        self.let_go(index)
+        with self._lock:
             return self._passed.pop(index, Passed(0, 0))
+
+    def rename(self, index: int, name: str) -> None:
+        """A port's interface has another name. Raises OSError."""
+        with self._lock:
+            if index in self._ports:
+                self.hand.rename(index, name)
+                self._ports[index] = self._ports[index]._replace(name=name)
 
     def remove(self, ifindex: int) -> None:
         """A port's punt pair is not needed any more, as its sockets are closed."""
