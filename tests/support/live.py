@@ -143,7 +143,25 @@ def next_own(wire: Wire) -> tuple[bytes, VnetHeader]:
 
 def seen(switch: Switch, name: str) -> int:
     port = switch.counters().ports[name]
-    return port.rx_frames + port.rx_missed
+    return port.rx_frames + port.fast + port.rx_missed
+
+
+def settled(switch: Switch) -> None:
+    """Return when the kernel forwards nothing that the FDB does not say: a move takes some moments to get there."""
+
+    def agree() -> bool:
+        if switch._lane is None or switch._lane.head is None:
+            return True
+        names = {port.index: port.name for port in switch.ports}
+        ends = [
+            (mac, at)
+            for pair, egress in switch._lane.head.pairs.items()
+            for mac, at in ((pair.source, pair.ingress), (pair.destination, egress))
+        ]
+        known = [switch.fdb.lookup(mac) for mac, _ in ends]
+        return all(entry and entry.port == names.get(at) for entry, (_, at) in zip(known, ends, strict=True))
+
+    eventually(agree, "the end of pairs whose station is elsewhere")
 
 
 def state(switch: Switch, name: str) -> str:

@@ -64,7 +64,7 @@ def storm(lab: Lab, name: str, frame: bytes, count: int) -> Any:
     return lab[name].popen([sys.executable, "-c", STORM, frame.hex(), str(count)])
 
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.core_path]
 
 
 @pytest.mark.parametrize("pods", [2, 8])
@@ -364,6 +364,7 @@ def test_of_two_full_rings_neither_waits_for_the_other() -> None:
         assert len(heard) <= 64 + len(quiet)
 
 
+@pytest.mark.both_paths
 @pytest.mark.parametrize("what", ["known unicast", "broadcast"])
 def test_one_loud_port_starves_nobody(what: str) -> None:
     with quiet_lab(6) as (lab, switch):

@@ -9,6 +9,7 @@ replaces them.
 
 from __future__ import annotations
 
+import errno
 import struct
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -34,6 +35,8 @@ _UP, _NOARP = 0x1, 0x80
 _INET6, _ADDR_GEN_MODE, _NO_ADDRESS = 10, 8, 1
 # The longest a veth takes: whatever the port's MTU is or becomes, its frames fit.
 _MOST_MTU = 65535
+_GSO_MAX_SIZE, _GSO_IPV4_MAX_SIZE = 41, 63
+_LARGEST = 8 * 65535  # GSO_MAX_SIZE
 _A_PIECE = 64  # pairs made at a time, so that their answers find room
 
 
@@ -72,14 +75,14 @@ class Punts:
             try:
                 self._outer.send([_link(_DELLINK, NLM_F_ACK, text(_IFNAME, _outer(index)))], ["a punt pair"])
             except NetlinkError as error:
-                if error.errno != 19:  # ENODEV
+                if error.errno != errno.ENODEV:
                     raise
 
     def _make(self, ports: Sequence[tuple[str, int]]) -> None:
         try:
             self._add(ports)
         except NetlinkError as error:
-            if error.errno != 17:  # EEXIST
+            if error.errno != errno.EEXIST:
                 raise
             # What a process that was killed left behind: of this port there is no other switch.
             self.remove([index for _, index in ports])
@@ -90,10 +93,22 @@ class Punts:
             for name in (_outer(index),)
         ]
         self._acknowledged(self._outer, silent)
+        self._take_large(ports)
         self._acknowledged(
             self._inner,
             [_link(_SETLINK, 0, text(_IFNAME, self._inner_name(i)), _no_ipv6(), flags=_UP | _NOARP) for _, i in ports],
         )
+
+    def _take_large(self, ports: Sequence[tuple[str, int]]) -> None:
+        """Hand over the frames of BIG TCP whole, too, where the kernel has them (since 5.19)."""
+        sizes = u32(_GSO_MAX_SIZE, _LARGEST), u32(_GSO_IPV4_MAX_SIZE, _LARGEST)
+        try:
+            self._acknowledged(
+                self._outer, [_link(_SETLINK, 0, text(_IFNAME, _outer(index)), *sizes) for _, index in ports]
+            )
+        except NetlinkError as error:
+            if error.errno != errno.EINVAL:
+                raise
 
     def _add(self, ports: Sequence[tuple[str, int]]) -> None:
         where = [u32(_NET_NS_FD, self._inner_fd)] if self._inner_fd >= 0 else []
