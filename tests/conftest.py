@@ -81,11 +81,27 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--fast-path", help="the fast path of switches for which a test asks for none: off, nft, bpf")
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    if wanted := config.getoption("--fast-path"):
-        from fastbridge import Switch
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if _path_mark(metafunc.definition) == "both_paths":
+        wanted = metafunc.config.getoption("--fast-path")
+        others = [pytest.param(path, marks=pytest.mark.slow) for path in ("off", "bpf")]
+        metafunc.parametrize("fast_path", [wanted] if wanted else ["nft", *others], indirect=True)
 
-        Switch.__init__.__kwdefaults__["fast_path"] = wanted
+
+def _path_mark(node: pytest.Item) -> str:
+    """A test's own mark counts more than its module's."""
+    return next((mark.name for mark in node.iter_markers() if mark.name in ("core_path", "both_paths")), "")
+
+
+@pytest.fixture(autouse=True)
+def fast_path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fast path of switches for which the test asks for none."""
+    wanted = request.config.getoption("--fast-path")
+    path = "off" if _path_mark(request.node) == "core_path" else getattr(request, "param", wanted)
+    if path:
+        from fastbridge.switch.options import LiveOptions
+
+        monkeypatch.setitem(LiveOptions.__init__.__kwdefaults__, "fast_path", path)
 
 
 def pytest_report_header() -> str:

@@ -62,7 +62,7 @@ print(received)
 LAB_THAT_WAITS = """
 import json, sys, time
 from fastbridge import Lab, Switch
-with Lab(3) as lab, Switch(lab.ports) as switch:
+with Lab(3) as lab, Switch(lab.ports, fast_path=sys.argv[1]) as switch:
     assert lab["pod1"].ping("pod2", timeout=60)
     lab["pod1"].popen(["sleep", "1000"])
     lab["pod2"].popen([sys.executable, "-c", "import time; time.sleep(1000)"])
@@ -145,11 +145,12 @@ def test_where_no_sysfs_is_to_be_had_programs_run_all_the_same(unprivileged: lis
     assert done.stderr.count("\n") == 1 and "/sys in pods is that of this process" in done.stderr
 
 
+@pytest.mark.parametrize("path", ["off", "nft"])
 @pytest.mark.parametrize("who", ["privileged", "unprivileged"])
-def test_sigkill_leaves_nothing(who: str, unprivileged: list[str]) -> None:
-    command = [sys.executable, "-c"] if who == "privileged" else unprivileged
+def test_sigkill_leaves_nothing(who: str, path: str, request: pytest.FixtureRequest) -> None:
+    command = [sys.executable, "-c"] if who == "privileged" else request.getfixturevalue("unprivileged")
     place = Path(fastbridge.__file__).parents[1] if who == "privileged" else "/"  # type: ignore[arg-type]
-    with subprocess.Popen([*command, LAB_THAT_WAITS], stdout=subprocess.PIPE, text=True, cwd=place) as process:
+    with subprocess.Popen([*command, LAB_THAT_WAITS, path], stdout=subprocess.PIPE, text=True, cwd=place) as process:
         namespaces = set(json.loads(process.stdout.readline()))  # type: ignore[union-attr]
         assert len(namespaces) == 4
         assert holders(namespaces) >= {process.pid}

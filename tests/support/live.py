@@ -134,8 +134,11 @@ def hear_each_other(wires: list[Wire]) -> None:
                 hearer.heard_before(mark)
 
 
-def bursts_keep_their_order(wires: list[Wire], bursts: int) -> None:
-    """Bursts much longer than a batch: nothing lost, doubled or overtaken, on known unicast and on floods."""
+def bursts_keep_their_order(wires: list[Wire], bursts: int, *, one_path: bool) -> None:
+    """Bursts much longer than a batch: nothing lost, doubled or overtaken, on known unicast and on floods.
+
+    one_path: nor among both. With a fast path they go different ways.
+    """
     one, two, three = wires
     for burst in range(bursts):
         sent = [
@@ -144,7 +147,10 @@ def bursts_keep_their_order(wires: list[Wire], bursts: int) -> None:
         for frame in sent:
             one.send(frame)
         mark = one.mark()
-        assert two.heard_before(mark) == sent
+        heard = two.heard_before(mark)
+        assert not one_path or heard == sent
+        for n, destination in enumerate([two.mac, GROUP]):
+            assert [f for f in heard if f[:6] == destination.to_bytes(6, "big")] == sent[n::2]
         assert three.heard_before(mark) == sent[1::2]
 
 
@@ -157,7 +163,25 @@ def next_own(wire: Wire) -> tuple[bytes, VnetHeader]:
 
 def seen(switch: Switch, name: str) -> int:
     port = switch.counters().ports[name]
-    return port.rx_frames + port.rx_missed
+    return port.rx_frames + port.fast + port.rx_missed
+
+
+def settled(switch: Switch) -> None:
+    """Return when the kernel forwards nothing that the FDB does not say: a move takes some moments to get there."""
+
+    def agree() -> bool:
+        if switch._lane is None or switch._lane.head is None:
+            return True
+        names = {port.index: port.name for port in switch.ports}
+        ends = [
+            (mac, at)
+            for pair, egress in switch._lane.head.pairs.items()
+            for mac, at in ((pair.source, pair.ingress), (pair.destination, egress))
+        ]
+        known = [switch.fdb.lookup(mac) for mac, _ in ends]
+        return all(entry and entry.port == names.get(at) for entry, (_, at) in zip(known, ends, strict=True))
+
+    eventually(agree, "the end of pairs whose station is elsewhere")
 
 
 def state(switch: Switch, name: str) -> str:

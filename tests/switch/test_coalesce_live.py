@@ -30,7 +30,7 @@ from fastbridge.lab.links import Links
 from fastbridge.lab.pods import Port
 from fastbridge.switch.port_socket import open_port_sockets, start_receiving, takes_gso
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.core_path]
 
 UDP_GRO, PACKET_VNET_HDR = 104, 15
 SIOCETHTOOL, STX, STSO, SGSO, SGRO = 0x8946, 0x17, 0x1F, 0x24, 0x2C

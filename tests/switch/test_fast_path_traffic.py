@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -9,12 +10,12 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from fast import HANDS, fast, know_each_other, pairs
+from fast import HANDS, fast, know_each_other, need, pairs
 from frames import GROUP, ethernet
-from live import Wire, eventually, wires
+from live import Wire, eventually, settled, state, wires
 from streams import Stream
 
-from fastbridge import Lab, Switch
+from fastbridge import Lab, Switch, Topology
 
 pytestmark = pytest.mark.live
 
@@ -86,9 +87,14 @@ def test_tcp_beside_a_station_that_moves_all_the_time(hand: str) -> None:
         with meanwhile(move) as done:
             exchange(lab, 100)
         assert switch.counters().moved >= done[0] > 100
-        eventually(lambda: all(switch.fdb.lookup(p.source) for p in pairs(switch)))
-        (entry,) = (e for e in switch.fdb if int(e.mac) == X)
-        assert {e for p, e in pairs(switch).items() if p.destination == X} <= {3} and entry.port == "pod4"
+        four.send(ethernet(GROUP, X))
+        eventually(lambda: (entry := switch.fdb.lookup(X)) and entry.port == "pod4", "the last move")
+        settled(switch)
+        with wires(lab) as (_, _, third, fourth):  # the others' buffers are full
+            hello = ethernet(X, one.mac, payload=b"fastbridge at last")
+            one.send(hello)
+            mark = one.mark()
+            assert fourth.heard_before(mark) == [hello] and third.heard_before(mark) == []
 
 
 def accounts(lab: Lab, switch: Switch) -> dict[str, tuple[int, int]]:
@@ -132,6 +138,8 @@ def test_every_frame_is_counted_while_pairs_come_and_go(hand: str) -> None:
         eventually(lambda: all(a == b for a, b in accounts(lab, switch).values()), str(accounts(lab, switch)))
         total = switch.counters().total
         assert total.fast > 0 and total.forwarded > 0
+        arrived = sum(pod.counters().rx_frames + pod.port.counters().tx_dropped for pod in lab)
+        assert arrived == total.tx_frames + total.fast
 
 
 @HANDS
@@ -141,3 +149,40 @@ def test_ports_without_a_fast_pair_never_count_one(hand: str) -> None:
         eventually(lambda: done[0] > 20)
         for _ in range(100):
             assert switch.counters().total.fast == 0
+
+
+@pytest.mark.parametrize("what", ["pod end", "host end", "port"])
+@HANDS
+def test_every_frame_is_counted_while_the_receiver_flaps(hand: str, what: str) -> None:
+    """What came in went somewhere: to a pod, as its kernel counts, or it was lost in an interface, as that counts."""
+    with (
+        Lab(Topology.of(3, ipv6=None)) as lab,
+        Switch(lab.ports, fast_path=hand, loop_detection=False) as switch,
+        wires(lab) as (one, two, _),
+    ):
+        need(switch, hand)
+        end = lab["pod2"] if what == "pod end" else lab["pod2"].port
+
+        def promoted() -> bool:
+            two.mark()
+            return any(pair.destination == two.mac for pair in pairs(switch))
+
+        with meanwhile(sender(one, ethernet(two.mac, one.mac))):
+            for _ in range(5):
+                eventually(promoted, "a pair to pod 2")
+                if what == "port":
+                    switch.remove_port("pod2")
+                    switch.add_port(lab["pod2"].port)
+                else:
+                    end.set_down()
+                    eventually(lambda: state(switch, "pod2") == "down", "pod2 down")
+                    end.set_up()
+                    eventually(lambda: state(switch, "pod2") == "up", "pod2 up")
+                    two.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)  # reading clears it
+        eventually(lambda: accounts(lab, switch)["pod1"][0] == accounts(lab, switch)["pod1"][1], "pod 1's account")
+        total = switch.counters().total
+        assert total.fast > 0
+        for port in [*switch.counters().ports.values(), total]:
+            assert port.rx_frames == port.forwarded + port.flooded + port.consumed + sum(port.dropped.values())
+        arrived = sum(pod.counters().rx_frames + pod.port.counters().tx_dropped for pod in lab)
+        assert arrived == total.tx_frames + total.fast

@@ -17,6 +17,7 @@ from live import (
     hear_each_other,
     next_own,
     seen,
+    settled,
     stage,
     state,
     wires,
@@ -26,7 +27,7 @@ from model import Model
 from fastbridge import ConfigError, Lab, PortError, Switch, Topology
 from fastbridge.lab.links import Links
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.both_paths]
 
 X, Y, UNKNOWN = 0x02_00_00_00_FF_01, 0x02_00_00_00_FF_02, 0x02_00_00_00_FF_99
 Case = list[tuple[int, bytes]]  # (ingress, frame)
@@ -87,6 +88,7 @@ def test_the_wire_says_what_the_model_says(name: str, filter_link_local: bool) -
             mark = ends[ingress].mark()
             heard = [(port, got) for port, end in enumerate(ends) if port != ingress for got in end.heard_before(mark)]
             assert heard == model.process(ingress, [frame])
+            settled(switch)
         for mac, vid in {(int.from_bytes(frame[6:12], "big"), vid) for _, frame in CASES[name] for vid in (0, 5, 100)}:
             entry, expected = switch.fdb.lookup(mac, vlan=vid), model.fdb.get((vid, mac))
             assert (entry and entry.port) == (expected and f"pod{expected.port + 1}")
@@ -113,7 +115,7 @@ def test_known_unicast_is_private_and_unknown_is_flooded() -> None:
 def test_many_frames_in_order() -> None:
     with stage(3) as (lab, _), wires(lab) as ends:
         hear_each_other(ends)
-        bursts_keep_their_order(ends, 20)
+        bursts_keep_their_order(ends, 20, one_path=False)
 
 
 # Frames whose checksum and segmentation are still to be done: what a pod's own stack sends by default.

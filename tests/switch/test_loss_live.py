@@ -65,7 +65,7 @@ def storm(lab: Lab, name: str, frame: bytes, count: int) -> Any:
     return lab[name].popen([sys.executable, "-c", STORM, frame.hex(), str(count)])
 
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.core_path]
 
 
 @pytest.mark.parametrize("pods", [2, 8])
@@ -369,6 +369,7 @@ def talk_beside_a_storm(lab: Lab, switch: Switch, frame: bytes, *, beyond: int, 
     assert counters.ports["pod1"].rx_missed == counters.ports["pod2"].rx_missed == 0
 
 
+@pytest.mark.both_paths
 @pytest.mark.parametrize("what", ["known unicast", "broadcast"])
 def test_one_loud_port_starves_nobody(what: str) -> None:
     with quiet_lab(6) as (lab, switch):

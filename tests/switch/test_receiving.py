@@ -36,6 +36,7 @@ from fastbridge.switch.ring_size import FEWEST, MOST, RING_BYTES, RING_SLOT, rin
 X = 0x02_00_00_00_FF_01
 SILENT = Topology.of(2, ipv6=None)  # without IPv6 no kernel says a word of its own
 live = pytest.mark.live
+pytestmark = pytest.mark.core_path
 
 
 @live
@@ -105,7 +106,7 @@ def test_small_and_large_frames_keep_their_order() -> None:
 def test_long_bursts_keep_their_order() -> None:
     with stage(3) as (lab, _), wires(lab) as ends:
         hear_each_other(ends)
-        bursts_keep_their_order(ends, 10)
+        bursts_keep_their_order(ends, 10, one_path=True)
 
 
 @live
@@ -129,6 +130,7 @@ def test_every_lost_frame_is_counted(size: int, count: int) -> None:
 
 
 @live
+@pytest.mark.both_paths
 def test_frames_beyond_64_kilobytes_pass_in_pieces_or_are_counted() -> None:
     """What a pod sends whose gso_max_size somebody has raised (BIG TCP).
 

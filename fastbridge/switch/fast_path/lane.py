@@ -157,7 +157,7 @@ class FastLane:
         self.head.stop()
         self.hand.close()
         if self._inside is None:  # else they go with their namespace
-            self._punts.remove([links.ifindex for links in self._ports.values()])
+            self._punts.remove_all()
         for netlink in {self._route, self._inner}:
             netlink.close()
         if self._inside is not None:

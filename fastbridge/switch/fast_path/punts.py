@@ -9,6 +9,8 @@ replaces them.
 
 from __future__ import annotations
 
+import errno
+import secrets
 import struct
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -32,6 +34,8 @@ _UP, _NOARP = 0x1, 0x80
 _INET6, _ADDR_GEN_MODE, _NO_ADDRESS = 10, 8, 1
 # The longest a veth takes: whatever the port's MTU is or becomes, its frames fit.
 _MOST_MTU = 65535
+_GROUP, _GSO_MAX_SIZE, _GSO_IPV4_MAX_SIZE = 27, 41, 63
+_LARGEST = 8 * 65535  # GSO_MAX_SIZE
 _A_PIECE = 64  # pairs made at a time, so that their answers find room
 
 
@@ -51,6 +55,7 @@ class Punts:
         inner_fd is a descriptor; None: it is the same.
         """
         self._outer, self._inner, self._inner_fd = outer, inner or outer, inner_fd
+        self._group = secrets.randbits(31) | 1 << 30  # of interfaces: these, and no other's
 
     def make(self, ports: Sequence[tuple[str, int]]) -> list[Punt]:
         """A pair for each port (name, index), up and silent, in their order. Raises OSError."""
@@ -70,14 +75,22 @@ class Punts:
             try:
                 self._outer.send([_link(_DELLINK, 0, text(_IFNAME, _outer(index)))], ["a punt pair"])
             except OSError as error:
-                if error.errno != 19:  # ENODEV
+                if error.errno != errno.ENODEV:
                     raise
+
+    def remove_all(self) -> None:
+        """Remove all pairs at once: one by one, each takes the kernel some 10 ms."""
+        try:
+            self._outer.send([_link(_DELLINK, 0, u32(_GROUP, self._group))], ["the punt pairs"])
+        except OSError as error:
+            if error.errno != errno.ENODEV:  # all are gone
+                raise
 
     def _make(self, ports: Sequence[tuple[str, int]]) -> None:
         try:
             self._add(ports)
         except OSError as error:
-            if error.errno != 17:  # EEXIST
+            if error.errno != errno.EEXIST:
                 raise
             # What a process that was killed left behind: of this port there is no other switch.
             self.remove([index for _, index in ports])
@@ -90,8 +103,18 @@ class Punts:
         inner = [
             _link(_SETLINK, 0, text(_IFNAME, self._inner_name(i)), _no_ipv6(), flags=_UP | _NOARP) for _, i in ports
         ]
-        for netlink, messages in ((self._outer, silent), (self._inner, inner)):
-            netlink.send(messages, ["a punt pair"] * len(messages))
+        self._send(self._outer, silent)
+        self._take_large(ports)
+        self._send(self._inner, inner)
+
+    def _take_large(self, ports: Sequence[tuple[str, int]]) -> None:
+        """Hand over the frames of BIG TCP whole, too, where the kernel has them (since 5.19)."""
+        sizes = u32(_GSO_MAX_SIZE, _LARGEST), u32(_GSO_IPV4_MAX_SIZE, _LARGEST)
+        try:
+            self._send(self._outer, [_link(_SETLINK, 0, text(_IFNAME, _outer(index)), *sizes) for _, index in ports])
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
 
     def _add(self, ports: Sequence[tuple[str, int]]) -> None:
         where = [u32(_NET_NS_FD, self._inner_fd)] if self._inner_fd >= 0 else []
@@ -100,9 +123,13 @@ class Punts:
             peer = _HEADER.pack(0, 0, 0, 0, 0) + text(_IFNAME, self._inner_name(index)) + u32(_MTU, _MOST_MTU)
             kind = nested(_LINKINFO, text(1, "veth"), nested(2, attribute(1, peer + b"".join(where))))
             alias = attribute(_IFALIAS, f"fastbridge: what is the core's, of {name}".encode())
-            parts = text(_IFNAME, _outer(index)), u32(_MTU, _MOST_MTU), alias, kind
+            parts = text(_IFNAME, _outer(index)), u32(_MTU, _MOST_MTU), u32(_GROUP, self._group), alias, kind
             made.append(_link(_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, *parts))
         self._outer.send(made, ["a punt pair"] * len(made))
+
+    @staticmethod
+    def _send(netlink: Netlink, messages: Sequence[bytes]) -> None:
+        netlink.send(messages, ["a punt pair"] * len(messages))
 
     @staticmethod
     def _names(netlink: Netlink) -> Iterator[tuple[str, int]]:
