@@ -7,6 +7,10 @@ cdef extern from "<fcntl.h>" nogil:
     int O_RDONLY, O_CLOEXEC
     int open(const char *path, int flags)
 
+cdef extern from "<endian.h>" nogil:
+    uint16_t be16toh(uint16_t value)
+    uint32_t be32toh(uint32_t value)
+
 cdef extern from "<errno.h>" nogil:
     int errno
     int EAGAIN, EINTR, EMSGSIZE, ENETDOWN, ENOBUFS, ENOMEM, ENXIO
