@@ -16,7 +16,6 @@
 # IPv6 extension headers, fragments, padding, empty segments, SYN, RST, URG, CWR. PSH, FIN or a shorter payload end a
 # run. A frame whose checksum is wrong stays alone, else it would come out right; complete and pending checksums do not
 # mix. Nor is a frame longer than the egress MTU merged: alone it is dropped, so the GSO frame must not smuggle it out.
-from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 

@@ -7,7 +7,7 @@
 #   gets headers of its own, as the kernel's skb_udp_tunnel_segment, gre_gso_segment and inet_gso_segment would make
 #   them, and its inner checksum stays pending.
 # - BIG TCP: more than an IP packet's 64 KB. It is cut into GSO frames that are none, without the jumbo payload option.
-# - A port that takes single frames only (TAKES_SINGLE, port.pxd): all that GSO would make of it, one by one.
+# - A port that takes single frames only (TAKES_SINGLE): all that GSO would make of it, one by one.
 #
 # An AF_PACKET send costs 2 µs, 40 of them what a tunnel's 64 KB frame costs. Where the outer protocol is UDP, the
 # segments are therefore the datagrams of one UDP GSO frame (the kernel's UDP_L4), inner checksums complete: the
@@ -27,7 +27,7 @@ from .ethernet cimport (
 )
 from .linux cimport (
     VIRTIO_NET_HDR_F_NEEDS_CSUM, VIRTIO_NET_HDR_GSO_ECN, VIRTIO_NET_HDR_GSO_NONE, VIRTIO_NET_HDR_GSO_TCPV4,
-    VIRTIO_NET_HDR_GSO_TCPV6, VIRTIO_NET_HDR_GSO_UDP_L4, iovec, mmsghdr, virtio_net_hdr,
+    VIRTIO_NET_HDR_GSO_TCPV6, VIRTIO_NET_HDR_GSO_UDP_L4, iovec, virtio_net_hdr,
 )
 from .port cimport Port, WorkerPort
 from .ring cimport VNET_HEADER

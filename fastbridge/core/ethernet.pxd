@@ -1,6 +1,9 @@
 # Header reads, bounds checked: the only place where bytes of a frame are interpreted.
 # IEEE 802.3 §3 (MAC frame), 802.1Q §9 (tags). "Length" is without FCS, as on AF_PACKET.
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcpy
+
+from .linux cimport be16toh, be32toh
 
 cdef enum:
     ETHERNET_HEADER = 14
@@ -38,10 +41,11 @@ cdef inline void store16(uint8_t *p, uint32_t value) noexcept nogil:
 
 cdef inline uint64_t load_mac(const uint8_t *p) noexcept nogil:
     """48 bits in wire order, the first byte most significant."""
-    return (
-        (<uint64_t>p[0] << 40) | (<uint64_t>p[1] << 32) | (<uint64_t>p[2] << 24)
-        | (<uint64_t>p[3] << 16) | (<uint64_t>p[4] << 8) | <uint64_t>p[5]
-    )
+    cdef uint32_t high
+    cdef uint16_t low
+    memcpy(&high, p, 4)         # byte by byte it is 16 instructions, twice a frame
+    memcpy(&low, p + 4, 2)
+    return (<uint64_t>be32toh(high) << 16) | be16toh(low)
 
 
 cdef inline bint is_group(uint64_t mac) noexcept nogil:

@@ -1,11 +1,15 @@
 # Kernel externs, all here: every constant, struct and function the core takes from the kernel's and
 # libc's headers, from the real headers, only the fields used.
 # (The habit is uvloop's includes/system.pxd: one place to audit the ABI.)
-from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t
 
 cdef extern from "<fcntl.h>" nogil:
     int O_RDONLY, O_CLOEXEC
     int open(const char *path, int flags)
+
+cdef extern from "<endian.h>" nogil:
+    uint16_t be16toh(uint16_t value)
+    uint32_t be32toh(uint32_t value)
 
 cdef extern from "<errno.h>" nogil:
     int errno
@@ -83,7 +87,6 @@ cdef extern from "<sys/socket.h>" nogil:
         size_t msg_iovlen
     struct mmsghdr:
         msghdr msg_hdr
-        unsigned int msg_len
     int SOL_SOCKET, SO_ERROR, SO_ATTACH_FILTER, MSG_DONTWAIT, MSG_TRUNC
     int getsockname(int fd, sockaddr *address, socklen_t *length)
     int getsockopt(int fd, int level, int name, void *value, socklen_t *length)

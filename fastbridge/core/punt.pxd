@@ -1,6 +1,5 @@
 # The punt queue: frames on their way to the policy, copied, bounded. The data plane writes, until the policy's
 # thread swaps an empty one in; neither waits for the other.
-from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 

@@ -8,9 +8,8 @@
 # DISCOVER breaths. A port is either active or known to epoll, never both: a socket that is being watched makes the
 # kernel wake the watcher for each frame, on the sender's CPU.
 #
-# A breath ends before others may be heard, and a frame flooded to 1,500 ports takes 3 ms. So the frames a breath takes,
-# and of these a quarter from one port, get fewer as long as breaths make more than COPIES copies. With up to 32 ports
-# none does.
+# A breath ends before others may be heard. So the frames a breath takes, and of these a quarter from one port, get
+# fewer as long as breaths make more than COPIES copies. With up to 32 ports none does.
 #
 # A port whose frames its limits or guard drop one after the other is looked at every millisecond only. Such a storm
 # brings the next frame before any sleep, so it would keep the thread spinning for nothing, on a CPU that others may

@@ -3,18 +3,15 @@
 # A frame is sent straight from the RX slot it arrived in, vnet header and all: no copy in user space; of a run that
 # leaves as one (coalesce.pxd) only the headers are made anew. So slots go back to the kernel only after the whole batch
 # is sent. The TX socket is not the RX socket, and nobody watches it: a watched socket makes the kernel wake the watcher
-# for every frame sent (sock_wfree).
-#
-# There is no TX ring here: its slots are memory of the egress socket, so every frame would be copied into one, and over
-# veth the kernel copies it once more; sendmmsg copies once (docs/performance.md).
+# for every frame sent (sock_wfree). There is no TX ring, which would cost another copy (docs/performance.md).
 #
 # veth delivers on the sender's CPU: what a pod does with a frame, up to its packet sockets, filters and XDP programs,
-# is done inside the send. A pod with 2,000 packet sockets takes some 2 ms a frame, and every other pod waits. So once a
-# breath was long, the time of sends is taken, port by port. Ports at which a frame takes longer than COSTLY_NS are sent
-# to last, frame by frame, and all of them together get 1/COSTLY_SHARE of the time; the rest of their frames is dropped
-# as `costly`. The average rises by an eighth of what a slow send took beyond it, and falls by a sixteenth:
-# a pod that is slow for one frame in ten is costly, too. What other threads had of the CPU within a send is taken off:
-# a frame that wakes a pod's program has it run at once, where they share a CPU.
+# is done inside the send, and every other pod waits. So once a breath was long, the time of sends is taken, port by
+# port. Ports at which a frame takes longer than COSTLY_NS are sent to last, frame by frame, and all of them together
+# get 1/COSTLY_SHARE of the time; the rest of their frames is dropped as `costly`. The average rises by an eighth of
+# what a slow send took beyond it, and falls by a sixteenth: a pod that is slow for one frame in ten is costly, too.
+# What other threads had of the CPU within a send is taken off: a frame that wakes a pod's program has it run at once,
+# where they share a CPU.
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport strtoull
 from libc.string cimport memset
