@@ -297,7 +297,7 @@ def test_a_port_comes_and_goes() -> None:
 
 @HANDS
 def test_a_renamed_interface_stays_fast(hand: str) -> None:
-    with fast(hand) as (lab, switch):
+    with fast(hand, ports_fail=True) as (lab, switch):  # what comes in before the switch has followed is the host's
         know_each_other(lab, switch)
         lab.run_host(["ip", "link", "set", "pod1", "name", "other"])
         assert lab["pod1"].ping("pod3", family=4, timeout=PATIENCE).received == 1

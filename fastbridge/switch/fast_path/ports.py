@@ -52,6 +52,7 @@ class FastPorts:
         self._wanted = options.fast_path if FastPath.suits(options.ageing, options.move_damping) else "off"
         self._namespace = 0
         self._runs = False
+        self._untold = ""  # why there is none
         self.lane: FastLane | None = None
         #: By which hand the kernel forwards, or "off".
         self.hand = "off"
@@ -95,9 +96,7 @@ class FastPorts:
                 raise PortError(
                     f"no fast path by {self._wanted}: {why}; fast path `auto` takes what there is"
                 ) from None
-            self._wanted = "off"
-            text = f"no fast path, the core forwards all frames: {why}; fast path `off` does the same without this line"
-            self._journal.warn(_log, "fast paths", text)
+            self._wanted, self._untold = "off", why
             return nowhere
 
     def _open(self, source: PortLike, link: PortLink) -> FastLane:
@@ -129,6 +128,10 @@ class FastPorts:
 
     def attach(self, ports: Mapping[int, tuple[PortLink, Receiver]]) -> None:
         """Let the kernel forward between these ports, by index, what the core promotes. Raises PortError."""
+        if self._untold:  # not before: without the right to open a port that is the error to tell
+            why, self._untold = self._untold, ""
+            text = f"no fast path, the core forwards all frames: {why}; fast path `off` does the same without this line"
+            self._journal.warn(_log, "fast paths", text)
         if self.lane is None or not ports:
             return
         links = {
