@@ -27,7 +27,7 @@ from .patterns import (
     subject_of,
 )
 
-LONGER = 1.05  # than what was sent: frames in the window that are not this trial's cannot make so much
+LONGER = 1.05  # than the frames sent: stray frames in the window cannot make up so much
 _COALESCED = (
     "several datagrams arrive as one frame, and count as one: the DUT coalesces them, and with several sizes nothing "
     "tells how many they were; so frames/s and loss are not the datagrams': compare Gb/s"
@@ -36,7 +36,7 @@ _COALESCED = (
 
 @dataclass(frozen=True)
 class ForwardingRate(Method):
-    """What comes out of the DUT when it is offered as much as the tester can."""
+    """The rate that comes out of the DUT at the tester's highest load."""
 
     name = "forwarding-rate"
     section = "RFC 2285 §3.6.2"
@@ -52,8 +52,8 @@ class ForwardingRate(Method):
     pattern: str = "pair"  #: or "bidirectional", or "busy": both ways, a sender on every CPU, the switch's too
     kind: Kind = "ethernet"
     flows: int = 1  #: UDP source ports
-    sources: int = 1  #: source addresses a port
-    targets: int = 1  #: destination addresses a port
+    sources: int = 1  #: source addresses per port
+    targets: int = 1  #: destination addresses per port
     seconds: float = 1.0
 
     def __post_init__(self) -> None:
@@ -63,7 +63,7 @@ class ForwardingRate(Method):
 
     @property
     def subject(self) -> str:
-        """Frame size, and all that is not one."""
+        """Frame size, and every number that is not 1."""
         many = ((self.flows, "flows"), (self.sources, "sources"), (self.targets, "targets"))
         kind = "" if self.kind == "ethernet" else self.kind.upper()
         return subject_of(self.sizes, self.pattern, kind, *(f"{n:,} {what}" for n, what in many if n > 1))

@@ -1,6 +1,6 @@
 """All methods, by name.
 
-What a results file names is looked up here.
+The names are those in results files.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ class TcpBulk(Method):
 
     @property
     def subject(self) -> str:
-        """How many connections."""
+        """The number of connections."""
         return "1 connection"
 
     def run(self, measurer: Measurer) -> Findings:
