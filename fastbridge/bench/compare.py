@@ -101,8 +101,8 @@ def compare(
 def check_request(engines: Sequence[Engine], *, baseline: str, profile: Profile) -> None:
     """Raise ConfigError for engines that cannot be compared, BenchError when a package or a program is missing.
 
-    During the measurement that would look like the engines' fault, and be told of only at its end. Of the engines
-    whose names are ours only the baseline has to be there: the others are left out, with the reason.
+    During the measurement it would look like the engines' fault, and the user would learn of it only at the end. Of the
+    known engines only the baseline must be able to run: the others are left out, with the reason.
     """
     names = [engine.name for engine in engines]
     if len(set(names)) < len(names):
@@ -177,7 +177,7 @@ class _Contest:
             beds = self._start(stack, ports, tasks, layout)
             names = list(beds)
             for block in range(max(task.blocks for task in tasks)):
-                # Another order for every task too: who runs behind whom shall not be the same all through a block.
+                # Another order for every task too: no engine must always run behind the same other one.
                 orders = interleave(names, len(tasks), self.seed + block)
                 for task, order in zip(tasks, orders, strict=True):
                     if block < task.blocks:
@@ -311,11 +311,11 @@ class _Clock:
 
 
 def _beside(trial: Trial) -> str:
-    """What else went on, where that may be why."""
-    it = trial.disturbance
-    if it is None or it.foreign_seconds < 0.05 * it.seconds:
+    """The share of other programs, where it may be the reason."""
+    disturbance = trial.disturbance
+    if disturbance is None or disturbance.foreign_seconds < 0.05 * disturbance.seconds:
         return ""
-    return f", while other programs used {it.foreign_seconds / it.seconds:.1f} CPUs"
+    return f", while other programs used {disturbance.foreign_seconds / disturbance.seconds:.1f} CPUs"
 
 
 def _record(task: Task) -> TaskRecord:

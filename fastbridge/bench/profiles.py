@@ -163,7 +163,9 @@ def chosen(
         if variants:
             able = {task.method.name for task in tasks if _variants(task, variants)}
             if lacking := [name for name in methods if name not in able] or ([] if able else ["any of them"]):
-                every = [name for name in METHODS if any(_variants(it, variants) for it in _tasks_of(name, profile))]
+                every = [
+                    name for name in METHODS if any(_variants(task, variants) for task in _tasks_of(name, profile))
+                ]
                 raise ConfigError(f"{what}: not for {', '.join(lacking)}; for {', '.join(every) or 'no method'}")
             tasks = [each for task in tasks for each in _variants(task, variants) or [task]]
     if blocks is not None:
@@ -189,4 +191,4 @@ def _variants(task: Task, variants: Sequence[dict[str, Any]]) -> list[Task]:
     return made
 
 
-PROFILES: Mapping[str, Profile] = MappingProxyType({it.name: it for it in (QUICK, STANDARD, RFC2544)})
+PROFILES: Mapping[str, Profile] = MappingProxyType({profile.name: profile for profile in (QUICK, STANDARD, RFC2544)})

@@ -84,9 +84,8 @@ def _is_same(one: Offer, other: Offer) -> bool:
     # Searches compute loads with logarithms: another machine's last digit may differ.
     if len(one.phases) != len(other.phases):
         return False
-    for mine, its in zip(one.phases, other.phases, strict=True):
-        if not math.isclose(mine.rate or 0.0, its.rate or 0.0, rel_tol=1e-9):
+    for phase, asked in zip(one.phases, other.phases, strict=True):
+        if not math.isclose(phase.rate or 0.0, asked.rate or 0.0, rel_tol=1e-9):
             return False
-    return one == replace(
-        other, phases=tuple(replace(its, rate=mine.rate) for mine, its in zip(one.phases, other.phases, strict=True))
-    )
+    phases = zip(one.phases, other.phases, strict=True)
+    return one == replace(other, phases=tuple(replace(asked, rate=phase.rate) for phase, asked in phases))

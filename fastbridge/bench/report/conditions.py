@@ -108,7 +108,7 @@ def when(results: Results) -> str:
 
 
 def _main_facts(loaded: LoadedRun) -> dict[str, str]:
-    it, machine = loaded.results, loaded.results.fingerprint
+    results, machine = loaded.results, loaded.results.fingerprint
     facts = {
         "CPU": f"{machine.cpu}, {machine.cpus} CPUs",
         "CPU layout": in_words(machine.layout),
@@ -120,8 +120,8 @@ def _main_facts(loaded: LoadedRun) -> dict[str, str]:
         "CPU quota": machine.quota,
         "SMT siblings": machine.siblings,
         "software": in_words(machine.versions),
-        "measured": f"{when(it)}, profile {it.profile}",
-        "seed": str(it.seed),
+        "measured": f"{when(results)}, profile {results.profile}",
+        "seed": str(results.seed),
     }
     return {name: wording.printable(value) or UNKNOWN for name, value in facts.items()}
 

@@ -54,9 +54,9 @@ def _subtitle(report: Report) -> str:
     """When and where the runs were measured, in one line."""
     shown = []
     for loaded in report.runs:
-        it, machine = loaded.results, loaded.results.fingerprint
+        results, machine = loaded.results, loaded.results.fingerprint
         kernel = machine.kernel.partition(" ")[0]
-        text = f"Profile {it.profile}, {when(it)}, {machine.cpu}, {machine.cpus} CPUs, Linux {kernel}"
+        text = f"Profile {results.profile}, {when(results)}, {machine.cpu}, {machine.cpus} CPUs, Linux {kernel}"
         shown.append(f"{loaded.label}: {text}" if loaded.label else text)
     return " · ".join(shown)
 
@@ -117,12 +117,16 @@ def _foot(report: Report) -> list[str]:
     """What made the report, and the command that measures again."""
     lines = []
     for loaded in report.runs:
-        it = loaded.results
-        version = it.fingerprint.versions.get("fastbridge", UNKNOWN)
-        load = "" if it.fingerprint.load == UNKNOWN else f" The load average was {it.fingerprint.load} when it began."
-        how = f" To measure the same again: {wording.printable(it.command)}" if it.command else ""
+        results = loaded.results
+        version = results.fingerprint.versions.get("fastbridge", UNKNOWN)
+        load = (
+            ""
+            if results.fingerprint.load == UNKNOWN
+            else f" The load average was {results.fingerprint.load} when it began."
+        )
+        how = f" To measure the same again: {wording.printable(results.command)}" if results.command else ""
         label = f"{loaded.label}: " if loaded.label else ""
-        lines.append(f"{label}Measured with fastbridge {version}, {when(it)}.{load}{how}")
+        lines.append(f"{label}Measured with fastbridge {version}, {when(results)}.{load}{how}")
     return [ABOUT, *lines]
 
 

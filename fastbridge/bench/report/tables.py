@@ -257,9 +257,9 @@ def _absolute(loaded: LoadedRun, row: Row) -> tuple[str, Sequence[Column], list[
     if method.units[method.primary] in ("frames/s", "Gb/s") and (row.gigabits_per_second is not None or not row.values):
         rates = _cell(row.frames_per_second, "{:,.0f}"), _cell(row.gigabits_per_second, "{:.2f}")
         return "Rates", [*_RATES, _LOSS], [*rates, loss]
-    unit = wording.shown_unit(method.units[method.primary])
-    columns = [Column(wording.words(method.primary), unit)]
-    return wording.method_title(method), columns, [_value(loaded, row, method.primary)]
+    names = [method.primary, *(name for name in _LATENCIES if name in method.units)]
+    columns = [Column(wording.words(name), wording.shown_unit(method.units[name])) for name in names]
+    return wording.method_title(method), columns, [_value(loaded, row, name) for name in names]
 
 
 def claim(row: Row) -> list[Cell]:

@@ -215,11 +215,11 @@ def _of_whom(results: Results, said: Mapping[str, Mapping[str, list[str]]]) -> I
     """Each text with its tasks and their engines."""
     every = {task.name for task in results.tasks}
     for text, whom in said.items():
-        engines = list(dict.fromkeys(name for those in whom.values() for name in those))
-        if whom.keys() == every and all(those == engines for those in whom.values()):
+        engines = list(dict.fromkeys(name for names in whom.values() for name in names))
+        if whom.keys() == every and all(names == engines for names in whom.values()):
             yield f"{text}: {', '.join(engines)}, in every task"
         else:
-            yield f"{text}: " + "; ".join(f"{task} ({', '.join(those)})" for task, those in whom.items())
+            yield f"{text}: " + "; ".join(f"{task} ({', '.join(names)})" for task, names in whom.items())
 
 
 def _not_readable(row: Row) -> str:
