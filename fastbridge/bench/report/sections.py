@@ -14,6 +14,7 @@ from . import figures, rfc2889, wording
 from .conditions import conditions, engines_table, facts_of, floor_table, unequal_tasks, when
 from .evidence import Report
 from .parts import ABOUT, Document, Facts, Figure, Fold, Lines, Part, Section, Table, Text
+from .statistics import FEWEST_BLOCKS
 from .tables import cpu_table, curve_tables, latency_table, value_tables, verdict_tables
 
 _RATES = ("forwarding-rate", "tcp-bulk", "throughput")
@@ -132,9 +133,8 @@ def _foot(report: Report) -> list[str]:
 
 def _conditions(report: Report, unlike: Sequence[str]) -> Section:
     parts: list[Part] = [conditions(report)]
-    if floors := floor_table(report, absolute=not unlike):
-        parts.append(floors)
-    parts.append(engines_table(report))
+    unknown = f"Noise floor: not measured. That takes {FEWEST_BLOCKS} blocks or more of {report.baseline}."
+    parts += [floor_table(report, absolute=not unlike) or Text(unknown), engines_table(report)]
     for loaded in report.runs:
         title = "Everything else about the machine" + (f", {loaded.label}" if loaded.label else "")
         parts.append(Fold(title, [facts_of(loaded)]))
