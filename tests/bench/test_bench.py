@@ -530,7 +530,15 @@ def test_notes_that_differ_in_numbers_alone_are_one() -> None:
 
 def test_the_finding_is_a_sentence() -> None:
     found = wording.finding(every_method(), rows(every_method()))["fastbridge"]
-    assert found.startswith("1.25 times linux-bridge's forwarding rate (64 B), 1.25 times its forwarding rate (1518 B)")
+    assert found.startswith(
+        "1.25 times linux-bridge's forwarding rate (64 B; 1518 B), 0.99 times its latency (64 B, 4,000"
+    )
+    assert found.endswith(", 0.50 times its TCP rate (1 connection)")
+    faster = [
+        replace(row, ratio=Ratio(1.5, 1.4, 1.6, 5)) if row.task.endswith("1518 B") else row
+        for row in rows(every_method())
+    ]
+    assert "1.25 to 1.50 times linux-bridge's" in wording.finding(every_method(), faster)["fastbridge"]
 
 
 # -- requests ------------------------------------------------------------------------------------

@@ -119,17 +119,17 @@ def unfit_everywhere(results: Results, rows: Sequence[Row]) -> dict[str, str]:
 def finding(results: Results, rows: Sequence[Row]) -> dict[str, str]:
     """Engine → a sentence: how many times the baseline's each of its values is."""
     said: dict[str, str] = {}
-    whose = f"{results.baseline}'s"
+    tasks = {task.name: task for task in results.tasks}
     for record in results.engines:
         own = [row for row in rows if row.engine == record.name and row.ratio is not None and not row.is_direct]
         if record.name in (results.baseline, results.control) or not own:
             continue
-        tasks = {task.name: task for task in results.tasks}
-        claims = [
-            f"{factor(row.ratio.mean)} times {'its' if i else whose} {_value_of(tasks[row.task])}"
-            for i, row in enumerate(row for row in own if row.verdict in ("win", "loss"))
-            if row.ratio is not None
-        ]
+        claims: list[str] = []
+        for verdict in ("win", "loss"):
+            for value, (subjects, ratios) in _by_value(tasks, own, verdict).items():
+                whose = "its" if claims else f"{results.baseline}'s"
+                times = " to ".join(dict.fromkeys((factor(min(ratios)), factor(max(ratios)))))
+                claims.append(f"{times} times {whose} {value} ({'; '.join(subjects)})")
         parts = [", ".join(claims)] if claims else []
         for verdict, text in (
             ("no difference", "no difference in"),
@@ -137,16 +137,27 @@ def finding(results: Results, rows: Sequence[Row]) -> dict[str, str]:
             ("withheld", "verdicts are withheld on"),
             ("not measured", "no noise floor for"),
         ):
-            names = [_value_of(tasks[row.task]) for row in own if row.verdict == verdict]
+            of_value = _by_value(tasks, own, verdict)
+            names = [f"{value} ({'; '.join(subjects)})" for value, (subjects, _) in of_value.items()]
             parts += [f"{text} {', '.join(names)}"] if names else []
         if parts:
             said[record.name] = "; ".join(parts)
     return said
 
 
-def _value_of(task: TaskRecord) -> str:
-    method = method_of(task)
-    return f"{_VALUES.get(method.name, words(method.name.replace('-', '_')))} ({method.subject})"
+def _by_value(
+    tasks: Mapping[str, TaskRecord], rows: Sequence[Row], verdict: str
+) -> dict[str, tuple[list[str], list[float]]]:
+    """Of the rows with this verdict: a value's name → the subjects of its tests, and the ratios."""
+    found: dict[str, tuple[list[str], list[float]]] = {}
+    for row in rows:
+        if row.verdict == verdict and row.ratio is not None:
+            method = method_of(tasks[row.task])
+            name = _VALUES.get(method.name, words(method.name.replace("-", "_")))
+            subjects, ratios = found.setdefault(name, ([], []))
+            subjects.append(method.subject)
+            ratios.append(row.ratio.mean)
+    return found
 
 
 def noise_floors(rows: Sequence[Row]) -> dict[str, float]:
