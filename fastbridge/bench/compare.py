@@ -1,10 +1,9 @@
 """Engines side by side.
 
-Tasks with the same number of ports share labs: every engine gets a lab of its own, so that all stand ready
-at once and a block can visit them in any order with nothing to start or stop in between. Only one of them
-has traffic at a time, and the others are stopped meanwhile (an engine that polls would eat the CPU). An
-engine that cannot be started, dies, forwards nothing or loses frames at low load becomes unfit, with the
-reason, and the run goes on.
+Tasks with the same number of ports share labs. Every engine gets its own lab, so all are ready at once, and a block can
+visit them in any order without a start or a stop. Only one engine has traffic at a time. The others are stopped
+meanwhile: an engine that polls would use the CPU. An engine that cannot be started, dies, forwards nothing or loses
+frames at low load becomes unfit, with the reason, and the run goes on.
 """
 
 from __future__ import annotations
@@ -35,14 +34,14 @@ from .tester.offer import Stream, steady
 from .tester.trial import Trial
 
 Progress = Callable[[float, float, str], None]  #: share done (0 … 1), seconds left, what runs now
-Keep = Callable[[Results], None]  #: is given what was measured so far, after every block
+Keep = Callable[[Results], None]  #: gets the results so far, after every block
 
-# The fitness check: 5 % of what the direct veth pair takes (a sound switch loses about nothing there); without
-# a direct pair to ask, 2-5 % of what a veth sender can do.
+# The fitness check: 5 % of the direct veth pair's rate, at which a sound switch loses about nothing; without a direct
+# pair, 2-5 % of a veth sender's rate.
 LOW_SHARE, LOW_LOAD = 0.05, 10_000.0
 LOW_LOAD_SECONDS = 0.2
 LOW_LOAD_LOSS = 0.001
-TRIES = 3  # of whatever a hiccup of the machine can spoil, before an engine is unfit
+TRIES = 3  # before an engine is unfit: a hiccup of the machine can spoil some
 DISCARDED_SECONDS = 0.1  # the warm-up trial at full load
 START_SECONDS = 1.0  # an engine's start and fitness check, for the time left
 
@@ -64,8 +63,8 @@ def compare(
     """Measure `engines` interleaved, the one named `baseline` a second time as A/A control, and the direct veth pair.
 
     Ctrl-C ends the trials and keeps what was measured: `interrupted` is then set. `seed` gives the order of every
-    block and the bootstrap; one is made up, and recorded, when it is None. `command` is recorded, too: what a reader
-    types to measure the like. Raises what `check_request` does.
+    block and the bootstrap; a random one is recorded when it is None. `command` is recorded, too: it measures the same
+    again. Raises what `check_request` does.
     """
     check_request(engines, baseline=baseline, profile=profile)
     entries = {engine.name: engine for engine in engines}
@@ -124,7 +123,7 @@ def check_request(engines: Sequence[Engine], *, baseline: str, profile: Profile)
 
 
 class _Contest:
-    """One run of the bench: who takes part, who has dropped out, and what was measured so far."""
+    """One run of the bench: the engines that take part or dropped out, and the measurements so far."""
 
     def __init__(
         self, entries: dict[str, Engine], control: str, profile: Profile, seed: int, progress: Progress
@@ -163,7 +162,7 @@ class _Contest:
         return False
 
     def _planned(self, groups: Mapping[int, list[Task]]) -> dict[str, tuple[int, float]]:
-        # What is to be done: how often, and how long it takes by the profile's estimate.
+        # How often each step runs, and how long it takes by the profile's estimate.
         planned = {}
         for ports, tasks in groups.items():
             planned[f"start {ports}"] = (sum(self._joins(name, tasks) for name in self.entries), START_SECONDS)
@@ -243,7 +242,7 @@ class _Contest:
         with self._clock.step(task.name, text):
             try:
                 with bed.alone():
-                    task.method.run(recorder)  # a report finds it again in the trials: by the same code, anywhere
+                    task.method.run(recorder)  # a report finds the same in the trials, with this code
                 unfinished = None
             except FastbridgeError as error:
                 unfinished = str(error)
@@ -272,7 +271,7 @@ class _Contest:
 
 
 class _Clock:
-    """Share done and time left, from the profile's estimates and, once known, from what runs really took."""
+    """Share done and time left, from the profile's estimates, and from measured lengths once there are any."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
@@ -282,12 +281,12 @@ class _Clock:
         self._spent = 0.0
 
     def plan(self, planned: Mapping[str, tuple[int, float]]) -> None:
-        """What is to be done: name → (how often, seconds each by estimate)."""
+        """Set the steps: name → (how often, estimated seconds each)."""
         self._left = {name: count for name, (count, _) in planned.items()}
         self._guess = {name: seconds for name, (_, seconds) in planned.items()}
 
     def step(self, name: str, text: str) -> ExitStack:
-        """A context: one of them runs now."""
+        """A context in which one step of this name runs."""
         left = sum(count * self._seconds(other) for other, count in self._left.items())
         self._progress(self._spent / (self._spent + left) if left else 1.0, left, text)
         self._left[name] -= 1
@@ -297,7 +296,7 @@ class _Clock:
         return stack
 
     def skip(self, name: str, count: int = 1) -> None:
-        """So many of them will not run."""
+        """Note that this many steps of this name will not run."""
         self._left[name] -= count
 
     def _finish(self, name: str, began: float) -> None:
