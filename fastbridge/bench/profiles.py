@@ -27,9 +27,11 @@ from .methods.frame_loss import FrameLoss
 from .methods.latency import Latency, LatencyAtLoad
 from .methods.max_forwarding_rate import MaxForwardingRate
 from .methods.mesh import Mesh
+from .methods.ping import Ping
 from .methods.port_scaling import PortScaling
 from .methods.recovery import Recovery
 from .methods.registry import METHODS
+from .methods.request_response import RequestResponse
 from .methods.reset import Reset
 from .methods.tcp_bulk import TcpBulk
 from .methods.throughput import Throughput
@@ -69,6 +71,8 @@ QUICK = Profile(
         Task(ForwardingRate((1518,), seconds=0.3), 10, ceiling=True, seconds=0.6),
         Task(ForwardingRate((64,), "busy", seconds=0.3), 5, ceiling=True, seconds=0.7),
         Task(TcpBulk(seconds=0.4), 10, ceiling=True, seconds=0.7),
+        Task(RequestResponse(seconds=0.3), 5, ceiling=True, seconds=0.6),
+        Task(Ping(bulk=1, seconds=0.4), 5, ceiling=True, seconds=1.0),
         Task(LatencyAtLoad(1_000.0, seconds=0.4), 5, ceiling=True, seconds=0.7),
         Task(LatencyAtLoad(100_000.0, seconds=0.2), 5, ceiling=True, seconds=0.5),
     ),
@@ -85,7 +89,12 @@ STANDARD = Profile(
             for sizes in ((64,), (512,), (1518,), IMIX)
         ),
         Task(ForwardingRate((64,), "busy", seconds=0.5), 10, ceiling=True, seconds=0.9),
-        Task(TcpBulk(seconds=1.0), 10, ceiling=True, seconds=1.4),
+        *(
+            Task(TcpBulk(1.0, connections, pinned), 10, ceiling=True, seconds=1.4)
+            for connections, pinned in ((1, True), (2, True), (8, True), (1, False))
+        ),
+        *(Task(RequestResponse(connect, 0.5), 10, ceiling=True, seconds=0.9) for connect in (False, True)),
+        *(Task(Ping(bulk=bulk, seconds=1.0), 10, ceiling=True, seconds=1.6) for bulk in (0, 1)),
         *(
             Task(Latency(sizes, "pair", 1.0, 1000.0, _SECONDS, _SUM, _WIDTH), ceiling=True, seconds=14)
             for sizes in ((64,), IMIX)
@@ -116,7 +125,9 @@ RFC2544 = Profile(
     "rfc2544",
     (
         *(Task(ForwardingRate(sizes, seconds=60.0), 10, ceiling=True, seconds=61) for sizes in _EVERY),
-        Task(TcpBulk(seconds=60.0), 10, ceiling=True, seconds=61),
+        *(Task(TcpBulk(60.0, connections), 10, ceiling=True, seconds=61) for connections in (1, 8)),
+        *(Task(RequestResponse(connect, 60.0), 10, ceiling=True, seconds=61) for connect in (False, True)),
+        *(Task(Ping(bulk=bulk, seconds=60.0), 10, ceiling=True, seconds=61) for bulk in (0, 1)),
         *(Task(Latency(sizes, seconds=60.0, duration_sum=60.0), ceiling=True, seconds=_HOUR / 2) for sizes in _EVERY),
         *(Task(FrameLoss(sizes), ceiling=True, seconds=600) for sizes in _EVERY),
         *(Task(BackToBack(sizes), seconds=_HOUR / 2) for sizes in _EVERY),

@@ -29,7 +29,7 @@ from fastbridge.bench.machine.child import Child
 from fastbridge.bench.machine.cpus import Layout
 from fastbridge.bench.testbed import Testbed
 from fastbridge.bench.tester.frames import announcement, plan, station_mac
-from fastbridge.bench.tester.offer import IMIX, Offer, Phase, Stream, full_mesh, steady
+from fastbridge.bench.tester.offer import IMIX, Kind, Offer, Phase, Stream, full_mesh, steady
 from fastbridge.bench.tester.samples import MissedError, SampleLog, Window
 from fastbridge.bench.tester.tester import Tester as LiveTester  # pytest would collect a name that starts with Test
 from fastbridge.bench.tester.trial import Trial
@@ -582,6 +582,71 @@ def test_tcp_and_frames_in_one_tester() -> None:
         check_counts(tester.trial(steady(Stream(1, (0,)), 0.25, 4000.0)))
         with pytest.raises(ConfigError, match="one destination"):
             tester.trial(steady(Stream(0, kind="tcp"), 0.2))
+        with pytest.raises(ConfigError, match="only pings have a rate"):
+            tester.trial(steady(Stream(0, (1,), kind="tcp"), 0.2, 1000.0))
+
+
+@pytest.mark.live
+def test_several_connections_of_a_program_that_the_scheduler_places() -> None:
+    with bridged(2) as tester:
+        trial = tester.trial(steady(Stream(0, (1,), kind="tcp", flows=8, pinned=False), 0.2))
+        assert trial.gigabits_per_second > 0.01
+        (cpus,) = {
+            len(os.sched_getaffinity(agent._child.process.pid))
+            for (_, port, _), agent in tester._end_to_end._agents.items()
+            if port == 1 and agent._child is not None
+        }
+        assert cpus == len(os.sched_getaffinity(0))
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("kind", ["tcp-rr", "tcp-crr"])
+def test_requests_are_answered_each_in_its_time(kind: Kind) -> None:
+    with bridged(2) as tester:
+        for _ in range(2):  # the second begins where the first has ended
+            before = tester._pods[1].counters().rx_frames
+            trial = tester.trial(steady(Stream(0, (1,), kind=kind), 0.2))
+            samples = trial.samples
+            assert samples is not None and samples.received == samples.sent > 10
+            assert trial.window_bytes == 2 * samples.received and trial.offered is None
+            assert tester._pods[1].counters().rx_frames - before >= (5 if kind == "tcp-crr" else 1) * samples.received
+            median = samples.percentiles([50.0])[50.0]
+            assert 0 < median * 1e-9 < trial.seconds
+        waiting = tester._pods[1].run(["cat", "/proc/net/sockstat"]).stdout
+        assert "tw 0" in waiting.partition("TCP:")[2].partition("\n")[0]  # no port is used up
+
+
+@pytest.mark.live
+def test_pings_alone_and_beside_a_bulk_transfer() -> None:
+    ping, bulk = Stream(0, (1,), kind="ping"), Stream(0, (1,), kind="tcp")
+    with bridged(2) as tester:
+        alone = tester.trial(steady(ping, 0.2, 500.0))
+        assert alone.samples is not None and alone.samples.received == alone.samples.sent
+        assert 0 < alone.samples.sent <= 101  # a late one delays the others
+        assert alone.window_bytes == 56 * alone.samples.received
+        beside = tester.trial(steady((ping, bulk), 0.2, 500.0))
+        assert beside.samples is not None and beside.samples.received
+        assert beside.gigabits_per_second > 100 * alone.gigabits_per_second
+
+
+@pytest.mark.live
+def test_a_ping_that_nobody_answers_is_lost() -> None:
+    with bridged(2) as tester:
+        pod = tester._pods[1]
+        pod.run(["sh", "-c", "echo 1 > /proc/sys/net/ipv4/icmp_echo_ignore_all"])
+        with pytest.raises(BenchError, match="forwarded nothing"):
+            tester.trial(steady(Stream(0, (1,), kind="ping"), 0.2, 100.0))
+
+
+@pytest.mark.live
+def test_requests_without_an_answer_end_with_a_reason() -> None:
+    with (
+        Lab(Topology.of(2, ipv6=None)) as lab,
+        Unjoined(lab) as running,
+        LiveTester(lab, running, name="late", layout=Layout.of_machine()) as tester,
+        pytest.raises(BenchError, match=r"the tester in pod1: (timed out|No route to host|Connection timed out)"),
+    ):
+        tester.trial(steady(Stream(0, (1,), kind="tcp-rr"), 0.2))
 
 
 @pytest.mark.live

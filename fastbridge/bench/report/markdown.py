@@ -18,7 +18,7 @@ _SPECIAL = re.compile(r"([\\`*_{}\[\]#|~$])")
 _PICTURES: Mapping[str, Sequence[str]] = MappingProxyType(
     {
         "verdict": ("verdict",),
-        "throughput": ("throughput", "ndr-pdr", "tcp"),
+        "throughput": ("throughput", "ndr-pdr", "tcp", "requests"),
         "loss": ("loss",),
         "latency": ("latency",),
         "cpu": ("cpu",),

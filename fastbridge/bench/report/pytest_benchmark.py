@@ -23,6 +23,7 @@ FRAMES = 100_000
 WORK: Mapping[str, Callable[[float], float]] = {  # seconds, by the unit of what a method found
     "frames/s": lambda rate: FRAMES / rate,
     "addresses/s": lambda rate: FRAMES / rate,
+    "transactions/s": lambda rate: FRAMES / rate,
     "Gb/s": lambda rate: 8.0 / rate,
     "µs": lambda latency: latency * 1e-6,
     "s": lambda outage: outage,
@@ -30,6 +31,7 @@ WORK: Mapping[str, Callable[[float], float]] = {  # seconds, by the unit of what
 WHAT: Mapping[str, str] = {
     "frames/s": "frame",
     "addresses/s": "address",
+    "transactions/s": "transaction",
     "Gb/s": "TCP payload",
     "µs": "frame, one way",
     "s": "outage",

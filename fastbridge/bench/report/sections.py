@@ -19,7 +19,7 @@ ABOUT = (
     "fastbridge is a learning software switch for Linux pods, and a bench that measures it against the Linux bridge "
     "and other switches by the methods of RFC 2544 and RFC 2889."
 )
-_RATES = ("forwarding-rate", "tcp-bulk", "throughput")
+_RATES = ("forwarding-rate", "tcp-bulk", "request-response", "throughput")
 _LOSS = ("frame-loss", "back-to-back", "recovery", "reset")
 _SCALING = ("fdb-scaling", "port-scaling")
 
@@ -143,7 +143,12 @@ def _conditions(report: Report, unlike: Sequence[str]) -> Section:
 
 
 def _throughput(report: Report) -> Section:
-    drawn = (*figures.throughput(report), *figures.search_bounds(report), *figures.tcp(report))
+    drawn = (
+        *figures.throughput(report),
+        *figures.search_bounds(report),
+        *figures.tcp(report),
+        *figures.requests(report),
+    )
     parts: list[Part] = [*_filling(drawn)]
     parts += value_tables(report, *_RATES)
     lead = (
@@ -167,10 +172,10 @@ def _measured(report: Report) -> Iterator[Section]:
     parts = [*curves, *([percentiles] if percentiles else [])]
     parts += _folded("All values", value_tables(report, "latency"))
     lead = (
-        "One-way, of sampled frames: the further to the right, the rarer the delay. Lines are medians over the blocks, "
-        "dots are trials; both scales are logarithmic."
+        "Of sampled frames one way, of pings there and back: the further to the right, the rarer the delay. Lines are "
+        "medians over the blocks, dots are trials; both scales are logarithmic."
     )
-    yield Section("latency", "Latency", lead, parts, _absent(report, "latency", "latency-at-load"))
+    yield Section("latency", "Latency", lead, parts, _absent(report, "latency", "latency-at-load", "ping"))
     table = cpu_table(report)
     parts = [*figures.cpu(report), table] if table else []
     missing = "no forwarding rate was measured beside the direct veth pair's"

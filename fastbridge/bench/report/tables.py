@@ -36,8 +36,9 @@ _ABSOLUTE = (
     Column("forwarded", "frames/s"),
     Column("rate", "Gb/s", hint="frames without FCS, or TCP payload"),
     Column("loss", "%"),
-    Column("p50", "µs", hint="one-way latency"),
-    Column("p99", "µs", hint="one-way latency"),
+    Column("requests", "1/s", hint="answered, one after the other"),
+    Column("p50", "µs", hint="one-way latency; of pings and requests there and back"),
+    Column("p99", "µs", hint="one-way latency; of pings and requests there and back"),
     Column("CPU", "ns/frame", hint="busy time of all CPUs a forwarded frame, less what the direct veth pair takes"),
     Column("switch", "ns/frame", hint="CPU time of the engine's own processes a forwarded frame"),
 )
@@ -96,7 +97,7 @@ def latency_table(report: Report) -> Table | None:
     for loaded in report.runs:
         for row in loaded.rows:
             method = loaded.methods[row.task]
-            if method.name not in ("latency", "latency-at-load", "broadcast"):
+            if method.name not in ("latency", "latency-at-load", "ping", "broadcast"):
                 continue
             for prefix, load in {"": "", **{f"{at}_": text for at, text in LOADS.items()}}.items():
                 if f"{prefix}p50" in row.values:
@@ -251,11 +252,14 @@ def _absolute(loaded: LoadedRun, row: Row) -> list[Cell]:
     prefix = wording.latency_prefix(loaded.methods[row.task])
     if prefix is not None:  # its trials are paced: their rates and CPU times say nothing of the engine
         percentiles = [_value(loaded, row, f"{prefix}{name}") for name in ("p50", "p99")]
-        return [Cell(""), Cell(""), _cell(row.loss_ratio, "{:.1%}"), *percentiles, Cell(""), Cell("")]
+        return [Cell(""), Cell(""), _cell(row.loss_ratio, "{:.1%}"), Cell(""), *percentiles, Cell(""), Cell("")]
+    if "transactions" in row.values:
+        asked = [_value(loaded, row, name) for name in ("transactions", "p50", "p99")]
+        return [Cell(""), Cell(""), Cell(""), *asked, Cell(""), Cell("")]
     added = None if row.is_direct else row.cpu_added_ns
     numbers = (row.frames_per_second, row.gigabits_per_second, row.loss_ratio, added, row.cpu_switch_ns)
     rate, bits, loss, cpu, own = (Cell(*pair) for pair in zip(wording.rates(row), numbers, strict=True))
-    return [rate, bits, loss, Cell(""), Cell(""), cpu, own]
+    return [rate, bits, loss, Cell(""), Cell(""), Cell(""), cpu, own]
 
 
 def claim(row: Row) -> list[Cell]:

@@ -18,9 +18,15 @@ from .statistics import Ratio
 
 _ABBREVIATIONS = ("ndr", "pdr", "frmol", "mfr")
 _AMOUNT = re.compile(r"(?<![\w.,])(?:\d[\d,.]*(?=(?: of [\d,.]+)? (?:frames|addresses)\b)|\d{1,3}(?:,\d{3})+(?!\w))")
-_VALUES = {"tcp-bulk": "TCP rate", "latency-at-load": "latency"}  # of methods, in a sentence
+# Of methods, in a sentence.
+_VALUES = {
+    "tcp-bulk": "TCP rate",
+    "request-response": "request rate",
+    "ping": "ping time",
+    "latency-at-load": "latency",
+}
 _NUMBER = re.compile(r"(?<![\w.,-])\d{1,3}(?:,\d{3})+(?:\.\d+)?(?![\w,])|(?<![\w.,-])\d+(?:\.\d+)?(?!\w)")
-_WHOLE = ("frames/s", "frames", "addresses", "addresses/s", "stations", "bytes", "ports")
+_WHOLE = ("frames/s", "transactions/s", "pings", "frames", "addresses", "addresses/s", "stations", "bytes", "ports")
 
 
 def is_contest(task: TaskRecord, rows: Sequence[Row]) -> bool:

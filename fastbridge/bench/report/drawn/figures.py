@@ -90,11 +90,14 @@ def search_bounds(report: Report) -> Iterator[Figure]:
 
 
 def tcp(report: Report) -> Iterator[Figure]:
-    """TCP bulk transfer."""
-    trials, medians = _rates(report, "tcp-bulk", "gigabits_per_second")
-    if medians:
-        spec = charts.strip(trials, medians, "gigabits_per_second", "TCP payload, Gb/s")
-        yield Figure("tcp", "TCP bulk transfer, Gb/s", spec, "Dots: trials. Bars: medians.")
+    """TCP bulk transfer, a chart a task."""
+    yield from _strips(report, "tcp-bulk", "throughput", "TCP bulk transfer, Gb/s", "TCP payload, Gb/s")
+
+
+def requests(report: Report) -> Iterator[Figure]:
+    """Requests and responses, a chart a task."""
+    title = "Requests answered a second"
+    yield from _strips(report, "request-response", "transactions", title, "transactions/s")
 
 
 def loss(report: Report) -> Iterator[Figure]:
@@ -117,7 +120,7 @@ def forwarding(report: Report) -> Iterator[Figure]:
 def latency(report: Report) -> Iterator[Figure]:
     """A distribution a task and load."""
     number = 0
-    for name in _tasks(report, "latency-at-load", "latency"):
+    for name in _tasks(report, "latency-at-load", "ping", "latency"):
         own = [loaded for loaded in report.runs if name in loaded.methods]
         for at, load in LOADS.items():
             lines, trials = _latencies(own, name, at)
@@ -160,6 +163,28 @@ def scaling(report: Report) -> Iterator[Figure]:
                 trials.append({**loaded.trial(run), "ports": task.ports, "rate": rate})
     if len({record["ports"] for record in medians}) > 1:
         yield Figure("port-scaling", "Forwarding rate with more ports", charts.port_scaling(trials, medians))
+
+
+def _strips(report: Report, method: str, value: str, title: str, axis: str) -> Iterator[Figure]:
+    """Every trial of a method's tasks, the medians marked."""
+    for number, name in enumerate(_tasks(report, method), 1):
+        own = [loaded for loaded in report.runs if name in loaded.methods]
+        trials = [
+            {**loaded.trial(run), value: loaded.found[name, run.engine, run.block].values[value]}
+            for loaded in own
+            for run in loaded.runs_of(name)
+        ]
+        medians = [
+            {**loaded.who(row.engine), value: row.values[value], "median": wording.number(row.values[value], unit)}
+            for loaded in own
+            for row in loaded.rows_of(name)
+            if value in row.values
+            for unit in (loaded.methods[name].units[value],)
+        ]
+        if medians:
+            spec = charts.strip(trials, medians, value, axis)
+            titled = f"{title}: {own[0].methods[name].subject}"
+            yield Figure(f"{method}-{number}", titled, spec, "Dots: trials. Bars: medians.")
 
 
 def _of_tasks(report: Report, method: str, series: str, title: str, draw: Any) -> Iterator[Figure]:

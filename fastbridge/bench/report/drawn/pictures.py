@@ -37,6 +37,7 @@ PICTURES: Mapping[str, _Drawing] = MappingProxyType(
         "throughput": figures.throughput,
         "ndr-pdr": figures.search_bounds,
         "tcp": figures.tcp,
+        "requests": figures.requests,
         "loss": figures.loss,
         "latency": figures.latency,
         "cpu": figures.cpu,
