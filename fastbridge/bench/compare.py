@@ -134,6 +134,7 @@ class _Contest:
         self.offloads: dict[str, str] = {}
         self.unfit: list[Unfit] = []
         self.runs: list[Run] = []
+        self._paths: dict[str, tuple[int, int]] = {}
         self._failed: dict[tuple[str, str], int] = {}
         self._low_load = LOW_LOAD
         self._clock = _Clock(progress)
@@ -184,6 +185,8 @@ class _Contest:
                         for position, name in enumerate(n for n in order if self._takes_part(n, task)):
                             self._run(beds[name], name, task, block, position)
                 block_done()
+        for name, bed in beds.items():
+            self._note_path(name, bed.running)
 
     def _start(self, stack: ExitStack, ports: int, tasks: list[Task], layout: Layout) -> dict[str, Testbed]:
         """Start every engine in a lab of its own and see whether it is fit; `stack` ends them all."""
@@ -213,6 +216,12 @@ class _Contest:
         if record.command == "-":
             off = "default" if not self.entries[name].offloads_off else "turned off"
             self.records[name] = replace(record, command=running.command, buffers=running.buffers, offloads=off)
+
+    def _note_path(self, name: str, running: Running) -> None:
+        kernel, core = map(sum, zip(running.paths or (0, 0), self._paths.get(name, (0, 0)), strict=True))
+        if kernel + core:
+            self._paths[name] = kernel, core
+            self.records[name] = replace(self.records[name], kernel_share=kernel / (kernel + core))
 
     def _check_fitness(self, name: str, bed: Testbed) -> None:
         # About no loss at low load, then one trial at full load that is thrown away.

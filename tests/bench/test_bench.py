@@ -22,7 +22,7 @@ from made_runs import METHOD, TASK, OneTrial, make_results, make_run
 
 import fastbridge
 from fastbridge.bench import Engine, Findings, Offer, Profile, Ratio, Results, Stream, Task, compare, rows
-from fastbridge.bench.engines import CommandEngine, LinuxBridge, Programs, PythonSockets, Running
+from fastbridge.bench.engines import ENGINES, CommandEngine, LinuxBridge, Programs, PythonSockets, Running
 from fastbridge.bench.machine import disturbance
 from fastbridge.bench.machine.disturbance import Watch, _family, _processes, survey
 from fastbridge.bench.machine.fingerprint import take_fingerprint
@@ -672,6 +672,17 @@ def test_a_tiny_comparison_measures_and_leaves_faulty_engines_behind() -> None:
     assert lossy is not None and "at a low load of" in lossy
     shares = [share for share, _, _ in steps]
     assert shares[0] == 0.0 and shares[-1] > 0.8 and all(left >= 0 for _, left, _ in steps)
+
+
+@pytest.mark.live
+def test_results_say_which_path_frames_took() -> None:
+    engines = (LinuxBridge(), ENGINES["fastbridge/nft"], ENGINES["fastbridge/af-packet"])
+    results = compare(engines, profile=Profile("tiny", (replace(RATE, blocks=1),)))
+    shares = {record.name: record.kernel_share for record in results.engines}
+    assert shares["linux-bridge"] is shares["direct"] is None
+    assert shares["fastbridge/af-packet"] == 0
+    share = shares["fastbridge/nft"]
+    assert share is not None and 0.9 < share < 1  # the first frames came to the core
 
 
 @pytest.mark.live

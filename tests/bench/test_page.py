@@ -333,6 +333,19 @@ def test_markdown_has_no_heading_without_a_body() -> None:
     )
 
 
+def test_the_path_of_an_engine_is_said_where_it_is_known() -> None:
+    told = [
+        replace(engine, kernel_share=0.99875 if engine.name == "fastbridge" else None) for engine in quick().engines
+    ]
+    text = markdown.render(Report.of([("", quick(engines=tuple(told)))]))
+    assert re.search(r"\| offloads \| by the kernel \|", text)
+    assert re.search(r"\| fastbridge \| 1 \|.*\| 99\.88% \|", text) and not re.search(
+        r"\| linux-bridge \| 1 \|.*%", text
+    )
+    assert "by the kernel" not in markdown.render(Report.of([("", quick())]))
+    assert "99.88% of its frames forwarded by the kernel" in "\n".join(wording.engine_lines(quick(engines=tuple(told))))
+
+
 def test_cpu_times_are_in_a_table() -> None:
     text = markdown.render(Report.of([("", quick())])).partition("## CPU time per frame")[2].partition("##")[0]
     lines = [[cell.strip() for cell in line.split(" | ")] for line in text.splitlines()]

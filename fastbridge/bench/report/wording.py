@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from statistics import median
 
 from fastbridge.bench.methods import Method
-from fastbridge.bench.results.results import Results, TaskRecord
+from fastbridge.bench.results.results import EngineRecord, Results, TaskRecord
 
 from .rows import Row, method_of
 from .statistics import Ratio
@@ -105,9 +105,15 @@ def engine_lines(results: Results) -> Iterator[str]:
     for record in results.engines:
         if record.name != results.control and record.command != "-":
             offloads = "" if record.offloads == "default" else f"offloads {record.offloads}"
-            how = "; ".join(part for part in (record.buffers, offloads) if part not in ("", "-"))
+            path = "" if record.kernel_share is None else f"{by_kernel(record)} of its frames forwarded by the kernel"
+            how = "; ".join(part for part in (record.buffers, offloads, path) if part not in ("", "-"))
             version = "" if record.version == "-" else f" {record.version}"
             yield f"{record.name}{version}: {record.command}{f' ({how})' if how else ''}"
+
+
+def by_kernel(record: EngineRecord) -> str:
+    """How much of what it forwarded went by its kernel fast path; empty where it does not say."""
+    return "" if record.kernel_share is None else f"{record.kernel_share:.2%}"
 
 
 def warnings(results: Results, rows: Sequence[Row]) -> Iterator[str]:
