@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -271,6 +272,17 @@ def test_parameters_that_make_no_sense(make: Callable[[], Method], message: str)
 
 
 # --- Latency
+
+
+def test_samples_that_were_stamped_too_early_are_told_of() -> None:
+    def early(trial: Trial, _: int) -> Trial:
+        assert trial.samples is not None
+        return replace(trial, samples=replace(trial.samples, early=trial.samples.received))
+
+    method = LatencyAtLoad(load=4_000.0, seconds=1.0)
+    assert not any("stamped" in remark for remark in method.run(FakeDut()).remarks)
+    (remark,) = method.run(Altered(FakeDut(), early)).remarks
+    assert re.search(r"[\d,]+ of [\d,]+ samples were stamped before the last queue.*: stop the program", remark)
 
 
 @pytest.mark.parametrize("delay", [12e-6, 450e-6, 3e-3])

@@ -33,6 +33,7 @@ class Samples:
     histogram: str  #: one-way latency in ns (of requests there and back): HdrHistogram, compressed V2 encoding, base64
     last_lost: float | None = None  #: seconds from the first frame to when the last sample that never came was sent
     longest_gap: float = 0.0  #: seconds; between two arrivals in a row, over all ports
+    early: int = 0  #: arrivals that the kernel stamped before a queue, as a program on the machine asked it to
 
     @cached_property
     def latency(self) -> Any:
