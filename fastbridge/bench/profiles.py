@@ -37,6 +37,8 @@ from .methods.tcp_bulk import TcpBulk
 from .methods.throughput import Throughput
 from .tester.offer import IMIX, SIZES
 
+FINE = 0.05  #: the noise floor that is fine enough to end at
+
 
 @dataclass(frozen=True)
 class Task:
@@ -46,6 +48,7 @@ class Task:
     blocks: int = 1  #: two or more give a ratio with an interval
     ceiling: bool = False  #: on the direct veth pair as well
     seconds: float = 1.0  #: a run takes, roughly: for the time left, until the first one has been timed
+    most: int = 0  #: blocks, if more than `blocks`: it goes on until its noise floor is FINE
 
     @property
     def name(self) -> str:
@@ -62,15 +65,17 @@ class Profile:
 
 
 # Ten blocks for what is claimed of rates; latency, and what is left of a switch whose CPU the pods use themselves,
-# differ by factors, and five will do. Trials are shorter than the usual 1-2 s, so that all end within three minutes;
-# TCP's are the longest, because a stream's rate wanders more than that of frames.
+# differ by factors, and five will do. Trials are shorter than the usual 1-2 s, so that all end within some three minutes;
+# TCP's are the longest, because a stream's rate wanders more than that of frames: on a quiet machine ten trials of
+# 0.4 s had a noise floor of 7 to 10 %. So they are twice as long now, and where that does not do there are more of
+# them: trials differ more from each other (22 % on a busy machine) than by what a trial wanders in itself (4 %).
 QUICK = Profile(
     "quick",
     (
         Task(ForwardingRate((64,), seconds=0.3), 10, ceiling=True, seconds=0.6),
         Task(ForwardingRate((1518,), seconds=0.3), 10, ceiling=True, seconds=0.6),
         Task(ForwardingRate((64,), "busy", seconds=0.3), 5, ceiling=True, seconds=0.7),
-        Task(TcpBulk(seconds=0.4), 10, ceiling=True, seconds=0.7),
+        Task(TcpBulk(seconds=0.8), 10, ceiling=True, seconds=1.0, most=30),
         Task(RequestResponse(seconds=0.3), 5, ceiling=True, seconds=0.6),
         Task(Ping(bulk=1, seconds=0.4), 5, ceiling=True, seconds=1.0),
         Task(LatencyAtLoad(1_000.0, seconds=0.4), 5, ceiling=True, seconds=0.7),
@@ -90,10 +95,10 @@ STANDARD = Profile(
         ),
         Task(ForwardingRate((64,), "busy", seconds=0.5), 10, ceiling=True, seconds=0.9),
         *(
-            Task(TcpBulk(1.0, connections, pinned), 10, ceiling=True, seconds=1.4)
+            Task(TcpBulk(1.0, connections, pinned), 10, ceiling=True, seconds=1.4, most=30)
             for connections, pinned in ((1, True), (2, True), (8, True), (1, False))
         ),
-        *(Task(RequestResponse(connect, 0.5), 10, ceiling=True, seconds=0.9) for connect in (False, True)),
+        *(Task(RequestResponse(connect, 0.5), 10, ceiling=True, seconds=0.9, most=20) for connect in (False, True)),
         *(Task(Ping(bulk=bulk, seconds=1.0), 10, ceiling=True, seconds=1.6) for bulk in (0, 1)),
         *(
             Task(Latency(sizes, "pair", 1.0, 1000.0, _SECONDS, _SUM, _WIDTH), ceiling=True, seconds=14)
@@ -178,7 +183,7 @@ def chosen(
                 raise ConfigError(f"{what}: not for {', '.join(lacking)}; for {', '.join(every) or 'no method'}")
             tasks = [each for task in tasks for each in _variants(task, variants) or [task]]
     if blocks is not None:
-        tasks = [replace(task, blocks=blocks) for task in tasks]
+        tasks = [replace(task, blocks=blocks, most=0) for task in tasks]
     return Profile(profile.name, tuple({task.name: task for task in tasks}.values()))
 
 

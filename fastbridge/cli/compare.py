@@ -74,7 +74,7 @@ _DIRECTORY = "fastbridge-compare"
     type=click.Choice(list(PROFILES)),
     default="quick",
     show_default=True,
-    help="quick: three minutes, speed and latency; standard: a quarter of an hour, all methods; rfc2544: days, with "
+    help="quick: three to five minutes, speed and latency; standard: half an hour, all methods; rfc2544: days, with "
     "the trial lengths of the RFCs.",
 )
 @click.option("--quick", is_flag=True, help="The same as --profile quick.")

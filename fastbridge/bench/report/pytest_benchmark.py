@@ -33,7 +33,7 @@ WHAT: Mapping[str, str] = {
     "addresses/s": "address",
     "transactions/s": "transaction",
     "Gb/s": "TCP payload",
-    "µs": "frame, one way",
+    "µs": "latency",
     "s": "outage",
 }
 _FORMAT = "5.1.0"  # the pytest-benchmark whose files have these fields
