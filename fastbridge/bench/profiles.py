@@ -65,9 +65,9 @@ class Profile:
 
 
 # Ten blocks for what is claimed of rates; latency, and what is left of a switch whose CPU the pods use themselves,
-# differ by factors, and five will do. Trials are shorter than the usual 1-2 s, so that all end within some three minutes;
-# TCP's are the longest, because a stream's rate wanders more than that of frames: on a quiet machine ten trials of
-# 0.4 s had a noise floor of 7 to 10 %. So they are twice as long now, and where that does not do there are more of
+# differ by factors, and five will do. Trials are shorter than the usual 1-2 s, so that all end within three to five
+# minutes; TCP's are the longest, because a stream's rate wanders more than that of frames. Ten trials of 0.4 s had a
+# noise floor of 7 to 10 % on a quiet machine. So they are twice as long, and where that does not do there are more of
 # them: trials differ more from each other (22 % on a busy machine) than by what a trial wanders in itself (4 %).
 QUICK = Profile(
     "quick",
@@ -94,6 +94,7 @@ STANDARD = Profile(
             for sizes in ((64,), (512,), (1518,), IMIX)
         ),
         Task(ForwardingRate((64,), "busy", seconds=0.5), 10, ceiling=True, seconds=0.9),
+        Task(ForwardingRate((64,), "mesh", seconds=0.5), 10, seconds=0.9),
         *(
             Task(TcpBulk(1.0, connections, pinned), 10, ceiling=True, seconds=1.4, most=30)
             for connections, pinned in ((1, True), (2, True), (8, True), (1, False))
@@ -165,8 +166,8 @@ def chosen(
 ) -> Profile:
     """A profile of these methods, frame sizes, pattern and blocks, as far as each is given; the rest is `profile`'s.
 
-    A method that the profile has not is taken as `standard` has it. Raises ConfigError for what there is not, or what
-    no method has that was asked for.
+    A method that the profile has not is taken as `standard` or `quick` has it. Raises ConfigError for what there is
+    not, or what no method has that was asked for.
     """
     if unknown := [name for name in methods if name not in METHODS]:
         raise ConfigError(f"there is no method {', '.join(unknown)}; there are {', '.join(METHODS)}")
@@ -188,7 +189,7 @@ def chosen(
 
 
 def _tasks_of(method: str, profile: Profile) -> list[Task]:
-    for known in (profile, STANDARD):
+    for known in (profile, STANDARD, QUICK):
         if found := [task for task in known.tasks if task.method.name == method]:
             return found
     return [Task(METHODS[method]())]

@@ -511,6 +511,13 @@ def test_a_forwarding_rate_is_that_of_the_traffic_asked_for() -> None:
     assert recorder.trials[0].offer == steady((stream, replace(stream, source=1, destinations=(0,))), 0.1)
 
 
+def test_a_forwarding_rate_of_a_mesh() -> None:
+    method = ForwardingRate(pattern="mesh", seconds=0.5)
+    assert (method.ports, method.subject) == (4, "64 B, mesh")
+    values = found(method, FakeDut(4, rate=12_000, sender_rate=20_000)).values
+    assert values["frmol"] == about(12_000) and values["loss"] == pytest.approx(0.4, abs=0.02)
+
+
 @pytest.mark.parametrize("rate", [1e9, 7.5e9])
 def test_tcp_bulk(rate: float) -> None:
     assert found(TcpBulk(), FakeDut(tcp_rate=rate)).values == {"throughput": about(rate / 1e9)}
