@@ -26,7 +26,8 @@ from .machine.cpus import Layout
 from .machine.fingerprint import take_fingerprint
 from .methods.measurer import Recorder
 from .methods.throughput import Throughput
-from .profiles import QUICK, Profile, Task
+from .profiles import FINE, QUICK, Profile, Task
+from .report.rows import rows
 from .report.statistics import interleave
 from .results.results import INTERRUPTED, SCHEMA, EngineRecord, Results, Run, TaskRecord, Unfit
 from .testbed import Testbed
@@ -77,6 +78,12 @@ def compare(
     contest = _Contest(entries, control, profile, seed, progress)
     fingerprint = take_fingerprint(layout.described(), {})  # once: it starts programs, which would disturb the trials
 
+    def noise_floor(task: Task) -> float | None:
+        record = _record(task)
+        runs = tuple(run for run in contest.runs if run.task == task.name)
+        measured = rows(replace(results(True), tasks=(record,), runs=runs))
+        return next((row.noise_floor for row in measured), None)
+
     def results(interrupted: bool) -> Results:
         return Results(
             schema=SCHEMA,
@@ -87,14 +94,14 @@ def compare(
             control=control,
             interrupted=interrupted,
             fingerprint=replace(fingerprint, offloads=contest.offloads),
-            tasks=tuple(_record(task) for task in profile.tasks),
+            tasks=tuple(replace(_record(task), blocks=contest.blocks(task)) for task in profile.tasks),
             engines=tuple(contest.records.values()),
             runs=tuple(contest.runs),
             unfit=tuple(contest.unfit),
             command=command,
         )
 
-    return results(contest.measure(layout, lambda: keep(results(True))))
+    return results(contest.measure(layout, lambda: keep(results(True)), noise_floor))
 
 
 def check_request(engines: Sequence[Engine], *, baseline: str, profile: Profile) -> None:
@@ -133,12 +140,16 @@ class _Contest:
         self.offloads: dict[str, str] = {}
         self.unfit: list[Unfit] = []
         self.runs: list[Run] = []
+        self._paths: dict[str, tuple[int, int]] = {}
         self._failed: dict[tuple[str, str], int] = {}
         self._low_load = LOW_LOAD
         self._clock = _Clock(progress)
 
-    def measure(self, layout: Layout, block_done: Callable[[], None]) -> bool:
+    def measure(
+        self, layout: Layout, block_done: Callable[[], None], noise_floor: Callable[[Task], float | None]
+    ) -> bool:
         """Run all tasks, those with the same number of ports together; True when Ctrl-C ended it early."""
+        self._noise_floor = noise_floor
         for name, engine in self.entries.items():
             reason = engine.missing()
             version = "-" if reason else engine.version()
@@ -175,14 +186,31 @@ class _Contest:
         with ExitStack() as stack:
             beds = self._start(stack, ports, tasks, layout)
             names = list(beds)
-            for block in range(max(task.blocks for task in tasks)):
+            block = 0
+            while due := [task for task in tasks if self._has_block(task, block)]:
                 # Another order for every task too: no engine must always run behind the same other one.
                 orders = interleave(names, len(tasks), self.seed + block)
                 for task, order in zip(tasks, orders, strict=True):
-                    if block < task.blocks:
+                    if task in due:
                         for position, name in enumerate(n for n in order if self._takes_part(n, task)):
                             self._run(beds[name], name, task, block, position)
                 block_done()
+                block += 1
+        for name, bed in beds.items():
+            self._note_path(name, bed.running)
+
+    def blocks(self, task: Task) -> int:
+        """How many there are of it: those intended, or more where the noise was."""
+        return max([task.blocks, *(run.block + 1 for run in self.runs if run.task == task.name)])
+
+    def _has_block(self, task: Task, block: int) -> bool:
+        # By the control alone: whether there is another block does not depend on what is compared.
+        if block < task.blocks:
+            return True
+        has_more = block < task.most and (self._noise_floor(task) or 0.0) > FINE
+        if has_more:
+            self._clock.more(task.name, sum(self._takes_part(name, task) for name in self.entries))
+        return has_more
 
     def _start(self, stack: ExitStack, ports: int, tasks: list[Task], layout: Layout) -> dict[str, Testbed]:
         """Start every engine in a lab of its own and see whether it is fit; `stack` ends them all."""
@@ -213,6 +241,12 @@ class _Contest:
             off = "default" if not self.entries[name].offloads_off else "turned off"
             self.records[name] = replace(record, command=running.command, buffers=running.buffers, offloads=off)
 
+    def _note_path(self, name: str, running: Running) -> None:
+        kernel, core = map(sum, zip(running.paths or (0, 0), self._paths.get(name, (0, 0)), strict=True))
+        if kernel + core:
+            self._paths[name] = kernel, core
+            self.records[name] = replace(self.records[name], kernel_share=kernel / (kernel + core))
+
     def _check_fitness(self, name: str, bed: Testbed) -> None:
         # About no loss at low load, then one trial at full load that is thrown away.
         stream = Stream(0, (1,))
@@ -238,7 +272,9 @@ class _Contest:
             return
         recorder = Recorder(bed)
         unfinished: str | None = INTERRUPTED
-        text = f"{task.name}, {name}" + (f", block {block + 1} of {task.blocks}" if task.blocks > 1 else "")
+        text = f"{task.name}, {name}" + (
+            f", block {block + 1} of {max(task.blocks, block + 1)}" if task.blocks > 1 else ""
+        )
         with self._clock.step(task.name, text):
             try:
                 with bed.alone():
@@ -294,6 +330,10 @@ class _Clock:
         stack = ExitStack()
         stack.callback(self._finish, name, began)
         return stack
+
+    def more(self, name: str, count: int) -> None:
+        """Note that this many more steps of this name will run."""
+        self._left[name] += count
 
     def skip(self, name: str, count: int = 1) -> None:
         """Note that this many steps of this name will not run."""

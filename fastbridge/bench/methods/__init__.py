@@ -5,7 +5,7 @@ show. It decides from trials alone (no clock, no chance), so a replay finds the 
 
 - RFC 2544: throughput, latency, frame_loss, back_to_back, recovery, reset
 - RFC 2889: mesh, congestion, max_forwarding_rate, address_caching, address_learning, errored_frames, broadcast
-- by other RFCs: forwarding_rate, tcp_bulk, fdb_scaling, port_scaling
+- from elsewhere: forwarding_rate, tcp_bulk, request_response, ping, fdb_scaling, port_scaling
 - shared: patterns (who sends to whom), search, bounds, learned_addresses
 - measurer: runs the trials, records and replays them; registry: all methods by name
 """

@@ -17,6 +17,8 @@ from .bounds import positive, whole
 from .measurer import Measurer
 from .patterns import (
     BUSY,
+    MESH,
+    MESH_PORTS,
     PATTERNS,
     counted,
     forwarding_rate,
@@ -49,7 +51,8 @@ class ForwardingRate(Method):
     primary = "frmol"
 
     sizes: tuple[int, ...] = (64,)
-    pattern: str = "pair"  #: or "bidirectional", or "busy": both ways, a sender on every CPU, the switch's too
+    #: or "bidirectional"; "busy": both ways, a sender on every CPU, the switch's too; "mesh": four ports, all to all
+    pattern: str = "pair"
     kind: Kind = "ethernet"
     flows: int = 1  #: UDP source ports
     sources: int = 1  #: source addresses per port
@@ -57,9 +60,14 @@ class ForwardingRate(Method):
     seconds: float = 1.0
 
     def __post_init__(self) -> None:
-        known_pattern(self.pattern, (*PATTERNS, BUSY))
+        known_pattern(self.pattern, (*PATTERNS, BUSY, MESH))
         positive(self, "seconds")
         whole(self, flows=1, sources=1, targets=1)
+
+    @property
+    def ports(self) -> int:  # type: ignore[override] # nobody sets it
+        """Two, or what a mesh has."""
+        return MESH_PORTS if self.pattern == MESH else 2
 
     @property
     def subject(self) -> str:

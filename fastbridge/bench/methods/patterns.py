@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TypeVar
 
-from fastbridge.bench.tester.offer import FCS, IMIX, Stream, steady
+from fastbridge.bench.tester.offer import FCS, IMIX, Stream, full_mesh, steady
 from fastbridge.bench.tester.trial import CAPACITY, Trial
 from fastbridge.errors import BenchError
 
@@ -20,6 +20,8 @@ Number = TypeVar("Number", int, float)
 
 PATTERNS = ("pair", "bidirectional")
 BUSY = "busy"  # both ways, with a sender on each CPU of the bench: the switch has no CPU to itself
+MESH = "mesh"  # every one of MESH_PORTS to every other, by one sender
+MESH_PORTS = 4
 SAMPLES_PER_SECOND = 10_000  # ten beyond the 99.9th percentile of a second, and a negligible load
 # The accuracy of a window. At either edge a sender that lost its CPU is behind by a time slice, and catches up later;
 # two frames are on their way. The rate of an unpaced sender wanders, too: with a bridge that loses nothing, a window
@@ -38,8 +40,10 @@ def known_pattern(pattern: str, known: Sequence[str] = PATTERNS) -> None:
 
 
 def streams_of(pattern: str, sizes: tuple[int, ...]) -> tuple[Stream, ...]:
-    """One-way ("pair") or both ways at the same time (RFC 2544 §14), by one sender or ("busy") by two."""
-    known_pattern(pattern, (*PATTERNS, BUSY))
+    """One-way ("pair") or both ways at the same time (RFC 2544 §14), by one sender or ("busy") by two; or a mesh."""
+    known_pattern(pattern, (*PATTERNS, BUSY, MESH))
+    if pattern == MESH:
+        return full_mesh(MESH_PORTS, sizes)
     forth, back = Stream(0, (1,), sizes), Stream(1, (0,), sizes, sender=int(pattern == BUSY))
     return (forth,) if pattern == "pair" else (forth, back)
 

@@ -17,7 +17,7 @@ from .parts import ABOUT, Document, Facts, Figure, Fold, Lines, Part, Section, T
 from .statistics import FEWEST_BLOCKS
 from .tables import cpu_table, curve_tables, latency_table, value_tables, verdict_tables
 
-_RATES = ("forwarding-rate", "tcp-bulk", "throughput")
+_RATES = ("forwarding-rate", "tcp-bulk", "request-response", "throughput")
 _LOSS = ("frame-loss", "back-to-back", "recovery", "reset")
 _SCALING = ("fdb-scaling", "port-scaling")
 
@@ -147,7 +147,12 @@ def _conditions(report: Report, unlike: Sequence[str]) -> Section:
 
 
 def _throughput(report: Report) -> Section:
-    drawn = (*figures.throughput(report), *figures.search_bounds(report), *figures.tcp(report))
+    drawn = (
+        *figures.throughput(report),
+        *figures.search_bounds(report),
+        *figures.tcp(report),
+        *figures.requests(report),
+    )
     parts: list[Part] = [*_filling(drawn)]
     parts += value_tables(report, *_RATES)
     lead = (
@@ -170,8 +175,8 @@ def _measured(report: Report) -> Iterator[Section]:
     curves, percentiles = [*_filling(figures.latency(report))], latency_table(report)
     parts = [*curves, *([percentiles] if percentiles else [])]
     parts += _folded("All values", value_tables(report, "latency"))
-    lead = "One-way latency of sampled frames."
-    yield Section("latency", "Latency", lead, parts, _absent(report, "latency", "latency-at-load"))
+    lead = "Latency of sampled frames one way, and of pings there and back."
+    yield Section("latency", "Latency", lead, parts, _absent(report, "latency", "latency-at-load", "ping"))
     table = cpu_table(report)
     parts = [*figures.cpu(report), table] if table else []
     missing = "no forwarding rate was measured beside the direct veth pair's"

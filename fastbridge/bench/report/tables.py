@@ -88,7 +88,7 @@ def latency_table(report: Report) -> Table | None:
     for loaded in report.runs:
         for row in loaded.rows:
             method = loaded.methods[row.task]
-            if method.name not in ("latency", "latency-at-load", "broadcast"):
+            if method.name not in ("latency", "latency-at-load", "ping", "broadcast"):
                 continue
             for prefix, load in {"": "", **{f"{at}_": text for at, text in LOADS.items()}}.items():
                 if f"{prefix}p50" in row.values:

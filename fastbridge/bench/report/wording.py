@@ -11,16 +11,22 @@ from statistics import median
 
 from fastbridge.bench.machine.fingerprint import UNKNOWN
 from fastbridge.bench.methods import Method
-from fastbridge.bench.results.results import Results, TaskRecord
+from fastbridge.bench.results.results import EngineRecord, Results, TaskRecord
 
 from .rows import Row, method_of
 from .statistics import Ratio
 
 _ABBREVIATIONS = ("ndr", "pdr", "frmol", "mfr", "fdb", "tcp")
 _AMOUNT = re.compile(r"(?<![\w.,])(?:\d[\d,.]*(?=(?: of [\d,.]+)? (?:frames|addresses)\b)|\d{1,3}(?:,\d{3})+(?!\w))")
-_VALUES = {"tcp-bulk": "TCP rate", "latency-at-load": "latency"}  # of methods, in a sentence
+# Of methods, in a sentence.
+_VALUES = {
+    "tcp-bulk": "TCP rate",
+    "request-response": "request rate",
+    "ping": "ping time",
+    "latency-at-load": "latency",
+}
 _NUMBER = re.compile(r"(?<![\w.,-])\d{1,3}(?:,\d{3})+(?:\.\d+)?(?![\w,])|(?<![\w.,-])\d+(?:\.\d+)?(?!\w)")
-_WHOLE = ("frames/s", "frames", "addresses", "addresses/s", "stations", "bytes", "ports")
+_WHOLE = ("frames/s", "transactions/s", "pings", "frames", "addresses", "addresses/s", "stations", "bytes", "ports")
 
 
 def is_contest(task: TaskRecord, rows: Sequence[Row]) -> bool:
@@ -86,6 +92,11 @@ def engine(row: Row) -> str:
 def printable(text: str) -> str:
     """The text without unprintable characters: names and reasons can hold anything."""
     return "".join(char if char.isprintable() else " " for char in text)
+
+
+def by_kernel(record: EngineRecord) -> str:
+    """How much of what it forwarded went by its kernel fast path; empty where it does not say."""
+    return "" if record.kernel_share is None else f"{record.kernel_share:.2%}"
 
 
 def warnings(results: Results, rows: Sequence[Row]) -> Iterator[str]:
