@@ -13,13 +13,13 @@ A method alone, on any engine:
 
 Its parts, from the ground up:
 
-- machine: the CPUs, what else runs on them, and programs as children
+- machine: the CPUs, other programs on them, and child programs
 - engines: the switches that can be measured
 - tester: sends frames, receives them, and counts a trial
 - testbed: an engine in its lab with a tester around it
-- methods: which trials to run, and what they show
-- results: what is saved, and read again
-- report: what is computed from results, and drawn; trend: the same over commits
+- methods: decide which trials to run, and what they show
+- results: saved as a file, and read again
+- report: computed from results, and drawn; trend: the same over commits
 - profiles: lists of tasks; compare: all engines, interleaved
 """
 
@@ -27,10 +27,10 @@ from __future__ import annotations
 
 from .compare import compare
 from .engines import ENGINES, CommandEngine, Engine
-from .methods import Findings
+from .methods import Findings, Method
 from .methods.registry import METHODS
 from .profiles import PROFILES, Profile, Task
-from .report.rows import rows
+from .report.rows import Row, rows
 from .report.statistics import Ratio
 from .results.results import Results
 from .testbed import Testbed
@@ -44,10 +44,12 @@ __all__ = [
     "CommandEngine",
     "Engine",
     "Findings",
+    "Method",
     "Offer",
     "Profile",
     "Ratio",
     "Results",
+    "Row",
     "Stream",
     "Task",
     "Testbed",

@@ -1,10 +1,9 @@
 """Engines side by side.
 
-Tasks with the same number of ports share labs: every engine gets a lab of its own, so that all stand ready
-at once and a block can visit them in any order with nothing to start or stop in between. Only one of them
-has traffic at a time, and the others are stopped meanwhile (an engine that polls would eat the CPU). An
-engine that cannot be started, dies, forwards nothing or loses frames at low load becomes unfit, with the
-reason, and the run goes on.
+Tasks with the same number of ports share labs. Every engine gets its own lab, so all are ready at once, and a block can
+visit them in any order without a start or a stop. Only one engine has traffic at a time. The others are stopped
+meanwhile: an engine that polls would use the CPU. An engine that cannot be started, dies, forwards nothing or loses
+frames at low load becomes unfit, with the reason, and the run goes on.
 """
 
 from __future__ import annotations
@@ -27,7 +26,8 @@ from .machine.cpus import Layout
 from .machine.fingerprint import take_fingerprint
 from .methods.measurer import Recorder
 from .methods.throughput import Throughput
-from .profiles import QUICK, Profile, Task
+from .profiles import FINE, QUICK, Profile, Task
+from .report.rows import rows
 from .report.statistics import interleave
 from .results.results import INTERRUPTED, SCHEMA, EngineRecord, Results, Run, TaskRecord, Unfit
 from .testbed import Testbed
@@ -35,14 +35,14 @@ from .tester.offer import Stream, steady
 from .tester.trial import Trial
 
 Progress = Callable[[float, float, str], None]  #: share done (0 … 1), seconds left, what runs now
-Keep = Callable[[Results], None]  #: is given what was measured so far, after every block
+Keep = Callable[[Results], None]  #: gets the results so far, after every block
 
-# The fitness check: 5 % of what the direct veth pair takes (a sound switch loses about nothing there); without
-# a direct pair to ask, 2-5 % of what a veth sender can do.
+# The fitness check: 5 % of the direct veth pair's rate, at which a sound switch loses about nothing; without a direct
+# pair, 2-5 % of a veth sender's rate.
 LOW_SHARE, LOW_LOAD = 0.05, 10_000.0
 LOW_LOAD_SECONDS = 0.2
 LOW_LOAD_LOSS = 0.001
-TRIES = 3  # of whatever a hiccup of the machine can spoil, before an engine is unfit
+TRIES = 3  # before an engine is unfit: a hiccup of the machine can spoil some
 DISCARDED_SECONDS = 0.1  # the warm-up trial at full load
 START_SECONDS = 1.0  # an engine's start and fitness check, for the time left
 
@@ -64,8 +64,8 @@ def compare(
     """Measure `engines` interleaved, the one named `baseline` a second time as A/A control, and the direct veth pair.
 
     Ctrl-C ends the trials and keeps what was measured: `interrupted` is then set. `seed` gives the order of every
-    block and the bootstrap; one is made up, and recorded, when it is None. `command` is recorded, too: what a reader
-    types to measure the like. Raises what `check_request` does.
+    block and the bootstrap; a random one is recorded when it is None. `command` is recorded, too: it measures the same
+    again. Raises what `check_request` does.
     """
     check_request(engines, baseline=baseline, profile=profile)
     entries = {engine.name: engine for engine in engines}
@@ -78,6 +78,12 @@ def compare(
     contest = _Contest(entries, control, profile, seed, progress)
     fingerprint = take_fingerprint(layout.described(), {})  # once: it starts programs, which would disturb the trials
 
+    def noise_floor(task: Task) -> float | None:
+        record = _record(task)
+        runs = tuple(run for run in contest.runs if run.task == task.name)
+        measured = rows(replace(results(True), tasks=(record,), runs=runs))
+        return next((row.noise_floor for row in measured), None)
+
     def results(interrupted: bool) -> Results:
         return Results(
             schema=SCHEMA,
@@ -88,21 +94,21 @@ def compare(
             control=control,
             interrupted=interrupted,
             fingerprint=replace(fingerprint, offloads=contest.offloads),
-            tasks=tuple(_record(task) for task in profile.tasks),
+            tasks=tuple(replace(_record(task), blocks=contest.blocks(task)) for task in profile.tasks),
             engines=tuple(contest.records.values()),
             runs=tuple(contest.runs),
             unfit=tuple(contest.unfit),
             command=command,
         )
 
-    return results(contest.measure(layout, lambda: keep(results(True))))
+    return results(contest.measure(layout, lambda: keep(results(True)), noise_floor))
 
 
 def check_request(engines: Sequence[Engine], *, baseline: str, profile: Profile) -> None:
     """Raise ConfigError for engines that cannot be compared, BenchError when a package or a program is missing.
 
-    During the measurement that would look like the engines' fault, and be told of only at its end. Of the engines
-    whose names are ours only the baseline has to be there: the others are left out, with the reason.
+    During the measurement it would look like the engines' fault, and the user would learn of it only at the end. Of the
+    known engines only the baseline must be able to run: the others are left out, with the reason.
     """
     names = [engine.name for engine in engines]
     if len(set(names)) < len(names):
@@ -124,7 +130,7 @@ def check_request(engines: Sequence[Engine], *, baseline: str, profile: Profile)
 
 
 class _Contest:
-    """One run of the bench: who takes part, who has dropped out, and what was measured so far."""
+    """One run of the bench: the engines that take part or dropped out, and the measurements so far."""
 
     def __init__(
         self, entries: dict[str, Engine], control: str, profile: Profile, seed: int, progress: Progress
@@ -134,12 +140,16 @@ class _Contest:
         self.offloads: dict[str, str] = {}
         self.unfit: list[Unfit] = []
         self.runs: list[Run] = []
+        self._paths: dict[str, tuple[int, int]] = {}
         self._failed: dict[tuple[str, str], int] = {}
         self._low_load = LOW_LOAD
         self._clock = _Clock(progress)
 
-    def measure(self, layout: Layout, block_done: Callable[[], None]) -> bool:
+    def measure(
+        self, layout: Layout, block_done: Callable[[], None], noise_floor: Callable[[Task], float | None]
+    ) -> bool:
         """Run all tasks, those with the same number of ports together; True when Ctrl-C ended it early."""
+        self._noise_floor = noise_floor
         for name, engine in self.entries.items():
             reason = engine.missing()
             version = "-" if reason else engine.version()
@@ -163,7 +173,7 @@ class _Contest:
         return False
 
     def _planned(self, groups: Mapping[int, list[Task]]) -> dict[str, tuple[int, float]]:
-        # What is to be done: how often, and how long it takes by the profile's estimate.
+        # How often each step runs, and how long it takes by the profile's estimate.
         planned = {}
         for ports, tasks in groups.items():
             planned[f"start {ports}"] = (sum(self._joins(name, tasks) for name in self.entries), START_SECONDS)
@@ -176,14 +186,31 @@ class _Contest:
         with ExitStack() as stack:
             beds = self._start(stack, ports, tasks, layout)
             names = list(beds)
-            for block in range(max(task.blocks for task in tasks)):
-                # Another order for every task too: who runs behind whom shall not be the same all through a block.
+            block = 0
+            while due := [task for task in tasks if self._has_block(task, block)]:
+                # Another order for every task too: no engine must always run behind the same other one.
                 orders = interleave(names, len(tasks), self.seed + block)
                 for task, order in zip(tasks, orders, strict=True):
-                    if block < task.blocks:
+                    if task in due:
                         for position, name in enumerate(n for n in order if self._takes_part(n, task)):
                             self._run(beds[name], name, task, block, position)
                 block_done()
+                block += 1
+        for name, bed in beds.items():
+            self._note_path(name, bed.running)
+
+    def blocks(self, task: Task) -> int:
+        """How many there are of it: those intended, or more where the noise was."""
+        return max([task.blocks, *(run.block + 1 for run in self.runs if run.task == task.name)])
+
+    def _has_block(self, task: Task, block: int) -> bool:
+        # By the control alone: whether there is another block does not depend on what is compared.
+        if block < task.blocks:
+            return True
+        has_more = block < task.most and (self._noise_floor(task) or 0.0) > FINE
+        if has_more:
+            self._clock.more(task.name, sum(self._takes_part(name, task) for name in self.entries))
+        return has_more
 
     def _start(self, stack: ExitStack, ports: int, tasks: list[Task], layout: Layout) -> dict[str, Testbed]:
         """Start every engine in a lab of its own and see whether it is fit; `stack` ends them all."""
@@ -214,6 +241,12 @@ class _Contest:
             off = "default" if not self.entries[name].offloads_off else "turned off"
             self.records[name] = replace(record, command=running.command, buffers=running.buffers, offloads=off)
 
+    def _note_path(self, name: str, running: Running) -> None:
+        kernel, core = map(sum, zip(running.paths or (0, 0), self._paths.get(name, (0, 0)), strict=True))
+        if kernel + core:
+            self._paths[name] = kernel, core
+            self.records[name] = replace(self.records[name], kernel_share=kernel / (kernel + core))
+
     def _check_fitness(self, name: str, bed: Testbed) -> None:
         # About no loss at low load, then one trial at full load that is thrown away.
         stream = Stream(0, (1,))
@@ -239,11 +272,13 @@ class _Contest:
             return
         recorder = Recorder(bed)
         unfinished: str | None = INTERRUPTED
-        text = f"{task.name}, {name}" + (f", block {block + 1} of {task.blocks}" if task.blocks > 1 else "")
+        text = f"{task.name}, {name}" + (
+            f", block {block + 1} of {max(task.blocks, block + 1)}" if task.blocks > 1 else ""
+        )
         with self._clock.step(task.name, text):
             try:
                 with bed.alone():
-                    task.method.run(recorder)  # a report finds it again in the trials: by the same code, anywhere
+                    task.method.run(recorder)  # a report finds the same in the trials, with this code
                 unfinished = None
             except FastbridgeError as error:
                 unfinished = str(error)
@@ -272,7 +307,7 @@ class _Contest:
 
 
 class _Clock:
-    """Share done and time left, from the profile's estimates and, once known, from what runs really took."""
+    """Share done and time left, from the profile's estimates, and from measured lengths once there are any."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
@@ -282,12 +317,12 @@ class _Clock:
         self._spent = 0.0
 
     def plan(self, planned: Mapping[str, tuple[int, float]]) -> None:
-        """What is to be done: name → (how often, seconds each by estimate)."""
+        """Set the steps: name → (how often, estimated seconds each)."""
         self._left = {name: count for name, (count, _) in planned.items()}
         self._guess = {name: seconds for name, (_, seconds) in planned.items()}
 
     def step(self, name: str, text: str) -> ExitStack:
-        """A context: one of them runs now."""
+        """A context in which one step of this name runs."""
         left = sum(count * self._seconds(other) for other, count in self._left.items())
         self._progress(self._spent / (self._spent + left) if left else 1.0, left, text)
         self._left[name] -= 1
@@ -296,8 +331,12 @@ class _Clock:
         stack.callback(self._finish, name, began)
         return stack
 
+    def more(self, name: str, count: int) -> None:
+        """Note that this many more steps of this name will run."""
+        self._left[name] += count
+
     def skip(self, name: str, count: int = 1) -> None:
-        """So many of them will not run."""
+        """Note that this many steps of this name will not run."""
         self._left[name] -= count
 
     def _finish(self, name: str, began: float) -> None:
@@ -311,11 +350,11 @@ class _Clock:
 
 
 def _beside(trial: Trial) -> str:
-    """What else went on, where that may be why."""
-    it = trial.disturbance
-    if it is None or it.foreign_seconds < 0.05 * it.seconds:
+    """The share of other programs, where it may be the reason."""
+    disturbance = trial.disturbance
+    if disturbance is None or disturbance.foreign_seconds < 0.05 * disturbance.seconds:
         return ""
-    return f", while other programs used {it.foreign_seconds / it.seconds:.1f} CPUs"
+    return f", while other programs used {disturbance.foreign_seconds / disturbance.seconds:.1f} CPUs"
 
 
 def _record(task: Task) -> TaskRecord:

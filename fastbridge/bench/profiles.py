@@ -27,13 +27,17 @@ from .methods.frame_loss import FrameLoss
 from .methods.latency import Latency, LatencyAtLoad
 from .methods.max_forwarding_rate import MaxForwardingRate
 from .methods.mesh import Mesh
+from .methods.ping import Ping
 from .methods.port_scaling import PortScaling
 from .methods.recovery import Recovery
 from .methods.registry import METHODS
+from .methods.request_response import RequestResponse
 from .methods.reset import Reset
 from .methods.tcp_bulk import TcpBulk
 from .methods.throughput import Throughput
 from .tester.offer import IMIX, SIZES
+
+FINE = 0.05  #: the noise floor that is fine enough to end at
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,7 @@ class Task:
     blocks: int = 1  #: two or more give a ratio with an interval
     ceiling: bool = False  #: on the direct veth pair as well
     seconds: float = 1.0  #: a guess of a run's length, for the time left, until the first one is timed
+    most: int = 0  #: blocks, if more than `blocks`: the task goes on until its noise floor is FINE
 
     @property
     def name(self) -> str:
@@ -60,15 +65,19 @@ class Profile:
 
 
 # Ten blocks for claims about rates. Latency differs by factors, and so does a switch whose CPU the pods use themselves:
-# there five will do. Trials are shorter than the usual 1-2 s, to end within three minutes. TCP has the longest trials,
-# because a stream's rate wanders more than that of frames.
+# there five will do. Trials are shorter than the usual 1-2 s, to end within three to five minutes. TCP has the longest
+# trials, because a stream's rate wanders more than that of frames. Ten trials of 0.4 s had a noise floor of 7 to 10 %
+# on a quiet machine. So they are twice as long, and there are more of them where that does not do: trials differ
+# more from each other (22 % on a busy machine) than a trial wanders in itself (4 %).
 QUICK = Profile(
     "quick",
     (
         Task(ForwardingRate((64,), seconds=0.3), 10, ceiling=True, seconds=0.6),
         Task(ForwardingRate((1518,), seconds=0.3), 10, ceiling=True, seconds=0.6),
         Task(ForwardingRate((64,), "busy", seconds=0.3), 5, ceiling=True, seconds=0.7),
-        Task(TcpBulk(seconds=0.4), 10, ceiling=True, seconds=0.7),
+        Task(TcpBulk(seconds=0.8), 10, ceiling=True, seconds=1.0, most=30),
+        Task(RequestResponse(seconds=0.3), 5, ceiling=True, seconds=0.6),
+        Task(Ping(bulk=1, seconds=0.4), 5, ceiling=True, seconds=1.0),
         Task(LatencyAtLoad(1_000.0, seconds=0.4), 5, ceiling=True, seconds=0.7),
         Task(LatencyAtLoad(100_000.0, seconds=0.2), 5, ceiling=True, seconds=0.5),
     ),
@@ -85,7 +94,13 @@ STANDARD = Profile(
             for sizes in ((64,), (512,), (1518,), IMIX)
         ),
         Task(ForwardingRate((64,), "busy", seconds=0.5), 10, ceiling=True, seconds=0.9),
-        Task(TcpBulk(seconds=1.0), 10, ceiling=True, seconds=1.4),
+        Task(ForwardingRate((64,), "mesh", seconds=0.5), 10, seconds=0.9),
+        *(
+            Task(TcpBulk(1.0, connections, pinned), 10, ceiling=True, seconds=1.4, most=30)
+            for connections, pinned in ((1, True), (2, True), (8, True), (1, False))
+        ),
+        *(Task(RequestResponse(connect, 0.5), 10, ceiling=True, seconds=0.9, most=20) for connect in (False, True)),
+        *(Task(Ping(bulk=bulk, seconds=1.0), 10, ceiling=True, seconds=1.6) for bulk in (0, 1)),
         *(
             Task(Latency(sizes, "pair", 1.0, 1000.0, _SECONDS, _SUM, _WIDTH), ceiling=True, seconds=14)
             for sizes in ((64,), IMIX)
@@ -116,7 +131,9 @@ RFC2544 = Profile(
     "rfc2544",
     (
         *(Task(ForwardingRate(sizes, seconds=60.0), 10, ceiling=True, seconds=61) for sizes in _EVERY),
-        Task(TcpBulk(seconds=60.0), 10, ceiling=True, seconds=61),
+        *(Task(TcpBulk(60.0, connections), 10, ceiling=True, seconds=61) for connections in (1, 8)),
+        *(Task(RequestResponse(connect, 60.0), 10, ceiling=True, seconds=61) for connect in (False, True)),
+        *(Task(Ping(bulk=bulk, seconds=60.0), 10, ceiling=True, seconds=61) for bulk in (0, 1)),
         *(Task(Latency(sizes, seconds=60.0, duration_sum=60.0), ceiling=True, seconds=_HOUR / 2) for sizes in _EVERY),
         *(Task(FrameLoss(sizes), ceiling=True, seconds=600) for sizes in _EVERY),
         *(Task(BackToBack(sizes), seconds=_HOUR / 2) for sizes in _EVERY),
@@ -149,8 +166,8 @@ def chosen(
 ) -> Profile:
     """A profile of these methods, frame sizes, pattern and blocks. Whatever is not given comes from `profile`.
 
-    A method that the profile lacks comes from `standard`. Raises ConfigError for an unknown method, and for sizes or a
-    pattern that a requested method does not take.
+    A method that the profile lacks comes from `standard` or `quick`. Raises ConfigError for an unknown method,
+    and for sizes or a pattern that a requested method does not take.
     """
     if unknown := [name for name in methods if name not in METHODS]:
         raise ConfigError(f"there is no method {', '.join(unknown)}; there are {', '.join(METHODS)}")
@@ -163,16 +180,18 @@ def chosen(
         if variants:
             able = {task.method.name for task in tasks if _variants(task, variants)}
             if lacking := [name for name in methods if name not in able] or ([] if able else ["any of them"]):
-                every = [name for name in METHODS if any(_variants(it, variants) for it in _tasks_of(name, profile))]
+                every = [
+                    name for name in METHODS if any(_variants(task, variants) for task in _tasks_of(name, profile))
+                ]
                 raise ConfigError(f"{what}: not for {', '.join(lacking)}; for {', '.join(every) or 'no method'}")
             tasks = [each for task in tasks for each in _variants(task, variants) or [task]]
     if blocks is not None:
-        tasks = [replace(task, blocks=blocks) for task in tasks]
+        tasks = [replace(task, blocks=blocks, most=0) for task in tasks]
     return Profile(profile.name, tuple({task.name: task for task in tasks}.values()))
 
 
 def _tasks_of(method: str, profile: Profile) -> list[Task]:
-    for known in (profile, STANDARD):
+    for known in (profile, STANDARD, QUICK):
         if found := [task for task in known.tasks if task.method.name == method]:
             return found
     return [Task(METHODS[method]())]
@@ -189,4 +208,4 @@ def _variants(task: Task, variants: Sequence[dict[str, Any]]) -> list[Task]:
     return made
 
 
-PROFILES: Mapping[str, Profile] = MappingProxyType({it.name: it for it in (QUICK, STANDARD, RFC2544)})
+PROFILES: Mapping[str, Profile] = MappingProxyType({profile.name: profile for profile in (QUICK, STANDARD, RFC2544)})

@@ -29,7 +29,7 @@ from fastbridge.bench import report as page
 from fastbridge.bench.compare import Progress, check_request
 from fastbridge.bench.engines import ENGINES, Fastbridge, parse_command, parse_engines
 from fastbridge.bench.machine.disturbance import survey
-from fastbridge.bench.methods.patterns import BUSY, PATTERNS
+from fastbridge.bench.methods.patterns import BUSY, MESH, PATTERNS
 from fastbridge.bench.profiles import PROFILES
 from fastbridge.bench.profiles import chosen as choose
 from fastbridge.bench.report.evidence import Report
@@ -75,7 +75,7 @@ _DIRECTORY = "fastbridge-compare"
     type=click.Choice(list(PROFILES)),
     default="quick",
     show_default=True,
-    help="quick: three minutes, speed and latency; standard: a quarter of an hour, all methods; rfc2544: days, with "
+    help="quick: three to five minutes, speed and latency; standard: half an hour, all methods; rfc2544: days, with "
     "the trial lengths of the RFCs.",
 )
 @click.option("--quick", is_flag=True, help="The same as --profile quick.")
@@ -85,8 +85,9 @@ _DIRECTORY = "fastbridge-compare"
 )
 @click.option(
     "--pattern",
-    type=click.Choice([*PATTERNS, BUSY]),
-    help="pair: one way; bidirectional: both ways; busy: both ways, with a sender on the switch's CPU too.",
+    type=click.Choice([*PATTERNS, BUSY, MESH]),
+    help="pair: one way; bidirectional: both ways; busy: both ways, with a sender on the switch's CPU too; "
+    "mesh: four pods, each to all others.",
 )
 @click.option(
     "--blocks",

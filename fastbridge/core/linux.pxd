@@ -137,3 +137,4 @@ cdef extern from "<linux/if_packet.h>" nogil:
     int PACKET_FANOUT, PACKET_FANOUT_FLAG_UNIQUEID
     int PACKET_FANOUT_FLAG_IGNORE_OUTGOING "0x4000"      # since 5.17, and not in older headers
     uint32_t TP_STATUS_KERNEL, TP_STATUS_USER, TP_STATUS_COPY, TP_STATUS_VLAN_VALID, TP_STATUS_VLAN_TPID_VALID
+    uint32_t TP_STATUS_TS_SOFTWARE

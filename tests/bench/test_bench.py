@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jsonschema
@@ -22,7 +23,7 @@ from made_runs import METHOD, TASK, OneTrial, make_results, make_run
 
 import fastbridge
 from fastbridge.bench import Engine, Findings, Offer, Profile, Ratio, Results, Stream, Task, compare, rows
-from fastbridge.bench.engines import CommandEngine, LinuxBridge, Programs, PythonSockets, Running
+from fastbridge.bench.engines import ENGINES, CommandEngine, LinuxBridge, Programs, PythonSockets, Running
 from fastbridge.bench.machine import disturbance, fingerprint
 from fastbridge.bench.machine.disturbance import Watch, _family, _processes, survey
 from fastbridge.bench.machine.fingerprint import take_fingerprint
@@ -530,7 +531,15 @@ def test_notes_that_differ_in_numbers_alone_are_one() -> None:
 
 def test_the_finding_is_a_sentence() -> None:
     found = wording.finding(every_method(), rows(every_method()))["fastbridge"]
-    assert found.startswith("1.25 times linux-bridge's forwarding rate (64 B), 1.25 times its forwarding rate (1518 B)")
+    assert found.startswith(
+        "1.25 times linux-bridge's forwarding rate (64 B; 1518 B), 0.99 times its latency (64 B, 4,000"
+    )
+    assert ", 0.50 times its TCP rate (1 connection" in found
+    faster = [
+        replace(row, ratio=Ratio(1.5, 1.4, 1.6, 5)) if row.task.endswith("1518 B") else row
+        for row in rows(every_method())
+    ]
+    assert "1.25 to 1.50 times linux-bridge's" in wording.finding(every_method(), faster)["fastbridge"]
 
 
 # -- requests ------------------------------------------------------------------------------------
@@ -694,6 +703,40 @@ def test_a_tiny_comparison_measures_and_leaves_faulty_engines_behind() -> None:
     assert lossy is not None and "at a low load of" in lossy
     shares = [share for share, _, _ in steps]
     assert shares[0] == 0.0 and shares[-1] > 0.8 and all(left >= 0 for _, left, _ in steps)
+
+
+@pytest.mark.live
+def test_results_say_which_path_frames_took() -> None:
+    engines = (LinuxBridge(), ENGINES["fastbridge/nft"], ENGINES["fastbridge/af-packet"])
+    results = compare(engines, profile=Profile("tiny", (replace(RATE, blocks=1),)))
+    shares = {record.name: record.kernel_share for record in results.engines}
+    assert shares["linux-bridge"] is shares["direct"] is None
+    assert shares["fastbridge/af-packet"] == 0
+    share = shares["fastbridge/nft"]
+    assert share is not None and 0.9 < share < 1  # the first frames came to the core
+
+
+@pytest.mark.live
+@pytest.mark.parametrize(("floors", "blocks"), [([0.2, 0.09, 0.04], 4), ([0.2, 0.2, 0.2], 5), ([None], 2), ([0.03], 2)])
+def test_a_noisy_task_goes_on(floors: list[float | None], blocks: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until it is told how fine it is, or there are as many blocks as it may have; others do not."""
+    left = iter(floors)
+
+    def told(results: Results) -> list[Any]:
+        assert [task.name for task in results.tasks] == [noisy.name]  # no other is asked about
+        return [SimpleNamespace(noise_floor=next(left))]
+
+    monkeypatch.setattr(sys.modules["fastbridge.bench.compare"], "rows", told)
+    noisy = Task(ForwardingRate((128,), seconds=0.05), 2, most=5)
+    quiet = Task(ForwardingRate((64,), seconds=0.05), 2)
+    steps: list[float] = []
+    results = compare(
+        (LinuxBridge(),), profile=Profile("tiny", (noisy, quiet)), progress=lambda share, *_: steps.append(share)
+    )
+    assert not list(left)
+    assert {task.name: task.blocks for task in results.tasks} == {noisy.name: blocks, quiet.name: 2}
+    assert {run.block for run in results.runs if run.task == noisy.name} == set(range(blocks))
+    assert all(0 <= share <= 1 for share in steps)
 
 
 @pytest.mark.live

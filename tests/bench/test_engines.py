@@ -184,6 +184,7 @@ def test_an_engine_joins_pauses_restarts_and_ends(engine: Engine) -> None:
         assert not stage.pids
         assert engine.ceiling or not stage.lab.pods[0].ping(stage.lab.pods[1], timeout=0.05)
         assert not any(Path(f"/proc/{pid}").exists() for pid in before)
+        check_paths(stage)
 
 
 def check_tcp(lab: Lab) -> None:
@@ -210,6 +211,19 @@ def check_tcp(lab: Lab) -> None:
     assert heard == data[: len(data) // 2]
 
 
+def check_paths(stage: Stage) -> None:
+    """At its end fastbridge says which way frames went, over all its lives but one that was killed."""
+    paths = stage.running.paths
+    if not stage.engine.name.startswith("fastbridge"):
+        assert paths is None
+        return
+    assert paths is not None and paths[1] > 0  # broadcasts, whatever else goes
+    if stage.engine.name in ("fastbridge/nft", "fastbridge/bpf"):
+        assert paths[0] > 0
+    elif stage.engine.name != "fastbridge":
+        assert paths[0] == 0
+
+
 def check_cpu(stage: Stage) -> None:
     """CPU time is counted, on the one CPU it was given."""
     used = stage.running.cpu_seconds()
@@ -233,7 +247,7 @@ def check_pause(stage: Stage) -> None:
     """
     stage.running.pause()
     if stage.pids:
-        kernel = "--fast-path" in stage.running.command
+        kernel = stage.engine.name in ("fastbridge", "fastbridge/nft", "fastbridge/bpf")
         assert kernel or not stage.lab.pods[0].ping(stage.lab.pods[1], timeout=0.1)
         used = stage.running.cpu_seconds()
         assert kernel or not stage.lab.pods[0].ping(stage.lab.pods[1], timeout=0.1)

@@ -342,10 +342,22 @@ def test_markdown_has_no_heading_without_a_body() -> None:
     for runs in ([("", quick())], [("a", quick()), ("b", elsewhere(cpu="Another CPU"))]):
         text = markdown.render(document(*runs))
         assert not re.findall(r"^## .*\n+(?=##|\Z)", text, re.M)
-        assert "- Throughput: nothing but charts, which are on the page and in pictures" in text
-        assert "## Throughput" not in text and "## Throughput" in markdown.render(
-            document(*runs), {"throughput": "pictures/throughput.svg"}
-        )
+    assert "- Throughput: nothing but charts, which are on the page and in pictures" in text  # of unlike machines
+    assert "## Throughput" not in text and "## Throughput" in markdown.render(
+        document(*runs), {"throughput": "pictures/throughput.svg"}
+    )
+
+
+def test_the_path_of_an_engine_is_said_where_it_is_known() -> None:
+    told = [
+        replace(engine, kernel_share=0.99875 if engine.name == "fastbridge" else None) for engine in quick().engines
+    ]
+    text = markdown.render(document(("", quick(engines=tuple(told)))))
+    assert re.search(r"\| offloads \| by the kernel \|", text)
+    assert re.search(r"\| fastbridge \| 1 \|.*\| 99\.88% \|", text) and not re.search(
+        r"\| linux-bridge \| 1 \|.*%", text
+    )
+    assert "by the kernel" not in markdown.render(document(("", quick())))
 
 
 def test_cpu_times_are_in_a_table() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -20,7 +21,9 @@ from fastbridge.bench.methods.frame_loss import FrameLoss
 from fastbridge.bench.methods.latency import Latency, LatencyAtLoad
 from fastbridge.bench.methods.max_forwarding_rate import MaxForwardingRate
 from fastbridge.bench.methods.measurer import Recorder
+from fastbridge.bench.methods.ping import Ping
 from fastbridge.bench.methods.recovery import Recovery
+from fastbridge.bench.methods.request_response import RequestResponse
 from fastbridge.bench.methods.reset import Reset
 from fastbridge.bench.methods.tcp_bulk import TcpBulk
 from fastbridge.bench.methods.throughput import Throughput
@@ -41,7 +44,10 @@ METHODS: list[Method] = [
     Reset(seconds=1.0, repeats=2),
     ForwardingRate(kind="udp", flows=4, sources=3, targets=3, seconds=0.5),
     TcpBulk(seconds=0.5),
+    RequestResponse(seconds=0.5),
+    Ping(seconds=0.5),
 ]
+OF_FRAMES = [method for method in METHODS if not isinstance(method, (TcpBulk, RequestResponse, Ping))]
 
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: f"{method.name} {method.subject}")
@@ -49,7 +55,7 @@ def test_parameters_are_plain_data_and_results_replayable(method: Method) -> Non
     parameters = json.loads(json.dumps(asdict(method)))  # type: ignore[call-overload]
     again = type(method)(**{k: tuple(v) if isinstance(v, list) else v for k, v in parameters.items()})
     assert again == method and hash(again) == hash(method)
-    assert method.ports == 2 and method.section.startswith("RFC ")
+    assert method.ports == 2 and method.section.startswith(("RFC ", "netperf "))
     findings = found(method, FakeDut(rate=10_000, buffer=50, sender_rate=20_000))
     assert method.primary in findings.values
 
@@ -157,7 +163,7 @@ def test_too_few_frames_for_a_search() -> None:
         Throughput(**QUICK).run(FakeDut(sender_rate=2))
 
 
-@pytest.mark.parametrize("method", METHODS[:-1], ids=lambda method: f"{method.name} {method.subject}")
+@pytest.mark.parametrize("method", OF_FRAMES, ids=lambda method: f"{method.name} {method.subject}")
 def test_a_dut_that_loses_everything_has_no_result(method: Method) -> None:
     with pytest.raises(BenchError, match=r"forwarded none of [0-9,]+ frames|no sample arrived"):
         method.run(FakeDut(loss=1.0, sender_rate=20_000))
@@ -190,7 +196,7 @@ def test_a_record_without_counts_says_what_is_missing() -> None:
         return Altered(FakeDut(sender_rate=20_000), lambda trial: replace(trial, **fields))
 
     for method in METHODS:
-        if method.name not in ("tcp-bulk", "latency-at-load"):
+        if method.name not in ("tcp-bulk", "request-response", "ping", "latency-at-load"):
             with pytest.raises(BenchError, match="no window_frames: it is not one of frames, or its record is broken"):
                 method.run(without(window_frames=None))
     with pytest.raises(BenchError, match="no intended"):
@@ -226,6 +232,10 @@ def test_a_broken_histogram_is_named(broken: str) -> None:
         (lambda: Reset(full_seconds=math.nan), "full_seconds is nan"),
         (lambda: ForwardingRate(flows=0), "flows is 0"),
         (lambda: TcpBulk(seconds=0.0), "seconds is 0.0"),
+        (lambda: TcpBulk(connections=0), "connections is 0"),
+        (lambda: RequestResponse(seconds=0.0), "request-response: seconds is 0.0"),
+        (lambda: Ping(load=0.0), "load is 0.0"),
+        (lambda: Ping(bulk=-1), "bulk is -1, and must be 0 or more"),
     ],
 )
 def test_parameters_that_make_no_sense(make: Callable[[], Method], message: str) -> None:
@@ -234,6 +244,17 @@ def test_parameters_that_make_no_sense(make: Callable[[], Method], message: str)
 
 
 # --- Latency
+
+
+def test_samples_that_were_stamped_too_early_are_told_of() -> None:
+    def early(trial: Trial) -> Trial:
+        assert trial.samples is not None
+        return replace(trial, samples=replace(trial.samples, early=trial.samples.received))
+
+    method = LatencyAtLoad(load=4_000.0, seconds=1.0)
+    assert not any("stamped" in remark for remark in method.run(FakeDut()).remarks)
+    (remark,) = method.run(Altered(FakeDut(), early)).remarks
+    assert re.search(r"[\d,]+ of [\d,]+ samples were stamped before the last queue.*: stop the program", remark)
 
 
 @pytest.mark.parametrize("delay", [12e-6, 450e-6, 3e-3])
@@ -462,9 +483,57 @@ def test_a_forwarding_rate_is_that_of_the_traffic_asked_for() -> None:
     assert recorder.trials[0].offer == steady((stream, replace(stream, source=1, destinations=(0,))), 0.1)
 
 
+def test_a_forwarding_rate_of_a_mesh() -> None:
+    method = ForwardingRate(pattern="mesh", seconds=0.5)
+    assert (method.ports, method.subject) == (4, "64 B, mesh")
+    values = found(method, FakeDut(4, rate=12_000, sender_rate=20_000)).values
+    assert values["frmol"] == about(12_000) and values["loss"] == pytest.approx(0.4, abs=0.02)
+
+
 @pytest.mark.parametrize("rate", [1e9, 7.5e9])
 def test_tcp_bulk(rate: float) -> None:
     assert found(TcpBulk(), FakeDut(tcp_rate=rate)).values == {"throughput": about(rate / 1e9)}
+
+
+def test_a_bulk_transfer_is_the_one_asked_for() -> None:
+    recorder = Recorder(FakeDut())
+    method = TcpBulk(0.5, 8, pinned=False)
+    method.run(recorder)
+    assert recorder.trials[0].offer == steady(Stream(0, (1,), kind="tcp", flows=8, pinned=False), 0.5)
+    assert method.subject == "8 connections, receiver placed by the scheduler"
+
+
+@pytest.mark.parametrize("delay", [20e-6, 1e-3])
+def test_requests_are_answered_as_fast_as_the_path_lets_them(delay: float) -> None:
+    for connect, ways in ((False, 2), (True, 4)):
+        findings = found(RequestResponse(connect, seconds=0.5), FakeDut(delay=delay))
+        assert findings.values["transactions"] == about(1 / (ways * delay))
+        assert findings.values["p50"] == findings.values["p99"] == about(ways * delay * 1e6)
+
+
+def test_pings_with_their_losses() -> None:
+    findings = found(Ping(2000.0, seconds=1.0), FakeDut(delay=50e-6, loss=0.05))
+    assert findings.values["p50"] == about(100.0)
+    assert findings.values["lost"] == about(0.05)
+    assert findings.values["samples"] == about(1900)
+    assert "beside_gbps" not in findings.values
+
+
+def test_pings_beside_a_bulk_transfer() -> None:
+    recorder = Recorder(FakeDut(tcp_rate=4e9))
+    assert Ping(bulk=2, seconds=0.5).run(recorder).values["beside_gbps"] == about(4.0)
+    streams = Stream(0, (1,), kind="ping"), Stream(0, (1,), kind="tcp", flows=2)
+    assert recorder.trials[0].offer == steady(streams, 0.5, 1000.0)
+
+
+@pytest.mark.parametrize("method", [RequestResponse(seconds=0.5), Ping(seconds=0.5)])
+def test_no_answer_is_no_result(method: Method) -> None:
+    def unanswered(trial: Trial) -> Trial:
+        assert trial.samples is not None
+        return replace(trial, samples=replace(trial.samples, received=0))
+
+    with pytest.raises(BenchError, match="was answered"):
+        method.run(Altered(FakeDut(), unanswered))
 
 
 @pytest.mark.parametrize(

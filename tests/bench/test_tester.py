@@ -29,7 +29,7 @@ from fastbridge.bench.machine.child import Child
 from fastbridge.bench.machine.cpus import Layout
 from fastbridge.bench.testbed import Testbed
 from fastbridge.bench.tester.frames import announcement, plan, station_mac
-from fastbridge.bench.tester.offer import IMIX, Offer, Phase, Stream, full_mesh, steady
+from fastbridge.bench.tester.offer import IMIX, Kind, Offer, Phase, Stream, full_mesh, steady
 from fastbridge.bench.tester.samples import MissedError, SampleLog, Window
 from fastbridge.bench.tester.tester import Tester as LiveTester  # pytest would collect a name that starts with Test
 from fastbridge.bench.tester.trial import Trial
@@ -41,6 +41,7 @@ from fastbridge.switch.live import Switch
 
 ONE, TWO = b"\x02\0\0\0\0\x01", b"\x02\0\0\0\0\x02"
 STAMPED = 0x88B5
+SO_TIMESTAMP = 29  # asm-generic/socket.h
 Frames = list[bytes]
 
 
@@ -258,7 +259,7 @@ def test_a_generator_refuses_nonsense(bad: Callable[[], object]) -> None:
 
 # -- samples -------------------------------------------------------------------------------------
 
-NOTHING_WRONG = {"duplicated": 0, "reordered": 0, "corrupted": 0, "missed": 0}
+NOTHING_WRONG = {"duplicated": 0, "reordered": 0, "corrupted": 0, "missed": 0, "early": 0}
 
 
 @pytest.fixture
@@ -344,9 +345,17 @@ def test_arrivals_are_stamped_by_the_kernel() -> None:
     # Nothing else is taken: no other EtherType, nothing without the magic, no other trial's.
     others = [frame(), frame(destination=b"\xff" * 6).replace(b"\x88\xb6", b"\x88\xb5")]
     heard, arrived, before, after = hear(frames + others, log)
-    assert heard == Heard(0, 0, 0, 0)
+    assert heard[:4] == (0, 0, 0, 0)
     assert before <= arrived[0] and arrived == sorted(arrived) and arrived[-1] <= after
-    assert hear(frames, log, trial=2)[:2] == (Heard(0, 0, 0, 0), [0] * 20)
+    assert hear(frames, log, trial=2)[:2] == (Heard(0, 0, 0, 0, 0), [0] * 20)
+
+
+@pytest.mark.live
+def test_stamps_that_somebody_made_the_kernel_take_before_the_queue_are_counted() -> None:
+    frames, log = stamped(20)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+        asking.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMP, 1)
+        eventually(lambda: hear(frames, log)[0].early == 20, "the kernel to stamp early")
 
 
 @pytest.mark.live
@@ -360,7 +369,7 @@ def test_duplicates_reordering_and_corruption_are_told_apart() -> None:
         order.append(bad[:at] + bytes([bad[at] ^ 1]) + bad[at + 1 :])
     order += [bad[:-1], bad + b"\0"]
     heard, arrived, *_ = hear(order, log)
-    assert heard == Heard(duplicated=1, reordered=1, corrupted=8, missed=0)
+    assert heard[:4] == (1, 1, 8, 0)  # duplicated, reordered, corrupted, missed
     assert all(arrived)
 
 
@@ -582,6 +591,71 @@ def test_tcp_and_frames_in_one_tester() -> None:
         check_counts(tester.trial(steady(Stream(1, (0,)), 0.25, 4000.0)))
         with pytest.raises(ConfigError, match="one destination"):
             tester.trial(steady(Stream(0, kind="tcp"), 0.2))
+        with pytest.raises(ConfigError, match="only pings have a rate"):
+            tester.trial(steady(Stream(0, (1,), kind="tcp"), 0.2, 1000.0))
+
+
+@pytest.mark.live
+def test_several_connections_of_a_program_that_the_scheduler_places() -> None:
+    with bridged(2) as tester:
+        trial = tester.trial(steady(Stream(0, (1,), kind="tcp", flows=8, pinned=False), 0.2))
+        assert trial.gigabits_per_second > 0.01
+        (cpus,) = {
+            len(os.sched_getaffinity(agent._child.process.pid))
+            for (_, port, _), agent in tester._end_to_end._agents.items()
+            if port == 1 and agent._child is not None
+        }
+        assert cpus == len(os.sched_getaffinity(0))
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("kind", ["tcp-rr", "tcp-crr"])
+def test_requests_are_answered_each_in_its_time(kind: Kind) -> None:
+    with bridged(2) as tester:
+        for _ in range(2):  # the second begins where the first has ended
+            before = tester._pods[1].counters().rx_frames
+            trial = tester.trial(steady(Stream(0, (1,), kind=kind), 0.2))
+            samples = trial.samples
+            assert samples is not None and samples.received == samples.sent > 10
+            assert trial.window_bytes == 2 * samples.received and trial.offered is None
+            assert tester._pods[1].counters().rx_frames - before >= (5 if kind == "tcp-crr" else 1) * samples.received
+            median = samples.percentiles([50.0])[50.0]
+            assert 0 < median * 1e-9 < trial.seconds
+        waiting = tester._pods[1].run(["cat", "/proc/net/sockstat"]).stdout
+        assert "tw 0" in waiting.partition("TCP:")[2].partition("\n")[0]  # no port is used up
+
+
+@pytest.mark.live
+def test_pings_alone_and_beside_a_bulk_transfer() -> None:
+    ping, bulk = Stream(0, (1,), kind="ping"), Stream(0, (1,), kind="tcp")
+    with bridged(2) as tester:
+        alone = tester.trial(steady(ping, 0.2, 500.0))
+        assert alone.samples is not None and alone.samples.received == alone.samples.sent
+        assert 0 < alone.samples.sent <= 101  # a late one delays the others
+        assert alone.window_bytes == 56 * alone.samples.received
+        beside = tester.trial(steady((ping, bulk), 0.2, 500.0))
+        assert beside.samples is not None and beside.samples.received
+        assert beside.gigabits_per_second > 100 * alone.gigabits_per_second
+
+
+@pytest.mark.live
+def test_a_ping_that_nobody_answers_is_lost() -> None:
+    with bridged(2) as tester:
+        pod = tester._pods[1]
+        pod.run(["sh", "-c", "echo 1 > /proc/sys/net/ipv4/icmp_echo_ignore_all"])
+        with pytest.raises(BenchError, match="forwarded nothing"):
+            tester.trial(steady(Stream(0, (1,), kind="ping"), 0.2, 100.0))
+
+
+@pytest.mark.live
+def test_requests_without_an_answer_end_with_a_reason() -> None:
+    with (
+        Lab(Topology.of(2, ipv6=None)) as lab,
+        Unjoined(lab) as running,
+        LiveTester(lab, running, name="late", layout=Layout.of_machine()) as tester,
+        pytest.raises(BenchError, match=r"the tester in pod1: (timed out|No route to host|Connection timed out)"),
+    ):
+        tester.trial(steady(Stream(0, (1,), kind="tcp-rr"), 0.2))
 
 
 @pytest.mark.live

@@ -139,8 +139,8 @@ class FakeDut:
     def trial(self, offer: Offer) -> Trial:
         """Run one."""
         self.trials += 1
-        if offer.is_tcp:
-            return self._tcp(offer)
+        if offer.is_end_to_end:
+            return self._end_to_end(offer)
         if offer.learn:
             self._teach(offer)
         times, intended, seconds = self._schedule(offer)
@@ -188,10 +188,20 @@ class FakeDut:
             longest_gap=float(np.diff(np.sort(arrived)).max(initial=0.0)),
         )
 
-    def _tcp(self, offer: Offer) -> Trial:
-        seconds = offer.seconds
+    def _end_to_end(self, offer: Offer) -> Trial:
+        """Bytes at the TCP rate; an answer takes twice the delay, and a connection for it as much again."""
+        seconds, kinds = offer.seconds, {stream.kind for stream in offer.streams}
         self.virtual_seconds += seconds + PAUSE
-        return Trial(offer, seconds, seconds, round(self._tcp_rate * seconds / 8), 0.0, 0.0)
+        octets = round(self._tcp_rate * seconds / 8) if "tcp" in kinds else 0
+        samples = None
+        if kinds != {"tcp"}:
+            wait = self._delay * (4 if "tcp-crr" in kinds else 2)
+            times = np.arange(0.0, seconds, 1 / (offer.phases[0].rate or 1 / wait))
+            answered = np.flatnonzero(~self._lost(len(times)))
+            asked = Offer((Stream(0, (1,)),), offer.phases, sample=1)
+            samples = self._samples(asked, times, answered, times[answered] + wait)
+            octets = octets or len(answered)
+        return Trial(offer, seconds, seconds, octets, 0.0, 0.0, samples=samples)
 
     def _teach(self, offer: Offer) -> None:
         """Each address of the offer sends a frame to itself, at leisure."""

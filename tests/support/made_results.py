@@ -28,8 +28,10 @@ from fastbridge.bench.methods.latency import Latency, LatencyAtLoad
 from fastbridge.bench.methods.max_forwarding_rate import MaxForwardingRate
 from fastbridge.bench.methods.measurer import Recorder
 from fastbridge.bench.methods.mesh import Mesh
+from fastbridge.bench.methods.ping import Ping
 from fastbridge.bench.methods.port_scaling import PortScaling
 from fastbridge.bench.methods.recovery import Recovery
+from fastbridge.bench.methods.request_response import RequestResponse
 from fastbridge.bench.methods.reset import Reset
 from fastbridge.bench.methods.tcp_bulk import TcpBulk
 from fastbridge.bench.methods.throughput import Throughput
@@ -41,6 +43,9 @@ CONTEST: tuple[Method, ...] = (
     ForwardingRate((64,), seconds=0.2),
     ForwardingRate((1518,), seconds=0.2),
     TcpBulk(0.2),
+    TcpBulk(0.2, 8, pinned=False),
+    RequestResponse(seconds=0.2),
+    Ping(bulk=1, seconds=0.2),
     LatencyAtLoad(4_000.0, seconds=0.3),
 )
 SINGLE: tuple[Method, ...] = (
@@ -50,6 +55,7 @@ SINGLE: tuple[Method, ...] = (
     BackToBack((64,), 2, 0.2, **SEARCH),
     Recovery((64,), 0.3, 0.5, 1, **SEARCH),
     Reset((64,), 1.0, 1, 0.2),
+    RequestResponse(connect=True, seconds=0.2),
     MaxForwardingRate(seconds=0.2),
     Mesh(4, **SEARCH),
     Congestion(seconds=0.2),

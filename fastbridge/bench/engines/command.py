@@ -1,8 +1,8 @@
 """Any other program.
 
-`--engine-command 'prog {ports}'`: whatever joins the Ethernet interfaces that it is told. It meets default
-offloads, and has to pass on what they leave to do; where it does not, no TCP connection works, and that is a fact
-about the program (`offloads_off` is for those who measure it from Python).
+`--engine-command 'prog {ports}'`: any program that joins the Ethernet interfaces in its command line. Offloads have
+their defaults, and the program must pass on the work that they leave. If it does not, no TCP connection works: that is
+a fact about the program (from Python, `offloads_off` turns them off).
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ _SCRIPTS = (".py", ".pl", ".sh", ".rb")
 class CommandEngine(Engine):
     """A program that runs in the foreground, in the namespace of the host ends, until SIGTERM.
 
-    `command` is split as a shell does, but no shell runs it. The word {ports} stands for the interfaces, a word
-    each; inside a longer word, with commas between. {cpu} is the CPU that it is pinned to.
+    `command` is split as a shell does, but no shell runs it. The word {ports} stands for the interfaces, one
+    word each; inside a longer word they are joined by commas. {cpu} is the CPU that it is pinned to.
     """
 
     command: str
@@ -80,10 +80,10 @@ class CommandEngine(Engine):
 
 
 class _Foreground(Programs):
-    """A program of which only the first process is known to be its own."""
+    """A program of which only the first process is known."""
 
     def check(self) -> None:
-        """Raise BenchError when it has died; what seems to have left for the background is told to stay."""
+        """Raise BenchError when the program has ended; the error says so if it seems to have gone to the background."""
         try:
             super().check()
         except BenchError as error:
@@ -93,9 +93,9 @@ class _Foreground(Programs):
 
 
 def parse_command(text: str) -> CommandEngine:
-    """`COMMAND` or `NAME=COMMAND`; without a name it has the file name of its program.
+    """`COMMAND` or `NAME=COMMAND`; without a name the engine gets the file name of the program.
 
-    Of a program that is given a script, an interpreter most likely, it is the script's. Raises ConfigError for a
+    If the program is given a script, it gets the script's file name. Raises ConfigError for a
     command without {ports}.
     """
     named = _NAMED.fullmatch(text.strip())

@@ -1,7 +1,7 @@
 """No switch: the ceiling.
 
-One veth pair from pod to pod (`Lab.direct`). What the tester reaches over it in frames/s, TCP and latency is
-the most, or the least, that any switch on this machine can come to. Works with default offloads, TCP included.
+One veth pair from pod to pod (`Lab.direct`). Its frames/s and TCP rate are the highest that any switch on this machine
+can reach, and its latency is the lowest. Works with default offloads, TCP included.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Direct(Engine):
 
     @contextmanager
     def attach(self, lab: Lab, cpu: int) -> Iterator[Running]:
-        """Replace the pods' pairs by one between them; `cpu` means nothing to it."""
+        """Replace the pods' pairs by one between them; `cpu` is not used."""
         only_two(self.name, lab)
         with lab.direct():
             yield _Wire()

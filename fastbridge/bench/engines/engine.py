@@ -1,6 +1,6 @@
 """What an engine is.
 
-Apart from the package's `__init__`, which gathers the engines, so that each of them can import it.
+Not in the package's `__init__`, which gathers the engines: each of them imports this file.
 """
 
 from __future__ import annotations
@@ -20,32 +20,32 @@ _TUN = "/dev/net/tun"
 
 
 class Engine(ABC):
-    """A switch that can be measured; a subclass says only where it differs from what most engines are."""
+    """A switch that can be measured. A subclass says where it differs from most engines."""
 
-    name: str  #: what the results call it
-    ceiling: bool = False  #: True only for the direct veth: no switch, and so what no switch can beat
-    most_ports: int | None = None  #: how many ports it can join; None: as many as there are
+    name: str  #: its name in the results
+    ceiling: bool = False  #: True only for the direct veth: no switch can beat it
+    most_ports: int | None = None  #: how many ports it can join; None: any number
     #: Whether it cannot pass on what offloads leave to do: `attach` then turns them off on the lab's links.
     offloads_off: bool = False
 
     def version(self) -> str:
-        """What was measured, as its own maker numbers it; "-" where nobody does."""
+        """The version of the switch, or "-" if it has none."""
         return "-"
 
     def missing(self) -> str | None:
-        """Why it cannot run here, and the way out, in one line; None when it can."""
+        """Why the engine cannot run here, and the way out, in one line; None if it can run."""
         return None
 
     @abstractmethod
     def attach(self, lab: Lab, cpu: int) -> AbstractContextManager[Running]:
-        """Join the lab's host ends, on `cpu` where it is a process; ready when the block begins.
+        """Join the lab's host ends, with processes on `cpu`. The engine is ready when the block begins.
 
-        Raises BenchError when it cannot.
+        Raises BenchError if it cannot join.
         """
 
 
 def lacks_program(package: str, *programs: str) -> str | None:
-    """One line on the first of `programs` that is not there, all from the Debian package `package`."""
+    """A line about the first missing one of `programs`, all from the Debian package `package`; None if all exist."""
     absent = next((program for program in programs if find_program(program) is None), None)
     return absent and f"there is no program {absent}: install the Debian package {package}"
 
@@ -57,7 +57,7 @@ def only_two(name: str, lab: Lab) -> None:
 
 
 def lacks_tun() -> str | None:
-    """What is wrong with the tun device, if anything: it may be there, and not to be opened by a namespace's root."""
+    """The fault of the tun device, if any: it may exist and still be closed to the root of a namespace."""
     if not Path(_TUN).exists():
         return f"there is no {_TUN}: modprobe tun"
     if not os.access(_TUN, os.R_OK | os.W_OK):

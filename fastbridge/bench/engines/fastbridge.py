@@ -1,7 +1,8 @@
 """fastbridge itself.
 
 Measured as its users run it: `fastbridge run --json` as a process of its own, so that the bench's own work
-takes no time from the switch's thread. Works with default offloads, TCP included.
+takes no time from the switch's thread. Works with default offloads, TCP included. The variants say which path frames
+take; which one they took, the switch's own counters say at its end.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import struct
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +21,7 @@ from pathlib import Path
 from fastbridge.errors import BenchError
 from fastbridge.lab.topology import Lab
 from fastbridge.programs import python_module
+from fastbridge.switch.fast_path.bpf_syscall import BpfError, load_program
 
 from .engine import Engine
 from .running import Programs, Running
@@ -28,16 +31,19 @@ READY_SECONDS = 10.0
 
 # Room for every address that a method uses, as the Linux bridge has; 65,536 are the default.
 _CAPACITY = ("--capacity", "1100000")
+_BY_CORE = (*_CAPACITY, "--fast-path", "off")
 _COUNTS = (2, 4)  # of workers
+RETURN_NEXT = struct.pack("=BBhi", 0xB7, 0, 0, -1) + struct.pack("=BBhi", 0x95, 0, 0, 0)  # r0 = TCX_NEXT; exit
 
 
 @dataclass(frozen=True)
 class Fastbridge(Engine):
-    """`fastbridge run` over the lab's host ends; `options` are given to it as they are."""
+    """`fastbridge run` over the lab's host ends; `options` are given to it as they are, or to another `program`."""
 
     name: str = "fastbridge"
     options: tuple[str, ...] = _CAPACITY
     workers: int = 1  #: several are not kept on one CPU
+    program: tuple[str, ...] = ("fastbridge", "run", "--json")  #: a module, and its first arguments
 
     def version(self) -> str:
         """The package's."""
@@ -54,13 +60,13 @@ class Fastbridge(Engine):
     @contextmanager
     def attach(self, lab: Lab, cpu: int) -> Iterator[Running]:
         """Run the switch until the block ends."""
-        with Programs(self.name, lab, cpu, self._start, pinned=self.workers == 1) as running:
+        with Programs(self.name, lab, cpu, self._start, pinned=self.workers == 1, ended=_note_paths) as running:
             yield running
 
     def _start(self, programs: Programs) -> None:
-        arguments = ["run", "--json", *self.options, *programs.interfaces]
-        programs.command = shlex.join(["fastbridge", *arguments])
-        switch = programs.run([*python_module("fastbridge"), *arguments])
+        module, *arguments = [*self.program, *self.options, *programs.interfaces]
+        programs.command = shlex.join([*(["python", "-m"] if "." in module else []), module, *arguments])
+        switch = programs.run([*python_module(module), *arguments])
         line = switch.line(READY_SECONDS)
         if json.loads(line).get("event") != "ready":
             raise BenchError(f"{self.name} said {line!r} when it should have been ready")
@@ -78,15 +84,43 @@ def _rings(pid: int) -> str:
     return f"rings: {', '.join(f'{count} of {size}' for size, count in sizes.items())}"
 
 
-# By the kernel's fast path, with every frame sent by itself, never asleep, and by several workers. What
-# `fastbridge run` has by default is "fastbridge".
+def _note_paths(programs: Programs, said: str) -> None:
+    """Add what a switch says when it is stopped; one that was killed says nothing."""
+    for line in said.splitlines():
+        event = json.loads(line) if line.startswith("{") else {}
+        if event.get("event") == "stopped":
+            total = event["counters"]["total"]
+            kernel, core = programs.paths or (0, 0)
+            programs.paths = kernel + total["fast"], core + total["rx_frames"]
+
+
+@dataclass(frozen=True)
+class FastbridgeBpf(Fastbridge):
+    """With the bpf hand, which `fastbridge run` cannot have: its seccomp filter refuses bpf(2)."""
+
+    name: str = "fastbridge/bpf"
+    program: tuple[str, ...] = ("fastbridge.bench.engines.bpf_switch",)
+
+    def missing(self) -> str | None:
+        """The kernel says whether we may, and whether it can."""
+        try:
+            os.close(load_program("fb_probe", RETURN_NEXT))
+        except BpfError as error:
+            return f"bpf(2) is not to be had ({error.strerror}): be root, on a kernel of 6.6 or later"
+        return super().missing()
+
+
+# By the kernel's fast path, or by the core: as it is, each frame sent by itself, never asleep, by several workers.
+# What `fastbridge run` has by default is "fastbridge".
 VARIANTS = (
     Fastbridge("fastbridge/nft", (*_CAPACITY, "--fast-path", "nft")),
-    Fastbridge("fastbridge/no-coalesce", (*_CAPACITY, "--no-coalesce")),
-    Fastbridge("fastbridge/busy-poll", (*_CAPACITY, "--busy-poll", "1000000")),
-    *(Fastbridge(f"fastbridge/{n}-workers", (*_CAPACITY, "--workers", str(n)), workers=n) for n in _COUNTS),
+    FastbridgeBpf(),
+    Fastbridge("fastbridge/af-packet", _BY_CORE),
+    Fastbridge("fastbridge/no-coalesce", (*_BY_CORE, "--no-coalesce")),
+    Fastbridge("fastbridge/busy-poll", (*_BY_CORE, "--busy-poll", "1000000")),
+    *(Fastbridge(f"fastbridge/{n}-workers", (*_BY_CORE, "--workers", str(n)), workers=n) for n in _COUNTS),
     *(
-        Fastbridge(f"fastbridge/{n}-workers-fanout", (*_CAPACITY, "--workers", str(n), "--fanout"), workers=n)
+        Fastbridge(f"fastbridge/{n}-workers-fanout", (*_BY_CORE, "--workers", str(n), "--fanout"), workers=n)
         for n in _COUNTS
     ),
 )

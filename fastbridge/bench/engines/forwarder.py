@@ -1,9 +1,8 @@
 """A switch in plain Python, as a program.
 
-What a Python programmer would write with the standard library alone, and write well: one buffer,
-recv_into and send, an epoll loop that empties a socket before it asks again, a dict for the table.
-It carries the vnet header through (10 bytes before the frame) because without it no TCP on default
-offloads survives. It leaves out ageing and VLAN tags, which would only slow it down.
+A good program with the standard library alone: one buffer, recv_into and send, an epoll loop that empties a socket
+before it asks again, a dict for the table. It passes the vnet header on (10 bytes before the frame): without it no TCP
+connection works with default offloads. It has neither ageing nor VLAN tags, which would slow it down.
 
     python forwarder.py IFACE IFACE…      # writes "ready" to stdout, runs until it is stopped
 """
@@ -31,7 +30,7 @@ def open_port(name: str) -> socket.socket:
     port.setsockopt(SOL_PACKET, PACKET_IGNORE_OUTGOING, 1)
     try:
         port.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, RECEIVE_BUFFER)
-    except PermissionError:  # in a user namespace; the system's maximum then
+    except PermissionError:  # in a user namespace the system's maximum holds
         port.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
     port.setblocking(False)
     port.bind((name, ETH_P_ALL))
@@ -39,7 +38,7 @@ def open_port(name: str) -> socket.socket:
 
 
 def forward(ports: list[socket.socket]) -> None:
-    """Learn, look up, send or flood, for ever."""
+    """Learn, look up, send or flood, without end."""
     table: dict[bytes, socket.socket] = {}
     by_fd = {port.fileno(): port for port in ports}
     buffer = bytearray(LARGEST)
@@ -70,7 +69,7 @@ def forward(ports: list[socket.socket]) -> None:
 
 
 def transmit(port: socket.socket, frame: memoryview) -> None:
-    """Send, or drop what the kernel does not take, as a switch does."""
+    """Send; drop the frame if the kernel does not take it, as a switch does."""
     try:  # noqa: SIM105 - suppress() costs more than the send's own Python
         port.send(frame)
     except OSError:

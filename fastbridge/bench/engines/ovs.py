@@ -1,8 +1,8 @@
 """Open vSwitch, userspace datapath.
 
-`datapath_type=netdev` over AF_PACKET: the one that needs no kernel module; an ovsdb-server and an ovs-vswitchd of
-its own. On veth with default offloads ping works and TCP does not: it sends frames on without the checksum that
-was left to the interface. So offloads are off; TCP works then. Default settings: an FDB of 8,192 entries, 300 s.
+`datapath_type=netdev` over AF_PACKET needs no kernel module. The engine has its own ovsdb-server and ovs-vswitchd. On
+veth with default offloads ping works and TCP does not: OVS forwards frames without the checksum that was left to the
+interface. So offloads are off, and TCP works. Default settings: an FDB of 8,192 entries, 300 s.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ class OpenVSwitch(Engine):
     offloads_off = True
 
     def version(self) -> str:
-        """ovs-vswitchd's."""
+        """The version of ovs-vswitchd."""
         said = subprocess.run(
             [find_program("ovs-vswitchd") or "ovs-vswitchd", "--version"], capture_output=True, text=True, check=True
         )
         return said.stdout.splitlines()[0].split()[-1]
 
     def missing(self) -> str | None:
-        """Programs, or the tun device: its bridge has an interface of its own."""
+        """The programs, or the tun device: the bridge has an interface of its own."""
         programs = ("ovs-vswitchd", "ovsdb-server", "ovsdb-tool", "ovs-vsctl")
         return lacks_tun() or lacks_program("openvswitch-switch", *programs)
 
@@ -76,7 +76,7 @@ class OpenVSwitch(Engine):
 
 
 def _ask_until_it_listens(programs: Programs, argv: list[str]) -> None:
-    # With a first try too early, ovs-vsctl --retry would wait for a whole second.
+    # If its first try came too early, ovs-vsctl --retry would wait for a whole second.
     deadline = time.monotonic() + READY_SECONDS
     while True:
         try:

@@ -1,7 +1,7 @@
 """Readiness, by trial.
 
-A program that does not say when it is ready is ready when it forwards: broadcasts from the first pod have been
-heard in every other one, and one from the second in the first.
+Not every program says when it is ready. It is ready when it forwards: every other pod has heard a broadcast from the
+first pod, and the first pod one from the second.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from fastbridge.errors import BenchError
 
 from .running import Programs
 
-_ETHERTYPE = 0x88B6  # IEEE 802 local experimental 2: the tester's is the first, so that none is taken for another
+_ETHERTYPE = 0x88B6  # IEEE 802 local experimental 2: the tester has 1, so frames cannot be confused
 _INTERVAL = 0.02  # seconds
 
 
 def await_forwarding(programs: Programs, seconds: float) -> None:
-    """Wait until the lab's host ends are joined; raise BenchError when they are not after so many seconds."""
+    """Wait until the lab's host ends are joined; raise BenchError if they are not within the time."""
     if not forwards(programs, seconds):
         raise BenchError(f"{programs.name} forwarded nothing in {seconds:g} s{programs.processes[-1].last_words()}")
 
 
 def forwards(programs: Programs, seconds: float) -> bool:
-    """Wait until the lab's host ends are joined; False when they are not after so many seconds.
+    """Wait until the lab's host ends are joined; False if they are not within the time.
 
     Raises BenchError when the engine has died meanwhile. The probes teach its FDB the first two pods' addresses.
     """

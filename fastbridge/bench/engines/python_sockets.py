@@ -1,7 +1,7 @@
 """The plain-Python peer.
 
-A program of its own (forwarder.py), with nothing but the standard library. Works with default offloads, TCP
-included: it carries the vnet header through.
+A separate program (forwarder.py) that uses only the standard library. Works with default offloads, TCP included: it
+passes the vnet header on.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class PythonSockets(Engine):
     name: str = "python"
 
     def version(self) -> str:
-        """The interpreter's."""
+        """The interpreter's version."""
         return f"{platform.python_implementation()} {platform.python_version()}"
 
     @contextmanager

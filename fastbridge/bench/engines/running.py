@@ -35,6 +35,8 @@ class Running(ABC):
     command: str  #: as a reader of the results would type it
     buffers: str  #: what holds frames that wait for it
     processes: Sequence[Child] = ()  #: none where the kernel does the work
+    #: Frames that its kernel fast path took, and that it took itself, as it says at its end; None where it does not
+    paths: tuple[int, int] | None = None
 
     def __enter__(self) -> Running:
         return self
@@ -124,16 +126,24 @@ class InKernel(Running):
 class Programs(Running):
     """One program or several in the namespace of the lab's host ends, all on one CPU.
 
-    `start` starts them by `run`, waits until they are ready, and says in `buffers` what there is to say.
+    `start` starts them by `run`, waits until they are ready, and says in `buffers` what there is to say. `ended` is
+    given what each of them said at last.
     """
 
     def __init__(
-        self, name: str, lab: Lab, cpu: int, start: Callable[[Programs], None], *, pinned: bool = True
+        self,
+        name: str,
+        lab: Lab,
+        cpu: int,
+        start: Callable[[Programs], None],
+        *,
+        pinned: bool = True,
+        ended: Callable[[Programs, str], None] = lambda programs, said: None,
     ) -> None:
         self.name, self.lab, self.cpu, self.pinned = name, lab, cpu, pinned
         self.command, self.buffers = "", "-"
         self.processes: list[Child] = []
-        self._start = start
+        self._start, self._ended = start, ended
         self._begin()
 
     @property
@@ -189,6 +199,7 @@ class Programs(Running):
             process.stop()
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.process.pid, signal.SIGKILL)
+            self._ended(self, process.unread)
 
     def _begin(self) -> None:
         try:

@@ -1,8 +1,9 @@
 """DPDK's testpmd.
 
-Its io mode passes frames from one port to the other unseen: not a switch, but the least a user-space forwarder
-can do. It polls, by net_af_packet or, as testpmd-xdp, by net_af_xdp (copy mode on veth). With default offloads
-ping works and TCP does not, with either: both leave the pending checksum behind. With offloads off TCP works.
+Its io mode passes frames from one port to the other without a look: not a switch, but the least work that a
+user-space forwarder can do. It polls, by net_af_packet or, as testpmd-xdp, by net_af_xdp (copy mode on
+veth). With default offloads ping works and TCP does not: both drivers lose the pending checksum. With offloads off TCP
+works.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from .running import Programs, Running
 
 READY_SECONDS = 20.0
 _PROGRAM = "dpdk-testpmd"
-# --no-huge excludes --in-memory; without shared configuration it leaves no file behind all the same.
+# --no-huge excludes --in-memory; without shared configuration it leaves no file behind either.
 _EAL = ("--no-huge", "--no-pci", "--no-shconf", "--no-telemetry", "-m", "256")
 _FORWARDING = (
     "--forward-mode=io",
@@ -54,14 +55,14 @@ class Testpmd(Engine):
         return "testpmd-xdp" if self.xdp else "testpmd"
 
     def version(self) -> str:
-        """DPDK's."""
+        """DPDK's version."""
         said = subprocess.run(
             [_PROGRAM, "-v", "-h"], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
         )
         return next((line.split("'")[1] for line in said.stderr.splitlines() if "RTE Version" in line), "unknown")
 
     def missing(self) -> str | None:
-        """The program; for AF_XDP a privilege that no user namespace gives."""
+        """The program; for AF_XDP also a privilege that no user namespace gives."""
         if self.xdp and not _has_capabilities():
             return "to load an XDP program takes root on the machine itself (CAP_NET_ADMIN and CAP_SYS_ADMIN)"
         if self.xdp and not _kernel_has_af_xdp():
@@ -80,11 +81,11 @@ class Testpmd(Engine):
         # net_af_xdp's busy polling (its default, Linux 5.11) stays on: without it a ping took several times as long.
         driver = "net_af_xdp" if self.xdp else "net_af_packet"
         devices = [f"--vdev={driver}{n},iface={name}" for n, name in enumerate(programs.interfaces)]
-        # Two threads are the least it runs with; the main one only waits for its input.
+        # It needs two threads; the main one only waits for input.
         argv = [_PROGRAM, *_EAL, f"--lcores=0@{programs.cpu},1@{programs.cpu}", *devices, "--", *_FORWARDING]
         programs.command = shlex.join(argv)
         programs.buffers = "rings of 2048 frames a port" if self.xdp else "rings of 512 frames a port"
-        # Else libxdp would pin a program of its own in the machine's BPF file system, and leave it there.
+        # Otherwise libxdp would pin its own program in the machine's BPF file system, and leave it there.
         programs.run(["env", "LIBXDP_SKIP_DISPATCHER=1", *argv] if self.xdp else argv, private=True)
         await_forwarding(programs, READY_SECONDS)
 

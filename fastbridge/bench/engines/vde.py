@@ -1,6 +1,6 @@
 """VDE, Virtual Distributed Ethernet.
 
-vde_switch with a tap a port. It cannot take a veth end: vde_pcapplug of vde2 2.3.2 opens libpcap without a
+vde_switch with a tap for each port. It cannot take a veth end: vde_pcapplug of vde2 2.3.2 opens libpcap without a
 timeout, and no frame passes until a whole capture block is full. So a Linux bridge of two ports, without
 learning, joins each tap to its host end, as VDE's users do; its cost is in VDE's numbers. Works with default
 offloads, TCP included: the kernel does checksums and segmentation before a tap.
@@ -25,7 +25,7 @@ from .probe import await_forwarding
 from .running import Programs, Running
 
 READY_SECONDS = 10.0
-_SPARE_PORTS = 1  # port numbers begin with 1, and count
+_SPARE_PORTS = 1  # port numbers begin with 1, and 0 counts, too
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Vde(Engine):
     name: str = "vde"
 
     def version(self) -> str:
-        """vde_switch's."""
+        """The version of vde_switch."""
         said = subprocess.run(
             [find_program("vde_switch") or "vde_switch", "--version"], capture_output=True, text=True, check=False
         )
@@ -72,7 +72,7 @@ def _joint(n: int) -> str:
 
 @contextmanager
 def _joints(lab: Lab) -> Iterator[None]:
-    """Each host end in a bridge of its own; a restart of the switch finds them as they were."""
+    """Each host end has its own bridge; a restart of the switch does not change them."""
     names = [_joint(n) for n in range(len(lab))]
     with Links(lab.namespace) as links:
         for name, port in zip(names, lab.ports, strict=True):

@@ -52,6 +52,7 @@ class Child:
             cwd=cwd,
         )
         self._pending = b""
+        self.unread = ""  #: once it is stopped: what it wrote to stdout, and nobody asked for
         if cpu is not None:
             # Still before its first thread: exec keeps the mask and threads inherit it.
             os.sched_setaffinity(self.process.pid, {cpu})
@@ -109,7 +110,11 @@ class Child:
                     self.process.wait(STOP_SECONDS)
                 except subprocess.TimeoutExpired:
                     continue
-        for stream in (self.process.stdin, self.process.stdout, self._stderr):
+        stdout = self.process.stdout
+        if stdout is not None and not stdout.closed:
+            os.set_blocking(stdout.fileno(), False)  # whom it has started may have it, too
+            self.unread += (stdout.read() or b"").decode(errors="replace")
+        for stream in (self.process.stdin, stdout, self._stderr):
             if stream is not None:
                 stream.close()
 

@@ -1,13 +1,13 @@
 """Methods, one a file.
 
-A method is a frozen dataclass of its parameters with one function: it asks a measurer for trials and says
-what they show. It decides from trials alone (no clock, no chance), so that a replay finds the same.
+A method is a frozen dataclass of its parameters with one function: it asks a measurer for trials and says what they
+show. It decides from trials alone (no clock, no chance), so a replay finds the same.
 
 - RFC 2544: throughput, latency, frame_loss, back_to_back, recovery, reset
 - RFC 2889: mesh, congestion, max_forwarding_rate, address_caching, address_learning, errored_frames, broadcast
-- by other RFCs: forwarding_rate, tcp_bulk, fdb_scaling, port_scaling
+- from elsewhere: forwarding_rate, tcp_bulk, request_response, ping, fdb_scaling, port_scaling
 - shared: patterns (who sends to whom), search, bounds, learned_addresses
-- measurer: who runs the trials, and the record that is replayed; registry: all methods by name
+- measurer: runs the trials, records and replays them; registry: all methods by name
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .patterns import subject_of
 
 @dataclass(frozen=True)
 class Findings:
-    """What a method found; the names are those of its `units`."""
+    """The findings of a method; its `units` has the names."""
 
     values: Mapping[str, float]
     series: Mapping[str, tuple[tuple[float, float], ...]] = field(default_factory=dict)  #: curves, as (x, y) points
@@ -34,13 +34,13 @@ class Method(ABC):
     """One measurement on one engine: a frozen dataclass of its parameters, all with a default."""
 
     name: ClassVar[str]  #: in results files: short, with hyphens
-    section: ClassVar[str]  #: where it is defined: "RFC 2544 §26.1"
+    section: ClassVar[str]  #: its definition: "RFC 2544 §26.1"
     units: ClassVar[Mapping[str, str]]  #: of values and of series ("x unit → y unit"), by name
-    primary: ClassVar[str]  #: the value engines are compared by
+    primary: ClassVar[str]  #: the value by which engines are compared
     higher_is_better: ClassVar[bool] = True
 
     ports: int = 2  #: pods it needs
-    sizes: tuple[int, ...]  #: of frames, with FCS, in turn
+    sizes: tuple[int, ...]  #: frame sizes with FCS, sent in turn
     pattern: str = "pair"  #: who sends to whom
 
     if TYPE_CHECKING:  # every dataclass has its own
@@ -49,9 +49,9 @@ class Method(ABC):
 
     @property
     def subject(self) -> str:
-        """What distinguishes it from others of its kind: "64 B", "5 ports, 64 B"."""
+        """The parameters in words: "64 B", "5 ports, 64 B"."""
         return subject_of(self.sizes, self.pattern)
 
     @abstractmethod
     def run(self, measurer: Measurer) -> Findings:
-        """Measure; raise BenchError when the DUT is not fit."""
+        """Measure; raise BenchError for an unfit DUT."""

@@ -13,19 +13,19 @@ from .measurer import Measurer
 
 FIRST = 1000  # addresses tried first, and STEP times as many after that while they are all held
 STEP = 4
-# A DUT that makes up its mind about each new address slowly loses frames, and what it has not seen it cannot hold
-# (Open vSwitch does from some 30,000 a second on). So where frames are lost the rate is a quarter, twice at most.
+# A DUT that handles each new address slowly loses frames (Open vSwitch from about 30,000 per second), and cannot
+# hold an address that it has not seen. So where frames are lost the rate falls to a quarter, twice at most.
 SLOWER = 1 / 4
-SLOWEST = 1 / 16  # of the rate to begin with
+SLOWEST = 1 / 16  # of the first rate
 
 
 @dataclass(frozen=True)
 class AddressCaching(Method):
     """The most addresses the FDB holds: with one more, a frame to one of them is flooded or lost.
 
-    Stations behind one port, and the one that looks for them: n and 1. Each try begins with an empty FDB, from a
-    restart, and none goes beyond `limit`. A DUT that replaces entries fails as soon as it has to. Trials are to be
-    over before entries age: 1 M addresses at 50,000 a second take 40 s.
+    n stations are behind one port, and one station looks for them. Each try restarts the DUT for an empty FDB, and none
+    goes beyond `limit`. A DUT that replaces entries fails with the first replacement. Trials must end before entries
+    age: 1 M addresses at 50,000 per second take 40 s.
     """
 
     name = "address-caching"
@@ -39,7 +39,7 @@ class AddressCaching(Method):
     ports = PORTS
 
     limit: int = 1_000_000  #: addresses tried at most
-    rate: float = 50_000.0  #: frames/s, of those that are learned from and those that look; less where they are lost
+    rate: float = 50_000.0  #: frames/s while learning and while looking; lower where frames are lost
     width: float = 0.0  #: between the bounds, relative; 0: to the address
 
     def __post_init__(self) -> None:
@@ -49,11 +49,11 @@ class AddressCaching(Method):
 
     @property
     def subject(self) -> str:
-        """How far it goes."""
+        """The limit."""
         return f"up to {self.limit:,} addresses"
 
     def run(self, measurer: Measurer) -> Findings:
-        """Try more and more, then between what was held and what was not.
+        """Try more and more addresses, then numbers between a held and a failed one.
 
         A table that takes no more when it is full shows by how many addresses it misses what it holds; so after a
         failed try that number is tried before halving goes on.
@@ -72,7 +72,7 @@ class AddressCaching(Method):
                 if high > self.limit:
                     next_ones = (min(STEP * count, self.limit),)
                 continue
-            # A wrong guess is not followed by another: halving comes to an end.
+            # After a wrong guess comes a halving: the search ends.
             was_guess, high = halving and bool(likely), count
             next_ones, halving = () if was_guess else (seen.known + 1, seen.known + 2), True
             if seen.lost:
@@ -85,7 +85,7 @@ class AddressCaching(Method):
         return Findings(values, {"flooded": tuple(sorted(curve))}, tuple(remarks))
 
     def _try(self, measurer: Measurer, count: int, rate: float) -> tuple[LookupTrials, float]:
-        """Also says at which rate it was made."""
+        """A try, and the rate at which it was made."""
         seen = look_up(measurer, count - 1, rate, rate)
         while seen.lost and rate > SLOWEST * self.rate:
             rate *= SLOWER

@@ -15,7 +15,7 @@ from .patterns import counted
 
 @dataclass(frozen=True)
 class AddressLearning(Method):
-    """The highest rate of frames from new addresses after which a frame to none of them is flooded or lost.
+    """The highest rate of frames from new addresses at which the DUT learns all: no frame to them is flooded or lost.
 
     `addresses` must not be more than the DUT can hold (`address-caching`); the share of flooded frames against the
     learning rate shows where it is. A try that fails is made twice before it counts.
@@ -33,9 +33,9 @@ class AddressLearning(Method):
     ports = PORTS
 
     addresses: int = 10_000
-    test_rate: float = 20_000.0  #: frames/s of those that look for them: what any DUT forwards
+    test_rate: float = 20_000.0  #: frames/s while looking: any DUT forwards that
     width: float = 0.01  #: between the bounds, relative
-    lowest: float = 0.001  #: of the maximum rate: who cannot learn that fast is not searched further
+    lowest: float = 0.001  #: of the maximum rate: a DUT that cannot learn that fast is not searched further
 
     def __post_init__(self) -> None:
         whole(self, addresses=1)
@@ -43,11 +43,11 @@ class AddressLearning(Method):
 
     @property
     def subject(self) -> str:
-        """How many."""
+        """The number of addresses."""
         return f"{self.addresses:,} addresses"
 
     def run(self, measurer: Measurer) -> Findings:
-        """As fast as the tester can first, then between what was learned and what was not."""
+        """Begin at full speed, then try rates between a learned and a failed one."""
         full = self._try(measurer, None)
         maximum = counted(full.learning.offered_rate, "sent")
         curve = [(maximum, full.flooded)]

@@ -1,6 +1,6 @@
 """Back-to-back frames, RFC 2544 §26.4.
 
-As updated by RFC 9004: the longest burst at minimum gap that comes through whole, and how long a buffer it implies.
+As updated by RFC 9004: the longest burst at minimum gap without loss, and the buffer time that it implies.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from .measurer import Measurer
 from .patterns import counted, streams_of
 from .throughput import Throughput
 
-SHORTEST = 16  # frames of the first burst; doubled until one loses, so that most bursts are short
+SHORTEST = 16  # frames of the first burst; doubled until a burst loses frames: most bursts are short
 
 
 @dataclass(frozen=True)
 class BackToBack(Method):
-    """The longest loss-free burst, by a binary search that is repeated (RFC 9004 §6.2, §6.3).
+    """The longest burst without loss, by a repeated binary search (RFC 9004 §6.2, §6.3).
 
-    A veth has no line rate: the maximum theoretical frame rate is the most the tester can offer. While a burst comes
-    in the DUT forwards at its throughput; the corrected time leaves these frames out (RFC 9004 §6.4).
+    A veth has no line rate: the tester's highest rate stands for the maximum theoretical one. While a burst comes in,
+    the DUT forwards at its throughput; the corrected time leaves these frames out (RFC 9004 §6.4).
     """
 
     name = "back-to-back"
@@ -55,7 +55,7 @@ class BackToBack(Method):
         search_parameters(self)
 
     def run(self, measurer: Measurer) -> Findings:
-        """Search for throughput, then for the longest burst as often as asked."""
+        """Search for throughput, then `repeats` times for the longest burst."""
         search = Throughput(self.sizes, "pair", self.seconds, self.duration_sum, self.width).run(measurer)
         fastest = search.values["max_offered"]
         limit = max(1, round(fastest * self.limit_seconds))
@@ -84,7 +84,7 @@ class BackToBack(Method):
         return Findings(values, remarks=tuple(remarks))
 
     def _longest(self, measurer: Measurer, stream: Stream, limit: int) -> int:
-        """The most frames in a burst that lost none, to within `width` (or a frame)."""
+        """The longest burst without loss, to within `width` (or a frame)."""
 
         def comes_through(length: int) -> bool:
             return counted(measurer.trial(Offer((stream,), (Phase(frames=length),))).forwarded, "received") >= length

@@ -1,6 +1,6 @@
 """Bounds of parameters.
 
-A results file and a caller can ask for anything; what makes no sense ends here, before the first trial.
+A results file or a caller can ask for anything. Parameters that make no sense are refused before the first trial.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from fastbridge.errors import BenchError
 
 
 def positive(method: Any, *names: str) -> None:
-    """Raise BenchError unless these parameters of a method are finite and greater than 0; None is none given."""
+    """Raise BenchError unless these parameters of a method are finite and greater than 0, or None."""
     for name in names:
         value = getattr(method, name)
         if value is not None and not (_is_number(value) and value > 0):
@@ -20,7 +20,7 @@ def positive(method: Any, *names: str) -> None:
 
 
 def at_least(method: Any, **lowest: int) -> None:
-    """Raise BenchError unless these parameters of a method are finite and so much or more."""
+    """Raise BenchError unless these parameters of a method are finite and at least so large."""
     for name, least in lowest.items():
         value = getattr(method, name)
         if not (_is_number(value) and value >= least):
@@ -28,7 +28,7 @@ def at_least(method: Any, **lowest: int) -> None:
 
 
 def whole(method: Any, **lowest: int) -> None:
-    """As `at_least`, of what is counted."""
+    """Raise BenchError unless these parameters are whole numbers and at least so large."""
     for name in lowest:
         value = getattr(method, name)
         if not isinstance(value, int) or isinstance(value, bool):

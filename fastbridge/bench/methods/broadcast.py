@@ -19,10 +19,10 @@ from .throughput import Throughput, throughput_below
 
 @dataclass(frozen=True)
 class Broadcast(Method):
-    """How fast one port can reach all others, and how long that takes.
+    """How fast one port can reach all others, and the latency of that.
 
-    Rates are those of the sender, and of each receiver: a frame counts once, however many copies the DUT makes of
-    it, and it is lost where one copy is. Latency is that of all copies, at shares of the PDR (see `latency`).
+    Rates count frames, not copies: they are the sender's, and each receiver's. A frame is lost if one copy is. Latency
+    is that of all copies, at shares of the PDR (see `latency`).
     """
 
     name = "broadcast"
@@ -54,7 +54,7 @@ class Broadcast(Method):
         return subject_of(self.sizes, f"{self.ports} ports")
 
     def run(self, measurer: Measurer) -> Findings:
-        """Search, then one sampled trial a load."""
+        """Search, then one sampled trial for each load."""
         streams = (Stream(0, (), self.sizes),)
         full = full_load(measurer, streams, self.seconds)
         found = throughput_below(measurer, full, seconds=self.seconds, duration_sum=self.duration_sum, width=self.width)

@@ -1,14 +1,13 @@
 """Congestion control, RFC 2889 §5.5.
 
 Port A sends half of its frames to C and half to D, port B all to C: C gets three quarters of the load, D one. In the
-RFC A and B send at line rate, so that C is offered 150 % of what it can take and D half. A veth has no line rate. In
-its place stands what the DUT was seen to forward to C alone; and a DUT that the tester cannot offer more than C can
-take (the Linux bridge: it does its work in the sender's own system call) shows nothing.
+RFC, A and B send at line rate: C is offered 150 % of the rate that it can take, and D half. A veth has no line rate.
+The rate that the DUT forwards to C alone stands for it. If the tester cannot overload C, the test shows nothing (the
+Linux bridge does its work in the sender's own system call).
 
-What it shows of a software switch: one whose ports have limits of their own (a thread, a queue each) and keeps them
-apart loses nothing on D. One in which a single CPU does all the work has no limit per port to overload; it is
-overloaded as a whole, and D, that nobody overloads, loses as much as C. Whoever is behind D may call it head-of-line
-blocking, but no queue design is to blame for it; a remark tells the two apart.
+A software switch whose ports have separate limits (a thread or a queue each) loses nothing on D. If a single CPU does
+all the work, no port has a limit of its own: the switch is overloaded as a whole, and D loses as much as C. For the
+host behind D that looks like head-of-line blocking, but no queue design is to blame. A remark tells the two apart.
 """
 
 from __future__ import annotations
@@ -29,11 +28,11 @@ from .patterns import came_out, counted, forwarding_rate, full_load, of_port
 
 A, B, C, D = range(4)
 SHARE_OF_C = 0.75  # of the load
-OVERLOAD = 1.5  # of what comes out of C at most: the RFC's
+OVERLOAD = 1.5  # of the rate that can come out of C: the RFC's
 APART = 1.1  # C must be overloaded by that before the DUT as a whole is, or its ports cannot be told apart
 BOUNDING = 3  # trials of a bound
 ALIKE = 0.9  # of C's loss: a DUT that is overloaded as a whole loses that much on D, too
-HELD_BACK = 0.9  # of the intended load, below which it was not offered; the tester's own maximum varies by some %
+HELD_BACK = 0.9  # of the intended load: a lower offered load was held back; the tester's maximum varies by some %
 
 
 @dataclass(frozen=True)
@@ -67,7 +66,7 @@ class Congestion(Method):
         positive(self, "seconds")
 
     def run(self, measurer: Measurer) -> Findings:
-        """Find out what is an overload of C, then offer it."""
+        """Find the load that overloads C, then offer it."""
         one = self._bound(measurer, (Stream(A, (C,), self.sizes), Stream(B, (C,), self.sizes)))
         two = self._bound(measurer, (Stream(A, (D,), self.sizes), Stream(B, (C,), self.sizes)))
         values = {"rate_c": one.rate, "rate_c_and_d": two.rate}
@@ -92,7 +91,7 @@ class Congestion(Method):
 
 @dataclass(frozen=True)
 class _Bound:
-    """What came out at full load, and what was offered: frames/s."""
+    """The rate that came out at full load, and the offered rate: frames/s."""
 
     rate: float
     offered_rate: float

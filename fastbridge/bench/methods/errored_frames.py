@@ -1,6 +1,6 @@
 """Errored frames, RFC 2889 §5.9.
 
-A switch should not forward what is no frame. Of the RFC's five kinds of errors a veth pair can carry two, runts and
+A switch should not forward invalid frames. Of the RFC's five kinds of errors a veth pair can carry two, runts and
 over-size frames: it has no frame check sequence to be wrong, and carries whole bytes. What was found out about it
 (Linux 6.18, MTU 1500 at both ends, sizes with FCS):
 
@@ -35,7 +35,7 @@ SMALLEST, LARGEST = 64, 1518  # legal sizes
 
 @dataclass(frozen=True)
 class ErroredFrames(Method):
-    """Whether runts and over-size frames are filtered: the ratio that does not come out, 1 being all of them.
+    """Whether runts and over-size frames are filtered: the ratio that does not come out; 1 is all of them.
 
     Legal frames of the smallest and largest size come first, at the same load; none of them may be missing.
     """
@@ -62,11 +62,11 @@ class ErroredFrames(Method):
 
     @property
     def subject(self) -> str:
-        """Its sizes."""
+        """The sizes."""
         return "/".join(map(str, (*self.runts, *self.oversize))) + " B"
 
     def run(self, measurer: Measurer) -> Findings:
-        """One trial a size."""
+        """One trial for each size."""
         for size in (SMALLEST, LARGEST):
             if filtered := _filtered(self._trial(measurer, size)):
                 raise BenchError(f"{filtered:.1%} of legal frames of {size} bytes are lost")
@@ -86,7 +86,7 @@ class ErroredFrames(Method):
 
 
 def _filtered(trial: Trial) -> float:
-    """Ratio of its frames that did not come out; of none, all."""
+    """Ratio of the trial's frames that did not come out; 1 if none was sent."""
     return 1 - min(1.0, came_out(trial, 1, 0) / trial.offered) if trial.offered else 1.0
 
 

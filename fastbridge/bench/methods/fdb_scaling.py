@@ -1,6 +1,6 @@
 """FDB scaling: how the forwarding rate changes with the number of stations.
 
-No RFC's test; the measure is that of RFC 2285 §3.6.2.
+No RFC has this test; the measure is that of RFC 2285 §3.6.2.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ MONITOR = 2
 
 @dataclass(frozen=True)
 class FdbScaling(Method):
-    """FRMOL with so many stations in the FDB, half of them sources behind one port, half targets behind another.
+    """FRMOL with many stations in the FDB: half are sources behind one port, half are targets behind another.
 
-    All are learned before, and used in turn while it is measured, so that no cache can hold what the FDB cannot. The
-    fewest are 2. The stations of one number are among those of the next, so an FDB that was empty at first holds no
-    others. A third port watches: where frames come out of it, the FDB does not hold them all, or frames were lost
-    while it learned (`address-caching` tells which), and the rate is that of flooding.
+    All are learned before the trial, which uses them in turn: no cache can hold more than the FDB. The fewest are 2.
+    Each number's stations are among those of the next, so an FDB that was empty at first holds no others. A third
+    port watches. If frames come out of it, the FDB does not hold all stations, or frames were lost while it learned
+    (`address-caching` tells which); the rate is that of flooding then.
     """
 
     name = "fdb-scaling"
@@ -53,11 +53,11 @@ class FdbScaling(Method):
 
     @property
     def subject(self) -> str:
-        """Frame size, and how far it goes."""
+        """Frame size, and the most stations."""
         return subject_of(self.sizes, f"up to {self.stations[-1]:,} stations")
 
     def run(self, measurer: Measurer) -> Findings:
-        """One unpaced trial a number."""
+        """One unpaced trial for each number of stations."""
         rates, flooded, remarks = [], [], []
         measurer.restart()
         for count in self.stations:

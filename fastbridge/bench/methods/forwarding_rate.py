@@ -17,6 +17,8 @@ from .bounds import positive, whole
 from .measurer import Measurer
 from .patterns import (
     BUSY,
+    MESH,
+    MESH_PORTS,
     PATTERNS,
     counted,
     forwarding_rate,
@@ -27,7 +29,7 @@ from .patterns import (
     subject_of,
 )
 
-LONGER = 1.05  # than what was sent: frames in the window that are not this trial's cannot make so much
+LONGER = 1.05  # than the frames sent: stray frames in the window cannot make up so much
 _COALESCED = (
     "several datagrams arrive as one frame, and count as one: the DUT coalesces them, and with several sizes nothing "
     "tells how many they were; so frames/s and loss are not the datagrams': compare Gb/s"
@@ -36,7 +38,7 @@ _COALESCED = (
 
 @dataclass(frozen=True)
 class ForwardingRate(Method):
-    """What comes out of the DUT when it is offered as much as the tester can."""
+    """The rate that comes out of the DUT at the tester's highest load."""
 
     name = "forwarding-rate"
     section = "RFC 2285 §3.6.2"
@@ -49,21 +51,27 @@ class ForwardingRate(Method):
     primary = "frmol"
 
     sizes: tuple[int, ...] = (64,)
-    pattern: str = "pair"  #: or "bidirectional", or "busy": both ways, a sender on every CPU, the switch's too
+    #: or "bidirectional"; "busy": both ways, a sender on every CPU, the switch's too; "mesh": four ports, all to all
+    pattern: str = "pair"
     kind: Kind = "ethernet"
     flows: int = 1  #: UDP source ports
-    sources: int = 1  #: source addresses a port
-    targets: int = 1  #: destination addresses a port
+    sources: int = 1  #: source addresses per port
+    targets: int = 1  #: destination addresses per port
     seconds: float = 1.0
 
     def __post_init__(self) -> None:
-        known_pattern(self.pattern, (*PATTERNS, BUSY))
+        known_pattern(self.pattern, (*PATTERNS, BUSY, MESH))
         positive(self, "seconds")
         whole(self, flows=1, sources=1, targets=1)
 
     @property
+    def ports(self) -> int:  # type: ignore[override] # nobody sets it
+        """Two, or what a mesh has."""
+        return MESH_PORTS if self.pattern == MESH else 2
+
+    @property
     def subject(self) -> str:
-        """Frame size, and all that is not one."""
+        """Frame size, and every number that is not 1."""
         many = ((self.flows, "flows"), (self.sources, "sources"), (self.targets, "targets"))
         kind = "" if self.kind == "ethernet" else self.kind.upper()
         return subject_of(self.sizes, self.pattern, kind, *(f"{n:,} {what}" for n, what in many if n > 1))

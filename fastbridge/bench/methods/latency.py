@@ -134,6 +134,12 @@ def irregular(samples: Samples) -> list[str]:
     ):
         if count:
             remarks.append(f"{count} of {samples.sent} samples arrived {what}")
+    if samples.early:
+        remarks.append(
+            f"{samples.early} of {samples.sent} samples were stamped before the last queue, because a program on this "
+            "machine asks the kernel for time stamps (SO_TIMESTAMP: chronyd, systemd-timesyncd). Latency lacks that "
+            "queue, and behind fastbridge/bpf the whole switch: stop the program, or compare pings"
+        )
     if samples.missed:
         remarks.append(f"the receiver had no room for {samples.missed} of {samples.sent} samples")
     return remarks

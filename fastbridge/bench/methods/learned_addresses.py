@@ -1,7 +1,7 @@
 """Stations learned and looked for.
 
-What RFC 2889 §5.7 and §5.8 share: many addresses behind a learning port send a frame each, then a test port sends one
-to each of them, and a third port watches. A frame it sees was flooded: the DUT does not know that address.
+RFC 2889 §5.7 and §5.8 share this: many addresses behind a learning port send a frame each, then a test port sends one
+to each of them, and a third port watches. A frame that it sees was flooded: the DUT does not know that address.
 """
 
 from __future__ import annotations
@@ -28,35 +28,35 @@ class LookupTrials:
 
     @property
     def count(self) -> int:
-        """Addresses that were looked for."""
+        """How many addresses were looked for."""
         return of_port(self.test.sent, TEST, "sent")
 
     @property
     def known(self) -> int:
-        """How many of them the DUT knew: frames to them came out of their port alone."""
+        """How many of them the DUT knew: their frames came out of the learning port only."""
         return max(0, min(self.count, came_out(self.test, LEARNING, TEST)) - came_out(self.test, MONITOR, TEST))
 
     @property
     def flooded(self) -> float:
-        """Ratio of frames to them that the monitor port saw."""
+        """Ratio of their frames that the monitor port saw."""
         return min(1.0, came_out(self.test, MONITOR, TEST) / self.count) if self.count else 0.0
 
     @property
     def lost(self) -> int:
-        """Frames that were intended and did not come out, of both trials."""
+        """Frames of both trials that were intended and did not come out."""
         learning = counted(self.learning.intended, "intended") - came_out(self.learning, TEST, LEARNING)
         return max(0, learning) + max(0, counted(self.test.intended, "intended") - came_out(self.test, LEARNING, TEST))
 
     @property
     def is_complete(self) -> bool:
-        """Whether all was known all the time, the test port's own address as well, and nothing lost."""
+        """Whether every address was always known, the test port's too, and no frame was lost."""
         return not (self.lost or self.flooded or came_out(self.learning, MONITOR, LEARNING))
 
 
 def look_up(measurer: Measurer, count: int, learning_rate: float | None, test_rate: float) -> LookupTrials:
-    """Let an empty DUT learn `count` addresses at one rate (None: as fast as can be), and look for them at another.
+    """Let an empty DUT learn `count` addresses at one rate (None: at full speed), and look for them at another.
 
-    Raise BenchError when not one frame gets through.
+    Raise BenchError if no frame gets through.
     """
     measurer.restart()
     measurer.trial(_burst(Stream(TEST, (LEARNING,)), 1, test_rate))  # so the DUT knows where learning frames go

@@ -1,8 +1,7 @@
-"""Who runs the trials.
+"""Measurers run the trials.
 
-A method sees nothing of the machine but a measurer, and is a function of what it returns. So it can be
-recorded, and run again on the record: a report's numbers are recomputed from raw trials by the very method
-that asked for them, on any machine.
+A method sees only a measurer, and its findings depend only on the trials that this returns. So the trials can be
+recorded, and the method can run again on the record: any machine can recompute a report's numbers from raw trials.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ class Measurer(Protocol):
 
     @property
     def ports(self) -> int:
-        """How many there are."""
+        """How many pods there are."""
         ...
 
     def trial(self, offer: Offer) -> Trial:
@@ -30,12 +29,12 @@ class Measurer(Protocol):
         ...
 
     def restart(self) -> None:
-        """Give the DUT an empty FDB: by stopping it and starting it again."""
+        """Stop the DUT and start it again: its FDB is empty then."""
         ...
 
 
 class Recorder:
-    """Passes trials through, and keeps them."""
+    """Passes trials on, and keeps them."""
 
     def __init__(self, measurer: Measurer) -> None:
         self._measurer = measurer
@@ -43,28 +42,28 @@ class Recorder:
 
     @property
     def ports(self) -> int:
-        """The measurer's."""
+        """The pods of the measurer."""
         return self._measurer.ports
 
     def trial(self, offer: Offer) -> Trial:
-        """The measurer's, kept."""
+        """Run one trial, and keep it."""
         self.trials.append(self._measurer.trial(offer))
         return self.trials[-1]
 
     def restart(self) -> None:
-        """The measurer's."""
+        """Restart the DUT."""
         self._measurer.restart()
 
 
 class Replay:
-    """Gives recorded trials again, in their order; raises BenchError where another one is asked for."""
+    """Returns recorded trials in their order; raises BenchError if the method asks for another one."""
 
     def __init__(self, trials: Iterable[Trial], ports: int) -> None:
         self._trials: Iterator[tuple[int, Trial]] = enumerate(trials)
         self.ports = ports
 
     def trial(self, offer: Offer) -> Trial:
-        """The next one on record."""
+        """The next recorded trial."""
         number, trial = next(self._trials, (-1, None))
         if trial is None:
             raise BenchError("the record ends before the method does: it was interrupted")
@@ -73,7 +72,7 @@ class Replay:
         return trial
 
     def restart(self) -> None:
-        """Nothing to do: what came of it is in the trials."""
+        """Nothing to do: the trials show its effect."""
 
     def finish(self) -> None:
         """Raise BenchError when trials are left that the method did not ask for."""
@@ -82,12 +81,11 @@ class Replay:
 
 
 def _is_same(one: Offer, other: Offer) -> bool:
-    # Loads are computed, by searches with logarithms: another machine's last digit may differ.
+    # Searches compute loads with logarithms: another machine's last digit may differ.
     if len(one.phases) != len(other.phases):
         return False
-    for mine, its in zip(one.phases, other.phases, strict=True):
-        if not math.isclose(mine.rate or 0.0, its.rate or 0.0, rel_tol=1e-9):
+    for phase, asked in zip(one.phases, other.phases, strict=True):
+        if not math.isclose(phase.rate or 0.0, asked.rate or 0.0, rel_tol=1e-9):
             return False
-    return one == replace(
-        other, phases=tuple(replace(its, rate=mine.rate) for mine, its in zip(one.phases, other.phases, strict=True))
-    )
+    phases = zip(one.phases, other.phases, strict=True)
+    return one == replace(other, phases=tuple(replace(asked, rate=phase.rate) for phase, asked in phases))

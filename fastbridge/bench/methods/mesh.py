@@ -29,7 +29,7 @@ class Mesh(Method):
 
     "mesh" is every port to every other, each beginning with its next neighbour (§5.1); "one-to-many" and
     "many-to-one" are one port to or from all the others (§5.2). Loads and rates are those of all ports together.
-    What the RFC calls the forwarding rate at an offered load is here that at the maximum one; the curve below it
+    The RFC's forwarding rate at an offered load is given at the maximum load; the curve below it
     is `frame-loss`'s business.
     """
 
@@ -42,7 +42,7 @@ class Mesh(Method):
     pattern: str = "mesh"
     sizes: tuple[int, ...] = (64,)
     seconds: float = 1.0  #: of a trial
-    duration_sum: float = 21.0  #: of a load's trials
+    duration_sum: float = 21.0  #: of all trials of a load
     width: float = 0.005  #: between the bounds, relative
 
     def __post_init__(self) -> None:
@@ -57,7 +57,7 @@ class Mesh(Method):
         return subject_of(self.sizes, self.pattern, f"{self.ports} ports")
 
     def run(self, measurer: Measurer) -> Findings:
-        """Offer as much as can be, then search below it."""
+        """Offer the highest load, then search below it."""
         full = full_load(measurer, PATTERNS[self.pattern](self.ports, self.sizes), self.seconds)
         full, flooded = flood_aware(measurer, full)
         found = throughput_below(measurer, full, seconds=self.seconds, duration_sum=self.duration_sum, width=self.width)

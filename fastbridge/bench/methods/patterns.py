@@ -1,6 +1,6 @@
 """Patterns between two pods.
 
-What the methods of RFC 2544 share: the streams, their names, and the first trial, which bounds all loads.
+The methods of RFC 2544 share the streams, their names, and the first trial, which bounds all loads.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TypeVar
 
-from fastbridge.bench.tester.offer import FCS, IMIX, Stream, steady
+from fastbridge.bench.tester.offer import FCS, IMIX, Stream, full_mesh, steady
 from fastbridge.bench.tester.trial import CAPACITY, Trial
 from fastbridge.errors import BenchError
 
@@ -19,47 +19,51 @@ from .measurer import Measurer
 Number = TypeVar("Number", int, float)
 
 PATTERNS = ("pair", "bidirectional")
-BUSY = "busy"  # both ways, a sender on each CPU that the bench has: the switch has none to itself
-SAMPLES_PER_SECOND = 10_000  # ten beyond the 99.9th percentile of a second, and no load worth mentioning
-# The accuracy of a window. At either edge a sender that lost its CPU is behind by a time slice, which it catches up
-# with; two frames are on their way. An unpaced sender's own rate wanders besides: 5 % between a window and the whole
-# were seen with a bridge that loses nothing.
+BUSY = "busy"  # both ways, with a sender on each CPU of the bench: the switch has no CPU to itself
+MESH = "mesh"  # every one of MESH_PORTS to every other, by one sender
+MESH_PORTS = 4
+SAMPLES_PER_SECOND = 10_000  # ten beyond the 99.9th percentile of a second, and a negligible load
+# The accuracy of a window. At either edge a sender that lost its CPU is behind by a time slice, and catches up later;
+# two frames are on their way. The rate of an unpaced sender wanders, too: with a bridge that loses nothing, a window
+# and the whole trial differed by 5 %.
 SLICE = 0.005  # seconds
 ON_THEIR_WAY = 2  # frames
 WANDERING = 0.05  # of an unpaced sender's rate
-STRAYS = 0.001  # of all frames, that the DUT and the pods' kernels say themselves: more are floods
-MOST_STRAYS = 100  # where that is less
+STRAYS = 0.001  # of all frames: the DUT and the pods' kernels send so many themselves; more are floods
+MOST_STRAYS = 100  # frames, if that is more
 
 
 def known_pattern(pattern: str, known: Sequence[str] = PATTERNS) -> None:
-    """Raise BenchError when it is none."""
+    """Raise BenchError for an unknown pattern."""
     if pattern not in known:
         raise BenchError(f"no traffic pattern {pattern!r}; there are {', '.join(known)}")
 
 
 def streams_of(pattern: str, sizes: tuple[int, ...]) -> tuple[Stream, ...]:
-    """One-way ("pair") or both ways at the same time (RFC 2544 §14), by one sender or ("busy") by two."""
-    known_pattern(pattern, (*PATTERNS, BUSY))
+    """One-way ("pair") or both ways at the same time (RFC 2544 §14), by one sender or ("busy") by two; or a mesh."""
+    known_pattern(pattern, (*PATTERNS, BUSY, MESH))
+    if pattern == MESH:
+        return full_mesh(MESH_PORTS, sizes)
     forth, back = Stream(0, (1,), sizes), Stream(1, (0,), sizes, sender=int(pattern == BUSY))
     return (forth,) if pattern == "pair" else (forth, back)
 
 
 def subject_of(sizes: tuple[int, ...], *others: str) -> str:
-    """A short label: "64 B", "IMIX", "64 B, bidirectional"; a pattern of "pair" goes without saying."""
+    """A short label: "64 B", "IMIX", "64 B, bidirectional"; the pattern "pair" is not mentioned."""
     text = "IMIX" if sizes == IMIX else "/".join(map(str, sizes)) + " B"
     named = ("busy pods" if other == BUSY else other for other in others)
     return ", ".join([text, *(other for other in named if other and other != "pair")])
 
 
 def gigabits(frames_per_second: float, sizes: tuple[int, ...]) -> float:
-    """Gb/s of frames without FCS, of these sizes in turn."""
+    """Gb/s without FCS, of frames with these sizes in turn."""
     return frames_per_second * sum(size - FCS for size in sizes) / len(sizes) * 8e-9
 
 
 def full_load(measurer: Measurer, streams: tuple[Stream, ...], seconds: float, sample: int = 0) -> Trial:
-    """An unpaced trial: what it offers is the most that can be offered to this DUT here.
+    """An unpaced trial: it offers the highest load that is possible with this DUT here.
 
-    Raise BenchError when nothing of it comes out.
+    Raise BenchError if no frame comes out.
     """
     trial = measurer.trial(steady(streams, seconds, sample=sample))
     if not trial.offered:
@@ -70,26 +74,26 @@ def full_load(measurer: Measurer, streams: tuple[Stream, ...], seconds: float, s
 
 
 def counted(value: Number | None, what: str) -> Number:
-    """Return `value`; raise BenchError if the trial did not record it, as one of TCP or a broken one does not."""
+    """Return `value`; raise BenchError if the trial did not record it (TCP trials and broken records do not)."""
     if value is None:
         raise BenchError(f"a trial has no {what}: it is not one of frames, or its record is broken")
     return value
 
 
 def forwarding_rate(trial: Trial) -> float:
-    """Frames/s in the window, every copy of a broadcast once, and no more than were offered: others are floods."""
+    """Frames/s in the window: copies of a broadcast count once, and floods do not count."""
     rate = counted(trial.frames_per_second, "window_frames") / copies_of(trial)
     return min(rate, counted(trial.offered_rate, "sent")) if is_flooded(trial) else rate
 
 
 def is_flooded(trial: Trial) -> bool:
-    """Whether more came out than went in, at ports that are destinations themselves."""
+    """Whether more came out at destination ports than went in."""
     expected = counted(trial.expected, "sent")
     return counted(trial.forwarded, "received") > expected + max(MOST_STRAYS, STRAYS * expected)
 
 
 def flood_aware(measurer: Measurer, trial: Trial) -> tuple[Trial, tuple[str, ...]]:
-    """The trial, and no remark; or, where it was flooded, the like of it with samples, and what is to be said of it."""
+    """The trial without a remark; if it was flooded, the same trial again with samples, and a remark."""
     if not is_flooded(trial):
         return trial, ()
     offer, load = trial.offer, counted(trial.offered_rate, "sent")
@@ -102,12 +106,12 @@ def flood_aware(measurer: Measurer, trial: Trial) -> tuple[Trial, tuple[str, ...
 
 
 def sustained(trial: Trial, width: float = WANDERING) -> int:
-    """Frames that came out, every copy of a broadcast once, but no more than the window's rate makes in the trial.
+    """Frames that came out, copies of a broadcast once, but no more than the window's rate makes in the trial.
 
-    What comes out after the last frame was sent came out of buffers. A DUT with large ones lets nothing be missing
-    in a short trial at any load; so a load counts as forwarded only where the window shows it. `width`: by how much
-    its rate may be less, relative; at least its accuracy, see SLICE and what follows it. Where copies of flooded
-    frames hide which are missing, it is told from the samples, if there are any.
+    Frames that come out after the last one was sent were in buffers. In a short trial a DUT with large buffers loses
+    nothing at any load. So a load counts as forwarded only if the window shows it. `width` is how much less the rate of
+    the window may be, relative, and is at least its accuracy (see SLICE and the constants below it). Where copies of
+    flooded frames hide the missing ones, samples tell, if there are any.
     """
     offered = counted(trial.offered, "sent")
     if is_flooded(trial) and trial.samples is not None and trial.samples.sent:
@@ -123,33 +127,33 @@ def sustained(trial: Trial, width: float = WANDERING) -> int:
 
 
 def loss_of(trial: Trial, width: float = WANDERING) -> float:
-    """Ratio of the offered frames that were not forwarded at the rate at which they were offered (see `sustained`)."""
+    """Ratio of the offered frames that did not come out at the offered rate (see `sustained`)."""
     offered = counted(trial.offered, "sent")
     return max(0.0, 1 - sustained(trial, width) / offered) if offered else 0.0
 
 
 def copies_of(trial: Trial) -> int:
-    """How many copies of each frame come out when none is lost: of broadcasts one a port."""
+    """How many copies of each frame come out without loss: of a broadcast one for each other port."""
     return max(1, (trial.expected or 0) // (trial.offered or 1))
 
 
 def came_out(trial: Trial, port: int, sender: int) -> int:
-    """Frames that came out of `port`, but for those the DUT itself says to everybody.
+    """Frames that came out of `port`, without those that the DUT itself sends to every port.
 
-    A Linux bridge, for one, joins groups and reports that; `sender` gets those, too, and nothing else.
+    A Linux bridge, for example, joins groups and reports it. `sender` receives only such frames.
     """
     return max(0, of_port(trial.received, port, "received") - of_port(trial.received, sender, "received"))
 
 
 def of_port(counts: tuple[int, ...], port: int, what: str) -> int:
-    """A port's count; raise BenchError when a trial has not got it."""
+    """A port's count; raise BenchError if the trial has none."""
     return counted(counts[port] if port < len(counts) else None, f"count {what!r} of port {port}")
 
 
 def sampling(load: float, streams: tuple[Stream, ...], seconds: float, ports: int) -> int:
-    """Stamp one frame in so many: about 10,000 a second, of every stream and size.
+    """N, to stamp every Nth frame: about 10,000 samples per second, of every stream and size.
 
-    Less often where a long trial, or one with a copy for each of `ports`, would have more than there is room for.
+    A long trial, or one with a copy for each of `ports`, has fewer: there must be room for all.
     """
     room = CAPACITY // (1 if streams[0].destinations else ports) - 2
     every = max(1, round(load / SAMPLES_PER_SECOND), math.ceil(load * seconds / room))

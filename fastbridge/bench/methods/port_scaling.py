@@ -1,6 +1,6 @@
 """Port scaling: how the forwarding rate changes with the number of ports.
 
-No RFC's test; the measure is that of RFC 2285 §3.6. One run has one number of ports.
+No RFC has this test; the measure is that of RFC 2285 §3.6. One run has one number of ports.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ PATTERNS: Mapping[str, Pattern] = MappingProxyType({"ring": ring, "mesh": full_m
 
 @dataclass(frozen=True)
 class PortScaling(Method):
-    """What comes out of the DUT with traffic over all its ports.
+    """The rate that comes out of the DUT with traffic over all its ports.
 
-    "ring": every port sends to the next one, so that every port is busy both ways and the number of pairs grows with
-    that of ports, not with its square; "mesh": every port to every other. `load` is that of all ports together in
-    frames/s; without one it is as much as the tester can offer, which it offers from one CPU: the number of ports
-    changes how the frames are spread, not how many there can be.
+    "ring": every port sends to the next one, so every port is busy both ways, and the number of pairs grows with the
+    ports and not with their square. "mesh": every port sends to every other. `load` is in frames/s, over all ports;
+    without it the tester offers its highest load. It sends from one CPU: the number of ports changes how the frames are
+    spread, not how many there can be.
     """
 
     name = "port-scaling"

@@ -20,7 +20,7 @@ OVERLOAD = 1.1  # of the throughput
 
 @dataclass(frozen=True)
 class Recovery(Method):
-    """How long after an overload the last frame is lost: 110 % of throughput, then half of that.
+    """The time from the end of an overload to the last lost frame: 110 % of throughput, then half of that.
 
     The load changes without a pause, and the last lost frame is the last lost sample: about 10,000 a second. A DUT
     that the tester cannot overload has nothing to recover from, and no number.
@@ -46,7 +46,7 @@ class Recovery(Method):
         search_parameters(self)
 
     def run(self, measurer: Measurer) -> Findings:
-        """Search for throughput, then overload as often as asked."""
+        """Search for throughput, then overload `repeats` times."""
         search = Throughput(self.sizes, "pair", self.seconds, self.duration_sum, self.width).run(measurer)
         values, remarks = dict(search.values), list(search.remarks)
         if "ndr" not in values:

@@ -1,6 +1,6 @@
 """All methods, by name.
 
-What a results file names is looked up here.
+The names are those in results files.
 """
 
 from __future__ import annotations
@@ -21,8 +21,10 @@ from .frame_loss import FrameLoss
 from .latency import Latency, LatencyAtLoad
 from .max_forwarding_rate import MaxForwardingRate
 from .mesh import Mesh
+from .ping import Ping
 from .port_scaling import PortScaling
 from .recovery import Recovery
+from .request_response import RequestResponse
 from .reset import Reset
 from .tcp_bulk import TcpBulk
 from .throughput import Throughput
@@ -30,6 +32,8 @@ from .throughput import Throughput
 _ALL: tuple[type[Method], ...] = (
     ForwardingRate,
     TcpBulk,
+    RequestResponse,
+    Ping,
     Throughput,
     LatencyAtLoad,
     Latency,

@@ -1,6 +1,6 @@
 """Reset, RFC 6201.
 
-The DUT's program is started anew under load: asked to stop, and killed.
+The DUT's program is restarted under load: once it is asked to stop, and once it is killed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .bounds import positive, whole
 from .measurer import Measurer
 from .patterns import counted, forwarding_rate, full_load, sampling, streams_of
 
-SHARE = 0.5  # of the rate forwarded at full load; at throughput, frames lost to noise would count as outage
+SHARE = 0.5  # of the rate at full load; at throughput, frames lost to noise would count as outage
 RESTARTS: tuple[Restart, ...] = ("graceful", "killed")
 
 
@@ -45,7 +45,7 @@ class Reset(Method):
         whole(self, repeats=1)
 
     def run(self, measurer: Measurer) -> Findings:
-        """A trial without a restart for comparison, then so many with each kind of it."""
+        """A trial without a restart for comparison, then `repeats` trials with each kind of restart."""
         streams = streams_of("pair", self.sizes)
         load = SHARE * forwarding_rate(full_load(measurer, streams, self.full_seconds))
         calm = measurer.trial(steady(streams, self.full_seconds, load))

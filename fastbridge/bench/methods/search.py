@@ -1,12 +1,12 @@
 """Search for throughput.
 
 MLRsearch (RFC 9971) finds the highest loads that meet two goals at once: no loss (NDR), and a loss ratio of at most
-0.5 % (PDR). A load meets a goal when at most half of its trials, by length, lose more: one hiccup of the machine
-decides nothing. What is reported is the lower bound: a load that was measured and met the goal.
+0.5 % (PDR). A load meets a goal if at most half of its trials, by length, lose more: one hiccup of the machine decides
+nothing. The result is the lower bound: a load that was measured and met the goal.
 
-A load must also come out at the rate at which it is offered, to within the search's own width: in a short trial
-large buffers swallow what the DUT cannot forward, and give it back after the last frame was sent, so that none is
-missing in the end (see `patterns.sustained`; trials of less than 0.2 s have no window to tell it by).
+A load must also come out at the offered rate, to within the width of the search. In a short trial, large buffers take
+the frames that the DUT cannot forward, and release them after the last frame was sent: in the end none is missing (see
+`patterns.sustained`; trials of less than 0.2 s have no window that could show it).
 """
 
 from __future__ import annotations
@@ -25,37 +25,38 @@ from .measurer import Measurer
 from .patterns import counted, loss_of, sampling, sustained
 
 GOALS = {"ndr": 0.0, "pdr": 0.005}  #: loss ratio
-EXCEED_RATIO = 0.5  # CSIT's, as the other constants of the search that are not set here
-LOWEST = 1e-3  # of the maximum load: who loses frames there has no throughput worth a search
+EXCEED_RATIO = 0.5  # CSIT's, like all constants of the search that are not set here
+LOWEST = 1e-3  # of the maximum load: a DUT that loses frames there has no throughput worth a search
 FEWEST = 10  # frames a trial at maximum load must have
-# A search visits some 25 loads a goal. The library's own limit is a clock's: a replay would not stop where the run did.
+# A search visits about 25 loads for each goal. The library's own limit is a clock, and a replay would not stop where
+# the run did.
 MOST_DURATION_SUMS = 200
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """What was found for a goal, frames/s."""
+    """The bounds for a goal, frames/s."""
 
     lower: float | None  #: None: even the lowest load lost more
     upper: float | None  #: None: even the maximum load lost no more
-    sent_short: bool  #: the upper bound is the tester's: the DUT lost no more, but not all frames were offered
+    sent_short: bool  #: the tester set the upper bound: the DUT lost no more, but not all frames were offered
 
 
 @dataclass
 class Adapter:
-    """Our measurer, as MLRsearch sees one."""
+    """A measurer in the shape that MLRsearch wants."""
 
     measurer: Measurer
     streams: tuple[Stream, ...]
     most_seconds: float
     library: ModuleType
     width: float  #: by which a window's rate may be less than the load, relative
-    sampled: bool  #: whether loss is to be told by samples, as copies of flooded frames hide it
+    sampled: bool  #: whether samples tell the loss, because copies of flooded frames hide it
     seconds: float = 0.0
     trials: list[tuple[float, Trial]] = field(default_factory=list)
 
     def measure(self, intended_duration: float, intended_load: float) -> Any:
-        """Run a trial; frames that were intended and not offered count as lost: the load asked for was not carried."""
+        """Run a trial. Frames that were intended and not offered count as lost: the load was not carried."""
         if self.seconds > self.most_seconds:
             raise BenchError(f"the search for throughput does not settle: {self.seconds:.0f} s of trials contradict")
         every = 0
@@ -75,7 +76,7 @@ class Adapter:
         )
 
     def sent_short(self, load: float, loss_ratio: float) -> bool:
-        """Whether no trial at this load lost more than that of what it offered."""
+        """Whether no trial at this load lost more than this ratio of the offered frames."""
         return all(loss_of(trial, self.width) <= loss_ratio for tried, trial in self.trials if tried == load)
 
 
@@ -91,8 +92,8 @@ def search(
 ) -> dict[str, Bounds]:
     """The bounds of each goal, up to `maximum` frames/s over all streams.
 
-    seconds: a trial's; duration_sum: of a load's trials together; width: of what remains between the bounds, relative;
-    sampled: tell loss by samples.
+    seconds: length of a trial; duration_sum: length of all trials of a load; width: relative distance of the bounds at
+    the end; sampled: tell loss by samples.
     Raises BenchError when MLRsearch is missing, and for a maximum too low to tell loads apart.
     """
     library = _library()

@@ -1,6 +1,6 @@
 """Throughput, RFC 2544 §26.1.
 
-The highest load at which as many frames come out as went in; for machines that are not quite still, by RFC 9971.
+The highest load without loss; for machines with some noise, by RFC 9971.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Throughput(Method):
         search_parameters(self)
 
     def run(self, measurer: Measurer) -> Findings:
-        """Find the maximum load that can be offered, then search below it."""
+        """Find the highest load, then search below it."""
         streams = streams_of(self.pattern, self.sizes)
         full = full_load(measurer, streams, self.seconds)
         return throughput_below(measurer, full, seconds=self.seconds, duration_sum=self.duration_sum, width=self.width)
@@ -83,7 +83,7 @@ def throughput_below(measurer: Measurer, full: Trial, *, seconds: float, duratio
 
 
 def _remarks(goal: str, bounds: Bounds) -> list[str]:
-    """An irregular result (RFC 9971: a bound is missing), and one whose limit is not the DUT's."""
+    """A remark if a bound is missing (RFC 9971: an irregular result), or if the tester set it."""
     if bounds.lower is None:
         return [f"no {goal}: the goal is missed even at {bounds.upper:,.1f} frames/s, the lowest load tried"]
     if bounds.upper is None:

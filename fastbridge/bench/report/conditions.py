@@ -66,10 +66,12 @@ def floor_table(report: Report, *, absolute: bool) -> Table | None:
 
 def engines_table(report: Report) -> Table:
     """The engines as they were run."""
+    says_path = any(engine.kernel_share is not None for loaded in report.runs for engine in loaded.results.engines)
     columns = [
         Column("engine", number=False),
         *([Column("run", number=False)] if report.is_comparison else ()),
         *(Column(name, number=False) for name in ("version", "command", "buffers", "offloads")),
+        *([Column("by the kernel", hint="of its frames, forwarded by its kernel fast path")] if says_path else ()),
     ]
     lines = []
     for loaded in report.runs:
@@ -77,7 +79,8 @@ def engines_table(report: Report) -> Table:
             if engine.name != loaded.results.control:
                 texts = (engine.version, engine.command, engine.buffers, engine.offloads)
                 run = [Cell(loaded.label)] if loaded.label else []
-                lines.append([Cell(engine.name), *run, *(Cell(wording.printable(text)) for text in texts)])
+                path = [Cell(wording.by_kernel(engine), engine.kernel_share)] if says_path else []
+                lines.append([Cell(engine.name), *run, *(Cell(wording.printable(text)) for text in texts), *path])
     return Table("Engines", columns, lines)
 
 
@@ -108,7 +111,7 @@ def when(results: Results) -> str:
 
 
 def _main_facts(loaded: LoadedRun) -> dict[str, str]:
-    it, machine = loaded.results, loaded.results.fingerprint
+    results, machine = loaded.results, loaded.results.fingerprint
     facts = {
         "CPU": f"{machine.cpu}, {machine.cpus} CPUs",
         "CPU layout": in_words(machine.layout),
@@ -120,8 +123,8 @@ def _main_facts(loaded: LoadedRun) -> dict[str, str]:
         "CPU quota": machine.quota,
         "SMT siblings": machine.siblings,
         "software": in_words(machine.versions),
-        "measured": f"{when(it)}, profile {it.profile}",
-        "seed": str(it.seed),
+        "measured": f"{when(results)}, profile {results.profile}",
+        "seed": str(results.seed),
     }
     return {name: wording.printable(value) or UNKNOWN for name, value in facts.items()}
 

@@ -177,6 +177,7 @@ def curve(loaded: LoadedRun, task: str, name: str, load: Callable[[Trial], float
 
 def _counts(trial: Trial) -> str:
     if trial.offered is None:
-        return f"{trial.gigabits_per_second:.2f} Gb/s"
+        asked = f"{trial.samples.received:,} of {trial.samples.sent:,} answered, " if trial.samples else ""
+        return f"{asked}{trial.gigabits_per_second:.2f} Gb/s"
     rate = "" if trial.frames_per_second is None else f"{trial.frames_per_second:,.0f} frames/s, "
     return f"{rate}{trial.gigabits_per_second:.2f} Gb/s, {trial.forwarded:,} of {trial.offered:,} frames"

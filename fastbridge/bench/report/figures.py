@@ -20,7 +20,18 @@ from .parts import Figure
 from .rows import Row
 from .tables import LOADS
 
-PICTURES = ("verdict", "throughput", "ndr-pdr", "tcp", "loss", "latency", "cpu", "scaling", "forwarding-rate")
+PICTURES = (
+    "verdict",
+    "throughput",
+    "ndr-pdr",
+    "tcp",
+    "requests",
+    "loss",
+    "latency",
+    "cpu",
+    "scaling",
+    "forwarding-rate",
+)
 _DOTS = "Dots: trials. Lines: medians over the blocks."
 _STEPS_A_DECADE = 10  # of a latency curve's percentiles
 
@@ -93,11 +104,14 @@ def search_bounds(report: Report) -> Iterator[Figure]:
 
 
 def tcp(report: Report) -> Iterator[Figure]:
-    """TCP bulk transfer."""
-    trials, medians = _rates(report, "tcp-bulk", "gigabits_per_second")
-    if medians:
-        shown = {"trials": trials, "medians": medians, "field": "gigabits_per_second", "title": "TCP payload, Gb/s"}
-        yield Figure("tcp", "TCP bulk transfer, Gb/s", "strip", shown, "Dots: trials. Bars: medians.", "tcp")
+    """TCP bulk transfer: a figure for each task."""
+    yield from _strips(report, "tcp-bulk", "throughput", "TCP bulk transfer, Gb/s", "TCP payload, Gb/s", "tcp")
+
+
+def requests(report: Report) -> Iterator[Figure]:
+    """Requests and responses: a figure for each task."""
+    title = "Requests answered per second"
+    yield from _strips(report, "request-response", "transactions", title, "transactions/s", "requests")
 
 
 def loss(report: Report) -> Iterator[Figure]:
@@ -115,7 +129,7 @@ def latency(report: Report) -> Iterator[Figure]:
     """A distribution for each task and load."""
     caption = f"{_DOTS} The further to the right, the rarer the delay."
     number = 0
-    for name in _tasks(report, "latency-at-load", "latency"):
+    for name in _tasks(report, "latency-at-load", "ping", "latency"):
         own = [loaded for loaded in report.runs if name in loaded.methods]
         for at, load in LOADS.items():
             lines, trials = _latencies(own, name, at)
@@ -160,6 +174,28 @@ def scaling(report: Report) -> Iterator[Figure]:
     if len({record["ports"] for record in medians}) > 1:
         shown = {"trials": trials, "medians": medians}
         yield Figure("port-scaling", "Forwarding rate with more ports", "port_scaling", shown, picture="scaling")
+
+
+def _strips(report: Report, method: str, value: str, title: str, axis: str, picture: str) -> Iterator[Figure]:
+    """The trials of a method's tasks, with their medians: a figure for each task."""
+    for number, name in enumerate(_tasks(report, method), 1):
+        own = [loaded for loaded in report.runs if name in loaded.methods]
+        trials = [
+            {**loaded.trial(run), value: loaded.found[name, run.engine, run.block].values[value]}
+            for loaded in own
+            for run in loaded.runs_of(name)
+        ]
+        medians = [
+            {**loaded.who(row.engine), value: row.values[value], "median": wording.number(row.values[value], unit)}
+            for loaded in own
+            for row in loaded.rows_of(name)
+            if value in row.values
+            for unit in (loaded.methods[name].units[value],)
+        ]
+        if medians:
+            titled = f"{title}: {own[0].methods[name].subject}"
+            shown = {"trials": trials, "medians": medians, "field": value, "title": axis}
+            yield Figure(f"{method}-{number}", titled, "strip", shown, "Dots: trials. Bars: medians.", picture)
 
 
 def _of_tasks(report: Report, method: str, series: str, title: str, chart: str, picture: str) -> Iterator[Figure]:

@@ -23,6 +23,7 @@ FRAMES = 100_000
 WORK: Mapping[str, Callable[[float], float]] = {  # the unit of a method's value → how long the work takes, in seconds
     "frames/s": lambda rate: FRAMES / rate,
     "addresses/s": lambda rate: FRAMES / rate,
+    "transactions/s": lambda rate: FRAMES / rate,
     "Gb/s": lambda rate: 8.0 / rate,
     "µs": lambda latency: latency * 1e-6,
     "s": lambda outage: outage,
@@ -30,8 +31,9 @@ WORK: Mapping[str, Callable[[float], float]] = {  # the unit of a method's value
 WHAT: Mapping[str, str] = {
     "frames/s": "frame",
     "addresses/s": "address",
+    "transactions/s": "transaction",
     "Gb/s": "TCP payload",
-    "µs": "frame, one way",
+    "µs": "latency",
     "s": "outage",
 }
 _FORMAT = "5.1.0"  # the version of pytest-benchmark whose files have these fields

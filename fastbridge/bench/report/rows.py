@@ -165,7 +165,7 @@ def _task_rows(results: Results, task: TaskRecord, replayed: Replayed) -> list[R
                 ),
                 frames_per_second=_median(trials, lambda trial: trial.frames_per_second),
                 gigabits_per_second=_median(trials, lambda trial: trial.gigabits_per_second),
-                loss_ratio=_median(trials, lambda trial: None if trial.offer.is_tcp else loss_of(trial)),
+                loss_ratio=_median(trials, lambda trial: None if trial.offer.is_end_to_end else loss_of(trial)),
                 cpu_machine_ns=per_frame(trials, lambda trial: trial.cpu_machine_seconds),
                 cpu_added_ns=None if alone is None else per_frame(trials, lambda trial: _added(trial, alone)),
                 cpu_switch_ns=per_frame(trials, lambda trial: trial.cpu_switch_seconds),

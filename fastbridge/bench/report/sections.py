@@ -14,9 +14,10 @@ from . import figures, rfc2889, wording
 from .conditions import conditions, engines_table, facts_of, floor_table, unequal_tasks, when
 from .evidence import Report
 from .parts import ABOUT, Document, Facts, Figure, Fold, Lines, Part, Section, Table, Text
+from .statistics import FEWEST_BLOCKS
 from .tables import cpu_table, curve_tables, latency_table, value_tables, verdict_tables
 
-_RATES = ("forwarding-rate", "tcp-bulk", "throughput")
+_RATES = ("forwarding-rate", "tcp-bulk", "request-response", "throughput")
 _LOSS = ("frame-loss", "back-to-back", "recovery", "reset")
 _SCALING = ("fdb-scaling", "port-scaling")
 
@@ -54,9 +55,9 @@ def _subtitle(report: Report) -> str:
     """When and where the runs were measured, in one line."""
     shown = []
     for loaded in report.runs:
-        it, machine = loaded.results, loaded.results.fingerprint
+        results, machine = loaded.results, loaded.results.fingerprint
         kernel = machine.kernel.partition(" ")[0]
-        text = f"Profile {it.profile}, {when(it)}, {machine.cpu}, {machine.cpus} CPUs, Linux {kernel}"
+        text = f"Profile {results.profile}, {when(results)}, {machine.cpu}, {machine.cpus} CPUs, Linux {kernel}"
         shown.append(f"{loaded.label}: {text}" if loaded.label else text)
     return " · ".join(shown)
 
@@ -117,20 +118,23 @@ def _foot(report: Report) -> list[str]:
     """What made the report, and the command that measures again."""
     lines = []
     for loaded in report.runs:
-        it = loaded.results
-        version = it.fingerprint.versions.get("fastbridge", UNKNOWN)
-        load = "" if it.fingerprint.load == UNKNOWN else f" The load average was {it.fingerprint.load} when it began."
-        how = f" To measure the same again: {wording.printable(it.command)}" if it.command else ""
+        results = loaded.results
+        version = results.fingerprint.versions.get("fastbridge", UNKNOWN)
+        load = (
+            ""
+            if results.fingerprint.load == UNKNOWN
+            else f" The load average was {results.fingerprint.load} when it began."
+        )
+        how = f" To measure the same again: {wording.printable(results.command)}" if results.command else ""
         label = f"{loaded.label}: " if loaded.label else ""
-        lines.append(f"{label}Measured with fastbridge {version}, {when(it)}.{load}{how}")
+        lines.append(f"{label}Measured with fastbridge {version}, {when(results)}.{load}{how}")
     return [ABOUT, *lines]
 
 
 def _conditions(report: Report, unlike: Sequence[str]) -> Section:
     parts: list[Part] = [conditions(report)]
-    if floors := floor_table(report, absolute=not unlike):
-        parts.append(floors)
-    parts.append(engines_table(report))
+    unknown = f"Noise floor: not measured. That takes {FEWEST_BLOCKS} blocks or more of {report.baseline}."
+    parts += [floor_table(report, absolute=not unlike) or Text(unknown), engines_table(report)]
     for loaded in report.runs:
         title = "Everything else about the machine" + (f", {loaded.label}" if loaded.label else "")
         parts.append(Fold(title, [facts_of(loaded)]))
@@ -143,7 +147,12 @@ def _conditions(report: Report, unlike: Sequence[str]) -> Section:
 
 
 def _throughput(report: Report) -> Section:
-    drawn = (*figures.throughput(report), *figures.search_bounds(report), *figures.tcp(report))
+    drawn = (
+        *figures.throughput(report),
+        *figures.search_bounds(report),
+        *figures.tcp(report),
+        *figures.requests(report),
+    )
     parts: list[Part] = [*_filling(drawn)]
     parts += value_tables(report, *_RATES)
     lead = (
@@ -166,8 +175,8 @@ def _measured(report: Report) -> Iterator[Section]:
     curves, percentiles = [*_filling(figures.latency(report))], latency_table(report)
     parts = [*curves, *([percentiles] if percentiles else [])]
     parts += _folded("All values", value_tables(report, "latency"))
-    lead = "One-way latency of sampled frames."
-    yield Section("latency", "Latency", lead, parts, _absent(report, "latency", "latency-at-load"))
+    lead = "Latency of sampled frames one way, and of pings there and back."
+    yield Section("latency", "Latency", lead, parts, _absent(report, "latency", "latency-at-load", "ping"))
     table = cpu_table(report)
     parts = [*figures.cpu(report), table] if table else []
     missing = "no forwarding rate was measured beside the direct veth pair's"

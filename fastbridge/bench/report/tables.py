@@ -88,7 +88,7 @@ def latency_table(report: Report) -> Table | None:
     for loaded in report.runs:
         for row in loaded.rows:
             method = loaded.methods[row.task]
-            if method.name not in ("latency", "latency-at-load", "broadcast"):
+            if method.name not in ("latency", "latency-at-load", "ping", "broadcast"):
                 continue
             for prefix, load in {"": "", **{f"{at}_": text for at, text in LOADS.items()}}.items():
                 if f"{prefix}p50" in row.values:
@@ -183,7 +183,7 @@ def _value_table(report: Report, tasks: Sequence[str]) -> Table | None:
     columns = [
         Column("test", number=False),
         *_who(report),
-        *(Column(wording.words(name), wording.shown_unit(method.units[name])) for name in names),
+        *(_column(name, method.units[name]) for name in names),
         *claims,
     ]
     return Table(
@@ -257,9 +257,9 @@ def _absolute(loaded: LoadedRun, row: Row) -> tuple[str, Sequence[Column], list[
     if method.units[method.primary] in ("frames/s", "Gb/s") and (row.gigabits_per_second is not None or not row.values):
         rates = _cell(row.frames_per_second, "{:,.0f}"), _cell(row.gigabits_per_second, "{:.2f}")
         return "Rates", [*_RATES, _LOSS], [*rates, loss]
-    unit = wording.shown_unit(method.units[method.primary])
-    columns = [Column(wording.words(method.primary), unit)]
-    return wording.method_title(method), columns, [_value(loaded, row, method.primary)]
+    names = [method.primary, *(name for name in _LATENCIES if name in method.units)]
+    columns = [_column(name, method.units[name]) for name in names]
+    return wording.method_title(method), columns, [_value(loaded, row, name) for name in names]
 
 
 def claim(row: Row) -> list[Cell]:
@@ -267,6 +267,11 @@ def claim(row: Row) -> list[Cell]:
     style = _STYLES.get(row.verdict, "quiet")
     verdict = Cell(row.verdict, style=style, hint=wording.printable(row.unfit or row.unreadable or ""))
     return [Cell(wording.ratio(row.ratio), row.ratio.mean if row.ratio else None), verdict]
+
+
+def _column(name: str, unit: str) -> Column:
+    """The column of a value; one that is named like its unit is a rate."""
+    return Column("rate" if unit == f"{name}/s" else wording.words(name), wording.shown_unit(unit))
 
 
 def _value(loaded: LoadedRun, row: Row, name: str) -> Cell:

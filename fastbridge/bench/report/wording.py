@@ -11,16 +11,22 @@ from statistics import median
 
 from fastbridge.bench.machine.fingerprint import UNKNOWN
 from fastbridge.bench.methods import Method
-from fastbridge.bench.results.results import Results, TaskRecord
+from fastbridge.bench.results.results import EngineRecord, Results, TaskRecord
 
 from .rows import Row, method_of
 from .statistics import Ratio
 
 _ABBREVIATIONS = ("ndr", "pdr", "frmol", "mfr", "fdb", "tcp")
 _AMOUNT = re.compile(r"(?<![\w.,])(?:\d[\d,.]*(?=(?: of [\d,.]+)? (?:frames|addresses)\b)|\d{1,3}(?:,\d{3})+(?!\w))")
-_VALUES = {"tcp-bulk": "TCP rate", "latency-at-load": "latency"}  # of methods, in a sentence
+# Of methods, in a sentence.
+_VALUES = {
+    "tcp-bulk": "TCP rate",
+    "request-response": "request rate",
+    "ping": "ping time",
+    "latency-at-load": "latency",
+}
 _NUMBER = re.compile(r"(?<![\w.,-])\d{1,3}(?:,\d{3})+(?:\.\d+)?(?![\w,])|(?<![\w.,-])\d+(?:\.\d+)?(?!\w)")
-_WHOLE = ("frames/s", "frames", "addresses", "addresses/s", "stations", "bytes", "ports")
+_WHOLE = ("frames/s", "transactions/s", "pings", "frames", "addresses", "addresses/s", "stations", "bytes", "ports")
 
 
 def is_contest(task: TaskRecord, rows: Sequence[Row]) -> bool:
@@ -88,6 +94,11 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() else " " for char in text)
 
 
+def by_kernel(record: EngineRecord) -> str:
+    """How much of what it forwarded went by its kernel fast path; empty where it does not say."""
+    return "" if record.kernel_share is None else f"{record.kernel_share:.2%}"
+
+
 def warnings(results: Results, rows: Sequence[Row]) -> Iterator[str]:
     """What a reader must know before any number; nothing on a quiet machine."""
     watched = [trial.disturbance for run in results.runs for trial in run.trials if trial.disturbance is not None]
@@ -119,17 +130,17 @@ def unfit_everywhere(results: Results, rows: Sequence[Row]) -> dict[str, str]:
 def finding(results: Results, rows: Sequence[Row]) -> dict[str, str]:
     """Engine → a sentence: how many times the baseline's each of its values is."""
     said: dict[str, str] = {}
-    whose = f"{results.baseline}'s"
+    tasks = {task.name: task for task in results.tasks}
     for record in results.engines:
         own = [row for row in rows if row.engine == record.name and row.ratio is not None and not row.is_direct]
         if record.name in (results.baseline, results.control) or not own:
             continue
-        tasks = {task.name: task for task in results.tasks}
-        claims = [
-            f"{factor(row.ratio.mean)} times {'its' if i else whose} {_value_of(tasks[row.task])}"
-            for i, row in enumerate(row for row in own if row.verdict in ("win", "loss"))
-            if row.ratio is not None
-        ]
+        claims: list[str] = []
+        for verdict in ("win", "loss"):
+            for value, (subjects, ratios) in _by_value(tasks, own, verdict).items():
+                whose = "its" if claims else f"{results.baseline}'s"
+                times = " to ".join(dict.fromkeys((factor(min(ratios)), factor(max(ratios)))))
+                claims.append(f"{times} times {whose} {value} ({'; '.join(subjects)})")
         parts = [", ".join(claims)] if claims else []
         for verdict, text in (
             ("no difference", "no difference in"),
@@ -137,16 +148,27 @@ def finding(results: Results, rows: Sequence[Row]) -> dict[str, str]:
             ("withheld", "verdicts are withheld on"),
             ("not measured", "no noise floor for"),
         ):
-            names = [_value_of(tasks[row.task]) for row in own if row.verdict == verdict]
+            of_value = _by_value(tasks, own, verdict)
+            names = [f"{value} ({'; '.join(subjects)})" for value, (subjects, _) in of_value.items()]
             parts += [f"{text} {', '.join(names)}"] if names else []
         if parts:
             said[record.name] = "; ".join(parts)
     return said
 
 
-def _value_of(task: TaskRecord) -> str:
-    method = method_of(task)
-    return f"{_VALUES.get(method.name, words(method.name.replace('-', '_')))} ({method.subject})"
+def _by_value(
+    tasks: Mapping[str, TaskRecord], rows: Sequence[Row], verdict: str
+) -> dict[str, tuple[list[str], list[float]]]:
+    """Of the rows with this verdict: a value's name → the subjects of its tests, and the ratios."""
+    found: dict[str, tuple[list[str], list[float]]] = {}
+    for row in rows:
+        if row.verdict == verdict and row.ratio is not None:
+            method = method_of(tasks[row.task])
+            name = _VALUES.get(method.name, words(method.name.replace("-", "_")))
+            subjects, ratios = found.setdefault(name, ([], []))
+            subjects.append(method.subject)
+            ratios.append(row.ratio.mean)
+    return found
 
 
 def noise_floors(rows: Sequence[Row]) -> dict[str, float]:
@@ -215,11 +237,11 @@ def _of_whom(results: Results, said: Mapping[str, Mapping[str, list[str]]]) -> I
     """Each text with its tasks and their engines."""
     every = {task.name for task in results.tasks}
     for text, whom in said.items():
-        engines = list(dict.fromkeys(name for those in whom.values() for name in those))
-        if whom.keys() == every and all(those == engines for those in whom.values()):
+        engines = list(dict.fromkeys(name for names in whom.values() for name in names))
+        if whom.keys() == every and all(names == engines for names in whom.values()):
             yield f"{text}: {', '.join(engines)}, in every task"
         else:
-            yield f"{text}: " + "; ".join(f"{task} ({', '.join(those)})" for task, those in whom.items())
+            yield f"{text}: " + "; ".join(f"{task} ({', '.join(names)})" for task, names in whom.items())
 
 
 def _not_readable(row: Row) -> str:

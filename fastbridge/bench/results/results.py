@@ -58,6 +58,7 @@ class EngineRecord:
     buffers: str  #: where frames wait for it
     ceiling: bool  #: True for the direct veth pair: no switch, the highest rate and the lowest latency
     offloads: str  #: of its pods: "default", or those that were turned off
+    kernel_share: float | None = None  #: of the frames it took, its kernel fast path's; None where it does not say
 
 
 @dataclass(frozen=True)
@@ -154,10 +155,10 @@ def _check_trial(trial: Trial, path: str, ports: int) -> None:
         _require(value is None or value >= 0, f"{path}.{field}", f"must be 0 or more, not {value}")
     for field in ("sent", "received"):
         counts = getattr(trial, field)
-        wanted = 0 if trial.offer.is_tcp else ports
+        wanted = 0 if trial.offer.is_end_to_end else ports
         _require(len(counts) == wanted, f"{path}.{field}", f"needs a number for each of {wanted} ports")
         _require(all(count >= 0 for count in counts), f"{path}.{field}", "must be 0 or more each")
-    if not trial.offer.is_tcp:
+    if not trial.offer.is_end_to_end:
         for field in ("window_frames", "intended"):
             _require(getattr(trial, field) is not None, f"{path}.{field}", "frames must be counted")
     if trial.offer.sample:

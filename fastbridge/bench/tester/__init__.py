@@ -6,5 +6,5 @@ Sends frames from pods, receives them in others, and counts. The loops that touc
 - trial: what a trial found; readings: the counters that it is computed from
 - samples: frames with a time stamp, for latency and outages
 - tester: runs trials, with the help of agents: `agent` is such a process, `agent_process` starts and asks it
-- tcp: bulk transfers
+- end_to_end: TCP and pings, between programs in the pods
 """

@@ -2,23 +2,29 @@
 
 Run as `python -m fastbridge.bench.tester.agent`, it takes commands as JSON lines on stdin and answers on stdout. It
 stays alive between trials and ends with its stdin. It is a process of its own so that nothing the bench does
-meanwhile (progress, statistics) takes time from the sender. Frames leave by sockets that it was started with; TCP
-needs the pod's own addresses, and an agent in that pod.
+meanwhile (progress, statistics) takes time from the sender. Frames leave by sockets that it was started with; TCP and
+pings need the pod's own addresses, and an agent in that pod.
 """
 
 from __future__ import annotations
 
 import json
 import mmap
+import os
 import resource
+import selectors
 import socket
+import struct
 import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 from fastbridge.core.tester.arrivals import Arrivals, Heard
+from fastbridge.core.tester.requests import answer, connect_each, converse, ping
 from fastbridge.core.tester.traffic import Addresses, Generator, Lane
 
 STAMPED, NEVER_SENT = 0x88B5, 0x88B6  # EtherTypes (IEEE 802 local experimental 1 and 2)
@@ -95,33 +101,86 @@ class Agent:
             self._log = whole[: len(whole) // 2], whole[len(whole) // 2 :]
         return self._log
 
-    def receive_tcp(self, address: str, warm_up: float, seconds: float) -> dict[str, Any]:
-        """Accept one connection and count its bytes for `seconds` after `warm_up`.
+    def receive_tcp(self, address: str, warm_up: float, seconds: float, connections: int) -> dict[str, Any]:
+        """Accept the connections and count their bytes for `seconds` after `warm_up`.
 
         Says the port first, then when the counted window begins.
         """
         buffer = bytearray(TCP_BUFFER)
-        with socket.create_server((address, 0)) as listener:
-            listener.settimeout(TCP_TIMEOUT)
-            say({"port": listener.getsockname()[1]})
-            connection, _ = listener.accept()
-        with connection:
-            connection.settimeout(TCP_TIMEOUT)
-            _count(connection, buffer, warm_up)
+        with ExitStack() as stack:
+            with socket.create_server((address, 0), backlog=connections) as listener:
+                listener.settimeout(TCP_TIMEOUT)
+                say({"port": listener.getsockname()[1]})
+                accepted = [stack.enter_context(listener.accept()[0]) for _ in range(connections)]
+            ready = _watch(stack, accepted, selectors.EVENT_READ)
+            _count(ready, buffer, warm_up)
             say({"window": "begins"})
-            received, elapsed = _count(connection, buffer, seconds)
+            received, elapsed = _count(ready, buffer, seconds)
         return {"bytes": received, "seconds": elapsed}
 
-    def send_tcp(self, address: str, port: int) -> dict[str, Any]:
-        """Send zeros until the receiver closes the connection."""
+    def send_tcp(self, address: str, port: int, connections: int) -> dict[str, Any]:
+        """Send zeros over all connections until the receiver closes one of them."""
         data = memoryview(bytes(TCP_BUFFER))
         sent = 0
-        with socket.create_connection((address, port), timeout=TCP_TIMEOUT) as connection:
+        with ExitStack() as stack:
+            opened = [
+                stack.enter_context(socket.create_connection((address, port), timeout=TCP_TIMEOUT))
+                for _ in range(connections)
+            ]
+            ready = _watch(stack, opened, selectors.EVENT_WRITE)
             try:
                 while True:
-                    sent += connection.send(data)
+                    for connection in _ready(ready):
+                        sent += connection.send(data)
             except (ConnectionResetError, BrokenPipeError):
                 return {"bytes": sent}
+
+    def answer_requests(self, address: str, size: int, each: bool) -> dict[str, Any]:
+        """Answer those of send_requests until it has no more; says the port first."""
+        with socket.create_server((address, 0)) as listener:
+            _send_at_once(listener)  # and what it accepts
+            say({"port": listener.getsockname()[1]})
+            return {"requests": answer(listener.fileno(), size, each)}
+
+    def send_requests(
+        self, address: str, port: int, size: int, each: bool, warm_up: float, seconds: float, log: int
+    ) -> dict[str, Any]:
+        """Send requests, one after the other's answer, over one connection or one each, for `seconds` after `warm_up`.
+
+        Says when the counted window begins. The log has when each was sent and answered.
+        """
+        with ExitStack() as stack:
+            ask: Callable[..., int]
+            if each:
+                target = struct.pack("=H", socket.AF_INET) + struct.pack("!H4s8x", port, socket.inet_aton(address))
+                ask = partial(connect_each, target, size)
+            else:
+                connection = stack.enter_context(socket.create_connection((address, port), timeout=TCP_TIMEOUT))
+                connection.setblocking(True)
+                _send_at_once(connection)
+                ask = partial(converse, connection.fileno(), size)
+            logs = self._numbers(log)
+            ask(warm_up, *logs)
+            say({"window": "begins"})
+            began = time.monotonic()
+            requests = ask(seconds, *logs)
+            elapsed = time.monotonic() - began
+        socket.create_connection((address, port), timeout=TCP_TIMEOUT).close()  # there are no more
+        return {"requests": requests, "seconds": elapsed}
+
+    def ping(self, address: str, rate: float, warm_up: float, seconds: float, log: int) -> dict[str, Any]:
+        """Send echo requests; the rest is as in send_requests."""
+        with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP) as raw:
+            raw.connect((address, 0))
+            ask, logs = partial(ping, raw.fileno(), os.getpid() & 0xFFFF, rate), self._numbers(log)
+            ask(warm_up, *logs)
+            say({"window": "begins"})
+            began = time.monotonic()
+            requests, altered = ask(seconds, *logs)
+            return {"requests": requests, "altered": altered, "seconds": time.monotonic() - began}
+
+    def _numbers(self, log: int) -> list[memoryview]:
+        return [half.cast("Q") for half in self._logs(log)]
 
 
 def say(answer: dict[str, Any]) -> None:
@@ -139,13 +198,33 @@ def _addresses(own: str, behind: str, first: int, count: int) -> Addresses:
     return Addresses(bytes.fromhex(own), bytes.fromhex(behind), first, count)
 
 
-def _count(connection: socket.socket, buffer: bytearray, seconds: float) -> tuple[int, float]:
+def _send_at_once(connection: socket.socket) -> None:
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def _watch(stack: ExitStack, connections: list[socket.socket], event: int) -> selectors.BaseSelector:
+    selector = stack.enter_context(selectors.DefaultSelector())
+    for connection in connections:
+        connection.setblocking(False)
+        selector.register(connection, event)
+    return selector
+
+
+def _ready(selector: selectors.BaseSelector) -> list[socket.socket]:
+    ready: list[Any] = [key.fileobj for key, _ in selector.select(TCP_TIMEOUT)]
+    if not ready:
+        raise TimeoutError("timed out")
+    return ready
+
+
+def _count(selector: selectors.BaseSelector, buffer: bytearray, seconds: float) -> tuple[int, float]:
     received, started, now = 0, time.monotonic(), 0.0
     while (now := time.monotonic()) < started + seconds:
-        size = connection.recv_into(buffer)
-        if size == 0:
-            raise ConnectionError("the sender closed the connection")
-        received += size
+        for connection in _ready(selector):
+            size = connection.recv_into(buffer)
+            if size == 0:
+                raise ConnectionError("the sender closed the connection")
+            received += size
     return received, now - started
 
 
@@ -154,7 +233,17 @@ def main() -> None:
     agent = Agent()
     commands: dict[str, Callable[..., dict[str, Any]]] = {
         act.__name__: act
-        for act in (agent.send, agent.open, agent.listen, agent.heard, agent.receive_tcp, agent.send_tcp)
+        for act in (
+            agent.send,
+            agent.open,
+            agent.listen,
+            agent.heard,
+            agent.receive_tcp,
+            agent.send_tcp,
+            agent.answer_requests,
+            agent.send_requests,
+            agent.ping,
+        )
     }
     say({"ready": True})
     try:

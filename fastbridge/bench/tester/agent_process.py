@@ -21,12 +21,15 @@ START_SECONDS = 20.0
 
 
 class AgentProcess:
-    """One such process, pinned to `cpu`; it is given the sockets that `open_sockets` makes, and the file `shared`."""
+    """One such process, on `cpu` alone if one is named.
+
+    It is given the sockets that `open_sockets` makes, and the file `shared`.
+    """
 
     def __init__(
         self,
         popen: Callable[..., subprocess.Popen[Any]],
-        cpu: int,
+        cpu: int | None,
         name: str,
         open_sockets: Callable[[], list[socket]] = list,
         shared: int | None = None,
@@ -61,13 +64,17 @@ class AgentProcess:
         self.start()
         return self._fds
 
-    def tell(self, **command: Any) -> None:
-        """Give a command; its answer is to be fetched with answer()."""
+    def wait_until_ready(self) -> None:
+        """Start it if need be, and return when it takes commands at once."""
         self.start()
-        assert self._child is not None
         if not self._ready:
             self.answer(START_SECONDS)
             self._ready = True
+
+    def tell(self, **command: Any) -> None:
+        """Give a command; its answer is to be fetched with answer()."""
+        self.wait_until_ready()
+        assert self._child is not None
         with self._afresh_after_failure():
             self._child.tell(json.dumps(command))
 

@@ -1,7 +1,7 @@
 """Frames of a stream.
 
-What each stream of an offer sends, as templates: their bytes as far as they are not zero, and a length. Addresses
-of many stations behind a port are no templates; the generator counts them in place. Lengths here are without FCS.
+The frames of each stream as templates: the bytes before the trailing zeros, and a length. Many stations behind a port
+need no templates: the generator counts their addresses in place. Lengths here are without FCS.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ class AddressRange:
     """Addresses first … first+count-1 of a port."""
 
     own: bytes  #: number 0
-    behind: bytes  #: of number n the first three bytes
+    behind: bytes  #: the first three bytes of address n
     first: int
     count: int
 
     def described(self) -> list[Any]:
-        """As the station takes it."""
+        """For the agent, as JSON."""
         return [self.own.hex(), self.behind.hex(), self.first, self.count]
 
 
@@ -52,7 +52,7 @@ class LanePlan:
     targets: Sequence[AddressRange] = ()
 
     def described(self) -> dict[str, Any]:
-        """As the station takes it."""
+        """For the agent, as JSON."""
         return {
             "frames": [(start.hex(), length) for start, length in self.templates],
             "sources": self.sources and self.sources.described(),
@@ -66,12 +66,12 @@ def station_mac(pod_mac: bytes, port: int, number: int) -> bytes:
 
 
 def address_range(pods: Sequence[Pod], port: int, first: int, count: int) -> AddressRange:
-    """Some addresses of a port."""
+    """A range of addresses of a port."""
     return AddressRange(pods[port].mac.packed, station_mac(b"", port, 1), first, count)
 
 
 def plan(stream: Stream, pods: Sequence[Pod]) -> LanePlan:
-    """What `stream` sends; raise BenchError when a pod lacks what it takes."""
+    """The frames of `stream`; raise BenchError if a pod lacks an address that they need."""
     make = {"ethernet": _ethernet, "udp": _udp, "arp": _arp, "nd": _nd}[stream.kind]
     templates = list(islice(make(stream, pods), MOST_TEMPLATES + 1))
     if len(templates) > MOST_TEMPLATES:
@@ -87,7 +87,7 @@ def plan(stream: Stream, pods: Sequence[Pod]) -> LanePlan:
 def announcement(pods: Sequence[Pod], port: int, first: int, count: int) -> LanePlan:
     """Frames from each of some addresses to itself.
 
-    A switch learns where it is, and then finds the destination on the ingress port: it floods nothing.
+    A switch learns the address, and then finds the destination on the ingress port: it floods nothing.
     """
     addresses = address_range(pods, port, first, count)
     mac = station_mac(addresses.own, port, first)
@@ -108,8 +108,8 @@ def _destinations(stream: Stream, pods: Sequence[Pod], group: bytes) -> list[tup
 
 
 def _ethernet(stream: Stream, pods: Sequence[Pod]) -> Iterator[tuple[bytes, int]]:
-    # Frame n goes to destination n % destinations with size n % sizes. Where these have a common divisor, as many
-    # rounds of sizes follow each other, each beginning one further on: so every destination gets every size.
+    # Frame n goes to destination n % destinations with size n % sizes. If these have a common divisor, so many rounds
+    # of sizes follow each other, and each begins one size later: every destination gets every size.
     header = _destinations(stream, pods, BROADCAST)[0][0] + _source(stream, pods) + ETHERTYPE
     rounds = gcd(len(stream.sizes), max(1, len(stream.destinations)))
     for turn in range(rounds):
@@ -118,7 +118,7 @@ def _ethernet(stream: Stream, pods: Sequence[Pod]) -> Iterator[tuple[bytes, int]
 
 
 def _udp(stream: Stream, pods: Sequence[Pod]) -> Iterator[tuple[bytes, int]]:
-    # All destinations get a size and flow before the next one, so that each gets them all.
+    # All destinations get a size and flow before the next one comes: each gets all of them.
     if stream.flows > (1 << 16) - FIRST_FLOW:
         raise BenchError(f"{stream.flows} flows: there are source ports for {(1 << 16) - FIRST_FLOW}")
     source, ip = _source(stream, pods), _ipv4(pods[stream.source])

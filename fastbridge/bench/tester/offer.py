@@ -13,10 +13,11 @@ from typing import Literal
 
 from fastbridge.errors import ConfigError
 
-Kind = Literal["ethernet", "udp", "arp", "nd", "tcp"]
+Kind = Literal["ethernet", "udp", "arp", "nd", "tcp", "tcp-rr", "tcp-crr", "ping"]
 Restart = Literal["graceful", "killed"]
 
 FCS = 4
+END_TO_END = ("tcp", "tcp-rr", "tcp-crr", "ping")  #: kinds whose frames are the pods' own kernels'
 UDP_HEADERS = 14 + 20 + 8  #: Ethernet, IPv4, UDP
 SIZES = (64, 128, 256, 512, 1024, 1280, 1518)  #: RFC 2544 §9.1, Ethernet
 SENDERS = 2
@@ -39,12 +40,15 @@ class Stream:
     source: int
     destinations: tuple[int, ...] = ()  #: none: to everybody (broadcast; for "nd" the all-nodes group)
     sizes: tuple[int, ...] = (64,)
-    kind: Kind = "ethernet"  #: "ethernet" is EtherType 0x88b5; "tcp" one bulk stream, whatever the sizes say
+    #: "ethernet" is EtherType 0x88b5. Of TCP: a bulk transfer ("tcp"), requests over one connection ("tcp-rr") or with
+    #: one each ("tcp-crr"); these and "ping" have the sizes that END_TO_END's kinds have, whatever is said here
+    kind: Kind = "ethernet"
     sources: int = 1  #: source MAC addresses; the first is the pod's own
     targets: int = 1  #: destination MAC addresses behind each destination; the first is the pod's own
     first: int = 0  #: index of the first source and target address: fresh ones without a restart of the DUT
-    flows: int = 1  #: UDP source ports
+    flows: int = 1  #: UDP source ports, or connections of a bulk transfer
     sender: int = 0  #: which of the tester's sends it; the first has a CPU of its own, the second the switch's
+    pinned: bool = True  #: whether the receiver of a bulk transfer stays on one CPU, or where the scheduler has it
 
     def __post_init__(self) -> None:
         if not self.sizes or min(self.sizes) < 14 + FCS:
@@ -87,8 +91,9 @@ class Offer:
     def __post_init__(self) -> None:
         if not self.streams or not self.phases:
             raise ConfigError("an offer needs a stream and a phase")
-        if len({stream.kind == "tcp" for stream in self.streams}) > 1 or (self.is_tcp and len(self.streams) > 1):
-            raise ConfigError("a TCP stream is a trial of its own")
+        kinds = sorted(stream.kind for stream in self.streams)
+        if len(kinds) > 1 and kinds != ["ping", "tcp"] and not set(kinds).isdisjoint(END_TO_END):
+            raise ConfigError("a stream of TCP or ping is a trial of its own; but a ping may be beside a bulk transfer")
         if len({not stream.destinations for stream in self.streams}) > 1:
             raise ConfigError("unicast and broadcast streams cannot be counted apart in one trial")
 
@@ -101,9 +106,9 @@ class Offer:
         return sorted({stream.sender for stream in self.streams})
 
     @property
-    def is_tcp(self) -> bool:
-        """Whether it is one TCP bulk stream."""
-        return self.streams[0].kind == "tcp"
+    def is_end_to_end(self) -> bool:
+        """Whether the pods' own kernels make its frames, so that nobody counts these."""
+        return self.streams[0].kind in END_TO_END
 
     @property
     def is_broadcast(self) -> bool:

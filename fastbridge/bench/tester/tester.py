@@ -2,7 +2,7 @@
 
 It runs trials between the pods of a lab, whose host ends an engine joins. One process sends for all pods (several
 on one CPU would spoil each other's pacing) and one receives for all, over sockets that were opened in the pods;
-TCP alone runs in them. The tester must not load the engine: frames are counted by the pods'
+TCP and pings alone run in them. The tester must not load the engine: frames are counted by the pods'
 interfaces, which costs nothing, and only stamped ones are taken by a socket, and only in trials that have any.
 
 A trial: the engine learns the addresses of the offer; the pods' counters are read once they stand still; the
@@ -29,11 +29,11 @@ from fastbridge.lab.topology import Lab
 from fastbridge.open_files import reserve_files
 
 from .agent_process import ANSWER_SECONDS, AgentProcess
+from .end_to_end import EndToEnd
 from .frames import UDP_PORT, LanePlan, announcement, plan
 from .offer import FCS, Offer
 from .readings import Reading
 from .samples import STEP, MissedError, SampleLog, Window, clock_offset
-from .tcp import Bulk
 from .trial import CAPACITY, Samples, Trial
 
 WARM_UP, TAIL = 0.05, 0.03  # seconds before and after a window, in which the path fills, and is still full
@@ -70,7 +70,7 @@ class Tester:
         self._receiver = AgentProcess(
             lab.popen_host, layout.receiver, "the tester's receiver", self._receiving_sockets, self._log.fd
         )
-        self._bulk = Bulk(self._pods, running, layout)
+        self._end_to_end = EndToEnd(self._pods, running, layout, self._log)
         self._sinks: dict[int, socket.socket] = {}
         self._number = 0
         self._listening = False
@@ -113,13 +113,13 @@ class Tester:
         self._running.check()
         watch = Watch()  # all through, and not in the window: to look at every process takes a while
         try:
-            trial = self._bulk.trial(offer) if offer.is_tcp else self._frames(offer)
+            trial = self._end_to_end.trial(offer) if offer.is_end_to_end else self._frames(offer)
         except BaseException:
             self._stop()  # whatever they are still at
             raise
         finally:
             self._running.check()  # that it died is a better reason than what came of it
-        if _is_plain(offer) and not (trial.window_bytes if offer.is_tcp else trial.forwarded):
+        if _is_plain(offer) and not (trial.window_bytes if offer.is_end_to_end else trial.forwarded):
             raise BenchError(f"{self.name} forwarded nothing in {trial.seconds:.1f} s")
         return replace(trial, disturbance=watch.disturbance())
 
@@ -316,7 +316,7 @@ class Tester:
     def _stop(self) -> None:
         for agent in (*self._senders, self._receiver):
             agent.stop()
-        self._bulk.stop()
+        self._end_to_end.stop()
 
 
 def _open_sink(pod: Pod) -> socket.socket:

@@ -22,7 +22,7 @@ CAPACITY = 1 << 22  #: samples of a trial, or arrivals of their copies, that the
 
 @dataclass(frozen=True)
 class Samples:
-    """The stamped frames of a trial."""
+    """The stamped frames of a trial, or its requests."""
 
     sent: int
     received: int  #: different ones that arrived
@@ -30,9 +30,10 @@ class Samples:
     reordered: int  #: arrivals after a later one of the same stream and port (RFC 4737 §3)
     corrupted: int  #: arrivals with another payload than was sent; not counted in received
     missed: int  #: arrivals the receiver itself had no room for: not the DUT's loss
-    histogram: str  #: one-way latency in ns: HdrHistogram, compressed V2 encoding, base64
+    histogram: str  #: one-way latency in ns (of requests there and back): HdrHistogram, compressed V2 encoding, base64
     last_lost: float | None = None  #: seconds from the first frame to when the last sample that never came was sent
     longest_gap: float = 0.0  #: seconds; between two arrivals in a row, over all ports
+    early: int = 0  #: arrivals that the kernel stamped before a queue, as a program on the machine asked it to
 
     @cached_property
     def latency(self) -> Any:

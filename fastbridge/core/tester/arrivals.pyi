@@ -8,6 +8,7 @@ class Heard(NamedTuple):
     reordered: int
     corrupted: int
     missed: int
+    early: int
 
 @final
 class Arrivals:

@@ -2,8 +2,10 @@
 
 Every port has an AF_PACKET socket with a small TPACKET_V2 ring. It hears EtherType 0x88b5 only, and of that, by a
 socket filter, only what is stamped: no other frame is copied on the CPU that delivers it, which is the DUT's. The
-kernel stamps an arrival when it reaches the pod's interface (CLOCK_REALTIME), so rings need to be read only now
-and then, and the receiver's own scheduling is not in the latency.
+kernel stamps an arrival when it puts it into the ring (CLOCK_REALTIME), so rings need to be read only now
+and then, and the receiver's own scheduling is not in the latency. Where any program on the machine asks the kernel for
+time stamps, it takes them earlier: where a frame enters its last queue. By bpf_redirect_peer a frame enters none behind
+the switch, so that is before it. Such arrivals are counted.
 """
 import os
 from typing import NamedTuple
@@ -31,6 +33,7 @@ class Heard(NamedTuple):
     reordered: int  #: arrivals after a later one of the same stream and port (RFC 4737 §3)
     corrupted: int  #: arrivals with another payload than was sent
     missed: int  #: arrivals for which a ring had no room
+    early: int  #: arrivals that were stamped before the ring
 
 
 cdef int refused(str what) except -1:
@@ -68,7 +71,7 @@ cdef class Arrivals:
     cdef unsigned int streams
     cdef uint32_t trial
     cdef bint copies
-    cdef uint64_t duplicated, reordered, corrupted
+    cdef uint64_t duplicated, reordered, corrupted, early
     cdef volatile bint stopping
 
     def __cinit__(self, fds, sent, arrived):
@@ -113,7 +116,7 @@ cdef class Arrivals:
         if self.expected == NULL:
             raise MemoryError()
         self.trial, self.streams, self.copies = trial, streams, copies
-        self.duplicated = self.reordered = self.corrupted = 0
+        self.duplicated = self.reordered = self.corrupted = self.early = 0
         self.stopping = False
         self.misses()
 
@@ -128,7 +131,7 @@ cdef class Arrivals:
                 self.drain()
                 if not last:
                     linux.clock_nanosleep(linux.CLOCK_MONOTONIC, 0, &pause, NULL)
-        return Heard(self.duplicated, self.reordered, self.corrupted, self.misses())
+        return Heard(self.duplicated, self.reordered, self.corrupted, self.misses(), self.early)
 
     def stop(self):
         """Let run() come to its end."""
@@ -181,6 +184,7 @@ cdef class Arrivals:
         if arrived[entry]:
             self.duplicated += 1
             return
+        self.early += slot.tp_status & linux.TP_STATUS_TS_SOFTWARE != 0
         arrived[entry] = <uint64_t>slot.tp_sec * 1_000_000_000 + slot.tp_nsec
         expected = &self.expected[contents.stream * self.ports + port]
         if contents.number < expected[0]:

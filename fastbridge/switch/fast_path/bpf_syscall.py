@@ -116,8 +116,9 @@ def read_all(map_fd: int, key_bytes: int, value_bytes: int, room: int) -> list[t
     if result < 0 and error != errno.ENOENT:  # ENOENT: there are no more than these
         raise BpfError(error, f"a map's elements: {os.strerror(error)}")
     count = struct.unpack_from("=I", left, 32)[0]
+    found, about = memoryview(keys), memoryview(values)
     return [
-        (keys.raw[n * key_bytes : (n + 1) * key_bytes], values.raw[n * value_bytes : (n + 1) * value_bytes])
+        (bytes(found[n * key_bytes : (n + 1) * key_bytes]), bytes(about[n * value_bytes : (n + 1) * value_bytes]))
         for n in range(count)
     ]
 
