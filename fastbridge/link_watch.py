@@ -1,8 +1,8 @@
 """Links, looked at and followed.
 
-What the kernel says of the interfaces of one network namespace, over rtnetlink: one socket to ask, one that hears of
-changes. An interface is its index; its name and altnames are resolved once, here, and may change afterwards.
-The formats are in rtnetlink(7), <linux/if_link.h> and Documentation/netlink/specs/rt-link.yaml.
+Asks the kernel about the interfaces of one network namespace, over rtnetlink: one socket asks, one hears of changes. An
+interface is its index. Its name and altnames are resolved once, here, and may change afterwards. The formats are in
+rtnetlink(7), <linux/if_link.h> and Documentation/netlink/specs/rt-link.yaml.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _BUFFER_BYTES = 4 << 20
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """An interface, as it was when the kernel said so."""
+    """An interface, as the kernel described it at some time."""
 
     index: int
     name: str
@@ -52,11 +52,11 @@ class Link:
     master: int  # the index of the bridge, bond, … it belongs to; 0: none
     operstate: int  # IF_OPER_…
     carrier: bool
-    #: "": it is there; "deleted"; "moved" (to another network namespace)
+    #: "" while it is there; "deleted"; "moved" to another network namespace
     gone: str = ""
-    queue: str = ""  # its queueing discipline, by its kind
+    queue: str = ""  # the kind of its queueing discipline
     falls: int = 0  # how often it has lost its carrier since it was made
-    tx_dropped: int = field(default=0, compare=False)  # frames to send that were lost in it since it was made
+    tx_dropped: int = field(default=0, compare=False)  # frames that it lost on sending since it was made
 
     @property
     def ethernet(self) -> bool:
@@ -65,25 +65,25 @@ class Link:
 
     @property
     def up(self) -> bool:
-        """Whether it was switched on; it may yet have no carrier."""
+        """Whether it is switched on, with or without a carrier."""
         return bool(self.flags & _IFF_UP)
 
     @property
     def running(self) -> bool:
-        """Whether frames pass: it is up, and has a carrier that the kernel has acted on (RFC 2863: up, or unknown)."""
+        """Whether frames pass: it is up, and the kernel has acted on its carrier (RFC 2863: up, or unknown)."""
         return bool(self.flags & _IFF_UP and self.flags & _IFF_RUNNING)
 
     @property
     def starting(self) -> bool:
-        """Whether it has a carrier that the kernel is about to act on, within milliseconds; it sends nothing before."""
+        """Whether the kernel will act on its carrier within milliseconds. Until then it sends nothing."""
         return self.up and self.carrier and not self.running and self.operstate in (_OPER_DOWN, _OPER_LOWER_DOWN)
 
 
 class LinkWatch:
-    """The links of one network namespace. look() may be called by any thread, changes() by one."""
+    """The links of one network namespace. Any thread may call look(), only one may call changes()."""
 
     def __init__(self, open_socket: Callable[[int, int, int], socket.socket] = socket.socket) -> None:
-        """open_socket: opens a socket in that namespace, as `socket.socket` does in the current one."""
+        """open_socket: opens a socket in the namespace, as `socket.socket` does in the current one."""
         self._asking = threading.Lock()
         self._questions = Netlink(open_socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE))
         try:
@@ -120,7 +120,7 @@ class LinkWatch:
         return _link(answer.kind, answer.payload)
 
     def tx_dropped(self) -> dict[int, int]:
-        """How many frames to send were lost in each interface since it was made, by index. Raises PortError."""
+        """How many frames each interface has lost on sending since it was made, by index. Raises PortError."""
         found = {}
         request = _STATS.pack(socket.AF_UNSPEC, 0, 1 << (_STATS_LINK_64 - 1))
         for answer in self._dump(_RTM_GETSTATS, request, "counters"):
@@ -129,9 +129,7 @@ class LinkWatch:
         return found
 
     def queue_drops(self) -> dict[int, tuple[int, int]]:
-        """Each interface's outermost queueing discipline, by the interface's index: its handle, and how many frames it
-        has dropped. Raises PortError.
-        """
+        """The handle and the drops of each interface's outermost queueing discipline, by index. Raises PortError."""
         found = {}
         for answer in self._dump(_RTM_GETQDISC, _TC.pack(socket.AF_UNSPEC, 0, 0, 0, 0), "queues"):
             _, index, handle, parent, _ = _TC.unpack_from(answer)
@@ -142,9 +140,9 @@ class LinkWatch:
         return found
 
     def changes(self, known: Iterable[int]) -> Iterator[Link]:
-        """What has changed since the last call, in order; where too much has, `known` links are looked at afresh."""
+        """The changes since the last call, in order. When there are too many, looks at all `known` links instead."""
         known, asked = set(known), set()
-        lost = False  # the kernel says so before it hands over what it kept, which is older than any look
+        lost = False  # the kernel says so first; the changes that it kept are older than a look
         while True:
             try:
                 data = self._events.recv(PIECE)
@@ -156,7 +154,7 @@ class LinkWatch:
                 lost = True
             else:
                 yield from _links(data)
-                asked |= _queues(data)  # which say nothing of the link
+                asked |= _queues(data)  # they say nothing about the link
         for index in known if lost else known & asked:
             yield self.look(index) or Link(index, "", 0, 0, b"", 0, 0, 0, False, "deleted")
 
