@@ -72,7 +72,7 @@ class Message(NamedTuple):
     flags: int  #: ROUTER | SOLICITED | OVERRIDE of an advertisement, OPTIONS of a solicitation
     frame: bytes
     header_length: int  #: of the Ethernet header with its tags: 14, 18 or 22
-    problem: str | None = None  #: what is wrong with a MALFORMED one
+    problem: str | None = None  #: the fault of a MALFORMED one
 
     @property
     def to_group(self) -> bool:

@@ -79,7 +79,7 @@ def _check_ports(context: click.Context, parameter: click.Parameter, names: tupl
     callback=read_policy_of_strangers,
     show_default=True,
     help="What becomes of ARP and ND: flood, suppress (answer for known neighbours), direct (ask the owner alone), "
-    "guard (drop what is spoofed; guard=router: but let IP packets come from anywhere, for a router's port), "
+    "guard (drop spoofed messages and packets; guard=router, for a router's port: IP packets from anywhere pass), "
     "ratelimit=RATE[:BURST] (frames/s of a port); several with commas.",
 )
 @click.option(

@@ -1,4 +1,4 @@
-"""ARP and ND frames, encoded by scapy: an independent opinion on what they look like."""
+"""ARP and ND frames, encoded by scapy: an independent opinion on their bytes."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def arp(
 
 
 def solicited_node(ip: str) -> tuple[str, str]:
-    """The group addresses a solicitation for `ip` goes to; good for the fd00::N of these tests."""
+    """The group addresses of a solicitation for `ip`, for the fd00::N of these tests."""
     last = int(ip.rpartition(":")[2], 16)
     return f"33:33:ff:00:00:{last:02x}", f"ff02::1:ff00:{last:x}"
 

@@ -1,4 +1,4 @@
-"""What a hostile pod sends, to be another or to hear another's frames."""
+"""The frames of a hostile pod that plays another, or wants to hear another's frames."""
 
 from __future__ import annotations
 

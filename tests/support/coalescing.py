@@ -1,4 +1,4 @@
-"""Runs of frames that can be coalesced, made and drawn, and the judge of what became of them."""
+"""Runs of frames that can be coalesced, made and drawn, and the judge of the result."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def switch(coalesce: bool = True) -> MemorySwitch:
 
 
 def spans(messages: list[bytes]) -> list[int]:
-    """How many frames each message to NEAR carries that leaves for these that come in; all else must hold, too."""
+    """Send messages through a merging switch; returns how many frames each leaving message to NEAR carries."""
     merging, plain = switch(), switch(coalesce=False)
     got = [e.frame for e in merging.wire(0, messages)]
     wanted = [e.frame for e in plain.wire(0, messages)]
@@ -144,7 +144,7 @@ ONLY_TCP = {
 
 @dataclass
 class Sender:
-    """A flow that goes on: what it sends next."""
+    """A flow that goes on sending."""
 
     packet: Packet
     size: int

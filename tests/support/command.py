@@ -1,4 +1,4 @@
-"""The command line as a process, and what it says."""
+"""The command line as a process, and its output."""
 
 from __future__ import annotations
 
@@ -50,11 +50,11 @@ json.dump(results, sys.stdout)
 
 
 def run_each(*requests: tuple[str, ...]) -> list[subprocess.CompletedProcess[str]]:
-    """What `run` gives for each; a request is a process of its own, but not a Python started anew."""
+    """The results of `run` for each request. Each is a process of its own, forked from one Python."""
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", RUN_EACH],
         input=json.dumps(requests),
-        env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},  # whoever has threads shall not fork
+        env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},  # numpy's threads would not survive a fork
         capture_output=True,
         text=True,
         timeout=120,
@@ -68,7 +68,7 @@ def run_each(*requests: tuple[str, ...]) -> list[subprocess.CompletedProcess[str
 
 
 def complaint(done: subprocess.CompletedProcess[str], status: int) -> str:
-    """The one line that a failed command says."""
+    """The one line that a failed command prints."""
     assert (done.returncode, done.stdout) == (status, ""), done
     lines = done.stderr.splitlines()
     assert len(lines) == 1 and lines[0].startswith("fastbridge: "), done.stderr

@@ -1,4 +1,4 @@
-"""A pod that is expensive to send to: its packet sockets' filters run within the sender's call."""
+"""A pod that is expensive to send to: filters of its packet sockets run within the sender's call."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from frames import GROUP, ethernet
 from meanwhile import meanwhile
 
 SO_ATTACH_FILTER, ETH_P_ALL = 26, 3
-DIVIDE, RETURN = 0x34, 0x06  # linux/filter.h: divide, which takes its time; return 0: the socket does not want it
-STEPS = 2000  # of a filter: it fits net.core.optmem_max of any kernel
+DIVIDE, RETURN = 0x34, 0x06  # linux/filter.h: divide, which is slow; return 0: drop
+STEPS = 2000  # of a filter: as many as the net.core.optmem_max of any kernel takes
 
 
 @contextlib.contextmanager
 def costly(pod: Any, sockets: int) -> Iterator[None]:
-    """Some 10 µs a frame and socket."""
+    """Make each frame to the pod cost some 10 µs for each of these sockets."""
     step, end = struct.pack("=HBBI", DIVIDE, 0, 0, 3), struct.pack("=HBBI", RETURN, 0, 0, 0)
     program = ctypes.create_string_buffer(step * (STEPS - 1) + end)
     with contextlib.ExitStack() as stack:
@@ -33,7 +33,7 @@ def costly(pod: Any, sockets: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def broadcasting(pod: Any, rate: float) -> Iterator[None]:
-    """Broadcasts so many frames a second, from another thread, for as long as the block lasts."""
+    """Broadcast this many frames a second, from another thread, until the block ends."""
     frame = ethernet(GROUP, int(pod.mac), payload=bytes(46))
     due = time.monotonic()
 

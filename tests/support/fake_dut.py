@@ -29,7 +29,7 @@ CHUNK = 1024  # frames the switch is asked about before looking whether its answ
 
 
 def mac(port: int, index: int) -> bytes:
-    """Address number `index` behind a port; 0 is the pod's own."""
+    """Address number `index` behind a port. 0 is the pod's own."""
     if index == 0:
         return bytes([0x02, 0, 0, 0]) + port.to_bytes(2, "big")
     return b"\x12" + port.to_bytes(2, "big") + index.to_bytes(3, "big")
@@ -194,7 +194,7 @@ class FakeDut:
         return Trial(offer, seconds, seconds, round(self._tcp_rate * seconds / 8), 0.0, 0.0)
 
     def _teach(self, offer: Offer) -> None:
-        """Each address of the offer sends a frame to itself, at leisure."""
+        """Let each address of the offer send a frame to itself, slowly."""
         for stream in offer.streams:
             for port, count in ((stream.source, stream.sources), *((p, stream.targets) for p in stream.destinations)):
                 addresses = [mac(port, stream.first + i) for i in range(count)]
@@ -277,7 +277,7 @@ class FakeDut:
         return answers
 
     def _changes(self) -> tuple[int, ...]:
-        """How often the FDB changed, or would have if it had had room."""
+        """How often the FDB changed, or would have changed with more room."""
         counters = self._switch.counters()
         return counters.learned, counters.moved, counters.evicted, counters.refused
 
@@ -325,7 +325,7 @@ class FakeDut:
         return self._switch.fdb.lookup(int.from_bytes(address, "big")) is not None
 
     def _has_room(self) -> bool:
-        """Whether a new address can be learned, which it then is."""
+        """Learn a new address if there is room; returns whether there is."""
         self._learned += 1
         return self._evicts or self._learned <= self._capacity
 
@@ -358,5 +358,5 @@ def serve(times: Floats, rate: float | None, room: int, relapse: float = 0.0) ->
 
 
 def _wanted(offer: Offer, frames: Frames, frame: Integers, port: Integers) -> NDArray[np.bool_]:
-    """Which copies came out where they were to."""
+    """Which copies came out at their destination."""
     return np.full(len(frame), True) if offer.is_broadcast else frames.destination[frame] == port

@@ -1,4 +1,4 @@
-"""Frames whose checksum and segmentation are still to be done: what a pod's own stack sends by default."""
+"""Frames with pending checksum and segmentation, as a pod's own stack sends them by default."""
 
 from __future__ import annotations
 

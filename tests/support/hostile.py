@@ -1,4 +1,4 @@
-"""Pods that answer and believe as kernels do, around a switch in memory; one of them may be hostile."""
+"""Pods around a switch in memory, which answer and believe as kernels do. One of them may be hostile."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ numbers = itertools.count()
 
 @dataclass
 class SimulatedPod:
-    """Has one address of a family, answers who asks for it, and believes what answers and announcements say."""
+    """Has one address of a family. Answers questions for it, and believes answers and announcements."""
 
     mac: str
     ip: str
@@ -43,7 +43,7 @@ class SimulatedPod:
         return data(self.mac, self.ip, to, ip, self.vids) + SECRET + b"%d" % next(numbers)
 
     def receive(self, frame: bytes) -> list[bytes]:
-        """What it says to a frame."""
+        """Its answers to a frame."""
         self.heard.append(frame)
         message = read(0, frame)
         to_me = message.to_group or message.eth_destination == make.mac(self.mac)
@@ -74,7 +74,7 @@ class Net:
             self.send(port, pod.announcement())
 
     def send(self, port: int, *frames: bytes) -> None:
-        """Frames from a port, and all that they bring about."""
+        """Send frames from a port, and all answers that follow from them."""
         self.deliver(self.switch.process(port, list(frames)))
 
     def deliver(self, copies: Any) -> None:
@@ -83,13 +83,13 @@ class Net:
                 self.send(egress, answer)
 
     def pass_time(self, seconds: float = 4.0) -> None:
-        """Doubts are settled meanwhile."""
+        """Let time pass, so that doubts are settled."""
         for _ in range(round(seconds / 0.25)):
             self.clock.now += 0.25
             self.deliver(self.switch.tick())
 
     def reaches(self, one: int, two: int) -> bool:
-        """Whether data gets from one pod to another, by the MAC that the sender finds for the other's address."""
+        """Whether data gets from one pod to another, sent to the MAC that the sender finds for the other's address."""
         sender, receiver = self.pods[one], self.pods[two]
         if receiver.ip not in sender.believes:
             self.send(one, sender.question(receiver.ip))
@@ -103,7 +103,7 @@ class Net:
         return [frame for frame in self.pods[port].heard if SECRET in frame]
 
 
-# Made once: scapy takes its time.
+# Made once: scapy is slow.
 
 
 @cache
@@ -118,7 +118,7 @@ def question(mac: str, ip: str, target: str, vids: tuple[int, ...]) -> bytes:
 
 @cache
 def answer(mac: str, ip: str, asker: str, asker_ip: str, vids: tuple[int, ...]) -> bytes:
-    """To who asks, or of duplicate address detection to all."""
+    """The answer, to the asker. To duplicate address detection it goes to all."""
     if ":" not in ip:
         return tagged(make.arp(2, mac, ip, asker_ip or "0.0.0.0", to=asker), *vids)
     return tagged(make.na(mac, ip, to=asker, to_ip=asker_ip, s=1) if asker_ip else make.na(mac, ip), *vids)

@@ -1,4 +1,4 @@
-"""What the live tests share: a lab with a running switch, raw sockets in pods, waiting for an event."""
+"""Common parts of the live tests: a lab with a running switch, raw sockets in pods, waiting for an event."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from frames import GROUP, ethernet
 
 from fastbridge import Lab, Switch, Topology
 
-PATIENCE = 60.0  # seconds to wait for what must happen; not a measure of how long it may take
+PATIENCE = 60.0  # seconds to wait for something that must happen; says nothing about how long it may take
 
 ETH_P_ALL = 3
 SOL_PACKET, PACKET_AUXDATA, PACKET_VNET_HDR, PACKET_IGNORE_OUTGOING = 263, 8, 15, 23
@@ -35,7 +35,7 @@ def eventually(condition: Callable[[], Any], what: str = "the condition") -> Non
 
 @dataclass(frozen=True)
 class VnetHeader:
-    """struct virtio_net_hdr: what the kernel still has to do to a frame (linux/virtio_net.h)."""
+    """struct virtio_net_hdr: the work on a frame that is left to the kernel (linux/virtio_net.h)."""
 
     flags: int = 0
     gso_type: int = 0
@@ -51,7 +51,7 @@ class VnetHeader:
 
 
 class Wire:
-    """A raw socket on a pod end: sends and hears frames as they are, tags included."""
+    """A raw socket on a pod end. It sends and hears whole frames, with their tags."""
 
     numbers = itertools.count()
 
@@ -61,7 +61,7 @@ class Wire:
             self.socket.setsockopt(SOL_PACKET, option, 1)
         self.socket.bind((pod.interface, ETH_P_ALL))
         self.socket.settimeout(PATIENCE)
-        # A source of its own, one that nothing else in a test has.
+        # A source that nothing else in a test has.
         self.mac = int(pod.mac) | 0xAA << 32
 
     def send(self, frame: bytes, header: VnetHeader = VnetHeader()) -> None:
@@ -79,13 +79,13 @@ class Wire:
         return frame, header
 
     def mark(self) -> bytes:
-        """Send a broadcast frame that is like no other; whoever hears it has heard all that was sent before it."""
+        """Send a unique broadcast frame. A wire that has heard it has heard all that was sent before it."""
         frame = ethernet(GROUP, self.mac, payload=MARK + b" %d" % next(self.numbers))
         self.send(frame)
         return frame
 
     def heard_before(self, mark: bytes, containing: bytes = b"fastbridge") -> list[bytes]:
-        """The test's own frames (not what the pods' kernels say) that came before `mark`."""
+        """The test's own frames, without those of the pods' kernels, that came before `mark`."""
         heard = []
         while (frame := self.receive()[0]) != mark:
             if containing in frame and MARK not in frame:
@@ -107,7 +107,7 @@ def wires(lab: Lab) -> Iterator[list[Wire]]:
 def stage(
     pods: int | Topology = 3, *, mtu: int = 1500, ports_fail: bool = False, **options: Any
 ) -> Iterator[tuple[Lab, Switch]]:
-    """A lab with a switch running; at the end every frame must be accounted for."""
+    """A lab with a running switch. At the end every frame must be accounted for."""
     options.setdefault("loop_detection", False)  # frames made by hand let stations flap
     with Lab(pods, mtu=mtu) as lab, Switch(lab.ports, **options) as switch:
         yield lab, switch
@@ -115,7 +115,7 @@ def stage(
 
 
 def check_accounts(switch: Switch, ports_fail: bool = False) -> None:
-    """Every frame received has its fate, every copy made is sent or dropped with a reason."""
+    """Check that every frame received has its fate, and every copy is sent, or dropped for a reason."""
     counters = switch.counters()
     check_fates(counters)
     total = counters.total
@@ -135,7 +135,7 @@ def hear_each_other(wires: list[Wire]) -> None:
 
 
 def bursts_keep_their_order(wires: list[Wire], bursts: int) -> None:
-    """Bursts much longer than a batch: nothing lost, doubled or overtaken, on known unicast and on floods."""
+    """Send bursts much longer than a batch: known unicast and floods lose, double and overtake nothing."""
     one, two, three = wires
     for burst in range(bursts):
         sent = [
@@ -165,7 +165,7 @@ def state(switch: Switch, name: str) -> str:
 
 
 def holders(namespaces: set[str]) -> set[int]:
-    """The processes that stand in one of the network namespaces, or hold a descriptor of one."""
+    """The processes that are in one of the network namespaces, or hold a descriptor of one."""
     found = set()
     for process in Path("/proc").glob("[0-9]*"):
         try:

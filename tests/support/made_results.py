@@ -35,7 +35,9 @@ from fastbridge.bench.methods.tcp_bulk import TcpBulk
 from fastbridge.bench.methods.throughput import Throughput
 from fastbridge.bench.results.results import EngineRecord, Run, TaskRecord, Unfit
 
-HOSTILE = "<img src=x onerror=alert(1)> </script>|*_`[x](y)"  #: a name, a reason and a command line may be anybody's
+HOSTILE = (
+    "<img src=x onerror=alert(1)> </script>|*_`[x](y)"  #: anybody may have written a name, a reason or a command line
+)
 SEARCH: dict[str, Any] = {"seconds": 0.2, "duration_sum": 0.4, "width": 0.1}
 CONTEST: tuple[Method, ...] = (
     ForwardingRate((64,), seconds=0.2),
@@ -60,7 +62,7 @@ SINGLE: tuple[Method, ...] = (
     FdbScaling((2, 100, 500), seconds=0.2),
     *(PortScaling(ports, seconds=0.2) for ports in (2, 4)),
 )
-# Engine → what it can do; the tester sends 20,000 frames/s.
+# The properties of each engine. The tester sends 20,000 frames/s.
 DUTS: dict[str, dict[str, Any]] = {
     "linux-bridge": {"rate": 12_000, "delay": 5e-6, "tcp_rate": 30e9},
     "fastbridge": {"rate": 15_000, "delay": 20e-6, "tcp_rate": 15e9},
@@ -124,7 +126,7 @@ def every_method() -> Results:
 
 
 def one_run(method: Method, task: TaskRecord, engine: str, block: int, position: int) -> Run:
-    """A run; every block is a little faster than the one before, and the control a little slower than the baseline."""
+    """A run. Each block is a little faster than the one before, and the control a little slower than the baseline."""
     properties = dict(DUTS[engine])
     speed = 1.0 + 0.01 * block - (0.005 * (-1) ** block if "control" in engine else 0.0)
     if properties["rate"] is not None:
@@ -139,7 +141,7 @@ def one_run(method: Method, task: TaskRecord, engine: str, block: int, position:
 
 
 class _WithCpu:
-    """Adds CPU time to trials: 20 µs an offered frame for the tester, 10 µs a forwarded one for a switch."""
+    """Adds CPU time to trials: 20 µs for each offered frame (tester), 10 µs for each forwarded one (switch)."""
 
     def __init__(self, dut: FakeDut, engine: str) -> None:
         self._dut, self._switch = dut, engine != "direct"

@@ -20,7 +20,7 @@ TASK = TaskRecord("64 B", METHOD.name, json.loads(json.dumps(asdict(METHOD))), M
 
 
 class OneTrial:
-    """A measurer that gives a made-up trial for whatever is offered."""
+    """A measurer that gives the same made-up trial for any offer."""
 
     ports = 2
 

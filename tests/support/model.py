@@ -1,10 +1,11 @@
-"""The switch, in plain Python: what fastbridge must do, with nothing done for speed.
+"""The switch, in plain Python: what fastbridge must do, slow and simple.
 
 One frame at a time, one dict as the FDB, integers for times (milliseconds) and MAC addresses. The tests run
 the same cases on this model and on the Cython core and ask for equal frames, equal entries, equal counters.
 
-Of the policies it has guard, and "watch", which learns who is where and has no opinion. What an ARP or ND message says
-it takes from `arp_nd.read`, whose own tests ask scapy; what is one, and where an IP header begins, it finds itself.
+It has the policies guard, and "watch", which learns neighbours and has no opinion. It reads ARP and ND messages by
+`arp_nd.read`, whose own tests ask scapy. It finds by itself which frames are such messages, and where an IP header
+begins.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class Bucket:
 
     def take(self, now: int) -> bool:
         interval = int(1e9 / self.rate)
-        depth = int(interval * max(1.0, self.rate / 4))  # a quarter of a second's may come at once
+        depth = int(interval * max(1.0, self.rate / 4))  # the frames of a quarter of a second may come at once
         full_at = max(self.full_at, now) + interval
         if full_at > now + depth:
             return False
@@ -67,7 +68,7 @@ class Neighbour:
     mac: bytes
     port: int
     seen: float
-    rank: int  # of those that share a MAC the one of the lowest rank has it: static ones, the last first; then others
+    rank: int  # of entries that share a MAC the lowest rank has it: the last static entry, then the oldest learned one
     static: bool = False
 
 
@@ -100,7 +101,7 @@ class Model:
         self.policy: Counter[str] = Counter()  # forwarded, dropped:…, undelivered, conflicts
 
     def process(self, ingress: int, frames: Iterable[bytes]) -> list[tuple[int, bytes]]:
-        """Frames find the bindings as they were before all of them; the policy is asked when all have passed."""
+        """Decide a batch by the bindings of before, then ask the policy."""
         copies = [(port, frame) for frame in frames for port in self._one_frame(ingress, frame)]
         for punt in self.handed:
             copies += self._police(*punt)
@@ -121,7 +122,7 @@ class Model:
         return egress
 
     def _classify(self, ingress: int, frame: bytes) -> tuple[str, list[int]]:
-        """What becomes of one frame: "forwarded", "flooded" or the drop reason, and its egress ports."""
+        """The fate of one frame ("forwarded", "flooded" or the drop reason), and its egress ports."""
         if len(frame) < 14:
             return "runt", []
         vid = 0
@@ -212,17 +213,17 @@ class Model:
             self.counts["aged"] += 1
 
     def add(self, mac: int, port: int, vid: int = 0) -> None:
-        """A static entry, in place of whatever was known."""
+        """Add a static entry, or replace a known one by it."""
         self.fdb[vid, mac] = Entry(port, self._now(), static=True)
 
     def remove(self, mac: int, vid: int = 0) -> bool:
-        """Remove an entry of any kind; whether there was one."""
+        """Remove an entry, static or learned; returns whether there was one."""
         return self.fdb.pop((vid, mac), None) is not None
 
     # Policies.
 
     def _is_taken(self, port: Port, frame: bytes) -> bool | None:
-        """Whether the policy alone decides about a frame, or is shown it, or (None) never sees it."""
+        """Whether the policy alone decides about a frame; False: it is shown it; None: it never sees it."""
         if port.policy == "flood" or not is_arp_or_nd(frame):
             return None
         return port.guarded or is_group(int.from_bytes(frame[:6], "big"))
@@ -294,7 +295,7 @@ class Model:
 
     def _enter(self, key: tuple[int, bytes], mac: bytes, port: int, *, static: bool) -> None:
         self.neighbours.pop(key, None)
-        for before in self.of_station(key[0], mac):  # whoever had the MAC, and has expired
+        for before in self.of_station(key[0], mac):  # expired holders of the MAC
             if self._is_live(before):
                 break
             self.neighbours = {k: n for k, n in self.neighbours.items() if n is not before}
@@ -307,7 +308,7 @@ class Model:
         return known if known and self._is_live(known) else None
 
     def of_station(self, vlan: int, mac: bytes) -> list[Neighbour]:
-        """All that have a MAC behind the same outer tag, whoever has a right to it first."""
+        """All that have a MAC under the same outer tag. The first one has the right to it."""
         found = [n for (at, _), n in self.neighbours.items() if at & 0xFFF == vlan & 0xFFF and n.mac == mac]
         return sorted(found, key=lambda n: n.rank)
 
@@ -315,7 +316,7 @@ class Model:
         return neighbour.static or self.clock() - neighbour.seen < self.neighbour_ageing
 
     def bind(self) -> None:
-        """What the table has is what frames are held against from now on, expired entries until they are swept."""
+        """Bind as the table says. Expired entries count until they are swept."""
         self.bound_ips = {key: (n.port, n.mac) for key, n in self.neighbours.items()}
         stations = {(vlan & 0xFFF, n.mac) for (vlan, _), n in self.neighbours.items()}
         self.bound_macs = {station: self.of_station(*station)[0].port for station in stations}
@@ -335,7 +336,7 @@ class Model:
         self.bind()
 
     def flush(self, port: int | None = None) -> None:
-        """Forget what was learned (on one port, or on all); static entries stay."""
+        """Forget learned entries, of one port or all. Static entries stay."""
         self.fdb = {k: e for k, e in self.fdb.items() if e.static or port not in (None, e.port)}
 
 
@@ -357,13 +358,13 @@ def behind_tags(frame: bytes) -> tuple[list[int], int, bytes]:
 
 
 def has_plain_tags(frame: bytes) -> bool:
-    """None, one, or two of which the outer names a VLAN: what is behind others no guard can tell."""
+    """Whether a guard can read a frame with these tags: none, one, or two of which the outer names a VLAN."""
     vids, ethertype, _ = behind_tags(frame)
     return ethertype not in VLAN_TPIDS and not (len(vids) == 2 and vids[0] == 0)
 
 
 def is_arp_or_nd(frame: bytes) -> bool:
-    """Also a neighbour solicitation or advertisement behind extension headers."""
+    """Whether a frame is ARP or ND. ND may stand behind extension headers."""
     _, ethertype, packet = behind_tags(frame)
     if ethertype != 0x86DD or len(packet) <= 40:
         return ethertype == 0x0806

@@ -1,4 +1,4 @@
-"""Packets made by hand, and what TSO and USO make of a GSO frame: the reverse of coalescing, from the documents alone.
+"""Packets made by hand, and the frames that TSO and USO cut a GSO frame into, from the documents alone.
 
 struct virtio_net_hdr is that of the virtio specification 1.2, §5.1.6; what a segment is to look like follows from its
 "driver requirements: packet transmission" and from RFC 791, 1071, 8200, 9293 and 768.
@@ -34,7 +34,7 @@ def put(data: bytes, at: int, value: int) -> bytes:
 
 @dataclass(frozen=True)
 class Packet:
-    """A TCP segment or UDP datagram of one flow; fields left alone are those of its flow."""
+    """A TCP segment or UDP datagram of one flow. Fields that are not given are the flow's."""
 
     version: int = 4
     protocol: int = TCP
@@ -123,7 +123,7 @@ def pseudo_header(ip: bytes, version: int, protocol: int, length: int) -> bytes:
 
 
 def complete(message: bytes) -> bytes:
-    """The frame of a message that is no GSO frame, its checksum computed where it was pending."""
+    """The frame of a message without GSO. A pending checksum is computed."""
     flags, gso_type, _, _, start, offset = VNET.unpack_from(message)
     frame = message[VNET.size :]
     assert gso_type == GSO_NONE

@@ -18,7 +18,7 @@ VIDS = [0, 1, 5, 4094]
 
 
 def weighted(*choices: tuple[int, st.SearchStrategy[Any]]) -> st.SearchStrategy[Any]:
-    """One of several strategies, as often as its weight says (one_of() takes the same one twice for one)."""
+    """One of several strategies, as often as its weight says. one_of() would take a strategy given twice for one."""
     wheel = [strategy for weight, strategy in choices for _ in range(weight)]
     return st.integers(0, len(wheel) - 1).flatmap(wheel.__getitem__)
 
@@ -49,7 +49,7 @@ flag_sets = st.builds(
     st.sets(st.sampled_from(["isolated", "hairpin", "locked"]), max_size=2),
 )
 storm_kinds = st.sampled_from(["broadcast", "multicast", "unicast"])
-# Around a bucket's edges: fractions, less than one at once, intervals that are no whole ns, and more than comes.
+# Around a bucket's edges: fractions, less than one at once, intervals between two ns, and more than comes.
 rates = st.sampled_from([0.5, 1, 3, 4, 7.3, 8, 32, 1e6, 1e9])
 frames = weighted((10, good_frames), (1, cut_frames), (1, st.binary(max_size=24)))
 
@@ -130,7 +130,7 @@ class RemoveNeighbour:
 
 @dataclass(frozen=True)
 class Sweep:
-    """As a tick, but nobody is asked whether he is still there."""
+    """As a tick, without questions to neighbours."""
 
 
 Step = (
@@ -180,7 +180,7 @@ def histories(draw: st.DrawFn) -> History:
         (1, storm),
         (1, st.builds(SetLink, port, st.sampled_from(["up", "up", "down", "blocked"]))),
     )
-    # What nearly all frames live under: nothing, each port its own flags, or (seldom by chance) two isolated ones.
+    # Rules from the start: none, flags for each port, or two isolated ports, which chance seldom gives.
     isolated = [SetFlags(n, frozenset((*DEFAULT_FLAGS, "isolated"))) for n in (0, 1)]
     rules = draw(st.just([]) | st.lists(flags | storm, min_size=2, max_size=6) | st.just(isolated))
     return History(
@@ -194,7 +194,7 @@ def histories(draw: st.DrawFn) -> History:
     )
 
 
-# Who is where: ARP, ND and IP frames of few stations that have, or say to have, few addresses.
+# ARP, ND and IP frames of a few stations that have, or claim, a few addresses.
 
 HOSTS = STATIONS[:3]
 IPV4 = [bytes((10, 0, 0, n)) for n in range(1, 4)]
@@ -226,7 +226,7 @@ def nd(kind: int, source: bytes, target: bytes, option: int | None, flags: int, 
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
     body = body[:2] + struct.pack("!H", ~total & 0xFFFF) + body[4:]
-    if extended:  # behind destination options: what no honest sender emits
+    if extended:  # behind destination options, as no honest sender has it
         return (
             struct.pack("!IHBB", 6 << 28, len(body) + 8, 60, 255)
             + source
@@ -246,7 +246,7 @@ def ip_packet(source: bytes, payload: bytes) -> bytes:
 
 @st.composite
 def host_frames(draw: st.DrawFn, stacks: list[tuple[int, ...]]) -> bytes:
-    """A frame of a host, or of somebody who plays it, in any part; mostly with one of these VLAN stacks."""
+    """A frame of a host, honest or not, whole or cut, mostly with one of these VLAN stacks."""
     mac = draw(hosts)
     inside = draw(weighted((9, st.just(mac)), (1, hosts)))
     what = draw(st.sampled_from(["arp", "ns", "na", "data", "data"]))
@@ -268,7 +268,7 @@ def host_frames(draw: st.DrawFn, stacks: list[tuple[int, ...]]) -> bytes:
 
 @st.composite
 def guarded_histories(draw: st.DrawFn) -> History:
-    """Hosts behind ports of all policies that the model has; few links down, few flags, and time that ends bindings."""
+    """Hosts behind ports of all policies of the model. Few links go down, few flags change, and time ends bindings."""
     ports = draw(st.integers(2, 4))
     port = st.integers(0, ports - 1)
     address = st.sampled_from([*IPV4, *IPV6, MAPPED])

@@ -18,7 +18,7 @@ MS_BIND = 4096
 
 
 def unprivileged() -> Iterator[list[str]]:
-    """The command line of a Python with no privilege at all: as nobody, or with next to no capability.
+    """The command line of a Python without privileges: as nobody, or with hardly any capability.
 
     Nobody may not be able to reach Python and the packages (in a home directory), so he is shown them elsewhere.
     """
