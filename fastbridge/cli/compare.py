@@ -200,7 +200,7 @@ def compare(
         try:
             if results.runs:
                 results.save(path)
-        finally:  # the results are shown even if the file cannot be written
+        finally:  # whatever becomes of the file, the measurement is not lost
             show_results(console, shown)
         if results.runs and file is None:
             console.print(f"drawing the report in {path.parent}", soft_wrap=True)

@@ -1,8 +1,8 @@
 """Privileges, given up.
 
-A process needs more privileges to open its sockets than afterwards. Whoever breaks into it later must find little: only
-the kept capabilities, no other program to gain more by, and no system call that a switch never makes. Capabilities and
-filter belong to a thread, and new threads inherit them. So give up before you start threads.
+What a process needs to open its sockets is more than it needs afterwards, and whoever finds a way into it later must
+find little: only the capabilities that are kept, no way to gain others by another program, and no system call that a
+switch never makes. Capabilities and filter are a thread's: give them up before threads are started, which inherit it.
 """
 
 from __future__ import annotations
@@ -19,13 +19,18 @@ from fastbridge.errors import PrivilegeError
 
 CAP_NET_ADMIN, CAP_NET_RAW, CAP_SYS_RESOURCE = 12, 13, 24
 _CAP_SETPCAP = 8
-_VERSION_3 = 0x20080522  # linux/capability.h: 64 bits in two words
-_PR_CAPBSET_READ, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = 23, 24, 38  # linux/prctl.h
-_PR_CAP_AMBIENT, _AMBIENT_CLEAR_ALL = 47, 4
-# linux/seccomp.h. Without SPEC_ALLOW kernels before 5.16 turn off speculation for the thread, which makes it slower.
+_VERSION_3 = 0x20080522  # linux/capability.h: 64 bits, two of each word
+_PR_CAPBSET_READ, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS, _PR_CAP_AMBIENT, _AMBIENT_CLEAR_ALL = (
+    23,
+    24,
+    38,
+    47,
+    4,
+)  # linux/prctl.h
+# linux/seccomp.h. With SPEC_ALLOW: else kernels before 5.16 turn speculation off for the thread, which makes it slower.
 _SET_MODE_FILTER, _FLAG_SPEC_ALLOW = 1, 1 << 2
 
-# Calls for other programs and their memory, namespaces and mounts, kernel code and keys, and calls with many bugs.
+# Other programs and their memory, namespaces and mounts, the kernel's own code, keys, and calls of a large surface.
 _REFUSED = {
     "x86_64": {
         "execve": 59, "execveat": 322, "ptrace": 101, "process_vm_readv": 310, "process_vm_writev": 311, "kcmp": 312,
@@ -48,16 +53,16 @@ _REFUSED = {
 }  # fmt: skip
 _SECCOMP = {"x86_64": 317, "aarch64": 277}
 _AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}  # linux/audit.h
-_X32 = 0x40000000  # from here on: the numbers of x86-64's second set of calls
+_X32 = 0x40000000  # the other numbers that an x86-64 kernel may take
 _LOAD, _EQUAL, _AT_LEAST, _RETURN = 0x20, 0x15, 0x35, 0x06  # classic BPF: ld [k], jeq, jge, ret
 _ALLOW, _REFUSE = 0x7FFF0000, 0x00050000 | errno.EPERM  # linux/seccomp.h
-_CALL, _ARCH = 0, 4  # offsets in struct seccomp_data
+_CALL, _ARCH = 0, 4  # where struct seccomp_data has them
 
 
 def give_up(keep: Iterable[int]) -> None:
-    """Give up all capabilities but those to `keep`, for good: in this thread, and those that it starts later.
+    """Give up every capability but those to `keep`, for good: this thread, and those that it starts from now on.
 
-    Raises PrivilegeError when the kernel refuses.
+    Raises PrivilegeError when the kernel does not take it.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     kept = sum(1 << capability for capability in keep)
@@ -69,17 +74,17 @@ def give_up(keep: Iterable[int]) -> None:
 
 
 def _clear_bounding_set(libc: ctypes.CDLL, effective: int) -> None:
-    """Let no program that is started from here gain a capability by its file."""
-    if not effective >> _CAP_SETPCAP & 1:  # we may not; no_new_privs has the same effect
+    """No program started from here gains a capability, whatever its file has."""
+    if not effective >> _CAP_SETPCAP & 1:  # not allowed to; without new privileges nothing is gained by what is left
         return
     capability = 0
-    while libc.prctl(_PR_CAPBSET_READ, capability, 0, 0, 0) >= 0:  # until the kernel knows no such number
+    while libc.prctl(_PR_CAPBSET_READ, capability, 0, 0, 0) >= 0:  # until there is none of this number
         _call(libc, "prctl", _PR_CAPBSET_DROP, capability, 0, 0, 0)
         capability += 1
 
 
 def _capabilities(libc: ctypes.CDLL) -> tuple[int, int, int]:
-    """The thread's capabilities: effective, permitted and inheritable."""
+    """Those of this thread: effective, permitted and inheritable."""
     data = (ctypes.c_uint32 * 6)()
     _call(libc, "capget", (ctypes.c_uint32 * 2)(_VERSION_3, 0), data)
     low, high = data[:3], data[3:]
@@ -88,17 +93,17 @@ def _capabilities(libc: ctypes.CDLL) -> tuple[int, int, int]:
 
 
 def _set_capabilities(libc: ctypes.CDLL, effective: int, permitted: int) -> None:
-    """Set the thread's capabilities, none of them inheritable."""
+    """None is inheritable."""
     words = [effective, permitted, 0]
     data = (ctypes.c_uint32 * 6)(*(word & 0xFFFFFFFF for word in words), *(word >> 32 for word in words))
     _call(libc, "capset", (ctypes.c_uint32 * 2)(_VERSION_3, 0), data)
 
 
 def refuse_calls() -> bool:
-    """Have the kernel refuse, with EPERM, calls that a switch never makes, to this thread and those it starts later.
+    """Have the kernel refuse, with EPERM, the calls that a switch never makes: this thread's, and those it starts.
 
-    Call it after give_up(). Returns False where the call numbers of this machine are not known here, or the kernel has
-    no such filters. Raises PrivilegeError.
+    After give_up(). Returns False where the numbers of this machine's calls are not known here, or the kernel has no
+    such filters. Raises PrivilegeError.
     """
     machine = platform.machine()
     if machine not in _REFUSED or struct.calcsize("P") != 8:
@@ -117,7 +122,7 @@ def refuse_calls() -> bool:
 
 
 def _filter(architecture: int, refused: list[int]) -> list[tuple[int, int, int, int]]:
-    """Classic BPF, each step (code, jt, jf, k). Refuses these calls, and all of another architecture."""
+    """Classic BPF, (code, jt, jf, k) each: calls of another architecture are refused, and these; all others pass."""
     calls = [(_EQUAL, len(refused) - n, 0, number) for n, number in enumerate(refused)]
     return [
         (_LOAD, 0, 0, _ARCH),

@@ -32,7 +32,7 @@ _log = logging.getLogger(__name__)
 if TYPE_CHECKING:
     from fastbridge.switch.live import Switch
 
-# Between two looks at the links. Each holds the data plane for some microseconds.
+# Links are looked at this often. Each look holds the data plane for some microseconds.
 _LOOK_SECONDS = 0.1
 
 
@@ -192,9 +192,9 @@ def run(
         raise click.UsageError(f"--arp-port names {strange}, which is not among the interfaces; name one of them")
     if fast_path == "nft":
         prepare()
-    give_up(keep=(CAP_NET_ADMIN, CAP_NET_RAW, CAP_SYS_RESOURCE))  # opening many ports takes these
+    give_up(keep=(CAP_NET_ADMIN, CAP_NET_RAW, CAP_SYS_RESOURCE))  # what it takes to open ports, on any number of them
     refuse_calls()
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's threads would keep the privileges given up below
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's threads would keep what is given up below
     from fastbridge.switch.live import Switch
 
     stop = _StopSignals()

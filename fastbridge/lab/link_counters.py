@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from fastbridge.errors import LabError
 
 _NLMSG_ERROR, _RTM_GETLINK, _RTM_GETSTATS, _NLM_F_REQUEST = 2, 18, 94, 1
-_STATS_LINK_64 = 1  # the attribute; its bit in the filter is 1 << (n - 1)
+_STATS_LINK_64 = 1  # the attribute, and as 1 << (n - 1) its bit in the filter
 _SIOCGIFINDEX = 0x8933
 _HEADER = struct.Struct("=IHHII")  # struct nlmsghdr
 _REQUEST = struct.Struct("=BxxxII")  # struct if_stats_msg

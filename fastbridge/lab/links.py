@@ -100,7 +100,7 @@ class Links:
     def _set_protocol(self, name: str, family: int, settings: bytes) -> None:
         with _naming(name):
             try:
-                # pyroute2 does not know the attribute in messages of this family, and passes it on as it is.
+                # In a message of a family that pyroute2 knows no such attribute of, it passes it on as it is.
                 spec = _attribute(family, settings)
                 self._ip.link("set", index=self.index(name), family=socket.AF_PACKET, IFLA_AF_SPEC=spec)
             except NetlinkError as error:
@@ -248,7 +248,7 @@ def _loop_runs() -> bool:
 
 
 def _attribute(kind: int, payload: bytes) -> bytes:
-    """A netlink attribute, padded."""
+    """One of netlink's, padded."""
     return struct.pack("=HH", 4 + len(payload), kind) + payload + bytes(-len(payload) % 4)
 
 

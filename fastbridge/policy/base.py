@@ -56,8 +56,8 @@ class Punt(enum.IntEnum):
     """How the core treats a class of frames. A larger value is stronger."""
 
     NONE = 0  #: forwarded as a plain bridge does; Python never sees it
-    COPY = 1  #: forwarded as a plain bridge does, and shown to decide(), whose verdict changes nothing
-    TAKE = 2  #: handed over: the verdict alone says where it goes
+    COPY = 1  #: forwarded as a plain bridge does, and shown: decide() may watch, its verdict changes nothing
+    TAKE = 2  #: handed over: its verdict alone says where it goes
 
 
 class Wants(NamedTuple):

@@ -25,8 +25,8 @@ class Bindings:
 
     def __init__(self, dataplane: Dataplane, neighbours: Neighbours) -> None:
         self._dataplane, self._neighbours = dataplane, neighbours
-        self._lock = threading.Lock()  # changes of any thread are told in their order
-        self._macs: dict[Key, int] = {}  # the MAC that the core has for an IP
+        self._lock = threading.Lock()  # changes are told in the order they were made, by whatever thread
+        self._macs: dict[Key, int] = {}  # which MAC the core has for an IP
 
     def follow(self) -> None:
         """Tell the core what has changed since the last call."""

@@ -148,7 +148,7 @@ class Policing:
         self.bind()
 
     def handle(self, punts: Sequence[tuple[int, bool, bytes]]) -> list[tuple[int, bytes]]:
-        """Decide punted frames, each (ingress, taken, frame). Returns the copies that leave a switch in memory."""
+        """Decide punted frames, (ingress, taken, frame); returns the copies of a switch in memory."""
         copies: list[tuple[int, bytes]] = []
         for start in range(0, len(punts), _AT_ONCE):
             orders: list[_Order] = []
@@ -160,7 +160,7 @@ class Policing:
         return copies
 
     def bind(self) -> None:
-        """Tell the core the changes of the neighbour table, for the guards."""
+        """Give the core the guards' bindings as far as the neighbour table has changed."""
         self._bindings.follow()
 
     def announce(self, port: int | None = None) -> int:
@@ -220,11 +220,7 @@ class Policing:
         text = f"a policy has not returned for {_HANG_SECONDS:g} s: its fallback is used until it does"
         self._complain("policies that hang", text, error=True)
         orders: list[_Order] = []
-        for (
-            ingress,
-            taken,
-            frame,
-        ) in self._dataplane.read_punts():  # nobody else reads while the policy holds the thread
+        for ingress, taken, frame in self._dataplane.read_punts():  # nobody else reads while the thread is kept
             if taken and self._dropping.get(ingress):
                 self._counts["dropped:hung"] += 1
             elif taken:
@@ -302,10 +298,8 @@ class Policing:
             return verdict
         if isinstance(verdict, SendTo) and verdict.port in self._deciders:
             return verdict
-        if (
-            not isinstance(verdict, Answer) or type(verdict.frame) is not bytes
-        ):  # a subclass of bytes may lie about its length
-            raise _NoVerdictError(f"{verdict!r:.200} is not a verdict")
+        if not isinstance(verdict, Answer) or type(verdict.frame) is not bytes:  # a kind of bytes may lie of its length
+            raise _NoVerdictError(f"{verdict!r:.200} is no verdict")
         if not _SHORTEST_FRAME <= len(verdict.frame) <= self._dataplane.longest_frame:
             most = self._dataplane.longest_frame
             raise _NoVerdictError(f"an answer has {_SHORTEST_FRAME} to {most:,} bytes, not {len(verdict.frame):,}")

@@ -14,7 +14,6 @@ import live
 import numpy as np
 import pytest
 from frames import ethernet
-from meanwhile import meanwhile
 
 from fastbridge import ConfigError, Switch
 from fastbridge.core.dataplane import Dataplane
@@ -102,6 +101,7 @@ def test_known_stations_are_never_missed_while_others_make_the_table_grow() -> N
     for i in range(known):
         FdbAccess(dataplane).add(LOCAL | i, 0, i % 2)
     ours = [frame(i, 1 << 30) for i in range(1, known, 2)]  # from port 0, to what is behind port 1
+    done = threading.Event()
     replayed = 0
 
     def grow(number: int) -> None:
@@ -111,11 +111,17 @@ def test_known_stations_are_never_missed_while_others_make_the_table_grow() -> N
 
     def look() -> None:
         nonlocal replayed
-        dataplane.replay(0, ours, 1, 20, 0)
-        replayed += 20
+        while not done.is_set():
+            dataplane.replay(0, ours, 1, 20, 0)
+            replayed += 20
 
-    with meanwhile(look):
+    looking = threading.Thread(target=look)
+    looking.start()
+    try:
         at_once(*(lambda n=n: grow(n) for n in range(1, WORKERS)))
+    finally:
+        done.set()
+        looking.join()
     (rx, _, forwarded, flooded, *_), _, _ = dataplane.snapshot()[0][0]
     assert rx == forwarded == replayed * len(ours) > 0
     assert flooded == 0
@@ -132,6 +138,7 @@ def test_slots_used_again_never_show_another_stations_port() -> None:
     other = np.array([LOCAL | (2 * i + 1) for i in range(8 * stations)], np.uint64)
     FdbAccess(dataplane).learn_many(fixed, np.full(stations, 1, np.uint16), 1)
     seen: set[int] = set()
+    done = threading.Event()
 
     def come_and_go() -> None:
         for _ in range(rounds):
@@ -139,33 +146,48 @@ def test_slots_used_again_never_show_another_stations_port() -> None:
             FdbAccess(dataplane).flush(2)
 
     def read() -> None:
-        seen.update(FdbAccess(dataplane).lookup_many(fixed, 1).tolist())
+        while not done.is_set():
+            seen.update(FdbAccess(dataplane).lookup_many(fixed, 1).tolist())
 
-    with meanwhile(read), meanwhile(read):
-        come_and_go()
+    readers = [threading.Thread(target=read) for _ in range(2)]
+    for thread in readers:
+        thread.start()
+    try:
+        at_once(come_and_go)
+    finally:
+        done.set()
+        for thread in readers:
+            thread.join()
     assert seen == {1}
 
 
 def test_ports_come_and_go_while_all_workers_forward() -> None:
     dataplane = make_dataplane(2)
     rounds, batch = 400, [frame(i + 1, i) for i in range(64)]
+    done = threading.Event()
     gone: list[int] = []
 
     def change() -> None:
-        index = dataplane.add_port()
-        dataplane.set_flags(index, OPEN)
-        dataplane.set_blocked(index, False)
-        FdbAccess(dataplane).add(LOCAL | 1, 0, index)
-        counts, _, refused = dataplane.remove_port(index)
-        gone.append(counts[6] + sum(refused))
+        while not done.is_set():
+            index = dataplane.add_port()
+            dataplane.set_flags(index, OPEN)
+            dataplane.set_blocked(index, False)
+            FdbAccess(dataplane).add(LOCAL | 1, 0, index)
+            counts, _, refused = dataplane.remove_port(index)
+            gone.append(counts[6] + sum(refused))
 
-    with meanwhile(change):
+    changing = threading.Thread(target=change)
+    changing.start()
+    try:
         at_once(
             *(
                 lambda n=n: [dataplane.replay(n % 2, batch, 1, 1, n) for _ in range(rounds)]  # type: ignore[misc]
                 for n in range(WORKERS)
             )
         )
+    finally:
+        done.set()
+        changing.join()
     rx, decided, _ = total(dataplane)
     assert rx == decided == WORKERS * rounds * len(batch)
     assert len(gone) > 1

@@ -134,20 +134,6 @@ def hear_each_other(wires: list[Wire]) -> None:
                 hearer.heard_before(mark)
 
 
-def bursts_keep_their_order(wires: list[Wire], bursts: int) -> None:
-    """Send bursts much longer than a batch: known unicast and floods lose, double and overtake nothing."""
-    one, two, three = wires
-    for burst in range(bursts):
-        sent = [
-            ethernet((two.mac, GROUP)[n % 2], one.mac, payload=b"fastbridge %d %d" % (burst, n)) for n in range(100)
-        ]
-        for frame in sent:
-            one.send(frame)
-        mark = one.mark()
-        assert two.heard_before(mark) == sent
-        assert three.heard_before(mark) == sent[1::2]
-
-
 def next_own(wire: Wire) -> tuple[bytes, VnetHeader]:
     while True:
         frame, header = wire.receive()

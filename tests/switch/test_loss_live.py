@@ -64,6 +64,19 @@ def storm(lab: Lab, name: str, frame: bytes, count: int) -> Any:
     return lab[name].popen([sys.executable, "-c", STORM, frame.hex(), str(count)])
 
 
+def talk_beside_a_storm(lab: Lab, switch: Switch, frame: bytes, *, beyond: int, count: int) -> None:
+    """pod3 storms. After so many of its frames pod1 pings pod2 for a second, and loses nothing."""
+    with storm(lab, "pod3", frame, 1 << 40) as loud:
+        try:
+            eventually(lambda: seen(switch, "pod3") > beyond, "the storm")
+            result = lab["pod1"].ping("pod2", count=count, interval=1 / count, timeout=PATIENCE)
+            counters = switch.counters()
+        finally:
+            loud.kill()
+    assert result.received == count
+    assert counters.ports["pod1"].rx_missed == counters.ports["pod2"].rx_missed == 0
+
+
 pytestmark = pytest.mark.live
 
 
@@ -353,19 +366,6 @@ def test_of_two_full_rings_neither_waits_for_the_other() -> None:
             frame, _ = three.receive()
             heard += [frame] if b"fastbridge" in frame else []
         assert len(heard) <= 64 + len(quiet)
-
-
-def talk_beside_a_storm(lab: Lab, switch: Switch, frame: bytes, *, beyond: int, count: int) -> None:
-    """pod3 storms. After so many of its frames pod1 pings pod2 for a second, and loses nothing."""
-    with storm(lab, "pod3", frame, 1 << 40) as loud:
-        try:
-            eventually(lambda: seen(switch, "pod3") > beyond, "the storm")
-            result = lab["pod1"].ping("pod2", count=count, interval=1 / count, timeout=PATIENCE)
-            counters = switch.counters()
-        finally:
-            loud.kill()
-    assert result.received == count
-    assert counters.ports["pod1"].rx_missed == counters.ports["pod2"].rx_missed == 0
 
 
 @pytest.mark.parametrize("what", ["known unicast", "broadcast"])

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import socket
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 from live import PATIENCE, stage
-from streams import MEGABYTE, SOL_UDP, UDP_SEGMENT, Stream, address, datagram_sockets, families
+from streams import MEGABYTE, SOL_UDP, UDP_SEGMENT, Stream, address, datagram_sockets, families, socket_in
 
 from fastbridge import Lab, Switch
 from fastbridge.lab.links import Links
@@ -93,7 +94,8 @@ def test_udp_gso(family: int, segment: int) -> None:
     """One send of many datagrams travels as one frame and arrives as many."""
     with (
         stage(2) as (lab, switch),
-        datagram_sockets(lab["pod1"], lab["pod2"], family) as (one, two),
+        socket_in(lab["pod1"], family, socket.SOCK_DGRAM) as one,
+        socket_in(lab["pod2"], family, socket.SOCK_DGRAM) as two,
     ):
         assert lab["pod1"].ping(lab["pod2"], family=family, timeout=PATIENCE)
         one.setsockopt(SOL_UDP, UDP_SEGMENT, segment)
