@@ -60,10 +60,6 @@ def offered_by(lab: Lab, name: str) -> int:
     return lab[name].counters().tx_frames
 
 
-def storm(lab: Lab, name: str, frame: bytes, count: int) -> Any:
-    return lab[name].popen([sys.executable, "-c", STORM, frame.hex(), str(count)])
-
-
 def talk_beside_a_storm(lab: Lab, switch: Switch, frame: bytes, *, beyond: int, count: int) -> None:
     """pod3 storms. After so many of its frames pod1 pings pod2 for a second, and loses nothing."""
     with storm(lab, "pod3", frame, 1 << 40) as loud:
@@ -75,6 +71,10 @@ def talk_beside_a_storm(lab: Lab, switch: Switch, frame: bytes, *, beyond: int, 
             loud.kill()
     assert result.received == count
     assert counters.ports["pod1"].rx_missed == counters.ports["pod2"].rx_missed == 0
+
+
+def storm(lab: Lab, name: str, frame: bytes, count: int) -> Any:
+    return lab[name].popen([sys.executable, "-c", STORM, frame.hex(), str(count)])
 
 
 pytestmark = pytest.mark.live
