@@ -1,8 +1,8 @@
 """Links, looked at and followed.
 
-What the kernel says of the interfaces of one network namespace, over rtnetlink: one socket to ask, one that hears of
-changes. An interface is its index; its name and altnames are resolved once, here, and may change afterwards.
-The formats are in rtnetlink(7), <linux/if_link.h> and Documentation/netlink/specs/rt-link.yaml.
+Asks the kernel about the interfaces of one network namespace, over rtnetlink: one socket asks, one hears of changes. An
+interface is its index. Its name and altnames are resolved once, here, and may change afterwards. The formats are in
+rtnetlink(7), <linux/if_link.h> and Documentation/netlink/specs/rt-link.yaml.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ _ATTRIBUTE = struct.Struct("=HH")  # struct nlattr
 _IFF_UP, _IFF_RUNNING, _ARPHRD_ETHER = 0x1, 0x40, 1
 _OPER_DOWN, _OPER_LOWER_DOWN = 2, 3
 _TYPE_MASK = 0x3FFF  # without NLA_F_NESTED and NLA_F_NET_BYTEORDER
-_NAME_BYTES = 15  # the longest name; an altname has up to 127
+_NAME_BYTES = 15  # of the longest name; an altname has up to 127
 _ANSWER_BYTES = 1 << 16
-# Changes not yet read: each some 1,200 bytes, charged as 2,304. Room for those of 1,000 links at once; what does not
-# fit is noticed, and all links are looked at.
+# Room for changes of 1,000 links at once: each has some 1,200 bytes and is charged as 2,304. When there are more, the
+# kernel says so, and all links are looked at.
 _BUFFER_BYTES = 4 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """An interface, as it was when the kernel said so."""
+    """An interface, as the kernel described it at some time."""
 
     index: int
     name: str
@@ -56,11 +56,11 @@ class Link:
     master: int  # the index of the bridge, bond, … it belongs to; 0: none
     operstate: int  # IF_OPER_…
     carrier: bool
-    #: "": it is there; "deleted"; "moved" (to another network namespace)
+    #: "" while it is there; "deleted"; "moved" to another network namespace
     gone: str = ""
-    queue: str = ""  # its queueing discipline, by its kind
+    queue: str = ""  # the kind of its queueing discipline
     falls: int = 0  # how often it has lost its carrier since it was made
-    tx_dropped: int = field(default=0, compare=False)  # frames to send that were lost in it since it was made
+    tx_dropped: int = field(default=0, compare=False)  # frames that it lost on sending since it was made
 
     @property
     def ethernet(self) -> bool:
@@ -69,25 +69,25 @@ class Link:
 
     @property
     def up(self) -> bool:
-        """Whether it was switched on; it may yet have no carrier."""
+        """Whether it is switched on, with or without a carrier."""
         return bool(self.flags & _IFF_UP)
 
     @property
     def running(self) -> bool:
-        """Whether frames pass: it is up, and has a carrier that the kernel has acted on (RFC 2863: up, or unknown)."""
+        """Whether frames pass: it is up, and the kernel has acted on its carrier (RFC 2863: up, or unknown)."""
         return bool(self.flags & _IFF_UP and self.flags & _IFF_RUNNING)
 
     @property
     def starting(self) -> bool:
-        """Whether it has a carrier that the kernel is about to act on, within milliseconds; it sends nothing before."""
+        """Whether the kernel will act on its carrier within milliseconds. Until then it sends nothing."""
         return self.up and self.carrier and not self.running and self.operstate in (_OPER_DOWN, _OPER_LOWER_DOWN)
 
 
 class LinkWatch:
-    """The links of one network namespace. look() may be called by any thread, changes() by one."""
+    """The links of one network namespace. Any thread may call look(), only one may call changes()."""
 
     def __init__(self, open_socket: Callable[[int, int, int], socket.socket] = socket.socket) -> None:
-        """open_socket: opens a socket in that namespace, as `socket.socket` does in the current one."""
+        """open_socket: opens a socket in the namespace, as `socket.socket` does in the current one."""
         self._asking = threading.Lock()
         self._number = 0
         self._requests = open_socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
@@ -125,7 +125,7 @@ class LinkWatch:
         return next(iter(_links(answer)), None)
 
     def tx_dropped(self) -> dict[int, int]:
-        """How many frames to send were lost in each interface since it was made, by index. Raises PortError."""
+        """How many frames each interface has lost on sending since it was made, by index. Raises PortError."""
         found = {}
         try:
             for answer in self._dump(_RTM_GETSTATS, _STATS.pack(socket.AF_UNSPEC, 0, 1 << (_STATS_LINK_64 - 1))):
@@ -139,9 +139,7 @@ class LinkWatch:
         return found
 
     def queue_drops(self) -> dict[int, tuple[int, int]]:
-        """Each interface's outermost queueing discipline, by the interface's index: its handle, and how many frames it
-        has dropped. Raises PortError.
-        """
+        """The handle and the drops of each interface's outermost queueing discipline, by index. Raises PortError."""
         found = {}
         try:
             for answer in self._dump(_RTM_GETQDISC, _TC.pack(socket.AF_UNSPEC, 0, 0, 0, 0)):
@@ -157,9 +155,9 @@ class LinkWatch:
         return found
 
     def changes(self, known: Iterable[int]) -> Iterator[Link]:
-        """What has changed since the last call, in order; where too much has, `known` links are looked at afresh."""
+        """The changes since the last call, in order. When there are too many, looks at all `known` links instead."""
         known, asked = set(known), set()
-        lost = False  # the kernel says so before it hands over what it kept, which is older than any look
+        lost = False  # the kernel says so first; the changes that it kept are older than a look
         while True:
             try:
                 data = self._events.recv(_ANSWER_BYTES)
@@ -171,7 +169,7 @@ class LinkWatch:
                 lost = True
             else:
                 yield from _links(data)
-                asked |= _queues(data)  # which say nothing of the link
+                asked |= _queues(data)  # they say nothing about the link
         for index in known if lost else known & asked:
             yield self.look(index) or Link(index, "", 0, 0, b"", 0, 0, 0, False, "deleted")
 
@@ -199,7 +197,7 @@ class LinkWatch:
         """The next answer to the last request, and whether it ends a dump. Raises OSError."""
         while True:
             answer = self._requests.recv(_ANSWER_BYTES)
-            if _HEADER.unpack_from(answer)[3] == self._number:  # else it is of a request that was given up
+            if _HEADER.unpack_from(answer)[3] == self._number:  # else it answers a request that was given up
                 break
         kinds = [kind for kind, _, _ in _messages(answer)]
         if kinds[0] == _NLMSG_ERROR:
@@ -213,7 +211,7 @@ def _attribute(kind: int, value: bytes) -> bytes:
 
 
 def _links(data: bytes) -> Iterator[Link]:
-    """The links that some netlink messages speak of; bridges speak of their ports in a family of their own."""
+    """The links in some netlink messages. Messages of another family, a bridge's, are skipped."""
     for kind, start, end in _messages(data):
         if kind in (_RTM_NEWLINK, _RTM_DELLINK):
             family, arphrd, index, flags, _ = _LINK.unpack_from(data, start)
@@ -223,13 +221,13 @@ def _links(data: bytes) -> Iterator[Link]:
 
 
 def _queues(data: bytes) -> set[int]:
-    """The interfaces whose queueing disciplines some netlink messages speak of."""
+    """The interfaces whose queueing disciplines have changed, by some netlink messages."""
     told = (start for kind, start, _ in _messages(data) if kind in (_RTM_NEWQDISC, _RTM_DELQDISC))
     return {_TC.unpack_from(data, start)[1] for start in told}
 
 
 def _messages(data: bytes) -> Iterator[tuple[int, int, int]]:
-    """The kind of each netlink message, and where what is behind its header starts and ends."""
+    """The kind of each netlink message, and where its body starts and ends."""
     offset = 0
     while offset + _HEADER.size <= len(data):
         length, kind, _, _, _ = _HEADER.unpack_from(data, offset)
