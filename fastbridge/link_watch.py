@@ -36,10 +36,10 @@ _ATTRIBUTE = struct.Struct("=HH")  # struct nlattr
 _IFF_UP, _IFF_RUNNING, _ARPHRD_ETHER = 0x1, 0x40, 1
 _OPER_DOWN, _OPER_LOWER_DOWN = 2, 3
 _TYPE_MASK = 0x3FFF  # without NLA_F_NESTED and NLA_F_NET_BYTEORDER
-_NAME_BYTES = 15  # of the longest name; an altname has up to 127
+_NAME_BYTES = 15  # the longest name; an altname has up to 127
 _ANSWER_BYTES = 1 << 16
-# Room for changes of 1,000 links at once: each has some 1,200 bytes and is charged as 2,304. When there are more, the
-# kernel says so, and all links are looked at.
+# Changes not yet read: each some 1,200 bytes, charged as 2,304. Room for those of 1,000 links at once; what does not
+# fit is noticed, and all links are looked at.
 _BUFFER_BYTES = 4 << 20
 
 
@@ -197,7 +197,7 @@ class LinkWatch:
         """The next answer to the last request, and whether it ends a dump. Raises OSError."""
         while True:
             answer = self._requests.recv(_ANSWER_BYTES)
-            if _HEADER.unpack_from(answer)[3] == self._number:  # else it answers a request that was given up
+            if _HEADER.unpack_from(answer)[3] == self._number:  # else it is of a request that was given up
                 break
         kinds = [kind for kind, _, _ in _messages(answer)]
         if kinds[0] == _NLMSG_ERROR:
@@ -211,7 +211,7 @@ def _attribute(kind: int, value: bytes) -> bytes:
 
 
 def _links(data: bytes) -> Iterator[Link]:
-    """The links in some netlink messages. Messages of another family, a bridge's, are skipped."""
+    """The links that some netlink messages speak of; bridges speak of their ports in a family of their own."""
     for kind, start, end in _messages(data):
         if kind in (_RTM_NEWLINK, _RTM_DELLINK):
             family, arphrd, index, flags, _ = _LINK.unpack_from(data, start)
@@ -221,13 +221,13 @@ def _links(data: bytes) -> Iterator[Link]:
 
 
 def _queues(data: bytes) -> set[int]:
-    """The interfaces whose queueing disciplines have changed, by some netlink messages."""
+    """The interfaces whose queueing disciplines some netlink messages speak of."""
     told = (start for kind, start, _ in _messages(data) if kind in (_RTM_NEWQDISC, _RTM_DELQDISC))
     return {_TC.unpack_from(data, start)[1] for start in told}
 
 
 def _messages(data: bytes) -> Iterator[tuple[int, int, int]]:
-    """The kind of each netlink message, and where its body starts and ends."""
+    """The kind of each netlink message, and where what is behind its header starts and ends."""
     offset = 0
     while offset + _HEADER.size <= len(data):
         length, kind, _, _, _ = _HEADER.unpack_from(data, offset)
