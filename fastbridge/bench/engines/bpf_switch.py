@@ -23,6 +23,9 @@ def main() -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
     switch = Switch(chosen.interfaces, capacity=chosen.capacity, busy_poll=50e-6, shield=True, fast_path="bpf")
     with switch:
+        lane = switch._lane
+        if lane is None or lane.hand.name != "bpf":
+            parser.exit(1, f"no bpf hand: {'no nf_tables' if lane is None else lane.without}\n")
         print(json.dumps({"event": "ready", "ports": chosen.interfaces}), flush=True)
         signal.sigwait([signal.SIGTERM])
     print(json.dumps({"event": "stopped", "counters": switch.counters().as_dict()}), flush=True)
