@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import fastbridge
+from fastbridge.bench.engines import ENGINES
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -82,6 +83,8 @@ def test_every_file_that_is_named_exists_and_has_what_it_is_said_to_have(page: P
     wrong = []
     for path, word in named:
         found = ROOT / path
+        if path in ENGINES:  # that is a name, too
+            continue
         if not found.exists() or (word and word not in found.read_text(encoding="utf-8")):
             wrong.append((path, word))
     assert not wrong

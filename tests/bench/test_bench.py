@@ -717,16 +717,28 @@ def test_results_say_which_path_frames_took() -> None:
 
 
 @pytest.mark.live
-@pytest.mark.parametrize(("floors", "blocks"), [([0.2, 0.09, 0.04], 4), ([0.2, 0.2, 0.2], 5), ([None], 2), ([0.03], 2)])
-def test_a_noisy_task_goes_on(floors: list[float | None], blocks: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Until it is told how fine it is, or there are as many blocks as it may have; others do not."""
-    left = iter(floors)
+@pytest.mark.parametrize(
+    ("told", "blocks"),
+    [
+        ([(0.2, "cannot tell"), (0.09, "win"), (0.04, "win")], 4),
+        ([(0.2, "win")] * 3, 5),
+        ([(None, "not measured")], 2),
+        ([(0.03, "loss")], 2),
+        ([(0.2, "win"), (0.3, "withheld")], 3),
+    ],
+)
+def test_a_noisy_task_goes_on(
+    told: list[tuple[float | None, str]], blocks: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until its noise floor is fine, or nothing will be claimed, or there are as many blocks as it may have."""
+    left = iter(told)
 
-    def told(results: Results) -> list[Any]:
+    def measured(results: Results) -> list[Any]:
         assert [task.name for task in results.tasks] == [noisy.name]  # no other is asked about
-        return [SimpleNamespace(noise_floor=next(left))]
+        floor, verdict = next(left)
+        return [SimpleNamespace(noise_floor=floor, verdict=verdict)]
 
-    monkeypatch.setattr(sys.modules["fastbridge.bench.compare"], "rows", told)
+    monkeypatch.setattr(sys.modules["fastbridge.bench.compare"], "rows", measured)
     noisy = Task(ForwardingRate((128,), seconds=0.05), 2, most=5)
     quiet = Task(ForwardingRate((64,), seconds=0.05), 2)
     steps: list[float] = []

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from live import PATIENCE, eventually
@@ -302,6 +303,25 @@ def test_one_that_cannot_start_says_why(name: str, reason: str, monkeypatch: pyt
     with Lab(Topology.of(2, ipv6=None)) as lab:
         lab.ports[1].interface = "nowhere"
         with pytest.raises((BenchError, fastbridge.LabError), match=f"^{reason}"), engine.attach(lab, CPU):
+            pass
+
+
+@pytest.mark.live
+def test_one_that_would_take_another_path_than_its_name_says_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without root the switch itself would go on by nf_tables."""
+    engine = ENGINES["fastbridge/bpf"]
+    reason = engine.missing()
+    if reason and "not permitted" not in reason:
+        pytest.skip(reason)  # an old kernel says something else
+    real = Lab.popen_host
+
+    def unprivileged(lab: Lab, argv: list[str], **options: Any) -> Any:
+        return real(lab, ["setpriv", "--bounding-set=-bpf,-sys_admin", "--", *argv], **options)
+
+    monkeypatch.setattr(Lab, "popen_host", unprivileged)
+    with Lab(Topology.of(2, ipv6=None)) as lab:
+        message = r"fastbridge/bpf ended with status 1: no bpf hand: .*Operation not permitted"
+        with pytest.raises(BenchError, match=message), engine.attach(lab, CPU):
             pass
 
 

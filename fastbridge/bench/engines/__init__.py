@@ -6,7 +6,6 @@ lab, and its files are in a tmpfs that goes with them.
 
 - engine: what an engine is; running: one at work; probe: waits until it forwards
 - fastbridge, linux_bridge, ovs, vde: switches; testpmd, direct: what a switch can be compared with
-- bpf_switch: the program of fastbridge/bpf
 - python_sockets: the switch that anybody would write (forwarder is its program)
 - command: any other program, by its command line
 """

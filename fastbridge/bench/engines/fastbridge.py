@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import struct
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +20,7 @@ from pathlib import Path
 from fastbridge.errors import BenchError
 from fastbridge.lab.topology import Lab
 from fastbridge.programs import python_module
-from fastbridge.switch.fast_path.bpf_syscall import BpfError, load_program
+from fastbridge.switch.fast_path import hands
 
 from .engine import Engine
 from .running import Programs, Running
@@ -33,17 +32,16 @@ READY_SECONDS = 10.0
 _CAPACITY = ("--capacity", "1100000")
 _BY_CORE = (*_CAPACITY, "--fast-path", "off")
 _COUNTS = (2, 4)  # of workers
-RETURN_NEXT = struct.pack("=BBhi", 0xB7, 0, 0, -1) + struct.pack("=BBhi", 0x95, 0, 0, 0)  # r0 = TCX_NEXT; exit
 
 
 @dataclass(frozen=True)
 class Fastbridge(Engine):
-    """`fastbridge run` over the lab's host ends; `options` are given to it as they are, or to another `program`."""
+    """`fastbridge run` over the lab's host ends; `options` are given to it as they are."""
 
     name: str = "fastbridge"
     options: tuple[str, ...] = _CAPACITY
     workers: int = 1  #: several are not kept on one CPU
-    program: tuple[str, ...] = ("fastbridge", "run", "--json")  #: a module, and its first arguments
+    hand: str = ""  #: of the fast path; without it there is nothing to measure
 
     def version(self) -> str:
         """The package's."""
@@ -53,7 +51,12 @@ class Fastbridge(Engine):
             return "source tree"
 
     def missing(self) -> str | None:
-        """Only CPUs: several workers need one each."""
+        """A hand that the kernel refuses, or CPUs: several workers need one each."""
+        if self.hand:
+            why = hands.missing(self.hand)
+            hands.settle()
+            if why:
+                return why
         cpus = len(os.sched_getaffinity(0))
         return None if self.workers <= cpus else f"{self.workers} workers need as many CPUs; there are {cpus}"
 
@@ -64,9 +67,9 @@ class Fastbridge(Engine):
             yield running
 
     def _start(self, programs: Programs) -> None:
-        module, *arguments = [*self.program, *self.options, *programs.interfaces]
-        programs.command = shlex.join([*(["python", "-m"] if "." in module else []), module, *arguments])
-        switch = programs.run([*python_module(module), *arguments])
+        arguments = ["run", "--json", *self.options, *programs.interfaces]
+        programs.command = shlex.join(["fastbridge", *arguments])
+        switch = programs.run([*python_module("fastbridge"), *arguments])
         line = switch.line(READY_SECONDS)
         if json.loads(line).get("event") != "ready":
             raise BenchError(f"{self.name} said {line!r} when it should have been ready")
@@ -94,27 +97,11 @@ def _note_paths(programs: Programs, said: str) -> None:
             programs.paths = kernel + total["fast"], core + total["rx_frames"]
 
 
-@dataclass(frozen=True)
-class FastbridgeBpf(Fastbridge):
-    """With the bpf hand, which `fastbridge run` cannot have: its seccomp filter refuses bpf(2)."""
-
-    name: str = "fastbridge/bpf"
-    program: tuple[str, ...] = ("fastbridge.bench.engines.bpf_switch",)
-
-    def missing(self) -> str | None:
-        """The kernel says whether we may, and whether it can."""
-        try:
-            os.close(load_program("fb_probe", RETURN_NEXT))
-        except BpfError as error:
-            return f"bpf(2) is not to be had ({error.strerror}): be root, on a kernel of 6.6 or later"
-        return super().missing()
-
-
 # By the kernel's fast path, or by the core: as it is, each frame sent by itself, never asleep, by several workers.
 # What `fastbridge run` has by default is "fastbridge".
 VARIANTS = (
-    Fastbridge("fastbridge/nft", (*_CAPACITY, "--fast-path", "nft")),
-    FastbridgeBpf(),
+    Fastbridge("fastbridge/nft", (*_CAPACITY, "--fast-path", "nft"), hand="nft"),
+    Fastbridge("fastbridge/bpf", (*_CAPACITY, "--fast-path", "bpf"), hand="bpf"),
     Fastbridge("fastbridge/af-packet", _BY_CORE),
     Fastbridge("fastbridge/no-coalesce", (*_BY_CORE, "--no-coalesce")),
     Fastbridge("fastbridge/busy-poll", (*_BY_CORE, "--busy-poll", "1000000")),

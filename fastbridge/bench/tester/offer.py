@@ -40,9 +40,8 @@ class Stream:
     source: int
     destinations: tuple[int, ...] = ()  #: none: to everybody (broadcast; for "nd" the all-nodes group)
     sizes: tuple[int, ...] = (64,)
-    #: "ethernet" is EtherType 0x88b5. Of TCP: a bulk transfer ("tcp"), requests over one connection ("tcp-rr") or with
-    #: one each ("tcp-crr"); these and "ping" have the sizes that END_TO_END's kinds have, whatever is said here
-    kind: Kind = "ethernet"
+    # "tcp" is a bulk transfer; "tcp-rr" are requests over one connection, "tcp-crr" with a connection each.
+    kind: Kind = "ethernet"  #: "ethernet" is EtherType 0x88b5; those of TCP and "ping" have sizes of their own
     sources: int = 1  #: source MAC addresses; the first is the pod's own
     targets: int = 1  #: destination MAC addresses behind each destination; the first is the pod's own
     first: int = 0  #: index of the first source and target address: fresh ones without a restart of the DUT
