@@ -62,7 +62,7 @@ class Stage:
     def talks(self) -> bool:
         """Whether every pod reaches the next, there and back."""
         pods = self.lab.pods
-        return all(bool(pod.ping(pods[n - 1], timeout=5)) for n, pod in enumerate(pods))
+        return all(bool(pod.ping(pods[n - 1], timeout=PATIENCE)) for n, pod in enumerate(pods))
 
 
 @contextlib.contextmanager

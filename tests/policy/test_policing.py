@@ -15,6 +15,7 @@ import arp_nd_frames as make
 import pytest
 from arp_nd_frames import IPV4, IPV6, MACS, A, B, C, tagged
 from frames import GROUP, ethernet
+from live import eventually
 from scapy.layers.inet import IP, UDP
 from scapy.layers.inet6 import (
     ICMPv6ND_NA,
@@ -770,13 +771,6 @@ class Ending(Policy):
         raise self.error
 
 
-def wait_for(condition: Any) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-
-
 @pytest.fixture
 def punted() -> Iterator[tuple[Any, Any]]:
     """A switch in memory with the policies' thread of a live one, and what hands it a question of pod A."""
@@ -794,11 +788,11 @@ def test_a_policy_that_ends_its_thread_is_a_failed_decision(error: BaseException
     switch.set_policy(Ending(error))
     for n in range(1, 4):
         ask()
-        wait_for(lambda n=n: counted(switch).get("failed") == n)
+        eventually(lambda n=n: counted(switch).get("failed") == n)
     switch.set_policy("suppress")
     before = counted(switch).get("answered", 0)
     ask()
-    wait_for(lambda: counted(switch).get("answered", 0) == before + 1)
+    eventually(lambda: counted(switch).get("answered", 0) == before + 1)
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
@@ -811,11 +805,11 @@ def test_a_thread_that_has_ended_is_followed_by_another(
         patched.setattr(policing, "_complain", lambda *_, **__: sys.exit())  # past all that catches it
         patched.setattr(policing, "handle", lambda punts: sys.exit())
         ask()
-        wait_for(lambda: not policing._thread.is_alive())
+        eventually(lambda: not policing._thread.is_alive())
     policing.watch()
     assert "has ended" in caplog.text
     before = counted(switch).get("answered", 0)
-    wait_for(lambda: ask() is not None and counted(switch).get("answered", 0) > before)
+    eventually(lambda: ask() is not None and counted(switch).get("answered", 0) > before)
 
 
 def test_ctrl_c_is_for_who_calls_process() -> None:
