@@ -20,7 +20,7 @@ import pytest
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 TINY = "test_speed_memory.py", "-k", "learn_known"
 COMPARE = "--benchmark-only", "--benchmark-compare", "--benchmark-compare-fail=median:100%"
-PATIENCE = 60.0
+PATIENCE = 180.0
 
 Pytest = Callable[..., "subprocess.CompletedProcess[str]"]
 Saved = dict[str, Any]

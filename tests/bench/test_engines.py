@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from live import PATIENCE, eventually
+from live import PATIENCE, eventually, holders_of
 
 import fastbridge
 from fastbridge import ConfigError, Lab, Topology
@@ -63,7 +63,7 @@ class Stage:
     def talks(self) -> bool:
         """Whether every pod reaches the next, there and back."""
         pods = self.lab.pods
-        return all(bool(pod.ping(pods[n - 1], timeout=5)) for n, pod in enumerate(pods))
+        return all(bool(pod.ping(pods[n - 1], timeout=PATIENCE)) for n, pod in enumerate(pods))
 
 
 @contextlib.contextmanager
@@ -485,26 +485,14 @@ def test_nothing_is_left_when_the_bench_is_killed(name: str, end: signal.Signals
         assert bench.stdout
         pids = [int(word) for word in bench.stdout.readline().split()]
         assert pids
-        namespaces = {str(Path(f"/proc/{pid}/ns/{kind}").readlink()) for pid in pids for kind in ("net", "mnt")}
-        namespaces -= {str(Path(f"/proc/self/ns/{kind}").readlink()) for kind in ("net", "mnt")}
-        assert holders(namespaces) >= set(pids)
-        bench.send_signal(end)
-    eventually(lambda: not holders(namespaces), "the end of the namespaces' last holder")
+        places = [Path(f"/proc/{pid}/ns/{kind}") for pid in pids for kind in ("net", "mnt")]
+        ours = {Path(f"/proc/self/ns/{kind}").readlink() for kind in ("net", "mnt")}
+        with holders_of([place for place in places if place.readlink() not in ours]) as holders:
+            assert holders() >= set(pids)
+            bench.send_signal(end)
+            eventually(lambda: not holders(), "the end of the namespaces' last holder")
     eventually(lambda: not files() - before, "its files to go")  # those of another bench on the machine, too
 
 
 def files() -> set[str]:
     return {str(path) for place in PLACES for path in Path("/").glob(place)}
-
-
-def holders(namespaces: set[str]) -> set[int]:
-    """The processes that stand in one of these namespaces, or hold a descriptor of one."""
-    found = set()
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            links = [process / "ns/net", process / "ns/mnt", *(process / "fd").iterdir()]
-            if any(str(link.readlink()) in namespaces for link in links):
-                found.add(int(process.name))
-        except (FileNotFoundError, ProcessLookupError, PermissionError):  # gone meanwhile, or not ours
-            continue
-    return found

@@ -489,14 +489,19 @@ def test_coalesced_datagrams_are_told_apart_by_their_bytes(frames: int, octets: 
 
 @pytest.mark.live
 @pytest.mark.parametrize("size", [128, 1518])
-def test_datagrams_that_the_switch_coalesces_are_counted_one_by_one(size: int) -> None:
+def test_datagrams_that_the_switch_coalesces_are_counted_one_by_one(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     with Lab(Topology.of(2, ipv6=None)) as lab:
         switch = Switch(lab.ports)
         running = InKernel("a switch of this process", lambda: switch)
         with running, LiveTester(lab, running, name="switch", layout=Layout.of_machine()) as tester:
-            for _ in range(20):  # until frames come faster than they are sent on one by one
+            monkeypatch.setattr("fastbridge.bench.tester.tester.ATTEMPTS", 1)  # or the counters have those before, too
+            for _ in range(100):  # until frames come faster than they are sent on one by one
                 before = switch.counters().ports["pod2"]
-                trial = tester.trial(steady(Stream(0, (1,), (size,), kind="udp"), 0.25))
+                try:
+                    trial = tester.trial(steady(Stream(0, (1,), (size,), kind="udp"), 0.25))
+                except BenchError as error:
+                    assert "the machine is too busy" in str(error)
+                    continue
                 after = switch.counters().ports["pod2"]
                 assert abs(trial.received[1] - (after.tx_frames - before.tx_frames)) <= 2
                 assert trial.loss_ratio is not None and 0 <= trial.loss_ratio < 1
@@ -509,7 +514,7 @@ def test_datagrams_that_the_switch_coalesces_are_counted_one_by_one(size: int) -
 @pytest.mark.parametrize("rate", [10_000.0, 50_000.0])
 def test_what_is_offered_is_what_was_intended(rate: float) -> None:
     with bridged(2) as tester:
-        for _ in range(10):  # the machine may be busy
+        for _ in range(100):  # the machine may be busy
             trial = tester.trial(steady(Stream(0, (1,)), 0.25, rate))
             assert trial.intended == 0.25 * rate
             if abs((trial.offered_rate or 0) / rate - 1) < 0.01 and (trial.offered or 0) > 0.99 * trial.intended:
@@ -711,9 +716,11 @@ def test_a_trial_whose_window_was_missed_is_run_again(monkeypatch: pytest.Monkey
         check_counts(tester.trial(offer))
         assert not late
         late[:] = [0.3] * 6
+        monkeypatch.setattr("fastbridge.bench.tester.tester.ATTEMPTS", 3)
         with pytest.raises(BenchError, match=r"bridge: no trial is worth anything: .* the windows were missed"):
             tester.trial(offer)
         late[:] = []
+        monkeypatch.setattr("fastbridge.bench.tester.tester.ATTEMPTS", 100)
         check_counts(tester.trial(offer))
 
 

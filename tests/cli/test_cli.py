@@ -21,7 +21,7 @@ from arp_nd_frames import arp
 from command import COMMAND, ROOT, complaint, run, run_each, say
 from hypothesis import given
 from hypothesis import strategies as st
-from live import PATIENCE, eventually, holders
+from live import PATIENCE, eventually, holders_of, namespaces_of
 
 from fastbridge import Lab
 from fastbridge.bench import Results
@@ -493,23 +493,12 @@ def test_demo_that_is_killed_leaves_nothing(number: int) -> None:
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen([*COMMAND, "demo", "--pause", "60"], cwd=ROOT, **pipes) as process:  # type: ignore[call-overload]
         eventually(lambda: len(namespaces_of(process.pid)) >= 4, "the demo's namespaces")
-        namespaces = namespaces_of(process.pid)
-        process.send_signal(number)
-        _, err = process.communicate(timeout=PATIENCE)
+        with holders_of(namespaces_of(process.pid)) as holders:
+            process.send_signal(number)
+            _, err = process.communicate(timeout=PATIENCE)
+            eventually(lambda: not holders(), "the end of the namespaces' last holder")
     assert process.returncode == (-signal.SIGKILL if number == signal.SIGKILL else 130)
     assert err.strip() == ""
-    eventually(lambda: not holders(namespaces), "the end of the namespaces' last holder")
-
-
-def namespaces_of(pid: int) -> set[str]:
-    """The network namespaces that a process holds open, but for its own."""
-    held = set()
-    for fd in Path(f"/proc/{pid}/fd").iterdir():
-        try:
-            held.add(str(fd.readlink()))
-        except FileNotFoundError:  # closed meanwhile
-            continue
-    return {name for name in held if name.startswith("net:")}
 
 
 # -- lab ------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from live import eventually, holders
+from live import eventually, holders_of, namespaces_of
 from unprivileged import NOBODY
 
 import fastbridge
@@ -151,8 +151,10 @@ def test_sigkill_leaves_nothing(who: str, path: str, request: pytest.FixtureRequ
     command = [sys.executable, "-c"] if who == "privileged" else request.getfixturevalue("unprivileged")
     place = Path(fastbridge.__file__).parents[1] if who == "privileged" else "/"  # type: ignore[arg-type]
     with subprocess.Popen([*command, LAB_THAT_WAITS, path], stdout=subprocess.PIPE, text=True, cwd=place) as process:
-        namespaces = set(json.loads(process.stdout.readline()))  # type: ignore[union-attr]
-        assert len(namespaces) == 4
-        assert holders(namespaces) >= {process.pid}
-        process.send_signal(signal.SIGKILL)
-    eventually(lambda: not holders(namespaces), "the end of the namespaces' last holder")
+        numbers = set(json.loads(process.stdout.readline()))  # type: ignore[union-attr]
+        held = [place for place in namespaces_of(process.pid) if str(place.readlink()) in numbers]
+        assert len(numbers) == len({place.readlink() for place in held}) == 4
+        with holders_of(held) as holders:
+            assert holders() >= {process.pid}
+            process.send_signal(signal.SIGKILL)
+            eventually(lambda: not holders(), "the end of the namespaces' last holder")

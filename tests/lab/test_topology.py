@@ -323,7 +323,8 @@ def test_a_full_neighbour_table_is_named(version: Literal[4, 6]) -> None:
 @pytest.mark.parametrize("pods", [1, 100])
 def test_sizes(pods: int) -> None:
     seen: list[tuple[int, int]] = []
-    with Lab(pods, progress=lambda done, total: seen.append((done, total))) as lab:
+    plan = Topology.of(pods, ipv6=None)  # a hundred with IPv6 take half of the neighbours that a machine has room for
+    with Lab(plan, progress=lambda done, total: seen.append((done, total))) as lab:
         assert len(lab.ports) == pods
         with lab.bridge():
             assert lab.pods[0].ping(lab.pods[-1], count=2, timeout=PATIENCE)

@@ -123,7 +123,7 @@ def test_keepalived_fails_over(policy: str, family: int, virtual_mac: bool, tmp_
         eventually(lambda: served_by(master, backup), "the master back at work")
         os.killpg(groups[master.name], signal.SIGTERM)
         eventually(lambda: served_by(backup, master), "what the master gave up")
-        assert client.ping(ip, count=3, timeout=5).received == 3
+        assert client.ping(ip, count=3, timeout=PATIENCE).received == 3
 
 
 def log_of(directory: Path, pod: Pod) -> str:
@@ -238,7 +238,7 @@ def test_a_router_pod_joins_two_subnets(policy: str) -> None:
             pod.run(["ip", "route", "add", "default", "via", f"fd0{subnet}::fe"])
         for sender, ip in (one, "10.2.0.1"), (two, "10.1.0.1"), (one, "fd02::1"), (two, "fd01::1"):
             eventually(lambda s=sender, i=ip: bool(s.ping(i, timeout=1)), f"{ip} by the router")  # type: ignore[misc]
-            assert sender.ping(ip, count=5, timeout=5).received == 5
+            assert sender.ping(ip, count=5, timeout=PATIENCE).received == 5
         assert switch.counters().total.dropped["source_guard"] == 0
 
 
@@ -324,7 +324,7 @@ def test_bird_routers_stay_adjacent(policy: str, tmp_path: Path) -> None:
         for _ in range(3):
             for pod, ip in ways:
                 pod.run(["ip", "neigh", "flush", "dev", "eth0"])
-                assert pod.ping(ip, count=10, timeout=5).received == 10
+                assert pod.ping(ip, count=10, timeout=PATIENCE).received == 10
         for pod in routers:
             assert adjacent(pod)
             log = (tmp_path / f"{pod.name}.log").read_text()

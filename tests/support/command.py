@@ -16,7 +16,7 @@ COMMAND = [sys.executable, "-W", "error", "-m", "fastbridge"]
 
 
 def run(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
-    options = {"capture_output": True, "text": True, "timeout": 60, "cwd": ROOT} | options
+    options = {"capture_output": True, "text": True, "timeout": 180, "cwd": ROOT} | options
     return subprocess.run([*COMMAND, *arguments], **options)
 
 

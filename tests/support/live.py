@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import os
 import socket
 import struct
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -188,13 +190,34 @@ def state(switch: Switch, name: str) -> str:
     return next(port.state for port in switch.ports if port.name == name)
 
 
-def holders(namespaces: set[str]) -> set[int]:
-    """The processes that are in one of the network namespaces, or hold a descriptor of one."""
+def namespaces_of(pid: int) -> list[Path]:
+    """The descriptors by which a process holds network namespaces."""
+    held = []
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            if str(descriptor.readlink()).startswith("net:"):
+                held.append(descriptor)
+    return held
+
+
+@contextmanager
+def holders_of(namespaces: Iterable[Path]) -> Iterator[Callable[[], set[int]]]:
+    """Who else stands in one of these namespaces, or has a descriptor of one, each time it is called.
+
+    They are held open here: the number of one that has ended is the next one's, and that may be another test's.
+    """
+    with contextlib.ExitStack() as held:
+        ours = [held.enter_context(path.open()) for path in namespaces]
+        numbers = {str(Path(f"/proc/self/fd/{file.fileno()}").readlink()) for file in ours}
+        yield lambda: _holders(numbers) - {os.getpid()}
+
+
+def _holders(numbers: set[str]) -> set[int]:
     found = set()
     for process in Path("/proc").glob("[0-9]*"):
         try:
-            links = [process / "ns/net", *(process / "fd").iterdir()]
-            if any(str(link.readlink()) in namespaces for link in links):
+            links = [process / "ns/net", process / "ns/mnt", *(process / "fd").iterdir()]
+            if any(str(link.readlink()) in numbers for link in links):
                 found.add(int(process.name))
         except (FileNotFoundError, ProcessLookupError, PermissionError):  # gone meanwhile, or not ours
             continue

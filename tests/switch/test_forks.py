@@ -12,7 +12,7 @@ import os, sys, threading, time, multiprocessing
 from fastbridge import ConfigError, Lab, LabError, Switch
 
 def end_of(pid):
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not (found := os.waitpid(pid, os.WNOHANG))[0]:
         if time.monotonic() > deadline:
             os.kill(pid, 9)
@@ -111,7 +111,7 @@ assert packet_sockets(lab) == 4
 child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(1000,))
 child.start()
 switch.stop()
-deadline = time.monotonic() + 20
+deadline = time.monotonic() + 60
 while left := packet_sockets(lab):
     assert time.monotonic() < deadline, left
 with Switch(lab.ports):

@@ -85,7 +85,7 @@ def test_busy_polling_stays_awake_and_otherwise_it_sleeps() -> None:
         with Switch(lab.ports, busy_poll=0.0):
             before = time.process_time()
             time.sleep(as_long)
-            assert time.process_time() - before < 0.06
+            assert time.process_time() - before < max(0.06, 0.1 * as_long)  # beside others 0.3 s of CPU take seconds
 
 
 def test_a_port_comes_and_goes_while_frames_pass() -> None:
