@@ -12,11 +12,13 @@ from typing import Any
 
 import pytest
 from command import say
-from live import PATIENCE, eventually
+from frames import GROUP, ethernet
+from live import PATIENCE, eventually, wires
 
 from fastbridge import Lab, PortError, Switch, Topology
 from fastbridge.switch.fast_path import hands, inside
 from fastbridge.switch.fast_path.nft import NftHand
+from fastbridge.switch.ring_size import MOST, SLOW
 
 pytestmark = pytest.mark.live
 
@@ -151,3 +153,21 @@ def test_a_trial_is_made_once(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(hands, "fly", lambda *_: pytest.fail("tried again"))
     with Switch(lab.ports, fast_path="nft") as switch:
         eventually(lambda: switch.fast_path == "nft")
+
+
+@pytest.mark.parametrize("kind", ["nft", "off"])
+def test_a_ring_holds_what_is_slow(lab: Lab, kind: str) -> None:
+    """A burst of broadcasts as long as the kernel's own backlog passes, though the core does not read meanwhile."""
+    if kind == "nft" and hands.missing("nft", lab.ports[0].open_socket):
+        pytest.skip("no nf_tables here")
+    switch = Switch(lab.ports, fast_path=kind)
+    try:
+        assert {member.slots for member in switch._members.values()} == {(SLOW if kind == "nft" else MOST,)}
+        with wires(lab) as (one, *_):
+            for number in range(1000):
+                one.send(ethernet(GROUP, one.mac, payload=b"fastbridge %d" % number))
+            switch.start()
+            eventually(lambda: switch.counters().ports["pod1"].rx_frames >= 1000, "all of the burst")
+        assert switch.counters().ports["pod1"].rx_missed == 0
+    finally:
+        switch.stop()
