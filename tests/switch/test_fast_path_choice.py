@@ -171,3 +171,40 @@ def test_a_ring_holds_what_is_slow(lab: Lab, kind: str) -> None:
         assert switch.counters().ports["pod1"].rx_missed == 0
     finally:
         switch.stop()
+
+
+SANDBOXED = """
+import sys
+from fastbridge.cli.privileges import CAP_NET_ADMIN, CAP_NET_RAW, give_up, refuse_calls
+kept = [CAP_NET_RAW, CAP_NET_ADMIN] if "admin" in sys.argv else [CAP_NET_RAW]
+give_up(keep=kept)
+assert refuse_calls()
+from fastbridge import FastbridgeError, Switch
+try:
+    with Switch(["pod1", "pod2"], fast_path=sys.argv[1]) as switch:
+        print(switch.fast_path, flush=True)
+        sys.stdin.read()
+except FastbridgeError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("rights", ["admin", "raw"])
+def test_where_a_sandbox_refuses_what_it_takes(lab: Lab, rights: str) -> None:
+    """Without bpf(2) and namespaces; and without the right to nf_tables, too."""
+    links = links_of(lab)
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    command = [sys.executable, "-c", SANDBOXED, "auto", rights]
+    with lab.popen_host(command, text=True, **pipes) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == ("nft\n" if rights == "admin" else "off\n")
+        assert lab["pod1"].ping("pod2", family=4, count=3, interval=0.05, timeout=PATIENCE).received == 3
+        _, logged = process.communicate(timeout=PATIENCE)
+    assert logged.count("no fast path, the core forwards all frames: nf_tables: Operation not permitted") == (
+        rights == "raw"
+    )
+    assert links_of(lab) == links
+    kind = "bpf" if rights == "admin" else "nft"
+    done = lab.run_host([sys.executable, "-c", SANDBOXED, kind, rights])
+    assert done.stdout.startswith(f"no fast path by {kind}: ") and done.stdout.count("\n") == 1
+    assert "Operation not permitted" in done.stdout and done.stderr == ""
