@@ -50,7 +50,7 @@ from .port_socket import (
     start_receiving,
     takes_gso,
 )
-from .ring_size import FEWEST, MOST, ring_slots, smaller_ring
+from .ring_size import FEWEST, MOST, SLOW, ring_slots, smaller_ring
 from .shield import mark
 
 if TYPE_CHECKING:
@@ -310,7 +310,7 @@ class Switch(SwitchBase):
         sockets = open_port_sockets(source, index, self._options.workers if self._options.fanout else 1, listen)
         receivers = sockets[:-1]
         try:
-            slots = tuple(self._open_ring(rx, source.name) for rx in receivers)
+            slots = tuple(self._open_ring(rx, source.name, self._slots_for(listen)) for rx in receivers)
             start_receiving(receivers, listen.ifindex if listen else index, source.name)
             self._links.wait_until_running(link)
             if link.shielded:
@@ -324,9 +324,11 @@ class Switch(SwitchBase):
         merges = self._options.coalesce and takes_gso(sockets[-1])
         return Member(source.name, sockets, slots, (), merges, link, ask_pod=ask, takes_merged=takes, listen=listen)
 
-    def _open_ring(self, rx: socket.socket, name: str) -> int:
+    def _slots_for(self, listen: Receiver | None) -> int:
+        return self._slots if listen is None else min(self._slots, SLOW)
+
+    def _open_ring(self, rx: socket.socket, name: str, slots: int) -> int:
         """With half the ring as often as the kernel has no memory; returns how many slots it has. Raises PortError."""
-        slots = self._slots
         while True:
             try:
                 open_ring(rx.fileno(), slots)
@@ -340,7 +342,7 @@ class Switch(SwitchBase):
             slots = smaller_ring(slots)
 
     def _attach(self, member: Member, source: PortLike) -> SwitchPort:
-        if min(member.slots) < self._slots:
+        if min(member.slots) < self._slots_for(member.listen):
             text = f"the kernel refused a larger ring: {member.name} has {min(member.slots)} slots"
             self._journal.warn(_log, "smaller rings", text)
             self._most_slots = self._slots = min(member.slots)

@@ -3,7 +3,7 @@
 A slot (2 KiB, core/ring.pxd) holds a full-size Ethernet frame; larger frames come by recv(). The rings of all ports
 together take RING_BYTES: 4 MiB a port up to 128 ports, less with more of them, and never fewer slots than FEWEST. A
 ring keeps the size it began with, by the number of ports at that time: 1,500 ports at once take 0.4 GB, added one by
-one 1.5 GB (benchmarks/test_footprint.py).
+one 1.5 GB (benchmarks/test_footprint.py). With a fast path a ring has SLOW slots at most, 2 MiB.
 """
 
 from __future__ import annotations
@@ -12,6 +12,9 @@ from fastbridge.core.dataplane import RING_SLOT
 
 RING_BYTES = 512 << 20
 MOST = 2048
+#: Of a port with a fast path: its ring holds only what the core must see. A burst that the kernel's own backlog takes
+#: (net.core.netdev_max_backlog, 1,000 frames) finds room.
+SLOW = 1024
 FEWEST = 128  #: two bursts of what a breath takes: a breath must not come round to a slot that it has taken
 
 

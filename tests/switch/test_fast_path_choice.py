@@ -12,11 +12,13 @@ from typing import Any
 
 import pytest
 from command import say
-from live import PATIENCE, eventually
+from frames import GROUP, ethernet
+from live import PATIENCE, eventually, wires
 
 from fastbridge import Lab, PortError, Switch, Topology
 from fastbridge.switch.fast_path import hands, inside
 from fastbridge.switch.fast_path.nft import NftHand
+from fastbridge.switch.ring_size import MOST, SLOW
 
 pytestmark = pytest.mark.live
 
@@ -151,3 +153,58 @@ def test_a_trial_is_made_once(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(hands, "fly", lambda *_: pytest.fail("tried again"))
     with Switch(lab.ports, fast_path="nft") as switch:
         eventually(lambda: switch.fast_path == "nft")
+
+
+@pytest.mark.parametrize("kind", ["nft", "off"])
+def test_a_ring_holds_what_is_slow(lab: Lab, kind: str) -> None:
+    """A burst of broadcasts as long as the kernel's own backlog passes, though the core does not read meanwhile."""
+    if kind == "nft" and hands.missing("nft", lab.ports[0].open_socket):
+        pytest.skip("no nf_tables here")
+    switch = Switch(lab.ports, fast_path=kind)
+    try:
+        assert {member.slots for member in switch._members.values()} == {(SLOW if kind == "nft" else MOST,)}
+        with wires(lab) as (one, *_):
+            for number in range(1000):
+                one.send(ethernet(GROUP, one.mac, payload=b"fastbridge %d" % number))
+            switch.start()
+            eventually(lambda: switch.counters().ports["pod1"].rx_frames >= 1000, "all of the burst")
+        assert switch.counters().ports["pod1"].rx_missed == 0
+    finally:
+        switch.stop()
+
+
+SANDBOXED = """
+import sys
+from fastbridge.cli.privileges import CAP_NET_ADMIN, CAP_NET_RAW, give_up, refuse_calls
+kept = [CAP_NET_RAW, CAP_NET_ADMIN] if "admin" in sys.argv else [CAP_NET_RAW]
+give_up(keep=kept)
+assert refuse_calls()
+from fastbridge import FastbridgeError, Switch
+try:
+    with Switch(["pod1", "pod2"], fast_path=sys.argv[1]) as switch:
+        print(switch.fast_path, flush=True)
+        sys.stdin.read()
+except FastbridgeError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("rights", ["admin", "raw"])
+def test_where_a_sandbox_refuses_what_it_takes(lab: Lab, rights: str) -> None:
+    """Without bpf(2) and namespaces; and without the right to nf_tables, too."""
+    links = links_of(lab)
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    command = [sys.executable, "-c", SANDBOXED, "auto", rights]
+    with lab.popen_host(command, text=True, **pipes) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == ("nft\n" if rights == "admin" else "off\n")
+        assert lab["pod1"].ping("pod2", family=4, count=3, interval=0.05, timeout=PATIENCE).received == 3
+        _, logged = process.communicate(timeout=PATIENCE)
+    assert logged.count("no fast path, the core forwards all frames: nf_tables: Operation not permitted") == (
+        rights == "raw"
+    )
+    assert links_of(lab) == links
+    kind = "bpf" if rights == "admin" else "nft"
+    done = lab.run_host([sys.executable, "-c", SANDBOXED, kind, rights])
+    assert done.stdout.startswith(f"no fast path by {kind}: ") and done.stdout.count("\n") == 1
+    assert "Operation not permitted" in done.stdout and done.stderr == ""

@@ -109,7 +109,7 @@ def test_the_limit_on_open_files_is_raised_or_named(hard: int, said: str) -> Non
 def test_rings_of_ports_added_one_by_one_get_smaller() -> None:
     """And larger again, when others have gone."""
     ports = 140
-    with Lab(Topology.of(ports, ipv6=None)) as lab, Switch(lab.ports[:2]) as switch:
+    with Lab(Topology.of(ports, ipv6=None)) as lab, Switch(lab.ports[:2], fast_path="off") as switch:
         for port in lab.ports[2:]:
             switch.add_port(port)
         slots = [member.slots[0] for member in switch._members.values()]
