@@ -348,9 +348,9 @@ class Switch(Plane):
                 self._space = taken[0].namespace
                 self.fdb.on_change = self._lane.check
                 self._policing.bindings.on_change = self._lane.follow_bindings
-            if any(link.namespace != self._space for link in taken):
-                return nowhere
-            return self._lane.make([(link.link.name, link.link.index) for link in taken])
+            near = [(link.link.name, link.link.index) for link in taken if link.namespace == self._space]
+            made = iter(self._lane.make(near) if near else ())
+            return [next(made) if link.namespace == self._space else (None, 0) for link in taken]
         except OSError as error:
             self._wants_lane = False
             text = f"no fast path, the core forwards all frames: {error.strerror or error}"
