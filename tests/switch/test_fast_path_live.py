@@ -355,6 +355,26 @@ def test_a_port_that_is_lost_is_lost(loss: str) -> None:
                 eventually(lambda: json.loads(lab.run_host(said).stdout)[0]["stats64"]["rx"]["packets"] > 0, "a frame")
 
 
+def test_to_and_from_a_port_of_another_namespace_the_core_forwards() -> None:
+    """And between the others the kernel goes on to."""
+    with (
+        Lab(Topology.of(["a", "b"], ipv6=None)) as here,
+        Lab(Topology.of(["x", "y", "c"], ipv6=None)) as there,  # c has another address than a and b
+        Switch([*here.ports, there["c"].port], fast_path="nft", loop_detection=False) as switch,
+    ):
+        skip_without(switch, "nft")
+        with wires(here) as (a, b), wires(there) as (*_, c):
+            for wire in a, b, c:
+                wire.mark()
+            for ends in ((a, c), (c, a)):
+                hello = ethernet(ends[1].mac, ends[0].mac, payload=b"fastbridge hello")
+                for _ in range(5):
+                    ends[0].send(hello)
+                eventually(lambda e=ends, h=hello: h in heard(e[1]), "the frame")  # type: ignore[misc]
+            eventually(lambda: a.send(ethernet(b.mac, a.mac)) or promoted(switch) == 1, "the pair")
+            assert switch.counters().ports["c"].fast == switch.counters().ports["c"].fast_sent == 0
+
+
 def test_what_there_is_to_choose() -> None:
     with Lab(2) as lab, pytest.raises(ConfigError, match="fast_path is 'auto', 'nft', 'bpf' or 'off', not 'turbo'"):
         Switch(lab.ports, fast_path="turbo")

@@ -87,9 +87,9 @@ class FastPorts:
             return nowhere
         try:
             lane = self.lane or self._open(sources[0], links[0])
-            if any(link.namespace != self._namespace for link in links):
-                return nowhere
-            return lane.make([(link.link.name, link.link.index) for link in links])
+            near = [(link.link.name, link.link.index) for link in links if link.namespace == self._namespace]
+            made = iter(lane.make(near) if near else ())
+            return [next(made) if link.namespace == self._namespace else None for link in links]
         except OSError as error:
             why = error.strerror or str(error)
             if self._wanted != "auto":
