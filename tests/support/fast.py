@@ -13,6 +13,8 @@ from fastbridge import Lab, Switch, Topology
 from fastbridge.switch.fast_path.hand import Pair
 
 HANDS = pytest.mark.parametrize("hand", ["nft", "bpf"])
+# Where the test takes seconds.
+HANDS_SLOW = pytest.mark.parametrize("hand", ["nft", pytest.param("bpf", marks=pytest.mark.slow)])
 
 
 @contextmanager

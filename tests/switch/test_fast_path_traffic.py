@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from fast import HANDS, fast, know_each_other, need, pairs
+from fast import HANDS_SLOW, fast, know_each_other, need, pairs
 from frames import GROUP, ethernet
 from live import Wire, eventually, settled, state, wires
 from streams import Stream
@@ -53,7 +53,7 @@ def exchange(lab: Lab, megabytes: int = 60) -> None:
 
 
 @pytest.mark.parametrize("change", ["flush", "flags", "moves"])
-@HANDS
+@HANDS_SLOW
 def test_tcp_while_its_pairs_are_revoked_and_promoted(hand: str, change: str) -> None:
     with fast(hand) as (lab, switch), wires(lab) as (_, two, three):
         hello = ethernet(GROUP, int(lab["pod2"].mac), payload=b"fastbridge")
@@ -71,7 +71,7 @@ def test_tcp_while_its_pairs_are_revoked_and_promoted(hand: str, change: str) ->
         know_each_other(lab, switch)
 
 
-@HANDS
+@HANDS_SLOW
 def test_tcp_beside_a_station_that_moves_all_the_time(hand: str) -> None:
     """Another one, a thousand times a second; somebody talks to it, so that it is promoted and revoked, too."""
     with fast(hand, 4) as (lab, switch), wires(lab) as (one, _, three, four):
@@ -121,7 +121,7 @@ def sender(wire: Wire, frame: bytes) -> Callable[[], None]:
     return burst
 
 
-@HANDS
+@HANDS_SLOW
 def test_every_frame_is_counted_while_pairs_come_and_go(hand: str) -> None:
     """What each pod sent came in, and what came in went out: by pod 2's kernel, too."""
     with fast(hand) as (lab, switch), wires(lab) as (one, two, three):
@@ -146,7 +146,7 @@ def test_every_frame_is_counted_while_pairs_come_and_go(hand: str) -> None:
         assert sent(lab) == total.tx_frames + total.fast
 
 
-@HANDS
+@HANDS_SLOW
 def test_ports_without_a_fast_pair_never_count_one(hand: str) -> None:
     """Whatever comes in while it is counted: no frame of a flood is taken for one that the kernel forwarded."""
     with fast(hand) as (lab, switch), wires(lab) as (one, _, _), meanwhile(sender(one, ethernet(X, one.mac))) as done:
@@ -156,7 +156,7 @@ def test_ports_without_a_fast_pair_never_count_one(hand: str) -> None:
 
 
 @pytest.mark.parametrize("what", ["pod end", "host end", "port"])
-@HANDS
+@HANDS_SLOW
 def test_every_frame_is_counted_while_the_receiver_flaps(hand: str, what: str) -> None:
     """What came in went somewhere: to a pod, as its kernel counts, or it was lost in an interface, as that counts."""
     with (
