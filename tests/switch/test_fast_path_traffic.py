@@ -20,6 +20,7 @@ from fastbridge import Lab, Switch, Topology
 pytestmark = pytest.mark.live
 
 X = 0x02_00_00_00_FF_01
+SO_RCVBUFFORCE = 33
 
 
 @contextmanager
@@ -189,3 +190,23 @@ def test_every_frame_is_counted_while_the_receiver_flaps(hand: str, what: str) -
         for port in [*switch.counters().ports.values(), total]:
             assert port.rx_frames == port.forwarded + port.flooded + port.consumed + sum(port.dropped.values())
         assert sent(lab) == total.tx_frames + total.fast
+
+
+@HANDS_SLOW
+def test_at_its_promotion_a_pair_is_overtaken_once_at_most(hand: str) -> None:
+    """Those that wait for the core, by those that the kernel forwards; among each, frames stay in order."""
+    burst = 1_000
+    with fast(hand) as (lab, switch), wires(lab) as (one, two, _):
+        two.socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 8 << 20)
+        for source in range(X, X + 20):
+            two.mark()
+            one.send(ethernet(GROUP, source))
+            two.heard_before(one.mark())
+            for n in range(burst):
+                one.send(ethernet(two.mac, source, payload=b"fastbridge%4d" % n))
+            came = [int(frame[-4:]) for frame in two.heard_before(one.mark())]
+            assert sorted(came) == list(range(burst))
+            first_fast = min((n for at, n in enumerate(came) if min(came[at:]) < n), default=0)
+            assert [n for n in came if n >= first_fast] == list(range(first_fast, burst))
+            assert [n for n in came if n < first_fast] == list(range(first_fast))
+        assert switch.counters().total.fast > 0
