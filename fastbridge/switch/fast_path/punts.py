@@ -102,12 +102,13 @@ class Punts:
             for _, index in ports
             for name in (_outer(index),)
         ]
-        self._acknowledged(self._outer, silent)
-        self._take_large(ports)
         self._acknowledged(
             self._inner,
             [_link(_SETLINK, 0, text(_IFNAME, self._inner_name(i)), _no_ipv6(), flags=_UP | _NOARP) for _, i in ports],
         )
+        # These last: an end that is up before it has a carrier loses what it is given until the kernel has noticed that.
+        self._acknowledged(self._outer, silent)
+        self._take_large(ports)
 
     def _take_large(self, ports: Sequence[tuple[str, int]]) -> None:
         """Hand over the frames of BIG TCP whole, too, where the kernel has them (since 5.19)."""
