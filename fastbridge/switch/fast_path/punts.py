@@ -106,7 +106,7 @@ class Punts:
             self._inner,
             [_link(_SETLINK, 0, text(_IFNAME, self._inner_name(i)), _no_ipv6(), flags=_UP | _NOARP) for _, i in ports],
         )
-        # These last: an end that is up before it has a carrier loses what it is given until the kernel has noticed that.
+        # These last: an end that is up before it has a carrier loses what it is given until the kernel notices that.
         self._acknowledged(self._outer, silent)
         self._take_large(ports)
 
