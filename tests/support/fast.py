@@ -14,6 +14,8 @@ from fastbridge.switch.fast_path import hands
 from fastbridge.switch.fast_path.hand import Pair
 
 HANDS = pytest.mark.parametrize("hand", ["nft", "bpf"])
+# Where the test takes seconds.
+HANDS_SLOW = pytest.mark.parametrize("hand", ["nft", pytest.param("bpf", marks=pytest.mark.slow)])
 
 
 @contextmanager

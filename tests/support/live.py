@@ -172,12 +172,12 @@ def settled(switch: Switch) -> None:
     """Return when the kernel forwards nothing that the FDB does not say: a move takes some moments to get there."""
 
     def agree() -> bool:
-        if switch._lane is None or switch._lane.head is None:
+        if switch._fast.lane is None or switch._fast.lane.head is None:
             return True
         names = {port.index: port.name for port in switch.ports}
         ends = [
             (mac, at)
-            for pair, egress in switch._lane.head.pairs.items()
+            for pair, egress in switch._fast.lane.head.pairs.items()
             for mac, at in ((pair.source, pair.ingress), (pair.destination, egress))
         ]
         known = [switch.fdb.lookup(mac) for mac, _ in ends]

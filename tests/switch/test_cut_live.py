@@ -84,7 +84,9 @@ def test_tcp_passes_a_tunnel_between_pods(kind: str, merging: bool, address: str
         total = switch.counters().total
         assert (total.tx_dropped["refused"], total.tx_dropped["no_buffer"]) == (0, 0)
         # Fewer frames than segments: the GSO frames of the pod that sends came whole. (What comes back is mere ACKs.)
-        got = lab["pod2"].counters()
+        # The core cuts them; the kernel forwards them whole.
+        sender = switch.counters().ports["pod1"]
+        got = lab["pod2"].counters() if sender.fast else sender
         assert got.rx_bytes / got.rx_frames > 2_000
 
 

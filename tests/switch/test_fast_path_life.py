@@ -9,19 +9,21 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from command import COMMAND, ROOT, say
-from fast import HANDS, fast, know_each_other
+from fast import HANDS, fast, know_each_other, need
 from frames import GROUP, ethernet
 from live import PATIENCE, eventually, wires
 from sandboxed import REFUSE
 
-from fastbridge import Lab, Topology
+from fastbridge import Lab, Switch, Topology
+from fastbridge.switch.fast_path.punts import Punts
+from fastbridge.switch.port_socket import is_running
 
 pytestmark = pytest.mark.live
 
@@ -29,7 +31,7 @@ SWITCH_THAT_WAITS = """
 import sys, time
 from fastbridge import Switch
 with Switch(["p1", "p2", "p3"], fast_path=sys.argv[1], loop_detection=False) as switch:
-    print(switch._lane.hand.name if switch._lane else "off", flush=True)
+    print(switch.fast_path, flush=True)
     time.sleep(1000)
 """
 
@@ -120,6 +122,24 @@ def test_a_killed_switch_leaves_nothing(hand: str) -> None:
             eventually(lambda: not any(is_there(*thing) for thing in held), f"nothing left of {held}")
 
 
+def test_a_punt_pair_takes_frames_as_soon_as_it_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is given to an interface that does not run yet is lost."""
+    make, running = Punts._make, list[bool]()
+
+    def made(self: Punts, ports: Sequence[tuple[str, int]]) -> None:
+        make(self, ports)
+        with lab.ports[0].open_socket(socket.AF_PACKET, socket.SOCK_RAW) as sock:
+            sock.bind((f"fbo{ports[-1][1]}", 0))
+            running.append(is_running(sock))
+
+    monkeypatch.setattr(Punts, "_make", made)
+    with Lab(Topology.of(30, ipv6=None)) as lab:
+        for _ in range(5):
+            with Switch(lab.ports, fast_path="nft") as switch:
+                need(switch, "nft")
+        assert running == [True] * 5
+
+
 def start(lab: Lab, hand: str) -> subprocess.Popen[str]:
     command = [*COMMAND, "run", "--json", "--fast-path", hand, *(port.name for port in lab.ports)]
     process = lab.popen_host(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
@@ -172,7 +192,7 @@ from fastbridge import ConfigError, PortError, Switch
 refuse(sys.argv[1])
 try:
     with Switch(["p1", "p2", "p3"], fast_path=sys.argv[2]) as switch:
-        print("forwards by", switch._lane.hand.name if switch._lane else "off", flush=True)
+        print("forwards by", switch.fast_path, flush=True)
         sys.stdin.read()
 except ConfigError as error:
     print("unknown", error, flush=True)

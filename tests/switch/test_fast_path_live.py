@@ -357,12 +357,12 @@ def test_a_port_that_is_lost_is_lost(loss: str) -> None:
 
 def test_to_and_from_a_port_of_another_namespace_the_core_forwards() -> None:
     """And between the others the kernel goes on to."""
+    need("nft")
     with (
         Lab(Topology.of(["a", "b"], ipv6=None)) as here,
         Lab(Topology.of(["x", "y", "c"], ipv6=None)) as there,  # c has another address than a and b
         Switch([*here.ports, there["c"].port], fast_path="nft", loop_detection=False) as switch,
     ):
-        skip_without(switch, "nft")
         with wires(here) as (a, b), wires(there) as (*_, c):
             for wire in a, b, c:
                 wire.mark()

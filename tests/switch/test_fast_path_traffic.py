@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from fast import HANDS, fast, know_each_other, need, pairs
+from fast import HANDS_SLOW, fast, know_each_other, need, pairs
 from frames import GROUP, ethernet
 from live import Wire, eventually, settled, state, wires
 from streams import Stream
@@ -20,6 +20,7 @@ from fastbridge import Lab, Switch, Topology
 pytestmark = pytest.mark.live
 
 X = 0x02_00_00_00_FF_01
+SO_RCVBUFFORCE = 33
 
 
 @contextmanager
@@ -53,7 +54,7 @@ def exchange(lab: Lab, megabytes: int = 60) -> None:
 
 
 @pytest.mark.parametrize("change", ["flush", "flags", "moves"])
-@HANDS
+@HANDS_SLOW
 def test_tcp_while_its_pairs_are_revoked_and_promoted(hand: str, change: str) -> None:
     with fast(hand) as (lab, switch), wires(lab) as (_, two, three):
         hello = ethernet(GROUP, int(lab["pod2"].mac), payload=b"fastbridge")
@@ -71,7 +72,7 @@ def test_tcp_while_its_pairs_are_revoked_and_promoted(hand: str, change: str) ->
         know_each_other(lab, switch)
 
 
-@HANDS
+@HANDS_SLOW
 def test_tcp_beside_a_station_that_moves_all_the_time(hand: str) -> None:
     """Another one, a thousand times a second; somebody talks to it, so that it is promoted and revoked, too."""
     with fast(hand, 4) as (lab, switch), wires(lab) as (one, _, three, four):
@@ -106,6 +107,11 @@ def accounts(lab: Lab, switch: Switch) -> dict[str, tuple[int, int]]:
     return said
 
 
+def sent(lab: Lab) -> int:
+    """How many frames the ports' interfaces were given to send: those that arrived, and those that were lost there."""
+    return sum(pod.counters().rx_frames + pod.port.counters().tx_dropped for pod in lab)
+
+
 def sender(wire: Wire, frame: bytes) -> Callable[[], None]:
     """Sends bursts."""
 
@@ -116,7 +122,7 @@ def sender(wire: Wire, frame: bytes) -> Callable[[], None]:
     return burst
 
 
-@HANDS
+@HANDS_SLOW
 def test_every_frame_is_counted_while_pairs_come_and_go(hand: str) -> None:
     """What each pod sent came in, and what came in went out: by pod 2's kernel, too."""
     with fast(hand) as (lab, switch), wires(lab) as (one, two, three):
@@ -138,11 +144,10 @@ def test_every_frame_is_counted_while_pairs_come_and_go(hand: str) -> None:
         eventually(lambda: all(a == b for a, b in accounts(lab, switch).values()), str(accounts(lab, switch)))
         total = switch.counters().total
         assert total.fast > 0 and total.forwarded > 0
-        arrived = sum(pod.counters().rx_frames + pod.port.counters().tx_dropped for pod in lab)
-        assert arrived == total.tx_frames + total.fast
+        assert sent(lab) == total.tx_frames + total.fast
 
 
-@HANDS
+@HANDS_SLOW
 def test_ports_without_a_fast_pair_never_count_one(hand: str) -> None:
     """Whatever comes in while it is counted: no frame of a flood is taken for one that the kernel forwarded."""
     with fast(hand) as (lab, switch), wires(lab) as (one, _, _), meanwhile(sender(one, ethernet(X, one.mac))) as done:
@@ -152,7 +157,7 @@ def test_ports_without_a_fast_pair_never_count_one(hand: str) -> None:
 
 
 @pytest.mark.parametrize("what", ["pod end", "host end", "port"])
-@HANDS
+@HANDS_SLOW
 def test_every_frame_is_counted_while_the_receiver_flaps(hand: str, what: str) -> None:
     """What came in went somewhere: to a pod, as its kernel counts, or it was lost in an interface, as that counts."""
     with (
@@ -184,5 +189,24 @@ def test_every_frame_is_counted_while_the_receiver_flaps(hand: str, what: str) -
         assert total.fast > 0
         for port in [*switch.counters().ports.values(), total]:
             assert port.rx_frames == port.forwarded + port.flooded + port.consumed + sum(port.dropped.values())
-        arrived = sum(pod.counters().rx_frames + pod.port.counters().tx_dropped for pod in lab)
-        assert arrived == total.tx_frames + total.fast
+        assert sent(lab) == total.tx_frames + total.fast
+
+
+@HANDS_SLOW
+def test_at_its_promotion_a_pair_is_overtaken_once_at_most(hand: str) -> None:
+    """Those that wait for the core, by those that the kernel forwards; among each, frames stay in order."""
+    burst = 1_000
+    with fast(hand) as (lab, switch), wires(lab) as (one, two, _):
+        two.socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 8 << 20)
+        for source in range(X, X + 20):
+            two.mark()
+            one.send(ethernet(GROUP, source))
+            two.heard_before(one.mark())
+            for n in range(burst):
+                one.send(ethernet(two.mac, source, payload=b"fastbridge%4d" % n))
+            came = [int(frame[-4:]) for frame in two.heard_before(one.mark())]
+            assert sorted(came) == list(range(burst))
+            first_fast = min((n for at, n in enumerate(came) if min(came[at:]) < n), default=0)
+            assert [n for n in came if n >= first_fast] == list(range(first_fast, burst))
+            assert [n for n in came if n < first_fast] == list(range(first_fast))
+        assert switch.counters().total.fast > 0

@@ -103,9 +103,10 @@ class Punts:
         inner = [
             _link(_SETLINK, 0, text(_IFNAME, self._inner_name(i)), _no_ipv6(), flags=_UP | _NOARP) for _, i in ports
         ]
+        self._send(self._inner, inner)
+        # These last: an end that is up before it has a carrier loses what it is given until the kernel notices that.
         self._send(self._outer, silent)
         self._take_large(ports)
-        self._send(self._inner, inner)
 
     def _take_large(self, ports: Sequence[tuple[str, int]]) -> None:
         """Hand over the frames of BIG TCP whole, too, where the kernel has them (since 5.19)."""
