@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import pair as plain
+import pytest
 from frames import GROUP, TEST_ETHERTYPE, ethernet, tag
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -187,17 +188,26 @@ def conversations(draw: st.DrawFn) -> History:
     )
 
 
-@given(conversations())
-@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
-def test_any_conversation(history: History) -> None:
+def live(history: History) -> None:
     both = both_of(history)
     for step in history.steps:
         hooked(both, step)
 
 
+@given(conversations())
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+def test_any_conversation(history: History) -> None:
+    live(history)
+
+
+@pytest.mark.slow
+@given(conversations())
+@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+def test_many_conversations(history: History) -> None:
+    live(history)
+
+
 @given(histories())
 @settings(max_examples=100)
 def test_any_history(history: History) -> None:
-    both = both_of(replace(history, ageing=300.0, damping=0.0))
-    for step in history.steps:
-        hooked(both, step)
+    live(replace(history, ageing=300.0, damping=0.0))
