@@ -362,17 +362,18 @@ def test_to_and_from_a_port_of_another_namespace_the_core_forwards() -> None:
         Lab(Topology.of(["a", "b"], ipv6=None)) as here,
         Lab(Topology.of(["x", "y", "c"], ipv6=None)) as there,  # c has another address than a and b
         Switch([*here.ports, there["c"].port], fast_path="nft", loop_detection=False) as switch,
+        wires(here) as (a, b),
+        wires(there) as (*_, c),
     ):
-        with wires(here) as (a, b), wires(there) as (*_, c):
-            for wire in a, b, c:
-                wire.mark()
-            for ends in ((a, c), (c, a)):
-                hello = ethernet(ends[1].mac, ends[0].mac, payload=b"fastbridge hello")
-                for _ in range(5):
-                    ends[0].send(hello)
-                eventually(lambda e=ends, h=hello: h in heard(e[1]), "the frame")  # type: ignore[misc]
-            eventually(lambda: a.send(ethernet(b.mac, a.mac)) or promoted(switch) == 1, "the pair")
-            assert switch.counters().ports["c"].fast == switch.counters().ports["c"].fast_sent == 0
+        for wire in a, b, c:
+            wire.mark()
+        for ends in ((a, c), (c, a)):
+            hello = ethernet(ends[1].mac, ends[0].mac, payload=b"fastbridge hello")
+            for _ in range(5):
+                ends[0].send(hello)
+            eventually(lambda e=ends, h=hello: h in heard(e[1]), "the frame")  # type: ignore[misc]
+        eventually(lambda: a.send(ethernet(b.mac, a.mac)) or promoted(switch) == 1, "the pair")
+        assert switch.counters().ports["c"].fast == switch.counters().ports["c"].fast_sent == 0
 
 
 def test_what_there_is_to_choose() -> None:
