@@ -12,6 +12,7 @@ from fake_hand import FakeHand
 from frames import GROUP, TEST_ETHERTYPE, ethernet, tag
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from model import DEFAULT_FLAGS
 from strategies import (
     HOSTS,
     IPV4,
@@ -292,3 +293,13 @@ def test_a_kernel_that_revokes_no_more_forwards_nothing(what: str) -> None:
     for port, frame in frames:
         both.core.process(port, [frame])
     assert both.hand.pairs == {}
+
+
+@pytest.mark.parametrize("flag", ["isolated", "locked", "learning"])
+def test_what_was_named_before_a_rule_came_is_not_promoted_after_it(flag: str) -> None:
+    both = both_of(History(2, 300.0, 1024, False, []), lagging=True)
+    flags = frozenset(set(DEFAULT_FLAGS) ^ {flag})
+    said = Process(0, [ethernet(B, A)])
+    for step in (Process(1, [ethernet(GROUP, B)]), said, SetFlags(0, flags), SetFlags(1, flags), said, said):
+        hooked(both, step)
+    assert both.fast.promoted == both.fast.revoked == 1
