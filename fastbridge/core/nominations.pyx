@@ -14,7 +14,8 @@ from .candidates cimport CANDIDATE_SLOTS, NAMED, Candidate, CandidateQueue
 from .dataplane cimport Dataplane
 from .forward cimport Forwarding, ip_allowed, mac_allowed
 from .mac_table cimport make_key
-from .port cimport Port
+from .codes cimport FLAG_ISOLATED, FLAG_LEARNING, FLAG_LOCKED
+from .port cimport Port, is_open
 from .worker cimport Worker, lock, unlock
 
 cdef uint64_t KEY_MASK = (<uint64_t>1 << 60) - 1      # of a key: vlan << 48 | mac
@@ -89,16 +90,19 @@ cdef class Nominations:
             free(slots)
         return out, lost
 
-    def allows(self, uint16_t ingress, uint64_t mac, bytes ip):
-        """Whether a port that checks its sources lets this one pass now, untagged; ip: as read() has it. Other ports
-        let all pass, and one that is not there none. Raises ValueError for an ip of another length."""
+    def allows(self, uint16_t ingress, uint16_t egress, uint64_t mac, bytes ip):
+        """Whether the rules of two ports let frames of this source pass from one to the other now, untagged; ip: as
+        read() has it. Raises ValueError for an ip of another length."""
         cdef Forwarding *f = &self.dataplane.workers[0].forwarding
         cdef Port *port = self.dataplane._port(ingress)
+        cdef Port *out = self.dataplane._port(egress)
         cdef const uint8_t *address = ip
         cdef uint64_t source = make_key(mac, 0)
         if len(ip) != 0 and len(ip) != 16:
             raise ValueError(f"an IP address here has 16 bytes, not {len(ip)}")
-        if port == NULL:
+        if port == NULL or port.blocked or out == NULL or not is_open(out):
+            return False
+        if port.flags & (FLAG_LEARNING | FLAG_LOCKED) != FLAG_LEARNING or port.flags & out.flags & FLAG_ISOLATED:
             return False
         if not port.guarded:
             return True

@@ -6,7 +6,7 @@ decide otherwise revokes the pair before it is reported: a move, a flush, a remo
 lost link. What the kernel heard keeps the FDB's entries alive.
 
 No order of events leaves a pair behind that the FDB no longer says: a change of the FDB comes first, and then revokes;
-a promotion comes first, and then looks at the FDB again.
+a promotion comes first, and then looks at the FDB again. So it is with the ports' links, flags and bindings.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ class FastPath:
             self._revoke([pair for pair, idle in heard.items() if idle > IDLE_SECONDS])
 
     def check(self) -> None:
-        """Revoke what the FDB does not say, or a guard does not let pass, any more."""
+        """Revoke what the FDB does not say, or the ports do not let pass, any more."""
         with self._lock:
             self._revoke(self._stale(self._pairs))
 
@@ -234,8 +234,8 @@ class FastPath:
         return sent is not None and taken is not None and sent <= taken and by_ip == bool(pair.ip)
 
     def _allowed(self, pair: Pair) -> bool:
-        """Whether the guard of a pair's port, if it has one, lets it pass."""
-        return self._nominations.allows(pair.ingress, pair.source, pair.ip)
+        """Whether its ports let a promoted pair pass: their links, flags and guard."""
+        return self._nominations.allows(pair.ingress, self._pairs[pair], pair.source, pair.ip)
 
     def _with_room(self, fresh: dict[Pair, int]) -> dict[Pair, int]:
         """Those there is room for. A port may have as many as are free, so that one that makes up stations leaves half
@@ -251,7 +251,7 @@ class FastPath:
         return taken
 
     def _stale(self, pairs: Iterable[Pair]) -> list[Pair]:
-        """Those whose stations the FDB has not where they were, or whose source is another port's now."""
+        """Those whose stations the FDB has not where they were, or that their ports let pass no more."""
         known = list(pairs)
         if not known:
             return []
