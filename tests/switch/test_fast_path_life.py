@@ -9,21 +9,19 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from command import COMMAND, ROOT, say
-from fast import HANDS, fast, know_each_other, need
+from fast import HANDS, fast, know_each_other
 from frames import GROUP, ethernet
 from live import PATIENCE, eventually, wires
 from sandboxed import REFUSE
 
-from fastbridge import Lab, Switch, Topology
-from fastbridge.switch.fast_path.punts import Punts
-from fastbridge.switch.port_socket import is_running
+from fastbridge import Lab, Topology
 
 pytestmark = pytest.mark.live
 
@@ -120,24 +118,6 @@ def test_a_killed_switch_leaves_nothing(hand: str) -> None:
         eventually(lambda: left() == before, f"nothing left of {meanwhile}")
         if shutil.which("bpftool"):
             eventually(lambda: not any(is_there(*thing) for thing in held), f"nothing left of {held}")
-
-
-def test_a_punt_pair_takes_frames_as_soon_as_it_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is given to an interface that does not run yet is lost."""
-    make, running = Punts._make, list[bool]()
-
-    def made(self: Punts, ports: Sequence[tuple[str, int]]) -> None:
-        make(self, ports)
-        with lab.ports[0].open_socket(socket.AF_PACKET, socket.SOCK_RAW) as sock:
-            sock.bind((f"fbo{ports[-1][1]}", 0))
-            running.append(is_running(sock))
-
-    monkeypatch.setattr(Punts, "_make", made)
-    with Lab(Topology.of(30, ipv6=None)) as lab:
-        for _ in range(5):
-            with Switch(lab.ports, fast_path="nft") as switch:
-                need(switch, "nft")
-        assert running == [True] * 5
 
 
 def start(lab: Lab, hand: str) -> subprocess.Popen[str]:
