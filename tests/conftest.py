@@ -13,6 +13,7 @@ import ctypes
 import importlib.util
 import os
 import re
+import signal
 import socket
 import threading
 from collections.abc import Iterator
@@ -46,6 +47,12 @@ with contextlib.suppress(ImportError):
 for name in ("COLUMNS", "LINES"):
     os.environ.pop(name, None)
     os.unsetenv(name)
+
+# Nor ignore Ctrl-C: a shell without job control lets what it starts by `&` ignore it, and that is inherited.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGQUIT) == signal.SIG_IGN:
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 
 def enter_sandbox() -> None:
