@@ -320,7 +320,7 @@ def test_one_that_would_take_another_path_than_its_name_says_does_not_start(monk
 
     monkeypatch.setattr(Lab, "popen_host", unprivileged)
     with Lab(Topology.of(2, ipv6=None)) as lab:
-        message = r"fastbridge/bpf ended with status 1: no bpf hand: .*Operation not permitted"
+        message = r"fastbridge/bpf ended with status 1: fastbridge: no fast path by bpf: .*Operation not permitted"
         with pytest.raises(BenchError, match=message), engine.attach(lab, CPU):
             pass
 

@@ -137,7 +137,7 @@ def test_pods_are_in_their_lab() -> None:
         assert other["pod1"] not in lab and pod not in other
         assert "pod1" in lab.pods and pod in lab.pods and "pod3" not in lab.pods
         assert "pod1" in lab.ports and pod.port in lab.ports and "pod3" not in lab.ports
-        with pytest.raises(TypeError, match="a lab has pods"):
+        with pytest.raises(TypeError, match="ask a lab for a pod by its name"):
             _ = pod.port in lab
         assert repr(lab) == "Lab(['pod1', 'pod2'])"
         switch = Switch(lab.ports)

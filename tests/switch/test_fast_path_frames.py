@@ -143,13 +143,13 @@ def tap(name: str) -> Iterator[int]:
 
 @HANDS
 def test_taps_are_ports(hand: str) -> None:
+    need(hand)
     a, b = 0x02_00_00_00_00_0A, 0x02_00_00_00_00_0B
     with (
         tap("t1") as one,
         tap("t2") as two,
         Switch(["t1", "t2"], fast_path=hand, loop_detection=False) as switch,
     ):
-        need(switch, hand)
         os.write(two, ethernet(GROUP, b))
         hello = ethernet(b, a, payload=b"fastbridge".ljust(50))
 

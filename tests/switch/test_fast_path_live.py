@@ -21,7 +21,7 @@ from fast import HANDS, fast, know_each_other, need, promoted
 from frames import GROUP, ethernet
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from live import PATIENCE, Wire, check_accounts, eventually, wires
+from live import PATIENCE, Wire, check_accounts, eventually, holds, wires
 from strategies import frames, host_frames
 
 from fastbridge import ConfigError, Lab, Switch, Topology
@@ -141,15 +141,6 @@ def test_what_was_forwarded_stays_counted_when_its_port_goes() -> None:
             switch.remove_port("pod2")
             after = switch.counters().total
             assert (after.fast, after.fast_sent) == (counted.fast, counted.fast_sent)
-
-
-def holds(check: Callable[..., None], *arguments: Any) -> bool:
-    """Whether what a check asserts is so by now."""
-    try:
-        check(*arguments)
-    except AssertionError:
-        return False
-    return True
 
 
 def test_what_finds_no_room_on_the_way_to_the_core_is_missed() -> None:

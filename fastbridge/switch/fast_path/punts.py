@@ -95,17 +95,12 @@ class Punts:
             # What a process that was killed left behind: of this port there is no other switch.
             self.remove([index for _, index in ports])
             self._add(ports)
-        silent = [
-            _link(_SETLINK, 0, text(_IFNAME, name), _no_ipv6(), flags=_UP | _NOARP)
-            for _, index in ports
-            for name in (_outer(index),)
-        ]
-        inner = [
-            _link(_SETLINK, 0, text(_IFNAME, self._inner_name(i)), _no_ipv6(), flags=_UP | _NOARP) for _, i in ports
-        ]
-        self._send(self._inner, inner)
-        # These last: an end that is up before it has a carrier loses what it is given until the kernel notices that.
-        self._send(self._outer, silent)
+        # The outer ends last: one that is up before it has a carrier loses what it is given until the kernel notices.
+        for netlink, name_of in ((self._inner, self._inner_name), (self._outer, _outer)):
+            names = [name_of(index) for _, index in ports]
+            # First: an end that comes up makes itself an address, and then it speaks.
+            self._send(netlink, [_link(_SETLINK, 0, text(_IFNAME, name), _no_ipv6()) for name in names])
+            self._send(netlink, [_link(_SETLINK, 0, text(_IFNAME, name), flags=_UP | _NOARP) for name in names])
         self._take_large(ports)
 
     def _take_large(self, ports: Sequence[tuple[str, int]]) -> None:
