@@ -84,8 +84,9 @@ def test_big_tcp(hand: str) -> None:
     with fast(hand, Topology.of(2)) as (lab, switch):
         try:
             for pod in lab:
-                with Links(pod.namespace) as links:
-                    links.set("eth0", gso_max_size=200_000)
+                for namespace, name in ((pod.namespace, "eth0"), (lab.namespace, pod.port.name)):
+                    with Links(namespace) as links:
+                        links.set(name, gso_max_size=200_000)
         except LabError as error:
             pytest.skip(f"this kernel has none: {error}")
         with Stream(lab["pod1"], lab["pod2"], 6) as stream:

@@ -59,6 +59,7 @@ class FastLane:
         self._ports: dict[int, PortLinks] = {}
         self._begun: dict[int, Passed] = {}  # what had passed before a port was attached …
         self._passed: dict[int, Passed] = {}  # … and since, as was last read
+        self._sent_before: dict[int, int] = {}  # by interfaces that are to be ports
         self._lock = threading.Lock()  # of the sockets
         self.hand = hand
         self.head = FastPath(dataplane, entries, hand, now_ms)
@@ -73,6 +74,9 @@ class FastLane:
         with self._lock:
             made = self._punts.make(ports)
             inner = self._punts.inner_indices([punt.inner for punt in made])
+            stats = self._stats()
+            # Before the core can send by them: what it sends is taken off from the first frame.
+            self._sent_before.update({index: self._sent(index, stats[index]) for _, index in ports if index in stats})
         return [Receiver(self._open_inner, inner[punt.inner], punt.ifindex) for punt in made]
 
     def attach(self, ports: Mapping[int, PortLinks]) -> None:
@@ -82,7 +86,8 @@ class FastLane:
             self._ports.update(ports)
             punts, own = self._stats(), self._stats()
             for index, links in ports.items():
-                self._begun[index] = self._count(links, own, punts) or Passed()
+                begun = self._count(links, own, punts) or Passed()
+                self._begun[index] = begun._replace(sent=self._sent_before.pop(links.ifindex, begun.sent))
                 self._passed[index] = Passed()
 
     def detach(self, index: int) -> Passed | None:
@@ -178,10 +183,12 @@ class FastLane:
             return None
         port, punt = own[links.ifindex], punts[links.punt]
         handed, missed = punt[_TX_FRAMES], punt[_TX_DROPPED]
-        sent = port[_TX_FRAMES] + port[_TX_DROPPED]
-        if links.peer is not None:  # what bpf_redirect_peer took came in there, and did not leave here
-            sent += max(0, peer_received(self._route, links.ifindex) - port[_TX_FRAMES])
-        return Passed(port[_RX_FRAMES] - handed - missed, missed, sent)
+        return Passed(port[_RX_FRAMES] - handed - missed, missed, self._sent(links.ifindex, port))
+
+    def _sent(self, ifindex: int, port: tuple[int, ...]) -> int:
+        """What bpf_redirect_peer takes comes in at the other end, and does not leave here."""
+        arrived = peer_received(self._route, ifindex) if isinstance(self.hand, BpfHand) else None
+        return port[_TX_DROPPED] + (port[_TX_FRAMES] if arrived is None else arrived)
 
     def _stats(self, ifindex: int = 0) -> Stats:
         """What the kernel counted on all interfaces, or on one, if it is there."""

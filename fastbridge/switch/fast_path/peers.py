@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import sys
 
 from fastbridge.netlink import Netlink, attributes, message, u32
 
@@ -19,11 +20,10 @@ def peer_address(netlink: Netlink, index: int) -> int | None:
     return int.from_bytes(bytes(peer[_ADDRESS]), "big") if _ADDRESS in peer else None
 
 
-def peer_received(netlink: Netlink, index: int) -> int:
-    """How many frames have come in there; 0 where there is none."""
+def peer_received(netlink: Netlink, index: int) -> int | None:
+    """How many frames have come in there; None: there is none to be seen."""
     peer = _peer(netlink, index)
-    received: int = struct.unpack_from("=Q", peer[_STATS64])[0] if _STATS64 in peer else 0
-    return received
+    return int.from_bytes(peer[_STATS64][:8], sys.byteorder) if _STATS64 in peer else None
 
 
 def _peer(netlink: Netlink, index: int) -> dict[int, memoryview]:
