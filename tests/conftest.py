@@ -16,6 +16,7 @@ import re
 import signal
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -147,8 +148,15 @@ def leaves_nothing(request: pytest.FixtureRequest) -> Iterator[None]:
         return
     before = possessions()
     yield
-    left = {kind: sorted(things - before[kind]) for kind, things in possessions().items() if things - before[kind]}
-    assert not left, f"left behind: {left}"
+
+    def left() -> dict[str, list[str]]:
+        now = possessions()
+        return {kind: sorted(things - before[kind]) for kind, things in now.items() if things - before[kind]}
+
+    deadline = time.monotonic() + 10  # the kernel takes a namespace down, and what is in it, when it comes to that
+    while left() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not left(), f"left behind: {left()}"
 
 
 @pytest.fixture

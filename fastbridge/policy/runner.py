@@ -46,6 +46,7 @@ _AT_ONCE = 128
 _TICK_SECONDS = 1.0  # between two rounds that ask neighbours again and remove expired ones
 _BIND_SECONDS = 0.1  # the guards' new bindings reach the core within this time
 _HANG_SECONDS = 1.0  # then a policy that does not return is passed by; stop() waits twice as long
+_TURN_SECONDS = 0.1  # that a policy has to go on after its process was stopped
 
 _SHORTEST_FRAME = 14  # an Ethernet header
 
@@ -80,6 +81,7 @@ class Policing:
         self._doubts = Doubts(dataplane, entries, neighbours, clock, answers=self._hears)
         self._warned: set[int] = set()  # ports whose first drops by source guard were logged
         self._busy_since: float | None = None  # since when the thread has been deciding
+        self._suspected = (0.0, 0.0)  # a decision that takes too long: since when, and when that was first seen
         self._passed_by = False
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
@@ -217,8 +219,12 @@ class Policing:
         """
         if self._thread is not None and not self._thread.is_alive() and not self._stopping.is_set():
             self._follow_up()
-        since = self._busy_since
-        if since is None or self._passed_by or time.monotonic() - since < _HANG_SECONDS:
+        since, now = self._busy_since, time.monotonic()
+        if since is None or self._passed_by or now - since < _HANG_SECONDS:
+            return
+        if self._suspected[0] != since:  # the whole process may have been stopped: the policy gets its turn first
+            self._suspected = since, now
+        if now - self._suspected[1] < _TURN_SECONDS:
             return
         self._passed_by = True
         self._punting.set_stalled(True)
