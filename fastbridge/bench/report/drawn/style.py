@@ -51,7 +51,7 @@ _CONFIG: dict[str, Any] = {
         "labelLimit": 150,
         "title": None,
         "orient": "top",
-        "columns": {"expr": f"max(2, floor(width / {LEGEND_COLUMN}))"},
+        "columns": {"expr": f"max(1, floor(width / {LEGEND_COLUMN}))"},
         "symbolSize": 70,
         "symbolBaseFillColor": INK,
         "symbolBaseStrokeColor": INK,
