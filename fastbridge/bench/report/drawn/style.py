@@ -48,10 +48,10 @@ _CONFIG: dict[str, Any] = {
     "legend": {
         "labelColor": INK,
         "labelFontSize": 12,
-        "labelLimit": 150,
+        "labelLimit": 135,  # two columns fit a telephone
         "title": None,
         "orient": "top",
-        "columns": {"expr": f"max(1, floor(width / {LEGEND_COLUMN}))"},
+        "columns": {"expr": f"max(2, floor(width / {LEGEND_COLUMN}))"},
         "symbolSize": 70,
         "symbolBaseFillColor": INK,
         "symbolBaseStrokeColor": INK,
