@@ -1,4 +1,15 @@
-"""The Cython core: imports nothing else of fastbridge."""
+"""The Cython core: imports nothing else of fastbridge.
+
+A frame's path: breathe (one breath of a worker) calls receive (ring, slots), decide (forward, ethernet, batch), then
+transmit (coalesce, cut, checksum).
+
+- dataplane: workers, ports, links, counters; worker, worker_memory, port, bucket: what they hold
+- mac_table, mac_growth: the table; fdb: the FDB's face to Python
+- port_rules, source_guard, punting (punt), packet_out, events, tracing (trace), nominations (candidates), memory_ports:
+  small classes over the data plane, each for one caller in Python
+- codes: every reason, flag, link state and event, by name; linux, af_packet: what comes from the kernel's headers
+- barrier: atomics; tester: the bench's senders and receivers
+"""
 
 from importlib.util import find_spec
 from pathlib import Path

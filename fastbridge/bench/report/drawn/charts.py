@@ -156,7 +156,7 @@ def latency(lines: Sequence[Record], trials: Sequence[Record]) -> dict[str, Any]
     high = max(record["us"] for record in (*lines, *trials))
     y = alt.Y(
         "us:Q",
-        title="one-way latency, µs, log scale",
+        title="latency, µs, log scale",
         scale=alt.Scale(type="log", nice=False, domain=[low / 1.15, high * 1.15]),
         axis=alt.Axis(values=log_ticks(low / 1.15, high * 1.15), format=",~g"),
     )
