@@ -218,10 +218,7 @@ class Switch(SwitchBase):
         """One consistent snapshot: all ports between the same two breaths; after stop(), the last one."""
         if self._final is not None:
             return self._final
-        with self._changing:
-            for index, passed in self._fast.passed().items():
-                self._members[index].passed = passed
-            return super().counters()
+        return super().counters()
 
     def add_port(self, port: str | PortLike) -> SwitchPort:
         """Add a port, also while running; a deleted interface's port of the same name is replaced.
@@ -245,7 +242,7 @@ class Switch(SwitchBase):
             raise ConfigError("trusted=True needs ports that know their pods' addresses, such as those of a Lab")
         self._check_names([source.name for source in sources])
         rings = self._options.workers if self._options.fanout else 1
-        reserve_files(len(sources) * (rings + 2))
+        reserve_files(len(sources) * (rings + 3))  # rings, TX, claim, and what attaches a program
         self._slots = min(self._most_slots, ring_slots((len(self._members) + len(sources)) * rings))
         taken = self._links.take(sources)
         listening: Sequence[Receiver | None] = ()

@@ -343,7 +343,8 @@ def test_names_do_not_steer_the_terminal(tmp_path: Path) -> None:
 def test_what_pytest_benchmark_really_saves(tmp_path: Path) -> None:
     (tmp_path / "test_x.py").write_text("def test_x(benchmark):\n    benchmark.pedantic(lambda: None, rounds=3)\n")
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--benchmark-autosave", "test_x.py"]
-    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, timeout=60)
+    alone = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_XDIST")}
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, timeout=60, env=alone)
     (path,) = tmp_path.glob(".benchmarks/*/*.json")
     run = read_run(path)
     assert list(run.seconds) == ["test_x.py::test_x"]

@@ -339,7 +339,8 @@ def test_a_run_that_is_stopped_and_continued(
     policy: str, ageing: str, lab: Lab, start: Callable[..., subprocess.Popen[str]]
 ) -> None:
     """What came meanwhile goes on its way, nothing is forgotten that is not old, and nothing is complained of."""
-    process = start("run", "--json", "--arp", policy, "--ageing", ageing, "pod1", "pod2")
+    options = "--arp", policy, "--ageing", ageing, "--fast-path", "off"  # which a stopped switch does not stop
+    process = start("run", "--json", *options, "pod1", "pod2")
     assert say(process)["event"] == "ready"
     assert lab["pod1"].ping("pod2", timeout=PATIENCE)
     threads = Path(f"/proc/{process.pid}/task")

@@ -53,8 +53,9 @@ class Fastbridge(Engine):
     def missing(self) -> str | None:
         """A hand that the kernel refuses, or CPUs: several workers need one each."""
         if self.hand:
-            why = hands.missing(self.hand)
-            hands.settle()
+            with Lab(1) as lab:  # where it will forward, and where an ordinary user may try it
+                why = hands.missing(self.hand, lab.ports[0].open_socket)
+                hands.settle()
             if why:
                 return why
         cpus = len(os.sched_getaffinity(0))

@@ -182,13 +182,16 @@ def irregularities(results: Results, rows: Sequence[Row], *, absolute: bool = Tr
     Without `absolute`, rates and numbers of frames are "…".
     """
     shown = str if absolute else _without_amounts
+    names = {row.engine: engine(row) for row in rows}
     for entry in results.unfit:
         if entry.task is None:
-            yield f"{entry.engine}: {shown(entry.reason)}"
+            yield f"{names.get(entry.engine, entry.engine)}: {shown(entry.reason)}"
     said: dict[str, dict[str, list[str]]] = {}
     for entry in results.unfit:
         if entry.task is not None:
-            said.setdefault(f"unfit: {shown(entry.reason)}", {}).setdefault(entry.task, []).append(entry.engine)
+            said.setdefault(f"unfit: {shown(entry.reason)}", {}).setdefault(entry.task, []).append(
+                names.get(entry.engine, entry.engine)
+            )
     of_task: dict[str, list[tuple[str, Row]]] = {}
     for row in rows:
         for remark in (*_why_no_verdict(results, row), *row.remarks):

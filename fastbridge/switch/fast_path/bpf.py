@@ -64,7 +64,7 @@ class BpfHand(NftHand):
                 self._attached[ingress] = self._within(lambda by=chosen, at=interface: bpf.attach(by, at))  # type: ignore[misc]
             for pair, egress in pairs.items():
                 bpf.update(self._map_of(pair), [(self._bpf_key(pair), self._value(pair, self._links[egress]))])
-        except bpf.BpfError as error:
+        except OSError as error:
             self.revoke(pairs)
             raise RefusedError(str(error)) from None
 

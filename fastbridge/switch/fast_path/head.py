@@ -59,6 +59,8 @@ class FastPath:
         self._mtus: dict[int, int] = {}  # of the ports that the hand has
         self._holds = 0  # who wants nothing promoted, such as traces
         self._refused_until = 0.0
+        self._since: dict[Pair, float] = {}  # when each pair was promoted
+        self._uncleared = False  # the kernel may still forward what was given up
         self._lock = threading.RLock()
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
@@ -88,7 +90,7 @@ class FastPath:
             self._nominations.switch_on(False)
             self._holds += 1
             self._forget(list(self._pairs))
-            self.hand.clear()
+            self._clear()  # if the kernel refuses: it all goes when the hand is closed
 
     def __len__(self) -> int:
         return len(self._pairs)
@@ -128,7 +130,9 @@ class FastPath:
                 ports = np.array([port for _, port in stations], np.uint16)
                 idle_ms = np.array([round(1000 * idle) for idle in stations.values()], np.uint32)
                 self._entries.refresh_many(keys, ports, idle_ms, self._now_ms())
-            self._revoke([pair for pair, idle in heard.items() if idle > IDLE_SECONDS])
+            now = time.monotonic()
+            idle_for = {pair: heard.get(pair, now - since) for pair, since in self._since.items()}
+            self._revoke([pair for pair, idle in idle_for.items() if idle > IDLE_SECONDS])
 
     def check(self) -> None:
         """Revoke what the FDB does not say, or the ports do not let pass, any more."""
@@ -185,7 +189,7 @@ class FastPath:
             for _, vlan, mac, ip in rows:
                 if vlan == 0:  # tagged frames are the core's
                     concerned |= self._of_ip.get(ip, set()) if any(ip) else self._of_station.get(mac, set())
-            self._revoke([pair for pair in concerned if not self._allowed(pair)])
+            self._revoke(self._stale(concerned & self._pairs.keys()))
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -210,7 +214,7 @@ class FastPath:
         }
         self._revoke([pair for pair in fresh if pair in self._pairs])  # it led elsewhere
         fresh = self._with_room(fresh)
-        if not fresh:
+        if not fresh or self._holds:
             return
         try:
             self.hand.promote(fresh)
@@ -220,7 +224,7 @@ class FastPath:
             _log.warning("the kernel's fast path is full, %d pairs stay with the core: %s", len(fresh), error)
             return
         for pair, egress in fresh.items():
-            self._pairs[pair] = egress
+            self._pairs[pair], self._since[pair] = egress, now
             self._of_ingress[pair.ingress] += 1
             for index, thing in self._indexed(pair, egress):
                 index[thing].add(pair)
@@ -275,6 +279,7 @@ class FastPath:
     def _forget(self, pairs: Iterable[Pair]) -> None:
         for pair in pairs:
             egress = self._pairs.pop(pair)
+            del self._since[pair]
             self._of_ingress[pair.ingress] -= 1
             for index, thing in self._indexed(pair, egress):
                 index[thing].discard(pair)
@@ -293,6 +298,8 @@ class FastPath:
         while not self._stopping.is_set():
             if named.poll(1000 * HEARD_SECONDS):
                 os.eventfd_read(self._nominations.fd)
+            if self._uncleared:
+                self._clear()
             try:
                 self.read()
                 if time.monotonic() - refreshed >= HEARD_SECONDS:
@@ -311,9 +318,20 @@ class FastPath:
             self._give_up()
 
     def _give_up(self) -> None:
-        """Let the kernel forward nothing any more: what it was told is not known. Raises OSError."""
+        """Let the kernel forward nothing any more: what it was told is not known."""
         _log.exception("the fast path failed; going on with the core alone")
         with self._lock:
             self._holds += 1
             self._forget(list(self._pairs))
-            self.hand.clear()
+            self._clear()
+
+    def _clear(self) -> None:
+        """Revoke all that was ever promoted; if the kernel refuses, try again every second."""
+        with self._lock:
+            try:
+                self.hand.clear()
+            except OSError:
+                _log.exception("the kernel goes on forwarding what it was told")
+                self._uncleared = True
+            else:
+                self._uncleared = False

@@ -6,6 +6,7 @@ All ports live in one network namespace, that of the first; one of another names
 from __future__ import annotations
 
 import errno
+import os
 import socket
 import struct
 import threading
@@ -97,6 +98,7 @@ class FastLane:
         self.head.remove_port(index)
         with self._lock:
             if index not in self._ports:
+                self.hand.detach(index)  # what it was to look at
                 return None
             links = self._ports[index]
             for _ in range(_READINGS):  # now none is forwarded any more, and the most is the truth
@@ -108,8 +110,7 @@ class FastLane:
     def rename(self, index: int, name: str) -> None:
         """A port's interface has another name. Raises OSError."""
         if index in self._ports:
-            self.revoke_port(index)
-            with self._lock:
+            with self.head.held(), self._lock:
                 self.hand.rename(index, name)
                 self._ports[index] = self._ports[index]._replace(name=name)
 
@@ -156,6 +157,13 @@ class FastLane:
         for sock in {self._route.socket, self._inner.socket}:
             sock.close()
         self.hand.close()
+        if self._inside is not None:
+            os.close(self._inside.fd)  # else the parent's punt pairs would last as long as this process
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it has no port."""
+        return not self._ports
 
     def close(self) -> None:
         """Give all back."""

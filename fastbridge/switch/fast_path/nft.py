@@ -9,6 +9,7 @@ another one, so tagged frames miss, as ARP does, which is never promoted.
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import socket
@@ -40,6 +41,7 @@ _INDEX = struct.Struct("=I")
 # Registers: of a key (index, header, address), of what is compared, and of where a frame goes; others are overwritten
 # by what comes between.
 _KEY, _HEADER, _IP, _COMPARED, _TO = 0, 1, 5, 9, 12
+_AT_ONCE = 512  # pairs in one transaction, which all are taken or none
 _PRIORITY = -100  # before the shield's chain, which then has nothing to drop
 
 
@@ -97,18 +99,20 @@ class NftHand:
 
     def detach(self, index: int) -> None:
         """Let a port's frames go where they went before; also of one whose interface is gone. Raises OSError."""
-        links = self._links.pop(index)
         self._looks.pop(index, None)
-        self._by_link.pop(links.ifindex)
+        if index not in self._links:  # its renaming failed half-way
+            return
+        links = self._links[index]
         batch = Batch(self._table)
         batch.delete_elements("punts", [_INDEX.pack(links.ifindex)])
         self._nftables.apply(batch)
+        del self._links[index], self._by_link[links.ifindex]
         batch = Batch(self._table)
         batch.delete_chain(_chain(links))
         try:
             self._nftables.apply(batch)
         except OSError as error:
-            if error.errno != 2:  # ENOENT: before 6.16 a chain is gone with its interface
+            if error.errno != errno.ENOENT:  # before 6.16 a chain is gone with its interface
                 raise
 
     def rename(self, index: int, name: str) -> None:
@@ -129,21 +133,27 @@ class NftHand:
 
     def promote(self, pairs: Mapping[Pair, int]) -> None:
         """See Hand."""
-        batch = Batch(self._table)
-        for name, some in _by_map(pairs).items():
-            elements = [(self._key(pair), _INDEX.pack(self._links[pairs[pair]].ifindex)) for pair in some]
-            batch.add_elements(name, elements, timed=True)
-        try:
-            self._nftables.apply(batch)
-        except OSError as error:
-            raise RefusedError(str(error)) from None
+        every = list(pairs)
+        for start in range(0, len(every), _AT_ONCE):
+            batch = Batch(self._table)
+            for name, some in _by_map(every[start : start + _AT_ONCE]).items():
+                elements = [(self._key(pair), _INDEX.pack(self._links[pairs[pair]].ifindex)) for pair in some]
+                batch.add_elements(name, elements, timed=True)
+            try:
+                self._nftables.apply(batch)
+            except OSError as error:
+                if error.errno == errno.ENOBUFS:  # its answer is lost, so it may have taken them
+                    raise
+                self.revoke(every[:start])
+                raise RefusedError(str(error)) from None
 
     def revoke(self, pairs: Iterable[Pair]) -> None:
         """See Hand."""
         batch = Batch(self._table)
         for name, some in _by_map(pairs).items():
             batch.delete_elements(name, [self._key(pair) for pair in some])
-        self._nftables.apply(batch)
+        if batch.messages:
+            self._nftables.apply(batch)
 
     def idle(self) -> Mapping[Pair, float]:
         """See Hand."""

@@ -92,6 +92,9 @@ class FastPorts:
             return [next(made) if link.namespace == self._namespace else None for link in links]
         except OSError as error:
             why = error.strerror or str(error)
+            if self.lane is not None and self.lane.is_empty:
+                self.lane.close()
+                self.lane, self.hand = None, "off"
             if self._wanted != "auto":
                 raise PortError(
                     f"no fast path by {self._wanted}: {why}; fast path `auto` takes what there is"
