@@ -302,7 +302,7 @@ def test_an_unfit_control_is_in_the_same_row_as_another_run_s(saved: Callable[..
     done = run("report", *files)
     rows = [line for line in done.stdout.splitlines() if line.startswith("(control) ")]
     assert "base (control)" not in done.stdout and "two: (control): broken" in done.stdout
-    assert [line.split()[1] for line in rows[:2]] == ["one", "two"] and rows[1].split()[-1] == "unfit"
+    assert [line.split()[1] for line in rows[:2]] == ["one", "two"] and "unfit" in rows[1].split()
     for name in ("both.md", "both.html"):
         assert run("report", *files, "-o", str(tmp_path / name)).returncode == 0
     rows = [line for line in (tmp_path / "both.md").read_text().splitlines() if line.startswith("| 64 B | ")]
