@@ -33,6 +33,7 @@ class FakeHand:
     def __init__(self, clock: Callable[[], float], refuse: int = 0) -> None:
         self.clock, self.refuse = clock, refuse
         self.broken = False  # it revokes no more
+        self.stuck = False  # nor does it clear
         self.pairs: dict[Pair, int] = {}
         self.looks: dict[int, Look] = {}
         self.used: dict[Pair, float] = {}
@@ -74,6 +75,8 @@ class FakeHand:
         return {pair: self.clock() - used for pair, used in self.used.items()}
 
     def clear(self) -> None:
+        if self.stuck:
+            raise OSError(12, "no memory")
         self.pairs.clear()
 
     def close(self) -> None:

@@ -12,6 +12,7 @@ from fake_hand import FakeHand
 from frames import GROUP, TEST_ETHERTYPE, ethernet, tag
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from live import eventually
 from model import DEFAULT_FLAGS
 from strategies import (
     HOSTS,
@@ -272,6 +273,33 @@ def test_a_kernel_that_refuses_leaves_all_to_the_core() -> None:
     for port, frame in ((1, ethernet(GROUP, B)), (0, ethernet(B, A)), (0, ethernet(B, A, payload=b"again"))):
         both.core.process(port, [frame])
     assert (both.hand.pairs, both.fast.pairs, both.fast.refused) == ({}, {}, 1)
+
+
+def test_what_the_kernel_does_not_clear_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fastbridge.switch.fast_path.head.HEARD_SECONDS", 0.01)
+    both = both_of(History(2, 300.0, 1024, False, []))
+    for port, frame in ((1, ethernet(GROUP, B)), (0, ethernet(B, A))):
+        both.core.process(port, [frame])
+    both.hand.broken = both.hand.stuck = True
+    both.fast.revoke_station(A)
+    assert both.fast.pairs == {} and len(both.hand.pairs) == 1
+    both.hand.stuck = False
+    both.fast.start()
+    try:
+        eventually(lambda: both.hand.pairs == {}, "an empty kernel")
+    finally:
+        both.fast.stop()
+
+
+def test_a_pair_that_was_never_used_gives_its_room_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    both = both_of(History(2, 300.0, 1024, False, []))
+    for port, frame in ((1, ethernet(GROUP, B)), (0, ethernet(B, A))):
+        both.core.process(port, [frame])
+    both.fast.hear()
+    assert len(both.hand.pairs) == 1
+    monkeypatch.setattr("fastbridge.switch.fast_path.head.IDLE_SECONDS", -1.0)
+    both.fast.hear()
+    assert both.hand.pairs == both.fast.pairs == {}
 
 
 @pytest.mark.parametrize("what", ["revoke", "look"])
