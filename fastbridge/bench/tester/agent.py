@@ -1,9 +1,9 @@
 """The tester's agent.
 
 Run as `python -m fastbridge.bench.tester.agent`, it takes commands as JSON lines on stdin and answers on stdout. It
-stays alive between trials and ends with its stdin. It is a process of its own so that nothing the bench does
-meanwhile (progress, statistics) takes time from the sender. Frames leave by sockets that it was started with; TCP and
-pings need the pod's own addresses, and an agent in that pod.
+stays alive between trials and ends with its stdin. It is a separate process, so the bench's own work (progress,
+statistics) takes no time from the sender. Frames leave by sockets that the agent inherits. TCP and pings need the pod's
+own addresses, and so an agent in that pod.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from fastbridge.core.tester.traffic import Addresses, Generator, Lane
 
 STAMPED, NEVER_SENT = 0x88B5, 0x88B6  # EtherTypes (IEEE 802 local experimental 1 and 2)
 TCP_TIMEOUT = 2.0
-TCP_BUFFER = 1 << 20  # large enough that Python's own cost a byte does not show
+TCP_BUFFER = 1 << 20  # large enough to hide Python's own cost per byte
 
 
 class Agent:
@@ -58,7 +58,10 @@ class Agent:
         trial: int = 0,
         log: int = 0,
     ) -> dict[str, Any]:
-        """Send; say when it begins, answer what was intended, sent, refused and stamped, of `most` samples."""
+        """Send, and say when that begins. Answer how many frames were intended, sent, refused and stamped.
+
+        At most `most` frames are stamped.
+        """
         times = self._logs(log)[0][: most * 8] if sample else None
         generator = Generator([_lane(**lane) for lane in lanes], sample=sample, log=times, trial=trial)
         say({"sending": "begins"})
@@ -68,18 +71,18 @@ class Agent:
         return {**sent._asdict(), "involuntary_switches": switches}
 
     def open(self, sockets: list[int], interface: str, log: int) -> dict[str, Any]:
-        """Take the receiving sockets, one a port; they hear nothing yet."""
+        """Take the receiving sockets, one for each port. They hear nothing yet."""
         self._sockets = [socket.socket(fileno=fd) for fd in sockets]
         self._arrivals = Arrivals(sockets, *self._logs(log))
         self._interface = interface
         return {}
 
     def listen(self, ports: list[int], trial: int = 0, streams: int = 0, copies: bool = False) -> dict[str, Any]:
-        """Take the samples of a trial from `ports`; from none, to cost nothing."""
+        """Take the samples of a trial from `ports`. Without ports the receiver costs nothing."""
         assert self._arrivals is not None
-        if self._heard is not None:  # a trial that was given up
+        if self._heard is not None:  # of an abandoned trial
             self.heard()
-        # A socket costs its pod's frames time where its EtherType is theirs, even one that takes none of them.
+        # A socket bound to the frames' EtherType slows its pod's frames, even if it takes none.
         for port in self._attached.symmetric_difference(ports):
             self._sockets[port].bind((self._interface, STAMPED if port in ports else NEVER_SENT))
         self._attached = set(ports)
@@ -89,7 +92,7 @@ class Agent:
         return {}
 
     def heard(self) -> dict[str, Any]:
-        """End what listen() began; answer what the log does not say."""
+        """End what listen() began. Answer the counts that the log lacks."""
         assert self._arrivals is not None and self._heard is not None
         self._arrivals.stop()
         heard, self._heard = self._heard.result(), None
@@ -104,7 +107,7 @@ class Agent:
     def receive_tcp(self, address: str, warm_up: float, seconds: float, connections: int) -> dict[str, Any]:
         """Accept the connections and count their bytes for `seconds` after `warm_up`.
 
-        Says the port first, then when the counted window begins.
+        It says the port first, and later when the counted window begins.
         """
         buffer = bytearray(TCP_BUFFER)
         with ExitStack() as stack:
@@ -136,18 +139,19 @@ class Agent:
                 return {"bytes": sent}
 
     def answer_requests(self, address: str, size: int, each: bool) -> dict[str, Any]:
-        """Answer those of send_requests until it has no more; says the port first."""
+        """Answer the requests of send_requests until there are no more. It says the port first."""
         with socket.create_server((address, 0)) as listener:
-            _send_at_once(listener)  # and what it accepts
+            _send_at_once(listener)  # accepted connections inherit it
             say({"port": listener.getsockname()[1]})
             return {"requests": answer(listener.fileno(), size, each)}
 
     def send_requests(
         self, address: str, port: int, size: int, each: bool, warm_up: float, seconds: float, log: int
     ) -> dict[str, Any]:
-        """Send requests, one after the other's answer, over one connection or one each, for `seconds` after `warm_up`.
+        """Send requests for `seconds` after `warm_up`, over one connection or with a connection for each.
 
-        Says when the counted window begins. The log has when each was sent and answered.
+        Each request waits for the answer to the one before. It says when the counted window begins. The log gets the
+        times of each request and its answer.
         """
         with ExitStack() as stack:
             ask: Callable[..., int]
@@ -169,7 +173,7 @@ class Agent:
         return {"requests": requests, "seconds": elapsed}
 
     def ping(self, address: str, rate: float, warm_up: float, seconds: float, log: int) -> dict[str, Any]:
-        """Send echo requests; the rest is as in send_requests."""
+        """Send echo requests. The rest is as in send_requests."""
         with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP) as raw:
             raw.connect((address, 0))
             ask, logs = partial(ping, raw.fileno(), os.getpid() & 0xFFFF, rate), self._numbers(log)

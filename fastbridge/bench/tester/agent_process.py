@@ -1,6 +1,6 @@
 """Agents, from the bench's side.
 
-An agent is a process (see `agent`) that is started when it is first needed, and again after a failure.
+An agent is a process (see `agent`). It starts when it is first needed, and again after a failure.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from fastbridge.bench.machine.child import Child
 from fastbridge.errors import BenchError
 from fastbridge.programs import python_module
 
-ANSWER_SECONDS = 5.0  # beyond the length of what is asked
+ANSWER_SECONDS = 5.0  # beyond the length of the task
 START_SECONDS = 20.0
 
 
 class AgentProcess:
-    """One such process, on `cpu` alone if one is named.
+    """One agent, kept on `cpu` if one is named.
 
-    It is given the sockets that `open_sockets` makes, and the file `shared`.
+    It inherits the sockets that `open_sockets` makes, and the file `shared`.
     """
 
     def __init__(
@@ -42,11 +42,11 @@ class AgentProcess:
 
     @property
     def is_started(self) -> bool:
-        """Whether it still has what it was told before."""
+        """Whether the process runs, and so remembers earlier commands."""
         return self._child is not None
 
     def start(self) -> None:
-        """Start the process if there is none; to be ready it takes its time, and the next command waits for it."""
+        """Start the process if there is none. The next command waits until it is ready."""
         if self._child is not None:
             return
         argv = python_module("fastbridge.bench.tester.agent")
@@ -56,30 +56,30 @@ class AgentProcess:
             fds = [*self._fds, *self._shared]
             self._child = Child(self._popen, argv, name=self.name, cpu=self._cpu, pass_fds=fds)
         finally:
-            for opened in sockets:  # the child's copies go with it, and what they hear and hold goes with them
+            for opened in sockets:  # the child's copies, and all they hold, go when the child ends
                 opened.close()
 
     def sockets(self) -> list[int]:
-        """Its file descriptors of the sockets."""
+        """The file descriptors of its sockets."""
         self.start()
         return self._fds
 
     def wait_until_ready(self) -> None:
-        """Start it if need be, and return when it takes commands at once."""
+        """Start it if necessary. Return when it takes commands at once."""
         self.start()
         if not self._ready:
             self.answer(START_SECONDS)
             self._ready = True
 
     def tell(self, **command: Any) -> None:
-        """Give a command; its answer is to be fetched with answer()."""
+        """Give a command. Fetch its answer with answer()."""
         self.wait_until_ready()
         assert self._child is not None
         with self._afresh_after_failure():
             self._child.tell(json.dumps(command))
 
     def answer(self, timeout: float) -> dict[str, Any]:
-        """The next answer; raise BenchError when it is an error, or when there is none."""
+        """The next answer. Raise BenchError if it is an error or does not come."""
         assert self._child is not None
         with self._afresh_after_failure():
             answer: dict[str, Any] = json.loads(self._child.line(timeout))
@@ -93,7 +93,7 @@ class AgentProcess:
         return self.answer(ANSWER_SECONDS)
 
     def stop(self) -> None:
-        """End the process; the next command starts a new one."""
+        """End the process. The next command starts a new one."""
         if self._child is not None:
             self._child.stop()
             self._child, self._ready = None, False

@@ -1,7 +1,7 @@
 """Trials between programs in the pods: TCP and pings.
 
-With default offloads, and an agent in each of two pods. The pods' kernels make the frames, of up to 64 KB, and nobody
-counts them. What is counted is bytes and requests, and how long an answer takes.
+They run with default offloads, with an agent in each of two pods. The pods' kernels make the frames, of up to 64 KB,
+and nobody counts them. The agents count bytes and requests, and measure how long an answer takes.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from .readings import Reading
 from .samples import SampleLog, Window
 from .trial import CAPACITY, Samples, Trial
 
-WARM_UP = 0.1  # seconds before the window: slow start is over, and neighbours and addresses are known
-REQUEST_BYTES, ECHO_BYTES = 1, 56  # of a request over TCP and of a ping, and as many of the answer
-PING_RATE = 1000.0  # requests/s where the offer does not say
+WARM_UP = 0.1  # seconds before the window: slow start ends, and neighbours and addresses get known
+REQUEST_BYTES, ECHO_BYTES = 1, 56  # of a request over TCP and of a ping; an answer has as many
+PING_RATE = 1000.0  # requests/s, unless the offer says otherwise
 
 
 class EndToEnd:
@@ -33,7 +33,7 @@ class EndToEnd:
         self._agents: dict[tuple[str, int, int | None], AgentProcess] = {}
 
     def trial(self, offer: Offer) -> Trial:
-        """One trial, for as long as the phases are; after a BenchError stop() is called for."""
+        """Run one trial, as long as its phases. After a BenchError, call stop()."""
         streams = {stream.kind: stream for stream in offer.streams}
         if not offer.seconds or offer.restart is not None or len(offer.phases) > 1:
             raise ConfigError("a trial of TCP or ping has one phase, a length in seconds and no restart")
@@ -46,7 +46,7 @@ class EndToEnd:
         return self._bulk(offer) if "tcp" in streams else self._requests(offer)
 
     def stop(self) -> None:
-        """End the agents; one may still wait for the other."""
+        """End the agents, even if one still waits for another."""
         for agent in self._agents.values():
             agent.stop()
 
@@ -60,7 +60,7 @@ class EndToEnd:
         return _trial(offer, window, received["bytes"])
 
     def _begin_bulk(self, stream: Stream, seconds: float) -> tuple[AgentProcess, AgentProcess]:
-        """Sender and receiver, which counts bytes from now on and answers how many there were."""
+        """The sender and the receiver. The receiver counts bytes from now on and answers their number."""
         source, sink = self._pair(stream)
         port = sink.ask(
             do="receive_tcp",
@@ -101,7 +101,7 @@ class EndToEnd:
         return _trial(offer, window, 2 * REQUEST_BYTES * asked["requests"], self._samples(asked["requests"]))
 
     def _ping(self, offer: Offer, stream: Stream, beside: Stream | None) -> Trial:
-        """With a bulk transfer beside it, the window's bytes are those of that."""
+        """Run pings. With a bulk transfer beside them, the window has the transfer's bytes."""
         rate = offer.phases[0].rate or PING_RATE
         self._log.clear()
         client = self._agent("the tester's ping", stream.source, self._layout.sender)
@@ -135,7 +135,7 @@ class EndToEnd:
         return self._log.samples(Window(requests, None, len(self._pods), began), heard)
 
     def _pair(self, stream: Stream) -> tuple[AgentProcess, AgentProcess]:
-        """Of both pods, ready: neither waits for the other's start."""
+        """The agents of both pods, ready. They start side by side."""
         source = self._agent("the tester", stream.source, self._layout.sender)
         sink = self._agent("the tester", stream.destinations[0], self._layout.receiver if stream.pinned else None)
         for agent in (source, sink):
@@ -146,7 +146,7 @@ class EndToEnd:
         pod, key = self._pods[port], (what, port, cpu)
         if key not in self._agents:
             self._agents[key] = AgentProcess(pod.popen, cpu, f"{what} in {pod.name}", shared=self._log.fd)
-        self._agents[key].start()  # both side by side
+        self._agents[key].start()  # without waiting, so two start side by side
         return self._agents[key]
 
     def _address(self, stream: Stream) -> str:

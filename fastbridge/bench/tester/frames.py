@@ -1,7 +1,7 @@
 """Frames of a stream.
 
-The frames of each stream as templates: the bytes before the trailing zeros, and a length. Many stations behind a port
-need no templates: the generator counts their addresses in place. Lengths here are without FCS.
+Each stream has its frames as templates: the bytes before the trailing zeros, and a length. Many stations behind a port
+need no templates, because the generator counts their addresses in place. Lengths here are without FCS.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ _UDP = 17
 
 @dataclass(frozen=True)
 class AddressRange:
-    """Addresses first … first+count-1 of a port."""
+    """Addresses first to first+count-1 of a port."""
 
-    own: bytes  #: number 0
+    own: bytes  #: address 0
     behind: bytes  #: the first three bytes of address n
     first: int
     count: int
@@ -48,7 +48,7 @@ class LanePlan:
 
     port: int
     templates: Sequence[tuple[bytes, int]]
-    sources: AddressRange | None = None  #: None: those in the templates
+    sources: AddressRange | None = None  #: None: the addresses in the templates
     targets: Sequence[AddressRange] = ()
 
     def described(self) -> dict[str, Any]:
@@ -61,7 +61,7 @@ class LanePlan:
 
 
 def station_mac(pod_mac: bytes, port: int, number: int) -> bytes:
-    """MAC address `number` of a port: 0 is the pod's own, the others are locally administered."""
+    """MAC address `number` of a port. Number 0 is the pod's own; the others are locally administered."""
     return b"\x12" + port.to_bytes(2, "big") + number.to_bytes(3, "big") if number else pod_mac
 
 
@@ -71,7 +71,7 @@ def address_range(pods: Sequence[Pod], port: int, first: int, count: int) -> Add
 
 
 def plan(stream: Stream, pods: Sequence[Pod]) -> LanePlan:
-    """The frames of `stream`; raise BenchError if a pod lacks an address that they need."""
+    """The frames of `stream`. Raise BenchError if a pod lacks an address that they need."""
     make = {"ethernet": _ethernet, "udp": _udp, "arp": _arp, "nd": _nd}[stream.kind]
     templates = list(islice(make(stream, pods), MOST_TEMPLATES + 1))
     if len(templates) > MOST_TEMPLATES:
@@ -85,9 +85,9 @@ def plan(stream: Stream, pods: Sequence[Pod]) -> LanePlan:
 
 
 def announcement(pods: Sequence[Pod], port: int, first: int, count: int) -> LanePlan:
-    """Frames from each of some addresses to itself.
+    """Frames from each address of a range to itself.
 
-    A switch learns the address, and then finds the destination on the ingress port: it floods nothing.
+    A switch learns the address, then finds the destination on the ingress port. So it floods nothing.
     """
     addresses = address_range(pods, port, first, count)
     mac = station_mac(addresses.own, port, first)
@@ -108,8 +108,8 @@ def _destinations(stream: Stream, pods: Sequence[Pod], group: bytes) -> list[tup
 
 
 def _ethernet(stream: Stream, pods: Sequence[Pod]) -> Iterator[tuple[bytes, int]]:
-    # Frame n goes to destination n % destinations with size n % sizes. If these have a common divisor, so many rounds
-    # of sizes follow each other, and each begins one size later: every destination gets every size.
+    # Frame n goes to destination n % destinations with size n % sizes. With a common divisor d of the two counts, d
+    # rounds of sizes follow each other. Each round begins one size later, so every destination gets every size.
     header = _destinations(stream, pods, BROADCAST)[0][0] + _source(stream, pods) + ETHERTYPE
     rounds = gcd(len(stream.sizes), max(1, len(stream.destinations)))
     for turn in range(rounds):
@@ -118,7 +118,7 @@ def _ethernet(stream: Stream, pods: Sequence[Pod]) -> Iterator[tuple[bytes, int]
 
 
 def _udp(stream: Stream, pods: Sequence[Pod]) -> Iterator[tuple[bytes, int]]:
-    # All destinations get a size and flow before the next one comes: each gets all of them.
+    # All destinations get one size and flow before the next, so each destination gets every size and flow.
     if stream.flows > (1 << 16) - FIRST_FLOW:
         raise BenchError(f"{stream.flows} flows: there are source ports for {(1 << 16) - FIRST_FLOW}")
     source, ip = _source(stream, pods), _ipv4(pods[stream.source])
@@ -153,14 +153,14 @@ def _nd(stream: Stream, pods: Sequence[Pod]) -> Iterator[tuple[bytes, int]]:
 
 
 def _to_all_nodes(frame: bytes) -> bytes:
-    """The same solicitation with IPv6 destination ff02::1 and the checksum this takes (RFC 8200 §8.1)."""
+    """The same solicitation to IPv6 destination ff02::1, with the right checksum (RFC 8200 §8.1)."""
     body = frame[22:38] + ALL_NODES + frame[54:56] + bytes(2) + frame[58:]
     checksum = _checksum(body + struct.pack("!II", len(frame) - 54, 58))
     return frame[:38] + ALL_NODES + frame[54:56] + checksum + frame[58:]
 
 
 def udp_datagram(source: bytes, destination: bytes, port: int, length: int) -> bytes:
-    """Headers of an IPv4 packet of `length` bytes with a UDP datagram of zeros (RFC 791, 768), checksums and all."""
+    """Headers, with checksums, of an IPv4 packet of `length` bytes with a UDP datagram of zeros (RFC 791, 768)."""
     header = struct.pack("!BBHHHBBH4s4s", 0x45, 0, length, 0, 0x4000, 64, _UDP, 0, source, destination)
     header = header[:10] + _checksum(header) + header[12:]
     udp = struct.pack("!HHH", port, UDP_PORT, length - 20)
@@ -169,7 +169,7 @@ def udp_datagram(source: bytes, destination: bytes, port: int, length: int) -> b
 
 
 def _checksum(data: bytes) -> bytes:
-    # The sum of 16-bit words is, modulo 65535, that of the bytes as one number, since 65536 ≡ 1 (RFC 1071).
+    # Modulo 65535, the sum of 16-bit words equals the bytes read as one number, since 65536 ≡ 1 (RFC 1071).
     return (65535 - int.from_bytes(data, "big") % 65535).to_bytes(2, "big")
 
 

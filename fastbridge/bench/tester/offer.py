@@ -1,8 +1,8 @@
 """What a trial offers.
 
-Frames from ports to ports, and how fast. An offer is data: the tester realises it on veth pairs, a test's
-simulated tester in virtual time, and a results file carries it beside what came of it. Ports are pods of a
-lab, by index. Frame sizes include the FCS, as in the RFCs: 64 is 60 bytes on AF_PACKET.
+An offer says which frames go from which ports to which, and how fast. It is only data: the tester carries it out on
+veth pairs, a test's simulated tester in virtual time. A results file has the offer beside its results. Ports are pods
+of a lab, by index. Frame sizes include the FCS, as in the RFCs: 64 means 60 bytes on AF_PACKET.
 """
 
 from __future__ import annotations
@@ -17,37 +17,37 @@ Kind = Literal["ethernet", "udp", "arp", "nd", "tcp", "tcp-rr", "tcp-crr", "ping
 Restart = Literal["graceful", "killed"]
 
 FCS = 4
-END_TO_END = ("tcp", "tcp-rr", "tcp-crr", "ping")  #: kinds whose frames are the pods' own kernels'
+END_TO_END = ("tcp", "tcp-rr", "tcp-crr", "ping")  #: the pods' own kernels make the frames of these kinds
 UDP_HEADERS = 14 + 20 + 8  #: Ethernet, IPv4, UDP
 SIZES = (64, 128, 256, 512, 1024, 1280, 1518)  #: RFC 2544 §9.1, Ethernet
 SENDERS = 2
-LARGEST_INDEX = (1 << 24) - 1  #: of an address behind a port
+LARGEST_INDEX = (1 << 24) - 1  #: highest index of an address behind a port
 
 
 def mix(parts: Iterable[tuple[int, int]]) -> tuple[int, ...]:
-    """Sizes in turn from (count, size) pairs, each spread evenly over the whole, so that no run of one size forms."""
+    """Sizes in turn from (count, size) pairs. Each is spread evenly over the whole, so no run of one size forms."""
     places = [((i + 0.5) / count, size) for count, size in parts for i in range(count)]
     return tuple(size for _, size in sorted(places))
 
 
-IMIX = mix([(28, 64), (16, 570), (4, 1518)])  #: CSIT's
+IMIX = mix([(28, 64), (16, 570), (4, 1518)])  #: as in CSIT
 
 
 @dataclass(frozen=True)
 class Stream:
-    """Frames from one port; destinations, sizes, addresses and flows are each used in turn."""
+    """Frames from one port. Destinations, sizes, addresses and flows are each used in turn."""
 
     source: int
-    destinations: tuple[int, ...] = ()  #: none: to everybody (broadcast; for "nd" the all-nodes group)
+    destinations: tuple[int, ...] = ()  #: none: to all (broadcast; for "nd" the all-nodes group)
     sizes: tuple[int, ...] = (64,)
-    # "tcp" is a bulk transfer; "tcp-rr" are requests over one connection, "tcp-crr" with a connection each.
-    kind: Kind = "ethernet"  #: "ethernet" is EtherType 0x88b5; those of TCP and "ping" have sizes of their own
+    # "tcp" is a bulk transfer. "tcp-rr" sends requests over one connection, "tcp-crr" opens one for each request.
+    kind: Kind = "ethernet"  #: "ethernet" is EtherType 0x88b5; TCP and "ping" frames have sizes of their own
     sources: int = 1  #: source MAC addresses; the first is the pod's own
     targets: int = 1  #: destination MAC addresses behind each destination; the first is the pod's own
-    first: int = 0  #: index of the first source and target address: fresh ones without a restart of the DUT
+    first: int = 0  #: index of the first source and target address; gives fresh addresses without a restart of the DUT
     flows: int = 1  #: UDP source ports, or connections of a bulk transfer
-    sender: int = 0  #: which of the tester's sends it; the first has a CPU of its own, the second the switch's
-    pinned: bool = True  #: whether the receiver of a bulk transfer stays on one CPU, or where the scheduler has it
+    sender: int = 0  #: which sender of the tester; the first has a CPU of its own, the second shares the switch's
+    pinned: bool = True  #: whether the receiver of a bulk transfer stays on one CPU; False: the scheduler decides
 
     def __post_init__(self) -> None:
         if not self.sizes or min(self.sizes) < 14 + FCS:
@@ -64,10 +64,10 @@ class Stream:
 
 @dataclass(frozen=True)
 class Phase:
-    """A part of a trial at one load: for so many seconds, or exactly so many frames."""
+    """A part of a trial at one load, with a length in seconds or in frames."""
 
     seconds: float | None = None
-    rate: float | None = None  #: intended load, frames/s over all streams; None: minimum gap, as fast as the sender can
+    rate: float | None = None  #: intended load, frames/s over all streams; None: as fast as the sender can
     frames: int | None = None
 
     def __post_init__(self) -> None:
@@ -79,11 +79,11 @@ class Phase:
 
 @dataclass(frozen=True)
 class Offer:
-    """One trial: streams, phase after phase without a pause between."""
+    """One trial: streams, and phases without pauses between them."""
 
     streams: tuple[Stream, ...]
     phases: tuple[Phase, ...]
-    sample: int = 0  #: one frame in so many is stamped with number and time (latency, order, integrity); 0: none
+    sample: int = 0  #: one frame in `sample` is stamped with number and time (latency, order, integrity); 0: none
     restart: Restart | None = None  #: restart the DUT half way through
     learn: bool = True  #: let the DUT learn every address of the offer before the first counted frame
 
@@ -101,12 +101,12 @@ class Offer:
 
     @property
     def senders(self) -> list[int]:
-        """Those that have anything to send."""
+        """The senders that have anything to send."""
         return sorted({stream.sender for stream in self.streams})
 
     @property
     def is_end_to_end(self) -> bool:
-        """Whether the pods' own kernels make its frames, so that nobody counts these."""
+        """Whether the pods' own kernels make its frames. Nobody counts these."""
         return self.streams[0].kind in END_TO_END
 
     @property
@@ -115,10 +115,10 @@ class Offer:
         return not self.streams[0].destinations
 
     def apart(self, frames: int, octets: int) -> tuple[int, int]:
-        """How many frames were sent of which these, with so many bytes, are all that arrived; and the bytes of those.
+        """The frames and bytes that arrived, with merged datagrams counted apart.
 
-        A DUT may let datagrams of one size go on as one frame with the headers of one (UDP GSO): the bytes tell how
-        many they were. Where there are several sizes nothing does.
+        `frames` and `octets` are as the receiver counted. A DUT may merge datagrams of one size into one frame with one
+        set of headers (UDP GSO). The bytes then tell how many there were. With several sizes nothing tells.
         """
         sizes = {size - FCS for stream in self.streams for size in stream.sizes}
         size = max(sizes)
@@ -134,7 +134,7 @@ class Offer:
 
 
 def steady(streams: Stream | Sequence[Stream], seconds: float, rate: float | None = None, *, sample: int = 0) -> Offer:
-    """The usual trial: one load all through."""
+    """The usual trial: one load throughout."""
     several = (streams,) if isinstance(streams, Stream) else tuple(streams)
     return Offer(several, (Phase(seconds, rate),), sample=sample)
 

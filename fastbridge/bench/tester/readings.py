@@ -1,4 +1,4 @@
-"""Readings of all counters, and the difference of two."""
+"""Readings of all counters, and the difference between two."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ class Reading:
 
     @classmethod
     def of(cls, pods: Sequence[Pod], running: Running) -> Reading:
-        """The frames that these pods received, and the CPU time of machine and engine."""
+        """Read the frames that these pods received, and the CPU time of the machine and the engine."""
         every = [pod.counters() for pod in pods]
         frames, octets = sum(c.rx_frames for c in every), sum(c.rx_bytes for c in every)
         return cls(time.monotonic(), frames, octets, CpuTime.now(), running.cpu_seconds())
 
     def until(self, last: Reading, seconds: float | None = None) -> dict[str, Any]:
-        """The window of a trial from here to `last`; `seconds` if the window is the whole trial."""
+        """The window of a trial from this reading to `last`. `seconds`: its length, if it is the whole trial."""
         switch = None if self.switch is None or last.switch is None else last.switch - self.switch
         return {
             "window_seconds": last.time - self.time if seconds is None else seconds,

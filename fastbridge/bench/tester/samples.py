@@ -1,7 +1,7 @@
-"""Samples, from the log to numbers.
+"""Samples: from the log to numbers.
 
-The log is memory that the sender and the receiver of stamped frames share with the bench: when each was sent and
-when it arrived, in ns of CLOCK_REALTIME. Nothing is put into words between processes while a trial runs.
+The log is memory that the sender and the receiver of stamped frames share with the bench. It has the times when each
+frame was sent and arrived, in ns of CLOCK_REALTIME. So the processes exchange no messages while a trial runs.
 """
 
 from __future__ import annotations
@@ -20,51 +20,51 @@ from fastbridge.errors import BenchError
 from .trial import CAPACITY, Samples
 
 LONGEST = 3_600_000_000_000  #: ns that a histogram can hold
-DIGITS = 3  #: significant ones: below 2 µs every ns is told apart
-STEP = 100_000  #: ns; two clocks read one after the other are nearer than that
+DIGITS = 3  #: significant digits: below 2 µs the histogram resolves every ns
+STEP = 100_000  #: ns; two clocks read one after the other differ by less
 
 
 class MissedError(Exception):
-    """The trial is worth nothing, through no fault of the engine's; another may be."""
+    """The trial is invalid, through no fault of the engine. Another may be valid."""
 
 
 @dataclass(frozen=True)
 class Window:
-    """Which part of the log a trial filled, and how."""
+    """The part of the log that a trial filled, and its layout."""
 
     stamped: int
-    copies: int | None  #: ports a sample is to arrive at; None: one
+    copies: int | None  #: ports that a broadcast sample should reach; None: unicast, one port
     ports: int
     started: int  #: ns of CLOCK_REALTIME, at the first frame
 
 
 class SampleLog:
-    """The shared memory; the file descriptor is for the stations."""
+    """The shared memory. The agents get its file descriptor."""
 
     def __init__(self) -> None:
         self.fd = os.memfd_create("fastbridge-samples")
-        os.ftruncate(self.fd, 2 * CAPACITY * 8)  # memory is taken as it is written
+        os.ftruncate(self.fd, 2 * CAPACITY * 8)  # memory is allocated as it is written
         self._memory = mmap.mmap(self.fd, 0)
         self._numbers: Any = np.frombuffer(self._memory, dtype=np.int64)
 
     @property
     def sent(self) -> Any:
-        """By number of the sample."""
+        """Times of sending, by number of the sample."""
         return self._numbers[:CAPACITY]
 
     @property
     def arrived(self) -> Any:
-        """By number; of broadcasts by number * ports + port. 0: not."""
+        """Times of arrival, by number; for broadcasts, by number * ports + port. 0: did not arrive."""
         return self._numbers[CAPACITY:]
 
     def clear(self) -> None:
-        """Forget all, for every process, and give the memory back; also of a trial that was given up."""
+        """Clear the log for every process and free its memory, also after an abandoned trial."""
         self._memory.madvise(mmap.MADV_REMOVE)
 
     def samples(self, window: Window, heard: dict[str, int]) -> Samples:
-        """What came of a trial's samples; `heard` is the receiver's count.
+        """The results of a trial's samples. `heard` is the receiver's count.
 
-        Raises MissedError when one arrived before it was sent: the clock has been set.
+        Raises MissedError if a sample arrived before it was sent: the clock was set.
         """
         width = 1 if window.copies is None else window.ports
         sent = self.sent[: window.stamped]
@@ -85,18 +85,18 @@ class SampleLog:
         )
 
     def close(self) -> None:
-        """Let go of the file; the memory goes with the last who has it."""
+        """Close the file. The memory goes with its last user."""
         os.close(self.fd)
 
 
 def encode(latency: Any) -> str:
-    """An HdrHistogram of ns, compressed V2 encoding, base64; raise BenchError when the package is missing."""
+    """An HdrHistogram of ns, compressed V2 encoding, base64. Raise BenchError if the package is missing."""
     try:
         from hdrh.histogram import HdrHistogram
     except ImportError:
         raise BenchError(f"latency needs the package hdrhistogram: {way_to('bench')}") from None
     histogram = HdrHistogram(1, LONGEST, DIGITS)
-    # Values that the histogram cannot tell apart are counted here, as one call each would take seconds.
+    # Count values that the histogram cannot tell apart here: one call for each would take seconds.
     values = np.clip(latency, 1, LONGEST)
     finer = np.maximum(np.frexp(values.astype(np.float64))[1] - 11, 0)
     for value, count in zip(*np.unique(values >> finer << finer, return_counts=True), strict=True):
@@ -106,7 +106,7 @@ def encode(latency: Any) -> str:
 
 
 def clock_offset() -> int:
-    """Ns from CLOCK_MONOTONIC to CLOCK_REALTIME; slewing moves both, so it changes only when the clock is set."""
+    """Ns from CLOCK_MONOTONIC to CLOCK_REALTIME. Slewing moves both, so only setting the clock changes it."""
     readings = []
     for _ in range(5):
         before, real, after = time.monotonic_ns(), time.time_ns(), time.monotonic_ns()

@@ -1,14 +1,19 @@
 """The tester, live.
 
-It runs trials between the pods of a lab, whose host ends an engine joins. One process sends for all pods (several
-on one CPU would spoil each other's pacing) and one receives for all, over sockets that were opened in the pods;
-TCP and pings alone run in them. The tester must not load the engine: frames are counted by the pods'
-interfaces, which costs nothing, and only stamped ones are taken by a socket, and only in trials that have any.
+It runs trials between the pods of a lab. An engine joins the lab's host ends. One process sends for all pods (several
+on one CPU would spoil each other's pacing) and one receives for all, over sockets opened in the pods. Only TCP and
+pings run in the pods. The tester must not load the engine. The pods' interfaces count frames, which costs nothing.
+Sockets take only stamped frames, and only in trials that have any.
 
-A trial: the engine learns the addresses of the offer; the pods' counters are read once they stand still; the
-sender sends, phase after phase, while two readings of all counters make the window; the counters are read again
-once they stand still. The difference is what was received, the window gives rate and CPU time. A trial whose
-window was missed, because this process did not get the CPU in time, is run again.
+A trial has these steps:
+
+- The engine learns the addresses of the offer.
+- The tester reads the pods' counters once they stand still.
+- The sender sends, phase after phase. Meanwhile two readings of all counters make the window.
+- The tester reads the counters again once they stand still.
+
+The difference is the number of received frames. The window gives rate and CPU time. If this process got the CPU too
+late and missed the window, the trial runs again.
 """
 
 from __future__ import annotations
@@ -36,23 +41,24 @@ from .readings import Reading
 from .samples import STEP, MissedError, SampleLog, Window, clock_offset
 from .trial import CAPACITY, Samples, Trial
 
-WARM_UP, TAIL = 0.05, 0.03  # seconds before and after a window, in which the path fills, and is still full
-SHORTEST = 0.2  # trials of less have no window
-DRAIN_LIMIT = 30.0  # hundreds of ports with a full socket buffer each drain for seconds; a loop never does
-SLOWEST = 10_000.0  # frames/s: what any sender reaches, to know when to give up on one
-# Learning. Open vSwitch makes up its mind about every new address, and loses frames meanwhile: of 2,000 announced at
-# 20,000 a second some 5 %, at 10,000 and twice none. Its FDB has 8,192 entries; engines with larger ones keep up.
+WARM_UP, TAIL = 0.05, 0.03  # seconds before a window, while the path fills, and after it, while the path is still full
+SHORTEST = 0.2  # seconds; shorter trials have no window
+DRAIN_LIMIT = 30.0  # seconds; hundreds of ports with full socket buffers drain for seconds, a loop never does
+SLOWEST = 10_000.0  # frames/s: any sender reaches this, so it says when to give up on one
+# Learning. Open vSwitch decides about every new address, and loses frames meanwhile: of 2,000 addresses announced at
+# 20,000 a second it loses some 5 %; announced twice at 10,000, none. Its FDB has 8,192 entries. Engines with larger
+# FDBs keep up.
 LEARN_RATE, LEARN_RATE_OF_MANY = 10_000.0, 50_000.0  # frames/s
 MANY = 20_000  # addresses
-ROUNDS = 2  # what was lost in the first is learned in the second
-AGEING = 90.0  # seconds from learning to the end of a trial: VDE forgets after 100, others after 300
+ROUNDS = 2  # the second teaches what the first lost
+AGEING = 90.0  # seconds from learning to the end of a trial; VDE forgets after 100 s, others after 300 s
 ATTEMPTS = 3
 
 
 class Tester:
-    """The Measurer of a lab whose host ends are joined by `running`, called `name` in errors.
+    """The Measurer of a lab whose host ends `running` joins. Errors call it `name`.
 
-    `settle`: seconds without a frame after which the engine is taken to have no more.
+    `settle`: after so many seconds without a frame the engine counts as drained.
     """
 
     def __init__(self, lab: Lab, running: Running, *, name: str, layout: Layout, settle: float = 0.02) -> None:
@@ -94,31 +100,31 @@ class Tester:
 
     @property
     def ports(self) -> int:
-        """Pods of the lab."""
+        """Number of pods in the lab."""
         return len(self._pods)
 
     def restart(self) -> None:
-        """Stop the engine and start it: its FDB is empty then."""
+        """Restart the engine, which empties its FDB."""
         self._running.restart(kill=False)
         self._running.check()
         self._learned = set(), 0.0
 
     def trial(self, offer: Offer) -> Trial:
-        """Run one trial; raise BenchError when the engine has died, or nothing of a plain offer arrives."""
+        """Run one trial. Raise BenchError if the engine has died, or if nothing of a plain offer arrives."""
         ports = {port for stream in offer.streams for port in (stream.source, *stream.destinations)}
         if max(ports) >= self.ports:
             raise ConfigError(f"there is no port {max(ports)}: the lab has {self.ports}")
         if any(phase.seconds and phase.rate and phase.seconds * phase.rate < 0.5 for phase in offer.phases):
             raise BenchError(f"a load so low is not one frame in a trial of {offer.seconds:g} s: make it longer")
         self._running.check()
-        watch = Watch()  # all through, and not in the window: to look at every process takes a while
+        watch = Watch()  # throughout, not just in the window: looking at every process takes a while
         try:
             trial = self._end_to_end.trial(offer) if offer.is_end_to_end else self._frames(offer)
         except BaseException:
-            self._stop()  # whatever they are still at
+            self._stop()  # agents may still be busy
             raise
         finally:
-            self._running.check()  # that it died is a better reason than what came of it
+            self._running.check()  # its death is a better reason than the error that followed
         if _is_plain(offer) and not (trial.window_bytes if offer.is_end_to_end else trial.forwarded):
             raise BenchError(f"{self.name} forwarded nothing in {trial.seconds:.1f} s")
         return replace(trial, disturbance=watch.disturbance())
@@ -133,7 +139,7 @@ class Tester:
                 return self._attempt(offer, lanes)
             except MissedError as missed:
                 reason = missed
-                if not offer.learn:  # a second one would not be the same: the FDB is another
+                if not offer.learn:  # a second one would differ: the FDB has changed
                     break
         raise BenchError(f"{self.name}: no trial is worth anything: {reason}")
 
@@ -203,7 +209,7 @@ class Tester:
             self._send(self._senders[sender], own, phases, **sampling)
 
     def _send(self, sender: AgentProcess, lanes: list[LanePlan], phases: list[Any], **sampling: int) -> None:
-        # Returns when it begins.
+        # Returns when sending begins.
         sockets = sender.sockets()
         sender.ask(
             do="send",
@@ -213,14 +219,14 @@ class Tester:
         )
 
     def _sent(self, offer: Offer, timeout: float) -> dict[str, Any]:
-        """What the senders answer, together; the trial began with the last of them and `ended` with the first."""
+        """The senders' answers, combined. The trial began with the last sender and `ended` with the first."""
         answers = {sender: self._senders[sender].answer(timeout) for sender in offer.senders}
         every = list(answers.values())
         counts = {sender: iter(answer["sent"]) for sender, answer in answers.items()}
         return {
             **{name: sum(answer[name] for answer in every) for name in ("intended", "refused", "involuntary_switches")},
             "sent": [next(counts[stream.sender]) for stream in offer.streams],
-            "stamped": every[0]["stamped"],  # there is one sender where there are any
+            "stamped": every[0]["stamped"],  # samples have one sender
             "started_ns": max(answer["started_ns"] for answer in every),
             "seconds": max(answer["seconds"] for answer in every),
             "ended": min(answer["started_ns"] * 1e-9 + answer["seconds"] for answer in every),
@@ -230,7 +236,7 @@ class Tester:
         return [sum(n for lane, n in zip(lanes, sent, strict=True) if lane.port == port) for port in range(self.ports)]
 
     def _wanted(self, offer: Offer) -> list[int]:
-        """Ports whose frames are what the offer is for, as in Trial.forwarded."""
+        """Ports that the offer's frames are for, as in Trial.forwarded."""
         sources = {stream.source for stream in offer.streams}
         if offer.is_broadcast:
             return [port for port in range(self.ports) if len(sources) > 1 or port not in sources]
@@ -239,7 +245,7 @@ class Tester:
     # -- learning
 
     def _learn(self, offer: Offer) -> None:
-        """Every address of the offer is in the FDB before the first counted frame."""
+        """Put every address of the offer into the FDB before the first counted frame."""
         ranges = {(stream.source, stream.first, stream.sources) for stream in offer.streams}
         ranges |= {(port, stream.first, stream.targets) for stream in offer.streams for port in stream.destinations}
         known, since = self._learned
@@ -247,7 +253,7 @@ class Tester:
             return
         rate = LEARN_RATE if sum(count for _, _, count in ranges) <= MANY else LEARN_RATE_OF_MANY
         for _ in range(ROUNDS):
-            since = time.monotonic()  # of the last round, the first frame
+            since = time.monotonic()  # the first frame of the last round
             for count in sorted({count for _, _, count in ranges}):
                 lanes = [announcement(self._pods, *range_) for range_ in sorted(ranges) if range_[2] == count]
                 frames = count * len(lanes)
@@ -289,7 +295,7 @@ class Tester:
         return Reading.of([self._pods[port] for port in wanted], self._running)
 
     def _still(self) -> list[LinkCounters]:
-        """The pods' counters, once no frame has come for a while."""
+        """The pods' counters, once no frame has come for `settle` seconds."""
         limit = time.monotonic() + DRAIN_LIMIT
         counters: list[LinkCounters] = []
         while True:
@@ -307,7 +313,7 @@ class Tester:
     def _sending_sockets(self) -> list[socket.socket]:
         opened = self._receiving_sockets()
         for sender in opened:
-            sender.bind((POD_END, 0))  # protocol 0: sends only, and puts no tap on the pod end
+            sender.bind((POD_END, 0))  # protocol 0: only sends, and puts no tap on the pod end
         return opened
 
     def _receiving_sockets(self) -> list[socket.socket]:
@@ -320,7 +326,7 @@ class Tester:
 
 
 def _open_sink(pod: Pod) -> socket.socket:
-    # Nobody reads it: once its little buffer is full the kernel drops datagrams without a word.
+    # Nobody reads it. Once its small buffer is full, the kernel drops datagrams silently.
     sink = pod.socket(socket.AF_INET, socket.SOCK_DGRAM)
     sink.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
     sink.bind(("", UDP_PORT))
@@ -332,7 +338,7 @@ def _has_window(offer: Offer) -> bool:
 
 
 def _is_plain(offer: Offer) -> bool:
-    """Whether some of it must arrive: steady unicast of whole frames through an engine that is there all the time."""
+    """Whether some of it must arrive: steady unicast of frames of valid size, without a restart of the engine."""
     return (
         offer.restart is None
         and not offer.is_broadcast
@@ -342,7 +348,7 @@ def _is_plain(offer: Offer) -> bool:
 
 
 def _longest(offer: Offer) -> float:
-    """Seconds after which a sender that has not come to the end never will."""
+    """Seconds that any working sender needs at most."""
     return offer.seconds + sum((phase.frames or 0) / min(phase.rate or SLOWEST, SLOWEST) for phase in offer.phases)
 
 

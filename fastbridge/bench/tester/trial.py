@@ -1,7 +1,7 @@
-"""What came of a trial.
+"""The result of a trial.
 
-Counts as they were counted; none is derived from another. Intended is what the schedule had, offered what
-the sender's kernel accepted, received what the pods' interfaces counted, once it stood still.
+Every count is as counted; none is derived from another. Intended: the frames in the schedule. Offered: the frames that
+the sender's kernel accepted. Received: the frames that the pods' interfaces had counted once the counts stood still.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from fastbridge.errors import BenchError
 
 from .offer import Offer
 
-CAPACITY = 1 << 22  #: samples of a trial, or arrivals of their copies, that there is room for
+CAPACITY = 1 << 22  #: most samples of a trial, or arrivals of their copies
 
 
 @dataclass(frozen=True)
@@ -25,31 +25,31 @@ class Samples:
     """The stamped frames of a trial, or its requests."""
 
     sent: int
-    received: int  #: different ones that arrived
-    duplicated: int  #: arrivals of one that had arrived before
+    received: int  #: different samples that arrived
+    duplicated: int  #: arrivals of a sample that had arrived before
     reordered: int  #: arrivals after a later one of the same stream and port (RFC 4737 §3)
-    corrupted: int  #: arrivals with another payload than was sent; not counted in received
-    missed: int  #: arrivals the receiver itself had no room for: not the DUT's loss
-    histogram: str  #: one-way latency in ns (of requests there and back): HdrHistogram, compressed V2 encoding, base64
-    last_lost: float | None = None  #: seconds from the first frame to when the last sample that never came was sent
-    longest_gap: float = 0.0  #: seconds; between two arrivals in a row, over all ports
-    early: int = 0  #: arrivals that the kernel stamped before a queue, as a program on the machine asked it to
+    corrupted: int  #: arrivals with an altered payload; not counted in received
+    missed: int  #: arrivals that the receiver had no room for: not the DUT's loss
+    histogram: str  #: one-way latency in ns (requests: round trip): HdrHistogram, compressed V2 encoding, base64
+    last_lost: float | None = None  #: seconds from the first frame to the sending of the last lost sample
+    longest_gap: float = 0.0  #: seconds between two arrivals in a row, over all ports
+    early: int = 0  #: arrivals that the kernel stamped before a queue, because a program on the machine asked
 
     @cached_property
     def latency(self) -> Any:
-        """The hdrh.histogram.HdrHistogram of one-way latency in ns; raise BenchError when it cannot be read."""
+        """The hdrh.histogram.HdrHistogram of one-way latency in ns. Raise BenchError if it cannot be read."""
         try:
-            from hdrh.histogram import HdrHistogram  # an extra's; counts need it not
+            from hdrh.histogram import HdrHistogram  # from an extra; counts do not need it
         except ImportError:
             raise BenchError(f"latency needs the package hdrhistogram: {way_to('bench')}") from None
         try:
             return HdrHistogram.decode(self.histogram)
-        except Exception as error:  # of base64, zlib or the package's own, by what is broken
+        except Exception as error:  # from base64, zlib or the package, by what is broken
             raise BenchError(f"samples.histogram is not an HdrHistogram in base64: {error}") from None
 
     def percentiles(self, percents: Iterable[float]) -> dict[float, float]:
-        """One-way latency in ns at each; none when no sample arrived."""
-        # All at once: the histogram is gone through in Python, from its beginning.
+        """One-way latency in ns at each percentile; empty if no sample arrived."""
+        # All at once, because each pass goes through the histogram in Python from its beginning.
         return dict(self.latency.get_percentile_to_value_dict(percents)) if self.received else {}
 
 
@@ -57,23 +57,23 @@ class Samples:
 class Trial:
     """One trial, as counted.
 
-    Rate and CPU time are taken over a window inside the trial, in which the path is full: buffers filling at
-    the start and draining at the end would flatter the engine with the bigger ones. Loss is taken over the
-    whole trial, after the drain. A trial too short for a window (a burst) has its whole length for one.
+    Rate and CPU time are from a window inside the trial, while the path is full. Buffers that fill at the start and
+    drain at the end would flatter the engine with the bigger buffers. Loss is from the whole trial, after the drain.
+    A trial too short for a window (a burst) has its whole length as the window.
     """
 
     offer: Offer
-    seconds: float  #: during which frames were offered
+    seconds: float  #: time during which frames were offered
     window_seconds: float
-    window_bytes: int  #: received in the window: frames without FCS, or TCP payload; frames as Offer.apart has them
+    window_bytes: int  #: received in the window: frames without FCS (as Offer.apart counts them), or TCP payload
     cpu_machine_seconds: float  #: busy time of all CPUs in the window, /proc/stat (10 ms steps)
     steal_seconds: float  #: taken by the hypervisor in the window
-    cpu_switch_seconds: float | None = None  #: of the engine's processes in the window; None where it has none
-    window_frames: int | None = None  #: None in this and the frame counts below: a TCP trial
+    cpu_switch_seconds: float | None = None  #: CPU time of the engine's processes in the window; None: it has none
+    window_frames: int | None = None  #: None here and in the frame counts below: a TCP trial
     intended: int | None = None
     sent: tuple[int, ...] = ()  #: frames offered, by port
     received: tuple[int, ...] = ()  #: frames that came out of the DUT, by port
-    refused: int = 0  #: frames the sender's own kernel did not take (no room, or too long): intended, not offered
+    refused: int = 0  #: frames that the sender's kernel refused (no room, or too long): intended, not offered
     involuntary_switches: int = 0  #: of the sender's process
     samples: Samples | None = None
     disturbance: Disturbance | None = None  #: None: not watched
@@ -85,7 +85,7 @@ class Trial:
 
     @property
     def forwarded(self) -> int | None:
-        """Frames that came out where they were to; of broadcasts, every copy."""
+        """Frames that came out of the right ports; of broadcasts, every copy."""
         if not self.received:
             return None
         wanted = {port for stream in self.offer.streams for port in stream.destinations}
@@ -97,13 +97,13 @@ class Trial:
 
     @property
     def expected(self) -> int | None:
-        """What forwarded would be without loss."""
+        """The value of `forwarded` without loss."""
         copies = len(self.received) - 1 if self.offer.is_broadcast else 1
         return None if self.offered is None else self.offered * copies
 
     @property
     def strayed(self) -> int:
-        """Frames that came out of ports no stream is for: flooded ones."""
+        """Frames that came out of ports without a stream to them: flooded frames."""
         if self.offer.is_broadcast:
             return 0
         wanted = {port for stream in self.offer.streams for port in stream.destinations}
@@ -111,7 +111,7 @@ class Trial:
 
     @property
     def loss_ratio(self) -> float | None:
-        """Of the offered frames; a stray frame of a pod's own kernel cannot make it negative."""
+        """Lost share of the offered frames. A stray frame of a pod's own kernel cannot make it negative."""
         if self.expected is None or self.forwarded is None:
             return None
         return max(0.0, 1.0 - self.forwarded / self.expected) if self.expected else 0.0
@@ -128,17 +128,17 @@ class Trial:
 
     @property
     def gigabits_per_second(self) -> float:
-        """Frames without FCS, or TCP payload, in the window."""
+        """Rate in the window, of frames without FCS or of TCP payload."""
         return self.window_bytes * 8e-9 / self.window_seconds
 
     @property
     def cpu_machine_ns(self) -> float | None:
-        """Busy time of the whole machine a forwarded frame: sender, switch, receiver and all."""
+        """Busy time of the whole machine per forwarded frame, tester included."""
         return self.cpu_machine_seconds * 1e9 / self.window_frames if self.window_frames else None
 
     @property
     def cpu_switch_ns(self) -> float | None:
-        """CPU time of the engine's processes a forwarded frame."""
+        """CPU time of the engine's processes per forwarded frame."""
         if self.cpu_switch_seconds is None or not self.window_frames:
             return None
         return self.cpu_switch_seconds * 1e9 / self.window_frames
