@@ -1,11 +1,11 @@
-"""Engines, one a module.
+"""Engines, one in each module.
 
-An engine is a switch that can be measured: it joins the host ends of a lab, in the lab's own namespace, for as
-long as a `with` block lasts, and leaves nothing behind however the block ends: its programs are killed with the
-lab, and its files are in a tmpfs that goes with them.
+An engine is a switch that the bench can measure. It joins the host ends of a lab, in the lab's own namespace, while a
+`with` block lasts. It leaves nothing behind, however the block ends: its programs die with the lab, and its files are
+in a tmpfs that goes with the programs.
 
-- engine: what an engine is; running: one at work; probe: waits until it forwards
-- fastbridge, linux_bridge, ovs, vde: switches; testpmd, direct: what a switch can be compared with
+- engine: the interface of an engine; running: an engine at work; probe: waits until it forwards
+- fastbridge, linux_bridge, ovs, vde: switches; testpmd, direct: for comparison with switches
 - python_sockets: the switch that anybody would write (forwarder is its program)
 - command: any other program, by its command line
 """
@@ -61,10 +61,10 @@ ENGINES: Mapping[str, Engine] = MappingProxyType({engine.name: engine for engine
 
 
 def parse_engines(text: str) -> tuple[Engine, ...]:
-    """Engines from their names with commas between; "all" means every one, in no variants.
+    """Engines from their names, separated by commas. "all" means every engine, without variants.
 
-    Those that cannot run here are among them: `missing` says why, and so do the results.
-    Raises ConfigError for a name that is not known, or named twice.
+    The result includes engines that cannot run here: `missing` and the results say why.
+    Raises ConfigError for an unknown or repeated name.
     """
     names = [name.strip() for name in text.split(",") if name.strip()]
     if names == ["all"]:

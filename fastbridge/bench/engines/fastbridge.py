@@ -1,8 +1,8 @@
 """fastbridge itself.
 
-Measured as its users run it: `fastbridge run --json` as a process of its own, so that the bench's own work
-takes no time from the switch's thread. Works with default offloads, TCP included. The variants say which path frames
-take; which one they took, the switch's own counters say at its end.
+The bench measures it as its users run it: `fastbridge run --json` in a separate process, so the bench's own work takes
+no time from the switch's thread. It works with default offloads, TCP included. The variants say which path frames
+should take. The switch's own counters say at its end which path they took.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from .running import Programs, Running
 READY_SECONDS = 10.0
 
 
-# Room for every address that a method uses, as the Linux bridge has; 65,536 are the default.
+# Addresses: room for all that a method uses, as the Linux bridge has. The default is 65,536.
 _CAPACITY = ("--capacity", "1100000")
 _BY_CORE = (*_CAPACITY, "--fast-path", "off")
 _COUNTS = (2, 4)  # of workers
@@ -36,24 +36,24 @@ _COUNTS = (2, 4)  # of workers
 
 @dataclass(frozen=True)
 class Fastbridge(Engine):
-    """`fastbridge run` over the lab's host ends; `options` are given to it as they are."""
+    """`fastbridge run` over the lab's host ends, with `options` as they are."""
 
     name: str = "fastbridge"
     options: tuple[str, ...] = _CAPACITY
-    workers: int = 1  #: several are not kept on one CPU
-    hand: str = ""  #: of the fast path; without it there is nothing to measure
+    workers: int = 1  #: several workers are not pinned to one CPU
+    hand: str = ""  #: hand of the fast path; without it there is nothing to measure
 
     def version(self) -> str:
-        """The package's."""
+        """The package's version."""
         try:
             return metadata.version("fastbridge")
         except metadata.PackageNotFoundError:
             return "source tree"
 
     def missing(self) -> str | None:
-        """A hand that the kernel refuses, or CPUs: several workers need one each."""
+        """Why the kernel refuses the hand, or how many CPUs there are: each of several workers needs one."""
         if self.hand:
-            with Lab(1) as lab:  # where it will forward, and where an ordinary user may try it
+            with Lab(1) as lab:  # the engine forwards in a lab, and an ordinary user may try the hand there
                 why = hands.missing(self.hand, lab.ports[0].open_socket)
                 hands.settle()
             if why:
@@ -78,7 +78,7 @@ class Fastbridge(Engine):
 
 
 def _rings(pid: int) -> str:
-    """The rings as the kernel granted them: a short one is a reason for loss."""
+    """The rings as the kernel granted them. A short ring can cause loss."""
     sizes: Counter[str] = Counter()
     for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
         area, *_, name = line.split()
@@ -89,7 +89,7 @@ def _rings(pid: int) -> str:
 
 
 def _note_paths(programs: Programs, said: str) -> None:
-    """Add what a switch says when it is stopped; one that was killed says nothing."""
+    """Add the counters that a switch prints when it stops. A killed switch prints none."""
     for line in said.splitlines():
         event = json.loads(line) if line.startswith("{") else {}
         if event.get("event") == "stopped":
@@ -98,8 +98,8 @@ def _note_paths(programs: Programs, said: str) -> None:
             programs.paths = kernel + total["fast"], core + total["rx_frames"]
 
 
-# By the kernel's fast path, or by the core: as it is, each frame sent by itself, never asleep, by several workers.
-# What `fastbridge run` has by default is "fastbridge".
+# "nft" and "bpf" are the kernel's fast path. The others are the core: as it is, without coalescing, never asleep, and
+# with several workers. The default of `fastbridge run` is "fastbridge".
 VARIANTS = (
     Fastbridge("fastbridge/nft", (*_CAPACITY, "--fast-path", "nft"), hand="nft"),
     Fastbridge("fastbridge/bpf", (*_CAPACITY, "--fast-path", "bpf"), hand="bpf"),

@@ -1,7 +1,7 @@
 """Engines at work.
 
-What the tester needs of an engine that runs, whether it is programs or a part of the kernel: whether it
-still lives, the CPU time it has used, and to hold it still, restart it and end it.
+The tester's view of a running engine, be it programs or a part of the kernel: it tells whether it still lives and how
+much CPU time it has used, and the tester can pause, restart and stop it.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from fastbridge.lab.topology import Lab
 
 PAUSE_SECONDS = 5.0
 
-# A tmpfs in a mount namespace of its own goes with the last process in it, so that no file outlives an engine,
-# not even when the bench is killed. What the engines write, they write in /run. mount -n: no note of it in the old one.
+# A tmpfs in a mount namespace of its own goes with the last process in it. So no file outlives an engine, even if the
+# bench is killed. Engines write only in /run. mount -n: leaves no entry in the old /run.
 _PRIVATE = ("unshare", "--mount", "sh", "-c", 'mount -n -t tmpfs tmpfs /run && exec "$@"', "sh")
 _TO_STDERR = ("sh", "-c", 'exec "$@" >&2', "sh")  # nobody reads stdout, and a full pipe would stop the program
 
@@ -32,10 +32,10 @@ _TO_STDERR = ("sh", "-c", 'exec "$@" >&2', "sh")  # nobody reads stdout, and a f
 class Running(ABC):
     """An engine at work."""
 
-    command: str  #: as a reader of the results would type it
-    buffers: str  #: what holds frames that wait for it
+    command: str  #: as a user would type it
+    buffers: str  #: the buffers for frames that wait for it
     processes: Sequence[Child] = ()  #: none where the kernel does the work
-    #: Frames that its kernel fast path took, and that it took itself, as it says at its end; None where it does not
+    #: Frames taken by its kernel fast path and by itself, as it says at its end; None: it does not say
     paths: tuple[int, int] | None = None
 
     def __enter__(self) -> Running:
@@ -45,12 +45,12 @@ class Running(ABC):
         self.stop()
 
     def check(self) -> None:
-        """Raise BenchError when it has died."""
+        """Raise BenchError if it has died."""
         for process in self.processes:
             process.check()
 
     def is_alive(self) -> bool:
-        """Whether it has not died."""
+        """Whether it still lives."""
         try:
             self.check()
         except BenchError:
@@ -58,21 +58,21 @@ class Running(ABC):
         return True
 
     def cpu_seconds(self) -> float | None:
-        """CPU time of its processes so far, those they have started included; None where it has none.
+        """CPU time so far of its processes and their descendants; None if it has no processes.
 
-        Raises BenchError when one has died.
+        Raises BenchError if one has died.
         """
         if not self.processes:
             return None
         used = sum(_cpu_seconds(pid) for process in self.processes for pid in _tree(process.process.pid))
-        self.check()  # of one that died there is nothing to read
+        self.check()  # a dead process has no time to read
         return used
 
     def pause(self) -> None:
-        """Hold its processes still: one that polls would take the CPU from the engine that is measured.
+        """Stop its processes for a while. A polling process would take the CPU from the measured engine.
 
-        Returns when every thread has stopped: on a busy CPU a signal takes its time. Raises BenchError when one
-        has not after PAUSE_SECONDS.
+        Returns when every thread has stopped: on a busy CPU a signal takes time. Raises BenchError if a thread still
+        runs after PAUSE_SECONDS.
         """
         self._signal(signal.SIGSTOP)
         deadline = time.monotonic() + PAUSE_SECONDS
@@ -83,29 +83,29 @@ class Running(ABC):
                 time.sleep(0.001)
 
     def resume(self) -> None:
-        """Let them run again."""
+        """Let its processes run again."""
         self._signal(signal.SIGCONT)
 
     @abstractmethod
     def restart(self, kill: bool) -> None:
-        """End it, in its own way or by force, and start it again on the same ports, its FDB empty.
+        """End it, in its own way or with `kill` by force. Start it again on the same ports with an empty FDB.
 
-        Returns when it is ready; raises BenchError when it does not get so far.
+        Returns when it is ready. Raises BenchError if it does not become ready.
         """
 
     @abstractmethod
     def stop(self) -> None:
-        """End it; a second call does nothing."""
+        """End it. A second call does nothing."""
 
     def _signal(self, number: int) -> None:
         for process in self.processes:
-            # It leads a session of its own, and so the process group of all that it has started.
+            # It leads its own session, and so the process group of everything it started.
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.process.pid, number)
 
 
 class InKernel(Running):
-    """A part of the kernel: `join` makes it, for as long as its context lasts."""
+    """A part of the kernel. `join` makes it while its context lasts."""
 
     def __init__(self, command: str, join: Callable[[], AbstractContextManager[object]]) -> None:
         self.command, self.buffers = command, "none of its own"
@@ -114,7 +114,7 @@ class InKernel(Running):
         self._joined.enter_context(join())
 
     def restart(self, kill: bool) -> None:
-        """Deleted and made anew: there is no process to kill."""
+        """Delete it and make it anew. There is no process to kill."""
         self.stop()
         self._joined.enter_context(self._join())
 
@@ -124,10 +124,10 @@ class InKernel(Running):
 
 
 class Programs(Running):
-    """One program or several in the namespace of the lab's host ends, all on one CPU.
+    """One or more programs in the namespace of the lab's host ends, all on one CPU if `pinned`.
 
-    `start` starts them by `run`, waits until they are ready, and says in `buffers` what there is to say. `ended` is
-    given what each of them said at last.
+    `start` starts them with `run`, waits until they are ready and fills in `buffers`. `ended` gets the last output of
+    each program.
     """
 
     def __init__(
@@ -148,16 +148,16 @@ class Programs(Running):
 
     @property
     def interfaces(self) -> list[str]:
-        """The host ends it is to join."""
+        """The host ends to join."""
         return [port.name for port in self.lab.ports]
 
     def run(
         self, argv: Sequence[str], part: str = "", *, private: bool = False, quiet: bool = False, cwd: str | Path = HOME
     ) -> Child:
-        """Start one of its programs; `part` is what errors call it, where there are several.
+        """Start one of its programs. `part`: its name in errors, if there are several.
 
-        `private`: with a /run of its own, empty and gone with it, which the programs after it share. `quiet`:
-        its stdout goes where its stderr goes. `cwd`: where it is started, by default where this package is.
+        `private`: it gets its own /run, empty at first. Later private programs share it, and it goes with the last of
+        them. `quiet`: its stdout goes to its stderr. `cwd`: its working directory, by default this package's place.
         """
         words = [*(_TO_STDERR if quiet else ()), *argv]
         if private:
@@ -168,34 +168,34 @@ class Programs(Running):
         return self.processes[-1]
 
     def ask(self, argv: Sequence[str], *, timeout: float) -> str:
-        """Run a program of its to the end, in the same private /run; returns what it says.
+        """Run a command to its end, in the same private /run. Returns its output.
 
-        Raises BenchError when it fails, or takes longer than `timeout` seconds.
+        Raises BenchError if it fails or takes longer than `timeout` seconds.
         """
         try:
             done = self.lab.run_host([*self._enter(), *argv], timeout=timeout, check=False)
         except subprocess.TimeoutExpired:
             raise BenchError(f"{self.name}: no end of {shlex.join(argv)} in {timeout:g} s") from None
         if done.returncode:
-            self.check()  # a better reason than that it could not be asked
+            self.check()  # its death is a better reason than the failed command
             last = (done.stderr.strip() or done.stdout.strip()).splitlines()[-1:]
             raise BenchError(f"{self.name}: {shlex.join(argv)}: {' '.join(last)}")
         return done.stdout
 
     def restart(self, kill: bool) -> None:
-        """Stop all of them, by SIGKILL if `kill`, and start them again."""
+        """Stop all programs, with SIGKILL if `kill`, and start them again."""
         if kill:
             self._signal(signal.SIGKILL)
         self.stop()
         self._begin()
 
     def stop(self) -> None:
-        """End them, by force if need be, and whatever they have started."""
+        """End the programs, by force if necessary, and everything they started."""
         self.resume()  # a stopped process takes no SIGTERM
         while self.processes:
             process = self.processes.pop()
             if process.process.stdin is not None:
-                process.process.stdin.close()  # testpmd waits for a key, whatever signal comes
+                process.process.stdin.close()  # testpmd waits for a key, despite any signal
             process.stop()
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.process.pid, signal.SIGKILL)
@@ -215,7 +215,7 @@ class Programs(Running):
 
 @contextlib.contextmanager
 def _on_cpu(cpu: int) -> Iterator[None]:
-    """Programs started meanwhile inherit the CPU; pinned afterwards, one could have started others before."""
+    """Programs started meanwhile inherit the CPU. Pinned later, a program might already have started others."""
     usual = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {cpu})
     try:
@@ -225,7 +225,7 @@ def _on_cpu(cpu: int) -> Iterator[None]:
 
 
 def _cpu_seconds(pid: int) -> float:
-    """From the scheduler's own nanosecond count; 0 for a process that is gone."""
+    """CPU time by the scheduler's own nanosecond count; 0 if the process is gone."""
     total = 0
     with contextlib.suppress(OSError):
         for task in Path(f"/proc/{pid}/task").iterdir():
@@ -234,7 +234,7 @@ def _cpu_seconds(pid: int) -> float:
 
 
 def _is_still(pid: int) -> bool:
-    """Whether all threads of a process are stopped; one that is gone, or about to be, counts as such."""
+    """Whether all threads of a process are stopped. A thread that is gone, or about to be, counts as stopped."""
     with contextlib.suppress(OSError):
         for task in Path(f"/proc/{pid}/task").iterdir():
             if (task / "stat").read_text().rpartition(")")[2].split()[0] not in "TtZX":
@@ -243,7 +243,7 @@ def _is_still(pid: int) -> bool:
 
 
 def _tree(pid: int) -> list[int]:
-    """A process and all that it has started."""
+    """A process and all its descendants."""
     found = [pid]
     with contextlib.suppress(OSError):
         for task in Path(f"/proc/{pid}/task").iterdir():

@@ -1,7 +1,7 @@
 """Latency, RFC 2544 §26.2.
 
-One-way, of a sample: one frame in so many carries number and time, about 10,000 a second, so that the others cost
-the receiver nothing. Where the RFC reports the mean of twenty frames, these are percentiles of all samples.
+It is one-way and sampled. Only some frames, about 10,000 a second, carry number and time; the others cost the receiver
+nothing. The RFC reports the mean of twenty frames; this method reports percentiles of all samples.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from .patterns import known_pattern, sampling, streams_of, subject_of
 from .throughput import Throughput
 
 PERCENTILES = {"p50": 50.0, "p90": 90.0, "p99": 99.0, "p99_9": 99.9, "max": 100.0}
-LOADS = {"at_10": 0.1, "at_50": 0.5, "at_90": 0.9}  #: of the PDR
-FEWEST = 1000  # samples, below which the 99.9th percentile is the maximum
+LOADS = {"at_10": 0.1, "at_50": 0.5, "at_90": 0.9}  #: shares of the PDR
+FEWEST = 1000  # samples; with fewer, the 99.9th percentile is the maximum
 
 
 @dataclass(frozen=True)
 class LatencyAtLoad(Method):
-    """Latency at one load that is known beforehand: near idle, or the same for every DUT."""
+    """Latency at one fixed load: near idle, or the same for every DUT."""
 
     name = "latency-at-load"
     section = "RFC 2544 §26.2"
@@ -64,10 +64,10 @@ class LatencyAtLoad(Method):
 
 @dataclass(frozen=True)
 class Latency(Method):
-    """Latency at 10, 50 and 90 % of the PDR and near idle; the search for the PDR comes first.
+    """Latency near idle and at 10, 50 and 90 % of the PDR. The search for the PDR comes first.
 
-    The RFC asks for the latency at throughput; on a machine with noise that is where queues begin to fill, and the
-    answer is the size of the buffers. So the loads are shares of the PDR, as CSIT has them.
+    The RFC asks for the latency at throughput. On a noisy machine queues begin to fill there, and the result is the
+    size of the buffers. So the loads are shares of the PDR, as in CSIT.
     """
 
     name = "latency"
@@ -83,9 +83,9 @@ class Latency(Method):
 
     sizes: tuple[int, ...] = (64,)
     pattern: str = "pair"
-    stream_seconds: float = 120.0  #: of a sampled trial
+    stream_seconds: float = 120.0  #: length of a sampled trial
     idle: float = 1000.0  #: frames/s
-    seconds: float = 1.0  #: of the search, as of Throughput, and the next two
+    seconds: float = 1.0  #: this and the next two: for the search, as in Throughput
     duration_sum: float = 21.0
     width: float = 0.005
 
@@ -95,7 +95,7 @@ class Latency(Method):
         search_parameters(self)
 
     def run(self, measurer: Measurer) -> Findings:
-        """Search, then one sampled trial a load."""
+        """Search, then run one sampled trial at each load."""
         search = Throughput(self.sizes, self.pattern, self.seconds, self.duration_sum, self.width).run(measurer)
         loads = {"idle": self.idle}
         if "pdr" in search.values:
@@ -117,13 +117,13 @@ class Latency(Method):
 
 
 def percentiles_of(samples: Samples) -> dict[str, float]:
-    """By name, in µs; 0 when no sample arrived."""
+    """Percentiles by name, in µs; 0 if no sample arrived."""
     found = samples.percentiles(PERCENTILES.values())
     return {name: found.get(percent, 0.0) / 1000 for name, percent in PERCENTILES.items()}
 
 
 def irregular(samples: Samples) -> list[str]:
-    """What is wrong with them, and what that means."""
+    """What is wrong with the samples, and what it means for the result."""
     remarks = []
     if samples.received < FEWEST:
         remarks.append(f"only {samples.received} samples arrived: p99.9 is the maximum")
