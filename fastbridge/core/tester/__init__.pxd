@@ -1,1 +1,1 @@
-# The tester's sender and receiver: no part of the switch.
+# The tester's sender and receiver. They are not part of the switch.

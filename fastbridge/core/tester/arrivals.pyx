@@ -1,11 +1,12 @@
 """Receiver of samples: when stamped frames get to the pods.
 
-Every port has an AF_PACKET socket with a small TPACKET_V2 ring. It hears EtherType 0x88b5 only, and of that, by a
-socket filter, only what is stamped: no other frame is copied on the CPU that delivers it, which is the DUT's. The
-kernel stamps an arrival when it puts it into the ring (CLOCK_REALTIME), so rings need to be read only now
-and then, and the receiver's own scheduling is not in the latency. Where any program on the machine asks the kernel for
-time stamps, it takes them earlier: where a frame enters its last queue. By bpf_redirect_peer a frame enters none behind
-the switch, so that is before it. Such arrivals are counted.
+Every port has an AF_PACKET socket with a small TPACKET_V2 ring. It hears only EtherType 0x88b5, and a socket filter
+leaves only stamped frames. So no other frame is copied on the CPU that delivers it, which is the DUT's.
+
+The kernel stamps an arrival when it puts it into the ring (CLOCK_REALTIME). So the receiver reads the rings only now
+and then, and its own scheduling is not in the latency. If any program on the machine asks the kernel for time stamps,
+the kernel takes them earlier: when a frame enters its last queue. With bpf_redirect_peer a frame enters no queue behind
+the switch, so its stamp is from before the switch. The receiver counts such arrivals.
 """
 import os
 from typing import NamedTuple
@@ -18,8 +19,8 @@ from .. cimport linux, ring
 from . cimport stamp
 
 cdef enum:
-    # Between two readings of the rings. Waking up takes time from a switch on the same CPU; all rings together
-    # hold some thousand samples, so that this is often enough for some 100,000 a second.
+    # Between two readings of the rings. Waking up takes time from a switch on the same CPU. All rings together hold
+    # some thousand samples, so this is often enough for some 100,000 samples a second.
     PAUSE_NS = 10_000_000
     SLOTS = 8192                # 16 MiB, over all rings
     SLOTS_MIN = 64
@@ -27,13 +28,13 @@ cdef enum:
 
 
 class Heard(NamedTuple):
-    """What came, besides the arrivals in the log."""
+    """Counts that the log of arrivals lacks."""
 
-    duplicated: int  #: arrivals of one that had arrived before (at this port)
+    duplicated: int  #: arrivals of a sample that had arrived before (at this port)
     reordered: int  #: arrivals after a later one of the same stream and port (RFC 4737 §3)
-    corrupted: int  #: arrivals with another payload than was sent
+    corrupted: int  #: arrivals with an altered payload
     missed: int  #: arrivals for which a ring had no room
-    early: int  #: arrivals that were stamped before the ring
+    early: int  #: arrivals that the kernel stamped before the ring
 
 
 cdef int refused(str what) except -1:
@@ -41,7 +42,7 @@ cdef int refused(str what) except -1:
 
 
 cdef int attach_filter(int fd) except -1:
-    # Before the socket is bound, so that no other frame is ever in the ring.
+    # Call it before the socket is bound, so that no other frame gets into the ring.
     cdef linux.sock_filter code[6]
     cdef linux.sock_fprog program
     code[0] = linux.sock_filter(linux.BPF_LD | linux.BPF_H | linux.BPF_ABS, 0, 0, stamp.AT_ETHERTYPE)
@@ -57,10 +58,10 @@ cdef int attach_filter(int fd) except -1:
 
 
 cdef class Arrivals:
-    """Takes samples from `fds`, AF_PACKET sockets of one port each, not yet bound.
+    """Takes samples from `fds`, unbound AF_PACKET sockets, one for each port.
 
-    `sent` is the sender's log, `arrived` gets the first arrival of each sample in ns: at its number or, where copies
-    of it go to several ports, at number * ports + port. Both are buffers of 8 bytes an entry.
+    `sent` is the sender's log. `arrived` gets the first arrival of each sample in ns, at its number. If copies go to
+    several ports, it is at number * ports + port. Both are buffers with 8 bytes for each entry.
     """
 
     cdef ring.Ring *rings
@@ -110,7 +111,7 @@ cdef class Arrivals:
             PyBuffer_Release(&self.arrived)
 
     def begin(self, uint32_t trial, unsigned int streams, bint copies):
-        """Forget what was before, and count the samples of `trial`: of `streams`, to one port each or in copies."""
+        """Reset, and count the samples of `trial` with `streams` streams. `copies`: each goes to several ports."""
         PyMem_Free(self.expected)
         self.expected = <uint32_t *>PyMem_Calloc(streams * self.ports, sizeof(uint32_t))
         if self.expected == NULL:
@@ -121,7 +122,7 @@ cdef class Arrivals:
         self.misses()
 
     def run(self):
-        """Take what comes until another thread calls stop(), and what is still there then."""
+        """Take samples until another thread calls stop(), then the samples still in the rings."""
         cdef bint last = False
         cdef linux.timespec pause
         pause.tv_sec, pause.tv_nsec = 0, PAUSE_NS
@@ -134,7 +135,7 @@ cdef class Arrivals:
         return Heard(self.duplicated, self.reordered, self.corrupted, self.misses(), self.early)
 
     def stop(self):
-        """Let run() come to its end."""
+        """Let run() end."""
         self.stopping = True
 
     cdef uint64_t misses(self) except? 0xffff:

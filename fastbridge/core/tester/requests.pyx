@@ -1,8 +1,7 @@
 """Requests between pods, and how long their answers take.
 
-Over TCP connections, or as ICMP echoes. All clocks are read here, in the program that asks: a time is what an
-application waits, and no stamp of the kernel's is in it. Loops run without the GIL, because one in Python would measure
-Python.
+Requests go over TCP connections or as ICMP echoes. The asking program reads all clocks, here: a time is the wait of an
+application and has no kernel stamp in it. The loops run without the GIL, because a loop in Python would measure Python.
 """
 import os
 
@@ -38,16 +37,16 @@ cdef extern from "<sys/socket.h>" nogil:
     ssize_t send(int fd, const void *buf, size_t length, int flags)
 
 cdef enum:
-    PATIENCE = 2                # seconds for an answer over TCP, which sends again what is lost
+    PATIENCE = 2                # seconds for an answer over TCP, which retransmits losses
     ECHO_PATIENCE_NS = 1_000_000_000
     ECHO_REQUEST = 8            # ICMP types
     ECHO_REPLY = 0
     ECHO = 8 + 56               # bytes: header and payload, as ping has them
-    LARGEST_REPLY = 60 + ECHO + 1  # with the longest IPv4 header; one that is longer is not ours
+    LARGEST_REPLY = 60 + ECHO + 1  # with the longest IPv4 header; a longer reply is not ours
 
 
 cdef int failed(int error) except -1:
-    error = ETIMEDOUT if error == EAGAIN else error  # what the kernel says when a socket's own limit is over
+    error = ETIMEDOUT if error == EAGAIN else error  # the kernel's error when a socket's time limit is over
     raise OSError(error, os.strerror(error))
 
 
@@ -59,13 +58,13 @@ cdef void be_patient(int fd) noexcept nogil:
 
 
 cdef int put(int fd, const uint8_t *data, ssize_t size) noexcept nogil:
-    # 0, or what went wrong.
+    # 0, or the errno.
     cdef ssize_t done = send(fd, data, size, MSG_NOSIGNAL)
     return 0 if done == size else linux.errno if done < 0 else EAGAIN
 
 
 cdef int get(int fd, uint8_t *data, ssize_t size) noexcept nogil:
-    # 0, or what went wrong; -1 where the other side has said all.
+    # 0, or the errno; -1 if the other side has closed.
     cdef ssize_t done = linux.recv(fd, data, size, MSG_WAITALL)
     return 0 if done == size else linux.errno if done < 0 else -1 if done == 0 else ECONNRESET
 
@@ -76,16 +75,16 @@ cdef int exchange(int fd, uint8_t *data, ssize_t size) noexcept nogil:
 
 
 def answer(int listener, int size, bint each):
-    """Answer requests of `size` bytes with as many, connection after connection, until one without a request.
+    """Answer requests of `size` bytes with as many bytes, until a connection has no request.
 
-    `each`: a connection has one request, and is closed behind the answer. Returns how many were answered. Raises
-    OSError.
+    It serves one connection after another. `each`: a connection has one request and closes after the answer. Returns
+    the number of answers. Raises OSError.
     """
     cdef bytearray room = bytearray(size)
     cdef uint8_t *data = room
     cdef int fd, error = 0
     cdef uint64_t total = 0, before = 0
-    be_patient(listener)  # and the connections that it accepts
+    be_patient(listener)  # accepted connections inherit it
     with nogil:
         while error == 0:
             fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC)
@@ -109,10 +108,10 @@ def answer(int listener, int size, bint each):
 
 
 def converse(int fd, int size, double seconds, uint64_t[::1] sent, uint64_t[::1] arrived):
-    """Send requests of `size` bytes over a connection, each when the one before is answered.
+    """Send requests of `size` bytes over one connection, each after the answer to the one before.
 
-    Writes into the logs when each was sent and answered, in ns of CLOCK_MONOTONIC. Returns how many there were. Raises
-    OSError.
+    Writes the times of each request and its answer into the logs, in ns of CLOCK_MONOTONIC. Returns the number of
+    requests. Raises OSError.
     """
     cdef bytearray room = bytearray(size)
     cdef uint8_t *data = room
@@ -136,7 +135,8 @@ def converse(int fd, int size, double seconds, uint64_t[::1] sent, uint64_t[::1]
 
 
 cdef int connected(const uint8_t *address, linux.socklen_t length, int *error) noexcept nogil:
-    # Closed by the other side, and then at once: neither keeps a port waiting, of which there are not so many.
+    # The other side closes first, then this one closes at once (linger 0). So neither keeps a port waiting;
+    # ports are few.
     cdef linger at_once
     cdef int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)
     if fd >= 0:
@@ -152,7 +152,7 @@ cdef int connected(const uint8_t *address, linux.socklen_t length, int *error) n
 
 
 def connect_each(bytes address, int size, double seconds, uint64_t[::1] sent, uint64_t[::1] arrived):
-    """The same with a connection for each request, which is in its time; `address`: a struct sockaddr_in."""
+    """The same with a connection for each request. Connecting counts in its time. `address`: a struct sockaddr_in."""
     cdef bytearray room = bytearray(size)
     cdef uint8_t *data = room
     cdef const uint8_t *target = address
@@ -172,7 +172,7 @@ def connect_each(bytes address, int size, double seconds, uint64_t[::1] sent, ui
             if error == 0:
                 error = get(fd, data, 1)
             linux.close(fd)
-            if error != -1:  # it closes behind its answer
+            if error != -1:  # the other side closes after its answer
                 error = error or ECONNRESET
                 break
             error = 0
@@ -198,7 +198,7 @@ cdef void make_request(uint8_t *echo, uint16_t identifier, uint64_t number) noex
 
 
 cdef bint is_answer(const uint8_t *packet, ssize_t size, const uint8_t *request, bint *is_whole) noexcept nogil:
-    # Identifier and sequence number say whose it is, and the payload whether it came back as it went.
+    # Identifier and sequence number tell whose answer it is. The payload tells whether it came back unaltered.
     cdef unsigned int header = (packet[0] & 0xf) * 4
     if size < <ssize_t>header + 8 or packet[header] != ECHO_REPLY or memcmp(packet + header + 4, request + 4, 4) != 0:
         return False
@@ -209,8 +209,8 @@ cdef bint is_answer(const uint8_t *packet, ssize_t size, const uint8_t *request,
 def ping(int fd, int identifier, double rate, double seconds, uint64_t[::1] sent, uint64_t[::1] arrived):
     """Send `rate` echo requests a second over a connected raw ICMP socket, one at a time.
 
-    One whose answer takes long delays the others; after a second it counts as lost, and has 0 for its arrival. Writes
-    the logs as `converse` does. Returns how many were sent, and how many answers came back altered. Raises OSError.
+    A slow answer delays the next requests. After a second the request counts as lost, with arrival 0. Writes the logs
+    as `converse` does. Returns the numbers of requests sent and of altered answers. Raises OSError.
     """
     cdef uint8_t request[ECHO]
     cdef uint8_t reply[LARGEST_REPLY]

@@ -1,9 +1,9 @@
-# Stamp of a sampled frame, written and read.
+# Writes and reads the stamp of a sampled frame.
 #
-# A stamped frame keeps the size and the addresses of the one it stands for; behind them come EtherType 0x88b5
-# (IEEE 802 local experimental, which no kernel answers), the stamp, and a pattern to the end that follows from
-# everything before it but the time: that is written last, right before the system call, and known from the log.
-# Numbers are in host order, but for the magic, which a socket filter reads: a stamp never leaves the machine.
+# A stamped frame keeps the size and the addresses of the frame it replaces. EtherType 0x88b5 follows (IEEE 802 local
+# experimental, which no kernel answers), then the stamp, then a pattern to the end. The pattern follows from everything
+# before it except the time. The time is written last, right before the system call, and the log has it, too.
+# Numbers are in host order, because a stamp never leaves the machine. Only the magic is not: a socket filter reads it.
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy
 
@@ -12,7 +12,7 @@ from .. cimport linux
 cdef enum:
     ETHERTYPE = 0x88b5
     MAGIC = 0xfa57b41d
-    LEAST = 60                  # bytes a stamped frame has at least, without FCS
+    LEAST = 60                  # bytes of the smallest stamped frame, without FCS
 
     AT_ETHERTYPE = 12
     AT_MAGIC = 14
@@ -25,7 +25,7 @@ cdef enum:
 
 
 cdef struct Stamp:
-    uint32_t trial              # of another trial: a late one
+    uint32_t trial              # a stamp of another trial is late
     uint16_t stream
     uint32_t number             # over all streams
 
@@ -51,7 +51,7 @@ cdef inline uint64_t pattern_seed(const uint8_t *frame) noexcept nogil:
 
 
 cdef inline void stamp_frame(uint8_t *frame, uint16_t size, const Stamp *stamp) noexcept nogil:
-    """Make a stamped frame of one of `size` bytes (LEAST or more) that has its addresses; all but the time."""
+    """Turn a frame of `size` bytes (LEAST or more), with its addresses set, into a stamped frame without the time."""
     cdef uint8_t start[6]
     cdef uint64_t word
     cdef unsigned int at = AT_PATTERN
@@ -75,7 +75,7 @@ cdef inline uint64_t time_of(const uint8_t *frame) noexcept nogil:
 
 
 cdef inline bint read_stamp(const uint8_t *frame, uint32_t length, Stamp *stamp) noexcept nogil:
-    """Read the stamp of a frame of `length` bytes; False when a byte of it is not as it was sent."""
+    """Read the stamp of a frame of `length` bytes. False if any byte has changed since it was sent."""
     cdef uint16_t size
     cdef uint64_t word
     cdef unsigned int at = AT_PATTERN

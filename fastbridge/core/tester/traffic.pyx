@@ -1,18 +1,18 @@
 """Traffic generator: frames out of pods, as fast as asked.
 
-A Generator has a lane for every stream: a bound AF_PACKET socket and the frames it sends in turn. Lanes take
-turns, without the GIL, in batches of sendmmsg. Addresses are counted in place, so a million of them need no
+A Generator has a lane for every stream: a bound AF_PACKET socket and the frames that it sends in turn. Lanes take
+turns, without the GIL, in batches of sendmmsg. The generator counts addresses in place, so a million addresses need no
 million templates.
 
-Paced, frame i of a phase is due at i / rate: a late frame is caught up with, never dropped from the schedule,
-so that what the machine could not send shows as sent < intended. It counts what the kernel accepted (sent) and
-what it refused; it guesses neither from the other.
+With a rate, frame i of a phase is due at i / rate. The generator catches up on late frames and never drops them from
+the schedule, so frames that the machine could not send show as sent < intended. It counts the frames that the kernel
+accepted (sent) and refused, and derives neither count from the other.
 
-One frame in every `sample` is a stamped one (see stamp.pxd). It begins a batch and gets its time right before the
-system call: frames queued before it in the sender's own batch are not the switch's latency. The time is
-CLOCK_REALTIME and not, as elsewhere here, CLOCK_MONOTONIC, because arrivals are stamped with it by the kernel
-itself, when the frame gets to the pod and not when a receiver is next scheduled. What a clock that is set in
-the middle of a trial does is for the reader of the log to notice (fastbridge.bench.samples).
+One frame in every `sample` is stamped (see stamp.pxd). It begins a batch and gets its time right before the system
+call, because frames before it in the sender's own batch are not the switch's latency. The time is CLOCK_REALTIME, not
+CLOCK_MONOTONIC as elsewhere here. The kernel stamps arrivals with CLOCK_REALTIME when the frame gets to the pod, not
+when a receiver is next scheduled. The reader of the log must notice a clock set during a trial
+(fastbridge.bench.tester.samples).
 """
 import os
 from typing import NamedTuple
@@ -26,16 +26,16 @@ from .. cimport linux
 from . cimport stamp
 
 cdef enum:
-    # Frames a system call: beyond 64 a veth sender gains nothing, and pacing gets coarse.
+    # Frames per system call. Beyond 64 a veth sender gains nothing, and pacing gets coarse.
     BATCH = 64
-    # Frames of one of several lanes before the next one's turn: most of what a batch gains, and no port waits long.
+    # Frames that one of several lanes sends in its turn. This has most of a batch's gain, and no port waits long.
     RUN = 16
-    # Gaps longer than this are slept through (the kernel's timer slack is 50 us); shorter ones spin.
+    # The sender sleeps through longer gaps (the kernel's timer slack is 50 us) and spins through shorter ones.
     SLEEP_NS = 200_000
     TIMER_SLACK_NS = 60_000
     LARGEST = 65535             # bytes of a frame that can be stamped
-    # A sender that lost its CPU near the end gets so much more time for what is due: 1 %, but a time slice at least.
-    # Without it one trial in ten ended short, which a search takes for loss.
+    # A sender that lost its CPU near the end gets more time for due frames: 1 %, but at least a time slice. Without it
+    # one trial in ten ended short, which a search takes for loss.
     GRACE_NS = 5_000_000
     GRACE_SHARE = 100
 
@@ -46,7 +46,7 @@ CYTHON_VERSION = f"{CYTHON_HEX_VERSION >> 24}.{CYTHON_HEX_VERSION >> 16 & 0xff}.
 
 
 class Addresses(NamedTuple):
-    """MAC addresses of one port, by number: 0 is `own`, n the first three bytes of `behind` and n in three more."""
+    """MAC addresses of one port, by number. 0 is `own`; n is the first 3 bytes of `behind`, then n in 3 bytes."""
 
     own: bytes
     behind: bytes
@@ -55,10 +55,10 @@ class Addresses(NamedTuple):
 
 
 class Lane(NamedTuple):
-    """What one stream sends, and where.
+    """The frames of one stream, and the socket that sends them.
 
-    Frame n is frames[n % len], from source n % amount, to targets[n % len] and of that one's addresses number
-    n // len % amount. The frames' own addresses stay where there are no sources or no targets.
+    Frame n is frames[n % len], from source n % amount. It goes to targets[n % len], and there to address n // len %
+    amount. Without sources or targets the frames keep their own addresses.
     """
 
     fd: int
@@ -68,16 +68,16 @@ class Lane(NamedTuple):
 
 
 class PhaseSent(NamedTuple):
-    """What one phase did."""
+    """The counts of one phase."""
 
-    intended: int  #: paced: the frames due in that time; unpaced: the frames tried
+    intended: int  #: with a rate: the frames due in that time; without: the frames tried
     sent: int  #: frames the kernel accepted
     refused: int  #: frames the kernel refused: no memory, no queue space, or too long for the interface
     seconds: float
 
 
 class Sent(NamedTuple):
-    """What one call of Generator.send() did."""
+    """The counts of one call of Generator.send()."""
 
     intended: int
     sent: tuple  #: by lane
@@ -95,9 +95,9 @@ cdef struct Numbers:
 
 cdef struct Sender:
     int fd
-    linux.mmsghdr *messages     # one a position, and the first BATCH again: every batch is one contiguous run
+    linux.mmsghdr *messages     # one per position, then the first BATCH again: every batch is one contiguous run
     linux.iovec *vectors
-    uint8_t *copies             # of the frames, one a position, where addresses are written into them
+    uint8_t *copies             # of the frames, one per position, if addresses are written into them
     unsigned int positions
     Numbers source              # count 0: as in the frame
     Numbers *targets
@@ -105,9 +105,9 @@ cdef struct Sender:
     uint64_t tried, sent
 
 cdef struct Phase:
-    uint64_t nanoseconds        # 0: as long as its frames take
+    uint64_t nanoseconds        # 0: until its frames are sent
     double rate                 # 0: unpaced
-    uint64_t frames             # UINT64_MAX: as many as there is time for
+    uint64_t frames             # UINT64_MAX: as many as the time allows
     uint64_t tried, refused, started, ended
 
 
@@ -139,7 +139,7 @@ cdef inline void write_address(uint8_t *to, const Numbers *numbers, uint64_t tur
 
 
 cdef inline void write_addresses(Sender *lane, unsigned int position, unsigned int count) noexcept nogil:
-    # Into the lane's next `count` frames. Computed from a frame's number, so a refused one shifts none.
+    # Into the lane's next `count` frames. Addresses follow from a frame's number, so a refused frame shifts none.
     cdef unsigned int i
     cdef uint64_t turn
     cdef uint8_t *frame
@@ -164,14 +164,14 @@ cdef int fill_numbers(Numbers *numbers, addresses) except -1:
 
 
 cdef int fill_sender(Sender *sender, lane) except -1:
-    # Its frames' bytes are copied where addresses are counted, else they must outlive it.
+    # Copies the frames' bytes if addresses are counted. If not, the frames must outlive the sender.
     cdef unsigned int i, count = len(lane.frames)
     cdef size_t longest
     cdef bytes frame
     if count == 0 or not all(14 <= len(frame) <= LARGEST for frame in lane.frames):
         raise ValueError(f"a lane needs at least one frame, and each 14 to {LARGEST} bytes")
     counted = lane.sources is not None or len(lane.targets) > 0
-    # No buffer may be in a batch twice with two addresses.
+    # No buffer may be in a batch twice, with two addresses.
     sender.fd, sender.positions = lane.fd, count * ((BATCH + count - 1) // count if counted else 1)
     sender.messages = <linux.mmsghdr *>PyMem_Calloc(sender.positions + BATCH, sizeof(linux.mmsghdr))
     sender.vectors = <linux.iovec *>PyMem_Calloc(sender.positions, sizeof(linux.iovec))
@@ -199,11 +199,11 @@ cdef int fill_sender(Sender *sender, lane) except -1:
 
 
 cdef class Generator:
-    """Sends frames (whole, without FCS) of `lanes` in turn; the sockets stay the caller's, and open meanwhile.
+    """Sends frames (whole, without FCS) of `lanes` in turn. The caller owns the sockets and keeps them open.
 
-    With `sample` one frame in every `sample` over all lanes is stamped, as one of `trial`, and its time of sending
-    written into `log`, a writable buffer of 8 bytes a sample; where that ends, so does stamping. Frames of less
-    than 60 bytes are never stamped.
+    With `sample`, one frame in every `sample` over all lanes is stamped for `trial`. Its time of sending goes into
+    `log`, a writable buffer with 8 bytes for each sample. Stamping stops when `log` is full. Frames shorter than 60
+    bytes are never stamped.
     """
 
     cdef list frames
@@ -249,10 +249,10 @@ cdef class Generator:
             PyBuffer_Release(&self.log)
 
     def send(self, phases):
-        """Send from the first frame on: `phases` are (seconds, rate, frames), of which one of the outer two is None.
+        """Send from the first frame on. `phases` are (seconds, rate, frames); either seconds or frames is None.
 
-        Rate is in frames a second over all lanes; None sends as fast as possible. Raise OSError when an
-        interface goes down or away.
+        Rate is in frames a second over all lanes; None sends as fast as possible. Raise OSError if an interface goes
+        down or away.
         """
         cdef Phase phase
         cdef uint64_t started = 0, start = 0, before
@@ -322,14 +322,14 @@ cdef class Generator:
                 wait_until(phase.started + <uint64_t>(phase.tried * 1e9 / phase.rate))
             time = now()
         phase.ended = time
-        if phase.rate and self.error == 0:  # the last frame, too, has its gap: frames / seconds is the rate
+        if phase.rate and self.error == 0:  # the last frame has its gap, too, so frames / seconds is the rate
             due = phase.started + <uint64_t>(phase.frames * 1e9 / phase.rate)
             wait_until(min(due, deadline))
             phase.ended = max(time, min(due, deadline))
 
     cdef void take_turn(self, Phase *phase, uint64_t most) noexcept nogil:
-        # Up to `most` frames of the lane whose turn it is. Runs grow only as far as all lanes are behind, so that
-        # paced frames go strictly in turn.
+        # Sends up to `most` frames of the current lane. Runs grow only as far as all lanes are behind, so paced frames
+        # go strictly in turn.
         cdef unsigned int longest = RUN if self.count > 1 else BATCH
         cdef uint64_t each
         if self.left == 0:
@@ -341,7 +341,7 @@ cdef class Generator:
         self.transmit(phase, <unsigned int>min(self.left, most))
 
     cdef void transmit(self, Phase *phase, unsigned int count) noexcept nogil:
-        # One system call; it stops at the first frame the kernel refuses, and that frame is counted.
+        # One system call. It stops at the first frame that the kernel refuses, and counts that frame.
         cdef Sender *lane = &self.lanes[self.lane]
         cdef unsigned int position = <unsigned int>(lane.tried % lane.positions)
         cdef linux.mmsghdr *first = lane.messages + position
