@@ -158,10 +158,10 @@ def test_a_ratio_has_no_exponent(interval: tuple[float, float, float], text: str
 
 def test_a_run_that_failed_is_said_and_does_not_cost_an_engine_its_part() -> None:
     runs = [make_run("base", block, 1000) for block in range(3)]
-    runs.append(Run("base", TASK.name, 3, 0, (), "no trial is worth anything"))
+    runs.append(Run("base", TASK.name, 3, 0, (), "no trial was valid"))
     (row,) = rows(make_results(runs))
     assert (row.runs, row.unfit) == (3, None)
-    assert row.remarks == ("a run did not come to its end: no trial is worth anything",)
+    assert row.remarks == ("a run did not come to its end: no trial was valid",)
 
 
 # -- what else goes on ---------------------------------------------------------------------------

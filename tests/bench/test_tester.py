@@ -124,7 +124,7 @@ def test_an_announcement_goes_to_itself() -> None:
         (Stream(0, (1,), kind="udp"), "bare has no IPv4 address"),
         (Stream(0, kind="arp"), "bare has no IPv4 address"),
         (Stream(0, kind="nd", sources=2), "has one source"),
-        (Stream(0, (1,), kind="udp", flows=16_385), "16385 flows: there are source ports for 16384"),
+        (Stream(0, (1,), kind="udp", flows=16_385), "16385 flows: there are only 16384 source ports"),
         (Stream(0, (1, 2, 3), IMIX, kind="udp", flows=1001), "more than 65536 different frames"),
     ],
 )
@@ -524,7 +524,7 @@ def test_what_is_offered_is_what_was_intended(rate: float) -> None:
 
 @pytest.mark.live
 def test_a_load_without_a_frame_is_refused() -> None:
-    with bridged(2) as tester, pytest.raises(BenchError, match=r"not one frame in a trial of 0\.3 s"):
+    with bridged(2) as tester, pytest.raises(BenchError, match=r"a trial of 0\.3 s has no frame"):
         tester.trial(steady(Stream(0, (1,)), 0.3, 1.0))
 
 
@@ -717,7 +717,7 @@ def test_a_trial_whose_window_was_missed_is_run_again(monkeypatch: pytest.Monkey
         assert not late
         late[:] = [0.3] * 6
         monkeypatch.setattr("fastbridge.bench.tester.tester.ATTEMPTS", 3)
-        with pytest.raises(BenchError, match=r"bridge: no trial is worth anything: .* the windows were missed"):
+        with pytest.raises(BenchError, match=r"bridge: no trial was valid: .* the windows were missed"):
             tester.trial(offer)
         late[:] = []
         monkeypatch.setattr("fastbridge.bench.tester.tester.ATTEMPTS", 100)

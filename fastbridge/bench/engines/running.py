@@ -79,7 +79,7 @@ class Running(ABC):
         for process in self.processes:
             while not all(map(_is_still, _tree(process.process.pid))):
                 if time.monotonic() > deadline:
-                    raise BenchError(f"{process.name} goes on in spite of SIGSTOP")
+                    raise BenchError(f"{process.name} still runs after SIGSTOP")
                 time.sleep(0.001)
 
     def resume(self) -> None:
@@ -175,7 +175,7 @@ class Programs(Running):
         try:
             done = self.lab.run_host([*self._enter(), *argv], timeout=timeout, check=False)
         except subprocess.TimeoutExpired:
-            raise BenchError(f"{self.name}: no end of {shlex.join(argv)} in {timeout:g} s") from None
+            raise BenchError(f"{self.name}: {shlex.join(argv)} did not end in {timeout:g} s") from None
         if done.returncode:
             self.check()  # its death is a better reason than the failed command
             last = (done.stderr.strip() or done.stdout.strip()).splitlines()[-1:]

@@ -74,7 +74,7 @@ class EndToEnd:
             sink.answer(ANSWER_SECONDS)  # the window begins
         except BenchError as error:
             raise BenchError(
-                f"TCP does not come through ({error}): does it carry frames whose checksum is left to the interface, "
+                f"TCP does not come through ({error}): does it carry frames with the checksum left to the interface, "
                 "and GSO frames of 64 KB?"
             ) from None
         return source, sink

@@ -120,7 +120,7 @@ def _ethernet(stream: Stream, pods: Sequence[Pod]) -> Iterator[tuple[bytes, int]
 def _udp(stream: Stream, pods: Sequence[Pod]) -> Iterator[tuple[bytes, int]]:
     # All destinations get one size and flow before the next, so each destination gets every size and flow.
     if stream.flows > (1 << 16) - FIRST_FLOW:
-        raise BenchError(f"{stream.flows} flows: there are source ports for {(1 << 16) - FIRST_FLOW}")
+        raise BenchError(f"{stream.flows} flows: there are only {(1 << 16) - FIRST_FLOW} source ports")
     source, ip = _source(stream, pods), _ipv4(pods[stream.source])
     destinations = [
         (mac, _ipv4(pod).packed if pod else b"\xff" * 4) for mac, pod in _destinations(stream, pods, BROADCAST)

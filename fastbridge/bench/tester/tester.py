@@ -115,7 +115,7 @@ class Tester:
         if max(ports) >= self.ports:
             raise ConfigError(f"there is no port {max(ports)}: the lab has {self.ports}")
         if any(phase.seconds and phase.rate and phase.seconds * phase.rate < 0.5 for phase in offer.phases):
-            raise BenchError(f"a load so low is not one frame in a trial of {offer.seconds:g} s: make it longer")
+            raise BenchError(f"at so low a load a trial of {offer.seconds:g} s has no frame: make it longer")
         self._running.check()
         watch = Watch()  # throughout, not just in the window: looking at every process takes a while
         try:
@@ -141,7 +141,7 @@ class Tester:
                 reason = missed
                 if not offer.learn:  # a second one would differ: the FDB has changed
                     break
-        raise BenchError(f"{self.name}: no trial is worth anything: {reason}")
+        raise BenchError(f"{self.name}: no trial was valid: {reason}")
 
     def _prepare(self, offer: Offer) -> None:
         if any(stream.kind == "udp" for stream in offer.streams):
