@@ -156,7 +156,7 @@ class FastPorts:
             self.lane.follow_mtu(index, link.link.mtu)
 
     def detach(self, index: int) -> Passed | None:
-        """Stop taking a port's frames; returns the counts of those that bypassed the core, None: it was not attached."""
+        """Stop taking a port's frames; returns the counts of those that bypassed the core, None if not attached."""
         return None if self.lane is None else self.lane.detach(index)
 
     def remove(self, link: PortLink) -> None:

@@ -96,7 +96,7 @@ class Punts:
             # A killed process may have left pairs behind. They are in no use: no other switch has this port.
             self.remove([index for _, index in ports])
             self._add(ports)
-        # The outer ends last: an end that is up before it has a carrier loses frames until the kernel notices the carrier.
+        # The outer ends last: an end that is up before its carrier loses frames until the kernel notices the carrier.
         for netlink, name_of in ((self._inner, self._inner_name), (self._outer, _outer)):
             names = [name_of(index) for _, index in ports]
             # First: an end that comes up gives itself an address, and then it sends frames.
