@@ -27,12 +27,12 @@ cdef enum:
 
 cdef struct Forwarding:
     MacTableState *fdb
-    MacTableState *bindings     # who may send from which IP address, for guarded ports
+    MacTableState *bindings     # the IP addresses that stations may send from, for guarded ports
     Port **ports
     bint filter_link_local
     bint punting                # some port's policy wants ARP or ND
     bint probing                # loop_magic is set
-    uint64_t own_mac            # what the policies ask neighbours from; 0: none
+    uint64_t own_mac            # the policies' source address for questions; 0: none
     uint8_t loop_magic[16]
     uint16_t moved_from         # where the station of the last LEARN_MOVED or LEARN_DAMPED was before
     uint32_t now_ms

@@ -529,7 +529,7 @@ class Switch(SwitchBase):
 
 
 class _Elsewhere:
-    """Stands for the parts of a switch in a forked child. Every access raises an error that names the reason."""
+    """Stands for the parts of a switch in a forked child. Every access raises ConfigError, with the owning process."""
 
     def __init__(self, owner: int) -> None:
         self._owner = owner
