@@ -162,8 +162,8 @@ cdef inline bint is_pending(const Segment *s) noexcept nogil:
 
 
 cdef inline uint32_t add_pseudo_header(const Segment *s, uint32_t length) noexcept nogil:
-    """The sum of the pseudo header for `length` bytes from the TCP or UDP header on: also what is in the field of a
-    checksum that is pending."""
+    """The sum of the pseudo header for `length` bytes from the TCP or UDP header on. The field of a pending
+    checksum holds the same sum."""
     cdef uint32_t at = s.network + (8 if s.ipv6 else 12)
     return fold(<uint64_t>add_checksum(s.data + at, s.transport - at) + s.protocol + length)
 

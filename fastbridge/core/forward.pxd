@@ -132,7 +132,7 @@ cdef inline bint ip_allowed(
 ) noexcept nogil:
     """Whether a guarded port may send from an IP source address, by a source MAC (its key)."""
     cdef bint strict = f.ports[ingress].strict
-    # Strict: from this MAC here. Else from any MAC here: who has two, as VRRP's masters do, takes nothing from others.
+    # Strict: from this MAC here. Else from any MAC here: a VRRP master has two MACs and takes no other's address.
     cdef uint64_t key = binding_key(f.bindings, ip, source if strict else make_key(0, vid), inner)
     cdef int port = look_up(f.bindings, key, hash_key(f.bindings, key), 0)
     return port == ingress or (port < 0 and not strict)

@@ -223,15 +223,15 @@ cdef struct EntryRow:           # one entry, copied out; the layout of ENTRY_DTY
     uint8_t unused[7]
 
 
-# Remove what has expired at `now`, counted as aged, or what points to a port, in steps between which others may write;
-# returns how many. For anybody.
+# Remove the entries that have expired at `now`, counted as aged, or that point to a port. Other threads may write
+# between its steps. Returns how many. For any thread.
 cdef uint64_t sweep(MacTableState *state, uint32_t now, int port, bint statics_too) noexcept nogil
-# The rest is for the writer: who calls it holds the lock, or has the table for itself.
+# The rest is for the writer: the caller holds the lock, or has the table for itself.
 #
 # Add, or turn into, a static entry; -1 when there is no memory.
 cdef int set_static(MacTableState *state, uint64_t key, uint16_t port) noexcept nogil
 cdef bint remove_key(MacTableState *state, uint64_t key) noexcept nogil
-# For anybody: look up, or learn, `vlan << 48 | mac` keys in prefetched batches of 64. Learning returns how many were
+# For any thread: look up, or learn, `vlan << 48 | mac` keys in prefetched batches of 64. Learning returns how many were
 # neither refused nor damped.
 cdef void look_up_all(
     const MacTableState *state, const uint64_t *keys, int32_t *ports, size_t count, uint32_t now

@@ -148,8 +148,8 @@ cdef inline uint32_t send(
         result = <int>count if share.tx_fd < 0 else sendmmsg(
             share.tx_fd, &worker.messages[sent], count - sent, MSG_DONTWAIT
         )
-        # Where it stopped short, it has tried the next message once, and does not say what came of that: no room,
-        # unless it is our own buffer that is full.
+        # Where sendmmsg stopped short, it has tried the next message once and hides the result. It counts as
+        # no room, unless our own buffer is full.
         share.tally.shed += stopped and (result > 0 or errno == ENOBUFS or errno == ENOMEM)
         stopped = 0 < result < <int>(count - sent)
         if result > 0:
