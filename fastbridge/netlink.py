@@ -1,8 +1,8 @@
 """Netlink's bytes: the one place where messages and attributes are packed and read.
 
-For what must be quick or what pyroute2 does not know: thousands of links or of nf_tables elements in one transaction.
-The caller opens the socket, because it knows the network namespace (`PortLike.open_socket`). So the process needs no
-thread in there.
+For messages that must be quick or that pyroute2 does not know: thousands of links or of nf_tables elements in one
+transaction. The caller opens the socket, because it knows the network namespace (`PortLike.open_socket`). So the
+process needs no thread in that namespace.
 """
 
 from __future__ import annotations
@@ -106,8 +106,9 @@ class Netlink:
         self.socket.close()
 
     def send(self, messages: Sequence[bytes], about: Sequence[str], answered: int = -1) -> None:
-        """Send messages in one piece, and return when the kernel has acknowledged the one at place `answered`; about:
-        what each asks for. Raises OSError that names the first that was refused.
+        """Send messages in one piece, and return when the kernel has acknowledged the one at index `answered`.
+
+        about: the purpose of each message. Raises OSError that names the first refused message.
         """
         numbers = [next(self._numbers) for _ in messages]
         packed = [_numbered(one, number) for one, number in zip(messages, numbers, strict=True)]
@@ -126,7 +127,7 @@ class Netlink:
                     return
 
     def dump(self, request: bytes) -> Iterator[Message]:
-        """The answers to a request for many. Raises OSError."""
+        """The answers to a request for many objects. Raises OSError."""
         number = self._request(request)
         while True:
             for answer in self._read():
@@ -138,7 +139,7 @@ class Netlink:
                 yield answer
 
     def ask(self, request: bytes) -> Message:
-        """The answer to a request for one. Raises OSError."""
+        """The answer to a request for one object. Raises OSError."""
         number = self._request(request)
         while True:
             for answer in self._read():
@@ -156,7 +157,7 @@ class Netlink:
         try:
             return messages(self.socket.recv(PIECE))
         except OSError as error:
-            if error.errno != errno.ENOBUFS:  # answers were lost: whoever waits for one must not wait for ever
+            if error.errno != errno.ENOBUFS:  # answers were lost: a caller that waits for one must not wait for ever
                 raise
             raise OSError(error.errno, "the kernel's answers found no room") from None
 

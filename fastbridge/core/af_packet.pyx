@@ -1,4 +1,4 @@
-"""AF_PACKET, its numbers: what Python sets the ports' sockets up with, from the headers that the core is built with."""
+"""AF_PACKET's numbers, from the headers that the core is built with. Python sets the ports' sockets up with them."""
 
 from . cimport linux
 

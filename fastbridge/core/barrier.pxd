@@ -1,6 +1,6 @@
-# Acquire, release and relaxed accesses, by the compiler's builtins: what two threads may touch at the same time (the
-# ring's status words, flags of the loop, the FDB's buckets, a port's link) is read and written by these, and nowhere
-# else is ordering implied. On x86-64 all of them but add_release and swap are plain instructions.
+# Acquire, release and relaxed accesses, by the compiler's builtins. All data that two threads may touch at once (the
+# ring's status words, flags of the loop, the FDB's buckets, a port's link) is read and written by these. Nothing
+# else implies an order. On x86-64 all of them except add_release and swap are plain instructions.
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 cdef extern from * nogil:

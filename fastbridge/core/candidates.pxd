@@ -1,8 +1,8 @@
 # Candidates: pairs of stations whose frames the kernel could forward by itself, for the fast path to promote.
 #
-# Named lazily, by a frame that was just forwarded between two known stations, never by learning: a MAC flood names
-# nobody. A pair is named again after ASK_AGAIN as long as its frames still come here. The queue is bounded; what finds
-# no room is named by its next frame.
+# A frame names its pair when it was just forwarded between two known stations. Learning names no pair, so a MAC flood
+# names none. A pair is named again after ASK_AGAIN as long as its frames still come here. The queue is bounded; a pair
+# that finds no room is named by its next frame.
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
@@ -19,7 +19,7 @@ cdef enum:
 
 cdef enum CandidateKind:
     CANDIDATE_PAIR = 0          # promote it
-    CANDIDATE_STATION = 1       # `source` has moved: nothing that is promoted of it holds
+    CANDIDATE_STATION = 1       # `source` has moved: all its promoted pairs are revoked
 
 cdef struct Candidate:
     uint16_t kind, ingress, egress, ethertype

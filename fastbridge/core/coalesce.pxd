@@ -3,19 +3,20 @@
 # Software GRO in the batch. An AF_PACKET transmit costs the kernel some 20 times what a frame costs the switch
 # (docs/performance.md), so consecutive frames of one flow, TCP segments in sequence or UDP datagrams of one size,
 # leave as one GSO frame: the headers of the first one, then the payloads from where they lie, gathered by sendmmsg.
-# The kernel cuts it up again for whoever needs single frames.
+# The kernel cuts it up again where single frames are needed.
 #
-# What may be merged is what the kernel's own GRO merges (inet_gro_receive, ipv6_gro_receive, tcp_gro_receive,
-# udp_gro_receive_segment, inet_gro_flush), or less where segmentation (TSO, USO) would not give back the frames that
-# came in. So merging is invisible: boundaries, order and bytes are the same. One exception, which the kernel's GRO
-# makes as well: packets that may not be fragmented (DF) and all have the same IPv4 ID may leave with ascending ones;
-# no receiver may look at the ID of those (RFC 6864 §4.1).
+# The core merges the frames that the kernel's own GRO merges (inet_gro_receive, ipv6_gro_receive, tcp_gro_receive,
+# udp_gro_receive_segment, inet_gro_flush). It merges fewer where segmentation (TSO, USO) would not give back the frames
+# that came in. So merging is invisible: boundaries, order and bytes are the same. The kernel's GRO and the core share
+# one exception. Packets that may not be fragmented (DF) and all have the same IPv4 ID may leave with ascending IDs. No
+# receiver may look at the ID of such packets (RFC 6864 §4.1).
 #
-# Not merged: frames of several ports, or with another frame of the same ingress port in between (the order of what
-# goes from one port to another never changes, not even between flows); what is flooded; GSO frames; IPv4 options,
-# IPv6 extension headers, fragments, padding, empty segments, SYN, RST, URG, CWR. PSH, FIN or a shorter payload end a
-# run. A frame whose checksum is wrong stays alone, else it would come out right; complete and pending checksums do not
-# mix. Nor is a frame longer than the egress MTU merged: alone it is dropped, so the GSO frame must not smuggle it out.
+# Frames of several ports are not merged, nor frames with another frame of the same ingress port in between: the order
+# of frames from one port to another never changes, not even between flows. Not merged either: flooded frames, GSO
+# frames, IPv4 options, IPv6 extension headers, fragments, padding, empty segments, SYN, RST, URG, CWR. PSH, FIN or a
+# shorter payload end a run. A frame with a wrong checksum stays alone, else it would come out with a right one.
+# Complete and pending checksums do not mix. A frame longer than the egress MTU is not merged: alone it is dropped, and
+# a GSO frame must not carry it past that check.
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
@@ -161,8 +162,8 @@ cdef inline bint is_pending(const Segment *s) noexcept nogil:
 
 
 cdef inline uint32_t add_pseudo_header(const Segment *s, uint32_t length) noexcept nogil:
-    """The sum of the pseudo header for `length` bytes from the TCP or UDP header on: also what is in the field of a
-    checksum that is pending."""
+    """The sum of the pseudo header for `length` bytes from the TCP or UDP header on. The field of a pending
+    checksum holds the same sum."""
     cdef uint32_t at = s.network + (8 if s.ipv6 else 12)
     return fold(<uint64_t>add_checksum(s.data + at, s.transport - at) + s.protocol + length)
 

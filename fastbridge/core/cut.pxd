@@ -1,20 +1,20 @@
 # Cut: GSO frames that AF_PACKET cannot take as they are.
 #
-# A frame that a pod leaves to be segmented says so in its vnet header, in which there is room for one protocol and one
-# place of a checksum. Three kinds fit into it on the way in, and do not on the way out:
+# A pod may leave a frame's segmentation to others and says so in the vnet header. That header has room for one protocol
+# and one checksum position. Three kinds of frames fit into it on the way in, but not on the way out:
 # - GSO inside a tunnel (VXLAN, Geneve, GRE, IPIP, SIT, …): the type is the inner segment's, and csum_start lies behind
 #   the inner IP header. Sent again, the kernel takes it for a plain segment and drops it (ENOMEM). Here each segment
 #   gets headers of its own, as the kernel's skb_udp_tunnel_segment, gre_gso_segment and inet_gso_segment would make
 #   them, and its inner checksum stays pending.
-# - BIG TCP: more than an IP packet's 64 KB. It is cut into GSO frames that are none, without the jumbo payload option.
-# - A port that takes single frames only (TAKES_SINGLE): all that GSO would make of it, one by one.
+# - BIG TCP: more than an IP packet's 64 KB. It is cut into ordinary GSO frames, without the jumbo payload option.
+# - Frames to a port that takes single frames only (TAKES_SINGLE): each of their segments is sent by itself.
 #
-# An AF_PACKET send costs 2 µs, 40 of them what a tunnel's 64 KB frame costs. Where the outer protocol is UDP, the
-# segments are therefore the datagrams of one UDP GSO frame (the kernel's UDP_L4), inner checksums complete: the
-# receiver takes it apart after the tunnel's port is known, and its own GRO merges what was inside. So the outer UDP
-# checksum, which a tunnel may leave out, is there. Kernels before 6.2 know no such frames: there, one by one.
+# An AF_PACKET send costs 2 µs; 40 sends cost as much as a tunnel's 64 KB frame. So where the outer protocol is UDP, the
+# segments become the datagrams of one UDP GSO frame (the kernel's UDP_L4), with complete inner checksums. The receiver
+# splits it after the tunnel's port is known, and its own GRO merges the inner frames. So the outer UDP checksum, which
+# a tunnel may leave out, is present. Kernels before 6.2 know no such frames; there the segments are sent one by one.
 #
-# A frame counts as sent when all its pieces are; the first that is not ends it, and gives the reason.
+# A frame counts as sent when all its pieces are sent. The first piece that fails ends the frame and gives the reason.
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 

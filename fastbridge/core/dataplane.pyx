@@ -127,7 +127,7 @@ cdef class Dataplane:
 
     def abandon(self):
         """For a forked child, which has none of the workers: unmap the rings, forget the sockets (the caller closes
-        them), and make all locks anew, as whoever held one is not here. Nothing is read of what the parent uses."""
+        them), and make all locks anew, as their holders are not here. Nothing that the parent uses is read."""
         cdef uint32_t i, j
         cdef WorkerPort *share
         for i in range(self.worker_count):
@@ -170,7 +170,7 @@ cdef class Dataplane:
             list_floods(&self.workers[i])
 
     def now(self):
-        """The data plane's clock, ms since it was made: what the FDB's `seen` is in."""
+        """The data plane's clock, ms since it was made. The FDB's `seen` uses it."""
         return <uint32_t>((monotonic_ns() - self.epoch_ns) // 1000000)
 
     @property
@@ -352,7 +352,7 @@ cdef class Dataplane:
         require_port(port)
 
     def count_unread(self):
-        """For a loop that has ended: count what the ports have received and nobody will read as missed."""
+        """For a loop that has ended: count the ports' received and unread frames as missed."""
         cdef uint32_t i, j
         with nogil:
             self._lock()
@@ -452,7 +452,7 @@ cdef dict name_tally(const Tally *tally):
 
 
 cdef void count_missed(WorkerPort *share) noexcept nogil:
-    """Add up what the kernel dropped for want of room, and what it kept; PACKET_STATISTICS clears on read."""
+    """Add up the frames the kernel dropped for want of room, and those it kept; PACKET_STATISTICS clears on read."""
     cdef tpacket_stats statistics
     cdef socklen_t size = sizeof(statistics)
     if share.rx_fd >= 0 and getsockopt(
@@ -463,9 +463,9 @@ cdef void count_missed(WorkerPort *share) noexcept nogil:
 
 
 cdef void miss_unread(WorkerPort *share) noexcept nogil:
-    """Count what waits in the ring and the receive buffer, and nobody will read any more, as missed.
+    """Count the frames that wait unread in the ring and the receive buffer as missed.
 
-    By the kernel's count of what it put there: what waits in a receive buffer can only be counted by receiving it."""
+    The number comes from the kernel's counts: frames in a receive buffer can only be counted by receiving them."""
     cdef int32_t unread
     count_missed(share)
     unread = <int32_t>(share.arrived - share.taken)

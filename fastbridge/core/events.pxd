@@ -1,4 +1,4 @@
-# Events, bounded: what the control thread should hear of: stations that moved, own loop probes that came back.
+# Events for the control thread, bounded: stations that moved, own loop probes that came back.
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from .codes cimport EVENT_LOOP

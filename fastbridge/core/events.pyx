@@ -1,4 +1,4 @@
-"""Events, access from Python: what the workers tell of, and the loop probes that they recognise.
+"""Events, access from Python: the workers' reports, and the loop probes that they recognise.
 
 The events are taken by swapping each worker's queue for an empty one between two of its breaths.
 """

@@ -189,7 +189,7 @@ cdef class FdbAccess:
         return removed
 
     def age(self, uint32_t now):
-        """Remove what has expired at `now` (ms); returns how many."""
+        """Remove the entries that have expired at `now` (ms); returns how many."""
         cdef uint64_t removed
         with nogil:
             removed = sweep(self.state, now, SWEEP_EXPIRED, False)

@@ -27,12 +27,12 @@ cdef enum:
 
 cdef struct Forwarding:
     MacTableState *fdb
-    MacTableState *bindings     # who may send from which IP address, for guarded ports
+    MacTableState *bindings     # the IP addresses that stations may send from, for guarded ports
     Port **ports
     bint filter_link_local
     bint punting                # some port's policy wants ARP or ND
     bint probing                # loop_magic is set
-    uint64_t own_mac            # what the policies ask neighbours from; 0: none
+    uint64_t own_mac            # the policies' source address for questions; 0: none
     uint8_t loop_magic[16]
     uint16_t moved_from         # where the station of the last LEARN_MOVED or LEARN_DAMPED was before
     uint32_t now_ms
@@ -132,7 +132,7 @@ cdef inline bint ip_allowed(
 ) noexcept nogil:
     """Whether a guarded port may send from an IP source address, by a source MAC (its key)."""
     cdef bint strict = f.ports[ingress].strict
-    # Strict: from this MAC here. Else from any MAC here: who has two, as VRRP's masters do, takes nothing from others.
+    # Strict: from this MAC here. Else from any MAC here: a VRRP master has two MACs and takes no other's address.
     cdef uint64_t key = binding_key(f.bindings, ip, source if strict else make_key(0, vid), inner)
     cdef int port = look_up(f.bindings, key, hash_key(f.bindings, key), 0)
     return port == ingress or (port < 0 and not strict)

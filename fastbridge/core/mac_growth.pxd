@@ -1,8 +1,8 @@
-# MAC table, its growth: for the writer, who holds the lock.
+# MAC table, its growth: for the writer, which holds the lock.
 #
-# Growth is incremental, so no frame ever waits for it: the last new entries before it touch the pages of a table of
-# twice the size, one after the other; then each new entry empties GROW_STEP buckets of the old table, whose memory goes
-# back RELEASE_STEP buckets at a time (what each costs: docs/performance.md).
+# Growth is incremental, so no frame ever waits for it. The last new entries before it touch the pages of a table of
+# twice the size, one after the other. Then each new entry empties GROW_STEP buckets of the old table. The old memory
+# goes back RELEASE_STEP buckets at a time (docs/performance.md has the cost of each step).
 from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 

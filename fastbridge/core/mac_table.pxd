@@ -5,12 +5,12 @@
 # full passes entries on to the next one and counts them in `overflow`, so a miss knows when to stop and
 # removal needs no tombstones.
 #
-# Many threads, one writer. Every worker looks up and refreshes without a lock; whoever changes what the table holds (a
-# new station, a move, ageing, Python) holds `lock` meanwhile, so there is one writer at a time:
+# Many threads, one writer. Every worker looks up and refreshes without a lock. A thread that changes the content
+# (a new station, a move, ageing, Python) holds `lock` meanwhile, so there is one writer at a time:
 # - An entry is in the table while its key is in a slot. The writer clears a key before anything else of the slot
 #   changes, counts the bucket's `version` up, fills the slot, and stores the key last (put). A reader that found its
-#   key reads the rest and looks at key and version again: what it has read belongs together, or it begins anew. No
-#   reader ever waits for a writer. (`version` would have to turn 65,536 times between two reads to deceive it.)
+#   key reads the rest and then checks key and version again. If one has changed, it begins anew. No reader ever waits
+#   for a writer. (`version` would have to change 65,536 times between two reads to deceive a reader.)
 # - Of a live entry only the port changes, or `seen`, or the flags, each by one store; an expired one that is heard
 #   again is taken out and put in.
 # - An entry never moves within a table. From an old table to the new one it is put in first, then `carried` counts,
@@ -19,8 +19,8 @@
 #   sizes never change, and the memory of an emptied one goes back (MADV_DONTNEED) while its addresses stay: a reader
 #   that is late reads zeros, an empty table, and not somebody else's memory. All of them are of no more address space
 #   than the one in use.
-# - `seen` is refreshed by readers. One that is late may refresh a slot that has another station by now: that one was
-#   put there a moment ago, so nothing becomes of it but a longer life of an entry that was being carried over.
+# - Readers refresh `seen`. A late reader may refresh a slot that has another station by now. That station was put there
+#   a moment ago, so the only effect is a longer life of an entry that was being carried over.
 # - The workers' clocks are read once a breath, so `seen` may be ahead of a reader's `now`: by less than SKEW.
 # tests/core/test_workers.py has all that under stress, also with ThreadSanitizer, which knows the accesses of
 # barrier.pxd.
@@ -68,7 +68,7 @@ cdef struct MacTableState:
     uint64_t emptied            # buckets of the old table emptied so far
     uint64_t released           # the first of these, whose memory was given back: not worth a look
     uint64_t prepared           # pages of the next table touched so far
-    pthread_mutex_t *lock       # held by who changes the table
+    pthread_mutex_t *lock       # held by the writer
     uint64_t count
     uint64_t capacity
     uint64_t seed
@@ -97,7 +97,7 @@ cdef inline uint16_t vid_of(uint64_t key) noexcept nogil:
 
 
 cdef inline uint64_t hash_key(const MacTableState *state, uint64_t key) noexcept nogil:
-    """Two multiply-xorshift rounds over a secret seed: who does not know it cannot aim at one bucket."""
+    """Two multiply-xorshift rounds over a secret seed: without the seed no sender can aim at one bucket."""
     cdef uint64_t h = key ^ state.seed
     h = (h ^ (h >> 32)) * <uint64_t>0x9E3779B97F4A7C15ULL
     h = (h ^ (h >> 29)) * <uint64_t>0xBF58476D1CE4E5B9ULL
@@ -223,15 +223,15 @@ cdef struct EntryRow:           # one entry, copied out; the layout of ENTRY_DTY
     uint8_t unused[7]
 
 
-# Remove what has expired at `now`, counted as aged, or what points to a port, in steps between which others may write;
-# returns how many. For anybody.
+# Remove the entries that have expired at `now`, counted as aged, or that point to a port. Other threads may write
+# between its steps. Returns how many. For any thread.
 cdef uint64_t sweep(MacTableState *state, uint32_t now, int port, bint statics_too) noexcept nogil
-# The rest is for the writer: who calls it holds the lock, or has the table for itself.
+# The rest is for the writer: the caller holds the lock, or has the table for itself.
 #
 # Add, or turn into, a static entry; -1 when there is no memory.
 cdef int set_static(MacTableState *state, uint64_t key, uint16_t port) noexcept nogil
 cdef bint remove_key(MacTableState *state, uint64_t key) noexcept nogil
-# For anybody: look up, or learn, `vlan << 48 | mac` keys in prefetched batches of 64. Learning returns how many were
+# For any thread: look up, or learn, `vlan << 48 | mac` keys in prefetched batches of 64. Learning returns how many were
 # neither refused nor damped.
 cdef void look_up_all(
     const MacTableState *state, const uint64_t *keys, int32_t *ports, size_t count, uint32_t now

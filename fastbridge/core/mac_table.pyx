@@ -127,8 +127,9 @@ cdef LearnResult insert(
 cdef LearnResult renew(
     MacTableState *state, Table *table, Bucket *bucket, int way, uint64_t hash, uint16_t port, uint32_t now
 ) noexcept nogil:
-    """An expired entry is taken out and put in: to a reader it is not there in between, as it was before. It goes where
-    new ones go: of a table being emptied, buckets are looked at once."""
+    """Take an expired entry out and put it in again. To a reader it is absent in between, as it was before.
+
+    It goes where new entries go, because the buckets of a table being emptied are visited only once."""
     cdef uint64_t key = bucket.key[way]
     state.held[bucket.port[way]] -= 1
     unlink(table, hash, bucket, way)

@@ -20,7 +20,8 @@ cdef struct Tally:
     uint64_t tx_dropped[TX_REASONS]
 
 cdef struct Port:
-    # What all workers know of it. Changed between the breaths of all of them; but `link` by who finds it lost.
+    # The part that all workers share. It changes between the breaths of all of them. Only `link` is changed at once, by
+    # the thread that finds it lost.
     uint8_t link
     uint8_t flags
     uint8_t takes               # a Takes

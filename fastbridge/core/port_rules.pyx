@@ -1,4 +1,4 @@
-"""Port rules: flags, storm control, and what may leave by a port.
+"""Port rules: flags, storm control, and the frames that may leave by a port.
 
 They change while all workers are between two breaths.
 """

@@ -9,14 +9,14 @@ from .linux cimport virtio_net_hdr
 from .ring cimport VNET_HEADER
 
 cdef enum:
-    # ARP takes 28 bytes, ND with its options seldom over 100 (RFC 4861); both fit with tags and padding. What is
-    # longer is not of the kind a policy decides, and takes the fallback, counted as too long.
+    # ARP takes 28 bytes, ND with its options seldom over 100 (RFC 4861); both fit with tags and padding. A longer
+    # frame is not of a kind that a policy decides. It takes the fallback and is counted as too long.
     PUNT_BYTES = 496
     # About 40 ms of 100,000 requests a second: longer than a scheduling gap of the policy's thread.
     PUNT_SLOTS = 4096
-    # A port may fill half of what is free (Choudhury and Hahne, Dynamic Queue Length Thresholds, 1998), alone 1,024
-    # slots, as long as more than PUNT_KEPT are; of these 1/128 of what is free. So 300 ports that storm leave room for
-    # the questions of another, also when they all come before it.
+    # A port may fill half of the free slots (Choudhury and Hahne, Dynamic Queue Length Thresholds, 1998), alone 1,024
+    # slots, as long as more than PUNT_KEPT are free. Of the last PUNT_KEPT it may fill 1/128 of the free slots. So 300
+    # storming ports leave room for another port's questions, even when they all come before it.
     PUNT_KEPT = 1024
     PUNT_SHARE = 2
     PUNT_KEPT_SHARE = 128

@@ -47,7 +47,7 @@ cdef class Punting:
 
     @property
     def too_long(self):
-        """Frames longer than what a policy is handed."""
+        """Frames too long for a policy (PUNT_BYTES)."""
         cdef uint64_t too_long = 0
         cdef uint32_t i
         with nogil:

@@ -8,12 +8,12 @@
 # DISCOVER breaths. A port is either active or known to epoll, never both: a socket that is being watched makes the
 # kernel wake the watcher for each frame, on the sender's CPU.
 #
-# A breath ends before others may be heard. So the frames a breath takes, and of these a quarter from one port, get
-# fewer as long as breaths make more than COPIES copies. With up to 32 ports none does.
+# Other frames wait until a breath ends. So a breath takes fewer frames as long as breaths make more than COPIES copies.
+# A quarter of them may come from one port. With up to 32 ports no breath makes so many copies.
 #
-# A port whose frames its limits or guard drop one after the other is looked at every millisecond only. Such a storm
-# brings the next frame before any sleep, so it would keep the thread spinning for nothing, on a CPU that others may
-# need; the ring takes what comes meanwhile.
+# When a port's limits or guard drop its frames one after the other, the port is checked only every millisecond. Such a
+# storm brings the next frame before any sleep. It would keep the thread spinning for nothing, on a CPU that others may
+# need. The ring takes the frames that come meanwhile.
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
 
 from .batch cimport BATCH, BURST

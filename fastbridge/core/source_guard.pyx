@@ -1,4 +1,4 @@
-"""Source guard, access from Python: who may send from where.
+"""Source guard, access from Python: the addresses that stations may send from.
 
 The bindings are a MAC table of their own, which the workers look up. Whether a port is guarded is its policy's
 (punting.pyx).

@@ -46,7 +46,7 @@ cdef class Tracer:
             raise
 
     def stop(self):
-        """Record no more; what is unread is gone."""
+        """Stop recording; unread events are lost."""
         cdef Trace off
         cdef uint32_t i
         for i in range(self.dataplane.worker_count):

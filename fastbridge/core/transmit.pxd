@@ -2,16 +2,15 @@
 #
 # A frame is sent straight from the RX slot it arrived in, vnet header and all: no copy in user space; of a run that
 # leaves as one (coalesce.pxd) only the headers are made anew. So slots go back to the kernel only after the whole batch
-# is sent. The TX socket is not the RX socket, and nobody watches it: a watched socket makes the kernel wake the watcher
+# is sent. The TX socket is not the RX socket, and no thread watches it: a watched socket wakes the watcher
 # for every frame sent (sock_wfree). There is no TX ring, which would cost another copy (docs/performance.md).
 #
-# veth delivers on the sender's CPU: what a pod does with a frame, up to its packet sockets, filters and XDP programs,
-# is done inside the send, and every other pod waits. So once a breath was long, the time of sends is taken, port by
-# port. Ports at which a frame takes longer than COSTLY_NS are sent to last, frame by frame, and all of them together
-# get 1/COSTLY_SHARE of the time; the rest of their frames is dropped as `costly`. The average rises by an eighth of
-# what a slow send took beyond it, and falls by a sixteenth: a pod that is slow for one frame in ten is costly, too.
-# What other threads had of the CPU within a send is taken off: a frame that wakes a pod's program has it run at once,
-# where they share a CPU.
+# veth delivers on the sender's CPU. A pod's packet sockets, filters and XDP programs run inside the send, and every
+# other pod waits. So after a long breath the time of sends is measured, port by port. Ports at which a frame takes
+# longer than COSTLY_NS are sent to last, frame by frame. All of them together get 1/COSTLY_SHARE of the time; the rest
+# of their frames is dropped as `costly`. The average rises by an eighth of a slow send's excess over it, and falls by a
+# sixteenth. So a pod that is slow for one frame in ten is costly, too. The time that other threads had of the CPU in
+# a send is subtracted: a frame that wakes a pod's program makes it run at once, where they share a CPU.
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport strtoull
 from libc.string cimport memset
@@ -59,7 +58,7 @@ cdef inline int send_failed(Worker *worker, WorkerPort *share, uint32_t *tries) 
         return TX_PORT_DOWN
     if error == EMSGSIZE:
         return TX_TOO_BIG
-    # ENOMEM is what __dev_queue_xmit says of a frame that segmentation or checksumming made nothing of, too.
+    # __dev_queue_xmit also returns ENOMEM for a frame whose segmentation or checksumming failed.
     share.tally.shed += error == ENOBUFS or error == ENOMEM
     return TX_NO_BUFFER if error == ENOBUFS or error == ENOMEM else TX_REFUSED
 
@@ -149,8 +148,8 @@ cdef inline uint32_t send(
         result = <int>count if share.tx_fd < 0 else sendmmsg(
             share.tx_fd, &worker.messages[sent], count - sent, MSG_DONTWAIT
         )
-        # Where it stopped short, it has tried the next message once, and does not say what came of that: no room,
-        # unless it is our own buffer that is full.
+        # Where sendmmsg stopped short, it has tried the next message once and hides the result. It counts as
+        # no room, unless our own buffer is full.
         share.tally.shed += stopped and (result > 0 or errno == ENOBUFS or errno == ENOMEM)
         stopped = 0 < result < <int>(count - sent)
         if result > 0:

@@ -1,8 +1,8 @@
-# A worker, one thread: all its state in one struct, for the stages to work on; what workers share it points to.
+# A worker, one thread. One struct holds all its state for the stages, and points to the state that workers share.
 #
-# Ports are spread over the workers, or, with fanout, read by all of them; every worker sends by every port. A breath
-# runs under the worker's own mutex, and needs nobody else's: the ports' settings change only while all workers are
-# between two breaths, the FDB is shared as mac_table.pxd says, and queues, counters and traces are each worker's own.
+# Ports are spread over the workers, or, with fanout, read by all of them. Every worker sends by every port. A breath
+# runs under the worker's own mutex and needs no other. The ports' settings change only while all workers are between
+# two breaths. mac_table.pxd describes how the FDB is shared. Queues, counters and traces are each worker's own.
 from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 

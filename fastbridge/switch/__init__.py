@@ -1,8 +1,8 @@
 """The switch.
 
-- live: Switch, its life; memory: MemorySwitch; base: what both have; options: theirs
-- fdb, counters, trace, port_flags: what users see of it; loops: stations that move, and loops
-- port_socket, ring_size: how a port's sockets are opened; port_links: which interfaces are ports
-- shield, nftables: the host kept out of the ports
-- fast_path: what the kernel forwards by itself
+- live: Switch and its life; memory: MemorySwitch; base: their common part; options: their options
+- fdb, counters, trace, port_flags: the views for users; loops: moving stations, and loops
+- port_socket, ring_size: open a port's sockets; port_links: the interfaces that are ports
+- shield, nftables: keep the host out of the ports
+- fast_path: forwarding by the kernel
 """

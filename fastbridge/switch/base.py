@@ -1,4 +1,4 @@
-"""What a live switch and one in memory share.
+"""The common part of a live switch and one in memory.
 
 FDB, neighbours, policies, port rules, counters and trace over one Cython data plane.
 """
@@ -40,7 +40,7 @@ from .trace import Trace
 
 _log = logging.getLogger(__name__)
 
-#: Who is known to be behind a port: (MAC address, IP address) pairs.
+#: The known stations behind a port: (MAC address, IP address) pairs.
 Owners = Sequence[tuple[MacAddress, IPv4Address | IPv6Address]]
 
 
@@ -63,27 +63,28 @@ class Member:
     sockets: tuple[socket.socket, ...] = ()  # one or more for RX, then TX's; none in memory
     slots: tuple[int, ...] = ()  # of each RX socket's ring
     readers: tuple[int, ...] = ()  # the workers that read it, one a ring
-    coalesce: bool = False  # the flag it begins with
+    coalesce: bool = False  # its first value of the flag
     link: PortLink | None = None  # the interface it is; none in memory
-    takes: str = "all"  # what may leave by it (port.pxd's Takes)
+    takes: str = "all"  # the frames that may leave by it (port.pxd's Takes)
     ask_pod: Callable[[], bool] | None = None  # whether its pod takes merged frames, if the port knows …
-    takes_merged: bool = True  # … and what was the answer
+    takes_merged: bool = True  # … and its answer
     lost_after: int = 0  # copies that the kernel took, and lost in the interface
-    messages: int = 0  # that the core has sent, or tried to: its interface counts them
-    listen: Receiver | None = None  # where its frames come to the core, if not on the interface itself
+    messages: int = 0  # frames that the core has sent, or tried to: its interface counts them
+    listen: Receiver | None = None  # where the core receives its frames, if not on the interface itself
     passed: Passed = field(default_factory=Passed)  # what has passed there: read before what the core counts
 
     def count(self, tally: Mapping[str, Any]) -> PortCounters:
-        """What the core counts of it, by name, and what was lost behind it: asked for before, so it is never too much.
+        """The core's counts of the port, by name, and the frames lost behind it.
 
-        What is lost within the send, the kernel says at once, and counts in the interface, too.
+        The losses are read first, so they are never too many.
+        The kernel reports a loss within the send at once, and counts it in the interface, too.
         """
         self.messages = tally["messages"] + tally["shed"]
         if self.link is not None:
             self.lost_after = max(self.lost_after, self.link.lost_after - tally["shed"])
         if self.listen is None:
             return name_counters(tally, self.lost_after)
-        # The kernel's fast path loses frames there, too; which they were is not known.
+        # The kernel's fast path loses frames there, too. The two kinds of loss cannot be told apart.
         sent = max(0, self.passed.sent - self.messages)
         of_fast = min(self.lost_after, sent)
         counters = name_counters(tally, self.lost_after - of_fast)
@@ -118,9 +119,9 @@ class SwitchBase:
         self._rules = PortRules(self._dataplane)
         self._entries.set_damping(round(options.move_damping * 1000))
         self._members: dict[int, Member] = {}
-        self._departed = PortCounters()  # of the ports that were removed: totals never shrink
-        # Held while a port comes or goes: its index is another's only when all about it is forgotten, and its counts
-        # are always either its own or among those of the departed.
+        self._departed = PortCounters()  # of removed ports: totals never shrink
+        # Held while a port comes or goes. Its index is reused only when everything about it is forgotten. Its counts
+        # are always either its own or part of the departed ports' counts.
         self._changing = threading.RLock()
         self.fdb = Fdb(self._entries, options.ageing_ms, self._now_ms, self._index_of, self._name_of)
         self._journal = Journal(clock)
@@ -141,23 +142,23 @@ class SwitchBase:
 
     @property
     def neighbours(self) -> Neighbours:
-        """Who is where by IP, from ARP and ND. Iterate over it for live entries. It is empty while no policy looks."""
+        """The neighbours by IP, from ARP and ND. Iterate over it for live entries; empty while no policy looks."""
         return self._policing.neighbours
 
     @property
     def moves(self) -> Mapping[MacAddress, int]:
-        """How often each station has moved to another port: the 4,096 stations that moved last.
+        """How often each station has moved to another port, for the 4,096 stations that moved last.
 
-        Of more than 1,024 moves in 20 ms, some are in counters().moved only.
+        When more than 1,024 moves happen in 20 ms, some are counted in counters().moved only.
         """
         return self._stations.moves
 
     def policy(self, port: PortRef | None = None) -> Policy:
-        """The policy of a port; None: of all ports that have none of their own."""
+        """The policy of a port; None: the policy of all ports without their own."""
         return self._policing.policy(None if port is None else self._index_of(port))
 
     def set_policy(self, policy: Policy | str, port: PortRef | None = None) -> None:
-        """Change what happens to ARP and ND, also while running: for one port, or for all that have none of their own.
+        """Change the policy for ARP and ND, also while running: for one port, or for all ports without their own.
 
         policy: a Policy such as `Guard() | RateLimit(50) | Suppress()`, or its text, "guard,ratelimit=50,suppress".
         Raises ConfigError for text that names no policy, or for an unknown port.
@@ -175,7 +176,7 @@ class SwitchBase:
     def announce(self, port: PortRef | None = None) -> int:
         """Tell all pods where the neighbours (of one port) are, by gratuitous ARP and unsolicited NAs.
 
-        Use it after a move or redeploy that the pods' caches do not know of. Returns how many neighbours were told of.
+        Use it after a move or redeploy, when the pods' caches are out of date. Returns the number of neighbours told.
         """
         return self._policing.announce(None if port is None else self._index_of(port))
 
@@ -195,7 +196,7 @@ class SwitchBase:
         return changed
 
     def set_storm_control(self, limits: StormControl, port: PortRef | None = None) -> None:
-        """Limit what a port (None: each port there is) may have flooded."""
+        """Limit the frames that a port (None: each present port) may have flooded."""
         for index in list(self._members) if port is None else [self._index_of(port)]:
             for what, (rate, burst) in limits.rates.items():
                 self._rules.set_storm_control(index, what, rate, burst)
@@ -221,7 +222,7 @@ class SwitchBase:
         return nullcontext()
 
     def _ask_interfaces(self) -> None:
-        """Ask what was lost in the ports' interfaces, and what the kernel forwarded by itself, if there are any."""
+        """Read the losses in the ports' interfaces and the fast path's counts, if there are any."""
 
     def _report_conflict(self, conflict: Conflict) -> None:
         self._journal.warn(_log, "conflicts about addresses", str(conflict))
@@ -234,7 +235,7 @@ class SwitchBase:
         return member.name if member else f"#{index}"
 
     def _index_of(self, port: PortRef) -> int:
-        # Of ports that had one name, deleted and made again, a SwitchPort is this very one.
+        # A port may be deleted and made again under its name. A SwitchPort stands for one of these ports only.
         wanted: object = port.index if isinstance(port, SwitchPort) else getattr(port, "name", port)
         if isinstance(wanted, int) and wanted in self._members:
             return wanted
@@ -259,7 +260,7 @@ class SwitchBase:
         self._dataplane.set_blocked(index, False)
 
     def _remove_member(self, index: int) -> Member:
-        """The port's entries go with it; the caller closes its sockets."""
+        """Remove a port with its entries; the caller closes its sockets."""
         with self._changing:
             member = self._members.pop(index)
             self._departed += member.count(self._dataplane.remove_port(index))
@@ -269,7 +270,7 @@ class SwitchBase:
 
 
 def name_counters(tally: Mapping[str, Any], lost_after: int = 0) -> PortCounters:
-    """What the core counts of a port; lost_after: of the copies sent, those lost in its interface."""
+    """The core's counts of a port; lost_after: copies that were sent and then lost in its interface."""
     counts = {name: count for name, count in tally.items() if name not in ("messages", "shed")}
     lost_after = min(lost_after, counts["tx_frames"])
     counts["tx_frames"] -= lost_after

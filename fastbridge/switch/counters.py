@@ -1,8 +1,8 @@
 """Counters, plain values.
 
 A snapshot is taken between two breaths of the data plane, so its sums are exact:
-`rx_frames == forwarded + flooded + consumed + sum(dropped.values())` for every port, always. What the kernel's fast
-path forwards is counted by the interfaces, so it is exact when all is at rest.
+`rx_frames == forwarded + flooded + consumed + sum(dropped.values())` for every port, always. The interfaces count the
+frames of the kernel's fast path. So these counts are exact when no frame is on its way.
 A GSO frame of 64 KB counts as one frame, as it does on AF_PACKET.
 """
 
@@ -12,16 +12,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 
-#: The heads of what a table has of a port.
+#: The column heads of a table of ports.
 CELLS = ("received", "forwarded", "flooded", "dropped", "sent", "not sent")
 
 
 class Passed(NamedTuple):
-    """What passed by a port's interface in the kernel since the port was attached."""
+    """The kernel's counts of a port's interface since the port was attached."""
 
-    received: int = 0  #: came in, and was not handed to the core
-    missed: int = 0  #: was to be handed to the core, and found no room on the way
-    sent: int = 0  #: left, or was lost in the interface; by the core or not
+    received: int = 0  #: frames that came in and were not handed to the core
+    missed: int = 0  #: frames for the core that found no room on the way
+    sent: int = 0  #: frames that left or were lost in the interface, sent by the core or not
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,16 +37,16 @@ class PortCounters:
     #: never received: the kernel found the ring full (PACKET_STATISTICS tp_drops) or no room on the way to it, or the
     #: port was removed, or the switch stopped, before they were read
     rx_missed: int = 0
-    tx_frames: int = 0  #: copies sent; a copy that the kernel loses afterwards (`device`) is taken off
-    #: bytes of all copies that the kernel took; those of `device` are not taken off, as nobody knows their sizes
+    tx_frames: int = 0  #: copies sent; a copy that the kernel loses afterwards (`device`) is subtracted
+    #: bytes of all copies that the kernel took; those of `device` are not subtracted, because their sizes are not known
     tx_bytes: int = 0
     #: copies not sent, by drop reason; device: the kernel took the copy, then lost it in the interface or in its
     #: queueing discipline, which count several merged copies as one
     tx_dropped: Mapping[str, int] = field(default_factory=dict)
     coalesced: int = 0  #: of tx_frames: sent inside another one's GSO frame
     fast: int = 0  #: not in rx_frames: came in here, and the kernel's fast path sent it to the port of its destination
-    #: not in tx_frames: left by this port, sent by the kernel's fast path. Of those lost in the interface (`device`) it
-    #: is not known whose they were: they are taken off here first
+    #: not in tx_frames: left by this port, sent by the kernel's fast path. Frames lost in the interface (`device`) may
+    #: be the core's or the fast path's: they are subtracted here first
     fast_sent: int = 0
     split: int = 0  #: GSO frames made of several that the kernel refused: sent frame by frame instead
 
@@ -59,7 +59,7 @@ class PortCounters:
 
     @property
     def cells(self) -> tuple[str, ...]:
-        """What a table has of them, under the heads `CELLS`: by the core and by the kernel's fast path together."""
+        """The cells of a table under the heads `CELLS`: the core and the kernel's fast path together."""
         dropped, not_sent = sum(self.dropped.values()), sum(self.tx_dropped.values())
         received, forwarded = self.rx_frames + self.fast, self.forwarded + self.fast
         numbers = (received, forwarded, self.flooded, dropped, self.tx_frames + self.fast_sent, not_sent)
@@ -81,8 +81,8 @@ class Counters:
     moved: int = 0  #: station moves: a known source seen on another port
     aged: int = 0  #: entries removed because nothing was heard from them
     evicted: int = 0  #: entries that made room for another port's, the FDB being full
-    refused: int = 0  #: sources not learned because the FDB was full, of their own port's entries above all
-    policy: Mapping[str, int] = field(default_factory=dict)  #: what became of `consumed` frames (see Policing.counts)
+    refused: int = 0  #: sources not learned: the FDB was full, above all of their port
+    policy: Mapping[str, int] = field(default_factory=dict)  #: the fate of `consumed` frames (see Policing.counts)
 
     def as_dict(self) -> dict[str, Any]:
         """The snapshot as plain JSON values."""
@@ -99,7 +99,7 @@ class Counters:
 
     @property
     def story(self) -> str:
-        """The FDB's story in one line, and if there were any the reasons of all drops and what the policy did."""
+        """The FDB's counts in one line; then, if any, the reasons of all drops and the policy's counts."""
         fdb = f"MAC addresses learned {self.learned:,}, moved {self.moved:,}, aged {self.aged:,}"
         parts = [fdb + (f", refused {self.refused:,} (FDB full)" if self.refused else ""), *_reasons(self.total)]
         if any(self.policy.values()):
@@ -107,7 +107,7 @@ class Counters:
         return "; ".join(parts)
 
     def __str__(self) -> str:
-        """A table of the ports, and the story below."""
+        """A table of the ports, with the summary below."""
         rows = [("port", *CELLS), *((name, *port.cells) for name, port in self.ports.items())]
         rows.append(("total", *self.total.cells))
         name, *numbers = (max(map(len, column)) for column in zip(*rows, strict=True))

@@ -1,7 +1,7 @@
 """FDB, the view.
 
-What Python sees of the MAC table: entries with port names and ages, the few ways to change it, and the same for many
-entries at once as numpy arrays. Whatever is done to many is done in steps between which frames pass.
+Python's view of the MAC table: entries with port names and ages, the few ways to change it, and the same for many
+entries at once as numpy arrays. Operations on many entries run in steps, and frames pass between the steps.
 """
 
 from __future__ import annotations
@@ -116,9 +116,8 @@ class Fdb:
         """Learn MAC addresses as if a frame had come from each just now; they age, move and are evicted like others.
 
         macs, vlan: as for lookup_many, unicast; ports: the index or the name of one for all, or as many indices.
-        Returns how many the FDB took: the rest are those a full FDB refused, and moves that `move_damping` forbids.
-        Static entries stay as they are. Raises ConfigError, and learns nothing then; PortError when a port was removed
-        meanwhile.
+        Returns how many the FDB took. A full FDB refuses some, and `move_damping` forbids some moves. Static entries
+        stay as they are. Raises ConfigError, and then learns nothing; PortError when a port was removed meanwhile.
         """
         keys = _keys(macs, vlan)
         stations = keys & np.uint64((1 << 48) - 1)
@@ -172,7 +171,7 @@ class Fdb:
 
 
 def _nothing() -> None:
-    """Nobody is to be told."""
+    """The default listener: does nothing."""
 
 
 def _vlan(vlan: int) -> int:

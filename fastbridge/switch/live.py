@@ -1,8 +1,8 @@
 """The switch, its life.
 
-Interfaces and threads around the plane. What serves a running switch: the data plane's threads, one a worker, which
-hold no GIL; the control thread, which ages the FDB, follows links and stations, and logs what happens; and the
-policies'.
+Interfaces and threads around the data plane. Three kinds of threads serve a running switch. The data plane's threads,
+one a worker, hold no GIL. The control thread ages the FDB, follows links and stations, and logs their changes. The
+policies have their own.
 """
 
 from __future__ import annotations
@@ -60,10 +60,10 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-# How often links that are down are looked at, and how often expired FDB entries are swept away (look-ups
-# ignore them anyway, so this only gives their room back).
+# How often links that are down are checked, and how often expired FDB entries are swept away. Look-ups ignore expired
+# entries anyway, so a sweep only frees their room.
 _LINK_SECONDS, _SWEEP_SECONDS = 0.05, 1.0
-# … as far as this share of a CPU goes: with 1,500 links down a look takes some 10 ms, one 10 µs.
+# … within this share of a CPU: with 1,500 links down a check takes some 10 ms, with one 10 µs.
 _LINK_SHARE = 0.01
 # How often pods are asked whether they take merged frames, and how many of them at a time: some 2 ms.
 _POD_SECONDS, _PODS_AT_A_TIME = 1.0, 500
@@ -85,17 +85,17 @@ class Switch(SwitchBase):
     cpu: the CPU to run the data plane on, or one for each worker; None: any.
     coalesce: send consecutive TCP segments, or UDP datagrams, of one flow as one GSO frame, by every port whose
         interface takes these (veth: yes); set_flags(port, coalesce=…) changes it. Receivers see no difference.
-    policy: what becomes of ARP and ND (see set_policy); as a plain bridge does by default.
+    policy: the handling of ARP and ND (see set_policy); by default that of a plain bridge.
     trusted: enter the addresses of the lab's plan as static neighbours (see trust).
     loop_detection: probe the ports between which stations keep moving, and block one of the ports of a loop.
     move_damping: seconds. A station that was heard more recently on its port does not move to another.
     neighbour_ageing: seconds of silence after which a neighbour no longer counts; None: never.
     shield: keep the host's own stack from hearing and speaking on the interfaces given by name. An nf_tables table does
         this and ends with the switch or its process. Where it is not available, `unshielded` says why.
-    fast_path: what the kernel forwards by itself (docs/fast-path.md). "auto": frames between stations that the core
-        knows, by "bpf" or "nft", whichever two trial frames show to work; where neither does, the core forwards all
-        frames, and a log line says why. "nft": by an nf_tables table. "bpf", for root on kernel 6.6 or later: by a tcx
-        program. "off": the core forwards all frames. `Switch.fast_path` says which it is.
+    fast_path: let the kernel forward frames between stations that the core knows (docs/fast-path.md). "nft": by an
+        nf_tables table. "bpf", for root on kernel 6.6 or later: by a tcx program. "auto": by "bpf" or "nft"; two trial
+        frames show which one works. Where neither works, the core forwards all frames, and a log line says why. "off":
+        the core forwards all frames. `Switch.fast_path` names the one in use.
 
     Raises PortError, PrivilegeError or ConfigError, and then leaves nothing open.
     """
@@ -122,7 +122,7 @@ class Switch(SwitchBase):
         self._owner = os.getpid()
         in_child(self, Switch._leave_to_parent)
         wanted = list(ports)
-        self._most_slots = self._slots = MOST  # that the kernel has memory for; that a ring is to have
+        self._most_slots = self._slots = MOST  # slots that the kernel has memory for; slots that a ring is to have
         try:
             self._add_ports(wanted)
         except BaseException:
@@ -150,7 +150,7 @@ class Switch(SwitchBase):
 
     @property
     def fast_path(self) -> str:
-        """By what the kernel forwards frames between known stations: "nft", "bpf" or "off"."""
+        """How the kernel forwards frames between known stations: "nft", "bpf" or "off"."""
         return self._fast.hand
 
     def start(self) -> None:
@@ -187,7 +187,7 @@ class Switch(SwitchBase):
             self._fast.stop()
         with _many(len(self._members)) as pool:
             list(pool.map(self._close_member, list(self._members)))
-        self._links.close()  # the shield last: while a socket is open, and at once for all ports
+        self._links.close()  # the shield last, at once for all ports: it stays while a socket is open
 
     def _leave_to_parent(self) -> None:
         """In a forked child: the switch is the parent's, and runs on there."""
@@ -255,7 +255,7 @@ class Switch(SwitchBase):
                 ]
             members = [future.result() for future in futures if future.exception() is None]
             for future in futures:
-                future.result()  # raises what one of them raised
+                future.result()  # raises the first error of any of them
             added = [self._attach(member, source) for member, source in zip(members, sources, strict=True)]
             for port in added:
                 self._fast.set_policy(port.index, self._policing.policy(port.index))
@@ -325,7 +325,7 @@ class Switch(SwitchBase):
         return self._slots if listen is None else min(self._slots, SLOW)
 
     def _open_ring(self, rx: socket.socket, name: str, slots: int) -> int:
-        """With half the ring as often as the kernel has no memory; returns how many slots it has. Raises PortError."""
+        """Halve the ring until the kernel has memory for it; returns its number of slots. Raises PortError."""
         while True:
             try:
                 open_ring(rx.fileno(), slots)
@@ -381,7 +381,7 @@ class Switch(SwitchBase):
     def _close_member(self, index: int) -> None:
         member = self._members[index]
         if member.listen is not None:
-            self._dataplane.set_blocked(index, True)  # what has passed when it is let go is all there is
+            self._dataplane.set_blocked(index, True)  # its counts are final when it is let go
         self._detach(index, member)
         self._remove_member(index)
         for worker in member.readers:
@@ -409,8 +409,8 @@ class Switch(SwitchBase):
         happened.register(self._links.fileno(), select.POLLIN)
         links: dict[int, str] = {}
         swept = asked = time.monotonic()
-        soon: float | None = 0.0  # at once: what was down before it all began is told, too
-        took = 0.0  # CPU time to look at the links, when nothing had changed
+        soon: float | None = 0.0  # at once: links that were down before the start are reported, too
+        took = 0.0  # CPU time of a check of the links that found no change
         while not self._stopping.is_set():
             wait = max(_LINK_SECONDS, took / _LINK_SHARE) if "down" in links.values() else _SWEEP_SECONDS
             ready = happened.poll(1000 * (wait if soon is None else min(soon, wait)))
@@ -436,7 +436,7 @@ class Switch(SwitchBase):
                 soon = _SWEEP_SECONDS
 
     def _follow_links(self, before: dict[int, str]) -> dict[int, str]:
-        """Log what changed, forget what was learned behind a lost link, and note links that came back."""
+        """Log changes, forget the entries behind a lost link, and note links that came back."""
         for changed, as_before in self._links.changes():
             if changed.lost:
                 self._let_go()
@@ -461,7 +461,7 @@ class Switch(SwitchBase):
             name = self._name_of(index)
             if link in ("down", "gone") and link != before.get(index):
                 why = _why(port, link)
-                if link == "gone" and not why:  # the news of it is on its way
+                if link == "gone" and not why:  # its notification is on its way
                     after[index] = before.get(index, "up")
                     continue
                 self._journal.warn(_log, "links that changed", f"port {name} is {link}{why and f': {why}'}")
@@ -473,7 +473,7 @@ class Switch(SwitchBase):
         return after
 
     def _ask_pods(self) -> None:
-        """Follow whether pods take merged frames, with many pods some at a time, all in turn."""
+        """Ask the pods whether they take merged frames. Of many pods some are asked at a time, all in turn."""
         members = [(index, member) for index, member in list(self._members.items()) if member.ask_pod]
         first = self._pods_asked % max(1, len(members))
         turn = (members[first:] + members[:first])[:_PODS_AT_A_TIME]
@@ -486,7 +486,7 @@ class Switch(SwitchBase):
     def _suit_queue(self, index: int, member: Member) -> None:
         """Send single frames, and few at a time, into a queue that shapes: it counts frames, and pings wait in it.
 
-        A pod that takes no merged frames gets those of 64 KB that another pod made, as over a bridge.
+        A pod that takes no merged frames still gets another pod's own frames of 64 KB, as over a bridge.
         """
         shaped = member.link is not None and member.link.shaped
         takes = "single" if shaped else "all" if member.takes_merged else "unmerged"
@@ -499,7 +499,7 @@ class Switch(SwitchBase):
         member.takes = takes
 
     def _forget_behind(self, index: int) -> None:
-        """Forget who was behind a port: they may come back elsewhere."""
+        """Forget the stations behind a port: they may come back elsewhere."""
         self._entries.flush(index)
         self._fast.revoke_port(index)
         self.neighbours.flush(index)
@@ -524,12 +524,12 @@ class Switch(SwitchBase):
             if not link.link.gone:
                 self._dataplane.set_blocked(index, True)
                 end_receiving(member.sockets, link.link.index, member.listen)
-            if member.listen or not link.link.gone:  # else the core finds it out, after what it has yet to read
+            if member.listen or not link.link.gone:  # else the core notices, after the frames it has yet to read
                 self._dataplane.set_link(index, "gone")
 
 
 class _Elsewhere:
-    """Stands for the parts of a switch in a forked child: whatever is asked of it, it says where the switch is."""
+    """Stands for the parts of a switch in a forked child. Every access raises ConfigError, with the owning process."""
 
     def __init__(self, owner: int) -> None:
         self._owner = owner
@@ -539,7 +539,7 @@ class _Elsewhere:
 
 
 def _why(port: PortLink | None, link: str) -> str:
-    """Why a port's link is lost, where that is known and no matter of course."""
+    """Why a port's link is lost, where that is known and not obvious."""
     if port is None:
         return ""
     if link == "gone":

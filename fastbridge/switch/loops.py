@@ -1,9 +1,8 @@
 """Stations, watched.
 
-MAC addresses that move between ports are counted; one that keeps moving is named in the log. It is also what a loop
-looks like from inside, so the ports it flaps between are probed: a probe of this switch's own that comes back proves
-the loop, and the port it came back on is blocked, for longer each time. Without flapping no probe is ever sent: ports
-stay silent.
+The moves of MAC addresses between ports are counted. An address that keeps moving is named in the log. A loop makes
+addresses move, too, so the ports in question are probed. A probe that comes back proves the loop. The port it came back
+on is blocked, for longer each time. Without flapping no probe is ever sent: ports stay silent.
 """
 
 from __future__ import annotations
@@ -31,12 +30,12 @@ _log = logging.getLogger(__name__)
 
 # A station that moves so often within a second flaps; a person moving a cable, or a pod being redeployed, does not.
 _FLAPS = 5
-_STATIONS_KEPT = 4096  # those that moved last
-_COMPLAIN_SECONDS = 10.0  # a flapping station is logged so often
-_SETTLE_SECONDS = 0.02  # events are read at most so often: a loop makes more of them than anybody can use
+_STATIONS_KEPT = 4096  # stations that moved last
+_COMPLAIN_SECONDS = 10.0  # time between two log lines of a flapping station
+_SETTLE_SECONDS = 0.02  # time between two reads of events: a loop makes more of them than are useful
 _SHORTEST_BLOCK, _LONGEST_BLOCK = 1.0, 60.0
-_PROBE_SECONDS = 1.0  # a probe that has not come back by then has not come back
-# A group address nobody joins (locally administered), and the EtherType for local experiments (IEEE 802).
+_PROBE_SECONDS = 1.0  # a probe that takes longer counts as lost
+# A group address that no station joins (locally administered), and the EtherType for local experiments (IEEE 802).
 _PROBE_TO, _PROBE_TYPE = bytes.fromhex("03 66 62 6c 6f 6f"), b"\x88\xb5"
 
 
@@ -56,7 +55,7 @@ class _Block:
 
 
 class StationWatch:
-    """Follows the moves of a switch's stations, and the loops they give away."""
+    """Follows the moves of a switch's stations, and the loops that they reveal."""
 
     def __init__(
         self,
@@ -75,7 +74,7 @@ class StationWatch:
         self._blocks: dict[int, _Block] = {}
         self._source = bytes([0x02, *secrets.token_bytes(5)])
         self._magic = secrets.token_bytes(16)
-        self._tokens: dict[int, tuple[int, float]] = {}  # probes under way: who sent them, and when
+        self._tokens: dict[int, tuple[int, float]] = {}  # probes under way: their ports, and when they were sent
         self._lock = threading.Lock()
         self._read = 0.0
         self.lost = 0  #: events that came faster than they were read
@@ -89,7 +88,7 @@ class StationWatch:
             return ByMac({MacAddress(mac): moves.total for mac, moves in self._moves.items() if moves.total})
 
     def follow(self) -> float | None:
-        """Act on what has happened; returns in how many seconds to come back, None: when there are events."""
+        """Act on the events; returns the seconds until the next call, None: when there are events."""
         now = self._clock()
         if now - self._read < _SETTLE_SECONDS:
             return _SETTLE_SECONDS - (now - self._read)
@@ -117,7 +116,7 @@ class StationWatch:
             self._tokens = {token: sent for token, sent in self._tokens.items() if sent[0] != port}
 
     def _moved(self, mac: int, was: int, port: int, now: float, moved: bool) -> bool:
-        """Count a move, or one that was damped; whether the station flaps."""
+        """Count a move, damped or not; returns whether the station flaps."""
         moves = self._moves.setdefault(mac, _Moves())
         self._moves.move_to_end(mac)
         if len(self._moves) > _STATIONS_KEPT:
@@ -152,8 +151,9 @@ class StationWatch:
         self._journal.warn(_log, "ports too small for tags", text, thing=name)
 
     def _probe(self, ports: set[int], now: float) -> None:
-        """Send a probe out of each port. Its token is known to nobody else, and good for one return: a pod that is
-        shown a probe can give away no loop but one of its own.
+        """Send a probe out of each port.
+
+        Its token is secret and valid for one return. So a pod that sees a probe can only fake a loop of its own port.
         """
         self._tokens = {token: sent for token, sent in self._tokens.items() if now - sent[1] < _PROBE_SECONDS}
         orders = []
@@ -169,7 +169,7 @@ class StationWatch:
         sender, _ = self._tokens.pop(token, (None, 0.0))
         if sender is None:
             return
-        # One blocked port ends the loop: the probe that went the other way counts no more.
+        # One blocked port ends the loop: the probe in the other direction no longer counts.
         self._tokens = {token: sent for token, sent in self._tokens.items() if sent[0] != port}
         block = self._blocks.get(port)
         if block is not None and not block.over:
@@ -186,7 +186,7 @@ class StationWatch:
         self._journal.warn(_log, "ports in loops", text)
 
     def _release(self, now: float) -> float | None:
-        """Let ports forward again whose time is up, and probe them at once; those that stay quiet are forgiven."""
+        """Let ports forward again after their time, and probe them at once. A port that stays quiet is forgiven."""
         over = {port for port, block in self._blocks.items() if now >= block.until and not block.over}
         for port in over:
             block = self._blocks[port]

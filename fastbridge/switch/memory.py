@@ -68,15 +68,18 @@ class MemorySwitch(SwitchBase):
     def process_offloaded(self, ingress: int | str, messages: Sequence[bytes]) -> list[Egress]:
         """As process(), for at most 256 frames, each behind its struct virtio_net_hdr (10 bytes) as AF_PACKET has it.
 
-        Returns, port by port, what a live switch would send in one breath, vnet header first: several frames as one
-        where the port's `coalesce` flag is set. What the policy sends is not among it. Raises ValueError for too many.
+        Returns, port by port, the frames that a live switch would send in one breath, vnet header first. Several are
+        merged into one where the port's `coalesce` flag is set. The policy's frames are left out. Raises ValueError
+        for too many frames.
         """
         sent = self._memory.process_offloaded(self._index_of(ingress), list(messages), self._now_ms())
         return [Egress(*message) for message in sent]
 
     def tick(self) -> list[Egress]:
-        """What a running switch does every second: sweep expired entries out of FDB and neighbour table, and ask the
-        neighbours about to expire, and those whose bindings are in doubt; returns what it sends.
+        """Do the work that a running switch does every second; returns the frames that it sends.
+
+        It sweeps expired entries out of FDB and neighbour table. It asks neighbours that are about to expire, and
+        neighbours with bindings in doubt.
         """
         self._entries.age(self._now_ms())
         self._journal.tick()

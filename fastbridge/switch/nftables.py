@@ -1,7 +1,7 @@
 """nf_tables, spoken over netlink.
 
-A batch of changes to one table of the family netdev, all of which the kernel makes, or none. A table that is owned
-vanishes with the socket it was made by, SIGKILL included. The formats are in <linux/netfilter/nf_tables.h> and
+A batch holds changes to one table of the family netdev. The kernel makes all of them, or none. An owned table vanishes
+with the socket that made it, SIGKILL included. The formats are in <linux/netfilter/nf_tables.h> and
 Documentation/netlink/specs/nftables.yaml; `nft --debug=netlink` shows the expressions of a rule.
 """
 
@@ -36,7 +36,7 @@ _NEW_SET, _NEW_ELEMENTS, _DEL_ELEMENTS = 9, 12, 14
 _OWNED = 0x2  # NFT_TABLE_F_OWNER, kernel ≥ 5.12
 _HOOKS = {"ingress": 0, "egress": 1}  # NF_NETDEV_…; egress: kernel ≥ 5.16
 _VERDICTS = {"drop": 0, "accept": 1}
-_REGISTER = 1  # NFT_REG_1, 16 bytes: all that the expressions here need
+_REGISTER = 1  # NFT_REG_1, 16 bytes: enough for the expressions here
 _MAP, _GET_ELEMENTS = 0x8, 13
 _ELEMENTS = 400  # in one message: their attribute's length has 16 bits
 DEVICES_A_CHAIN = 256  #: NFT_NETDEVICE_MAX
@@ -44,7 +44,7 @@ DEVICES_A_CHAIN = 256  #: NFT_NETDEVICE_MAX
 _BATCH_BYTES = 100_000
 
 
-# Expressions: what a rule does, one after the other. Each leaves its value in the same register.
+# Expressions: the steps of a rule, in order. Each leaves its value in the same register.
 
 
 def _expression(name: str, *parts: bytes) -> bytes:
@@ -72,7 +72,7 @@ def verdict(name: str) -> bytes:
     return _expression("immediate", be32(1, 0), nested(2, nested(2, be32(1, _VERDICTS[name]))))
 
 
-# Expressions of the fast path. They name 32-bit registers, 0 … 15, as what is looked up takes several in a row.
+# Expressions of the fast path. They name 32-bit registers, 0 … 15, because a key takes several in a row.
 
 
 def load_ingress(into: int) -> bytes:
@@ -81,8 +81,9 @@ def load_ingress(into: int) -> bytes:
 
 
 def load_frame(offset: int, length: int, into: int) -> bytes:
-    """Bytes of the frame, with zeros up to the end of their last register; go on only where the frame has them. A tag
-    beside the frame counts as in it (net/netfilter/nft_payload.c).
+    """Load bytes of the frame, with zeros up to the end of their last register; go on only where the frame has them.
+
+    A tag beside the frame counts as part of it (net/netfilter/nft_payload.c).
     """
     return _expression("payload", be32(1, 8 + into), be32(2, 0), be32(3, offset), be32(4, length))
 
@@ -93,13 +94,13 @@ def load_zeros(length: int, into: int) -> bytes:
 
 
 def compare(register: int, operation: str, value: bytes) -> bytes:
-    """Go on only where what a register begins with is "==", "<=" or ">=" the value."""
+    """Go on only where a register's first bytes are "==", "<=" or ">=" the value."""
     number = {"==": 0, "<=": 3, ">=": 5}[operation]  # NFT_CMP_…
     return _expression("cmp", be32(1, 8 + register), be32(2, number), nested(3, attribute(1, value)))
 
 
 def look_up(name: str, start: int, into: int) -> bytes:
-    """Load what a map says of the key that begins in a register; go on only where it has one."""
+    """Load a map's value for the key that begins in a register; go on only where the map has the key."""
     return _expression("lookup", text(1, name), be32(2, 8 + start), be32(3, 8 + into))
 
 
@@ -122,7 +123,7 @@ class Batch:
     """Changes to one table, in order."""
 
     table: str
-    messages: list[tuple[str, bytes]] = field(default_factory=list)  # what each is about, and itself without its number
+    messages: list[tuple[str, bytes]] = field(default_factory=list)  # each one's purpose and numberless message
 
     def add_table(self) -> None:
         """The table, owned by the socket that sends the batch; it must not exist yet."""
@@ -166,7 +167,7 @@ class Batch:
         self._add(_NEW_SET, NLM_F_CREATE, f"set {name}", *parts, *more, nested(9, be32(1, size)), be32(10, number))
 
     def add_elements(self, name: str, elements: Iterable[tuple[bytes, bytes]], *, timed: bool = False) -> None:
-        """Elements of a map, (key, value). timed: of each the kernel notes when it was last used."""
+        """Elements of a map, (key, value). timed: the kernel notes when each was last used."""
         extra = _LAST if timed else b""
         made = [
             nested(1, nested(1, attribute(1, key)), nested(2, attribute(1, value)), extra) for key, value in elements
@@ -192,8 +193,9 @@ class Batch:
 
 
 class Nftables:
-    """A socket to the nf_tables of one network namespace, for any thread. The tables that it owns there end with it. A
-    context manager.
+    """A socket to the nf_tables of one network namespace, for any thread; a context manager.
+
+    The tables that it owns end with it.
     """
 
     def __init__(self, open_socket: Callable[[int, int, int], socket.socket] = socket.socket) -> None:
@@ -229,7 +231,7 @@ class Nftables:
                 self._netlink.send([begin, *(change for _, change in part), end], about, answered=-2)
 
     def last_used(self, table: str, name: str) -> list[tuple[bytes, int | None]]:
-        """Of each timed element of a map the key, and how many ms ago it was used; None: never. Raises OSError."""
+        """Each timed element of a map: its key, and how many ms ago it was used; None: never. Raises OSError."""
         body = struct.pack("!BBH", _NETDEV, 0, 0) + text(1, table) + text(2, name)
         with self._lock:
             answers = list(self._netlink.dump(message(_SUBSYSTEM << 8 | _GET_ELEMENTS, NLM_F_DUMP, body)))
@@ -238,7 +240,7 @@ class Nftables:
 
 
 def _parts(messages: Sequence[tuple[str, bytes]]) -> Iterable[Sequence[tuple[str, bytes]]]:
-    """As many as fit into one transaction each."""
+    """Split the changes into parts that fit into one transaction each."""
     part: list[tuple[str, bytes]] = []
     size = 0
     for change in messages:

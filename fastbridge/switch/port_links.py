@@ -1,8 +1,8 @@
 """Ports' links: which interfaces are a switch's ports.
 
 A port is one interface, an index in a network namespace, whatever its names. It is resolved once, when the port is
-taken, and held from then on, so that no other switch takes it; changes of it are heard of, not looked for. With a
-shield the host's own stack neither hears nor speaks on it.
+taken, and held from then on, so that no other switch takes it. The kernel reports its changes; nothing polls for them.
+With a shield the host's own stack neither hears nor speaks on it.
 """
 
 from __future__ import annotations
@@ -32,43 +32,43 @@ _log = logging.getLogger(__name__)
 
 _SO_NETNS_COOKIE, _SIOCGSKNS = 71, 0x894C  # since 5.14; before, with CAP_NET_ADMIN
 _CAP_NET_RAW = 13
-_STARTING_SECONDS = 2.0  # to wait for an interface whose carrier has just come
-# Disciplines that no interface is slower for: none, and those that the kernel gives a network card by itself. Any other
-# one is there to shape, and counts frames, not bytes: 1,000 of 64 KB wait for 50 s at 10 Mb/s.
+_STARTING_SECONDS = 2.0  # the wait for an interface with a new carrier
+# Disciplines that slow no interface down: none, and the kernel's defaults for a network card. Any other one shapes, and
+# counts frames, not bytes: 1,000 frames of 64 KB wait for 50 s at 10 Mb/s.
 _NO_QUEUES = ("", "noop", "noqueue")
 _FREE_QUEUES = (*_NO_QUEUES, "mq", "pfifo_fast", "fq_codel")
-_WAITING = 64  # connections to a claim that nobody accepts: so many others can ask who holds the port
+_WAITING = 64  # connections to a claim, never accepted: so many other processes can ask for the port's holder
 
 
 @dataclass(eq=False)
 class PortLink:
     """The interface that is a port."""
 
-    name: str  # the port's: as it was asked for
-    link: Link  # as it was last heard of
+    name: str  # the port's name, as requested
+    link: Link  # as last reported
     namespace: int
     claim: socket.socket
     shielded: bool = False  # only marked frames leave by it
-    lost: str = ""  # why it is none any more
+    lost: str = ""  # the reason why it is no port any more
     ignored: int = 0  # frames lost in the interface before it was a port …
-    lost_after: int = 0  # … and since, as was last heard of, those included that were …
+    lost_after: int = 0  # … and since, as last reported, including those that were …
     lost_queued: int = 0  # … dropped by its queueing discipline
-    queue_at: tuple[int, int] = (0, 0)  # the handle of that, and how many it had dropped
+    queue_at: tuple[int, int] = (0, 0)  # that discipline's handle, and how many it had dropped
     faltered: bool = False  # it did not run at some time since this was last set to False
 
     @property
     def queues(self) -> bool:
-        """Whether what leaves by it may wait in the kernel."""
+        """Whether frames that leave by it may wait in the kernel."""
         return self.link.queue not in _NO_QUEUES
 
     def note_queue(self, handle: int, drops: int) -> None:
-        """Note what its queueing discipline has dropped; another one has begun at 0."""
+        """Note the drops of its queueing discipline; another discipline has begun at 0."""
         before, self.queue_at = self.queue_at, (handle, drops)
         self.lost_queued += (drops - (before[1] if before[0] == handle else 0)) % (1 << 32)
 
     @property
     def shaped(self) -> bool:
-        """Whether what leaves by it waits in a queue that somebody has set up."""
+        """Whether frames that leave by it wait in a queue that a user has set up."""
         return self.link.queue not in _FREE_QUEUES
 
 
@@ -93,7 +93,7 @@ class PortLinks:
         return self._happened.fileno()
 
     def _leave_to_parent(self) -> None:
-        """In a forked child: what is held and shielded is the parent's, and ends with it."""
+        """In a forked child: leave the claims and the shield to the parent; they end with it."""
         self._lock = threading.RLock()
         self.close()
 
@@ -155,7 +155,7 @@ class PortLinks:
         port.lost_after = max(port.lost_after, tx_dropped - port.ignored + port.lost_queued)
 
     def wait_until_running(self, port: PortLink) -> None:
-        """Let the kernel make use of a carrier that has just come: what is sent before is lost."""
+        """Wait until the kernel uses a carrier that has just come: frames sent before are lost."""
         deadline = time.monotonic() + _STARTING_SECONDS
         while time.monotonic() < deadline:
             link = self._watches[port.namespace].look(port.link.index)
@@ -186,7 +186,7 @@ class PortLinks:
                     port.faltered |= not link.running or link.falls != port.link.falls
                     told = (link.name, link.master, link.running)
                     if told != (port.link.name, port.link.master, True) and not link.gone:
-                        # What was queued before the port was taken is no news of it.
+                        # Messages queued before the port was taken do not count.
                         link = watch.look(link.index) or link
                     if link != port.link:
                         before, port.link = port.link, link
@@ -196,7 +196,7 @@ class PortLinks:
         return found
 
     def _follow(self, port: PortLink, before: Link) -> None:
-        """Let a port go that is lost; note that it has another name."""
+        """Release a port that is lost; note a new name."""
         link = port.link
         if link.gone:
             where = "moved to another network namespace" if link.gone == "moved" else "deleted"
@@ -285,7 +285,7 @@ def _is_ours(source: PortLike) -> bool:
 
 
 def _namespace(sock: socket.socket) -> int:
-    """A number that no other network namespace has as long as the socket is open."""
+    """A number of the socket's network namespace, unique as long as the socket is open."""
     try:
         return int.from_bytes(sock.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8), "little")
     except OSError:
@@ -297,7 +297,7 @@ def _namespace(sock: socket.socket) -> int:
 
 
 def _claim(claim: socket.socket, source: PortLike, link: Link, journal: Journal) -> None:
-    """Hold an interface as long as this socket is open; whoever else wants it learns who does.
+    """Hold an interface as long as this socket is open; another process that wants it learns the holder.
 
     A name of the abstract kind belongs to the network namespace and dies with the process. Anybody may take one, so a
     holder counts only if it could be a switch.
@@ -324,14 +324,14 @@ def _holder(source: PortLike, name: str) -> tuple[int, int]:
         sock.setblocking(False)
         try:
             sock.connect(name)
-        except OSError:  # it has just ended, or too many have asked: a second look finds out
+        except OSError:  # it has just ended, or too many have asked: a second try tells which
             return 0, 0
         pid, uid, _ = struct.unpack("=iII", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
     return pid, uid
 
 
 def _may_switch(pid: int, uid: int) -> bool:
-    """Whether a process could have a switch here: it is root's or one's own, or may open raw sockets as we may."""
+    """Whether a process could have a switch here: it is root's or this user's, or may open raw sockets, too."""
     if uid in (0, os.geteuid()):
         return True
     process = Path(f"/proc/{pid}")

@@ -34,7 +34,7 @@ _ETH_P_ALL = 0x0003
 # them a port. A limit, not an allocation. The send buffer is never longer than what is on its way to one pod.
 _BUFFER_BYTES = 4 << 20
 
-# In front of a queue that shapes or counts, whatever waits here waits in vain: room for some 50 frames of 1,500 bytes.
+# In front of a queue that shapes or counts, waiting here gains nothing: room for some 50 frames of 1,500 bytes.
 _SMALL_BUFFER_BYTES = 64 << 10
 
 # What a socket lets in, as classic BPF: "ret #0"; and "ld #pkttype; jeq #PACKET_OUTGOING, 0, 1; ret #0; ret #all".
@@ -46,10 +46,10 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class PortLike(Protocol):
-    """What can become a port: a name, and a way to open sockets in the network namespace it lives in.
+    """A candidate for a port: a name, and a way to open sockets in its network namespace.
 
-    One that knows its pod may have a method `pod_takes_merged() -> bool` besides, cheap and to be called from any
-    thread: whether the switch may send what it has merged. It is asked when the port is added, and now and then.
+    It may also have a method `pod_takes_merged() -> bool`: whether the switch may send merged frames to its pod. The
+    method must be cheap, and any thread may call it. It is called when the port is added, and now and then.
     """
 
     @property
@@ -61,7 +61,7 @@ class PortLike(Protocol):
 
     @property
     def owners(self) -> Sequence[tuple[MacAddress, IPv4Address | IPv6Address]]:
-        """Who is behind the port, as far as is known beforehand: (MAC address, IP address) pairs."""
+        """The stations known beforehand behind the port: (MAC address, IP address) pairs."""
 
 
 class Interface:
@@ -76,7 +76,7 @@ class Interface:
 
     @property
     def owners(self) -> Sequence[tuple[MacAddress, IPv4Address | IPv6Address]]:
-        """Nobody is known."""
+        """No station is known."""
         return ()
 
 
@@ -89,7 +89,7 @@ class Receiver(NamedTuple):
 
 
 def pod_question(port: PortLike) -> Callable[[], bool] | None:
-    """How to ask whether its pod takes merged frames; None for a port that does not know."""
+    """The function that tells whether its pod takes merged frames; None for a port that does not know."""
     question: Callable[[], bool] | None = getattr(port, "pod_takes_merged", None)
     return question
 
@@ -97,9 +97,11 @@ def pod_question(port: PortLike) -> Callable[[], bool] | None:
 def open_port_sockets(
     port: PortLike, index: int, receivers: int = 1, listen: Receiver | None = None
 ) -> tuple[socket.socket, ...]:
-    """A port's RX sockets, and its TX socket, for the interface of this index. The RX sockets are not bound yet: their
-    rings come first, or frames would bypass them. TX has a socket of its own so that nobody watches it
-    (core/transmit.pxd). listen: where the RX sockets are opened, if not on the interface itself (fast_path/ports.py).
+    """A port's RX sockets, and its TX socket, for the interface of this index.
+
+    The RX sockets are not bound yet: their rings come first, or frames would bypass them. TX has its own socket, which
+    no thread watches (core/transmit.pxd). listen: where the RX sockets are opened, if not on the interface itself
+    (fast_path/ports.py).
 
     Raises PortError when the interface is gone, or the kernel lacks TPACKET_V2; PrivilegeError without CAP_NET_RAW.
     """
@@ -134,12 +136,14 @@ def open_port_sockets(
 
 
 def start_receiving(receivers: Sequence[socket.socket], index: int, name: str) -> None:
-    """Bind the RX sockets: from here on frames fill their rings; with several, each flow's always the same (by a hash
-    of its addresses and ports; all that is not IP goes to one). Raises PortError.
+    """Bind the RX sockets: from here on frames fill their rings. Raises PortError.
 
-    A socket may join a fanout group only when it is bound, and would get every frame until then: so all are deaf, by a
-    filter, until all have joined. A group knows nothing of its sockets' PACKET_IGNORE_OUTGOING: it has a flag of its
-    own, and for kernels without that there is the filter. PACKET_FANOUT_FLAG_DEFRAG would reassemble IP: never here.
+    With several rings, each flow always fills the same one, by a hash of its addresses and ports. All frames other than
+    IP fill one ring.
+
+    A socket may join a fanout group only when it is bound, and would get every frame until then. So a filter keeps all
+    sockets deaf until all have joined. A group ignores its sockets' PACKET_IGNORE_OUTGOING. It has its own flag, and
+    for kernels without that flag there is the filter. PACKET_FANOUT_FLAG_DEFRAG would reassemble IP, so it is not set.
     """
     if len(receivers) == 1:
         _bind(receivers[0], index, _ETH_P_ALL, name)
@@ -242,7 +246,7 @@ def _set_version(rx: socket.socket) -> None:
 
 
 def set_send_buffer(tx: socket.socket, small: bool) -> None:
-    """Limit what is on its way out by a port: to little, where the interface has a queue for it."""
+    """Limit the bytes on their way out by a port: to few, where the interface has a queue for them."""
     _set_buffer(tx, _SO_SNDBUFFORCE, socket.SO_SNDBUF, _SMALL_BUFFER_BYTES if small else _BUFFER_BYTES)
 
 

@@ -12,10 +12,10 @@ from fastbridge.core.dataplane import RING_SLOT
 
 RING_BYTES = 512 << 20
 MOST = 2048
-#: Of a port with a fast path: its ring holds only what the core must see. A burst that the kernel's own backlog takes
-#: (net.core.netdev_max_backlog, 1,000 frames) finds room.
+#: For a port with a fast path: its ring holds only the frames that the core must see. A burst that fits the kernel's
+#: own backlog (net.core.netdev_max_backlog, 1,000 frames) fits the ring.
 SLOW = 1024
-FEWEST = 128  #: two bursts of what a breath takes: a breath must not come round to a slot that it has taken
+FEWEST = 128  #: two bursts, as a breath takes them: a breath must not come round to a slot that it has taken
 
 
 def ring_slots(ports: int) -> int:

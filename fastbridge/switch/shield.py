@@ -1,9 +1,9 @@
 """A shield, between the host's own stack and a switch's ports.
 
-One nf_tables table a switch and namespace. At the ingress of each port everything is dropped: packet sockets are served
-before that hook, so the switch hears all and the host nothing, no daemon and no protocol. At the egress only what bears
-the switch's mark leaves, so that the host says nothing either: no ARP, no router solicitations, no multicast reports.
-No setting of the host changes, and the table is gone with the process, whatever ends it.
+Each switch has one nf_tables table in each namespace. At the ingress of each port it drops every frame. Packet sockets
+are served before that hook, so the switch hears every frame, and no daemon or protocol of the host hears any. At the
+egress only frames with the switch's mark leave. So the host sends nothing: no ARP, no router solicitations, no
+multicast reports. No setting of the host changes. The table ends with the process, whatever ends the process.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable
 
 from .nftables import Batch, Nftables, load_mark, set_mark, unless, verdict
 
-# Of the sockets that a switch sends by. It is taken off again at the egress: nobody's rules ever see it.
+# The mark of a switch's sending sockets. The egress chain removes it again, so no other rules see it.
 MARK = 0x66627377
 
 
@@ -25,8 +25,9 @@ class Shield:
     """Shields ports of one network namespace, each an interface's index and its name."""
 
     def __init__(self, open_socket: Callable[[int, int, int], socket.socket] = socket.socket) -> None:
-        """open_socket: opens a socket in that namespace. Raises OSError where this cannot be had: no CAP_NET_ADMIN, no
-        nf_tables, or a kernel older than 5.16.
+        """open_socket: opens a socket in that namespace.
+
+        Raises OSError where there is no shield: no CAP_NET_ADMIN, no nf_tables, or a kernel older than 5.16.
         """
         self._name = f"fastbridge-{os.getpid()}-{secrets.token_hex(2)}"
         self._nftables = Nftables(open_socket)
@@ -50,7 +51,7 @@ class Shield:
         self._nftables.apply(batch)
 
     def remove(self, index: int) -> None:
-        """Lift it from a port; also from one that is gone: a later interface of its name is another."""
+        """Lift the shield from a port, even from a deleted one: a later interface may have its name."""
         batch = Batch(self._name)
         _delete_chains(batch, index)
         self._apply_if_there(batch)
@@ -69,7 +70,7 @@ class Shield:
 
 
 def mark(sock: socket.socket) -> None:
-    """Let what a socket sends pass the shield of the port it leaves by."""
+    """Let a socket's frames pass the shield of their egress port."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, MARK)
 
 

@@ -1,6 +1,6 @@
 """Frame trace, bounded.
 
-What the switch saw and did, frame by frame: for the demo, for tests and for people who ask why.
+A record of the switch's decisions, frame by frame, for the demo, for tests and for debugging.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class TraceEvent(NamedTuple):
     length: int  #: its whole length in bytes, without FCS
     action: Action
     reason: str | None  #: why it was dropped
-    learned: Literal["new", "moved", "refused"] | None  #: what its source did to the FDB; None: nothing new
-    egress: tuple[str, ...]  #: where its copies went, at most the first 32 ports
+    learned: Literal["new", "moved", "refused"] | None  #: the change that its source made to the FDB; None: nothing new
+    egress: tuple[str, ...]  #: the ports its copies went to, at most the first 32
 
     def __str__(self) -> str:
         """One line: what the frame is, and what happened to it."""
@@ -80,7 +80,7 @@ class Trace:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._entered.close()
-        self._tracer.stop()  # last: as long as it runs nothing is named to be promoted, and what is named then is
+        self._tracer.stop()  # last: pairs are named for promotion again, and may now be promoted
 
     def read(self, timeout: float = 0.0) -> list[TraceEvent]:
         """Take the events recorded since the last read, waiting up to `timeout` seconds for the first."""
@@ -89,7 +89,7 @@ class Trace:
             time.sleep(0.005)
         return events
 
-    __contains__: None = None  # it would read the events, and so take them away
+    __contains__: None = None  # `in` would read the events, and so take them away
 
     def __iter__(self) -> Iterator[TraceEvent]:
         """Take the events recorded since the last read."""

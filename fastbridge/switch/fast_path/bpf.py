@@ -1,12 +1,12 @@
 """The bpf hand: for root, on kernel ≥ 6.6.
 
-The nf_tables hand with a quicker look-up before it: a tcx program on the ports (bpf_program.py) takes what is promoted,
-and leaves all else to the table. Where a frame is for the very interface at the other end of the egress port's veth
-pair, in another namespace, it goes there without the queue in between (bpf_redirect_peer): half of the CPU time. A
-pair's frames go all that way or none, so none overtakes another.
+The nf_tables hand with a quicker look-up before it. A tcx program on the ports (bpf_program.py) forwards the promoted
+frames and leaves all others to the table. The egress port may be one end of a veth pair with the other end in another
+namespace. A frame addressed to that other end skips the queue in between (bpf_redirect_peer), for half of the CPU time.
+All frames of a pair take the same way, so none overtakes another.
 
-The program is attached to a port when its first pair is promoted: each time the kernel waits some 10 ms, until nobody
-runs the ones before (tcx_entry_sync).
+The program is attached to a port when its first pair is promoted. Each attachment takes some 10 ms, because the kernel
+waits until no CPU runs the earlier programs (tcx_entry_sync).
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class BpfHand(NftHand):
         super().detach(index)
 
     def look(self, ingress: int, what: Look) -> None:
-        """See Hand: the next pair that is promoted brings another program."""
+        """See Hand. The next promoted pair attaches another program."""
         self._take_off(ingress)
         super().look(ingress, what)
 

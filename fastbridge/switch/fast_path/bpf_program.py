@@ -1,10 +1,10 @@
 """The program of the bpf hand, and its assembler.
 
-What runs at tcx ingress of each port, for each frame that comes in: one look-up by where it came in and its first 14
-bytes, and for a guard by its IP source address also. A hit goes straight to the pod or to the egress port; all else
-goes on, to the nf_tables chain behind this hook, which hands it to the core. It is written here in mnemonics, some
-twenty of which are all there are (Documentation/bpf/standardization/instruction-set.rst), so what is reviewed is what
-is loaded: there is no compiled file, and no compiler needed.
+The program runs at tcx ingress of each port, for each frame that comes in. It does one look-up by the ingress port and
+the frame's first 14 bytes; for a guard the key includes the IP source address. A hit goes straight to the pod or to the
+egress port. All other frames go on to the nf_tables chain behind this hook, which hands them to the core. The program
+is written here in some twenty mnemonics (Documentation/bpf/standardization/instruction-set.rst). So the reviewed text
+is the loaded program, and no compiler and no compiled file are needed.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def _exit() -> bytes:
 
 
 class _Jump:
-    """A jump to a label: opcode, and what it compares."""
+    """A jump to a label: the opcode and its operands."""
 
     def __init__(self, opcode: int, left: int, right: int, label: str) -> None:
         self.opcode, self.left, self.right, self.label = opcode, left, right, label
@@ -112,7 +112,7 @@ def _if_equal_register(left: int, right: int, label: str) -> _Jump:
 
 
 def assemble(steps: Sequence[bytes | _Jump | str]) -> bytes:
-    """Instructions; a string is a label for what comes next."""
+    """Instructions; a string is a label for the next instruction."""
     places: dict[str, int] = {}
     at = 0
     for step in steps:
@@ -130,7 +130,7 @@ def assemble(steps: Sequence[bytes | _Jump | str]) -> bytes:
     return made
 
 
-# Registers that outlive a call: the frame's context, what was found, and the frame's bytes until then.
+# Registers that outlive a call: the frame's context, the found value, and the frame's bytes until that is found.
 _CONTEXT, _FOUND, _FRAME, _END = _R6, _R7, _R8, _R9
 # Where the key is on the stack; each part at the offset it has in KEY_BY_IP.
 _KEY = -KEY_BY_IP.size - 4  # a multiple of 8, as its first 8 bytes are written at once
@@ -163,7 +163,7 @@ def program(pairs_fd: int, by_ip_fd: int, look: Look) -> bytes:
             "found",
             _if_equal(_R0, 0, "next"),
             _move(_FOUND, _R0),
-            # When it was last used: a line that says the same already is not made dirty.
+            # Note the time of use. An unchanged time is not written, so its cache line stays clean.
             _call(_COARSE_TIME),
             _load(_DW, _R1, _FOUND, 8),
             _if_equal_register(_R1, _R0, "used"),
@@ -203,7 +203,7 @@ def _find(map_fd: int) -> _Steps:
 
 
 def _unless_nd() -> _Steps:
-    """Go on only with an IPv6 frame that is not ND, nor could be behind extension headers."""
+    """Go on only with an IPv6 frame that is not ND and cannot hide ND behind extension headers."""
     return [
         *_unless_it_has(ICMPV6_TYPE + 1),
         _load(_B, _R1, _FRAME, IPV6_NEXT_HEADER),
@@ -246,5 +246,5 @@ def _by_source(by_ip_fd: int) -> _Steps:
 
 
 def _as_loaded(ethertype: int) -> int:
-    """An EtherType as a load finds it in the frame."""
+    """An EtherType as a load reads it from the frame."""
     return int.from_bytes(ethertype.to_bytes(2, "big"), sys.byteorder)

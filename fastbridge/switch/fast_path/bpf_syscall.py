@@ -1,6 +1,6 @@
 """bpf(2), as far as the fast path needs it.
 
-Maps, one program, its links, by the system call itself: union bpf_attr is stable (include/uapi/linux/bpf.h), so this
+Maps, one program and its links, by the system call itself. union bpf_attr is stable (include/uapi/linux/bpf.h). So this
 needs no library, no compiler and no file on the user's machine.
 """
 
@@ -23,7 +23,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class BpfError(OSError):
-    """The kernel refused a call: errno, and what it was for."""
+    """The kernel refused a call: errno, and the purpose of the call."""
 
 
 def _bpf(command: int, attr: bytes) -> tuple[int, int, bytes]:
@@ -82,15 +82,16 @@ def load_program(name: str, instructions: bytes) -> int:
 
 
 def attach(program: int, ifindex: int) -> int:
-    """The descriptor of a link that runs the program on what an interface of this thread's namespace receives, as long
-    as it is open. Raises BpfError.
+    """Run the program on the frames that an interface of this thread's namespace receives.
+
+    Returns the descriptor of the link. The program runs as long as it is open. Raises BpfError.
     """
     attr = struct.pack("=IIIIIIQ", program, ifindex, _TCX_INGRESS, 0, 0, 0, 0)
     return _call(_LINK_CREATE, attr, f"a link to interface {ifindex}")
 
 
 def update(map_fd: int, elements: Sequence[tuple[bytes, bytes]]) -> None:
-    """Put elements into a map, or give them these values. Raises BpfError: those before the refused one are in."""
+    """Add elements to a map, or change their values. Raises BpfError; the elements before the refused one are in."""
     for key, value in elements:
         memory = ctypes.create_string_buffer(key + value, len(key) + len(value))
         at = ctypes.addressof(memory)
@@ -98,7 +99,7 @@ def update(map_fd: int, elements: Sequence[tuple[bytes, bytes]]) -> None:
 
 
 def delete(map_fd: int, keys: Sequence[bytes]) -> None:
-    """Take elements out of a map; those that are not there are not there. Raises BpfError."""
+    """Remove elements from a map; missing ones are no error. Raises BpfError."""
     for key in keys:
         memory = ctypes.create_string_buffer(key, len(key))
         result, error, _ = _bpf(_MAP_DELETE, struct.pack("=I4xQQQ", map_fd, ctypes.addressof(memory), 0, 0))

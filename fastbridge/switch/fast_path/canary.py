@@ -1,7 +1,7 @@
-"""The canary: two frames that show whether a hand works here, before anybody's frames depend on it.
+"""The canary: two frames that show whether a hand works here, before any traffic depends on it.
 
-Two punt pairs stand for two ports. What comes in by the first one is promoted to the second for one pair of stations:
-its frame must come out there. Any other frame must be handed over; to the first one, as it stands for the punt, too.
+Two punt pairs stand for two ports. One pair of stations is promoted from the first to the second: its frame must come
+out there. Any other frame must be handed over. It goes to the first punt pair, which is also the first port's punt.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .hand import Pair, RefusedError
 from .nft import NftHand, OpenSocket, PortLinks
 from .punts import Punts
 
-_SECONDS = 3.0  # that a frame may take; it takes less than a millisecond, but a link may come up late
+_SECONDS = 3.0  # for a frame to arrive: it takes less than a millisecond, but a link may come up late
 _AGAIN_SECONDS = 0.0005  # a frame is lost in a link that is about to come up
 _NO_INDEX = 2_000_000_000  # no interface has such an index: punt pairs are named by it
 _ETHERTYPE = 0x88B5  # for experiments (IEEE 802)
@@ -33,8 +33,8 @@ def fly(
 ) -> None:
     """Try a hand in the network namespace that open_socket opens sockets in. Raises OSError that says why it fails.
 
-    private: the namespace ends with the trial. leftovers: takes what is to be closed afterwards; for each thing the
-    kernel waits some 10 ms.
+    private: the namespace ends with the trial. leftovers: collects the things to close afterwards; closing each takes
+    the kernel some 10 ms.
     """
     hand = leftovers.enter_context(contextlib.closing(make_hand()))
     route = Netlink(open_socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_ROUTE))
@@ -63,7 +63,7 @@ def _listen(open_socket: OpenSocket, name: str) -> socket.socket:
 
 
 def _send(sender: socket.socket, destination: int, hearer: socket.socket, failure: str) -> None:
-    """Send a frame until it is heard."""
+    """Repeat a frame until it arrives."""
     addresses = destination.to_bytes(6, "big") + _SOURCE.to_bytes(6, "big")
     frame = (addresses + struct.pack("!H", _ETHERTYPE)).ljust(60, b"\0")
     deadline = time.monotonic() + _SECONDS

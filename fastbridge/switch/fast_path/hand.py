@@ -1,4 +1,4 @@
-"""A hand: what carries the head's decisions out in the kernel."""
+"""A hand: it carries out the head's decisions in the kernel."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ EXTENSIONS, ICMPV6, ND = (0, 43, 44, 60), 58, (133, 137)
 
 
 class Pair(NamedTuple):
-    """Frames from one station to another, of one EtherType, as they come in by one port. What is promoted."""
+    """Frames from one station to another, of one EtherType, that come in by one port. The unit of promotion."""
 
     ingress: int  #: the port's index
     destination: int  #: MAC addresses as numbers
     source: int
     ethertype: int
-    #: The IP source address, 16 bytes, IPv4 as ff00::…; b"": whatever it is. Where a guard lets each pass by itself.
+    #: The IP source address, 16 bytes, IPv4 as ff00::…; b"": any. A guard lets each address pass by itself.
     ip: bytes = b""
 
 
 class Look(enum.Enum):
-    """What decides about a port's frames besides their first 14 bytes. What is promoted of it is looked up by that."""
+    """The checks of a port's frames besides their first 14 bytes. Its promoted pairs are looked up accordingly."""
 
     NOTHING = enum.auto()
     ND = enum.auto()  #: neighbour discovery goes to the core
@@ -34,29 +34,29 @@ class Look(enum.Enum):
 
 
 class RefusedError(Exception):
-    """The kernel took none of it; the text says why."""
+    """The kernel took none of the pairs; the text says why."""
 
 
 class Hand(Protocol):
-    """Keeps what is promoted in the kernel. The head calls it under its lock, one call at a time."""
+    """Keeps the promoted pairs in the kernel. The head calls it under its lock, one call at a time."""
 
     #: What users see: "nft", "bpf".
     name: str
 
     def look(self, ingress: int, what: Look) -> None:
-        """Look at a port's frames so from now on; nothing of it is promoted. By default at NOTHING."""
+        """Change how a port's frames are looked at, by default NOTHING. None of its pairs is promoted at that time."""
 
     def promote(self, pairs: Mapping[Pair, int]) -> None:
         """Forward the pairs' frames to these ports from now on, all or none. Raises RefusedError."""
 
     def revoke(self, pairs: Iterable[Pair]) -> None:
-        """Forward them no more; returns when the kernel has taken that."""
+        """Stop forwarding the pairs; returns when the kernel has confirmed it."""
 
     def idle(self) -> Mapping[Pair, float]:
-        """How many seconds ago each pair was last used; those never used are left out."""
+        """How many seconds ago each pair was last used; pairs never used are left out."""
 
     def clear(self) -> None:
-        """Revoke all that was ever promoted."""
+        """Revoke every pair."""
 
     def close(self) -> None:
-        """Take all of it out of the kernel."""
+        """Remove everything from the kernel."""

@@ -1,6 +1,6 @@
 """Which hand this machine allows, tried once in a process.
 
-A sandbox may refuse later what it takes to make a hand. So `run` makes it before it enters its own: prepare().
+A sandbox may refuse the calls that make a hand. So `run` makes the hand before it enters its sandbox: prepare().
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _NEEDS = {
     "that allows nfnetlink",
 }
 _CLONE_NEWNET, _SIOCGSKNS = 0x40000000, 0x894C
-_FEW = 16  # pairs of a hand that is tried
+_FEW = 16  # most pairs of a hand on trial
 
 _tried: dict[str, str] = {}
 _closing: list[threading.Thread] = []
@@ -40,9 +40,9 @@ def choices(wanted: str) -> Sequence[str]:
 
 
 def missing(kind: str, open_socket: OpenSocket = socket.socket) -> str:
-    """Why a hand is not to be had here, and what it takes; "": it is. After it comes settle().
+    """Why a hand does not work here, and what it needs; "": it works. Call settle() afterwards.
 
-    open_socket: opens a socket in the network namespace to try it in, where this process may make none of its own.
+    open_socket: opens a socket in the network namespace for the trial, where this process may make none of its own.
     """
     if kind not in _tried:
         leftovers = contextlib.ExitStack()
@@ -64,15 +64,15 @@ def missing(kind: str, open_socket: OpenSocket = socket.socket) -> str:
 
 
 def settle() -> None:
-    """Return when nothing is left of what was tried."""
+    """Return when nothing is left of the trials."""
     while _closing:
         _closing.pop().join()
 
 
 def prepare(wanted: str) -> str:
-    """Make what the next switch over interfaces of this network namespace needs for its fast path.
+    """Prepare the fast path of the next switch over interfaces of this network namespace.
 
-    Returns which hand it will have, or "off".
+    Returns the name of its hand, or "off".
     """
     for kind in choices(wanted):
         if not missing(kind):
@@ -83,7 +83,7 @@ def prepare(wanted: str) -> str:
 
 
 def take(kind: str) -> NftHand:
-    """A hand for interfaces of this network namespace: the one that was prepared, or a new one. Raises OSError."""
+    """A hand for interfaces of this network namespace: the prepared one, or a new one. Raises OSError."""
     return _ready.pop(kind, None) or make(kind, socket.socket)
 
 
@@ -95,8 +95,9 @@ def make(kind: str, open_socket: OpenSocket, size: int = MOST_PAIRS) -> NftHand:
 
 
 def _within(open_socket: OpenSocket, action: Callable[[], int]) -> int:
-    """Do something in that network namespace: bpf(2) finds an interface by its index in the calling thread's. Raises
-    OSError.
+    """Call a function in that network namespace. Raises OSError.
+
+    bpf(2) looks up an interface's index in the calling thread's namespace.
     """
     with open_socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as sock:
         there = fcntl.ioctl(sock.fileno(), _SIOCGSKNS)

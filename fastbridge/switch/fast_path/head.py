@@ -1,12 +1,12 @@
 """Promotion, by the core's decisions.
 
-A cache of decisions, never the FDB. A pair is promoted when the core has just forwarded a frame of it between two known
-stations; from then on the kernel forwards its frames, and the core sees them no more. Whatever could make the core
-decide otherwise revokes the pair before it is reported: a move, a flush, a removed or static entry, a flag, a policy, a
-lost link. What the kernel heard keeps the FDB's entries alive.
+The kernel holds a cache of decisions, never the FDB. A pair is promoted when the core has just forwarded a frame of it
+between two known stations. From then on the kernel forwards its frames, and the core does not see them. Any change that
+could alter the core's decision revokes the pair before it is reported: a move, a flush, a removed or static entry, a
+flag, a policy, a lost link. Frames that the kernel heard keep the FDB's entries alive.
 
-No order of events leaves a pair behind that the FDB no longer says: a change of the FDB comes first, and then revokes;
-a promotion comes first, and then looks at the FDB again. So it is with the ports' links, flags and bindings.
+No pair outlives its FDB entries, whatever the order of events. The FDB changes first, and then its pairs are revoked. A
+pair is promoted first, and then the FDB is read again. The same holds for the ports' links, flags and bindings.
 """
 
 from __future__ import annotations
@@ -35,12 +35,13 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-# A pair that was silent for so long gives its room back; its next frame goes through the core, and brings it back.
+# A pair that was silent for so long is revoked to free its room. Its next frame goes through the core and promotes it
+# again.
 IDLE_SECONDS = 30.0
-# How often the hand is asked what it heard. The FDB's ageing is as exact as that, so with less than twice that nothing
-# is promoted.
+# How often the hand is asked for the pairs' last use. The FDB's ageing is only as exact as that. With an ageing of less
+# than twice that, nothing is promoted.
 HEARD_SECONDS = 1.0
-# A kernel that refused is not asked again before.
+# The pause after the kernel refused.
 _REFUSED_SECONDS = 1.0
 
 
@@ -56,11 +57,11 @@ class FastPath:
         self._of_ip: defaultdict[bytes, set[Pair]] = defaultdict(set)
         self._of_ingress: Counter[int] = Counter()
         self._looks: dict[int, Look] = {}
-        self._mtus: dict[int, int] = {}  # of the ports that the hand has
-        self._holds = 0  # who wants nothing promoted, such as traces
+        self._mtus: dict[int, int] = {}  # of the hand's ports
+        self._holds = 0  # users that want nothing promoted, such as traces
         self._refused_until = 0.0
         self._since: dict[Pair, float] = {}  # when each pair was promoted
-        self._uncleared = False  # the kernel may still forward what was given up
+        self._uncleared = False  # the kernel may still forward revoked pairs
         self._lock = threading.RLock()
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
@@ -69,8 +70,9 @@ class FastPath:
 
     @staticmethod
     def suits(ageing: float | None, damping: float) -> bool:
-        """Whether a switch with this ageing and this damping of moves (seconds) may have one: the FDB hears of the
-        kernel's frames only so often.
+        """Whether a switch with this ageing and this damping of moves (seconds) may have a fast path.
+
+        The FDB learns only now and then of the kernel's frames.
         """
         return damping == 0 and (ageing is None or ageing >= 2 * HEARD_SECONDS)
 
@@ -90,19 +92,19 @@ class FastPath:
             self._nominations.switch_on(False)
             self._holds += 1
             self._forget(list(self._pairs))
-            self._clear()  # if the kernel refuses: it all goes when the hand is closed
+            self._clear()  # if the kernel refuses: closing the hand removes everything
 
     def __len__(self) -> int:
         return len(self._pairs)
 
     @property
     def pairs(self) -> dict[Pair, int]:
-        """What is promoted, and to which port."""
+        """The promoted pairs, each with its egress port."""
         with self._lock:
             return dict(self._pairs)
 
     def read(self) -> None:
-        """Act on what the core has named since the last time."""
+        """Act on the pairs that the core has named since the last call."""
         candidates, self.lost = self._nominations.read()
         with self._lock:
             wanted: dict[Pair, int] = {}
@@ -118,7 +120,7 @@ class FastPath:
             self._promote(wanted)
 
     def hear(self) -> None:
-        """Tell the FDB whom the kernel heard, and revoke what was silent for long."""
+        """Tell the FDB which stations the kernel heard, and revoke pairs that were silent for long."""
         with self._lock:
             heard = self.hand.idle()
             stations: dict[tuple[int, int], float] = {}
@@ -135,22 +137,22 @@ class FastPath:
             self._revoke([pair for pair, idle in idle_for.items() if idle > IDLE_SECONDS])
 
     def check(self) -> None:
-        """Revoke what the FDB does not say, or the ports do not let pass, any more."""
+        """Revoke the pairs that the FDB no longer confirms or the ports no longer let pass."""
         with self._lock:
             self._revoke(self._stale(self._pairs))
 
     def revoke_station(self, mac: int) -> None:
-        """Of a station nothing that is promoted holds."""
+        """Revoke all pairs of a station."""
         with self._lock:
             self._revoke(list(self._of_station.get(mac, ())))
 
     def revoke_port(self, index: int) -> None:
-        """To or from a port nothing that is promoted holds."""
+        """Revoke all pairs to or from a port."""
         with self._lock:
             self._revoke(list(self._of_port.get(index, ())))
 
     def set_policy(self, index: int, policy: Policy) -> None:
-        """Look at a port's frames as its policy needs it; what was promoted before does not hold."""
+        """Look at a port's frames as its policy needs it, and revoke the pairs promoted before."""
         guards = [part for part in policy.parts if isinstance(part, Guard)]
         limits = any(isinstance(part, RateLimit) for part in policy.parts)
         if guards and not any(guard.routes for guard in guards):
@@ -167,7 +169,7 @@ class FastPath:
                     self.hand.look(index, look)
 
     def set_port(self, index: int, mtu: int) -> None:
-        """A port that the hand has, and its MTU. What comes in by a port with a larger one is not promoted to it."""
+        """A port of the hand, and its MTU. Frames from a port with a larger MTU are not promoted to it."""
         if self._mtus.get(index) != mtu:
             with self._lock:
                 self._mtus[index] = mtu
@@ -181,8 +183,9 @@ class FastPath:
             self._looks.pop(index, None)
 
     def follow_bindings(self, rows: Iterable[tuple[int, int, int, bytes]]) -> None:
-        """Revoke what a guard does not let pass any more; rows: the bindings that have changed (port, VLAN, MAC, IP), a
-        MAC's with an IP of zeros.
+        """Revoke the pairs that a guard no longer lets pass.
+
+        rows: the changed bindings (port, VLAN, MAC, IP); the binding of a MAC alone has an IP of zeros.
         """
         with self._lock:
             concerned: set[Pair] = set()
@@ -193,7 +196,7 @@ class FastPath:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Let every frame come to the core meanwhile, as for a trace."""
+        """A context in which every frame comes to the core, as for a trace."""
         with self._lock:
             self._holds += 1
             self._revoke(list(self._pairs))
@@ -232,7 +235,7 @@ class FastPath:
         self._revoke(self._stale(fresh))
 
     def _may(self, pair: Pair, egress: int) -> bool:
-        """Whether a pair's frames may pass without the core, by what is known of its ports now."""
+        """Whether a pair's frames may pass without the core, by the present state of its ports."""
         sent, taken = self._mtus.get(pair.ingress), self._mtus.get(egress)
         by_ip = self._looks.get(pair.ingress) is Look.SOURCES and pair.ethertype in (IPV4, IPV6)
         return sent is not None and taken is not None and sent <= taken and by_ip == bool(pair.ip)
@@ -242,8 +245,9 @@ class FastPath:
         return self._nominations.allows(pair.ingress, self._pairs[pair], pair.source, pair.ip)
 
     def _with_room(self, fresh: dict[Pair, int]) -> dict[Pair, int]:
-        """Those there is room for. A port may have as many as are free, so that one that makes up stations leaves half
-        of the room to the others.
+        """The pairs that there is room for.
+
+        A port may have as many as are free. So a port that makes up stations leaves half of the room to the others.
         """
         taken: dict[Pair, int] = {}
         share = Counter(self._of_ingress)
@@ -255,7 +259,7 @@ class FastPath:
         return taken
 
     def _stale(self, pairs: Iterable[Pair]) -> list[Pair]:
-        """Those whose stations the FDB has not where they were, or that their ports let pass no more."""
+        """The pairs whose stations have moved or left the FDB, or whose ports no longer let them pass."""
         known = list(pairs)
         if not known:
             return []
@@ -287,7 +291,7 @@ class FastPath:
                     index.pop(thing)
 
     def _indexed(self, pair: Pair, egress: int) -> list[tuple[defaultdict[Any, set[Pair]], Any]]:
-        """Where a pair is found by what could revoke it."""
+        """The keys of a pair in the index of reasons to revoke it."""
         stations = [(self._of_station, pair.source), (self._of_station, pair.destination)]
         return [*stations, (self._of_port, pair.ingress), (self._of_port, egress), (self._of_ip, pair.ip)]
 
@@ -311,14 +315,14 @@ class FastPath:
 
     @contextmanager
     def _or_nothing(self) -> Iterator[None]:
-        """What the kernel must take, or a pair would outlive its rule: if it does not, it is to forward nothing."""
+        """Revoke in the kernel, or a pair would outlive its rule. If the kernel refuses, it shall forward nothing."""
         try:
             yield
         except OSError:
             self._give_up()
 
     def _give_up(self) -> None:
-        """Let the kernel forward nothing any more: what it was told is not known."""
+        """Let the kernel forward nothing any more: its state is not known."""
         _log.exception("the fast path failed; going on with the core alone")
         with self._lock:
             self._holds += 1
@@ -326,7 +330,7 @@ class FastPath:
             self._clear()
 
     def _clear(self) -> None:
-        """Revoke all that was ever promoted; if the kernel refuses, try again every second."""
+        """Revoke every pair; if the kernel refuses, try again every second."""
         with self._lock:
             try:
                 self.hand.clear()

@@ -1,4 +1,4 @@
-"""Headers: where in an untagged frame the kernel looks, and what a pair's frames begin with."""
+"""Headers: the offsets that the kernel reads in an untagged frame, and the first bytes of a pair's frames."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def ip_of(pair: Pair) -> bytes:
 
 
 def read_pair(ingress: int, header: bytes, ip: bytes) -> Pair:
-    """The pair whose frames begin so, by its IP address as `ip_of` has it."""
+    """The pair with this header and this IP address, as `ip_of` gives it."""
     destination, source, ethertype = (int.from_bytes(part, "big") for part in (header[:6], header[6:12], header[12:]))
     if ip and ethertype == IPV4:
         ip = b"\xff" + bytes(11) + ip[:4]

@@ -1,6 +1,6 @@
-"""A network namespace that only this process holds: where the core listens for what the kernel hands it.
+"""A network namespace that only this process holds. The core listens there for the frames that the kernel hands it.
 
-Nobody sees it, and what is in it vanishes with the process, SIGKILL included.
+No other process sees it. Everything in it vanishes with the process, SIGKILL included.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Inside:
     """Such a namespace, and a thread in it that opens sockets there."""
 
     def __init__(self) -> None:
-        """Raises OSError: we may not make one."""
+        """Raises OSError where this process may not make one."""
         self._thread = ThreadPoolExecutor(1, "fastbridge-inside")
         try:
             self.fd = self._thread.submit(_enter).result()
@@ -32,15 +32,15 @@ class Inside:
         _made.add(self)
 
     def open_socket(self, family: int, kind: int, protocol: int) -> socket.socket:
-        """As socket.socket, in there."""
+        """As socket.socket, in that namespace."""
         return self._thread.submit(socket.socket, family, kind, protocol).result()
 
     def run(self, action: Callable[[], None]) -> None:
-        """Do something in there."""
+        """Call a function in that namespace."""
         self._thread.submit(action).result()
 
     def seal(self) -> None:
-        """Open nothing more in there: end the thread."""
+        """End the thread; nothing more can be opened there."""
         self._thread.shutdown()
 
     def close(self) -> None:
@@ -64,7 +64,7 @@ def prepare() -> None:
 
 
 def seal() -> None:
-    """Nothing more will be opened inside: end the threads, which have the rights that this process had before."""
+    """End the threads, which still have this process's earlier rights. Nothing more can be opened inside."""
     for made in list(_made):
         made.seal()
 

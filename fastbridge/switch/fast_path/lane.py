@@ -38,7 +38,7 @@ Stats = Mapping[int, tuple[int, ...]]  # an interface's counts, by its index
 
 
 class FastLane:
-    """Made with the first port, with a hand that works. Raises OSError."""
+    """Made with the first port, by a hand that works. Raises OSError."""
 
     def __init__(
         self,
@@ -58,8 +58,8 @@ class FastLane:
             self._inner = Netlink(inside.open_socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_ROUTE))
         self._punts = Punts(self._route, self._inner, -1 if inside is None else inside.fd)
         self._ports: dict[int, PortLinks] = {}
-        self._begun: dict[int, Passed] = {}  # what had passed before a port was attached …
-        self._passed: dict[int, Passed] = {}  # … and since, as was last read
+        self._begun: dict[int, Passed] = {}  # counts from before a port was attached …
+        self._passed: dict[int, Passed] = {}  # … and since, as last read
         self._sent_before: dict[int, int] = {}  # by interfaces that are to be ports
         self._lock = threading.Lock()  # of the sockets
         self.hand = hand
@@ -76,7 +76,7 @@ class FastLane:
             made = self._punts.make(ports)
             inner = self._punts.inner_indices([punt.inner for punt in made])
             stats = self._stats()
-            # Before the core can send by them: what it sends is taken off from the first frame.
+            # Before the core can send by them: its sent frames are subtracted from the first one on.
             self._sent_before.update({index: self._sent(index, stats[index]) for _, index in ports if index in stats})
         return [Receiver(self._open_inner, inner[punt.inner], punt.ifindex) for punt in made]
 
@@ -92,8 +92,9 @@ class FastLane:
                 self._passed[index] = Passed()
 
     def detach(self, index: int) -> Passed | None:
-        """Take a port's frames no more, and forward none to it; returns what passed, None: it was not attached. Raises
-        OSError.
+        """Stop taking a port's frames and forwarding frames to it.
+
+        Returns the counts of its frames; None: it was not attached. Raises OSError.
         """
         self.head.remove_port(index)
         with self._lock:
@@ -101,7 +102,7 @@ class FastLane:
                 self.hand.detach(index)  # what it was to look at
                 return None
             links = self._ports[index]
-            for _ in range(_READINGS):  # now none is forwarded any more, and the most is the truth
+            for _ in range(_READINGS):  # now none is forwarded any more, so the highest reading is exact
                 self._note({index: links}, self._stats(links.ifindex), self._stats(links.punt))
             self.hand.detach(index)
             del self._ports[index], self._begun[index]
@@ -115,12 +116,12 @@ class FastLane:
                 self._ports[index] = self._ports[index]._replace(name=name)
 
     def remove(self, ifindex: int) -> None:
-        """A port's punt pair is not needed any more, as its sockets are closed."""
+        """A port's sockets are closed, so its punt pair is not needed any more."""
         with self._lock:
             self._punts.remove([ifindex])
 
     def passed(self) -> dict[int, Passed]:
-        """What has passed by each port; by one whose interface is gone, as far as is known."""
+        """The counts of each port's frames; the last known ones where its interface is gone."""
         with self._lock:
             self._note(self._ports, self._stats(), self._stats())
             return dict(self._passed)
@@ -143,17 +144,17 @@ class FastLane:
         self.head.follow_bindings(rows)
 
     def revoke_port(self, index: int) -> None:
-        """Nothing that is promoted to or from a port holds."""
+        """Revoke all pairs to or from a port."""
         self.head.revoke_port(index)
 
     def revoke_blocked(self) -> None:
-        """Nor of those that are part of a loop."""
+        """Revoke all pairs to or from ports that are part of a loop."""
         for index, link in self._dataplane.links().items():
             if link == "blocked":
                 self.head.revoke_port(index)
 
     def leave_to_parent(self) -> None:
-        """In a forked child: close the copies of what is the parent's."""
+        """In a forked child: close the copies of the parent's descriptors."""
         for sock in {self._route.socket, self._inner.socket}:
             sock.close()
         self.hand.close()
@@ -177,8 +178,8 @@ class FastLane:
             self._inside.close()
 
     def _note(self, ports: Mapping[int, PortLinks], own: Stats, punts: Stats) -> None:
-        """What was handed to the core is read after what came in, so no frame between the two is taken for a forwarded
-        one. Under traffic a reading may be some frames short, so the most is kept.
+        """Received frames are read first, frames handed to the core second. So no frame between the two readings counts
+        as forwarded. Under traffic a reading may be some frames short, so the highest is kept.
         """
         for index, links in ports.items():
             if now := self._count(links, own, punts):
@@ -186,7 +187,7 @@ class FastLane:
                 self._passed[index] = Passed(*map(max, since, self._passed[index]))
 
     def _count(self, links: PortLinks, own: Stats, punts: Stats) -> Passed | None:
-        """What a port's interfaces have counted since they were made: no counter costs a frame anything."""
+        """The counts of a port's interfaces since they were made. Reading them costs no frame anything."""
         if links.ifindex not in own or links.punt not in punts:
             return None
         port, punt = own[links.ifindex], punts[links.punt]
@@ -194,12 +195,12 @@ class FastLane:
         return Passed(port[_RX_FRAMES] - handed - missed, missed, self._sent(links.ifindex, port))
 
     def _sent(self, ifindex: int, port: tuple[int, ...]) -> int:
-        """What bpf_redirect_peer takes comes in at the other end, and does not leave here."""
+        """A frame sent by bpf_redirect_peer counts as received at the other end, not as sent here."""
         arrived = peer_received(self._route, ifindex) if isinstance(self.hand, BpfHand) else None
         return port[_TX_DROPPED] + (port[_TX_FRAMES] if arrived is None else arrived)
 
     def _stats(self, ifindex: int = 0) -> Stats:
-        """What the kernel counted on all interfaces, or on one, if it is there."""
+        """The kernel's counts of all interfaces, or of one, if it exists."""
         ask = _HEADER.pack(0, 0, ifindex, 0, 0)
         try:
             if ifindex:

@@ -1,10 +1,10 @@
-"""The nf_tables hand: for everyone who may make a network namespace.
+"""The nf_tables hand: for every user that may make a network namespace.
 
-One table of the netdev family. A chain stands at the ingress hook of each port, before the host's stack, and takes
-every frame, so that the host hears nothing of the ports. A frame is looked up once, by where it came in and its first
-14 bytes: destination, source, EtherType; where a guard checks sources also by its IP source address. What is promoted
-goes to its port, all else to the port's punt pair, whose other end the core listens on. A tag makes the EtherType
-another one, so tagged frames miss, as ARP does, which is never promoted.
+It is one table of the netdev family. A chain at the ingress hook of each port, before the host's stack, takes every
+frame. So the host hears nothing of the ports. A frame is looked up once, by its ingress port and its first 14 bytes:
+destination, source, EtherType. Where a guard checks sources, the key includes the IP source address. A promoted frame
+goes to its egress port. Every other frame goes to the ingress port's punt pair; the core listens on the other end. A
+VLAN tag changes the EtherType, so tagged frames miss. ARP misses too, because it is never promoted.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ OpenSocket = Callable[[int, int, int], socket.socket]
 # Keys: the ingress interface's index and the frame's first 14 bytes; and with the IP source address, IPv4 first.
 _KEY_BYTES, _KEY_BYTES_BY_IP = 20, 36
 _INDEX = struct.Struct("=I")
-# Registers: of a key (index, header, address), of what is compared, and of where a frame goes; others are overwritten
-# by what comes between.
+# Registers: of a key (index, header, address), of a comparison, and of a frame's way out. The expressions in between
+# overwrite the others.
 _KEY, _HEADER, _IP, _COMPARED, _TO = 0, 1, 5, 9, 12
-_AT_ONCE = 512  # pairs in one transaction, which all are taken or none
+_AT_ONCE = 512  # pairs in one transaction: the kernel takes all or none
 _PRIORITY = -100  # before the shield's chain, which then has nothing to drop
 
 
@@ -49,14 +49,14 @@ _MAPS = "pairs", "pairs-by-ip"
 
 
 class PortLinks(NamedTuple):
-    """A port's interfaces: its own, and the end of its punt pair that frames are handed to."""
+    """A port's interfaces: its own, and the end of its punt pair that receives the punted frames."""
 
     name: str
     ifindex: int
     punt: int
     #: The MAC address of the other end of the port's veth pair, when that is in another namespace.
     peer: int | None = None
-    #: What frames must bear to pass the shield of the port they leave by; 0: there is none.
+    #: The mark that lets a frame pass its egress port's shield; 0: there is none.
     mark: int = 0
 
 
@@ -66,8 +66,9 @@ class NftHand:
     name = "nft"
 
     def __init__(self, open_socket: OpenSocket, size: int) -> None:
-        """open_socket: opens a socket in the ports' namespace; size: most pairs. Raises OSError: there is no nf_tables
-        here, or not for us.
+        """open_socket: opens a socket in the ports' namespace; size: most pairs.
+
+        Raises OSError where there is no nf_tables, or this process may not use it.
         """
         self._table = f"fastbridge-fast-{os.getpid()}-{secrets.token_hex(2)}"
         self._links: dict[int, PortLinks] = {}
@@ -98,7 +99,7 @@ class NftHand:
         self._by_link.update({links.ifindex: index for index, links in ports.items()})
 
     def detach(self, index: int) -> None:
-        """Let a port's frames go where they went before; also of one whose interface is gone. Raises OSError."""
+        """Stop taking a port's frames, even where its interface is gone. Raises OSError."""
         self._looks.pop(index, None)
         if index not in self._links:  # its renaming failed half-way
             return
@@ -208,12 +209,12 @@ def _chain(links: PortLinks) -> str:
 
 
 def _is(ethertype: int) -> Sequence[bytes]:
-    """Go on with this EtherType alone."""
+    """Go on only with this EtherType."""
     return load_frame(12, 2, _COMPARED), compare(_COMPARED, "==", ethertype.to_bytes(2, "big"))
 
 
 def _by_map(pairs: Iterable[Pair]) -> Mapping[str, Sequence[Pair]]:
-    """Pairs by the map they are looked up in."""
+    """Pairs by their map."""
     found: dict[str, list[Pair]] = {}
     for pair in pairs:
         found.setdefault("pairs-by-ip" if pair.ip else "pairs", []).append(pair)

@@ -13,15 +13,16 @@ _HEADER = struct.Struct("=BxHiII")  # struct ifinfomsg
 
 
 def peer_address(netlink: Netlink, index: int) -> int | None:
-    """The MAC address of a veth interface's other end in another network namespace, as a number; None: there is none,
-    or we may not look (it takes CAP_NET_ADMIN over that namespace).
+    """The MAC address of a veth interface's other end in another network namespace, as a number.
+
+    None: there is none, or this process may not look (it takes CAP_NET_ADMIN over that namespace).
     """
     peer = _peer(netlink, index)
     return int.from_bytes(bytes(peer[_ADDRESS]), "big") if _ADDRESS in peer else None
 
 
 def peer_received(netlink: Netlink, index: int) -> int | None:
-    """How many frames have come in there; None: there is none to be seen."""
+    """How many frames the other end has received; None: there is none to be seen."""
     peer = _peer(netlink, index)
     return int.from_bytes(peer[_STATS64][:8], sys.byteorder) if _STATS64 in peer else None
 

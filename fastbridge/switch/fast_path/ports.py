@@ -1,7 +1,7 @@
 """Which of a switch's ports have a fast path.
 
-All that the life of a switch (live.py) knows of it. There is none, or one for all ports of one network namespace, that
-of the first port; ports of another namespace stay without.
+live.py uses only this part of the fast path. A switch has none, or one for all ports in the first port's network
+namespace. Ports in other namespaces stay without.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _log = logging.getLogger(__name__)
 
 
 class FastPorts:
-    """Follows a switch's ports, so that the kernel forwards between those that it can."""
+    """Follows a switch's ports, so that the kernel forwards between them where it can."""
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class FastPorts:
         self._runs = False
         self._untold = ""  # why there is none
         self.lane: FastLane | None = None
-        #: By which hand the kernel forwards, or "off".
+        #: The name of the hand that the kernel forwards by, or "off".
         self.hand = "off"
 
     def start(self) -> None:
@@ -72,15 +72,15 @@ class FastPorts:
             self.lane = None
 
     def leave_to_parent(self) -> None:
-        """In a forked child: close the copies of what is the parent's."""
+        """In a forked child: close the copies of the parent's descriptors."""
         if self.lane is not None:
             self.lane.leave_to_parent()
             self.lane = None
 
     def listen(self, sources: Sequence[PortLike], links: Sequence[PortLink]) -> Sequence[Receiver | None]:
-        """Where the core is to listen for ports; None: on the interface itself, and the kernel forwards nothing.
+        """Where the core listens for ports; None: on the interface itself, and the kernel forwards nothing.
 
-        Raises PortError where the hand that was asked for is not to be had.
+        Raises PortError where the requested hand does not work.
         """
         nowhere: Sequence[Receiver | None] = [None] * len(sources)
         if self._wanted == "off" or not sources:
@@ -131,7 +131,7 @@ class FastPorts:
 
     def attach(self, ports: Mapping[int, tuple[PortLink, Receiver]]) -> None:
         """Let the kernel forward between these ports, by index, what the core promotes. Raises PortError."""
-        if self._untold:  # not before: without the right to open a port that is the error to tell
+        if self._untold:  # not earlier: a missing right to open a port shall be reported first
             why, self._untold = self._untold, ""
             text = f"no fast path, the core forwards all frames: {why}; fast path `off` does the same without this line"
             self._journal.warn(_log, "fast paths", text)
@@ -156,11 +156,11 @@ class FastPorts:
             self.lane.follow_mtu(index, link.link.mtu)
 
     def detach(self, index: int) -> Passed | None:
-        """Take a port's frames no more; returns what passed the core by, None: it was not attached."""
+        """Stop taking a port's frames; returns the counts of those that bypassed the core, None if not attached."""
         return None if self.lane is None else self.lane.detach(index)
 
     def remove(self, link: PortLink) -> None:
-        """Nobody listens for this port any more."""
+        """The core no longer listens for this port."""
         if self.lane is not None:
             self.lane.remove(link.link.index)
 
@@ -170,11 +170,11 @@ class FastPorts:
             self.lane.rename(index, name)
 
     def passed(self) -> Mapping[int, Passed]:
-        """Of the frames that came in by each port, those that the core never saw."""
+        """The counts of each port's frames that bypassed the core."""
         return {} if self.lane is None else self.lane.passed()
 
     def set_policy(self, index: int, policy: Policy) -> None:
-        """A port has this policy from now on: some of its frames are the core's alone."""
+        """A port has this policy from now on. Some of its frames must go to the core."""
         if self.lane is not None:
             self.lane.set_policy(index, policy)
 
@@ -184,15 +184,15 @@ class FastPorts:
             self.lane.follow_mtu(index, mtu)
 
     def held(self) -> contextlib.AbstractContextManager[None]:
-        """While it lasts every frame comes to the core, as for a trace."""
+        """A context in which every frame comes to the core, as for a trace."""
         return contextlib.nullcontext() if self.lane is None else self.lane.head.held()
 
     def revoke_port(self, index: int) -> None:
-        """Nothing that is promoted to or from a port holds."""
+        """Revoke all pairs to or from a port."""
         if self.lane is not None:
             self.lane.revoke_port(index)
 
     def revoke_blocked(self) -> None:
-        """Nor of those that are part of a loop."""
+        """Revoke all pairs to or from ports that are part of a loop."""
         if self.lane is not None:
             self.lane.revoke_blocked()

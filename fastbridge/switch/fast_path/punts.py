@@ -1,10 +1,10 @@
-"""Punt pairs: veth pairs by which the kernel hands the core what is the core's.
+"""Punt pairs: veth pairs by which the kernel hands frames to the core.
 
-A pair a port: frames that came in by the port are forwarded into the pair's one end, in the port's namespace, and the
-core's socket listens on the other. Where we may make one, that other end stands in a network namespace that only this
-process holds: nobody sees it, nobody else hears it, and both ends vanish with the process, SIGKILL included. Elsewhere
-(without CAP_SYS_ADMIN over the namespace) both are in the port's; they carry a name by which the next start finds and
-replaces them.
+Each port has one pair. The kernel forwards the port's frames into one end, in the port's namespace. The core's socket
+listens on the other end. Where the process may make one, that other end is in a network namespace that only this
+process holds. No other process sees or hears it there, and both ends vanish with the process, SIGKILL included. Without
+CAP_SYS_ADMIN over the namespace both ends are in the port's namespace. The next start finds them by name and replaces
+them.
 """
 
 from __future__ import annotations
@@ -42,17 +42,18 @@ _A_PIECE = 64  # pairs made at a time, so that their answers find room
 class Punt(NamedTuple):
     """One pair."""
 
-    name: str  #: of the end frames are handed to
+    name: str  #: of the end that receives the punted frames
     ifindex: int
-    inner: str  #: of the end the core listens on
+    inner: str  #: of the end that the core listens on
 
 
 class Punts:
     """Makes and removes punt pairs."""
 
     def __init__(self, outer: Netlink, inner: Netlink | None = None, inner_fd: int = -1) -> None:
-        """outer: a NETLINK_ROUTE socket in the ports' namespace; inner: one in the other ends' namespace, of which
-        inner_fd is a descriptor; None: it is the same.
+        """outer: a NETLINK_ROUTE socket in the ports' namespace; inner: one in the namespace of the other ends.
+
+        inner_fd: a descriptor of that namespace; None: both are the same.
         """
         self._outer, self._inner, self._inner_fd = outer, inner or outer, inner_fd
         self._group = secrets.randbits(31) | 1 << 30  # of interfaces: these, and no other's
@@ -70,7 +71,7 @@ class Punts:
         return {name: known[name] for name in names}
 
     def remove(self, indices: Sequence[int]) -> None:
-        """Remove the pairs of ports, by their interface's index; those that are gone are gone."""
+        """Remove the pairs of ports, by their interface's index; missing ones are no error."""
         for index in indices:
             try:
                 self._outer.send([_link(_DELLINK, 0, text(_IFNAME, _outer(index)))], ["a punt pair"])
@@ -92,19 +93,19 @@ class Punts:
         except OSError as error:
             if error.errno != errno.EEXIST:
                 raise
-            # What a process that was killed left behind: of this port there is no other switch.
+            # A killed process may have left pairs behind. They are in no use: no other switch has this port.
             self.remove([index for _, index in ports])
             self._add(ports)
-        # The outer ends last: one that is up before it has a carrier loses what it is given until the kernel notices.
+        # The outer ends last: an end that is up before its carrier loses frames until the kernel notices the carrier.
         for netlink, name_of in ((self._inner, self._inner_name), (self._outer, _outer)):
             names = [name_of(index) for _, index in ports]
-            # First: an end that comes up makes itself an address, and then it speaks.
+            # First: an end that comes up gives itself an address, and then it sends frames.
             self._send(netlink, [_link(_SETLINK, 0, text(_IFNAME, name), _no_ipv6()) for name in names])
             self._send(netlink, [_link(_SETLINK, 0, text(_IFNAME, name), flags=_UP | _NOARP) for name in names])
         self._take_large(ports)
 
     def _take_large(self, ports: Sequence[tuple[str, int]]) -> None:
-        """Hand over the frames of BIG TCP whole, too, where the kernel has them (since 5.19)."""
+        """Hand over BIG TCP's frames whole, too, where the kernel has BIG TCP (since 5.19)."""
         sizes = u32(_GSO_MAX_SIZE, _LARGEST), u32(_GSO_IPV4_MAX_SIZE, _LARGEST)
         try:
             self._send(self._outer, [_link(_SETLINK, 0, text(_IFNAME, _outer(index)), *sizes) for _, index in ports])
