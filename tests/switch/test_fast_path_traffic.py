@@ -197,7 +197,10 @@ def test_at_its_promotion_a_pair_is_overtaken_once_at_most(hand: str) -> None:
     """Those that wait for the core, by those that the kernel forwards; among each, frames stay in order."""
     burst = 1_000
     with fast(hand) as (lab, switch), wires(lab) as (one, two, _):
-        two.socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 8 << 20)
+        try:
+            two.socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 8 << 20)
+        except PermissionError:  # not for an ordinary user, and the usual buffer has room for so many
+            burst = 200
         for source in range(X, X + 20):
             two.mark()
             one.send(ethernet(GROUP, source))
