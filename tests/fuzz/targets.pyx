@@ -9,8 +9,11 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t
 from libc.stdlib cimport abort, free, getenv, malloc
 from libc.string cimport memcpy, memset, strcmp
 
-from fastbridge.core.batch cimport FORWARDED, NO_REASON, Frame
-from fastbridge.core.coalesce cimport Run, Segment, append, follows, is_sound, read_segment, write_headers
+from fastbridge.core.batch cimport Frame
+from fastbridge.core.coalesce cimport (
+    Run, Segment, append, checksums_ok, continues_run, read_segment, write_headers,
+)
+from fastbridge.core.codes cimport FORWARDED, NO_REASON
 from fastbridge.core.ethernet cimport (
     ETHERNET_HEADER, is_nd, load16, network_offset, read_ip_source, read_vid, tags_are_plain,
 )
@@ -82,10 +85,10 @@ cdef void coalesce(const uint8_t *data, uint32_t size) noexcept nogil:
     second.data, second.length, second.action = two + VNET_HEADER, size - 2 - cut, FORWARDED
     if read_segment(&first, &run.head):
         check(run.head.payload < first.length and VNET_HEADER + run.head.payload <= sizeof(headers))
-        is_sound(&run.head)
+        checksums_ok(&run.head)
         append(&run, &run.head)
-        if read_segment(&second, &other) and follows(&run, &other):
-            is_sound(&other)
+        if read_segment(&second, &other) and continues_run(&run, &other):
+            checksums_ok(&other)
             append(&run, &other)
         write_headers(&run, headers)
     free(one)
