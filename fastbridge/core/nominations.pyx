@@ -93,22 +93,35 @@ cdef class Nominations:
     def allows(self, uint16_t ingress, uint16_t egress, uint64_t mac, bytes ip):
         """Whether the rules of two ports let frames of this source pass from one to the other now, untagged; ip: as
         read() has it. Raises ValueError for an ip of another length."""
-        cdef Forwarding *f = &self.dataplane.workers[0].forwarding
+        cdef Worker *worker = &self.dataplane.workers[0]
+        cdef bint allowed
+        cdef bint by_ip = len(ip) != 0
         cdef Port *port = self.dataplane._port(ingress)
         cdef Port *out = self.dataplane._port(egress)
         cdef const uint8_t *address = ip
         cdef uint64_t source = make_key(mac, 0)
         if len(ip) != 0 and len(ip) != 16:
             raise ValueError(f"an IP address here has 16 bytes, not {len(ip)}")
-        if port == NULL or port.blocked or out == NULL or not is_open(out):
+        if port == NULL or out == NULL:
             return False
-        if port.flags & (FLAG_LEARNING | FLAG_LOCKED) != FLAG_LEARNING or port.flags & out.flags & FLAG_ISOLATED:
-            return False
-        if not port.guarded:
-            return True
-        if not mac_allowed(f, ingress, source):
-            return False
-        return port.routes or len(ip) == 0 or ip_allowed(f, ingress, source, 0, 0, address)
+        with nogil:
+            lock(worker)  # whoever changes rules holds it
+            allowed = allowed_now(&worker.forwarding, port, out, ingress, source, by_ip, address)
+            unlock(worker)
+        return allowed
+
+
+cdef bint allowed_now(Forwarding *f, const Port *port, const Port *out, uint16_t ingress, uint64_t source, bint by_ip,
+                      const uint8_t *address) noexcept nogil:
+    if port.blocked or not is_open(out):
+        return False
+    if port.flags & (FLAG_LEARNING | FLAG_LOCKED) != FLAG_LEARNING or port.flags & out.flags & FLAG_ISOLATED:
+        return False
+    if not port.guarded:
+        return True
+    if not mac_allowed(f, ingress, source):
+        return False
+    return port.routes or not by_ip or ip_allowed(f, ingress, source, 0, 0, address)
 
 
 cdef bytes ip_of(const uint8_t *ip):
