@@ -54,7 +54,7 @@ class WithFastPath(plain.Pair):
     def begin(self, lagging: bool) -> None:
         self.lagging, self.telling = lagging, False
         self.hand = FakeHand(self.clock)
-        self.fast = FastPath(self.core._dataplane, self.core._entries, self.hand, self.core._now_ms)
+        self.fast = FastPath(self.core._dataplane, self.core._entries, self.hand, self.core._now_ms, self.core._journal)
         for index in range(len(self.core.ports)):
             self.fast.set_port(index, 1500)
         self.core._policing.bindings.on_change = self.fast.follow_bindings

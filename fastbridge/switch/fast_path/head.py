@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastbridge.core.nominations import Nominations
+from fastbridge.journal import Journal
 from fastbridge.policy.base import Policy
 from fastbridge.policy.builtin import Guard, RateLimit
 
@@ -48,8 +49,10 @@ _REFUSED_SECONDS = 1.0
 class FastPath:
     """Promotes and revokes pairs of a switch's stations by a hand."""
 
-    def __init__(self, dataplane: Dataplane, entries: FdbAccess, hand: Hand, now_ms: Callable[[], int]) -> None:
-        self._entries, self.hand, self._now_ms = entries, hand, now_ms
+    def __init__(
+        self, dataplane: Dataplane, entries: FdbAccess, hand: Hand, now_ms: Callable[[], int], journal: Journal
+    ) -> None:
+        self._entries, self.hand, self._now_ms, self._journal = entries, hand, now_ms, journal
         self._nominations = Nominations(dataplane)
         self._pairs: dict[Pair, int] = {}
         self._of_station: defaultdict[int, set[Pair]] = defaultdict(set)
@@ -224,7 +227,8 @@ class FastPath:
         except RefusedError as error:
             self.refused += len(fresh)
             self._refused_until = now + _REFUSED_SECONDS
-            _log.warning("the kernel's fast path is full, %d pairs stay with the core: %s", len(fresh), error)
+            text = f"the kernel's fast path is full, pairs stay with the core: {error}"
+            self._journal.warn(_log, "full fast paths", text, thing=str(error))
             return
         for pair, egress in fresh.items():
             self._pairs[pair], self._since[pair] = egress, now
@@ -323,7 +327,8 @@ class FastPath:
 
     def _give_up(self) -> None:
         """Let the kernel forward nothing any more: its state is not known."""
-        _log.exception("the fast path failed; going on with the core alone")
+        text = "the fast path failed; going on with the core alone"
+        self._journal.warn(_log, "failures of the fast path", text, thing=text, level=logging.ERROR)
         with self._lock:
             self._holds += 1
             self._forget(list(self._pairs))
@@ -335,7 +340,8 @@ class FastPath:
             try:
                 self.hand.clear()
             except OSError:
-                _log.exception("the kernel goes on forwarding what it was told")
+                text = "the kernel goes on forwarding what it was told; asking it again every second"
+                self._journal.warn(_log, "failures of the fast path", text, thing=text, level=logging.ERROR)
                 self._uncleared = True
             else:
                 self._uncleared = False

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from fastbridge.journal import Journal
 from fastbridge.netlink import NETLINK_ROUTE, NLM_F_DUMP, Netlink, attributes, message
 from fastbridge.policy.base import Policy
 from fastbridge.switch.counters import Passed
@@ -48,6 +49,7 @@ class FastLane:
         open_socket: OpenSocket,
         inside: Inside | None,
         hand: NftHand,
+        journal: Journal,
     ) -> None:
         self._dataplane, self._inside = dataplane, inside
         self._route = Netlink(open_socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_ROUTE))
@@ -63,7 +65,7 @@ class FastLane:
         self._sent_before: dict[int, int] = {}  # by interfaces that are to be ports
         self._lock = threading.Lock()  # of the sockets
         self.hand = hand
-        self.head = FastPath(dataplane, entries, hand, now_ms)
+        self.head = FastPath(dataplane, entries, hand, now_ms, journal)
 
     def peer(self, ifindex: int) -> int | None:
         """The MAC address at the other end of a port's veth pair, where the hand can make use of it."""

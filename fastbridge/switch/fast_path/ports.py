@@ -115,7 +115,9 @@ class FastPorts:
             raise OSError(why)
         inside = take() if here else None
         try:
-            self.lane = FastLane(self._dataplane, self._entries, self._dataplane.now, source.open_socket, inside, hand)
+            self.lane = FastLane(
+                self._dataplane, self._entries, self._dataplane.now, source.open_socket, inside, hand, self._journal
+            )
         except BaseException:
             hand.close()
             if inside is not None:
