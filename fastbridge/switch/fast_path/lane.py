@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 
 from fastbridge.journal import Journal
 from fastbridge.netlink import NETLINK_ROUTE, NLM_F_DUMP, Netlink, attributes, message
-from fastbridge.policy.base import Policy
 from fastbridge.switch.counters import Passed
 from fastbridge.switch.port_socket import Receiver
 
@@ -51,7 +50,7 @@ class FastLane:
         hand: NftHand,
         journal: Journal,
     ) -> None:
-        self._dataplane, self._inside = dataplane, inside
+        self._inside = inside
         self._route = Netlink(open_socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_ROUTE))
         self._inner = self._route
         self._open_inner = open_socket
@@ -128,32 +127,10 @@ class FastLane:
             self._note(self._ports, self._stats(), self._stats())
             return dict(self._passed)
 
-    def check(self) -> None:
-        """The FDB was changed from Python."""
-        self.head.check()
-
-    def set_policy(self, index: int, policy: Policy) -> None:
-        """A port has another policy."""
-        self.head.set_policy(index, policy)
-
     def follow_mtu(self, index: int, mtu: int) -> None:
         """A port's MTU may have changed."""
         if index in self._ports:
             self.head.set_port(index, mtu)
-
-    def follow_bindings(self, rows: Sequence[tuple[int, int, int, bytes]]) -> None:
-        """The guards' bindings have changed."""
-        self.head.follow_bindings(rows)
-
-    def revoke_port(self, index: int) -> None:
-        """Revoke all pairs to or from a port."""
-        self.head.revoke_port(index)
-
-    def revoke_blocked(self) -> None:
-        """Revoke all pairs to or from ports that are part of a loop."""
-        for index, link in self._dataplane.links().items():
-            if link == "blocked":
-                self.head.revoke_port(index)
 
     def leave_to_parent(self) -> None:
         """In a forked child: close the copies of the parent's descriptors."""

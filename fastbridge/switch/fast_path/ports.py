@@ -125,8 +125,8 @@ class FastPorts:
             raise
         self.hand = hand.name
         self._namespace = link.namespace
-        self._fdb.on_change = self.lane.check
-        self._bindings.on_change = self.lane.follow_bindings
+        self._fdb.on_change = self.lane.head.check
+        self._bindings.on_change = self.lane.head.follow_bindings
         if self._runs:
             self.start()
         return self.lane
@@ -178,7 +178,7 @@ class FastPorts:
     def set_policy(self, index: int, policy: Policy) -> None:
         """A port has this policy from now on. Some of its frames must go to the core."""
         if self.lane is not None:
-            self.lane.set_policy(index, policy)
+            self.lane.head.set_policy(index, policy)
 
     def follow_mtu(self, index: int, mtu: int) -> None:
         """A port's MTU may have changed."""
@@ -192,9 +192,11 @@ class FastPorts:
     def revoke_port(self, index: int) -> None:
         """Revoke all pairs to or from a port."""
         if self.lane is not None:
-            self.lane.revoke_port(index)
+            self.lane.head.revoke_port(index)
 
     def revoke_blocked(self) -> None:
         """Revoke all pairs to or from ports that are part of a loop."""
         if self.lane is not None:
-            self.lane.revoke_blocked()
+            for index, link in self._dataplane.links().items():
+                if link == "blocked":
+                    self.lane.head.revoke_port(index)
