@@ -20,7 +20,7 @@ from . import bpf_syscall as bpf
 from .bpf_program import KEY, KEY_BY_IP, REDIRECT, REDIRECT_PEER, VALUE, program
 from .hand import Look, Pair, RefusedError
 from .headers import header_of, ip_of, read_pair
-from .nft import NftHand, OpenSocket, PortLinks
+from .nft import NftHand, OpenSocket, PortEnds
 
 
 class BpfHand(NftHand):
@@ -125,5 +125,5 @@ class BpfHand(NftHand):
         )
 
     @staticmethod
-    def _value(pair: Pair, egress: PortLinks) -> bytes:
+    def _value(pair: Pair, egress: PortEnds) -> bytes:
         return VALUE.pack(egress.ifindex, REDIRECT_PEER if pair.destination == egress.peer else REDIRECT, 0)

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from fastbridge.netlink import NETLINK_ROUTE, Netlink
 
 from .hand import Pair, RefusedError
-from .nft import NftHand, OpenSocket, PortLinks
+from .nft import NftHand, OpenSocket, PortEnds
 from .punts import Punts
 
 _SECONDS = 3.0  # for a frame to arrive: it takes less than a millisecond, but a link may come up late
@@ -45,7 +45,7 @@ def fly(
         leftovers.callback(punts.remove, stand_ins)
     near, far = punts.make([("a trial", index) for index in stand_ins])
     sender, hearer = (leftovers.enter_context(_listen(open_socket, end.inner)) for end in (near, far))
-    hand.attach({n: PortLinks(p.name, p.ifindex, near.ifindex) for n, p in enumerate((near, far))})
+    hand.attach({n: PortEnds(p.name, p.ifindex, near.ifindex) for n, p in enumerate((near, far))})
     try:
         hand.promote({Pair(0, _KNOWN, _SOURCE, _ETHERTYPE): 1})
     except RefusedError as error:

@@ -21,7 +21,7 @@ from fastbridge.switch.port_socket import Receiver
 from .bpf import BpfHand
 from .head import FastPath
 from .inside import Inside
-from .nft import NftHand, OpenSocket, PortLinks
+from .nft import NftHand, OpenSocket, PortEnds
 from .peers import peer_address, peer_received
 from .punts import Punts
 
@@ -58,7 +58,7 @@ class FastLane:
             self._open_inner = inside.open_socket
             self._inner = Netlink(inside.open_socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_ROUTE))
         self._punts = Punts(self._route, self._inner, -1 if inside is None else inside.fd)
-        self._ports: dict[int, PortLinks] = {}
+        self._ports: dict[int, PortEnds] = {}
         self._begun: dict[int, Passed] = {}  # counts from before a port was attached …
         self._passed: dict[int, Passed] = {}  # … and since, as last read
         self._sent_before: dict[int, int] = {}  # by interfaces that are to be ports
@@ -81,7 +81,7 @@ class FastLane:
             self._sent_before.update({index: self._sent(index, stats[index]) for _, index in ports if index in stats})
         return [Receiver(self._open_inner, inner[punt.inner], punt.ifindex) for punt in made]
 
-    def attach(self, ports: Mapping[int, PortLinks]) -> None:
+    def attach(self, ports: Mapping[int, PortEnds]) -> None:
         """Take these ports' frames from now on, by the ports' indexes. Raises OSError."""
         with self._lock:
             self.hand.attach(ports)
@@ -156,7 +156,7 @@ class FastLane:
         if self._inside is not None:
             self._inside.close()
 
-    def _note(self, ports: Mapping[int, PortLinks], own: Stats, punts: Stats) -> None:
+    def _note(self, ports: Mapping[int, PortEnds], own: Stats, punts: Stats) -> None:
         """Received frames are read first, frames handed to the core second. So no frame between the two readings counts
         as forwarded. Under traffic a reading may be some frames short, so the highest is kept.
         """
@@ -165,7 +165,7 @@ class FastLane:
                 since = (a - b for a, b in zip(now, self._begun[index], strict=True))
                 self._passed[index] = Passed(*map(max, since, self._passed[index]))
 
-    def _count(self, links: PortLinks, own: Stats, punts: Stats) -> Passed | None:
+    def _count(self, links: PortEnds, own: Stats, punts: Stats) -> Passed | None:
         """The counts of a port's interfaces since they were made. Reading them costs no frame anything."""
         if links.ifindex not in own or links.punt not in punts:
             return None

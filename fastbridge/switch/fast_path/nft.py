@@ -48,7 +48,7 @@ _PRIORITY = -100  # before the shield's chain, which then has nothing to drop
 _MAPS = "pairs", "pairs-by-ip"
 
 
-class PortLinks(NamedTuple):
+class PortEnds(NamedTuple):
     """A port's interfaces: its own, and the end of its punt pair that receives the punted frames."""
 
     name: str
@@ -71,7 +71,7 @@ class NftHand:
         Raises OSError where there is no nf_tables, or this process may not use it.
         """
         self._table = f"fastbridge-fast-{os.getpid()}-{secrets.token_hex(2)}"
-        self._links: dict[int, PortLinks] = {}
+        self._links: dict[int, PortEnds] = {}
         self._by_link: dict[int, int] = {}
         self._looks: dict[int, Look] = {}
         self._nftables = Nftables(open_socket)
@@ -87,7 +87,7 @@ class NftHand:
             self._nftables.close()
             raise
 
-    def attach(self, ports: Mapping[int, PortLinks]) -> None:
+    def attach(self, ports: Mapping[int, PortEnds]) -> None:
         """Take frames that come in by these ports, by index, from now on. Raises OSError."""
         batch = Batch(self._table)
         batch.add_elements("punts", [(_INDEX.pack(p.ifindex), _INDEX.pack(p.punt)) for p in ports.values()])
@@ -178,7 +178,7 @@ class NftHand:
         self._nftables.close()
 
     @staticmethod
-    def _add_rules(batch: Batch, links: PortLinks, look: Look) -> None:
+    def _add_rules(batch: Batch, links: PortEnds, look: Look) -> None:
         chain = _chain(links)
         send = [*([set_mark(links.mark)] if links.mark else []), forward(_TO)]
         key = load_ingress(_KEY), load_frame(0, HEADER_BYTES, _HEADER)
@@ -204,7 +204,7 @@ class NftHand:
         return _INDEX.pack(self._links[pair.ingress].ifindex) + header_of(pair) + bytes(2) + ip_of(pair)
 
 
-def _chain(links: PortLinks) -> str:
+def _chain(links: PortEnds) -> str:
     return f"in-{links.ifindex}"
 
 

@@ -26,7 +26,7 @@ from . import hands
 from .head import FastPath
 from .inside import take
 from .lane import FastLane
-from .nft import PortLinks
+from .nft import PortEnds
 
 if TYPE_CHECKING:
     from fastbridge.core.dataplane import Dataplane
@@ -140,7 +140,7 @@ class FastPorts:
         if self.lane is None or not ports:
             return
         links = {
-            index: PortLinks(
+            index: PortEnds(
                 link.link.name,
                 link.link.index,
                 receiver.punt,
