@@ -53,9 +53,7 @@ class EndToEnd:
     def _bulk(self, offer: Offer) -> Trial:
         (stream,) = offer.streams
         source, sink = self._begin_bulk(stream, offer.seconds)
-        first = self._read(stream)
-        received = sink.answer(offer.seconds + ANSWER_SECONDS)
-        window = first.until(self._read(stream), received["seconds"])
+        received, window = self._window(sink, offer, stream)
         source.answer(ANSWER_SECONDS)
         return _trial(offer, window, received["bytes"])
 
@@ -94,9 +92,7 @@ class EndToEnd:
             log=self._log.fd,
             **how,
         )
-        first = self._read(stream)
-        asked = client.answer(offer.seconds + ANSWER_SECONDS)
-        window = first.until(self._read(stream), asked["seconds"])
+        asked, window = self._window(client, offer, stream)
         server.answer(ANSWER_SECONDS)
         return _trial(offer, window, 2 * REQUEST_BYTES * asked["requests"], self._samples(asked["requests"]))
 
@@ -115,9 +111,7 @@ class EndToEnd:
             seconds=offer.seconds,
             log=self._log.fd,
         )
-        first = self._read(stream)
-        asked = client.answer(offer.seconds + ANSWER_SECONDS)
-        window = first.until(self._read(stream), asked["seconds"])
+        asked, window = self._window(client, offer, stream)
         samples = self._samples(asked["requests"], asked["altered"])
         octets = samples.received * ECHO_BYTES
         if bulk is not None:
@@ -154,6 +148,12 @@ class EndToEnd:
         if pod.ipv4 is None:
             raise BenchError(f"{pod.name} has no IPv4 address to connect to")
         return str(pod.ipv4.ip)
+
+    def _window(self, agent: AgentProcess, offer: Offer, stream: Stream) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What the agent that measures answers at the end of its window, and what the pods counted meanwhile."""
+        first = self._read(stream)
+        answer = agent.answer(offer.seconds + ANSWER_SECONDS)
+        return answer, first.until(self._read(stream), answer["seconds"])
 
     def _read(self, stream: Stream) -> Reading:
         return Reading.of([self._pods[stream.destinations[0]]], self._running)
