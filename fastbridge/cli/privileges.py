@@ -46,8 +46,8 @@ _REFUSED = {
         "keyctl": 219, "open_by_handle_at": 265, "acct": 89, "personality": 92,
     },
 }  # fmt: skip
-# Of bpf(2): look up, change and delete elements, look up many, and attach a program. Maps and programs are made before.
-BPF_COMMANDS = 1, 2, 3, 24, 28
+# Of bpf(2): change, delete and read elements, and attach a program. Maps and programs are made before.
+BPF_COMMANDS = 2, 3, 24, 28
 _SECCOMP = {"x86_64": 317, "aarch64": 277}
 _AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}  # linux/audit.h
 _X32 = 0x40000000  # from here on: the numbers of x86-64's second set of calls
