@@ -273,9 +273,9 @@ class Switch(SwitchBase):
                     self._drop_member(index)
                 for sock in member.sockets:
                     sock.close()
-            for link, listen in zip(taken, listening, strict=False):
+            for listen in listening:
                 if listen is not None:
-                    self._fast.remove(link)
+                    self._fast.remove(listen)
             for link in taken:
                 self._links.release(link)
             raise
@@ -388,8 +388,8 @@ class Switch(SwitchBase):
             self._read[worker] -= 1
         for sock in member.sockets:
             sock.close()
-        if member.listen is not None and member.link is not None:
-            self._fast.remove(member.link)
+        if member.listen is not None:
+            self._fast.remove(member.listen)
 
     def _detach(self, index: int, member: Member) -> None:
         """Let the kernel forward nothing of a port."""

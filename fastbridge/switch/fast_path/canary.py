@@ -42,7 +42,7 @@ def fly(
     punts = Punts(route)
     stand_ins = [_NO_INDEX + 2 * os.getpid() + number for number in (0, 1)]
     if not private:
-        leftovers.callback(punts.remove, stand_ins)
+        leftovers.callback(punts.remove_all)
     near, far = punts.make([("a trial", index) for index in stand_ins])
     sender, hearer = (leftovers.enter_context(_listen(open_socket, end.inner)) for end in (near, far))
     hand.attach({n: PortEnds(p.name, p.ifindex, near.ifindex) for n, p in enumerate((near, far))})

@@ -116,10 +116,10 @@ class FastLane:
                 self.hand.rename(index, name)
                 self._ports[index] = self._ports[index]._replace(name=name)
 
-    def remove(self, ifindex: int) -> None:
-        """A port's sockets are closed, so its punt pair is not needed any more."""
+    def remove(self, punt: int) -> None:
+        """A port's sockets are closed, so the punt pair with this outer end is not needed any more."""
         with self._lock:
-            self._punts.remove([ifindex])
+            self._punts.remove(punt)
 
     def passed(self) -> dict[int, Passed]:
         """The counts of each port's frames; the last known ones where its interface is gone."""

@@ -161,10 +161,10 @@ class FastPorts:
         """Stop taking a port's frames; returns the counts of those that bypassed the core, None if not attached."""
         return None if self.lane is None else self.lane.detach(index)
 
-    def remove(self, link: PortLink) -> None:
-        """The core no longer listens for this port."""
+    def remove(self, receiver: Receiver) -> None:
+        """The core no longer listens there."""
         if self.lane is not None:
-            self.lane.remove(link.link.index)
+            self.lane.remove(receiver.punt)
 
     def rename(self, index: int, name: str) -> None:
         """A port's interface has another name. Raises OSError."""

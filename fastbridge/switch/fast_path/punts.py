@@ -70,21 +70,19 @@ class Punts:
         known = dict(self._names(self._inner))
         return {name: known[name] for name in names}
 
-    def remove(self, indices: Sequence[int]) -> None:
-        """Remove the pairs of ports, by their interface's index; missing ones are no error."""
-        for index in indices:
-            try:
-                self._outer.send([_link(_DELLINK, 0, text(_IFNAME, _outer(index)))], ["a punt pair"])
-            except OSError as error:
-                if error.errno != errno.ENODEV:
-                    raise
+    def remove(self, punt: int) -> None:
+        """Remove the pair that has this outer end. By its index: the next switch's pair for the port has its name."""
+        self._remove(_link(_DELLINK, 0, index=punt))
 
     def remove_all(self) -> None:
         """Remove all pairs at once: one by one, each takes the kernel some 10 ms."""
+        self._remove(_link(_DELLINK, 0, u32(_GROUP, self._group)))
+
+    def _remove(self, message: bytes) -> None:
         try:
-            self._outer.send([_link(_DELLINK, 0, u32(_GROUP, self._group))], ["the punt pairs"])
+            self._outer.send([message], ["a punt pair"])
         except OSError as error:
-            if error.errno != errno.ENODEV:  # all are gone
+            if error.errno != errno.ENODEV:  # it is gone
                 raise
 
     def _make(self, ports: Sequence[tuple[str, int]]) -> None:
@@ -94,7 +92,8 @@ class Punts:
             if error.errno != errno.EEXIST:
                 raise
             # A killed process may have left pairs behind. They are in no use: no other switch has this port.
-            self.remove([index for _, index in ports])
+            for _, index in ports:
+                self._remove(_link(_DELLINK, 0, text(_IFNAME, _outer(index))))
             self._add(ports)
         # The outer ends last: an end that is up before its carrier loses frames until the kernel notices the carrier.
         for netlink, name_of in ((self._inner, self._inner_name), (self._outer, _outer)):
@@ -143,8 +142,8 @@ class Punts:
 _HEADER = struct.Struct("=BxHiII")  # struct ifinfomsg
 
 
-def _link(kind: int, message_flags: int, *parts: bytes, flags: int = 0) -> bytes:
-    return message(kind, message_flags, _HEADER.pack(0, 0, 0, flags, flags) + b"".join(parts))
+def _link(kind: int, message_flags: int, *parts: bytes, flags: int = 0, index: int = 0) -> bytes:
+    return message(kind, message_flags, _HEADER.pack(0, 0, index, flags, flags) + b"".join(parts))
 
 
 def _outer(index: int) -> str:
