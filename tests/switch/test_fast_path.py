@@ -282,7 +282,7 @@ def test_what_the_kernel_does_not_clear_is_tried_again(monkeypatch: pytest.Monke
         both.core.process(port, [frame])
     both.hand.broken = both.hand.stuck = True
     both.fast.revoke_station(A)
-    assert both.fast.pairs == {} and len(both.hand.pairs) == 1
+    assert both.fast.failed and both.fast.pairs == {} and len(both.hand.pairs) == 1
     both.hand.stuck = False
     both.fast.start()
     try:

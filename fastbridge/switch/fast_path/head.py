@@ -65,6 +65,7 @@ class FastPath:
         self._refused_until = 0.0
         self._since: dict[Pair, float] = {}  # when each pair was promoted
         self._uncleared = False  # the kernel may still forward revoked pairs
+        self.failed = False  #: for good: the kernel's state is not known, and nothing is promoted any more
         self._lock = threading.RLock()
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
@@ -330,6 +331,7 @@ class FastPath:
         text = "the fast path failed; going on with the core alone"
         self._journal.warn(_log, "failures of the fast path", text, thing=text, level=logging.ERROR)
         with self._lock:
+            self.failed = True
             self._holds += 1
             self._forget(list(self._pairs))
             self._clear()

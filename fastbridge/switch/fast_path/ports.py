@@ -54,8 +54,11 @@ class FastPorts:
         self._runs = False
         self._untold = ""  # why there is none
         self.lane: FastLane | None = None
-        #: The name of the hand that the kernel forwards by, or "off".
-        self.hand = "off"
+
+    @property
+    def hand(self) -> str:
+        """The name of the hand that the kernel forwards by, or "off"."""
+        return "off" if self.lane is None or self.lane.head.failed else self.lane.hand.name
 
     def start(self) -> None:
         """Promote from now on."""
@@ -94,7 +97,7 @@ class FastPorts:
             why = error.strerror or str(error)
             if self.lane is not None and self.lane.is_empty:
                 self.lane.close()
-                self.lane, self.hand = None, "off"
+                self.lane = None
             if self._wanted != "auto":
                 raise PortError(
                     f"no fast path by {self._wanted}: {why}; fast path `auto` takes what there is"
@@ -123,7 +126,6 @@ class FastPorts:
             if inside is not None:
                 inside.close()
             raise
-        self.hand = hand.name
         self._namespace = link.namespace
         self._fdb.on_change = self.lane.head.check
         self._bindings.on_change = self.lane.head.follow_bindings
