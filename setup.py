@@ -43,6 +43,7 @@ extensions = [
 ]
 
 setup(
+    options={"build_ext": {"parallel": len(os.sched_getaffinity(0))}},
     ext_modules=cythonize(
         extensions,
         annotate=on("ANNOTATE"),
