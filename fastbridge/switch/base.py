@@ -69,7 +69,6 @@ class Member:
     ask_pod: Callable[[], bool] | None = None  # whether its pod takes merged frames, if the port knows …
     takes_merged: bool = True  # … and its answer
     lost_after: int = 0  # copies that the kernel took, and lost in the interface
-    messages: int = 0  # frames that the core has sent, or tried to: its interface counts them
     listen: Receiver | None = None  # where the core receives its frames, if not on the interface itself
     passed: Passed = field(default_factory=Passed)  # what has passed there: read before what the core counts
 
@@ -79,13 +78,13 @@ class Member:
         The losses are read first, so they are never too many.
         The kernel reports a loss within the send at once, and counts it in the interface, too.
         """
-        self.messages = tally["messages"] + tally["shed"]
         if self.link is not None:
             self.lost_after = max(self.lost_after, self.link.lost_after - tally["shed"])
         if self.listen is None:
             return name_counters(tally, self.lost_after)
         # The kernel's fast path loses frames there, too. The two kinds of loss cannot be told apart.
-        sent = max(0, self.passed.sent - self.messages)
+        by_core = tally["messages"] + tally["shed"]  # sent, or tried to: the interface counts them, too
+        sent = max(0, self.passed.sent - by_core)
         of_fast = min(self.lost_after, sent)
         counters = name_counters(tally, self.lost_after - of_fast)
         return replace(
