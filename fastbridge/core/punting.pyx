@@ -34,28 +34,17 @@ cdef class Punting:
         return self.dataplane.punts_fd
 
     @property
-    def missed(self):
-        """Frames the punt queue had no room for."""
-        cdef uint64_t missed = 0
+    def lost(self):
+        """Frames that were not punted: (the queue had no room for them, they are longer than PUNT_BYTES)."""
+        cdef uint64_t missed = 0, too_long = 0
         cdef uint32_t i
         with nogil:
             for i in range(self.dataplane.worker_count):
                 lock(&self.dataplane.workers[i])
                 missed += self.dataplane.workers[i].punts.missed
-                unlock(&self.dataplane.workers[i])
-        return missed
-
-    @property
-    def too_long(self):
-        """Frames too long for a policy (PUNT_BYTES)."""
-        cdef uint64_t too_long = 0
-        cdef uint32_t i
-        with nogil:
-            for i in range(self.dataplane.worker_count):
-                lock(&self.dataplane.workers[i])
                 too_long += self.dataplane.workers[i].punts.too_long
                 unlock(&self.dataplane.workers[i])
-        return too_long
+        return missed, too_long
 
     def set_policy(
         self, uint32_t index, punts, double rate=0, double burst=0, bint guarded=False, bint strict=False,

@@ -99,12 +99,8 @@ class Policing:
         that raised), missed (no room in the queue), too_long (too long for ARP or ND of a host), undelivered (answers
         that could not be sent).
         """
-        return {
-            **self._counts,
-            "missed": self._punting.missed,
-            "too_long": self._punting.too_long,
-            "undelivered": self._out.dropped,
-        }
+        missed, too_long = self._punting.lost
+        return {**self._counts, "missed": missed, "too_long": too_long, "undelivered": self._out.dropped}
 
     def policy(self, port: int | None = None) -> Policy:
         """The policy of a port; None: of the ports without their own."""
