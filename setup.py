@@ -57,5 +57,5 @@ setup(
             "auto_pickle": False,
             "autotestdict": False,
         },
-    )
+    ),
 )
