@@ -49,11 +49,13 @@ for name in ("COLUMNS", "LINES"):
     os.environ.pop(name, None)
     os.unsetenv(name)
 
-# Nor ignore Ctrl-C: a shell without job control lets what it starts by `&` ignore it, and that is inherited.
+# Nor ignore a signal that ends a program: `nohup` lets pytest ignore SIGHUP, a shell without job control SIGINT, and a
+# program inherits that. What is handled, if only by doing nothing, is the default again in a program that is started.
+for number in (signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM):
+    if signal.getsignal(number) == signal.SIG_IGN:
+        signal.signal(number, lambda *_: None)
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
-if signal.getsignal(signal.SIGQUIT) == signal.SIG_IGN:
-    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 
 def enter_sandbox() -> None:

@@ -231,6 +231,7 @@ two_cpus = pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="two work
 
 
 @pytest.mark.live
+@pytest.mark.core_path
 @two_cpus
 @pytest.mark.parametrize("fanout", [False, True])
 def test_two_workers_deliver_every_frame_in_order_from_all_ports_at_once(fanout: bool) -> None:
@@ -242,8 +243,9 @@ def test_two_workers_deliver_every_frame_in_order_from_all_ports_at_once(fanout:
         heard: dict[bytes, list[int]] = {wire.mac.to_bytes(6, "big"): [] for wire in senders}
 
         def send(wire: live.Wire, first: int) -> None:
-            for number in range(first, first + count):
-                wire.send(ethernet(taker.mac, wire.mac, payload=b"fastbridge %d " % number))
+            with live.on_one_cpu():
+                for number in range(first, first + count):
+                    wire.send(ethernet(taker.mac, wire.mac, payload=b"fastbridge %d " % number))
 
         for turn in range(rounds):
             at_once(*(lambda wire=wire, first=turn * count: send(wire, first) for wire in senders))
@@ -258,10 +260,12 @@ def test_two_workers_deliver_every_frame_in_order_from_all_ports_at_once(fanout:
 
 
 @pytest.mark.live
+@pytest.mark.core_path
 @two_cpus
 def test_with_fanout_each_flow_stays_in_order() -> None:
     flows, count = 16, 200
-    with live.stage(2, workers=2, fanout=True) as (lab, switch):
+    cpus = sorted(os.sched_getaffinity(0))[:2]
+    with live.stage(2, workers=2, fanout=True, cpu=cpus) as (lab, switch), live.on_one_cpu():
         one, two = lab.pods
         groups = {sock.getsockopt(263, 18) for sock in switch._members[0].sockets[:-1]}
         assert len(groups) == 1  # one group, by hash, and no DEFRAG

@@ -106,6 +106,17 @@ def wires(lab: Lab) -> Iterator[list[Wire]]:
 
 
 @contextmanager
+def on_one_cpu() -> Iterator[None]:
+    """What this thread sends meanwhile stays in order: veth has a queue for each CPU, and two of them overtake."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(before)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+@contextmanager
 def stage(
     pods: int | Topology = 3, *, mtu: int = 1500, ports_fail: bool = False, **options: Any
 ) -> Iterator[tuple[Lab, Switch]]:
