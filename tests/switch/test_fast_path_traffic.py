@@ -63,12 +63,20 @@ def test_tcp_while_its_pairs_are_revoked_and_promoted(hand: str, change: str) ->
             "flags": lambda: switch.set_flags("pod2", isolated=not switch.flags("pod2").isolated),
             "moves": lambda: (three.send(hello), time.sleep(0.001), two.send(hello)),  # away, and back
         }
+
+        def back() -> bool:
+            """Of two ports read late, the move back may have come before the move away."""
+            two.send(hello)
+            entry = switch.fdb.lookup(lab["pod2"].mac)
+            return entry is not None and entry.port == "pod2"
+
         know_each_other(lab, switch)
         assert switch._fast.lane is not None and switch._fast.lane.head is not None
         before = switch._fast.lane.head.revoked
         with meanwhile(changes[change], pause=0.02) as done:
             exchange(lab)
         assert done[0] > 0 and switch._fast.lane.head.revoked > before
+        eventually(back, "the station to be back")
         know_each_other(lab, switch)
 
 
