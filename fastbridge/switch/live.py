@@ -51,7 +51,7 @@ from .port_socket import (
     takes_gso,
 )
 from .ring_size import FEWEST, MOST, SLOW, ring_slots, smaller_ring
-from .shield import mark
+from .shield import let_pass
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -311,7 +311,7 @@ class Switch(SwitchBase):
             start_receiving(receivers, listen.ifindex if listen else index, source.name)
             self._links.wait_until_running(link)
             if link.shielded:
-                mark(sockets[-1])
+                let_pass(sockets[-1])
             ask = pod_question(source)
             takes = ask is None or ask()
         except BaseException:

@@ -36,6 +36,7 @@ _NEW_SET, _NEW_ELEMENTS, _DEL_ELEMENTS = 9, 12, 14
 _OWNED = 0x2  # NFT_TABLE_F_OWNER, kernel ≥ 5.12
 _HOOKS = {"ingress": 0, "egress": 1}  # NF_NETDEV_…; egress: kernel ≥ 5.16
 _VERDICTS = {"drop": 0, "accept": 1}
+_PRIORITY = 2  # NFT_META_PRIORITY
 _REGISTER = 1  # NFT_REG_1, 16 bytes: enough for the expressions here
 _MAP, _GET_ELEMENTS = 0x8, 13
 _ELEMENTS = 400  # in one message: their attribute's length has 16 bits
@@ -51,15 +52,9 @@ def _expression(name: str, *parts: bytes) -> bytes:
     return nested(1, text(1, name), nested(2, *parts))  # NFTA_LIST_ELEM: NFTA_EXPR_NAME, NFTA_EXPR_DATA
 
 
-def load_mark() -> bytes:
-    """The frame's mark."""
-    return _expression("meta", be32(1, _REGISTER), be32(2, 3))
-
-
-def set_mark(mark: int) -> bytes:
-    """Give the frame this mark."""
-    value = nested(2, attribute(1, struct.pack("=I", mark)))
-    return _expression("immediate", be32(1, _REGISTER), value) + _expression("meta", be32(2, 3), be32(3, _REGISTER))
+def load_priority() -> bytes:
+    """The frame's priority."""
+    return _expression("meta", be32(1, _REGISTER), be32(2, _PRIORITY))
 
 
 def unless(value: bytes) -> bytes:
@@ -75,11 +70,6 @@ def verdict(name: str) -> bytes:
 # Expressions of the fast path. They name 32-bit registers, 0 … 15, because a key takes several in a row.
 
 
-def load_ingress(into: int) -> bytes:
-    """The index of the interface the frame came in by."""
-    return _expression("meta", be32(1, 8 + into), be32(2, 4))
-
-
 def load_frame(offset: int, length: int, into: int) -> bytes:
     """Load bytes of the frame, with zeros up to the end of their last register; go on only where the frame has them.
 
@@ -88,9 +78,22 @@ def load_frame(offset: int, length: int, into: int) -> bytes:
     return _expression("payload", be32(1, 8 + into), be32(2, 0), be32(3, offset), be32(4, length))
 
 
-def load_zeros(length: int, into: int) -> bytes:
-    """Zeros, up to 16."""
-    return _expression("immediate", be32(1, 8 + into), nested(2, attribute(1, bytes(length))))
+def load_value(value: bytes, into: int) -> bytes:
+    """Load up to 16 bytes."""
+    return _expression("immediate", be32(1, 8 + into), nested(2, attribute(1, value)))
+
+
+def set_bits(register: int, bits: bytes) -> bytes:
+    """Set these bits of a register, and leave the others."""
+    parts = (
+        nested(number, attribute(1, value)) for number, value in ((4, bytes(~bit & 0xFF for bit in bits)), (5, bits))
+    )
+    return _expression("bitwise", be32(1, 8 + register), be32(2, 8 + register), be32(3, len(bits)), *parts)
+
+
+def set_priority(register: int) -> bytes:
+    """Give the frame the priority that is in a register."""
+    return _expression("meta", be32(2, _PRIORITY), be32(3, 8 + register))
 
 
 def compare(register: int, operation: str, value: bytes) -> bytes:
@@ -153,9 +156,9 @@ class Batch:
         """All rules of a chain."""
         self._add(_DEL_RULE, 0, f"rules of chain {chain}", text(1, self.table), text(2, chain))
 
-    def add_map(self, name: str, number: int, key_bytes: int, size: int) -> None:
-        """A map from keys to interface indexes, with room for so many."""
-        self._add_set(name, number, key_bytes, size, be32(3, _MAP), be32(6, 0), be32(7, 4))
+    def add_map(self, name: str, number: int, key_bytes: int, value_bytes: int, size: int) -> None:
+        """A map from keys to values, with room for so many."""
+        self._add_set(name, number, key_bytes, size, be32(3, _MAP), be32(6, 0), be32(7, value_bytes))
 
     def add_set(self, name: str, number: int, keys: Sequence[bytes]) -> None:
         """A set of keys, all of one length."""

@@ -48,7 +48,7 @@ class PortLink:
     link: Link  # as last reported
     namespace: int
     claim: socket.socket
-    shielded: bool = False  # only marked frames leave by it
+    shielded: bool = False  # only the switch's frames leave by it
     lost: str = ""  # the reason why it is no port any more
     ignored: int = 0  # frames lost in the interface before it was a port …
     lost_after: int = 0  # … and since, as last reported, including those that were …

@@ -7,6 +7,7 @@ the judges.
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import socket
@@ -127,9 +128,10 @@ def state() -> dict[str, str]:
     found = {command: re.sub(r"(expires|valid_lft|preferred_lft) \d+sec", r"\1", ip(command)) for command in SHOWN}
     found = {command: re.sub(r"(?m)^.*\bfbo\d.*\n(?:[ \t].*\n)*", "", text) for command, text in found.items()}
     found["neigh"] = "\n".join(sorted(line for line in found["neigh"].splitlines() if "PERM" in line))
-    for setting in Path("/proc/sys/net").rglob("*"):
-        if "/fbo" not in str(setting) and setting.is_file() and setting.stat().st_mode & 0o400:
-            with suppress(OSError):  # one that can only be written, or needs more than this process is
+    # Not rglob: that fails where an interface goes meanwhile.
+    for setting in (Path(where, name) for where, _, names in os.walk("/proc/sys/net") for name in names):
+        with suppress(OSError):  # one that can only be written, needs more than this process is, or goes just now
+            if "/fbo" not in str(setting) and setting.stat().st_mode & 0o400:
                 found[str(setting)] = setting.read_text()
     return found
 

@@ -6,7 +6,7 @@ import errno
 
 import pytest
 
-from fastbridge.switch.nftables import Batch, Nftables, load_mark, set_mark, unless, verdict
+from fastbridge.switch.nftables import Batch, Nftables, load_priority, load_value, set_priority, unless, verdict
 
 pytestmark = pytest.mark.live
 
@@ -32,7 +32,7 @@ def test_all_changes_or_none_and_the_refused_one_is_named() -> None:
         nftables.apply(table("ours"))
         batch = Batch("ours")
         batch.add_chain("at-lo", "ingress", ["lo"])
-        batch.add_rule("nowhere", load_mark(), unless(bytes(4)), verdict("drop"))
+        batch.add_rule("nowhere", load_priority(), unless(bytes(4)), verdict("drop"))
         with pytest.raises(FileNotFoundError, match="rule of chain nowhere"):
             nftables.apply(batch)
         batch = Batch("ours")
@@ -48,8 +48,8 @@ def test_a_long_batch_takes_several_transactions() -> None:
         for number in range(300):
             batch.add_chain(f"chain-{number}", "egress", ["lo"], priority=number)
             for _ in range(4):
-                batch.add_rule(f"chain-{number}", load_mark(), unless(bytes(4)), verdict("accept"))
-            batch.add_rule(f"chain-{number}", set_mark(0))
+                batch.add_rule(f"chain-{number}", load_priority(), unless(bytes(4)), verdict("accept"))
+            batch.add_rule(f"chain-{number}", load_value(bytes(4), 0), set_priority(0))
         assert sum(len(message) for _, message in batch.messages) > 200_000
         nftables.apply(batch)
         nftables.apply(deletes(300))

@@ -77,11 +77,12 @@ class BpfHand(NftHand):
         """See Hand."""
         now = time.monotonic_ns()
         found: dict[Pair, float] = {}
+        by_interface = {links.ifindex: index for index, links in self._links.items()}
         for fd, layout in self._maps():
             for key, value in bpf.read_all(fd, layout.size, VALUE.size, self._size):
                 header, interface, *ip = layout.unpack(key)
                 used = VALUE.unpack(value)[2]
-                ingress = self._by_link.get(interface)
+                ingress = by_interface.get(interface)
                 if used and ingress is not None:
                     found[read_pair(ingress, header, b"".join(ip))] = max(0, now - used) / 1e9
         return found

@@ -1,8 +1,8 @@
 """The nf_tables hand: for every user that may make a network namespace.
 
 It is one table of the netdev family. A chain at the ingress hook of each port, before the host's stack, takes every
-frame. So the host hears nothing of the ports. A frame is looked up once, by its ingress port and its first 14 bytes:
-destination, source, EtherType. Where a guard checks sources, the key includes the IP source address. A promoted frame
+frame. So the host hears nothing of the ports. A frame is looked up once, by its first 14 bytes (destination, source,
+EtherType) and its ingress port. Where a guard checks sources, the key includes the IP source address. A promoted frame
 goes to its egress port. Every other frame goes to the ingress port's punt pair; the core listens on the other end. A
 VLAN tag changes the EtherType, so tagged frames miss. ARP misses too, because it is never promoted.
 """
@@ -24,10 +24,10 @@ from fastbridge.switch.nftables import (
     contained,
     forward,
     load_frame,
-    load_ingress,
-    load_zeros,
+    load_value,
     look_up,
-    set_mark,
+    set_bits,
+    set_priority,
 )
 
 from .hand import EXTENSIONS, ICMPV6, IPV4, IPV6, ND, Look, Pair, RefusedError
@@ -35,14 +35,16 @@ from .headers import HEADER_BYTES, ICMPV6_TYPE, IPV4_SOURCE, IPV6_NEXT_HEADER, I
 
 OpenSocket = Callable[[int, int, int], socket.socket]
 
-# Keys: the ingress interface's index and the frame's first 14 bytes; and with the IP source address, IPv4 first.
-_KEY_BYTES, _KEY_BYTES_BY_IP = 20, 36
-_INDEX = struct.Struct("=I")
-# Registers: of a key (index, header, address), of a comparison, and of a frame's way out. The expressions in between
-# overwrite the others.
-_KEY, _HEADER, _IP, _COMPARED, _TO = 0, 1, 5, 9, 12
+# A key: the frame's first 14 bytes, the port's index, and with a guard the IP source address, IPv4 first. The index
+# fills the header's last register: another register and the step that loads it would cost 1 % of a small frame.
+_PORT = struct.Struct("!H")
+_KEY_BYTES, _KEY_BYTES_BY_IP = HEADER_BYTES + _PORT.size, HEADER_BYTES + _PORT.size + 16
+# A value: the interface to send to, and the priority that the frame gets.
+_INDEX, _VALUE = struct.Struct("=I"), struct.Struct("=II")
+# Registers: of a key (header, address), of a comparison, and of a value.
+_KEY, _IP, _COMPARED, _TO = 0, 4, 9, 12
 _AT_ONCE = 512  # pairs in one transaction: the kernel takes all or none
-_PRIORITY = -100  # before the shield's chain, which then has nothing to drop
+_EARLY = -100  # before the shield's chain, which then has nothing to drop
 
 
 _MAPS = "pairs", "pairs-by-ip"
@@ -56,8 +58,8 @@ class PortEnds(NamedTuple):
     punt: int
     #: The MAC address of the other end of the port's veth pair, when that is in another namespace.
     peer: int | None = None
-    #: The mark that lets a frame pass its egress port's shield; 0: there is none.
-    mark: int = 0
+    #: The priority that lets a frame pass the port's shield; 0: there is none.
+    priority: int = 0
 
 
 class NftHand:
@@ -72,16 +74,14 @@ class NftHand:
         """
         self._table = f"fastbridge-fast-{os.getpid()}-{secrets.token_hex(2)}"
         self._links: dict[int, PortEnds] = {}
-        self._by_link: dict[int, int] = {}
         self._looks: dict[int, Look] = {}
         self._nftables = Nftables(open_socket)
         try:
             batch = Batch(self._table)
             batch.add_table()
-            batch.add_map("pairs", 1, _KEY_BYTES, size)
-            batch.add_map("pairs-by-ip", 2, _KEY_BYTES_BY_IP, size)
-            batch.add_map("punts", 3, _INDEX.size, 1 << 16)
-            batch.add_set("extensions", 4, [bytes([number]) for number in EXTENSIONS])
+            batch.add_map("pairs", 1, _KEY_BYTES, _VALUE.size, size)
+            batch.add_map("pairs-by-ip", 2, _KEY_BYTES_BY_IP, _VALUE.size, size)
+            batch.add_set("extensions", 3, [bytes([number]) for number in EXTENSIONS])
             self._nftables.apply(batch)
         except BaseException:
             self._nftables.close()
@@ -90,24 +90,18 @@ class NftHand:
     def attach(self, ports: Mapping[int, PortEnds]) -> None:
         """Take frames that come in by these ports, by index, from now on. Raises OSError."""
         batch = Batch(self._table)
-        batch.add_elements("punts", [(_INDEX.pack(p.ifindex), _INDEX.pack(p.punt)) for p in ports.values()])
         for index, links in ports.items():
-            batch.add_chain(_chain(links), "ingress", [links.name], policy="drop", priority=_PRIORITY)
-            self._add_rules(batch, links, self._looks.get(index, Look.NOTHING))
+            batch.add_chain(_chain(links), "ingress", [links.name], policy="drop", priority=_EARLY)
+            self._add_rules(batch, index, links, self._looks.get(index, Look.NOTHING))
         self._nftables.apply(batch)
         self._links.update(ports)
-        self._by_link.update({links.ifindex: index for index, links in ports.items()})
 
     def detach(self, index: int) -> None:
         """Stop taking a port's frames, even where its interface is gone. Raises OSError."""
         self._looks.pop(index, None)
         if index not in self._links:  # its renaming failed half-way
             return
-        links = self._links[index]
-        batch = Batch(self._table)
-        batch.delete_elements("punts", [_INDEX.pack(links.ifindex)])
-        self._nftables.apply(batch)
-        del self._links[index], self._by_link[links.ifindex]
+        links = self._links.pop(index)
         batch = Batch(self._table)
         batch.delete_chain(_chain(links))
         try:
@@ -129,7 +123,7 @@ class NftHand:
         if links := self._links.get(ingress):
             batch = Batch(self._table)
             batch.delete_rules(_chain(links))
-            self._add_rules(batch, links, what)
+            self._add_rules(batch, ingress, links, what)
             self._nftables.apply(batch)
 
     def promote(self, pairs: Mapping[Pair, int]) -> None:
@@ -138,7 +132,7 @@ class NftHand:
         for start in range(0, len(every), _AT_ONCE):
             batch = Batch(self._table)
             for name, some in _by_map(every[start : start + _AT_ONCE]).items():
-                elements = [(self._key(pair), _INDEX.pack(self._links[pairs[pair]].ifindex)) for pair in some]
+                elements = [(_key(pair), _value(self._links[pairs[pair]])) for pair in some]
                 batch.add_elements(name, elements, timed=True)
             try:
                 self._nftables.apply(batch)
@@ -152,7 +146,7 @@ class NftHand:
         """See Hand."""
         batch = Batch(self._table)
         for name, some in _by_map(pairs).items():
-            batch.delete_elements(name, [self._key(pair) for pair in some])
+            batch.delete_elements(name, [_key(pair) for pair in some])
         if batch.messages:
             self._nftables.apply(batch)
 
@@ -161,9 +155,9 @@ class NftHand:
         found: dict[Pair, float] = {}
         for name in _MAPS:
             for key, idle in self._nftables.last_used(self._table, name):
-                ingress = self._by_link.get(_INDEX.unpack_from(key)[0])
-                if idle is not None and ingress is not None:
-                    found[read_pair(ingress, key[4:18], key[20:])] = idle / 1000
+                if idle is not None:
+                    (ingress,) = _PORT.unpack_from(key, HEADER_BYTES)
+                    found[read_pair(ingress, key[:HEADER_BYTES], key[HEADER_BYTES + _PORT.size :])] = idle / 1000
         return found
 
     def clear(self) -> None:
@@ -178,15 +172,15 @@ class NftHand:
         self._nftables.close()
 
     @staticmethod
-    def _add_rules(batch: Batch, links: PortEnds, look: Look) -> None:
+    def _add_rules(batch: Batch, index: int, links: PortEnds, look: Look) -> None:
         chain = _chain(links)
-        send = [*([set_mark(links.mark)] if links.mark else []), forward(_TO)]
-        key = load_ingress(_KEY), load_frame(0, HEADER_BYTES, _HEADER)
+        send = [*([set_priority(_TO + 1)] if links.priority else []), forward(_TO)]
+        key = load_frame(0, HEADER_BYTES, _KEY), set_bits(_KEY + 3, bytes(2) + _PORT.pack(index))
         by_ip = look_up("pairs-by-ip", _KEY, _TO)
-        to_core = load_ingress(_KEY), look_up("punts", _KEY, _TO), forward(_TO)
+        to_core = load_value(_INDEX.pack(links.punt), _TO), forward(_TO)
         ipv6 = _is(IPV6)
         if look is Look.SOURCES:
-            ip = load_frame(IPV4_SOURCE, 4, _IP), load_zeros(12, _IP + 1)
+            ip = load_frame(IPV4_SOURCE, 4, _IP), load_value(bytes(12), _IP + 1)
             batch.add_rule(chain, *_is(IPV4), *key, *ip, by_ip, *send)
         if look is not Look.NOTHING:
             next_header = load_frame(IPV6_NEXT_HEADER, 1, _COMPARED)
@@ -200,8 +194,13 @@ class NftHand:
         batch.add_rule(chain, *key, look_up("pairs", _KEY, _TO), *send)
         batch.add_rule(chain, *to_core)
 
-    def _key(self, pair: Pair) -> bytes:
-        return _INDEX.pack(self._links[pair.ingress].ifindex) + header_of(pair) + bytes(2) + ip_of(pair)
+
+def _key(pair: Pair) -> bytes:
+    return header_of(pair) + _PORT.pack(pair.ingress) + ip_of(pair)
+
+
+def _value(egress: PortEnds) -> bytes:
+    return _VALUE.pack(egress.ifindex, egress.priority)
 
 
 def _chain(links: PortEnds) -> str:

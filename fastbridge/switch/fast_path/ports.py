@@ -20,7 +20,7 @@ from fastbridge.switch.fdb import Fdb
 from fastbridge.switch.options import LiveOptions
 from fastbridge.switch.port_links import PortLink
 from fastbridge.switch.port_socket import Interface, PortLike, Receiver
-from fastbridge.switch.shield import MARK
+from fastbridge.switch.shield import PRIORITY
 
 from . import hands
 from .head import FastPath
@@ -147,7 +147,7 @@ class FastPorts:
                 link.link.index,
                 receiver.punt,
                 self.lane.peer(link.link.index),
-                MARK if link.shielded else 0,
+                PRIORITY if link.shielded else 0,
             )
             for index, (link, receiver) in ports.items()
         }
