@@ -91,7 +91,8 @@ class Punts:
             if error.errno != errno.ENODEV:
                 raise
             return False
-        return dict(attributes(answer[_HEADER.size :])).get(_GROUP) == self._group.to_bytes(4, sys.byteorder)
+        group = dict(attributes(answer[_HEADER.size :])).get(_GROUP, b"")
+        return int.from_bytes(group, sys.byteorder) == self._group
 
     def _remove(self, message: bytes) -> None:
         try:
