@@ -19,9 +19,9 @@ from datetime import datetime, timezone
 from importlib.util import find_spec
 
 from fastbridge.errors import BenchError, ConfigError, FastbridgeError
+from fastbridge.extras import way_to
 
 from .engines import CommandEngine, Direct, Engine, Fastbridge, LinuxBridge, PythonSockets, Running
-from .extras import way_to
 from .machine.cpus import Layout
 from .machine.fingerprint import take_fingerprint
 from .methods.measurer import Recorder

@@ -32,6 +32,7 @@ from .streams import StreamBox
 _log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
+    from fastbridge.metrics.endpoint import Endpoint
     from fastbridge.switch.live import Switch
 
 _DEFAULTS = LiveOptions()
@@ -165,7 +166,14 @@ def _check_ports(context: click.Context, parameter: click.Parameter, names: tupl
     callback=_read_cpus,
     help="Run the data plane on this CPU, or each worker on its own CPU.  [default: any]",
 )
+@click.option(
+    "--metrics",
+    metavar="[ADDR:]PORT|unix:PATH",
+    help="Serve metrics for Prometheus there, on 127.0.0.1 if no address is given. Takes the extra `metrics`.",
+)
+@click.pass_context
 def run(
+    context: click.Context,
     interfaces: tuple[str, ...],
     as_json: bool,
     interval: float | None,
@@ -182,6 +190,7 @@ def run(
     workers: int,
     fanout: bool,
     cpu: Sequence[int] | None,
+    metrics: str | None,
 ) -> None:
     """Forward frames between interfaces until Ctrl-C or SIGTERM.
 
@@ -194,6 +203,7 @@ def run(
     strange = next((name for name in arp_ports if name not in interfaces), None)
     if strange is not None:
         raise click.UsageError(f"--arp-port names {strange}, which is not among the interfaces; name one of them")
+    endpoint = _open_endpoint(context, metrics) if metrics else None
     hand = prepare(fast_path)
     give_up(keep=(CAP_NET_ADMIN, CAP_NET_RAW, CAP_SYS_RESOURCE))  # opening many ports takes these
     refuse_calls(but=BPF_COMMANDS if hand == "bpf" else ())
@@ -225,12 +235,22 @@ def run(
     seal()
     give_up(keep=(CAP_NET_ADMIN,))  # for changes of links, settings and tables
     with _shielding(switch, interfaces), switch:
-        report.ready(interfaces, switch.fast_path)
+        if endpoint:
+            endpoint.start(switch)
+        report.ready(interfaces, switch.fast_path, endpoint.url if endpoint else None)
         _follow(switch, report, interval, stop)
     report.stopped(switch.counters())
     report.close()
     if not stop.came:
         raise PortError("all interfaces are gone: nothing is left to forward between")
+
+
+def _open_endpoint(context: click.Context, address: str) -> Endpoint:
+    from fastbridge.metrics.endpoint import Endpoint  # the extra may be absent
+
+    endpoint = Endpoint(address)
+    context.call_on_close(endpoint.close)
+    return endpoint
 
 
 def _shielding(switch: Switch, interfaces: Sequence[str]) -> contextlib.AbstractContextManager[None]:
@@ -282,8 +302,8 @@ class _Report:
         if not read:
             raise click.ClickException("nobody reads stdout: the last lines are lost")
 
-    def ready(self, names: Sequence[str], fast_path: str) -> None:
-        """Forwarding works."""
+    def ready(self, names: Sequence[str], fast_path: str, metrics: str | None) -> None:
+        """Forwarding works. metrics: where they are."""
 
     def link(self, name: str, link: str) -> None:
         """A port went up, down, or is gone."""
@@ -298,8 +318,8 @@ class _Report:
 class _JsonReport(_Report):
     lost = '{{"event": "lost", "lines": {}}}'
 
-    def ready(self, names: Sequence[str], fast_path: str) -> None:
-        self._say("ready", ports=list(names), fast_path=fast_path)
+    def ready(self, names: Sequence[str], fast_path: str, metrics: str | None) -> None:
+        self._say("ready", ports=list(names), fast_path=fast_path, **({"metrics": metrics} if metrics else {}))
 
     def link(self, name: str, link: str) -> None:
         self._say("port", name=name, link=link)
@@ -322,10 +342,12 @@ class _TextReport(_Report):
         self._before: Counters | None = None
         self._since = time.monotonic()
 
-    def ready(self, names: Sequence[str], fast_path: str) -> None:
+    def ready(self, names: Sequence[str], fast_path: str, metrics: str | None) -> None:
         by_hand = sys.stdin.isatty() and signal.getsignal(signal.SIGINT) != signal.SIG_IGN
         how = "Ctrl-C ends it" if by_hand else "SIGTERM ends it"
         self._box.put(f"forwarding between {', '.join(names)}; {how}")
+        if metrics:
+            self._box.put(f"metrics at {metrics}")
 
     def counters(self, counters: Counters) -> None:
         now = time.monotonic()

@@ -391,6 +391,19 @@ cdef class Dataplane:
         free(links)
         return ports, tuple([events[i] for i in range(5)])
 
+    def breaths(self):
+        """How many breaths each worker has taken."""
+        cdef list taken = []
+        cdef uint64_t count
+        cdef uint32_t i
+        for i in range(self.worker_count):
+            with nogil:
+                lock(&self.workers[i])
+                count = self.workers[i].breaths
+                unlock(&self.workers[i])
+            taken.append(count)
+        return tuple(taken)
+
     def losses(self, uint32_t index):
         """How many frames to or from a port were lost at the switch for want of room, or by its policy's limits; 0 for
         a port that is not there."""

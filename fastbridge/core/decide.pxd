@@ -73,7 +73,7 @@ cdef inline void hand_over(Worker *worker, Frame *frame) noexcept nogil:
     cdef WorkerPort *share = worker.shares[frame.ingress]
     cdef bint taken = frame.action == CONSUMED
     cdef bint too_long = frame.length > PUNT_BYTES
-    if not too_long and punt(&worker.punts, frame, taken, share.punts):
+    if not too_long and punt(&worker.punts, frame, taken, share.punts, worker.now):
         share.punts += 1
         if worker.punts.count == 1:
             notify(worker.punt_fd)

@@ -26,6 +26,7 @@ cdef struct PuntSlot:
     uint8_t taken               # 1: the policy decides; 0: a copy
     uint8_t unused
     uint32_t length
+    uint64_t since              # ns, when it was received; 0 in memory
     uint8_t data[PUNT_BYTES]
 
 cdef struct PuntQueue:
@@ -36,9 +37,9 @@ cdef struct PuntQueue:
     bint stalled                # the policy does not return: take no more
 
 
-cdef inline bint punt(PuntQueue *queue, const Frame *frame, bint taken, uint32_t queued) noexcept nogil:
+cdef inline bint punt(PuntQueue *queue, const Frame *frame, bint taken, uint32_t queued, uint64_t now) noexcept nogil:
     """Copy a frame, no longer than a slot, into the queue; False when it has no room for one more of a port that has
-    `queued` there."""
+    `queued` there. now: ns, of the breath."""
     cdef PuntSlot *slot
     cdef uint32_t free = PUNT_SLOTS - queue.count
     if queue.slots == NULL or queue.stalled:
@@ -50,6 +51,7 @@ cdef inline bint punt(PuntQueue *queue, const Frame *frame, bint taken, uint32_t
     slot.ingress = frame.ingress
     slot.taken = taken
     slot.length = frame.length
+    slot.since = now
     memcpy(slot.data, frame.data, frame.length)
     finish_checksum(<const virtio_net_hdr *>(frame.data - VNET_HEADER), slot.data, frame.length)
     return True

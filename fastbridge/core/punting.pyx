@@ -95,8 +95,9 @@ cdef class Punting:
             self.dataplane._unlock()
 
     def read(self):
-        """Take the punted frames, [(ingress, taken, frame), …], each worker's in order of arrival; taken: the policy
-        decides, else it is a copy. For one thread at a time."""
+        """Take the punted frames, [(ingress, taken, frame, since), …], each worker's in order of arrival; taken: the
+        policy decides, else it is a copy; since: when it was received, by time.monotonic_ns(), 0 in memory. For one
+        thread at a time."""
         cdef list out = []
         cdef PuntSlot *slots
         cdef uint32_t count, i, j
@@ -114,7 +115,7 @@ cdef class Punting:
                 unlock(worker)
             for j in range(count):
                 out.append((slots[j].ingress, slots[j].taken != 0,
-                            PyBytes_FromStringAndSize(<char *>slots[j].data, slots[j].length)))
+                            PyBytes_FromStringAndSize(<char *>slots[j].data, slots[j].length), slots[j].since))
             worker.spare_slots = slots
         return out
 

@@ -56,7 +56,8 @@ cdef struct Worker:
     epoll_event ready[READY]
     int ready_count
     uint16_t *active                    # ports read every breath
-    uint32_t active_count, turn, breaths
+    uint32_t active_count, turn
+    uint64_t breaths
     uint64_t now                        # ns, when the breath began
 
     Frame *batch

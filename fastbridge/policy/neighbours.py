@@ -75,6 +75,11 @@ class Neighbours:
         self.conflict_count = 0
         self.refused = 0
 
+    @property
+    def capacity(self) -> int:
+        """Most entries."""
+        return self._capacity
+
     def lookup(self, vlan: int, ip: bytes) -> Neighbour | None:
         """The live entry of an IP, or None."""
         known = self._entries.get((vlan, ip))

@@ -33,6 +33,7 @@ from .builtin import Flood, Guard, RateLimit
 from .doubts import Doubts
 from .neighbour_entry import Neighbour
 from .neighbours import Neighbours
+from .waits import WaitCounter, Waits
 
 if TYPE_CHECKING:
     from fastbridge.core.dataplane import Dataplane
@@ -77,6 +78,7 @@ class Policing:
         self._dropping: dict[int, bool] = {}  # whether its fallback is to drop
         self._guarded: set[int] = set()  # the ports that have a guard
         self._counts: Counter[str] = Counter()
+        self._waits = WaitCounter()
         self.bindings = Bindings(self._guard, neighbours)
         self._doubts = Doubts(dataplane, entries, neighbours, clock, answers=self._hears)
         self._warned: set[int] = set()  # ports whose first drops by source guard were logged
@@ -101,6 +103,11 @@ class Policing:
         """
         missed, too_long = self._punting.lost
         return {**self._counts, "missed": missed, "too_long": too_long, "undelivered": self._out.dropped}
+
+    @property
+    def waits(self) -> Waits:
+        """How long the frames that the policies took have waited."""
+        return self._waits.waits
 
     def policy(self, port: int | None = None) -> Policy:
         """The policy of a port; None: of the ports without their own."""
@@ -155,10 +162,12 @@ class Policing:
         copies: list[tuple[int, bytes]] = []
         for start in range(0, len(punts), _AT_ONCE):
             orders: list[_Order] = []
-            for ingress, taken, frame in punts[start : start + _AT_ONCE]:
+            now_decided = punts[start : start + _AT_ONCE]
+            for ingress, taken, frame, _ in now_decided:
                 self._decide(read(ingress, frame), taken, orders)
             if orders:
                 copies += self._out.send(orders)
+            self._note_waits(now_decided)
         self.bind()
         return copies
 
@@ -227,13 +236,18 @@ class Policing:
         text = f"a policy has not returned for {_HANG_SECONDS:g} s: its fallback is used until it does"
         self._complain("policies that hang", text, error=True)
         orders: list[_Order] = []
-        for ingress, taken, frame in self._punting.read():  # nobody else reads: the policy holds the thread
+        punts = self._punting.read()  # nobody else reads: the policy holds the thread
+        for ingress, taken, frame, _ in punts:
             if taken and self._dropping.get(ingress):
                 self._counts["dropped:hung"] += 1
             elif taken:
                 self._counts["forwarded"] += 1
                 orders.append((frame, ingress, -1))
         self._out.send(orders)
+        self._note_waits(punts)
+
+    def _note_waits(self, decided: Iterable[tuple[int, bool, bytes, int]]) -> None:
+        self._waits.note((since for _, taken, _, since in decided if taken and since), time.monotonic_ns())
 
     def _follow_up(self) -> None:
         """Start a new thread in place of one that has ended. Until it runs, fallbacks are used."""

@@ -37,6 +37,7 @@ from .port_flags import PortFlags, StormControl
 from .port_links import PortLink
 from .port_socket import Receiver
 from .trace import Trace
+from .vitals import Vitals
 
 _log = logging.getLogger(__name__)
 
@@ -92,6 +93,7 @@ class Member:
             rx_missed=counters.rx_missed + self.passed.missed,
             tx_dropped={**counters.tx_dropped, "device": counters.tx_dropped["device"] + of_fast},
             fast=self.passed.received,
+            fast_bytes=self.passed.received_bytes if self.passed.received else 0,
             fast_sent=sent - of_fast,
         )
 
@@ -108,6 +110,7 @@ class SwitchBase:
         workers: int = 1,
         loop_detection: bool = False,
     ) -> None:
+        self._capacity = options.capacity
         self._dataplane = Dataplane(
             MacTable(options.capacity, options.ageing_ms),
             filter_link_local=options.filter_link_local,
@@ -208,6 +211,20 @@ class SwitchBase:
             ports = {m.name: m.count(tallies[i]) for i, m in sorted(self._members.items())}
             total = sum(ports.values(), self._departed)
         return Counters(ports, total, learned, moved, aged, evicted, refused, self._policing.counts)
+
+    def vitals(self) -> Vitals:
+        """What the switch holds and uses now: entries and their limits, CPU time, the fast path's pairs."""
+        neighbours = self.neighbours
+        return Vitals(
+            fdb_entries=len(self.fdb),
+            fdb_limit=self._capacity,
+            neighbours=len(neighbours),
+            neighbour_limit=neighbours.capacity,
+            neighbours_refused=neighbours.refused,
+            conflicts=neighbours.conflict_count,
+            breaths=self._dataplane.breaths(),
+            policy_waits=self._policing.waits,
+        )
 
     def trace(self, snap: int = 256, limit: int = 4096) -> Trace:
         """Record what happens to each frame: `with switch.trace() as trace: … trace.read()`.

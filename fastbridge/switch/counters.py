@@ -22,6 +22,7 @@ class Passed(NamedTuple):
     received: int = 0  #: frames that came in and were not handed to the core
     missed: int = 0  #: frames for the core that found no room on the way
     sent: int = 0  #: frames that left or were lost in the interface, sent by the core or not
+    received_bytes: int = 0  #: of the received and the missed frames
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,9 @@ class PortCounters:
     tx_dropped: Mapping[str, int] = field(default_factory=dict)
     coalesced: int = 0  #: of tx_frames: sent inside another one's GSO frame
     fast: int = 0  #: not in rx_frames: came in here, and the kernel's fast path sent it to the port of its destination
+    #: bytes of `fast`, as the interfaces count them. A frame that found no room on its way to the core adds its own,
+    #: and a frame to the core that came with its tag inside adds 4
+    fast_bytes: int = 0
     #: not in tx_frames: left by this port, sent by the kernel's fast path. Frames lost in the interface (`device`) may
     #: be the core's or the fast path's: they are subtracted here first
     fast_sent: int = 0

@@ -19,7 +19,6 @@ from made_runs import make_results, make_run
 from pytest_benchmark.stats import Stats
 
 from fastbridge.bench import Results
-from fastbridge.bench.extras import way_to
 from fastbridge.bench.machine.likeness import described, differences
 from fastbridge.bench.report.evidence import Report
 from fastbridge.bench.report.pytest_benchmark import FRAMES, to_pytest_benchmark
@@ -28,6 +27,7 @@ from fastbridge.bench.results.results import EngineRecord, Unfit
 from fastbridge.bench.trend.storage import read_run
 from fastbridge.cli.report import report
 from fastbridge.errors import BenchError
+from fastbridge.extras import way_to
 
 SPEEDS = {"base": 100_000, "base (control)": 101_000, "mine": 80_000}
 ALL = {"results.json", "report.html", "report.md", "pytest-benchmark.json", "pictures"}

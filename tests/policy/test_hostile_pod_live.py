@@ -13,7 +13,7 @@ import arp_nd_frames as make
 import pytest
 from arp_nd_frames import IPV4, IPV6, A
 from attacks import HOSTILE, PEER, VICTIM, attack_frames, attacks, claims
-from fast import need
+from fast import HANDS_SLOW, need, pairs
 from hostile import Net, SimulatedPod, vlan
 from live import PATIENCE, Wire, eventually, wires
 
@@ -197,11 +197,40 @@ class TaggedStage(Net):
         return True
 
 
+@HANDS_SLOW
+@pytest.mark.parametrize("vids", [(5,), pytest.param((100, 7), marks=pytest.mark.slow)], ids=str)
+@pytest.mark.parametrize("family", [4, 6])
+@pytest.mark.parametrize("policy", GUARDS)
+def test_tagged_attacks_change_nothing_for_pods_whose_frames_the_kernel_forwards(
+    policy: str, family: int, vids: tuple[int, ...], hand: str
+) -> None:
+    """The victim and its peer talk without tags. The hostile pod plays them behind tags; none of it passes the core."""
+    with stage(policy, hand) as on:
+        for attack in attacks(family):
+            on.send(attack_frames(family, attack, vids))
+            on.victim_is_well(f"IPv{family} in VLAN {vids}: {attack}")
+        eventually(on.settled, "the end of all doubts")
+        on.forget()
+        on.victim_is_well("when all is over")
+        found = on.switch.fdb.lookup(A)
+        assert found is not None and found.port == "pod1"
+        eventually(lambda: {0, 1} == set(pairs(on.switch).values()), "pairs of the victim and its peer")
+        ports = on.switch.counters().ports
+        assert ports["pod1"].fast and ports["pod2"].fast and not ports["pod3"].fast
+
+
+@pytest.mark.parametrize("fast_path", ["nft", *(pytest.param(path, marks=pytest.mark.slow) for path in ("off", "bpf"))])
 @pytest.mark.parametrize("vids", [(5,), (100, 7)], ids=str)
 @pytest.mark.parametrize("family", [4, 6])
 @pytest.mark.parametrize("policy", GUARDS)
-def test_so_it_is_behind_tags(policy: str, family: int, vids: tuple[int, ...]) -> None:
-    with Lab(3) as lab, Switch(lab.ports, policy=policy, loop_detection=False) as switch, wires(lab) as ears:
+def test_so_it_is_behind_tags(policy: str, family: int, vids: tuple[int, ...], fast_path: str) -> None:
+    if fast_path != "off":
+        need(fast_path)
+    with (
+        Lab(3) as lab,
+        Switch(lab.ports, policy=policy, loop_detection=False, fast_path=fast_path) as switch,
+        wires(lab) as ears,
+    ):
         on = TaggedStage(switch, ears, family, vids, static="strict" in policy)
         assert on.reaches(PEER, VICTIM)
         assert on.reaches(VICTIM, PEER)

@@ -16,10 +16,10 @@ from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
-from fastbridge.bench.extras import way_to
 from fastbridge.bench.tester.offer import Stream, steady
 from fastbridge.bench.tester.trial import Trial
 from fastbridge.errors import BenchError
+from fastbridge.extras import way_to
 
 from .measurer import Measurer
 from .patterns import counted, loss_of, sampling, sustained

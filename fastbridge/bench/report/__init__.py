@@ -18,8 +18,8 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-from fastbridge.bench.extras import way_to
 from fastbridge.errors import BenchError
+from fastbridge.extras import way_to
 
 _NEEDED = {"altair": "altair", "vl_convert": "vl-convert-python", "jinja2": "jinja2"}
 

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from fastbridge.bench.extras import way_to
 from fastbridge.errors import BenchError
+from fastbridge.extras import way_to
 
 from .trial import CAPACITY, Samples
 

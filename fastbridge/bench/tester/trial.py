@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from fastbridge.bench.extras import way_to
 from fastbridge.bench.machine.disturbance import Disturbance
 from fastbridge.errors import BenchError
+from fastbridge.extras import way_to
 
 from .offer import Offer
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from itertools import combinations, pairwise
 from statistics import fmean, linear_regression, median
 
-from fastbridge.bench.extras import way_to
 from fastbridge.errors import BenchError
+from fastbridge.extras import way_to
 
 from .storage import Machine, SavedRun
 

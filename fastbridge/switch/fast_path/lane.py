@@ -171,7 +171,8 @@ class FastLane:
             return None
         port, punt = own[links.ifindex], punts[links.punt]
         handed, missed = punt[_TX_FRAMES], punt[_TX_DROPPED]
-        return Passed(port[_RX_FRAMES] - handed - missed, missed, self._sent(links.ifindex, port))
+        received, received_bytes = port[_RX_FRAMES] - handed - missed, port[_RX_BYTES] - punt[_TX_BYTES]
+        return Passed(received, missed, self._sent(links.ifindex, port), received_bytes)
 
     def _sent(self, ifindex: int, port: tuple[int, ...]) -> int:
         """A frame sent by bpf_redirect_peer counts as received at the other end, not as sent here."""

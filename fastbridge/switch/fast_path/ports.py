@@ -21,8 +21,10 @@ from fastbridge.switch.options import LiveOptions
 from fastbridge.switch.port_links import PortLink
 from fastbridge.switch.port_socket import Interface, PortLike, Receiver
 from fastbridge.switch.shield import PRIORITY
+from fastbridge.switch.vitals import FastPathVitals
 
 from . import hands
+from .hand import MOST_PAIRS
 from .head import FastPath
 from .inside import take
 from .lane import FastLane
@@ -186,6 +188,13 @@ class FastPorts:
         """A port's MTU may have changed."""
         if self.lane is not None:
             self.lane.follow_mtu(index, mtu)
+
+    def vitals(self) -> FastPathVitals:
+        """What it holds."""
+        if self.lane is None:
+            return FastPathVitals()
+        head = self.lane.head
+        return FastPathVitals(self.hand, len(head), MOST_PAIRS, head.promoted, head.revoked, head.refused)
 
     def held(self) -> contextlib.AbstractContextManager[None]:
         """A context in which every frame comes to the core, as for a trace."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 import secrets
 import struct
+import sys
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -71,12 +72,27 @@ class Punts:
         return {name: known[name] for name in names}
 
     def remove(self, punt: int) -> None:
-        """Remove the pair that has this outer end. By its index: the next switch's pair for the port has its name."""
-        self._remove(_link(_DELLINK, 0, index=punt))
+        """Remove the pair that has this outer end, if it is still there.
+
+        By its index, for the next switch's pair for the port has its name; and by its group, for an interface that came
+        from another namespace may have its index.
+        """
+        if self._is_ours(punt):
+            self._remove(_link(_DELLINK, 0, index=punt))
 
     def remove_all(self) -> None:
         """Remove all pairs at once: one by one, each takes the kernel some 10 ms."""
         self._remove(_link(_DELLINK, 0, u32(_GROUP, self._group)))
+
+    def _is_ours(self, index: int) -> bool:
+        try:
+            answer = self._outer.ask(_link(_GETLINK, 0, index=index)).payload
+        except OSError as error:
+            if error.errno != errno.ENODEV:
+                raise
+            return False
+        group = dict(attributes(answer[_HEADER.size :])).get(_GROUP, b"")
+        return int.from_bytes(group, sys.byteorder) == self._group
 
     def _remove(self, message: bytes) -> None:
         try:
