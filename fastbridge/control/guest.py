@@ -18,7 +18,7 @@ from .verbs import Stream
 
 _MOST_WAITING = 64  # requests
 _RATE, _BURST = 500, 500  # requests/s, and at once
-_SETTLED_SECONDS, _STALLED_SECONDS = 10.0, 30.0
+_STALLED_SECONDS = 30.0  # a client that has read nothing for so long
 _PIECE = 65536  # bytes read at once
 
 
@@ -111,10 +111,6 @@ class Guest:
     def idle(self) -> bool:
         """Whether nothing of its is going on."""
         return not (self._lines or self._unread or self.calling or self.subscriptions)
-
-    def settled(self, now: float) -> bool:
-        """Whether it has asked lately, and so keeps its place even when all are taken."""
-        return self.asked and now - self.heard < _SETTLED_SECONDS
 
     def stalled(self, now: float) -> bool:
         """Whether it has not read for long, though there is something to read."""

@@ -224,18 +224,17 @@ class ControlServer:
                 self._epoll.register(sock, guest.interest)
 
     def _make_place(self) -> bool:
-        """Send away the client that has been silent longest; False: none has been silent long enough."""
+        """Send away the idle client that has been silent longest; False: none is idle. A Client comes back."""
         for guest in list(self._guests.values()):
             if guest.idle:
                 self._hear(guest, select.EPOLLIN)  # what has come just now counts
         if len(self._guests) < _MOST_CLIENTS:
             return True
         now = time.monotonic()
-        silent = [guest for guest in self._guests.values() if guest.idle and not guest.settled(now)]
-        silent += [guest for guest in self._guests.values() if guest.stalled(now)]
-        if not silent:
+        idle = [guest for guest in self._guests.values() if guest.idle or guest.stalled(now)]
+        if not idle:
             return False
-        guest = min(silent, key=lambda guest: (guest.asked, guest.heard))
+        guest = min(idle, key=lambda guest: (guest.asked, guest.heard))
         text = f"{_MOST_CLIENTS} clients are connected, which is the most, and this one was silent longest; try again"
         guest.write([refusal(None, RpcError(BUSY, text))])
         self._dismiss(guest)

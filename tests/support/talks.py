@@ -75,6 +75,7 @@ class Asked:
     def __init__(self) -> None:
         self.verbs = Verbs()
         self.streams: list[Ticker] = []
+        self.echoed: list[Any] = []
         self.go_on = threading.Event()
         self.waits = threading.Event()
         add = self.verbs.add
@@ -88,6 +89,7 @@ class Asked:
 
     def echo(self, value: Any = None) -> Any:
         """Say the same."""
+        self.echoed.append(value)
         return value
 
     def side(self, port: str, number: int = 0, side: Side = "left", names: list[str] | None = None) -> dict[str, Any]:
@@ -136,8 +138,12 @@ class Raw:
 
     def __init__(self, path: Path, seconds: float = 60) -> None:
         self.sock = socket.socket(socket.AF_UNIX)
+        try:
+            self.sock.connect(str(path))
+        except OSError:
+            self.sock.close()
+            raise
         self.sock.settimeout(seconds)
-        self.sock.connect(str(path))
         self._lines = self.sock.makefile("rb")
 
     def send(self, data: bytes) -> None:
