@@ -277,6 +277,9 @@ def test_a_switch_answers_from_start_to_stop(lab: Lab) -> None:
             status = client.call("status")[0]
             assert (status["name"], status["running"], status["fast_path"]) == ("one", True, switch.fast_path)
             assert status["ports"]["up"] == 2 and status["workers"] == 1
+            for value in (float("nan"), object()):
+                with pytest.raises(ConfigError, match=r"port.set: these parameters cannot be written as JSON"):
+                    client.call("port.set", port="pod1", storm_control={"broadcast": value})
             port = client.call("port.remove", port="pod2")
             assert port[0]["ifname"] == "pod2" and "pod2" not in switch.ports
             path = socket_path("one")
