@@ -111,7 +111,7 @@ def test_what_is_changed(lab: Lab, switch: subprocess.Popen[str]) -> None:
 @pytest.mark.live
 def test_a_port_is_taken_out(lab: Lab, switch: subprocess.Popen[str]) -> None:
     assert told("port", "remove", "pod3") == ""
-    assert say(switch) == {"event": "port", "name": "pod3", "link": "removed"}
+    assert say(switch) == {"event": "port", "name": "pod3", "link": "gone"}
     assert [port["ifname"] for port in rows("port", "list")] == ["pod1", "pod2"]
     assert lab["pod1"].ping("pod2", timeout=PATIENCE)
     assert "no port 'pod3'; it has: pod1, pod2" in complaint(run("port", "set", "pod3", "isolated=on"), 2)
