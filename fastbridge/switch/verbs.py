@@ -6,10 +6,11 @@ the keys that iproute2 uses. A verb that fails has changed nothing.
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import asdict, replace
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from fastbridge.addresses import MacAddress
 from fastbridge.control.verbs import Verbs
@@ -17,7 +18,6 @@ from fastbridge.errors import ConfigError
 from fastbridge.policy.neighbour_entry import NeighbourEntry
 
 from .base import SwitchPort
-from .fdb import FdbEntry
 from .port_flags import StormControl
 
 if TYPE_CHECKING:
@@ -51,10 +51,11 @@ class _Operations:
         """All ports, or one: state, flags that are on, policy, limits, number of MAC addresses behind it."""
         with self._switch.still():
             self._check(port)
-            stations = Counter(self._switch.fdb.to_numpy()["port"].tolist())
-            return [
-                self._port_row(each, stations[each.index]) for each in self._switch.ports if port in (None, each.name)
-            ]
+            ports = self._switch.ports
+            stations = np.bincount(
+                self._switch.fdb.to_numpy()["port"], minlength=1 + max((p.index for p in ports), default=0)
+            )
+            return [self._port_row(each, int(stations[each.index])) for each in ports if port in (None, each.name)]
 
     def port_add(self, port: str) -> list[Row]:
         """Make an interface a port. A deleted interface's port of the same name is replaced."""
@@ -83,13 +84,19 @@ class _Operations:
 
     def fdb_show(self, mac: str | None = None, port: str | None = None, vlan: int | None = None) -> list[Row]:
         """The FDB's live entries: all, or those of a MAC address, a port, a VLAN (0: untagged)."""
-        self._check(port)
         address = None if mac is None else MacAddress(mac)
-        return [
-            _fdb_row(entry)
-            for entry in self._switch.fdb
-            if address in (None, entry.mac) and port in (None, entry.port) and vlan in (None, entry.vlan)
-        ]
+        with self._switch.still():
+            self._check(port)
+            rows = self._switch.fdb.to_numpy()  # quicker than entry by entry: there may be a million
+            names = {each.index: each.name for each in self._switch.ports}
+        wanted = np.ones(len(rows), bool)
+        if address is not None:
+            wanted &= rows["mac"] == int(address)
+        if port is not None:
+            wanted &= rows["port"] == next(index for index, name in names.items() if name == port)
+        if vlan is not None:
+            wanted &= rows["vlan"] == vlan
+        return [_fdb_row(mac, vlan, names[at], age, static) for mac, vlan, at, age, static in rows[wanted].tolist()]
 
     def fdb_add(self, mac: str, port: str, vlan: int = 0) -> list[Row]:
         """Add a static entry, or make the one there static. No frame changes it, and it does not age."""
@@ -98,11 +105,11 @@ class _Operations:
 
     def fdb_delete(self, mac: str, vlan: int = 0) -> list[Row]:
         """Remove an entry, static or learned."""
-        before = self._switch.fdb.lookup(mac, vlan)
-        if not self._switch.fdb.remove(mac, vlan) or before is None:
+        before = self.fdb_show(mac, None, vlan)
+        if not self._switch.fdb.remove(mac, vlan) or not before:
             where = f"in VLAN {vlan}" if vlan else "without a VLAN"
             raise ConfigError(f"the FDB has no entry of {MacAddress(mac)} {where}; `fdb show` lists all")
-        return [_fdb_row(before)]
+        return before
 
     def fdb_flush(self, port: str | None = None) -> list[Row]:
         """Forget the learned entries, of one port or all; static ones stay. Says how many."""
@@ -183,12 +190,12 @@ class _Operations:
         return replace(self._switch.storm_control(port), **changes)
 
 
-def _fdb_row(entry: FdbEntry) -> Row:
-    row: Row = {"mac": str(entry.mac), "ifname": entry.port}
-    if entry.vlan:
-        row["vlan"] = entry.vlan
-    row |= {"flags": [], "state": "static" if entry.static else ""}
-    return row if entry.age is None else {**row, "age": round(entry.age, 3)}
+def _fdb_row(mac: int, vlan: int, port: str, age: float, static: bool) -> Row:
+    row: Row = {"mac": mac.to_bytes(6, "big").hex(":"), "ifname": port}
+    if vlan:
+        row["vlan"] = vlan
+    row |= {"flags": [], "state": "static" if static else ""}
+    return row if static else {**row, "age": round(age, 3)}
 
 
 def _neigh_row(entry: NeighbourEntry) -> Row:
