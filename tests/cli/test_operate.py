@@ -66,9 +66,11 @@ def test_what_is_seen(lab: Lab, switch: subprocess.Popen[str]) -> None:
     assert re.search(rf"^{ONE} +pod1 +[\d.]+ s ago *$", told("fdb", "show", ONE), re.M)
     (status,) = rows("status", "--switch", "here")
     assert (status["name"], status["pid"], status["ports"]["up"]) == ("here", switch.pid, 3)
-    assert status["capabilities"] == ["cap_net_admin"]
+    held = re.search(r"^CapEff:\s*(\w+)$", Path(f"/proc/{switch.pid}/status").read_text(), re.M)
+    decoded = subprocess.run(["capsh", f"--decode={held and held[1]}"], capture_output=True, text=True, check=True)
+    assert status["capabilities"] == [name for name in decoded.stdout.strip().partition("=")[2].split(",") if name]
     words = told("status")
-    assert re.search(r"^ports +3 up *$", words, re.M) and re.search(r"^capabilities +cap_net_admin *$", words, re.M)
+    assert re.search(r"^ports +3 up *$", words, re.M) and re.search(r"^capabilities +(cap_net_|none)", words, re.M)
     *ports, shared = rows("stats")
     assert [port["ifname"] for port in ports] == list(PORTS) and shared["learned"] >= 2
     assert sum(port["rx_frames"] + port["fast"] for port in ports) == shared["rx_frames"] + shared["fast"] > 0
@@ -314,3 +316,45 @@ def test_a_command_meets_a_switch_that_ends(lab: Lab, start: Callable[..., subpr
 def test_options_that_do_not_belong_together(arguments: tuple[str, ...], says: str) -> None:
     done = run(*arguments)
     assert done.returncode == 2 and says.lower() in (done.stderr or done.stdout).lower(), done
+
+
+OPERATE = ROOT / "docs/operate.md"
+EMBEDDED = """
+import json, sys
+from fastbridge import Switch
+with Switch(sys.argv[2:], control=sys.argv[1]) as switch:
+    print(json.dumps(switch.name), flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.live
+@pytest.mark.skipif(not OPERATE.exists(), reason="the tests were copied without docs/")
+def test_the_page_runs_as_written(tmp_path: Path) -> None:
+    """All its commands, in their order, by a shell that stops at the first that fails."""
+    needs("bash", "jq")
+    text = OPERATE.read_text(encoding="utf-8")
+    begin, *blocks = re.findall(r"^```sh\n(.*?)^```$", text, re.M | re.S)
+    (changes,) = re.findall(r"^```text\n(# changes.txt\n.*?)^```$", text, re.M | re.S)
+    (tmp_path / "changes.txt").write_text(changes)
+    (tmp_path / ".config/fish/completions").mkdir(parents=True)
+    command = tmp_path / "fastbridge"
+    command.write_text(f'#!/bin/sh\nexec {sys.executable} -m fastbridge "$@"\n')
+    command.chmod(0o755)
+    environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "HOME": str(tmp_path)}
+    environment["PYTHONPATH"] = str(ROOT)
+    _, _, _, name, *ports = begin.split()
+    with Lab(ports) as lab:
+        process = lab.popen_host(
+            [sys.executable, "-c", EMBEDDED, name, *ports],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT,
+        )  # fmt: skip
+        assert say(process) == "blue"
+        assert lab["veth1"].ping("veth2", timeout=PATIENCE)
+        done = subprocess.run(
+            ["bash", "-e", "-o", "pipefail"], input="\n".join(blocks), env=environment, cwd=tmp_path,
+            capture_output=True, text=True, timeout=3 * PATIENCE,
+        )  # fmt: skip
+        process.communicate(timeout=PATIENCE)
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
+    assert f"{ONE}  " in done.stdout and '"fdb.show"' in done.stdout
