@@ -1,7 +1,6 @@
 """A switch in your own program, which answers at its control socket: here, and to `fastbridge fdb show`."""
 
-from fastbridge import Lab, Switch
-from fastbridge.control.client import Client
+from fastbridge import Client, Lab, Switch
 
 with Lab(pods=2) as lab, Switch(lab.ports, control="blue") as switch:
     lab["pod1"].ping("pod2")

@@ -52,7 +52,7 @@ def ask(clock: Clock) -> Asked:
 
 def test_ports(ask: Asked) -> None:
     usual = ["learning", "broadcast_flood", "multicast_flood", "unicast_flood"]
-    a = {"ifname": "a", "port": 0, "state": "up", "flags": usual, "policy": "flood", "stations": 0}
+    a = {"ifname": "a", "port": 0, "state": "up", "flags": usual, "policy": "flood", "stations": 0, "storm_control": {}}
     assert ask("port.list") == [a, a | {"ifname": "b", "port": 1}, a | {"ifname": "c", "port": 2}]
     ask.switch.process("a", [ethernet(GROUP, 0x020000000001)])
     assert ask("port.list", port="a") == [a | {"stations": 1}]
@@ -195,7 +195,7 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("policy.set", {"policy": "strict"}, "'strict' is not a policy; write one or more of flood, suppress"),
     ("policy.set", {"policy": "guard", "port": "z"}, "the switch has no port 'z'"),
     ("stats", {"port": "z"}, "the switch has no port 'z'"),
-    ("status", {"port": "a"}, "status has no parameter 'port'"),
+    ("status", {"port": "a"}, 'status has no parameter "port"'),
 ]
 
 
@@ -254,6 +254,8 @@ def test_every_verb_is_described(ask: Asked) -> None:
         jsonschema.Draft202012Validator.check_schema(said["params"])
         assert said["description"].endswith("."), verb
         assert said["result"], verb
+    keys = schema["verbs"]["fdb.show"]["result"]["items"]["properties"]
+    assert keys.keys() == {"mac", "ifname", "vlan", "flags", "state", "age"}
     assert isinstance(ask.verbs, Verbs) and set(schema["verbs"]) == set(ask.verbs)
 
 
