@@ -34,6 +34,7 @@ from .barrier cimport (
     load_relaxed64, prefetch, store_relaxed32,
 )
 from .codes cimport LEARN_KNOWN, LearnResult
+from .fdb_changes cimport FdbChanges
 from .linux cimport pthread_mutex_t
 
 cdef enum:
@@ -78,6 +79,7 @@ cdef struct MacTableState:
     uint64_t hand               # the bucket where the next search for an entry to evict begins
     uint32_t *held              # learned entries by port (65,536 of them: pages never touched cost nothing)
     uint64_t learned, moved, aged, evicted, refused
+    FdbChanges *changes         # NULL: nobody monitors
 
 cdef enum:
     VALID_BIT = 60

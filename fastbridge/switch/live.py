@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from fastbridge.core.dataplane import open_ring
 from fastbridge.errors import ConfigError, PortError
 from fastbridge.forks import in_child
-from fastbridge.journal import Journal
+from fastbridge.journal import Event, Journal
 from fastbridge.named import refuse_text
 from fastbridge.open_files import reserve_files
 from fastbridge.policy.base import Policy
@@ -111,7 +111,9 @@ class Switch(SwitchBase):
             workers=wishes.workers,
             loop_detection=wishes.loop_detection,
         )
-        self._fast = FastPorts(wishes, self._dataplane, self._entries, self.fdb, self._policing.bindings, self._journal)
+        self._fast = FastPorts(
+            wishes, self._dataplane, self._entries, self.fdb, self._policing.bindings, self._journal, self._name_of
+        )
         self._read = [0] * wishes.workers  # how many ports each reads
         self._threads: list[threading.Thread] = []
         self._stopping = threading.Event()
@@ -179,6 +181,7 @@ class Switch(SwitchBase):
         if os.getpid() != self._owner:
             return
         self._halt()
+        self._journal.feed.close()
         with self._changing:
             if self._final is not None:
                 return
@@ -420,7 +423,7 @@ class Switch(SwitchBase):
                 before, began = links, time.thread_time()
                 links = self._follow_links(before)
                 took = time.thread_time() - began if links == before else 0.0
-                soon = self._stations.follow()
+                soon = _sooner(self._stations.follow(), self._monitoring.follow())
                 self._fast.revoke_blocked()
                 self._policing.watch()
                 self._journal.tick()
@@ -464,13 +467,16 @@ class Switch(SwitchBase):
                 if link == "gone" and not why:  # its notification is on its way
                     after[index] = before.get(index, "up")
                     continue
-                self._journal.warn(_log, "links that changed", f"port {name} is {link}{why and f': {why}'}")
+                self._tell_link(name, link, f"port {name} is {link}{why and f': {why}'}")
                 self._forget_behind(index)
             elif link == "up" and before.get(index) == "down":
-                self._journal.warn(_log, "links that changed", f"port {name} is up again")
+                self._tell_link(name, "up", f"port {name} is up again")
             if link == "down" and member and is_running(member.sockets[-1]):
                 self._set_link(index, "up")
         return after
+
+    def _tell_link(self, name: str, link: str, text: str) -> None:
+        self._journal.warn(_log, "links that changed", text, event=Event("link", {"ifname": name, "link": link}))
 
     def _ask_pods(self) -> None:
         """Ask the pods whether they take merged frames. Of many pods some are asked at a time, all in turn."""
@@ -536,6 +542,10 @@ class _Elsewhere:
 
     def __getattr__(self, name: str) -> NoReturn:
         raise ConfigError(f"this switch runs in process {self._owner}; a forked child makes a Switch of its own")
+
+
+def _sooner(one: float | None, other: float | None) -> float | None:
+    return min((seconds for seconds in (one, other) if seconds is not None), default=None)
 
 
 def _why(port: PortLink | None, link: str) -> str:

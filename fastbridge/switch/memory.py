@@ -63,7 +63,9 @@ class MemorySwitch(SwitchBase):
         """
         index = self._index_of(ingress)
         copies = self._memory.process(index, list(frames), self._now_ms())
-        return [Egress(*copy) for copy in copies + self._policing.handle()]
+        copies += self._policing.handle()
+        self._monitoring.settle()
+        return [Egress(*copy) for copy in copies]
 
     def process_offloaded(self, ingress: int | str, messages: Sequence[bytes]) -> list[Egress]:
         """As process(), for at most 256 frames, each behind its struct virtio_net_hdr (10 bytes) as AF_PACKET has it.
@@ -83,6 +85,8 @@ class MemorySwitch(SwitchBase):
         """
         self._entries.age(self._now_ms())
         self._journal.tick()
+        self._monitoring.settle()
+        self._monitoring.count()
         return [Egress(*copy) for copy in self._policing.tick() + self._policing.settle()]
 
     def _now_ms(self) -> int:

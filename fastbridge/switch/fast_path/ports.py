@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from fastbridge.errors import PortError
@@ -46,9 +46,10 @@ class FastPorts:
         fdb: Fdb,
         bindings: Bindings,
         journal: Journal,
+        name_of: Callable[[int], str],
     ) -> None:
         self._dataplane, self._entries, self._fdb, self._journal = dataplane, entries, fdb, journal
-        self._bindings = bindings
+        self._bindings, self._name_of = bindings, name_of
         self._wanted = options.fast_path if FastPath.suits(options.ageing, options.move_damping) else "off"
         self._namespace = 0
         self._runs = False
@@ -119,7 +120,14 @@ class FastPorts:
         inside = take() if here else None
         try:
             self.lane = FastLane(
-                self._dataplane, self._entries, self._dataplane.now, source.open_socket, inside, hand, self._journal
+                self._dataplane,
+                self._entries,
+                self._dataplane.now,
+                source.open_socket,
+                inside,
+                hand,
+                self._journal,
+                self._name_of,
             )
         except BaseException:
             hand.close()
