@@ -1,8 +1,8 @@
 """Codes, their names for Python: {name: number}, in the order of codes.pxd, which has them all."""
 
 __all__ = [
-    "ACTIONS", "CHANGE_KINDS", "DROP_REASONS", "EVENT_KINDS", "FLOOD_KINDS", "FRAME_KINDS", "LEARN_RESULTS", "LINKS", "PORT_FLAGS",
-    "PUNTS", "TAKES", "TX_DROP_REASONS",
+    "ACTIONS", "CHANGE_KINDS", "DROP_REASONS", "EVENT_KINDS", "FLOOD_KINDS", "FRAME_KINDS", "LEARN_RESULTS", "LINKS",
+    "PORT_FLAGS", "PUNTS", "TAKES", "TX_DROP_REASONS",
 ]
 
 

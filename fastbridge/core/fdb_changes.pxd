@@ -1,6 +1,6 @@
 # FDB changes, noted for those who monitor, bounded: written by the FDB's writer under its lock, until Python swaps an
-# empty log in. A full one loses the oldest and counts them. Without a log (NULL) a change costs one test, and a frame of
-# a known station none: it changes nothing.
+# empty log in. A full one loses the oldest and counts them. Without a log (NULL) a change costs one test. A frame of a
+# known station changes nothing, and costs none.
 from libc.stdint cimport uint8_t, uint16_t, uint64_t
 
 from .linux cimport CLOCK_REALTIME, clock_gettime, timespec, write

@@ -233,6 +233,8 @@ cdef uint64_t sweep(MacTableState *state, uint32_t now, int port, bint statics_t
 # Add, or turn into, a static entry; -1 when there is no memory.
 cdef int set_static(MacTableState *state, uint64_t key, uint16_t port) noexcept nogil
 cdef bint remove_key(MacTableState *state, uint64_t key) noexcept nogil
+# The key of the entry that would make room for one of `port` in a full table; 0: none would, and it is refused.
+cdef uint64_t foresee_eviction(MacTableState *state, uint16_t port, uint32_t now) noexcept nogil
 # For any thread: look up, or learn, `vlan << 48 | mac` keys in prefetched batches of 64. Learning returns how many were
 # neither refused nor damped.
 cdef void look_up_all(

@@ -82,32 +82,47 @@ cdef Bucket *find_old(
     return best
 
 
-cdef bint evict(MacTableState *state, uint16_t port, uint32_t now) noexcept nogil:
-    """Make room for an entry of `port` at the cost of the port with the most entries, as OVS does
-    (lib/mac-learning.c): the oldest one of its that is met. False when that port is `port` itself, so that one port
-    flooding the FDB only ever competes with itself.
+cdef Bucket *choose(MacTableState *state, uint16_t port, uint32_t now, Table **table, int *way) noexcept nogil:
+    """The entry that makes room for one of `port`, its table and way: of the port with the most entries, as OVS does
+    (lib/mac-learning.c), the oldest one that is met. NULL when that port is `port` itself, so that one port flooding
+    the FDB only ever competes with itself.
     """
-    cdef Table *table = NULL
     cdef uint32_t candidate, fullest = 0
     cdef Bucket *best = NULL
-    cdef int way = 0
     for candidate in range(state.ports):
         if state.held[candidate] > state.held[fullest]:
             fullest = candidate
     if state.held[port] + 1 >= state.held[fullest]:
-        return False
+        return NULL
     # At first nearly all is in the table being emptied, and at last it has too few buckets for a choice.
     if state.shape & 1 and older(state).mask + 1 >= state.emptied + EVICT_LOOKS:
-        table = older(state)
-        best = find_old(state, table, state.emptied, fullest, now, &way)
+        table[0] = older(state)
+        best = find_old(state, table[0], state.emptied, fullest, now, way)
     if best == NULL:
-        table = current(state)
-        best = find_old(state, table, 0, fullest, now, &way)
+        table[0] = current(state)
+        best = find_old(state, table[0], 0, fullest, now, way)
+    return best
+
+
+cdef bint evict(MacTableState *state, uint16_t port, uint32_t now) noexcept nogil:
+    """Make room for an entry of `port`; False when there is none to be had."""
+    cdef Table *table = NULL
+    cdef int way = 0
+    cdef Bucket *best = choose(state, port, now, &table, &way)
     if best == NULL:
         return False
     take_out(state, table, best, way, CHANGE_EVICTED)
     state.evicted += 1
     return True
+
+
+cdef uint64_t foresee_eviction(MacTableState *state, uint16_t port, uint32_t now) noexcept nogil:
+    cdef uint64_t hand = state.hand
+    cdef Table *table = NULL
+    cdef int way = 0
+    cdef Bucket *best = choose(state, port, now, &table, &way)
+    state.hand = hand
+    return 0 if best == NULL else best.key[way]
 
 
 cdef LearnResult insert(

@@ -36,14 +36,18 @@ cdef struct PuntQueue:
     bint stalled                # the policy does not return: take no more
 
 
-cdef inline bint punt(PuntQueue *queue, const Frame *frame, bint taken, uint32_t queued) noexcept nogil:
-    """Copy a frame, no longer than a slot, into the queue; False when it has no room for one more of a port that has
-    `queued` there."""
-    cdef PuntSlot *slot
+cdef inline bint has_room(const PuntQueue *queue, uint32_t queued) noexcept nogil:
+    """Whether the queue takes one more frame of a port that has `queued` there."""
     cdef uint32_t free = PUNT_SLOTS - queue.count
     if queue.slots == NULL or queue.stalled:
         return False
-    if PUNT_KEPT_SHARE * queued >= free and PUNT_KEPT + PUNT_SHARE * queued >= free:
+    return PUNT_KEPT_SHARE * queued < free or PUNT_KEPT + PUNT_SHARE * queued < free
+
+
+cdef inline bint punt(PuntQueue *queue, const Frame *frame, bint taken, uint32_t queued) noexcept nogil:
+    """Copy a frame, no longer than a slot, into the queue, if it has room."""
+    cdef PuntSlot *slot
+    if not has_room(queue, queued):
         return False
     slot = &queue.slots[queue.count]
     queue.count += 1
