@@ -36,7 +36,7 @@ EVENTS = {
     "promoted": "the kernel forwards a pair of stations from now on: mac, ifname, to, egress",
     "revoked": "the kernel no longer forwards a pair of stations: mac, ifname, to, egress",
     "fast_path": "the fast path is full or has failed",
-    "lost": "events that came faster than they were read: events",
+    "lost": "events that came faster than they were read: count",
 }
 
 Event = dict[str, Any]
@@ -69,22 +69,17 @@ class Monitor:
         """A descriptor that is readable when events wait, or when it has ended; -1 after close()."""
         return self._fd
 
-    @property
-    def ended(self) -> bool:
-        """Whether no more events will come."""
-        return self._ended
-
-    def read(self) -> list[Event]:
-        """The events that wait, oldest first. It never blocks."""
+    def read(self) -> list[Event] | None:
+        """The events that wait, oldest first; None: it has ended. It never blocks."""
         with self._changed:
             events, self._waiting = list(self._waiting), deque()
             if self._lost:
-                events.insert(0, {"event": "lost", "time": time.time(), "events": self._lost})
+                events.insert(0, {"event": "lost", "time": time.time(), "count": self._lost})
                 self._lost = 0
             if self._fd >= 0 and not self._ended:
                 with contextlib.suppress(BlockingIOError):  # nothing has waited
                     os.eventfd_read(self._fd)
-        return events
+            return None if self._ended and not events else events
 
     def __iter__(self) -> Iterator[Event]:
         """Each event as it comes, until it ends."""
@@ -92,8 +87,7 @@ class Monitor:
             with self._changed:
                 while not self._waiting and not self._lost and not self._ended:
                     self._changed.wait()
-            events = self.read()
-            if not events:
+            if (events := self.read()) is None:
                 return
             yield from events
 
