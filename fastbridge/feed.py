@@ -168,7 +168,7 @@ class Feed:
             said = {"event": event, "time": time.time(), **fields}
             for monitor in self._monitors:
                 if event in monitor.events:
-                    monitor.put(said)
+                    monitor.put(dict(said))  # whoever gets it may change it
 
     def tell_lost(self, events: frozenset[str], count: int) -> None:
         """So many of these events came faster than they were found out."""
