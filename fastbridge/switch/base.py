@@ -77,7 +77,7 @@ class Member:
     lost_after: int = 0  # copies that the kernel took, and lost in the interface
     listen: Receiver | None = None  # where the core receives its frames, if not on the interface itself
     passed: Passed = field(default_factory=Passed)  # what has passed there: read before what the core counts
-    storm: StormControl = StormControl()  # its limits
+    storm: StormControl = field(default_factory=StormControl)  # its limits
 
     def count(self, tally: Mapping[str, Any]) -> PortCounters:
         """The core's counts of the port, by name, and the frames lost behind it.
