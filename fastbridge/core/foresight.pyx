@@ -39,7 +39,7 @@ cdef struct Outcome:
     Port port                   # the ingress port as it was
     Frame frame                 # decided
     Frame plain                 # of one that the policy takes: what it would be without policy
-    int known                   # the port that the destination is known on, or -1
+    int known, heard            # the ports that destination and source are known on now, or -1
     uint16_t was                # where a station that moved was before
     uint64_t evicted            # the key of the entry that made room; 0: none
     uint32_t copies, plain_copies
@@ -62,9 +62,10 @@ cdef class Foresight:
         """What would become of a frame that a port received at `now` (ns of the data plane's clock); nothing changes.
 
         A dict: source, destination and vlan (None of a frame that is not read), kind, learned, was, evicted (vlan,
-        mac), punt (what the policy wants of it), punted, for_switch, action, reason, flood, known, egress (of each
-        copy); of a frame that the policy takes `plain`, {action, reason, flood, egress} without it, and `open`, the
-        ports that it may send it to; of the port guarded and blocked. Raises IndexError (no such port), ValueError (too
+        mac), punt (what the policy wants of it), punted, for_switch, action, reason, flood, known and heard (the ports
+        of destination and source in the FDB), egress (of each copy); of a frame that the policy takes `plain`,
+        {action, reason, flood, egress} without it, and `open`, the ports that it may send it to; of the port guarded,
+        blocked, is_open, learning and locked. Raises IndexError (no such port), ValueError (too
         long), MemoryError."""
         cdef MacTable fdb = MacTable(1 << 20, None)
         cdef Port **ports = <Port **>calloc(MAX_PORTS, sizeof(Port *))
@@ -122,11 +123,10 @@ cdef class Foresight:
             fall_back(&forwarding, &own, frame, RX_PUNT_TOO_LONG)
         elif frame.punted and not has_room(&worker.punts, worker.shares[ingress].punts):
             fall_back(&forwarding, &own, frame, RX_PUNT_FULL)
-        outcome.known = look_up(fdb, frame.destination, frame.destination_hash, forwarding.now_ms)
         outcome.plain = frame[0]
         if frame.action == CONSUMED:
             look_up_egress(&forwarding, &own, &outcome.plain)
-        fill_outcome(worker, outcome)
+        fill_outcome(worker, &forwarding, outcome)
 
     def inject(self, uint32_t ingress, bytes frame, now=None):
         """Have a frame forwarded as if a port had received it, now (a data plane in memory: at `now`, ns); as
@@ -155,7 +155,6 @@ cdef class Foresight:
 
     cdef void _inject(self, uint32_t ingress, bint live, uint64_t now, Outcome *outcome) noexcept nogil:
         cdef Worker *worker = self._reader(ingress)
-        cdef Forwarding *forwarding = &worker.forwarding
         outcome.port = worker.ports[ingress][0]
         start_frame(&outcome.frame, ingress)
         worker.batch[0], worker.batch_count = outcome.frame, 1
@@ -164,11 +163,8 @@ cdef class Foresight:
             now = worker.now - worker.epoch_ns
         decide(worker, now)
         outcome.frame = outcome.plain = worker.batch[0]
-        outcome.was = forwarding.moved_from
-        outcome.known = look_up(
-            forwarding.fdb, outcome.frame.destination, outcome.frame.destination_hash, forwarding.now_ms
-        )
-        fill_outcome(worker, outcome)
+        outcome.was = worker.forwarding.moved_from
+        fill_outcome(worker, &worker.forwarding, outcome)
         transmit(worker)
         release(worker)
 
@@ -247,13 +243,16 @@ cdef uint32_t list_copies(const Worker *worker, const Frame *frame, uint16_t *eg
     return count
 
 
-cdef void fill_outcome(const Worker *worker, Outcome *outcome) noexcept nogil:
-    """The ports of the copies, and those that a policy may send it to."""
+cdef void fill_outcome(const Worker *worker, const Forwarding *f, Outcome *outcome) noexcept nogil:
+    """Where the addresses are known, the ports of the copies, and those that a policy may send it to."""
+    cdef const Frame *frame = &outcome.frame
     cdef uint32_t i
+    outcome.known = look_up(f.fdb, frame.destination, frame.destination_hash, f.now_ms)
+    outcome.heard = look_up(f.fdb, frame.source, frame.source_hash, f.now_ms)
     outcome.copies = list_copies(worker, &outcome.frame, outcome.egress)
     outcome.plain_copies = list_copies(worker, &outcome.plain, outcome.plain_egress)
     for i in range(worker.port_count):
-        if is_open(worker.ports[i]) and may_flood(worker, &outcome.frame, i):
+        if is_open(worker.ports[i]) and may_flood(worker, frame, i):
             outcome.open[outcome.open_count] = i
             outcome.open_count += 1
 
@@ -280,16 +279,16 @@ cdef dict name_outcome(const Outcome *outcome):
         "learned": _LEARNED[frame.learned],
         "was": outcome.was if frame.learned == LEARN_MOVED or frame.learned == LEARN_DAMPED else None,
         "evicted": (vid_of(outcome.evicted), mac_of(outcome.evicted)) if outcome.evicted else None,
-        "known": outcome.known if outcome.known >= 0 else None,
+        "known": outcome.known if parsed and outcome.known >= 0 else None,
+        "heard": outcome.heard if parsed and outcome.heard >= 0 else None,
         "punt": _PUNTS[outcome.port.punt[frame.kind] if wanted else <uint8_t>PUNT_NONE],
         "punted": frame.punted,
         "for_switch": frame.for_switch,
         "plain": name_fate(&outcome.plain, outcome.plain_copies, outcome.plain_egress),
         "open": [outcome.open[i] for i in range(outcome.open_count)],
         "guarded": outcome.port.guarded,
-        "strict": outcome.port.strict,
-        "routes": outcome.port.routes,
         "blocked": outcome.port.blocked,
+        "is_open": is_open(&outcome.port),
         "learning": outcome.port.flags & FLAG_LEARNING != 0,
         "locked": outcome.port.flags & FLAG_LOCKED != 0,
     }

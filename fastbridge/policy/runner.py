@@ -28,9 +28,9 @@ from fastbridge.core.source_guard import SourceGuard
 from fastbridge.errors import ConfigError
 from fastbridge.journal import Event, Journal
 
-from .base import Answer, Drop, Forward, Policy, SendTo, Wants
+from .base import Answer, Drop, Forward, Policy, SendTo, Verdict, Wants
 from .bindings import Bindings
-from .builtin import Flood, Guard, RateLimit
+from .builtin import PURE, Flood, Guard, RateLimit
 from .doubts import Doubts
 from .neighbour_entry import Neighbour
 from .neighbours import Neighbours
@@ -282,7 +282,7 @@ class Policing:
         if policy is None:  # its port was removed meanwhile
             self._counts["dropped:port_removed"] += taken
             return
-        if message.target_ip == self._ip and message.kind is Kind.NS:
+        if self._asks_switch(message):
             self._counts["answered"] += taken
             orders.append((neighbour_advertisement(message, self._mac, router=False), -1, message.ingress))
             return
@@ -300,6 +300,27 @@ class Policing:
         elif taken:
             self._order(message, verdict, orders)
         self.neighbours.observe(message)
+
+    def foresee(self, ingress: int, frame: bytes) -> Verdict | None:
+        """What would be decided about a frame that the core hands over; nothing changes.
+
+        None: it is not known, because a policy of its own code may change when it is asked.
+        """
+        policy, message = self._deciders.get(ingress), read(ingress, frame)
+        if policy is None:
+            return Drop("port_removed")
+        if self._asks_switch(message):
+            return Answer(neighbour_advertisement(message, self._mac, router=False))
+        if any(type(part) not in PURE for part in policy.parts):
+            return None
+        verdict = policy.decide(message, self.neighbours)
+        if message.eth_destination == self._mac and not isinstance(verdict, Drop):
+            return Drop("heard")  # an answer to the switch's own question
+        return verdict or Forward()
+
+    def _asks_switch(self, message: Message) -> bool:
+        """Whether it asks for the switch's own address."""
+        return message.target_ip == self._ip and message.kind is Kind.NS
 
     def _judge(self, verdict: object) -> Drop | Answer | SendTo | None:
         """A verdict that can be carried out; None: forward. Raises _NoVerdictError."""

@@ -20,6 +20,7 @@ from typing import Any
 from fastbridge.addresses import MacAddress
 from fastbridge.core.dataplane import Dataplane
 from fastbridge.core.fdb import FdbAccess
+from fastbridge.core.foresight import Foresight
 from fastbridge.core.mac_table import MacTable
 from fastbridge.core.port_rules import PortRules
 from fastbridge.errors import ConfigError
@@ -34,6 +35,7 @@ from fastbridge.policy.runner import Policing
 from fastbridge.version import __version__
 
 from .counters import Counters, Passed, PortCounters
+from .explain import Explanation, explain, send
 from .fdb import Fdb, PortRef
 from .loops import StationWatch
 from .monitoring import Monitoring
@@ -124,7 +126,7 @@ class SwitchBase:
         self._capacity, self._ageing = options.capacity, options.ageing
         self._clock, self._epoch = clock, clock()  # when it began
         self._entries = FdbAccess(self._dataplane)
-        self._rules = PortRules(self._dataplane)
+        self._rules, self._foresight = PortRules(self._dataplane), Foresight(self._dataplane)
         self._entries.set_damping(round(options.move_damping * 1000))
         self._members: dict[int, Member] = {}
         self._leaving: dict[int, Member] = {}  # removed, and told by their names until that is done
@@ -288,6 +290,24 @@ class SwitchBase:
         snap: bytes kept of each frame; limit: events kept unread, more are counted in `lost`. One at a time.
         """
         return Trace(self._dataplane, self._name_of, snap, limit, self._seeing_all)
+
+    def explain(self, port: PortRef, frame: bytes) -> Explanation:
+        """What the switch would do with a frame that the port receives now, step by step, and why.
+
+        frame: from the destination MAC on, without FCS. Nothing changes: nothing is learned, counted or sent. Only
+        fastbridge's own policies are asked. Raises ConfigError.
+        """
+        with self._changing:
+            return explain(self, self._foresight, self._index_of(port), frame, self._now_ms() * 1_000_000)
+
+    def send_in(self, port: PortRef, frame: bytes) -> Explanation:
+        """Send a frame into the switch as if the port had received it, and say what happened. Raises ConfigError."""
+        with self._changing:
+            return send(self, self._foresight, self._index_of(port), frame, None)
+
+    def _is_promoted(self, ingress: int, egress: int, source: int, destination: int) -> bool:
+        """Whether the kernel forwards frames of two stations by itself."""
+        return False
 
     def monitor(self, events: Iterable[str] | None = None, limit: int = 4096) -> Monitor:
         """What happens from now on, as dicts: `for event in switch.monitor(["learned", "moved"]): …`.

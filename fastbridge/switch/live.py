@@ -228,7 +228,7 @@ class Switch(SwitchBase):
             elsewhere: Any = _Elsewhere(self._owner)
             self._journal = Journal()
             self._fast.leave_to_parent()
-            self._dataplane = self._rules = self._policing = self._stations = elsewhere
+            self._dataplane = self._rules = self._policing = self._stations = self._foresight = elsewhere
             self._entries = self.fdb._core = elsewhere
 
     def _halt(self) -> None:
@@ -413,6 +413,9 @@ class Switch(SwitchBase):
     def _idlest(self) -> int:
         """The worker that reads the fewest ports."""
         return self._read.index(min(self._read))
+
+    def _is_promoted(self, ingress: int, egress: int, source: int, destination: int) -> bool:
+        return self._fast.promotes(ingress, egress, source, destination)
 
     def _seeing_all(self) -> contextlib.AbstractContextManager[None]:
         return self._fast.held()

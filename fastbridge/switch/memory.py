@@ -11,6 +11,7 @@ from fastbridge.errors import ConfigError
 from fastbridge.named import refuse_text
 
 from .base import Member, SwitchBase, SwitchPort
+from .explain import Explanation, send
 from .fdb import PortRef
 from .options import Options
 
@@ -91,6 +92,13 @@ class MemorySwitch(SwitchBase):
         """
         sent = self._memory.process_offloaded(self._index_of(ingress), list(messages), self._now_ms())
         return [Egress(*message) for message in sent]
+
+    def send_in(self, port: PortRef, frame: bytes) -> Explanation:
+        """See SwitchBase. What the policy sends is not in the copies, and nowhere else: process() has it."""
+        said = send(self, self._foresight, self._index_of(port), frame, self._now_ms() * 1_000_000)
+        self._policing.handle()
+        self._monitoring.settle()
+        return said
 
     def tick(self) -> list[Egress]:
         """Do the work that a running switch does every second; returns the frames that it sends.

@@ -199,6 +199,12 @@ class FastPorts:
         """A context in which every frame comes to the core, as for a trace."""
         return contextlib.nullcontext() if self.lane is None else self.lane.head.held()
 
+    def promotes(self, ingress: int, egress: int, source: int, destination: int) -> bool:
+        """Whether the kernel forwards frames of these stations from one port to another."""
+        pairs = {} if self.lane is None else self.lane.head.pairs
+        ends = {(pair.ingress, to, pair.source, pair.destination) for pair, to in pairs.items()}
+        return (ingress, egress, source, destination) in ends
+
     def revoke_port(self, index: int) -> None:
         """Revoke all pairs to or from a port."""
         if self.lane is not None:
