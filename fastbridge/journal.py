@@ -2,7 +2,7 @@
 
 What a switch logs while it runs. An application's handler may block, so the switch's threads never call one: records
 go through an outbox. Pods can make some things happen a thousand times a second. Each of these is logged once in 10 s,
-each kind of thing at most 20 times, and the rest as one number.
+each kind of thing at most 20 times, and the rest as one number. Monitors (feed.py) get all of it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
+from .feed import Feed
 from .outbox import Outbox
 
 _WINDOW_SECONDS = 10.0  # between two lines about the same thing
@@ -22,6 +24,13 @@ _THINGS_KEPT = 65536  # remembered within the window; beyond, one thing may be c
 _PATIENCE = 1.0  # seconds that the handlers have for the last records when a switch stops
 
 _log = logging.getLogger(__name__)
+
+
+class Event(NamedTuple):
+    """What a log line says, for those who monitor the switch: a name of feed.EVENTS, and its fields."""
+
+    name: str
+    fields: dict[str, Any]
 
 
 @dataclass(slots=True)
@@ -38,6 +47,7 @@ class Journal:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
+        self.feed = Feed()
         self._lock = threading.Lock()
         self._kinds: dict[str, _Kind] = {}
         self._outbox: Outbox[logging.LogRecord] | None = None
@@ -58,13 +68,23 @@ class Journal:
         self._summarise(self._clock())
 
     def warn(
-        self, logger: logging.Logger, kind: str, text: str, *, thing: str = "", level: int = logging.WARNING
+        self,
+        logger: logging.Logger,
+        kind: str,
+        text: str,
+        *,
+        thing: str = "",
+        level: int = logging.WARNING,
+        event: Event | None = None,
     ) -> None:
         """Log, in moderation.
 
         kind: the kind of thing, in the plural. thing: what it is about; "": the caller says it seldom enough by itself.
         level: ERROR adds the traceback of the exception being handled, if there is one.
+        event: the same for monitors, which get every one.
         """
+        if event is not None:
+            self.feed.tell(event.name, **event.fields, text=text)
         summary = None
         with self._lock:
             now = self._clock()

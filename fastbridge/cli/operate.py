@@ -51,7 +51,7 @@ def operate(function: Callable[..., None]) -> Callable[..., None]:
     """Give a command the options --switch and --json, and a Remote as its first argument."""
 
     @click.option("--switch", metavar="NAME", shell_complete=complete_switch, help="The switch, if several run.")
-    @click.option("--json", "as_json", is_flag=True, help="Print one JSON array.")
+    @click.option("--json", "as_json", is_flag=True, help="Print JSON: one array; of events, one object a line.")
     @functools.wraps(function)
     def command(switch: str | None, as_json: bool, **params: Any) -> None:
         line = get_current_context().find_object(Line)

@@ -66,6 +66,15 @@ cpdef enum LearnResult:
     LEARN_REFUSED = 3
     LEARN_DAMPED = 4
 
+cpdef enum ChangeKind:
+    # What happened to an entry of the FDB.
+    CHANGE_LEARNED = 0
+    CHANGE_MOVED = 1
+    CHANGE_AGED = 2
+    CHANGE_EVICTED = 3      # it made room for another port's
+    CHANGE_FORGOTTEN = 4    # removed, or flushed; or its port was removed
+    CHANGE_FIXED = 5        # entered as static, or made so
+
 cpdef enum Link:
     LINK_FREE = 0           # the index is not in use
     LINK_UP = 1

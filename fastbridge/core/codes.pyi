@@ -1,5 +1,6 @@
 __all__ = [
     "ACTIONS",
+    "CHANGE_KINDS",
     "DROP_REASONS",
     "EVENT_KINDS",
     "FLOOD_KINDS",
@@ -19,6 +20,7 @@ FLOOD_KINDS: dict[str, int]
 FRAME_KINDS: dict[str, int]
 PUNTS: dict[str, int]
 LEARN_RESULTS: dict[str, int]
+CHANGE_KINDS: dict[str, int]
 LINKS: dict[str, int]
 PORT_FLAGS: dict[str, int]
 TAKES: dict[str, int]

@@ -1,8 +1,8 @@
 """Codes, their names for Python: {name: number}, in the order of codes.pxd, which has them all."""
 
 __all__ = [
-    "ACTIONS", "DROP_REASONS", "EVENT_KINDS", "FLOOD_KINDS", "FRAME_KINDS", "LEARN_RESULTS", "LINKS", "PORT_FLAGS",
-    "PUNTS", "TAKES", "TX_DROP_REASONS",
+    "ACTIONS", "CHANGE_KINDS", "DROP_REASONS", "EVENT_KINDS", "FLOOD_KINDS", "FRAME_KINDS", "LEARN_RESULTS", "LINKS",
+    "PORT_FLAGS", "PUNTS", "TAKES", "TX_DROP_REASONS",
 ]
 
 
@@ -17,6 +17,7 @@ FLOOD_KINDS = _named(Flood)
 FRAME_KINDS = _named(Kind)
 PUNTS = _named(Punt, "PUNT_")
 LEARN_RESULTS = _named(LearnResult, "LEARN_")
+CHANGE_KINDS = _named(ChangeKind, "CHANGE_")
 LINKS = _named(Link, "LINK_")
 PORT_FLAGS = _named(PortFlag, "FLAG_")
 TAKES = _named(Takes, "TAKES_")

@@ -67,13 +67,20 @@ cdef inline void record(Worker *worker, const Frame *frame) noexcept nogil:
                 record_copy(record, worker.flood[frame.flood][i])
 
 
+cdef inline void fall_back(Forwarding *forwarding, Port *port, Frame *frame, uint8_t reason) noexcept nogil:
+    """Decide a frame that the policy has no room for."""
+    if frame.action == CONSUMED and (port.drop_when_full or frame.for_switch):
+        drop(frame, reason)
+    elif frame.action == CONSUMED:
+        look_up_egress(forwarding, port, frame)
+
+
 cdef inline void hand_over(Worker *worker, Frame *frame) noexcept nogil:
     """Give a frame, or a copy of it, to the policy; without room for it, the fallback decides."""
     cdef Port *port = worker.ports[frame.ingress]
     cdef WorkerPort *share = worker.shares[frame.ingress]
-    cdef bint taken = frame.action == CONSUMED
     cdef bint too_long = frame.length > PUNT_BYTES
-    if not too_long and punt(&worker.punts, frame, taken, share.punts, worker.now):
+    if not too_long and punt(&worker.punts, frame, frame.action == CONSUMED, share.punts, worker.now):
         share.punts += 1
         if worker.punts.count == 1:
             notify(worker.punt_fd)
@@ -82,10 +89,7 @@ cdef inline void hand_over(Worker *worker, Frame *frame) noexcept nogil:
         worker.punts.too_long += 1
     else:
         worker.punts.missed += 1
-    if taken and (port.drop_when_full or frame.for_switch):
-        drop(frame, RX_PUNT_TOO_LONG if too_long else RX_PUNT_FULL)
-    elif taken:
-        look_up_egress(&worker.forwarding, port, frame)
+    fall_back(&worker.forwarding, port, frame, RX_PUNT_TOO_LONG if too_long else RX_PUNT_FULL)
 
 
 cdef inline void nominate(Worker *worker, const Frame *frame) noexcept nogil:

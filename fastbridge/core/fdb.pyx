@@ -13,16 +13,18 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
 from .dataplane cimport Dataplane
+from .fdb_changes cimport CHANGE_SLOTS, FdbChange, FdbChanges
 from .linux cimport pthread_mutex_lock, pthread_mutex_unlock
 from .mac_table cimport (
     COPY_ROOM, ENTRY_STATIC, SWEEP_ALL, SWEEP_EXPIRED, Cursor, Entry, EntryRow, MacTable, MacTableState, copy_some,
     hash_key, learn_all, look_up_all, mac_of, make_key, read_entry, refresh_all, remove_key, set_static, start_walk,
-    sweep,
+    sweep, vid_of,
 )
 from .worker cimport lock, unlock
 
 import numpy as np
 
+from .codes import CHANGE_KINDS as _CHANGE_KINDS
 from .mac_table import ENTRY_DTYPE as _ENTRY_DTYPE
 
 cdef enum:
@@ -201,6 +203,42 @@ cdef class FdbAccess:
             self._lock()
             self.state.damping = damping_ms
             self._unlock()
+
+    def note_changes(self, bint on):
+        """Note what happens to entries from now on, for take_changes(); or no more. Raises MemoryError."""
+        cdef FdbChanges *log = self._make_changes() if on else NULL
+        with nogil:
+            self._lock()
+            log, self.state.changes = self.state.changes, log
+            self._unlock()
+        free(log)
+
+    def take_changes(self):
+        """Take what has happened since the last call: [(kind, time in ns, was, now, vlan, mac), …] as fdb_changes.pxd
+        has them, the kind by its name in codes.CHANGE_KINDS; and how many older ones are lost. Raises MemoryError."""
+        cdef list out = [], kinds = list(_CHANGE_KINDS)
+        cdef FdbChanges *log = self._make_changes()
+        cdef const FdbChange *change
+        cdef uint64_t at, first
+        with nogil:
+            self._lock()
+            if self.state.changes != NULL and self.state.changes.noted:
+                log, self.state.changes = self.state.changes, log
+            self._unlock()
+        first = log.noted - min(log.noted, <uint64_t>CHANGE_SLOTS)
+        for at in range(first, log.noted):
+            change = &log.changes[at % CHANGE_SLOTS]
+            out.append((kinds[change.kind], change.time, change.was, change.now, vid_of(change.key),
+                        mac_of(change.key)))
+        free(log)
+        return out, first
+
+    cdef FdbChanges *_make_changes(self) except NULL:
+        cdef FdbChanges *log = <FdbChanges *>calloc(1, sizeof(FdbChanges))
+        if log == NULL:
+            raise MemoryError("no memory to note the changes of the FDB")
+        log.fd = -1 if self.dataplane is None else self.dataplane.events_fd
+        return log
 
 
 def _latest(rows):

@@ -34,6 +34,7 @@ from .barrier cimport (
     load_relaxed64, prefetch, store_relaxed32,
 )
 from .codes cimport LEARN_KNOWN, LearnResult
+from .fdb_changes cimport FdbChanges
 from .linux cimport pthread_mutex_t
 
 cdef enum:
@@ -78,6 +79,7 @@ cdef struct MacTableState:
     uint64_t hand               # the bucket where the next search for an entry to evict begins
     uint32_t *held              # learned entries by port (65,536 of them: pages never touched cost nothing)
     uint64_t learned, moved, aged, evicted, refused
+    FdbChanges *changes         # NULL: nobody monitors
 
 cdef enum:
     VALID_BIT = 60
@@ -231,6 +233,8 @@ cdef uint64_t sweep(MacTableState *state, uint32_t now, int port, bint statics_t
 # Add, or turn into, a static entry; -1 when there is no memory.
 cdef int set_static(MacTableState *state, uint64_t key, uint16_t port) noexcept nogil
 cdef bint remove_key(MacTableState *state, uint64_t key) noexcept nogil
+# The key of the entry that would make room for one of `port` in a full table; 0: none would, and it is refused.
+cdef uint64_t foresee_eviction(MacTableState *state, uint16_t port, uint32_t now) noexcept nogil
 # For any thread: look up, or learn, `vlan << 48 | mac` keys in prefetched batches of 64. Learning returns how many were
 # neither refused nor damped.
 cdef void look_up_all(

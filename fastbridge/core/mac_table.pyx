@@ -11,7 +11,11 @@ from libc.stddef cimport size_t
 from libc.stdlib cimport calloc, free, malloc
 
 from .barrier cimport load_relaxed32, store_relaxed16, store_relaxed32, store_relaxed8
-from .codes cimport LEARN_DAMPED, LEARN_KNOWN, LEARN_MOVED, LEARN_NEW, LEARN_REFUSED, LearnResult
+from .codes cimport (
+    CHANGE_AGED, CHANGE_EVICTED, CHANGE_FIXED, CHANGE_FORGOTTEN, CHANGE_LEARNED, CHANGE_MOVED, LEARN_DAMPED,
+    LEARN_KNOWN, LEARN_MOVED, LEARN_NEW, LEARN_REFUSED, LearnResult,
+)
+from .fdb_changes cimport note_change
 from .linux cimport (
     pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock, pthread_mutex_t, pthread_mutex_unlock,
 )
@@ -47,8 +51,9 @@ cdef void count_entry(MacTableState *state, uint16_t port) noexcept nogil:
         state.ports = <uint32_t>port + 1
 
 
-cdef void take_out(MacTableState *state, Table *table, Bucket *bucket, int way) noexcept nogil:
-    """Remove an entry for good."""
+cdef void take_out(MacTableState *state, Table *table, Bucket *bucket, int way, uint8_t why) noexcept nogil:
+    """Remove an entry for good; why: a ChangeKind."""
+    note_change(state.changes, why, bucket.port[way], bucket.port[way], bucket.key[way])
     if not bucket.flags[way] & ENTRY_STATIC:
         state.held[bucket.port[way]] -= 1
     state.count -= 1
@@ -77,32 +82,47 @@ cdef Bucket *find_old(
     return best
 
 
-cdef bint evict(MacTableState *state, uint16_t port, uint32_t now) noexcept nogil:
-    """Make room for an entry of `port` at the cost of the port with the most entries, as OVS does
-    (lib/mac-learning.c): the oldest one of its that is met. False when that port is `port` itself, so that one port
-    flooding the FDB only ever competes with itself.
+cdef Bucket *choose(MacTableState *state, uint16_t port, uint32_t now, Table **table, int *way) noexcept nogil:
+    """The entry that makes room for one of `port`, its table and way: of the port with the most entries, as OVS does
+    (lib/mac-learning.c), the oldest one that is met. NULL when that port is `port` itself, so that one port flooding
+    the FDB only ever competes with itself.
     """
-    cdef Table *table = NULL
     cdef uint32_t candidate, fullest = 0
     cdef Bucket *best = NULL
-    cdef int way = 0
     for candidate in range(state.ports):
         if state.held[candidate] > state.held[fullest]:
             fullest = candidate
     if state.held[port] + 1 >= state.held[fullest]:
-        return False
+        return NULL
     # At first nearly all is in the table being emptied, and at last it has too few buckets for a choice.
     if state.shape & 1 and older(state).mask + 1 >= state.emptied + EVICT_LOOKS:
-        table = older(state)
-        best = find_old(state, table, state.emptied, fullest, now, &way)
+        table[0] = older(state)
+        best = find_old(state, table[0], state.emptied, fullest, now, way)
     if best == NULL:
-        table = current(state)
-        best = find_old(state, table, 0, fullest, now, &way)
+        table[0] = current(state)
+        best = find_old(state, table[0], 0, fullest, now, way)
+    return best
+
+
+cdef bint evict(MacTableState *state, uint16_t port, uint32_t now) noexcept nogil:
+    """Make room for an entry of `port`; False when there is none to be had."""
+    cdef Table *table = NULL
+    cdef int way = 0
+    cdef Bucket *best = choose(state, port, now, &table, &way)
     if best == NULL:
         return False
-    take_out(state, table, best, way)
+    take_out(state, table, best, way, CHANGE_EVICTED)
     state.evicted += 1
     return True
+
+
+cdef uint64_t foresee_eviction(MacTableState *state, uint16_t port, uint32_t now) noexcept nogil:
+    cdef uint64_t hand = state.hand
+    cdef Table *table = NULL
+    cdef int way = 0
+    cdef Bucket *best = choose(state, port, now, &table, &way)
+    state.hand = hand
+    return 0 if best == NULL else best.key[way]
 
 
 cdef LearnResult insert(
@@ -117,6 +137,7 @@ cdef LearnResult insert(
         state.refused += 1
         return LEARN_REFUSED
     put(current(state), key, hash, port, now, flags)
+    note_change(state.changes, CHANGE_FIXED if flags & ENTRY_STATIC else CHANGE_LEARNED, port, port, key)
     state.count += 1
     if not flags & ENTRY_STATIC:
         count_entry(state, port)
@@ -131,9 +152,11 @@ cdef LearnResult renew(
 
     It goes where new entries go, because the buckets of a table being emptied are visited only once."""
     cdef uint64_t key = bucket.key[way]
+    note_change(state.changes, CHANGE_AGED, bucket.port[way], bucket.port[way], key)
     state.held[bucket.port[way]] -= 1
     unlink(table, hash, bucket, way)
     put(current(state), key, hash, port, now, 0)
+    note_change(state.changes, CHANGE_LEARNED, port, port, key)
     count_entry(state, port)
     state.aged += 1
     state.learned += 1
@@ -162,6 +185,7 @@ cdef LearnResult learn_entry(
     state.held[was[0]] -= 1
     store_relaxed16(&bucket.port[way], port)
     store_relaxed32(&bucket.seen[way], now)
+    note_change(state.changes, CHANGE_MOVED, was[0], port, key)
     count_entry(state, port)
     state.moved += 1
     return LEARN_MOVED
@@ -193,7 +217,7 @@ cdef uint64_t sweep_part(
                     continue
             elif (port != SWEEP_ALL and bucket.port[i] != port) or (bucket.flags[i] & ENTRY_STATIC and not statics_too):
                 continue
-            take_out(state, table, bucket, i)
+            take_out(state, table, bucket, i, CHANGE_AGED if port == SWEEP_EXPIRED else CHANGE_FORGOTTEN)
             removed += 1
     return removed
 
@@ -254,6 +278,7 @@ cdef int set_static(MacTableState *state, uint64_t key, uint16_t port) noexcept 
         state.held[bucket.port[way]] -= 1
     store_relaxed16(&bucket.port[way], port)
     store_relaxed8(&bucket.flags[way], bucket.flags[way] | ENTRY_STATIC)
+    note_change(state.changes, CHANGE_FIXED, port, port, key)
     return 0
 
 
@@ -263,7 +288,7 @@ cdef bint remove_key(MacTableState *state, uint64_t key) noexcept nogil:
     cdef Bucket *bucket = find(state, key, hash_key(state, key), &way, &table)
     if bucket == NULL:
         return False
-    take_out(state, table, bucket, way)
+    take_out(state, table, bucket, way, CHANGE_FORGOTTEN)
     return True
 
 
@@ -363,6 +388,7 @@ cdef class MacTable:
         for level in range(LEVELS):
             free_table(&self.state.tables[level])
         free(self.state.held)
+        free(self.state.changes)
         if self.state.lock != NULL:
             pthread_mutex_destroy(self.state.lock)
             free(self.state.lock)

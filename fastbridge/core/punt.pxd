@@ -37,14 +37,18 @@ cdef struct PuntQueue:
     bint stalled                # the policy does not return: take no more
 
 
-cdef inline bint punt(PuntQueue *queue, const Frame *frame, bint taken, uint32_t queued, uint64_t now) noexcept nogil:
-    """Copy a frame, no longer than a slot, into the queue; False when it has no room for one more of a port that has
-    `queued` there. now: ns, of the breath."""
-    cdef PuntSlot *slot
+cdef inline bint has_room(const PuntQueue *queue, uint32_t queued) noexcept nogil:
+    """Whether the queue takes one more frame of a port that has `queued` there."""
     cdef uint32_t free = PUNT_SLOTS - queue.count
     if queue.slots == NULL or queue.stalled:
         return False
-    if PUNT_KEPT_SHARE * queued >= free and PUNT_KEPT + PUNT_SHARE * queued >= free:
+    return PUNT_KEPT_SHARE * queued < free or PUNT_KEPT + PUNT_SHARE * queued < free
+
+
+cdef inline bint punt(PuntQueue *queue, const Frame *frame, bint taken, uint32_t queued, uint64_t now) noexcept nogil:
+    """Copy a frame, no longer than a slot, into the queue, if it has room. now: ns, of the breath."""
+    cdef PuntSlot *slot
+    if not has_room(queue, queued):
         return False
     slot = &queue.slots[queue.count]
     queue.count += 1

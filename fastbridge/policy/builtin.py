@@ -136,6 +136,10 @@ class RateLimit(Policy):
         return f"ratelimit={self.rate:g}:{self.burst}"
 
 
+#: Policies whose decide() changes nothing: they may be asked what they would decide.
+PURE: tuple[type[Policy], ...] = (Flood, Suppress, Direct, Guard, RateLimit)
+
+
 def parse_policy(text: str) -> Policy:
     """The policy that text such as "guard,ratelimit=50,suppress" names, asked in the order written (Guard first).
 

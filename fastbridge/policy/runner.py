@@ -20,16 +20,17 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
+from fastbridge.addresses import MacAddress
 from fastbridge.arp_nd import Kind, Message, link_local, neighbour_advertisement, read
 from fastbridge.core.packet_out import PacketOut
 from fastbridge.core.punting import Punting
 from fastbridge.core.source_guard import SourceGuard
 from fastbridge.errors import ConfigError
-from fastbridge.journal import Journal
+from fastbridge.journal import Event, Journal
 
-from .base import Answer, Drop, Forward, Policy, SendTo, Wants
+from .base import Answer, Drop, Forward, Policy, SendTo, Verdict, Wants
 from .bindings import Bindings
-from .builtin import Flood, Guard, RateLimit
+from .builtin import PURE, Flood, Guard, RateLimit
 from .doubts import Doubts
 from .neighbour_entry import Neighbour
 from .neighbours import Neighbours
@@ -235,7 +236,7 @@ class Policing:
         self._passed_by = True
         self._punting.set_stalled(True)
         text = f"a policy has not returned for {_HANG_SECONDS:g} s: its fallback is used until it does"
-        self._complain("policies that hang", text, error=True)
+        self._complain("policies that hang", text, error=True, event=Event("policy_error", {}))
         orders: list[_Order] = []
         punts = self._punting.read()  # nobody else reads: the policy holds the thread
         for ingress, taken, frame, _ in punts:
@@ -254,7 +255,8 @@ class Policing:
         """Start a new thread in place of one that has ended. Until it runs, fallbacks are used."""
         self._passed_by, self._busy_since = True, None
         self._punting.set_stalled(True)
-        self._complain("policy threads that ended", "the policies' thread has ended; another takes over", error=True)
+        text = "the policies' thread has ended; another takes over"
+        self._complain("policy threads that ended", text, error=True, event=Event("policy_error", {}))
         self.start()
 
     def _work(self) -> None:
@@ -276,7 +278,8 @@ class Policing:
                     ticked = time.monotonic()
                     self.tick()
             except BaseException:  # nothing may end this thread: without it the switch is deaf to ARP
-                self._complain("failures of policies", "carrying out policies failed", error=True)
+                text = "carrying out policies failed"
+                self._complain("failures of policies", text, error=True, event=Event("policy_error", {}))
                 self._stopping.wait(_BIND_SECONDS)
             finally:
                 self._busy_since = None
@@ -293,7 +296,7 @@ class Policing:
         if policy is None:  # its port was removed meanwhile
             self._counts["dropped:port_removed"] += taken
             return
-        if message.target_ip == self._ip and message.kind is Kind.NS:
+        if self._asks_switch(message):
             self._counts["answered"] += taken
             orders.append((neighbour_advertisement(message, self._mac, router=False), -1, message.ingress))
             return
@@ -311,6 +314,27 @@ class Policing:
         elif taken:
             self._order(message, verdict, orders)
         self.neighbours.observe(message)
+
+    def foresee(self, ingress: int, frame: bytes) -> Verdict | None:
+        """What would be decided about a frame that the core hands over; nothing changes.
+
+        None: it is not known, because a policy of its own code may change when it is asked.
+        """
+        policy, message = self._deciders.get(ingress), read(ingress, frame)
+        if policy is None:
+            return Drop("port_removed")
+        if self._asks_switch(message):
+            return Answer(neighbour_advertisement(message, self._mac, router=False))
+        if any(type(part) not in PURE for part in policy.parts):
+            return None
+        verdict = policy.decide(message, self.neighbours)
+        if message.eth_destination == self._mac and not isinstance(verdict, Drop):
+            return Drop("heard")  # an answer to the switch's own question
+        return verdict or Forward()
+
+    def _asks_switch(self, message: Message) -> bool:
+        """Whether it asks for the switch's own address."""
+        return message.target_ip == self._ip and message.kind is Kind.NS
 
     def _judge(self, verdict: object) -> Drop | Answer | SendTo | None:
         """A verdict that can be carried out; None: forward. Raises _NoVerdictError."""
@@ -348,16 +372,18 @@ class Policing:
             name = str(policy)
         except BaseException:  # its name may fail too
             name = type(policy).__name__
+        event = Event("policy_error", {"ifname": self.neighbours.name_of(message.ingress), "policy": name})
         if isinstance(error, _NoVerdictError):
-            self._complain("failures of policies", f"policy {name} on {message}: {error}", name)
+            self._complain("failures of policies", f"policy {name} on {message}: {error}", name, event=event)
         else:
             text = f"policy {name} raised {type(error).__name__} on {message}"
-            self._complain("failures of policies", text, name, error=True)
+            self._complain("failures of policies", text, name, error=True, event=event)
         return Drop("failed") if self._dropping.get(message.ingress) else None
 
     def _drop(self, message: Message, reason: str, taken: bool) -> None:
         if taken:
             self._counts[f"dropped:{reason}"] += 1
+        self._tell_dropped(message, reason)
         if reason == "spoofed":
             self._doubts.claimed(message)
             if not self.neighbours.contest(message):  # contest() reports it with both sides
@@ -368,6 +394,19 @@ class Policing:
                 )
         elif reason != "failed":
             self._complain("frames that a policy drops", f"{reason}: {message} dropped", f"{reason} {message.ingress}")
+
+    def _tell_dropped(self, message: Message, reason: str) -> None:
+        """For monitors: every one, while the log is moderate."""
+        if "guard" in self._journal.feed.wanted:
+            self._journal.feed.tell(
+                "guard",
+                mac=str(MacAddress(message.eth_source)),
+                vlan=message.vlan,
+                ifname=self.neighbours.name_of(message.ingress),
+                reason=reason,
+                frames=1,
+                text=str(message),
+            )
 
     def _release(self, message: Message, orders: list[_Order]) -> None:
         """Send a message that waited for the end of a binding, and learn from it."""
@@ -407,6 +446,9 @@ class Policing:
                 str(port),
             )
 
-    def _complain(self, kind: str, text: str, thing: str = "", *, error: bool = False) -> None:
+    def _complain(
+        self, kind: str, text: str, thing: str = "", *, error: bool = False, event: Event | None = None
+    ) -> None:
         """Log, at most once in 10 s for the same thing."""
-        self._journal.warn(_log, kind, text, thing=thing or text, level=logging.ERROR if error else logging.WARNING)
+        level = logging.ERROR if error else logging.WARNING
+        self._journal.warn(_log, kind, text, thing=thing or text, level=level, event=event)

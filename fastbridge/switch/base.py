@@ -11,7 +11,7 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv6Address
@@ -20,10 +20,12 @@ from typing import Any
 from fastbridge.addresses import MacAddress
 from fastbridge.core.dataplane import Dataplane
 from fastbridge.core.fdb import FdbAccess
+from fastbridge.core.foresight import Foresight
 from fastbridge.core.mac_table import MacTable
 from fastbridge.core.port_rules import PortRules
 from fastbridge.errors import ConfigError
-from fastbridge.journal import Journal
+from fastbridge.feed import Monitor
+from fastbridge.journal import Event, Journal
 from fastbridge.named import NamedTuple
 from fastbridge.policy.base import Policy
 from fastbridge.policy.builtin import parse_policy
@@ -33,8 +35,10 @@ from fastbridge.policy.runner import Policing
 from fastbridge.version import __version__
 
 from .counters import Counters, Passed, PortCounters
+from .explain import Explanation, explain, send
 from .fdb import Fdb, PortRef
 from .loops import StationWatch
+from .monitoring import Monitoring
 from .options import Options
 from .port_flags import PortFlags, StormControl
 from .port_links import PortLink
@@ -125,9 +129,10 @@ class SwitchBase:
         self._capacity, self._ageing = options.capacity, options.ageing
         self._clock, self._epoch = clock, clock()  # when it began
         self._entries = FdbAccess(self._dataplane)
-        self._rules = PortRules(self._dataplane)
+        self._rules, self._foresight = PortRules(self._dataplane), Foresight(self._dataplane)
         self._entries.set_damping(round(options.move_damping * 1000))
         self._members: dict[int, Member] = {}
+        self._leaving: dict[int, Member] = {}  # removed, and told by their names until that is done
         self._departed = PortCounters()  # of removed ports: totals never shrink
         # Held while a port comes or goes. Its index is reused only when everything about it is forgotten. Its counts
         # are always either its own or part of the departed ports' counts.
@@ -141,6 +146,7 @@ class SwitchBase:
         self._stations = StationWatch(
             self._dataplane, self._entries, self._name_of, loop_detection, self._journal, clock
         )
+        self._monitoring = Monitoring(self._dataplane, self._entries, self._journal.feed, self._name_of, clock)
         SwitchBase.set_policy(self, options.policy)  # there are no ports yet
 
     @property
@@ -302,6 +308,33 @@ class SwitchBase:
         """
         return Trace(self._dataplane, self._name_of, snap, limit, self._seeing_all)
 
+    def explain(self, port: PortRef, frame: bytes) -> Explanation:
+        """What the switch would do with a frame that the port receives now, step by step, and why.
+
+        frame: from the destination MAC on, without FCS. Nothing changes: nothing is learned, counted or sent. Only
+        fastbridge's own policies are asked. Raises ConfigError.
+        """
+        with self._changing:
+            return explain(self, self._foresight, self._index_of(port), frame, self._now_ms() * 1_000_000)
+
+    def send_in(self, port: PortRef, frame: bytes) -> Explanation:
+        """Send a frame into the switch as if the port had received it, and say what happened. Raises ConfigError."""
+        with self._changing:
+            return send(self, self._foresight, self._index_of(port), frame, None)
+
+    def _is_promoted(self, ingress: int, egress: int, source: int, destination: int) -> bool:
+        """Whether the kernel forwards frames of two stations by itself."""
+        return False
+
+    def monitor(self, events: Iterable[str] | None = None, limit: int = 4096) -> Monitor:
+        """What happens from now on, as dicts: `for event in switch.monitor(["learned", "moved"]): …`.
+
+        events: the names wanted (docs/watch.md), None: all; limit: events kept unread. Beyond it the oldest are lost,
+        and an event `lost` has their number (`count`). Close it, or use `with`. Raises ConfigError.
+        """
+        self._dataplane.now()  # a forked child's says whose it is
+        return self._journal.feed.monitor(events, limit)
+
     def _seeing_all(self) -> AbstractContextManager[None]:
         """While it is entered, every frame comes to the core."""
         return nullcontext()
@@ -310,13 +343,17 @@ class SwitchBase:
         """Read the losses in the ports' interfaces and the fast path's counts, if there are any."""
 
     def _report_conflict(self, conflict: Conflict) -> None:
-        self._journal.warn(_log, "conflicts about addresses", str(conflict))
+        known, claimed = (
+            {"lladdr": str(claim.mac), "ifname": claim.port} for claim in (conflict.known, conflict.claimed)
+        )
+        event = Event("conflict", {"dst": str(conflict.ip), "vlan": conflict.vlan, "known": known, "claimed": claimed})
+        self._journal.warn(_log, "conflicts about addresses", str(conflict), event=event)
 
     def _now_ms(self) -> int:
         return self._dataplane.now()
 
     def _name_of(self, index: int) -> str:
-        member = self._members.get(index)
+        member = self._members.get(index) or self._leaving.get(index)
         return member.name if member else f"#{index}"
 
     def _index_of(self, port: PortRef) -> int:
@@ -343,14 +380,19 @@ class SwitchBase:
         self._policing.add_port(index)
         self.trust(index, owners)
         self._dataplane.set_blocked(index, False)
+        self._journal.feed.tell("port_added", ifname=member.name)
 
     def _remove_member(self, index: int) -> Member:
         """Remove a port with its entries; the caller closes its sockets."""
         with self._changing:
+            self._leaving[index] = self._members[index]
             member = self._members.pop(index)
             self._departed += member.count(self._dataplane.remove_port(index))
             self._policing.remove_port(index)
             self._stations.forget(index)
+            self._monitoring.settle()
+            del self._leaving[index]
+        self._journal.feed.tell("port_removed", ifname=member.name)
         return member
 
 

@@ -29,7 +29,7 @@ from fastbridge.control.server import ControlServer
 from fastbridge.core.dataplane import open_ring
 from fastbridge.errors import ConfigError, PortError
 from fastbridge.forks import in_child
-from fastbridge.journal import Journal
+from fastbridge.journal import Event, Journal
 from fastbridge.named import refuse_text
 from fastbridge.open_files import reserve_files
 from fastbridge.policy.base import Policy
@@ -122,7 +122,9 @@ class Switch(SwitchBase):
             workers=wishes.workers,
             loop_detection=wishes.loop_detection,
         )
-        self._fast = FastPorts(wishes, self._dataplane, self._entries, self.fdb, self._policing.bindings, self._journal)
+        self._fast = FastPorts(
+            wishes, self._dataplane, self._entries, self.fdb, self._policing.bindings, self._journal, self._name_of
+        )
         self._read = [0] * wishes.workers  # how many ports each reads
         self._threads: list[threading.Thread] = []
         self._stopping = threading.Event()
@@ -206,6 +208,7 @@ class Switch(SwitchBase):
         if os.getpid() != self._owner:
             return
         self._halt()
+        self._journal.feed.close()
         with self._changing:
             if self._final is not None:
                 return
@@ -226,7 +229,7 @@ class Switch(SwitchBase):
             elsewhere: Any = _Elsewhere(self._owner)
             self._journal = Journal()
             self._fast.leave_to_parent()
-            self._dataplane = self._rules = self._policing = self._stations = elsewhere
+            self._dataplane = self._rules = self._policing = self._stations = self._foresight = elsewhere
             self._entries = self.fdb._core = elsewhere
 
     def _halt(self) -> None:
@@ -417,6 +420,9 @@ class Switch(SwitchBase):
         """The worker that reads the fewest ports."""
         return self._read.index(min(self._read))
 
+    def _is_promoted(self, ingress: int, egress: int, source: int, destination: int) -> bool:
+        return self._fast.promotes(ingress, egress, source, destination)
+
     def _seeing_all(self) -> contextlib.AbstractContextManager[None]:
         return self._fast.held()
 
@@ -474,7 +480,7 @@ class Switch(SwitchBase):
                 before, began = links, time.thread_time()
                 links = self._follow_links(before)
                 took = time.thread_time() - began if links == before else 0.0
-                soon = self._stations.follow()
+                soon = _sooner(self._stations.follow(), self._monitoring.follow())
                 self._fast.revoke_blocked()
                 self._policing.watch()
                 self._journal.tick()
@@ -518,13 +524,16 @@ class Switch(SwitchBase):
                 if link == "gone" and not why:  # its notification is on its way
                     after[index] = before.get(index, "up")
                     continue
-                self._journal.warn(_log, "links that changed", f"port {name} is {link}{why and f': {why}'}")
+                self._tell_link(name, link, f"port {name} is {link}{why and f': {why}'}")
                 self._forget_behind(index)
             elif link == "up" and before.get(index) == "down":
-                self._journal.warn(_log, "links that changed", f"port {name} is up again")
+                self._tell_link(name, "up", f"port {name} is up again")
             if link == "down" and member and is_running(member.sockets[-1]):
                 self._set_link(index, "up")
         return after
+
+    def _tell_link(self, name: str, link: str, text: str) -> None:
+        self._journal.warn(_log, "links that changed", text, event=Event("link", {"ifname": name, "link": link}))
 
     def _ask_pods(self) -> None:
         """Ask the pods whether they take merged frames. Of many pods some are asked at a time, all in turn."""
@@ -590,6 +599,10 @@ class _Elsewhere:
 
     def __getattr__(self, name: str) -> NoReturn:
         raise ConfigError(f"this switch runs in process {self._owner}; a forked child makes a Switch of its own")
+
+
+def _sooner(one: float | None, other: float | None) -> float | None:
+    return min((seconds for seconds in (one, other) if seconds is not None), default=None)
 
 
 def _why(port: PortLink | None, link: str) -> str:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from fastbridge.addresses import ByMac, MacAddress
 from fastbridge.core.events import Events
 from fastbridge.core.packet_out import PacketOut
-from fastbridge.journal import Journal
+from fastbridge.journal import Event, Journal
 
 if TYPE_CHECKING:
     from fastbridge.core.dataplane import Dataplane
@@ -96,14 +96,14 @@ class StationWatch:
         events, self.lost = self._events.read()
         suspects: set[int] = set()
         with self._lock:
-            for kind, was, port, _, value in events:
+            for kind, was, port, vlan, value in events:
                 if kind == "loop":
                     self._came_back(value, port, now)
                 elif kind == "costly":
                     self._tell_cost(port, value)
                 elif kind == "tagged":
                     self._tell_tagged(port, value)
-                elif self._moved(value, was, port, now, kind == "moved"):
+                elif self._moved(value, vlan, was, port, now, kind == "moved"):
                     suspects |= {was, port}
             if self._detect_loops:
                 self._probe({port for port in suspects if port not in self._blocks or self._blocks[port].over}, now)
@@ -115,7 +115,7 @@ class StationWatch:
             self._blocks.pop(port, None)
             self._tokens = {token: sent for token, sent in self._tokens.items() if sent[0] != port}
 
-    def _moved(self, mac: int, was: int, port: int, now: float, moved: bool) -> bool:
+    def _moved(self, mac: int, vlan: int, was: int, port: int, now: float, moved: bool) -> bool:
         """Count a move, damped or not; returns whether the station flaps."""
         moves = self._moves.setdefault(mac, _Moves())
         self._moves.move_to_end(mac)
@@ -129,9 +129,11 @@ class StationWatch:
             return False
         if now - moves.told >= _COMPLAIN_SECONDS:
             moves.told = now
-            names = f"{self._name_of(was)} and {self._name_of(port)}"
-            text = f"{MacAddress(mac)} flaps between {names} (moved {moves.total or moves.recent} times)"
-            self._journal.warn(_log, "stations that flap", text)
+            station, other, here = str(MacAddress(mac)), self._name_of(was), self._name_of(port)
+            times = moves.total or moves.recent
+            text = f"{station} flaps between {other} and {here} (moved {times} times)"
+            said = {"mac": station, "vlan": vlan, "ifname": here, "was": other, "moves": times}
+            self._journal.warn(_log, "stations that flap", text, event=Event("flapping", said))
         return True
 
     def _tell_cost(self, port: int, cost: int) -> None:
@@ -182,8 +184,9 @@ class StationWatch:
         self._blocks[port] = _Block(now + seconds, seconds)
         self._entries.flush(port)
         where = "itself" if port == sender else self._name_of(sender)
-        text = f"port {self._name_of(port)} is in a loop with {where}: blocked for {seconds:g} s; find the cable"
-        self._journal.warn(_log, "ports in loops", text)
+        name = self._name_of(port)
+        text = f"port {name} is in a loop with {where}: blocked for {seconds:g} s; find the cable"
+        self._journal.warn(_log, "ports in loops", text, event=Event("link", {"ifname": name, "link": "blocked"}))
 
     def _release(self, now: float) -> float | None:
         """Let ports forward again after their time, and probe them at once. A port that stays quiet is forgiven."""
@@ -193,7 +196,9 @@ class StationWatch:
             block.over, block.until = True, now + 2 * block.seconds + 1.0
             with contextlib.suppress(IndexError):  # removed meanwhile
                 self._dataplane.set_blocked(port, False)
-                self._journal.warn(_log, "ports on trial", f"port {self._name_of(port)} forwards again, on trial")
+                name = self._name_of(port)
+                event = Event("link", {"ifname": name, "link": "up"})
+                self._journal.warn(_log, "ports on trial", f"port {name} forwards again, on trial", event=event)
         self._probe(over, now)
         for port in [p for p, block in self._blocks.items() if block.over and now >= block.until]:
             del self._blocks[port]

@@ -11,6 +11,7 @@ from fastbridge.errors import ConfigError
 from fastbridge.named import refuse_text
 
 from .base import Member, SwitchBase, SwitchPort
+from .explain import Explanation, send
 from .fdb import PortRef
 from .options import Options
 
@@ -78,7 +79,9 @@ class MemorySwitch(SwitchBase):
         """
         index = self._index_of(ingress)
         copies = self._memory.process(index, list(frames), self._now_ms())
-        return [Egress(*copy) for copy in copies + self._policing.handle()]
+        copies += self._policing.handle()
+        self._monitoring.settle()
+        return [Egress(*copy) for copy in copies]
 
     def process_offloaded(self, ingress: int | str, messages: Sequence[bytes]) -> list[Egress]:
         """As process(), for at most 256 frames, each behind its struct virtio_net_hdr (10 bytes) as AF_PACKET has it.
@@ -90,6 +93,13 @@ class MemorySwitch(SwitchBase):
         sent = self._memory.process_offloaded(self._index_of(ingress), list(messages), self._now_ms())
         return [Egress(*message) for message in sent]
 
+    def send_in(self, port: PortRef, frame: bytes) -> Explanation:
+        """See SwitchBase. What the policy sends is not in the copies, and nowhere else: process() has it."""
+        said = send(self, self._foresight, self._index_of(port), frame, self._now_ms() * 1_000_000)
+        self._policing.handle()
+        self._monitoring.settle()
+        return said
+
     def tick(self) -> list[Egress]:
         """Do the work that a running switch does every second; returns the frames that it sends.
 
@@ -98,6 +108,8 @@ class MemorySwitch(SwitchBase):
         """
         self._entries.age(self._now_ms())
         self._journal.tick()
+        self._monitoring.settle()
+        self._monitoring.count()
         return [Egress(*copy) for copy in self._policing.tick() + self._policing.settle()]
 
     def _now_ms(self) -> int:

@@ -15,6 +15,7 @@ import numpy as np
 from fastbridge.addresses import MacAddress
 from fastbridge.control.verbs import Verbs
 from fastbridge.errors import ConfigError
+from fastbridge.feed import Monitor
 from fastbridge.policy.neighbour_entry import NeighbourEntry
 
 from .base import SwitchPort
@@ -26,13 +27,16 @@ if TYPE_CHECKING:
     from .memory import MemorySwitch
 
 
+_STREAMS = frozenset({"monitor"})  # verbs that give events
+
+
 def switch_verbs(switch: Switch | MemorySwitch) -> Verbs:
     """All verbs of a switch. A method `port_list` of the class below is the verb `port.list`."""
     verbs = Verbs()
     operations = _Operations(switch)
     for name in vars(_Operations):
         if not name.startswith("_"):
-            verbs.add(name.replace("_", ".", 1), getattr(operations, name))
+            verbs.add(name.replace("_", ".", 1), getattr(operations, name), stream=name in _STREAMS)
     return verbs
 
 
@@ -162,6 +166,10 @@ class _Operations:
         """
         self._check(port)
         return [row for row in self._switch.counters().rows() if port in (None, row["ifname"])]
+
+    def monitor(self, events: list[str] | None = None) -> Monitor:
+        """What happens from now on, as events: of these names, or all."""
+        return self._switch.monitor(events)
 
     def _check(self, port: str | None) -> None:
         """Raise ConfigError for an unknown port."""

@@ -17,14 +17,15 @@ import select
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fastbridge.addresses import MacAddress
 from fastbridge.core.nominations import Nominations
-from fastbridge.journal import Journal
+from fastbridge.journal import Event, Journal
 from fastbridge.policy.base import Policy
 from fastbridge.policy.builtin import Guard, RateLimit
 
@@ -50,8 +51,15 @@ class FastPath:
     """Promotes and revokes pairs of a switch's stations by a hand."""
 
     def __init__(
-        self, dataplane: Dataplane, entries: FdbAccess, hand: Hand, now_ms: Callable[[], int], journal: Journal
+        self,
+        dataplane: Dataplane,
+        entries: FdbAccess,
+        hand: Hand,
+        now_ms: Callable[[], int],
+        journal: Journal,
+        name_of: Callable[[int], str] = str,
     ) -> None:
+        self._name_of = name_of
         self._entries, self.hand, self._now_ms, self._journal = entries, hand, now_ms, journal
         self._nominations = Nominations(dataplane)
         self._pairs: dict[Pair, int] = {}
@@ -229,7 +237,8 @@ class FastPath:
             self.refused += len(fresh)
             self._refused_until = now + _REFUSED_SECONDS
             text = f"the kernel's fast path is full, pairs stay with the core: {error}"
-            self._journal.warn(_log, "full fast paths", text, thing=str(error))
+            event = Event("fast_path", {"state": "full"})
+            self._journal.warn(_log, "full fast paths", text, thing=str(error), event=event)
             return
         for pair, egress in fresh.items():
             self._pairs[pair], self._since[pair] = egress, now
@@ -237,6 +246,7 @@ class FastPath:
             for index, thing in self._indexed(pair, egress):
                 index[thing].add(pair)
         self.promoted += len(fresh)
+        self._tell("promoted", fresh)
         self._revoke(self._stale(fresh))
 
     def _may(self, pair: Pair, egress: int) -> bool:
@@ -277,13 +287,21 @@ class FastPath:
         ]
 
     def _revoke(self, pairs: Iterable[Pair]) -> None:
-        gone = [pair for pair in pairs if pair in self._pairs]
+        gone = {pair: self._pairs[pair] for pair in pairs if pair in self._pairs}
         if not gone:
             return
         with self._or_nothing():
-            self.hand.revoke(gone)
+            self.hand.revoke(list(gone))
             self._forget(gone)
+            self._tell("revoked", gone)
         self.revoked += len(gone)
+
+    def _tell(self, event: str, pairs: Mapping[Pair, int]) -> None:
+        feed = self._journal.feed
+        if event in feed.wanted:
+            for pair, egress in pairs.items():
+                ends = {"mac": str(MacAddress(pair.source)), "to": str(MacAddress(pair.destination))}
+                feed.tell(event, **ends, ifname=self._name_of(pair.ingress), egress=self._name_of(egress))
 
     def _forget(self, pairs: Iterable[Pair]) -> None:
         for pair in pairs:
@@ -329,7 +347,8 @@ class FastPath:
     def _give_up(self) -> None:
         """Let the kernel forward nothing any more: its state is not known."""
         text = "the fast path failed; going on with the core alone"
-        self._journal.warn(_log, "failures of the fast path", text, thing=text, level=logging.ERROR)
+        event = Event("fast_path", {"state": "failed"})
+        self._journal.warn(_log, "failures of the fast path", text, thing=text, level=logging.ERROR, event=event)
         with self._lock:
             self.failed = True
             self._holds += 1

@@ -49,6 +49,7 @@ class FastLane:
         inside: Inside | None,
         hand: NftHand,
         journal: Journal,
+        name_of: Callable[[int], str],
     ) -> None:
         self._inside = inside
         self._route = Netlink(open_socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_ROUTE))
@@ -64,7 +65,7 @@ class FastLane:
         self._sent_before: dict[int, int] = {}  # by interfaces that are to be ports
         self._lock = threading.Lock()  # of the sockets
         self.hand = hand
-        self.head = FastPath(dataplane, entries, hand, now_ms, journal)
+        self.head = FastPath(dataplane, entries, hand, now_ms, journal, name_of)
 
     def peer(self, ifindex: int) -> int | None:
         """The MAC address at the other end of a port's veth pair, where the hand can make use of it."""

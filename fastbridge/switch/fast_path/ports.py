@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from fastbridge.errors import PortError
@@ -48,9 +48,10 @@ class FastPorts:
         fdb: Fdb,
         bindings: Bindings,
         journal: Journal,
+        name_of: Callable[[int], str],
     ) -> None:
         self._dataplane, self._entries, self._fdb, self._journal = dataplane, entries, fdb, journal
-        self._bindings = bindings
+        self._bindings, self._name_of = bindings, name_of
         self._wanted = options.fast_path if FastPath.suits(options.ageing, options.move_damping) else "off"
         self._namespace = 0
         self._runs = False
@@ -121,7 +122,14 @@ class FastPorts:
         inside = take() if here else None
         try:
             self.lane = FastLane(
-                self._dataplane, self._entries, self._dataplane.now, source.open_socket, inside, hand, self._journal
+                self._dataplane,
+                self._entries,
+                self._dataplane.now,
+                source.open_socket,
+                inside,
+                hand,
+                self._journal,
+                self._name_of,
             )
         except BaseException:
             hand.close()
@@ -199,6 +207,12 @@ class FastPorts:
     def held(self) -> contextlib.AbstractContextManager[None]:
         """A context in which every frame comes to the core, as for a trace."""
         return contextlib.nullcontext() if self.lane is None else self.lane.head.held()
+
+    def promotes(self, ingress: int, egress: int, source: int, destination: int) -> bool:
+        """Whether the kernel forwards frames of these stations from one port to another."""
+        pairs = {} if self.lane is None else self.lane.head.pairs
+        ends = {(pair.ingress, to, pair.source, pair.destination) for pair, to in pairs.items()}
+        return (ingress, egress, source, destination) in ends
 
     def revoke_port(self, index: int) -> None:
         """Revoke all pairs to or from a port."""
