@@ -9,11 +9,12 @@ import logging
 import socket
 import threading
 import time
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv6Address
-from typing import Any
+from typing import TYPE_CHECKING, Any, overload
 
 from fastbridge.addresses import MacAddress
 from fastbridge.core.dataplane import Dataplane
@@ -29,14 +30,21 @@ from fastbridge.policy.neighbour_entry import Conflict
 from fastbridge.policy.neighbours import Neighbours
 from fastbridge.policy.runner import Policing
 
+from .capture import Capture, CaptureFile, FileCapture, Watched, Wish, record
 from .counters import Counters, Passed, PortCounters
 from .fdb import Fdb, PortRef
 from .loops import StationWatch
+from .mirror import Mirror
 from .options import Options
 from .port_flags import PortFlags, StormControl
 from .port_links import PortLink
 from .port_socket import Receiver
 from .trace import Trace
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from .capture import WishWords
 
 _log = logging.getLogger(__name__)
 
@@ -51,7 +59,7 @@ class SwitchPort:
     index: int
     name: str
     #: "up"; "down" (switched off, or without a carrier: it comes back by itself); "gone" (its interface was deleted, or
-    #: is no longer ours); "blocked" (part of a loop)
+    #: is no longer ours); "blocked" (part of a loop, or a mirror)
     state: str
 
 
@@ -122,6 +130,7 @@ class SwitchBase:
         # Held while a port comes or goes. Its index is reused only when everything about it is forgotten. Its counts
         # are always either its own or part of the departed ports' counts.
         self._changing = threading.RLock()
+        self._watching: weakref.WeakSet[Capture | Mirror] = weakref.WeakSet()
         self.fdb = Fdb(self._entries, options.ageing_ms, self._now_ms, self._index_of, self._name_of)
         self._journal = Journal(clock)
         neighbours = Neighbours(
@@ -216,6 +225,38 @@ class SwitchBase:
         """
         return Trace(self._dataplane, self._name_of, snap, limit, self._seeing_all)
 
+    @overload
+    def capture(self, file: None = None, **wish: Unpack[WishWords]) -> Capture: ...
+
+    @overload
+    def capture(self, file: CaptureFile, **wish: Unpack[WishWords]) -> FileCapture: ...
+
+    def capture(self, file: CaptureFile | None = None, **wish: Unpack[WishWords]) -> Capture | FileCapture:
+        """Capture frames of all ports, with what became of them, into a pcapng file: `with switch.capture("a.pcapng"):`
+
+        file: a path, a file descriptor or an open file, which a thread writes until the capture ends; None: iterate
+        over the capture, or wait for its fileno() to be readable and call read(). ports: only frames that come from one
+        of these ports, or go to one. drops: only frames that are dropped, and copies that are not sent. reasons: only
+        those dropped for one of these reasons. filter: only frames that match it, in tcpdump's words; needs libpcap.
+        count: end after so many frames. snap: bytes kept of a frame. copies: a block for each copy as well. most_bytes:
+        end before the file's frames are more than that.
+
+        While it runs the fast path forwards nothing, unless it is for drops alone. Raises ConfigError.
+        """
+        capture = self._watch(Wish(**wish))
+        return capture if file is None else record(capture, file, repr(self))
+
+    def _watch(self, wish: Wish) -> Capture:
+        with self._changing:
+            for name in wish.ports:
+                self._index_of(name)
+            capture = Capture(Watched(self._dataplane, self._port_names), wish, self._seeing_all)
+            self._watching.add(capture)
+        return capture
+
+    def _port_names(self) -> dict[int, str]:
+        return {index: member.name for index, member in list(self._members.items())}
+
     def _seeing_all(self) -> AbstractContextManager[None]:
         """While it is entered, every frame comes to the core."""
         return nullcontext()
@@ -256,11 +297,18 @@ class SwitchBase:
         self.set_flags(index, coalesce=member.coalesce)
         self._policing.add_port(index)
         self.trust(index, owners)
+        self._note_ports()
         self._dataplane.set_blocked(index, False)
+
+    def _note_ports(self) -> None:
+        for watcher in list(self._watching):
+            watcher.note_ports()
 
     def _remove_member(self, index: int) -> Member:
         """Remove a port with its entries; the caller closes its sockets."""
         with self._changing:
+            for watcher in list(self._watching):
+                watcher.note_leaving(index)
             member = self._members.pop(index)
             self._departed += member.count(self._dataplane.remove_port(index))
             self._policing.remove_port(index)
