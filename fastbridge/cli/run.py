@@ -70,6 +70,10 @@ def _check_ports(context: click.Context, parameter: click.Parameter, names: tupl
 @click.argument("interfaces", metavar="IFACE IFACE...", nargs=-1, required=True, callback=_check_ports)
 @click.option("--json", "as_json", is_flag=True, help="JSON lines on stdout: ready, port events, stopped.")
 @click.option(
+    "--name",
+    help="The name by which `fastbridge status` and the like find this switch.  [default: run- and the process id]",
+)
+@click.option(
     "--interval",
     metavar="SECONDS",
     type=click.FloatRange(min=0.1),
@@ -168,6 +172,7 @@ def _check_ports(context: click.Context, parameter: click.Parameter, names: tupl
 def run(
     interfaces: tuple[str, ...],
     as_json: bool,
+    name: str | None,
     interval: float | None,
     arp: str,
     arp_ports: dict[str, str],
@@ -216,6 +221,7 @@ def run(
         loop_detection=not no_loop_detection,
         shield=True,
         fast_path=fast_path,
+        control=True if name is None else name,
     )
     switch.set_storm_control(storm)
     for name, policy in arp_ports.items():
@@ -225,7 +231,7 @@ def run(
     seal()
     give_up(keep=(CAP_NET_ADMIN,))  # for changes of links, settings and tables
     with _shielding(switch, interfaces), switch:
-        report.ready(interfaces, switch.fast_path)
+        report.ready(interfaces, switch.fast_path, switch.name)
         _follow(switch, report, interval, stop)
     report.stopped(switch.counters())
     report.close()
@@ -282,11 +288,11 @@ class _Report:
         if not read:
             raise click.ClickException("nobody reads stdout: the last lines are lost")
 
-    def ready(self, names: Sequence[str], fast_path: str) -> None:
-        """Forwarding works."""
+    def ready(self, names: Sequence[str], fast_path: str, name: str) -> None:
+        """Forwarding works; commands find the switch by this name."""
 
     def link(self, name: str, link: str) -> None:
-        """A port went up, down, or is gone."""
+        """A port went up, down, or is blocked, gone or removed."""
 
     def counters(self, counters: Counters) -> None:
         """An interval has passed."""
@@ -298,8 +304,8 @@ class _Report:
 class _JsonReport(_Report):
     lost = '{{"event": "lost", "lines": {}}}'
 
-    def ready(self, names: Sequence[str], fast_path: str) -> None:
-        self._say("ready", ports=list(names), fast_path=fast_path)
+    def ready(self, names: Sequence[str], fast_path: str, name: str) -> None:
+        self._say("ready", ports=list(names), fast_path=fast_path, name=name)
 
     def link(self, name: str, link: str) -> None:
         self._say("port", name=name, link=link)
@@ -322,7 +328,7 @@ class _TextReport(_Report):
         self._before: Counters | None = None
         self._since = time.monotonic()
 
-    def ready(self, names: Sequence[str], fast_path: str) -> None:
+    def ready(self, names: Sequence[str], fast_path: str, name: str) -> None:
         by_hand = sys.stdin.isatty() and signal.getsignal(signal.SIGINT) != signal.SIG_IGN
         how = "Ctrl-C ends it" if by_hand else "SIGTERM ends it"
         self._box.put(f"forwarding between {', '.join(names)}; {how}")
@@ -359,10 +365,12 @@ def _follow(switch: Switch, report: _Report, interval: float | None, stop: _Stop
     due = time.monotonic() + interval if interval else float("inf")
     while not stop.came and set(links.values()) != {"gone"}:
         report.check()
-        for port in switch.ports:
-            if port.state != links[port.name]:
-                report.link(port.name, port.state)
-                links[port.name] = port.state
+        before, links = links, {port.name: port.state for port in switch.ports}
+        for name in before.keys() - links.keys():
+            report.link(name, "removed")
+        for name, state in links.items():
+            if state != before.get(name):
+                report.link(name, state)
         if time.monotonic() >= due:
             report.counters(switch.counters())
             due += interval or 0

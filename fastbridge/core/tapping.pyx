@@ -36,7 +36,8 @@ cdef class Tap:
     snap: the bytes kept of a frame; room: bytes that each worker's ring has; limit: unread frames in it, at most.
     sent, drops, own: show frames that went on, that were dropped (copies that were not sent, too), and that the switch
     itself sends. reasons: of the dropped ones those for these reasons, of received frames or of copies; None: all.
-    passing: show only frames that this filter lets pass. every_copy: tell all ports that a flooded frame goes to, not just 32.
+    passing: show only frames that this filter lets pass. every_copy: tell all ports that a flooded frame goes to, not
+    just 32.
     mirror: instead of showing them, send the frames by this port, by which nothing else goes in or out meanwhile.
 
     Raises OSError, MemoryError; start() raises IndexError for no such port, and ValueError for a mirror's port that is
