@@ -5,8 +5,8 @@ transmit (coalesce, cut, checksum).
 
 - dataplane: workers, ports, links, counters; worker, worker_memory, port, bucket: what they hold
 - mac_table, mac_growth: the table; fdb: the FDB's face to Python
-- port_rules, source_guard, punting (punt), packet_out, events, tracing (trace), nominations (candidates), memory_ports:
-  small classes over the data plane, each for one caller in Python
+- port_rules, source_guard, punting (punt), packet_out, events, tapping (tap, watch), filters (filter), nominations
+  (candidates), memory_ports: small classes over the data plane, each for one caller in Python
 - codes: every reason, flag, link state and event, by name; linux, af_packet: what comes from the kernel's headers
 - barrier: atomics; tester: the bench's senders and receivers
 """

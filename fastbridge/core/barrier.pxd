@@ -20,6 +20,7 @@ cdef extern from * nogil:
     static inline void fb_store64(uint64_t *p, uint64_t v) { __atomic_store_n(p, v, __ATOMIC_RELAXED); }
     static inline void fb_fence_acquire(void) { __atomic_thread_fence(__ATOMIC_ACQUIRE); }
     static inline void fb_fence_release(void) { __atomic_thread_fence(__ATOMIC_RELEASE); }
+    static inline void fb_fence_all(void) { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
     static inline void fb_add(uint32_t *p, uint32_t v) { __atomic_add_fetch(p, v, __ATOMIC_ACQ_REL); }
     static inline int fb_swap(uint64_t *p, uint64_t was, uint64_t is) {
         return __atomic_compare_exchange_n(p, &was, is, 0, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
@@ -41,6 +42,7 @@ cdef extern from * nogil:
     void store_relaxed64 "fb_store64" (uint64_t *p, uint64_t v)
     void fence_acquire "fb_fence_acquire" ()
     void fence_release "fb_fence_release" ()
+    void fence_all "fb_fence_all" ()
     void add_release "fb_add" (uint32_t *p, uint32_t v)
     bint swap "fb_swap" (uint64_t *p, uint64_t was, uint64_t now)
     void prefetch "fb_prefetch" (const void *p)

@@ -19,6 +19,7 @@ cdef struct Frame:
     uint8_t flood          # FLOODED: as what (a Flood)
     bint punted            # to be copied into the punt queue
     bint for_switch        # addressed to the switch itself
+    bint own               # sent by the switch itself (packet_out.pyx)
     uint16_t vid
     uint64_t source        # FDB keys and their hashes, made by parse
     uint64_t destination

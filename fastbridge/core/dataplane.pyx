@@ -8,7 +8,7 @@ locks, changes or copies, and unlocks without the GIL, and makes Python objects 
 own for those who change it, which comes after the workers' (mac_table.pxd); look-ups take none.
 
 What Python does besides with ports, links and workers is in classes of their own over it, a file each: port_rules, fdb,
-punting, source_guard, packet_out, events, nominations, tracing, memory_ports.
+punting, source_guard, packet_out, events, nominations, tapping, memory_ports.
 """
 
 cimport cython
@@ -29,7 +29,7 @@ from .linux cimport (
     eventfd, getsockopt, pthread_mutex_init, pthread_mutex_lock, pthread_mutex_unlock, socklen_t, tpacket_stats,
 )
 from .mac_table cimport MacTable, sweep
-from .port cimport MAX_PORTS, Port, Tally, WorkerPort
+from .port cimport BLOCKED_LOOP, BLOCKED_MIRROR, MAX_PORTS, Port, Tally, WorkerPort
 from .punt cimport PuntQueue
 from .receive cimport watch
 from .ring cimport SLOT, Ring, close_ring, map_ring, request_ring
@@ -195,7 +195,7 @@ cdef class Dataplane:
         try:
             if port == NULL or shares == NULL:
                 raise MemoryError("no memory for a port")
-            port.flags, port.link, port.blocked = FLAGS_DEFAULT, LINK_UP, True
+            port.flags, port.link, port.blocked = FLAGS_DEFAULT, LINK_UP, BLOCKED_LOOP
             for i in range(self.worker_count):
                 shares[i] = <WorkerPort *>calloc(1, sizeof(WorkerPort))
                 if shares[i] == NULL:
@@ -346,7 +346,7 @@ cdef class Dataplane:
             self._lock()
             port = self._port(index)
             if port != NULL:
-                port.blocked = blocked
+                port.blocked = port.blocked & BLOCKED_MIRROR | (BLOCKED_LOOP if blocked else 0)
                 self._list_floods()
             self._unlock()
         require_port(port)

@@ -13,8 +13,8 @@ from .ethernet cimport load_mac, network_offset
 from .forward cimport LOOP_MAGIC, Forwarding, classify, drop, look_up_egress, parse
 from .port cimport Port, WorkerPort
 from .punt cimport PUNT_BYTES, punt
-from .trace cimport TraceRecord, record_copy, record_frame
-from .worker cimport Worker, may_flood, monotonic_ns, notify, tell
+from .watch cimport watch
+from .worker cimport Worker, enqueue_copy, may_flood, notify, tell
 
 
 cdef inline void account(WorkerPort *share, const Frame *frame) noexcept nogil:
@@ -35,15 +35,6 @@ cdef inline void account(WorkerPort *share, const Frame *frame) noexcept nogil:
         share.tally.dropped[frame.reason] += 1
 
 
-cdef inline void enqueue_copy(Worker *worker, uint16_t egress, uint32_t place) noexcept nogil:
-    cdef WorkerPort *share = worker.shares[egress]
-    if share.queued == 0:
-        worker.touched[worker.touched_count] = egress
-        worker.touched_count += 1
-    share.queue[share.queued] = place
-    share.queued += 1
-
-
 cdef inline void enqueue(Worker *worker, const Frame *frame, uint32_t place) noexcept nogil:
     cdef uint32_t i
     if frame.action == FORWARDED:
@@ -52,19 +43,6 @@ cdef inline void enqueue(Worker *worker, const Frame *frame, uint32_t place) noe
         for i in range(worker.flood_count[frame.flood]):
             if may_flood(worker, frame, worker.flood[frame.flood][i]):
                 enqueue_copy(worker, worker.flood[frame.flood][i], place)
-
-
-cdef inline void record(Worker *worker, const Frame *frame) noexcept nogil:
-    cdef TraceRecord *record = record_frame(&worker.trace, frame, monotonic_ns())
-    cdef uint32_t i
-    if record == NULL:
-        return
-    if frame.action == FORWARDED:
-        record_copy(record, frame.egress)
-    elif frame.action == FLOODED:
-        for i in range(worker.flood_count[frame.flood]):
-            if may_flood(worker, frame, worker.flood[frame.flood][i]):
-                record_copy(record, worker.flood[frame.flood][i])
 
 
 cdef inline void fall_back(Forwarding *forwarding, Port *port, Frame *frame, uint8_t reason) noexcept nogil:
@@ -102,7 +80,7 @@ cdef inline void nominate(Worker *worker, const Frame *frame) noexcept nogil:
         add_candidate(&worker.candidates, CANDIDATE_STATION, frame, 0, no_ip)
     if (
         frame.action == FORWARDED and frame.kind == ORDINARY and frame.vid == 0 and frame.learned < LEARN_REFUSED
-        and frame.egress != frame.ingress and worker.trace.records == NULL
+        and frame.egress != frame.ingress
         and port.flags & (FLAG_LEARNING | FLAG_LOCKED) == FLAG_LEARNING
     ):
         name_pair(&worker.candidates, frame, port.guarded and not port.routes, worker.forwarding.now_ms)
@@ -134,5 +112,5 @@ cdef inline void decide(Worker *worker, uint64_t now) noexcept nogil:
             nominate(worker, frame)
         account(worker.shares[frame.ingress], frame)
         enqueue(worker, frame, i)
-        if worker.trace.records != NULL:
-            record(worker, frame)
+        if worker.taps != NULL:
+            watch(worker, frame, i)

@@ -116,7 +116,10 @@ cdef extern from "<linux/filter.h>" nogil:
     struct sock_fprog:
         unsigned short len
         sock_filter *filter
-    uint16_t BPF_LD, BPF_H, BPF_W, BPF_ABS, BPF_JMP, BPF_JEQ, BPF_K, BPF_RET
+    uint16_t BPF_LD, BPF_LDX, BPF_ST, BPF_STX, BPF_ALU, BPF_JMP, BPF_RET, BPF_MISC
+    uint16_t BPF_W, BPF_H, BPF_B, BPF_IMM, BPF_ABS, BPF_IND, BPF_MEM, BPF_LEN, BPF_MSH
+    uint16_t BPF_ADD, BPF_SUB, BPF_MUL, BPF_DIV, BPF_MOD, BPF_AND, BPF_OR, BPF_XOR, BPF_LSH, BPF_RSH, BPF_NEG
+    uint16_t BPF_JA, BPF_JEQ, BPF_JGT, BPF_JGE, BPF_JSET, BPF_K, BPF_X, BPF_A, BPF_TAX, BPF_TXA
 
 cdef extern from "<linux/if_packet.h>" nogil:
     struct sockaddr_ll:

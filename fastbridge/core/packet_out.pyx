@@ -15,6 +15,7 @@ from .memory_ports cimport collect_copies, copy_frames, place_of
 from .port cimport is_open
 from .ring cimport VNET_HEADER
 from .transmit cimport release, transmit
+from .watch cimport watch
 from .worker cimport BIG_SIZE, Worker, lock, may_flood, monotonic_ns, start_frame, unlock
 
 cdef struct Order:              # one frame to send
@@ -110,11 +111,15 @@ cdef void load(Dataplane dataplane, const Order *orders, uint32_t count) noexcep
         frame = &worker.batch[i]
         start_frame(frame, 0)
         frame.data, frame.length, frame.action = orders[i].data, orders[i].length, DROPPED
+        frame.own = True
         if frame.length >= ETHERNET_HEADER:
             direct(dataplane, frame, orders[i].ingress, orders[i].egress)
         if frame.action == DROPPED:
             dataplane.orders_dropped += 1
+            continue
         enqueue(worker, frame, i)
+        if worker.taps != NULL:
+            watch(worker, frame, i)
     worker.batch_count = count
 
 

@@ -19,6 +19,10 @@ cdef struct Tally:
     uint64_t dropped[RX_REASONS]
     uint64_t tx_dropped[TX_REASONS]
 
+cdef enum Blocked:
+    BLOCKED_LOOP = 1            # part of a loop, not set up yet, or no longer ours
+    BLOCKED_MIRROR = 2          # a mirror's copies leave by it, nothing else
+
 cdef struct Port:
     # The part that all workers share. It changes between the breaths of all of them. Only `link` is changed at once, by
     # the thread that finds it lost.
@@ -26,7 +30,7 @@ cdef struct Port:
     uint8_t flags
     uint8_t takes               # a Takes
     bint leaving                # removed, but for FDB entries that still point to the index
-    bint blocked                # part of a loop, or not set up yet: nothing goes in or out
+    uint8_t blocked             # bit set of why nothing goes in or out (Blocked)
     bint guarded                # sources are checked against the bindings
     bint strict                 # … and those without one are dropped
     bint routes                 # … by MAC alone: it forwards what others have sent

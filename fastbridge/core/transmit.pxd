@@ -29,6 +29,7 @@ from .linux cimport (
 )
 from .port cimport Port, WorkerPort
 from .ring cimport VNET_HEADER, release_slots
+from .watch cimport watch_loss
 from .worker cimport Worker, lose_link, monotonic_ns, tell
 
 cdef enum:
@@ -126,6 +127,17 @@ cdef inline void count_sent(Worker *worker, WorkerPort *share, uint32_t at, uint
     share.tally.coalesced += frames - 1
 
 
+cdef inline void lose_copies(
+    Worker *worker, WorkerPort *share, uint32_t at, uint32_t frames, int reason
+) noexcept nogil:
+    """Count frames of the queue that are not sent."""
+    cdef uint32_t i
+    share.tally.tx_dropped[reason] += frames
+    if worker.taps != NULL:
+        for i in range(frames):
+            watch_loss(worker, share.index, share.queue[at + i], reason)
+
+
 cdef inline void note_refusal(Worker *worker, WorkerPort *share, uint32_t message, int reason) noexcept nogil:
     """The kernel took no GSO frame made of several. When it did not say that it was too big, it does not know the kind
     (UDP before 6.2): make no more of these for the port."""
@@ -169,7 +181,7 @@ cdef inline uint32_t send(
             return at
         if worker.spans[sent] == 1:
             reason = refine(worker, share, &worker.batch[share.queue[at]], reason)
-        share.tally.tx_dropped[reason] += worker.spans[sent]      # sendmmsg stopped here: skip it, send the rest
+        lose_copies(worker, share, at, worker.spans[sent], reason)     # sendmmsg stopped here: skip it, send the rest
         at += worker.spans[sent]
         sent += 1
         tries = 0
@@ -194,8 +206,9 @@ cdef inline int send_some(Worker *worker, WorkerPort *share, uint32_t count) noe
     return -1
 
 
-cdef inline void send_pieces(Worker *worker, WorkerPort *share, const Frame *frame, Cut *cut) noexcept nogil:
+cdef inline void send_pieces(Worker *worker, WorkerPort *share, uint32_t at, Cut *cut) noexcept nogil:
     """Send a frame that is cut up; it counts as one."""
+    cdef const Frame *frame = &worker.batch[share.queue[at]]
     cdef uint32_t start = 0, before = 0, count
     cdef int reason
     while True:
@@ -207,7 +220,7 @@ cdef inline void send_pieces(Worker *worker, WorkerPort *share, const Frame *fra
             share.unmergeable |= <uint8_t>(1 << VIRTIO_NET_HDR_GSO_UDP_L4)
             cut.bundled, start = False, before
         elif reason >= 0:
-            share.tally.tx_dropped[refine(worker, share, frame, reason)] += 1
+            lose_copies(worker, share, at, 1, refine(worker, share, frame, reason))
             return
         before = start
     share.tally.tx_frames += 1
@@ -221,7 +234,7 @@ cdef inline uint32_t transmit_some(
     cdef const Frame *frame = &worker.batch[share.queue[at]]
     cdef Cut cut
     if must_cut(worker.ports[share.index], share, frame, &cut):
-        send_pieces(worker, share, frame, &cut)
+        send_pieces(worker, share, at, &cut)
         return at + 1
     return send(worker, share, at, gather(worker, share, at, split_until[0]), split_until)
 
@@ -289,7 +302,7 @@ cdef inline void transmit_costly(Worker *worker, WorkerPort *share, uint64_t *no
     share.queued = 0
     if at == queued:
         return
-    share.tally.tx_dropped[<int>TX_COSTLY] += queued - at
+    lose_copies(worker, share, at, queued - at, TX_COSTLY)
     if share.costly_until < now[0]:
         share.costly_until = now[0] + COSTLY_TOLD_NS
         tell(worker, EVENT_COSTLY, share.index, share.index, share.cost)
@@ -337,5 +350,6 @@ cdef inline void release(Worker *worker) noexcept nogil:
     for i in range(worker.active_count):
         share = worker.shares[worker.active[i]]
         release_slots(&share.ring)
+    worker.frames += worker.batch_count
     worker.batch_count = worker.big_count = 0
     worker.big_used = 0

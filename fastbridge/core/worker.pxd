@@ -2,7 +2,7 @@
 #
 # Ports are spread over the workers, or, with fanout, read by all of them. Every worker sends by every port. A breath
 # runs under the worker's own mutex and needs no other. The ports' settings change only while all workers are between
-# two breaths. mac_table.pxd describes how the FDB is shared. Queues, counters and traces are each worker's own.
+# two breaths. mac_table.pxd describes how the FDB is shared. Queues, counters and taps are each worker's own.
 from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
@@ -20,7 +20,7 @@ from .linux cimport (
 )
 from .port cimport Port, WorkerPort, is_open
 from .punt cimport PuntQueue, PuntSlot
-from .trace cimport Trace
+from .tap cimport Tap
 
 cdef enum:
     READY = 64                  # ports epoll names at a time
@@ -81,7 +81,9 @@ cdef struct Worker:
     uint8_t *headers                    # HEADERS bytes each, for messages of several frames
     uint8_t *piece_headers              # PIECE_HEADERS bytes each, for PIECES of a frame that is cut up
 
-    Trace trace
+    Tap *taps                           # NULL: nobody looks
+    uint16_t *copy_ports                # of the frame that taps look at
+    uint64_t frames                     # of all batches before
     PuntQueue punts
     CandidateQueue candidates
     EventQueue *events
@@ -101,7 +103,16 @@ cdef inline void start_frame(Frame *frame, uint16_t ingress) noexcept nogil:
     frame.reason = NO_REASON
     frame.learned = LEARN_KNOWN
     frame.kind = ORDINARY
-    frame.punted = False
+    frame.punted = frame.own = False
+
+
+cdef inline void enqueue_copy(Worker *worker, uint16_t egress, uint32_t place) noexcept nogil:
+    cdef WorkerPort *share = worker.shares[egress]
+    if share.queued == 0:
+        worker.touched[worker.touched_count] = egress
+        worker.touched_count += 1
+    share.queue[share.queued] = place
+    share.queued += 1
 
 
 cdef inline bint big_is_full(const Worker *worker) noexcept nogil:

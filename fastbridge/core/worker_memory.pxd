@@ -44,10 +44,11 @@ cdef inline int make_worker(Worker *worker, Port **ports, int event_fd, int punt
     worker.spans = <uint16_t *>calloc(BATCH, sizeof(uint16_t))
     worker.headers = <uint8_t *>malloc(<size_t>(BATCH // 2) * HEADERS)
     worker.piece_headers = <uint8_t *>malloc(<size_t>PIECES * PIECE_HEADERS)
+    worker.copy_ports = <uint16_t *>calloc(MAX_PORTS, sizeof(uint16_t))
     complete = (
         worker.shares and worker.active and worker.touched and worker.events and worker.spare_events and worker.batch
         and worker.big and worker.messages and worker.vectors and worker.spans and worker.headers
-        and worker.piece_headers
+        and worker.piece_headers and worker.copy_ports
     )
     for i in range(<uint32_t>FLOODS):
         worker.flood[i] = <uint16_t *>calloc(MAX_PORTS, sizeof(uint16_t))
@@ -83,8 +84,7 @@ cdef inline void end_worker(Worker *worker) noexcept nogil:
     free(worker.spans)
     free(worker.headers)
     free(worker.piece_headers)
-    free(worker.trace.records)
-    free(worker.trace.bytes)
+    free(worker.copy_ports)
     free(worker.punts.slots)
     free(worker.spare_slots)
     free(worker.candidates.slots)

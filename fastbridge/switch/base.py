@@ -10,12 +10,13 @@ import os
 import socket
 import threading
 import time
+import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv6Address
-from typing import Any
+from typing import TYPE_CHECKING, Any, overload
 
 from fastbridge.addresses import MacAddress
 from fastbridge.core.dataplane import Dataplane
@@ -34,10 +35,12 @@ from fastbridge.policy.neighbours import Neighbours
 from fastbridge.policy.runner import Policing
 from fastbridge.version import __version__
 
+from .capture import Capture, CaptureFile, FileCapture, Watched, Wish, record
 from .counters import Counters, Passed, PortCounters
 from .explain import Explanation, explain, send
 from .fdb import Fdb, PortRef
 from .loops import StationWatch
+from .mirror import Mirror
 from .monitoring import Monitoring
 from .options import Options
 from .port_flags import PortFlags, StormControl
@@ -46,6 +49,11 @@ from .port_socket import Receiver
 from .status import Status, Table, held_capabilities
 from .trace import Trace
 from .vitals import Vitals
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from .capture import WishWords
 
 _log = logging.getLogger(__name__)
 
@@ -60,7 +68,7 @@ class SwitchPort:
     index: int
     name: str
     #: "up"; "down" (switched off, or without a carrier: it comes back by itself); "gone" (its interface was deleted, or
-    #: is no longer ours); "blocked" (part of a loop)
+    #: is no longer ours); "blocked" (part of a loop, or a mirror)
     state: str
 
 
@@ -137,6 +145,7 @@ class SwitchBase:
         # Held while a port comes or goes. Its index is reused only when everything about it is forgotten. Its counts
         # are always either its own or part of the departed ports' counts.
         self._changing = threading.RLock()
+        self._watching: weakref.WeakSet[Capture | Mirror] = weakref.WeakSet()
         self.fdb = Fdb(self._entries, options.ageing_ms, self._now_ms, self._index_of, self._name_of)
         self._journal = Journal(clock)
         neighbours = Neighbours(
@@ -335,6 +344,38 @@ class SwitchBase:
         self._dataplane.now()  # a forked child's says whose it is
         return self._journal.feed.monitor(events, limit)
 
+    @overload
+    def capture(self, file: None = None, **wish: Unpack[WishWords]) -> Capture: ...
+
+    @overload
+    def capture(self, file: CaptureFile, **wish: Unpack[WishWords]) -> FileCapture: ...
+
+    def capture(self, file: CaptureFile | None = None, **wish: Unpack[WishWords]) -> Capture | FileCapture:
+        """Capture frames of all ports, with what became of them, into a pcapng file: `with switch.capture("a.pcapng"):`
+
+        file: a path, a file descriptor or an open file, which a thread writes until the capture ends; None: iterate
+        over the capture, or wait for its fileno() to be readable and call read(). ports: only frames that come from one
+        of these ports, or go to one. drops: only frames that are dropped, and copies that are not sent. reasons: only
+        those dropped for one of these reasons. filter: only frames that match it, in tcpdump's words; needs libpcap.
+        count: end after so many frames. snap: bytes kept of a frame. copies: a block for each copy as well. most_bytes:
+        end before the file's frames are more than that.
+
+        While it runs the fast path forwards nothing, unless it is for drops alone. Raises ConfigError.
+        """
+        capture = self._watch(Wish(**wish))
+        return capture if file is None else record(capture, file, repr(self))
+
+    def _watch(self, wish: Wish) -> Capture:
+        with self._changing:
+            for name in wish.ports:
+                self._index_of(name)
+            capture = Capture(Watched(self._dataplane, self._port_names), wish, self._seeing_all)
+            self._watching.add(capture)
+        return capture
+
+    def _port_names(self) -> dict[int, str]:
+        return {index: member.name for index, member in list(self._members.items())}
+
     def _seeing_all(self) -> AbstractContextManager[None]:
         """While it is entered, every frame comes to the core."""
         return nullcontext()
@@ -379,13 +420,21 @@ class SwitchBase:
         self.set_flags(index, coalesce=member.coalesce)
         self._policing.add_port(index)
         self.trust(index, owners)
+        self._note_ports()
         self._dataplane.set_blocked(index, False)
         self._journal.feed.tell("port_added", ifname=member.name)
+
+    def _note_ports(self) -> None:
+        for watcher in list(self._watching):
+            watcher.note_ports()
 
     def _remove_member(self, index: int) -> Member:
         """Remove a port with its entries; the caller closes its sockets."""
         with self._changing:
             self._leaving[index] = self._members[index]
+
+            for watcher in list(self._watching):
+                watcher.note_leaving(index)
             member = self._members.pop(index)
             self._departed += member.count(self._dataplane.remove_port(index))
             self._policing.remove_port(index)

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from fastbridge.control.directory import answers, make_directory, socket_path
 from fastbridge.control.server import ControlServer
 from fastbridge.core.dataplane import open_ring
+from fastbridge.core.tapping import Tap
 from fastbridge.errors import ConfigError, PortError
 from fastbridge.forks import in_child
 from fastbridge.journal import Event, Journal
@@ -39,6 +40,7 @@ from .counters import Counters
 from .fast_path.ports import FastPorts
 from .fdb import PortRef
 from .memory import MemorySwitch
+from .mirror import Mirror
 from .options import LiveOptions
 from .port_flags import PortFlags
 from .port_links import PortLink, PortLinks
@@ -212,6 +214,8 @@ class Switch(SwitchBase):
         with self._changing:
             if self._final is not None:
                 return
+            for watcher in list(self._watching):
+                watcher.close()
             self._dataplane.count_unread()
             self._final = self.counters()
             self._fast.stop()
@@ -422,6 +426,37 @@ class Switch(SwitchBase):
 
     def _is_promoted(self, ingress: int, egress: int, source: int, destination: int) -> bool:
         return self._fast.promotes(ingress, egress, source, destination)
+
+    def mirror(self, ports: Iterable[PortRef], to: PortRef) -> Mirror:
+        """Copy each frame that comes from one of these ports, or goes to one, to another port: for an IDS, or tcpdump.
+
+        Until the mirror is closed nothing else goes in or out of that port, its state is "blocked", and it does not
+        coalesce. The fast path forwards nothing meanwhile. Raises ConfigError.
+        """
+        refuse_text(ports, "ports")
+        with self._changing, contextlib.ExitStack() as undo:
+            sources, index = [self._name_of(self._index_of(port)) for port in ports], self._index_of(to)
+            name = self._name_of(index)
+            if not sources or name in sources:
+                raise ConfigError(f"a mirror takes one or more ports other than {name}, which it copies to")
+            tap = Tap(self._dataplane, mirror=index)
+            tap.set_ports([])
+            try:
+                tap.start()
+            except ValueError:
+                raise ConfigError(f"port {name} is not up, or a mirror already; choose another one") from None
+            undo.callback(tap.stop)
+            undo.enter_context(self._seeing_all())
+            if self.flags(index).coalesce:
+                self.set_flags(index, coalesce=False)
+                undo.callback(self._coalesce_again, index)
+            mirror = Mirror(tap, sources, name, index, self._port_names, undo.pop_all())
+            self._watching.add(mirror)
+            return mirror
+
+    def _coalesce_again(self, index: int) -> None:
+        with contextlib.suppress(ConfigError):  # removed meanwhile
+            self.set_flags(index, coalesce=True)
 
     def _seeing_all(self) -> contextlib.AbstractContextManager[None]:
         return self._fast.held()

@@ -22,7 +22,7 @@ from fastbridge.core.fdb import FdbAccess
 from fastbridge.core.mac_table import MacTable
 from fastbridge.core.memory_ports import MemoryPorts
 from fastbridge.core.port_rules import PortRules
-from fastbridge.core.tracing import Tracer
+from fastbridge.core.tapping import Tap
 
 WORKERS = 4  # threads, also where there are fewer CPUs: then the kernel interrupts them where it likes
 OPEN = PortFlags().names  # learns, and is flooded to
@@ -315,12 +315,12 @@ def test_a_data_plane_that_cannot_be_made_closes_nobodys_files(options: dict[str
 
 def test_a_trace_of_several_workers_is_in_order_of_time() -> None:
     dataplane = make_dataplane(2)
-    tracer = Tracer(dataplane)
-    tracer.start(64, 1000)
+    tap = Tap(dataplane, snap=64, room=1 << 20)
+    tap.start()
     at_once(
         *(lambda n=n: MemoryPorts(dataplane).replay(n % 2, [frame(1, 2 + n)] * 16, 1, 4, n) for n in range(WORKERS))
     )
-    records, lost = tracer.read()
-    tracer.stop()
-    assert (len(records), lost) == (WORKERS * 64, 0)
+    records = tap.read()
+    tap.stop()
+    assert (len(records), tap.counts) == (WORKERS * 64, (WORKERS * 64, 0))
     assert [record[0] for record in records] == sorted(record[0] for record in records)
