@@ -24,6 +24,7 @@ from .streams import StreamBox, open_missing
 _COMMANDS = {
     "demo": "Show how pods find each other, frame by frame.",
     "run": "Forward frames between interfaces until Ctrl-C or SIGTERM.",
+    "config": "Check a switch's configuration file, or say what one may hold.",
     "lab": "Make pods that stay, in named network namespaces.",
     "compare": "Measure fastbridge against the Linux bridge and other switches on this machine.",
     "report": "Show saved results, or draw them as a page, Markdown or pictures.",

@@ -13,25 +13,26 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
-from fastbridge.errors import PortError
+from fastbridge.errors import FastbridgeError, PortError
 from fastbridge.switch.counters import Counters
 from fastbridge.switch.fast_path.hands import prepare, settle
 from fastbridge.switch.fast_path.inside import seal
 from fastbridge.switch.options import FAST_PATHS, LiveOptions
-from fastbridge.switch.port_flags import StormControl
 
 from .options import read_policy_of_strangers, read_port_policies
 from .privileges import BPF_COMMANDS, CAP_NET_ADMIN, CAP_NET_RAW, CAP_SYS_RESOURCE, give_up, refuse_calls
 from .streams import StreamBox
+from .wishes import Wishes
 
 _log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
+    from fastbridge.switch.config_apply import Configured
     from fastbridge.switch.live import Switch
 
 _DEFAULTS = LiveOptions()
@@ -61,13 +62,22 @@ def _check_ports(context: click.Context, parameter: click.Parameter, names: tupl
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise click.UsageError(f"{twice} is named twice; name each interface once")
-    if len(names) < 2:
-        raise click.UsageError("a switch joins at least two interfaces; name another one")
+    if len(names) < 2 and (names or context.params.get("config") is None):
+        raise click.UsageError(
+            "a switch joins at least two interfaces: IFACE IFACE, or a file that names them: -c FILE"
+        )
     return names
 
 
 @click.command(epilog="Example: fastbridge run --arp guard,ratelimit=50,suppress veth1 veth2 veth3")
-@click.argument("interfaces", metavar="IFACE IFACE...", nargs=-1, required=True, callback=_check_ports)
+@click.argument("interfaces", metavar="[IFACE IFACE...]", nargs=-1, callback=_check_ports)
+@click.option(
+    "-c",
+    "--config",
+    metavar="FILE",
+    is_eager=True,
+    help="Read ports and options from this TOML file. Options given here come before it. SIGHUP reads it again.",
+)
 @click.option("--json", "as_json", is_flag=True, help="JSON lines on stdout: ready, port events, stopped.")
 @click.option(
     "--interval",
@@ -165,23 +175,9 @@ def _check_ports(context: click.Context, parameter: click.Parameter, names: tupl
     callback=_read_cpus,
     help="Run the data plane on this CPU, or each worker on its own CPU.  [default: any]",
 )
+@click.pass_context
 def run(
-    interfaces: tuple[str, ...],
-    as_json: bool,
-    interval: float | None,
-    arp: str,
-    arp_ports: dict[str, str],
-    storm_control: float | None,
-    no_loop_detection: bool,
-    ageing: float | None,
-    capacity: int,
-    filter_link_local: bool,
-    busy_poll: int,
-    no_coalesce: bool,
-    fast_path: str,
-    workers: int,
-    fanout: bool,
-    cpu: Sequence[int] | None,
+    context: click.RichContext, /, config: str | None, as_json: bool, interval: float | None, **options: Any
 ) -> None:
     """Forward frames between interfaces until Ctrl-C or SIGTERM.
 
@@ -189,48 +185,43 @@ def run(
     the host's own network stack neither hears nor speaks on them; its settings do not change.
     The running switch keeps only the capability CAP_NET_ADMIN and cannot start other programs.
     """
+    _check_together(config, **options)
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's threads would keep the privileges given up below
+    wishes = Wishes.of(context, config)
+    wanted = wishes.read()
+    hand = prepare(wanted.fast_path)
+    give_up(keep=(CAP_NET_ADMIN, CAP_NET_RAW, CAP_SYS_RESOURCE))  # opening many ports takes these
+    refuse_calls(but=BPF_COMMANDS if hand == "bpf" else ())
+    from fastbridge.switch.config_apply import Configured
+    from fastbridge.switch.live import Switch
+
+    signals = _Signals(reloads=config is not None)
+    switch = Switch(wanted.ports, **wanted.options(), shield=True)
+    configured = Configured(switch, wanted, wishes.read)
+    report = _JsonReport() if as_json else _TextReport()
+    settle()
+    seal()
+    give_up(keep=(CAP_NET_ADMIN,))  # for changes of links, settings and tables
+    with _shielding(switch, wanted.ports), switch:
+        report.ready(wanted.ports, switch.fast_path)
+        _follow(switch, report, interval, signals, configured)
+    report.stopped(switch.counters())
+    report.close()
+    if not signals.stop:
+        raise PortError("all interfaces are gone: nothing is left to forward between")
+
+
+def _check_together(
+    config: str | None, interfaces: Sequence[str], arp_ports: Mapping[str, str], workers: int, fanout: bool, **_: Any
+) -> None:
+    """Raise UsageError for options that contradict each other. What a file says is checked with it."""
+    if config is not None:
+        return
     if fanout and workers == 1:
         raise click.UsageError("--fanout lets several workers read each port; add --workers 2 or more")
     strange = next((name for name in arp_ports if name not in interfaces), None)
     if strange is not None:
         raise click.UsageError(f"--arp-port names {strange}, which is not among the interfaces; name one of them")
-    hand = prepare(fast_path)
-    give_up(keep=(CAP_NET_ADMIN, CAP_NET_RAW, CAP_SYS_RESOURCE))  # opening many ports takes these
-    refuse_calls(but=BPF_COMMANDS if hand == "bpf" else ())
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's threads would keep the privileges given up below
-    from fastbridge.switch.live import Switch
-
-    stop = _StopSignals()
-    storm = StormControl(storm_control, storm_control, storm_control)
-    switch = Switch(
-        interfaces,
-        ageing=ageing,
-        capacity=capacity,
-        filter_link_local=filter_link_local,
-        busy_poll=busy_poll * 1e-6,
-        workers=workers,
-        fanout=fanout,
-        cpu=cpu,
-        coalesce=not no_coalesce,
-        policy=arp,
-        loop_detection=not no_loop_detection,
-        shield=True,
-        fast_path=fast_path,
-    )
-    switch.set_storm_control(storm)
-    for name, policy in arp_ports.items():
-        switch.set_policy(policy, name)
-    report = _JsonReport() if as_json else _TextReport()
-    settle()
-    seal()
-    give_up(keep=(CAP_NET_ADMIN,))  # for changes of links, settings and tables
-    with _shielding(switch, interfaces), switch:
-        report.ready(interfaces, switch.fast_path)
-        _follow(switch, report, interval, stop)
-    report.stopped(switch.counters())
-    report.close()
-    if not stop.came:
-        raise PortError("all interfaces are gone: nothing is left to forward between")
 
 
 def _shielding(switch: Switch, interfaces: Sequence[str]) -> contextlib.AbstractContextManager[None]:
@@ -246,21 +237,27 @@ def _shielding(switch: Switch, interfaces: Sequence[str]) -> contextlib.Abstract
     return silence(interfaces)
 
 
-class _StopSignals:
-    """Notes the signals that end a run.
+class _Signals:
+    """Notes the signals that end a run, and, with a file to read again, SIGHUP.
 
     Signals ignored at the start stay ignored: SIGHUP under nohup, SIGINT in the background of a script. SIGTERM never
-    is.
+    is, and with a file SIGHUP is not either.
     """
 
-    def __init__(self) -> None:
-        self.came = False
+    def __init__(self, reloads: bool) -> None:
+        self.stop = False
+        self.reload = False
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             if number == signal.SIGTERM or signal.getsignal(number) != signal.SIG_IGN:
-                signal.signal(number, self._note)
+                signal.signal(number, self._end)
+        if reloads:
+            signal.signal(signal.SIGHUP, self._again)
 
-    def _note(self, number: int, frame: object) -> None:
-        self.came = True
+    def _end(self, number: int, frame: object) -> None:
+        self.stop = True
+
+    def _again(self, number: int, frame: object) -> None:
+        self.reload = True
 
 
 class _Report:
@@ -288,6 +285,9 @@ class _Report:
     def link(self, name: str, link: str) -> None:
         """A port went up, down, or is gone."""
 
+    def reloaded(self, changes: Sequence[str]) -> None:
+        """What a configuration that was read again has changed."""
+
     def counters(self, counters: Counters) -> None:
         """An interval has passed."""
 
@@ -303,6 +303,9 @@ class _JsonReport(_Report):
 
     def link(self, name: str, link: str) -> None:
         self._say("port", name=name, link=link)
+
+    def reloaded(self, changes: Sequence[str]) -> None:
+        self._say("reloaded", changes=list(changes))
 
     def counters(self, counters: Counters) -> None:
         self._say("counters", counters=counters.as_dict())
@@ -326,6 +329,9 @@ class _TextReport(_Report):
         by_hand = sys.stdin.isatty() and signal.getsignal(signal.SIGINT) != signal.SIG_IGN
         how = "Ctrl-C ends it" if by_hand else "SIGTERM ends it"
         self._box.put(f"forwarding between {', '.join(names)}; {how}")
+
+    def reloaded(self, changes: Sequence[str]) -> None:
+        self._box.put(f"read again: {', '.join(changes) or 'nothing differs'}")
 
     def counters(self, counters: Counters) -> None:
         now = time.monotonic()
@@ -353,17 +359,29 @@ class _TextReport(_Report):
         self._box.put(captured.get().removesuffix("\n"), always=True)
 
 
-def _follow(switch: Switch, report: _Report, interval: float | None, stop: _StopSignals) -> None:
+def _follow(switch: Switch, report: _Report, interval: float | None, signals: _Signals, configured: Configured) -> None:
     """Report changes of links, and counters every `interval`, until a signal comes or all interfaces are gone."""
     links = {port.name: "up" for port in switch.ports}
     due = time.monotonic() + interval if interval else float("inf")
-    while not stop.came and set(links.values()) != {"gone"}:
+    while not signals.stop and set(links.values()) != {"gone"}:
         report.check()
-        for port in switch.ports:
-            if port.state != links[port.name]:
-                report.link(port.name, port.state)
-                links[port.name] = port.state
+        if signals.reload:
+            signals.reload = False
+            _reload(configured, report)
+        before, links = links, {port.name: port.state for port in switch.ports}
+        for name, link in links.items():
+            if link != before.get(name, "up"):
+                report.link(name, link)
         if time.monotonic() >= due:
             report.counters(switch.counters())
             due += interval or 0
         time.sleep(max(0.0, min(_LOOK_SECONDS, due - time.monotonic())))
+
+
+def _reload(configured: Configured, report: _Report) -> None:
+    try:
+        changes = configured.reload()
+    except FastbridgeError as error:
+        _log.error("%s; the switch goes on as it is", error)
+    else:
+        report.reloaded(changes)

@@ -65,6 +65,7 @@ class Member:
     readers: tuple[int, ...] = ()  # the workers that read it, one a ring
     coalesce: bool = False  # its first value of the flag
     link: PortLink | None = None  # the interface it is; none in memory
+    storm: StormControl = field(default_factory=StormControl)  # its limits
     takes: str = "all"  # the frames that may leave by it (port.pxd's Takes)
     ask_pod: Callable[[], bool] | None = None  # whether its pod takes merged frames, if the port knows …
     takes_merged: bool = True  # … and its answer
@@ -122,6 +123,8 @@ class SwitchBase:
         # Held while a port comes or goes. Its index is reused only when everything about it is forgotten. Its counts
         # are always either its own or part of the departed ports' counts.
         self._changing = threading.RLock()
+        #: Called with the name of each port that is added, before it forwards.
+        self.on_port: Callable[[str], object] = lambda port: None
         self.fdb = Fdb(self._entries, options.ageing_ms, self._now_ms, self._index_of, self._name_of)
         self._journal = Journal(clock)
         neighbours = Neighbours(
@@ -156,10 +159,11 @@ class SwitchBase:
         """The policy of a port; None: the policy of all ports without their own."""
         return self._policing.policy(None if port is None else self._index_of(port))
 
-    def set_policy(self, policy: Policy | str, port: PortRef | None = None) -> None:
+    def set_policy(self, policy: Policy | str | None, port: PortRef | None = None) -> None:
         """Change the policy for ARP and ND, also while running: for one port, or for all ports without their own.
 
         policy: a Policy such as `Guard() | RateLimit(50) | Suppress()`, or its text, "guard,ratelimit=50,suppress".
+        None: the port has none of its own.
         Raises ConfigError for text that names no policy, or for an unknown port.
         """
         chosen = parse_policy(policy) if isinstance(policy, str) else policy
@@ -172,6 +176,20 @@ class SwitchBase:
             self.neighbours.add(ip, mac, index, source="plan")
         self._policing.bind()
 
+    def add_neighbour(
+        self, ip: IPv4Address | IPv6Address | str, mac: MacAddress | str | int, port: PortRef, vlan: int = 0
+    ) -> None:
+        """Enter one static neighbour, as trust() does. Raises ConfigError."""
+        with self._changing:
+            self.neighbours.add(ip, mac, self._index_of(port), vlan)
+            self._policing.bind()
+
+    def remove_neighbour(self, ip: IPv4Address | IPv6Address | str, vlan: int = 0) -> bool:
+        """Forget a neighbour, static or learned; returns whether there was one. Guard binds to it no longer."""
+        removed = self.neighbours.remove(ip, vlan)
+        self._policing.bind()
+        return removed
+
     def announce(self, port: PortRef | None = None) -> int:
         """Tell all pods where the neighbours (of one port) are, by gratuitous ARP and unsolicited NAs.
 
@@ -179,9 +197,17 @@ class SwitchBase:
         """
         return self._policing.announce(None if port is None else self._index_of(port))
 
+    def still(self) -> AbstractContextManager[Any]:
+        """While it is entered, no port comes or goes. So several steps about one port are one."""
+        return self._changing
+
     def flags(self, port: PortRef) -> PortFlags:
         """A port's flags."""
         return PortFlags(**self._rules.flags(self._index_of(port)))
+
+    def default_flags(self, port: PortRef) -> PortFlags:
+        """The flags that a port had when it was added."""
+        return PortFlags(coalesce=self._members[self._index_of(port)].coalesce)
 
     def set_flags(self, port: PortRef, **flags: bool) -> PortFlags:
         """Change some of a port's flags, by their names in PortFlags. Returns all of them. Raises ConfigError."""
@@ -194,11 +220,17 @@ class SwitchBase:
         self._rules.set_flags(index, changed.names)
         return changed
 
+    def storm_control(self, port: PortRef) -> StormControl:
+        """A port's limits."""
+        return self._members[self._index_of(port)].storm
+
     def set_storm_control(self, limits: StormControl, port: PortRef | None = None) -> None:
         """Limit the frames that a port (None: each present port) may have flooded."""
-        for index in list(self._members) if port is None else [self._index_of(port)]:
-            for what, (rate, burst) in limits.rates.items():
-                self._rules.set_storm_control(index, what, rate, burst)
+        with self._changing:
+            for index in list(self._members) if port is None else [self._index_of(port)]:
+                for what, (rate, burst) in limits.rates.items():
+                    self._rules.set_storm_control(index, what, rate, burst)
+                self._members[index].storm = limits
 
     def counters(self) -> Counters:
         """One consistent snapshot: all ports between the same two breaths."""
@@ -256,6 +288,7 @@ class SwitchBase:
         self.set_flags(index, coalesce=member.coalesce)
         self._policing.add_port(index)
         self.trust(index, owners)
+        self.on_port(member.name)
         self._dataplane.set_blocked(index, False)
 
     def _remove_member(self, index: int) -> Member:

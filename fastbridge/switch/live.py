@@ -139,6 +139,11 @@ class Switch(SwitchBase):
         self.stop()
 
     @property
+    def options(self) -> LiveOptions:
+        """The options that it was made with."""
+        return self._options
+
+    @property
     def running(self) -> bool:
         """Whether frames are being forwarded."""
         return bool(self._threads) and os.getpid() == self._owner
@@ -289,7 +294,7 @@ class Switch(SwitchBase):
             if name in known:  # its interface was deleted, and there is a new one
                 self.remove_port(name)
 
-    def set_policy(self, policy: Policy | str, port: PortRef | None = None) -> None:
+    def set_policy(self, policy: Policy | str | None, port: PortRef | None = None) -> None:
         """See SwitchBase."""
         super().set_policy(policy, port)
         for index in list(self._members):
