@@ -136,7 +136,7 @@ WRONG: list[tuple[str, int, list[str]]] = [
         'ports = ["a", "b"]\nneigh = [\n{ dst = "fd00::1", lladdr = "02:00:00:00:00:01", dev = "a" },\n'
         '{ dst = "fd00:0::1", lladdr = "02:00:00:00:00:02", dev = "a" },\n]',
         4,
-        ["fd00::1", "twice"],
+        ["fd00:0::1", "twice"],
     ),
     ('ports = ["a", "b"]\nfdb = [\n3 ]', 3, ["fdb", "a table", "3"]),
     ('ports = ["a", "b"]\nageing = 1979-05-27', 2, ["ageing", "1979-05-27"]),
