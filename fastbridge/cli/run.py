@@ -80,6 +80,10 @@ def _check_ports(context: click.Context, parameter: click.Parameter, names: tupl
 )
 @click.option("--json", "as_json", is_flag=True, help="JSON lines on stdout: ready, port events, stopped.")
 @click.option(
+    "--name",
+    help="The name by which `fastbridge status` and the like find this switch.  [default: run- and the process id]",
+)
+@click.option(
     "--interval",
     metavar="SECONDS",
     type=click.FloatRange(min=0.1),
@@ -196,14 +200,14 @@ def run(
     from fastbridge.switch.live import Switch
 
     signals = _Signals(reloads=config is not None)
-    switch = Switch(wanted.ports, **wanted.options(), shield=True)
+    switch = Switch(wanted.ports, **wanted.options(), shield=True, control=wanted.name or True)
     configured = Configured(switch, wanted, wishes.read)
     report = _JsonReport() if as_json else _TextReport()
     settle()
     seal()
     give_up(keep=(CAP_NET_ADMIN,))  # for changes of links, settings and tables
     with _shielding(switch, wanted.ports), switch:
-        report.ready(wanted.ports, switch.fast_path)
+        report.ready(wanted.ports, switch.fast_path, switch.name)
         _follow(switch, report, interval, signals, configured)
     report.stopped(switch.counters())
     report.close()
@@ -279,11 +283,11 @@ class _Report:
         if not read:
             raise click.ClickException("nobody reads stdout: the last lines are lost")
 
-    def ready(self, names: Sequence[str], fast_path: str) -> None:
-        """Forwarding works."""
+    def ready(self, names: Sequence[str], fast_path: str, name: str) -> None:
+        """Forwarding works; commands find the switch by this name."""
 
     def link(self, name: str, link: str) -> None:
-        """A port went up, down, or is gone."""
+        """A port went up, down, or is blocked, gone or removed."""
 
     def reloaded(self, changes: Sequence[str]) -> None:
         """What a configuration that was read again has changed."""
@@ -298,8 +302,8 @@ class _Report:
 class _JsonReport(_Report):
     lost = '{{"event": "lost", "lines": {}}}'
 
-    def ready(self, names: Sequence[str], fast_path: str) -> None:
-        self._say("ready", ports=list(names), fast_path=fast_path)
+    def ready(self, names: Sequence[str], fast_path: str, name: str) -> None:
+        self._say("ready", ports=list(names), fast_path=fast_path, name=name)
 
     def link(self, name: str, link: str) -> None:
         self._say("port", name=name, link=link)
@@ -325,7 +329,7 @@ class _TextReport(_Report):
         self._before: Counters | None = None
         self._since = time.monotonic()
 
-    def ready(self, names: Sequence[str], fast_path: str) -> None:
+    def ready(self, names: Sequence[str], fast_path: str, name: str) -> None:
         by_hand = sys.stdin.isatty() and signal.getsignal(signal.SIGINT) != signal.SIG_IGN
         how = "Ctrl-C ends it" if by_hand else "SIGTERM ends it"
         self._box.put(f"forwarding between {', '.join(names)}; {how}")
@@ -369,9 +373,11 @@ def _follow(switch: Switch, report: _Report, interval: float | None, signals: _S
             signals.reload = False
             _reload(configured, report)
         before, links = links, {port.name: port.state for port in switch.ports}
-        for name, link in links.items():
-            if link != before.get(name, "up"):
-                report.link(name, link)
+        for name in before.keys() - links.keys():
+            report.link(name, "removed")
+        for name, state in links.items():
+            if state != before.get(name):
+                report.link(name, state)
         if time.monotonic() >= due:
             report.counters(switch.counters())
             due += interval or 0

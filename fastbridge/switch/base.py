@@ -6,9 +6,11 @@ FDB, neighbours, policies, port rules, counters and trace over one Cython data p
 from __future__ import annotations
 
 import logging
+import os
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -28,6 +30,7 @@ from fastbridge.policy.builtin import parse_policy
 from fastbridge.policy.neighbour_entry import Conflict
 from fastbridge.policy.neighbours import Neighbours
 from fastbridge.policy.runner import Policing
+from fastbridge.version import __version__
 
 from .counters import Counters, Passed, PortCounters
 from .fdb import Fdb, PortRef
@@ -36,6 +39,7 @@ from .options import Options
 from .port_flags import PortFlags, StormControl
 from .port_links import PortLink
 from .port_socket import Receiver
+from .status import Status, Table, held_capabilities
 from .trace import Trace
 
 _log = logging.getLogger(__name__)
@@ -65,13 +69,13 @@ class Member:
     readers: tuple[int, ...] = ()  # the workers that read it, one a ring
     coalesce: bool = False  # its first value of the flag
     link: PortLink | None = None  # the interface it is; none in memory
-    storm: StormControl = field(default_factory=StormControl)  # its limits
     takes: str = "all"  # the frames that may leave by it (port.pxd's Takes)
     ask_pod: Callable[[], bool] | None = None  # whether its pod takes merged frames, if the port knows …
     takes_merged: bool = True  # … and its answer
     lost_after: int = 0  # copies that the kernel took, and lost in the interface
     listen: Receiver | None = None  # where the core receives its frames, if not on the interface itself
     passed: Passed = field(default_factory=Passed)  # what has passed there: read before what the core counts
+    storm: StormControl = field(default_factory=StormControl)  # its limits
 
     def count(self, tally: Mapping[str, Any]) -> PortCounters:
         """The core's counts of the port, by name, and the frames lost behind it.
@@ -115,6 +119,8 @@ class SwitchBase:
             busy_poll_ns=round(busy_poll * 1e9),
             workers=workers,
         )
+        self._capacity, self._ageing = options.capacity, options.ageing
+        self._clock, self._epoch = clock, clock()  # when it began
         self._entries = FdbAccess(self._dataplane)
         self._rules = PortRules(self._dataplane)
         self._entries.set_damping(round(options.move_damping * 1000))
@@ -167,14 +173,22 @@ class SwitchBase:
         Raises ConfigError for text that names no policy, or for an unknown port.
         """
         chosen = parse_policy(policy) if isinstance(policy, str) else policy
-        self._policing.set_policy(chosen, None if port is None else self._index_of(port), list(self._members))
+        with self._changing:
+            self._policing.set_policy(chosen, None if port is None else self._index_of(port), list(self._members))
+
+    @property
+    def own_policies(self) -> Mapping[str, Policy]:
+        """The policies of the ports that have one of their own."""
+        with self._changing:
+            return {self._name_of(index): policy for index, policy in sorted(self._policing.own.items())}
 
     def trust(self, port: PortRef, owners: Owners) -> None:
         """Enter static neighbours behind a port. No message changes them, and Guard binds to them."""
-        index = self._index_of(port)
-        for mac, ip in owners:
-            self.neighbours.add(ip, mac, index, source="plan")
-        self._policing.bind()
+        with self._changing:
+            index = self._index_of(port)
+            for mac, ip in owners:
+                self.neighbours.add(ip, mac, index, source="plan")
+            self._policing.bind()
 
     def add_neighbour(
         self, ip: IPv4Address | IPv6Address | str, mac: MacAddress | str | int, port: PortRef, vlan: int = 0
@@ -211,13 +225,17 @@ class SwitchBase:
 
     def set_flags(self, port: PortRef, **flags: bool) -> PortFlags:
         """Change some of a port's flags, by their names in PortFlags. Returns all of them. Raises ConfigError."""
-        index = self._index_of(port)
-        try:
-            changed = replace(self.flags(port), **flags)
-        except (TypeError, ValueError):
+        wrong = [name for name in flags if name not in PortFlags.__slots__]
+        if wrong:
             names = ", ".join(PortFlags.__slots__)
-            raise ConfigError(f"no port flag is named {' or '.join(flags)}; there are: {names}") from None
-        self._rules.set_flags(index, changed.names)
+            raise ConfigError(f"no port flag is named {' or '.join(wrong)}; there are: {names}")
+        for name, value in flags.items():
+            if not isinstance(value, bool):
+                raise ConfigError(f"port flag {name} is True or False, not {value!r}")
+        with self._changing:
+            index = self._index_of(port)
+            changed = replace(self.flags(index), **flags)
+            self._rules.set_flags(index, changed.names)
         return changed
 
     def storm_control(self, port: PortRef) -> StormControl:
@@ -232,6 +250,31 @@ class SwitchBase:
                     self._rules.set_storm_control(index, what, rate, burst)
                 self._members[index].storm = limits
 
+    def status(self) -> Status:
+        """What the switch is and how it does, on one page."""
+        total = self.counters().total
+        lost = Counter({"rx_missed": total.rx_missed})
+        lost.update(total.dropped)
+        lost.update(total.tx_dropped)
+        states = Counter(port.state for port in self.ports)
+        return Status(
+            name="",
+            pid=os.getpid(),
+            version=__version__,
+            running=True,
+            uptime=round(self._clock() - self._epoch, 3),
+            fast_path="off",
+            workers=1,
+            cpus=(),
+            shield="off",
+            policy=str(self.policy()),
+            ports={state: states[state] for state in ("up", "down", "blocked", "gone")},
+            fdb=Table(len(self.fdb), self._capacity, self._ageing),
+            neighbours=Table(len(self.neighbours), self.neighbours.capacity, self.neighbours.ageing),
+            capabilities=held_capabilities(),
+            lost={reason: count for reason, count in lost.items() if count},
+        )
+
     def counters(self) -> Counters:
         """One consistent snapshot: all ports between the same two breaths."""
         with self._changing:
@@ -239,7 +282,8 @@ class SwitchBase:
             tallies, (learned, moved, aged, evicted, refused) = self._dataplane.snapshot()
             ports = {m.name: m.count(tallies[i]) for i, m in sorted(self._members.items())}
             total = sum(ports.values(), self._departed)
-        return Counters(ports, total, learned, moved, aged, evicted, refused, self._policing.counts)
+            now = self._clock()
+        return Counters(ports, total, learned, moved, aged, evicted, refused, self._policing.counts, now)
 
     def trace(self, snap: int = 256, limit: int = 4096) -> Trace:
         """Record what happens to each frame: `with switch.trace() as trace: … trace.read()`.

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 
+from fastbridge.errors import ConfigError
+
 #: The column heads of a table of ports.
 CELLS = ("received", "forwarded", "flooded", "dropped", "sent", "not sent")
 
@@ -68,7 +70,15 @@ class PortCounters:
     def __str__(self) -> str:
         """In one line, the drops with their reasons."""
         parts = [f"{head} {cell}" for head, cell in zip(CELLS, self.cells, strict=True)]
-        return "; ".join([", ".join(parts), *_reasons(self)])
+        return "; ".join([", ".join(parts), *self.reasons])
+
+    @property
+    def reasons(self) -> list[str]:
+        """The drops by reason, and what the kernel forwarded or missed, in words; only what is not 0."""
+        found = [("dropped", self.dropped), ("not sent", self.tx_dropped)]
+        parts = [f"forwarded by the kernel: {self.fast:,}"] if self.fast else []
+        parts += [f"{what}: {_listed(drops)}" for what, drops in found if any(drops.values())]
+        return parts + ([f"missed by the kernel, ring full: {self.rx_missed:,}"] if self.rx_missed else [])
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +93,18 @@ class Counters:
     evicted: int = 0  #: entries that made room for another port's, the FDB being full
     refused: int = 0  #: sources not learned: the FDB was full, above all of their port
     policy: Mapping[str, int] = field(default_factory=dict)  #: the fate of `consumed` frames (see Policing.counts)
+    time: float = field(default=0.0, compare=False)  #: when it was taken, in seconds by the switch's clock
+
+    def rates(self, before: Counters) -> dict[str, dict[str, Any]]:
+        """What happened per second since an earlier snapshot, by port: each of its counters, as in as_dict().
+
+        A port that has come since then, or come again, counts from 0.
+        """
+        seconds = self.time - before.time
+        if seconds <= 0:
+            raise ConfigError("rates need two snapshots of one switch, the later one first")
+        earlier = {name: port.as_dict() for name, port in before.ports.items()}
+        return {name: per_second(port.as_dict(), earlier.get(name, {}), seconds) for name, port in self.ports.items()}
 
     def as_dict(self) -> dict[str, Any]:
         """The snapshot as plain JSON values."""
@@ -101,7 +123,7 @@ class Counters:
     def story(self) -> str:
         """The FDB's counts in one line; then, if any, the reasons of all drops and the policy's counts."""
         fdb = f"MAC addresses learned {self.learned:,}, moved {self.moved:,}, aged {self.aged:,}"
-        parts = [fdb + (f", refused {self.refused:,} (FDB full)" if self.refused else ""), *_reasons(self.total)]
+        parts = [fdb + (f", refused {self.refused:,} (FDB full)" if self.refused else ""), *self.total.reasons]
         if any(self.policy.values()):
             parts.append(f"policy: {_listed(self.policy)}")
         return "; ".join(parts)
@@ -118,11 +140,21 @@ class Counters:
         return "\n".join([*lines, self.story])
 
 
-def _reasons(port: PortCounters) -> list[str]:
-    found = [("dropped", port.dropped), ("not sent", port.tx_dropped)]
-    parts = [f"forwarded by the kernel: {port.fast:,}"] if port.fast else []
-    parts += [f"{what}: {_listed(drops)}" for what, drops in found if any(drops.values())]
-    return parts + ([f"missed by the kernel, ring full: {port.rx_missed:,}"] if port.rx_missed else [])
+def per_second(now: Mapping[str, Any], before: Mapping[str, Any], seconds: float) -> dict[str, Any]:
+    """The rates between two PortCounters.as_dict(); `before` is empty for a port that has come since.
+
+    A port that was removed and came again has counted less than before: it counts from 0.
+    """
+    if any(now[name] < before.get(name, 0) for name in ("rx_frames", "tx_bytes")):
+        before = {}
+    return {name: _rate(count, before.get(name, 0), seconds) for name, count in now.items()}
+
+
+def _rate(now: Any, before: Any, seconds: float) -> Any:
+    if isinstance(now, Mapping):
+        earlier = before if isinstance(before, Mapping) else {}
+        return {reason: _rate(count, earlier.get(reason, 0), seconds) for reason, count in now.items()}
+    return max(0.0, now - before) / seconds
 
 
 def _listed(found: Mapping[str, int]) -> str:
