@@ -6,10 +6,12 @@ import json
 
 import rich_click as click
 
+from .operate import Remote, in_order, operate
 
-@click.group(cls=click.RichGroup)
+
+@in_order()
 def config() -> None:
-    """Check a switch's configuration file, or say what one may hold."""
+    """Check, dump or reload a switch's configuration file."""
 
 
 @config.command(epilog="Example: fastbridge config check /etc/fastbridge/lab.toml")
@@ -24,6 +26,25 @@ def check(file: str) -> None:
 
     read = ConfigFile.read(file)
     check_config(read.config, read)
+
+
+@config.command(epilog="Example: fastbridge config dump > lab.toml")
+@operate
+def dump(remote: Remote) -> None:
+    """Write a running switch as a file that makes the same switch."""
+    remote.show(remote.call("config.dump"), lambda rows: click.echo(rows[0]["toml"], nl=False))
+
+
+@config.command()
+@operate
+def reload(remote: Remote) -> None:
+    """Let a running switch read its file again, as SIGHUP does. Ports that it says nothing new of go on forwarding.
+
+    Prints what has changed. When the file is wrong, nothing changes.
+    """
+    remote.show(
+        remote.call("config.reload"), lambda rows: click.echo("".join(f"{row['change']}\n" for row in rows), nl=False)
+    )
 
 
 @config.command()

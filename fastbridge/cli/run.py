@@ -201,7 +201,7 @@ def run(
 
     signals = _Signals(reloads=config is not None)
     switch = Switch(wanted.ports, **wanted.options(), shield=True, control=wanted.name or True)
-    configured = Configured(switch, wanted, wishes.read)
+    configured = Configured(switch, wanted, wishes.read if config else None)
     report = _JsonReport() if as_json else _TextReport()
     settle()
     seal()

@@ -27,19 +27,22 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
+NO_FILE = "this switch has no configuration file; start it with one: fastbridge run -c FILE"
+
 # What a reload can change. All else is settled when a switch is made.
 _LIVE = {"ports", "match", "policy", "storm_control", "port", "fdb", "neigh"}
 
 
 class Configured:
-    """A switch that a configuration was applied to, and is applied to again: to each port that comes, too."""
+    """A configuration that a switch follows: it is applied now, when it is read again, and to each port that comes."""
 
-    def __init__(self, switch: Switch, config: Config, read: Callable[[], Config]) -> None:
-        """read: gives the configuration as it is by then. Raises as apply() does."""
+    def __init__(self, switch: Switch, config: Config, read: Callable[[], Config] | None = None) -> None:
+        """read: gives the configuration as it is by then; None: it comes from no file. Raises as apply() does."""
         self._switch, self._config, self._read = switch, config, read
         self._reloading = threading.Lock()
         apply(switch, config)
         switch.on_port = lambda port: apply_to_port(switch, port, self._config)
+        switch.configured = self
 
     @property
     def config(self) -> Config:
@@ -48,6 +51,8 @@ class Configured:
 
     def reload(self) -> list[str]:
         """Apply what has changed in the configuration; returns that in words. If it raises, nothing has changed."""
+        if self._read is None:
+            raise ConfigError(NO_FILE)
         with self._reloading:
             before, new = self._config, self._read()
             self._config = new  # for the ports that come with it
@@ -58,17 +63,20 @@ class Configured:
                 raise
 
 
-def of_switch(switch: Switch, name: str | None = None, match: Sequence[str] = ()) -> Config:
-    """What a switch is now. Raises ConfigError: it has a policy of Python's own, which no file can name."""
-    options = switch.options
+def of_switch(switch: Switch, before: Config | None = None) -> Config:
+    """What a switch is now. Raises ConfigError: it has a policy of Python's own, which no file can name.
+
+    before: the configuration that it follows. Its patterns of ports are kept.
+    """
+    options, match = switch.options, before.match if before else []
     names = [port.name for port in switch.ports]
     limits = {port: switch.storm_control(port) for port in names}
     shared = next(iter(limits.values())) if len(set(limits.values())) == 1 else StormControl()
     own = {port: _port_of(switch, port, shared) for port in names}
     return Config(
-        name=name,
+        name=switch.options.control if isinstance(switch.options.control, str) else None,
         ports=[port for port in names if not any(fnmatchcase(port, pattern) for pattern in match)],
-        match=list(match),
+        match=match,
         policy=_policy_text(switch.policy()),
         storm_control=_limits(shared),
         loop_detection=options.loop_detection,

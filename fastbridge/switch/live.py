@@ -35,6 +35,8 @@ from fastbridge.open_files import reserve_files
 from fastbridge.policy.base import Policy
 
 from .base import Member, SwitchBase, SwitchPort
+from .config import write
+from .config_apply import NO_FILE, Configured, of_switch
 from .counters import Counters
 from .fast_path.ports import FastPorts
 from .fdb import PortRef
@@ -130,6 +132,8 @@ class Switch(SwitchBase):
         self._links = PortLinks(self._journal, wishes.shield)
         self._pods_asked = 0
         self._owner = os.getpid()
+        #: The file that it follows, if any.
+        self.configured: Configured | None = None
         self._name = _name_of(wishes.control)
         self._server: ControlServer | None = None
         in_child(self, Switch._leave_to_parent)
@@ -154,6 +158,20 @@ class Switch(SwitchBase):
     def options(self) -> LiveOptions:
         """The options that it was made with."""
         return self._options
+
+    def dump_config(self) -> str:
+        """The switch as it is now, as a configuration file. Raises ConfigError: no file can say what it is."""
+        configured = self.configured.config if self.configured else None
+        return write(of_switch(self, configured))
+
+    def reload_config(self) -> list[str]:
+        """Read the configuration file again and apply what it says now; returns what was changed, in words.
+
+        Raises ConfigError, PortError or PrivilegeError, and then nothing has changed.
+        """
+        if self.configured is None:
+            raise ConfigError(NO_FILE)
+        return self.configured.reload()
 
     @property
     def running(self) -> bool:
