@@ -51,14 +51,15 @@ class Line:
 def run_batch(file: str, name: str | None, force: bool, run: Callable[[Line], int]) -> int:
     """Run each line; returns the exit status of the first that failed. `force`: go on after it."""
     failed = 0
-    opened: contextlib.AbstractContextManager[TextIO] = contextlib.nullcontext(sys.stdin)
-    if file != "-":
-        opened = Path(file).open(encoding="utf-8", errors="replace")
     switch = the_one(name)
-    with opened as lines, Client(switch) as client:
+    with _opened(file) as lines, Client(switch) as client:
         for number, text in enumerate(lines, 1):
             status = run(Line(client, switch, text, f"{'stdin' if file == '-' else file}:{number}"))
             failed = failed or status
             if status and not force:
                 break
     return failed
+
+
+def _opened(file: str) -> contextlib.AbstractContextManager[TextIO]:
+    return contextlib.nullcontext(sys.stdin) if file == "-" else Path(file).open(encoding="utf-8", errors="replace")

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import rich_click as click
+from click import get_current_context
 from click.shell_completion import CompletionItem
 
 from fastbridge.control.client import Client
@@ -49,11 +50,11 @@ class Remote:
 def operate(function: Callable[..., None]) -> Callable[..., None]:
     """Give a command the options --switch and --json, and a Remote as its first argument."""
 
-    @click.option("--switch", "-s", metavar="NAME", shell_complete=complete_switch, help="The switch, if several run.")
+    @click.option("--switch", metavar="NAME", shell_complete=complete_switch, help="The switch, if several run.")
     @click.option("--json", "as_json", is_flag=True, help="Print one JSON array.")
     @functools.wraps(function)
     def command(switch: str | None, as_json: bool, **params: Any) -> None:
-        line = click.get_current_context().find_object(Line)
+        line = get_current_context().find_object(Line)
         with contextlib.nullcontext(line.connection(switch)) if line else Client(switch) as client:
             function(Remote(client, as_json), **params)
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
 import rich_click as click
 
-from fastbridge.console import make_console, make_table, print_lines
-from fastbridge.switch.counters import CELLS, PortCounters, per_second
+from fastbridge.console import make_console, print_lines
+from fastbridge.switch.counters import Counters, PortCounters, rates
 
+from .counter_table import counter_table
 from .operate import Remote, Row, complete_port, operate
 
 
@@ -25,43 +27,34 @@ def stats(remote: Remote, port: str | None, interval: float | None) -> None:
     rows = remote.call("stats", port=port)
     if interval is not None:
         time.sleep(interval)
-        rows = _rates(remote.call("stats", port=port), rows)
+        rows = rates(remote.call("stats", port=port), rows)
     remote.show(rows, _table)
 
 
-def _rates(rows: Sequence[Row], before: Sequence[Row]) -> list[Row]:
-    """Each port's counters per second between two answers."""
-    earlier = {row["ifname"]: row for row in before}
-    seconds = rows[0]["time"] - before[0]["time"]
-    return [
-        {
-            "ifname": row["ifname"],
-            "seconds": seconds,
-            **per_second(_counts(row), _counts(earlier.get(row["ifname"], {})), seconds),
-        }
-        for row in rows
-    ]
-
-
-def _counts(row: Row) -> dict[str, Any]:
-    return {name: value for name, value in row.items() if name not in ("ifname", "time", "seconds")}
-
-
 def _table(rows: Sequence[Row]) -> None:
+    counters = _counters(rows)
     console = make_console()
-    table = make_table("Frames a second" if "seconds" in rows[0] else "Frames", "port", *CELLS, right=CELLS)
-    reasons = []
-    for row in rows:
-        name = row["ifname"] or "total"
-        counters = PortCounters(**{what: _whole(count) for what, count in _counts(row).items()})
-        table.add_row(name, *counters.cells, style="" if row["ifname"] else "bold")
-        if counters.reasons:
-            reasons.append(f"{name}: {'; '.join(counters.reasons)}")
-    console.print(table)
-    if reasons:
-        console.print()
-        print_lines(console, reasons, indent="")
+    console.print(counter_table(counters, "Frames a second" if "seconds" in rows[0] else "Frames"))
+    console.print()
+    reasons = [f"{name}: {'; '.join(port.reasons)}" for name, port in counters.ports.items() if port.reasons]
+    print_lines(console, [*reasons, counters.story] if rows[-1]["ifname"] is None else reasons, indent="")
 
 
-def _whole(count: Any) -> Any:
-    return {reason: round(each) for reason, each in count.items()} if isinstance(count, Mapping) else round(count)
+def _counters(rows: Sequence[Row]) -> Counters:
+    """The snapshot that rows tell of, in whole numbers. Of one port alone the sum is its own."""
+    *ports, last = [{name: _whole(value) for name, value in row.items()} for row in rows]
+    if last["ifname"] is not None:
+        ports.append(last)
+    found = {row["ifname"]: PortCounters(**_fields(PortCounters, row)) for row in ports}
+    total = PortCounters(**_fields(PortCounters, last))
+    return Counters(found, total, **_fields(Counters, last))
+
+
+def _fields(of: type, row: Row) -> Row:
+    return {field.name: row[field.name] for field in fields(of) if field.name in row}
+
+
+def _whole(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {reason: round(count) for reason, count in value.items()}
+    return round(value) if isinstance(value, float) else value

@@ -8,7 +8,7 @@ A GSO frame of 64 KB counts as one frame, as it does on AF_PACKET.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 
@@ -95,16 +95,17 @@ class Counters:
     policy: Mapping[str, int] = field(default_factory=dict)  #: the fate of `consumed` frames (see Policing.counts)
     time: float = field(default=0.0, compare=False)  #: when it was taken, in seconds by the switch's clock
 
-    def rates(self, before: Counters) -> dict[str, dict[str, Any]]:
-        """What happened per second since an earlier snapshot, by port: each of its counters, as in as_dict().
+    def rows(self) -> list[dict[str, Any]]:
+        """A row of plain JSON values for each port, with `ifname` and `time`; the last, of None, has what all share."""
+        ports: list[tuple[str | None, PortCounters]] = [*self.ports.items(), (None, self.total)]
+        rows = [{"ifname": name, "time": self.time, **port.as_dict()} for name, port in ports]
+        plain = self.as_dict()
+        rows[-1] |= {name: count for name, count in plain.items() if name not in ("ports", "total")}
+        return rows
 
-        A port that has come since then, or come again, counts from 0.
-        """
-        seconds = self.time - before.time
-        if seconds <= 0:
-            raise ConfigError("rates need two snapshots of one switch, the later one first")
-        earlier = {name: port.as_dict() for name, port in before.ports.items()}
-        return {name: per_second(port.as_dict(), earlier.get(name, {}), seconds) for name, port in self.ports.items()}
+    def rates(self, before: Counters) -> list[dict[str, Any]]:
+        """What has happened per second since an earlier snapshot, in rows as those of rows(). Raises ConfigError."""
+        return rates(self.rows(), before.rows())
 
     def as_dict(self) -> dict[str, Any]:
         """The snapshot as plain JSON values."""
@@ -117,6 +118,7 @@ class Counters:
             "evicted": self.evicted,
             "refused": self.refused,
             "policy": dict(self.policy),
+            "time": self.time,
         }
 
     @property
@@ -140,14 +142,23 @@ class Counters:
         return "\n".join([*lines, self.story])
 
 
-def per_second(now: Mapping[str, Any], before: Mapping[str, Any], seconds: float) -> dict[str, Any]:
-    """The rates between two PortCounters.as_dict(); `before` is empty for a port that has come since.
+def rates(rows: Sequence[Mapping[str, Any]], before: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The rates between two answers of Counters.rows(), the later one first; `seconds` are between them.
 
-    A port that was removed and came again has counted less than before: it counts from 0.
+    A port that has come since then, or come again, counts from 0. Raises ConfigError.
     """
-    if any(now[name] < before.get(name, 0) for name in ("rx_frames", "tx_bytes")):
-        before = {}
-    return {name: _rate(count, before.get(name, 0), seconds) for name, count in now.items()}
+    seconds = rows[0]["time"] - before[0]["time"] if rows and before else 0.0
+    if seconds <= 0:
+        raise ConfigError("rates need two snapshots of one switch, the later one first")
+    earlier = {row["ifname"]: row for row in before}
+    found = []
+    for row in rows:
+        since = earlier.get(row["ifname"], {})
+        if any(row[name] < since.get(name, 0) for name in ("rx_frames", "tx_bytes")):
+            since = {}
+        counts = {name: _rate(row[name], since.get(name, 0), seconds) for name in row if name not in ("ifname", "time")}
+        found.append({"ifname": row["ifname"], "seconds": seconds, **counts})
+    return found
 
 
 def _rate(now: Any, before: Any, seconds: float) -> Any:

@@ -227,9 +227,6 @@ class Switch(SwitchBase):
         """Stop for good and close the sockets. The counters stay readable. Does nothing in a forked child."""
         if os.getpid() != self._owner:
             return
-        if self._server is not None:
-            self._server.close()
-            self._server = None
         self._halt()
         with self._changing:
             if self._final is not None:
@@ -255,7 +252,10 @@ class Switch(SwitchBase):
             self._entries = self.fdb._core = elsewhere
 
     def _halt(self) -> None:
-        """End the threads."""
+        """End the threads: first the one that answers, while there is something to ask."""
+        server, self._server = self._server, None
+        if server is not None:
+            server.close()
         self._stopping.set()
         self._dataplane.stop()
         os.eventfd_write(self._dataplane.event_fd, 1)  # wakes the control thread

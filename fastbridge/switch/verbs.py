@@ -150,20 +150,12 @@ class _Operations:
         return self.policy_show(port)
 
     def stats(self, port: str | None = None) -> list[Row]:
-        """The counters of all ports at one moment, or of one. Last, without a name, the sum, removed ports too.
+        """The counters of all ports at one moment, or of one port. Last, without a name: the sum, and what all share.
 
         `time`: seconds by the switch's clock. Two answers give rates.
         """
         self._check(port)
-        counters = self._switch.counters()
-        rows = [
-            {"ifname": name, "time": counters.time, **each.as_dict()}
-            for name, each in counters.ports.items()
-            if port in (None, name)
-        ]
-        return (
-            rows if port is not None else [*rows, {"ifname": None, "time": counters.time, **counters.total.as_dict()}]
-        )
+        return [row for row in self._switch.counters().rows() if port in (None, row["ifname"])]
 
     def config_dump(self) -> list[Row]:
         """The switch as it is now, as a configuration file in TOML."""
