@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import rich_click as click
 
 from fastbridge.errors import FastbridgeError, PortError
+from fastbridge.sd_notify import Notifier
 from fastbridge.switch.counters import Counters
 from fastbridge.switch.fast_path.hands import prepare, settle
 from fastbridge.switch.fast_path.inside import seal
@@ -26,6 +27,7 @@ from fastbridge.switch.options import FAST_PATHS, LiveOptions
 
 from .options import read_policy_of_strangers, read_port_policies
 from .privileges import BPF_COMMANDS, CAP_NET_ADMIN, CAP_NET_RAW, CAP_SYS_RESOURCE, give_up, refuse_calls
+from .service import Service
 from .streams import StreamBox
 from .wishes import Wishes
 
@@ -199,6 +201,7 @@ def run(
     from fastbridge.switch.config_apply import Configured
     from fastbridge.switch.live import Switch
 
+    notifier = Notifier()
     signals = _Signals(reloads=config is not None)
     switch = Switch(wanted.ports, **wanted.options(), shield=True, control=wanted.name or True)
     configured = Configured(switch, wanted, wishes.read if config else None)
@@ -208,7 +211,9 @@ def run(
     give_up(keep=(CAP_NET_ADMIN,))  # for changes of links, settings and tables
     with _shielding(switch, wanted.ports), switch:
         report.ready(wanted.ports, switch.fast_path, switch.name)
-        _follow(switch, report, interval, signals, configured)
+        service = Service(notifier, switch)
+        _follow(switch, report, interval, signals, configured, service)
+        service.stopping()
     report.stopped(switch.counters())
     report.close()
     if not signals.stop:
@@ -363,21 +368,29 @@ class _TextReport(_Report):
         self._box.put(captured.get().removesuffix("\n"), always=True)
 
 
-def _follow(switch: Switch, report: _Report, interval: float | None, signals: _Signals, configured: Configured) -> None:
+def _follow(
+    switch: Switch, report: _Report, interval: float | None, signals: _Signals, configured: Configured, service: Service
+) -> None:
     """Report changes of links, and counters every `interval`, until a signal comes or all interfaces are gone."""
     links = {port.name: "up" for port in switch.ports}
     due = time.monotonic() + interval if interval else float("inf")
+    service.ready()
     while not signals.stop and set(links.values()) != {"gone"}:
         report.check()
+        service.watch()
         if signals.reload:
             signals.reload = False
+            service.reloading()
             _reload(configured, report)
+            service.ready()
         before, links = links, {port.name: port.state for port in switch.ports}
         for name in before.keys() - links.keys():
             report.link(name, "removed")
         for name, state in links.items():
             if state != before.get(name):
                 report.link(name, state)
+        if links != before:
+            service.changed()
         if time.monotonic() >= due:
             report.counters(switch.counters())
             due += interval or 0

@@ -17,7 +17,7 @@ from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memset
 
-from .barrier cimport load_relaxed8
+from .barrier cimport load_relaxed8, load_relaxed32
 from .breathe cimport work
 from .codes cimport (
     FLAGS_DEFAULT, LINK_BLOCKED, LINK_DOWN, LINK_FREE, LINK_GONE, LINK_UP, RX_PUNT_FULL, RX_RATE_LIMITED, TX_FULL,
@@ -33,7 +33,7 @@ from .port cimport MAX_PORTS, Port, Tally, WorkerPort
 from .punt cimport PuntQueue
 from .receive cimport watch
 from .ring cimport SLOT, Ring, close_ring, map_ring, request_ring
-from .worker cimport Worker, dismiss, is_dead, list_floods, lock, monotonic_ns, unlock
+from .worker cimport Worker, dismiss, is_dead, list_floods, lock, monotonic_ns, notify, unlock
 from .worker_memory cimport end_worker, make_worker
 
 import os
@@ -124,6 +124,15 @@ cdef class Dataplane:
         cdef uint32_t i
         for i in range(self.worker_count):
             dismiss(&self.workers[i])
+
+    def breaths(self):
+        """How many breaths each worker has taken, modulo 2**32; and have each take another one. A worker whose number
+        is still the same later on is stuck. Takes no lock, which a stuck one may hold."""
+        cdef uint32_t i
+        taken = [load_relaxed32(&self.workers[i].breaths) for i in range(self.worker_count)]
+        for i in range(self.worker_count):
+            notify(self.workers[i].wake_fd)
+        return taken
 
     def abandon(self):
         """For a forked child, which has none of the workers: unmap the rings, forget the sockets (the caller closes

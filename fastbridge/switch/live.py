@@ -188,6 +188,12 @@ class Switch(SwitchBase):
         """How the kernel forwards frames between known stations: "nft", "bpf" or "off"."""
         return self._fast.hand
 
+    def breaths(self) -> list[int]:
+        """How many breaths each worker has taken, modulo 2**32. Until the next call each takes more: those that sleep
+        are woken.
+        """
+        return self._dataplane.breaths()
+
     def start(self) -> None:
         """Forward from now on. Does nothing while the switch runs. Raises ConfigError after stop()."""
         if self._final is not None:
