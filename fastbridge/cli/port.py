@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -79,10 +80,15 @@ def set_(remote: Remote, port: str, settings: tuple[str, ...]) -> None:
 
 
 def _limit(key: str, value: str) -> float | None:
+    if value == "none":
+        return None
     try:
-        return None if value == "none" else float(value)
+        rate = float(value)
     except ValueError:
-        raise click.UsageError(f"{key} is a number of frames a second, or none, not {value!r}") from None
+        rate = math.nan
+    if not math.isfinite(rate):
+        raise click.UsageError(f"{key} is a number of frames a second, or none, not {value!r}")
+    return rate
 
 
 def _table(rows: Sequence[Row]) -> None:

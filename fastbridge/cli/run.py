@@ -292,7 +292,7 @@ class _Report:
         """Forwarding works; commands find the switch by this name."""
 
     def link(self, name: str, link: str) -> None:
-        """A port went up, down, or is blocked, gone or removed."""
+        """A port joined or went up, down, or is gone."""
 
     def reloaded(self, changes: Sequence[str]) -> None:
         """What a configuration that was read again has changed."""
@@ -384,11 +384,9 @@ def _follow(
             _reload(configured, report)
             service.ready()
         before, links = links, {port.name: port.state for port in switch.ports}
-        for name in before.keys() - links.keys():
-            report.link(name, "removed")
-        for name, state in links.items():
-            if state != before.get(name):
-                report.link(name, state)
+        for name, link in {**dict.fromkeys(before, "gone"), **links}.items():
+            if link != before.get(name):
+                report.link(name, link)
         if links != before:
             service.changed()
         if time.monotonic() >= due:

@@ -195,7 +195,10 @@ class _Line:
 
     def _ask(self, verb: str, params: dict[str, Any], ends: float) -> Any:
         number = next(self._numbers)
-        line = memoryview(request(number, verb, params))
+        try:
+            line = memoryview(request(number, verb, params))
+        except (TypeError, ValueError) as error:  # such as NaN, or an object of Python's own
+            raise ConfigError(f"{verb}: these parameters cannot be written as JSON: {error}") from None
         if len(line) > MOST_BYTES:
             raise ConfigError(f"{verb}: the request has {len(line):,} bytes, and {MOST_BYTES:,} are the most")
         if self._sock.fileno() < 0:
