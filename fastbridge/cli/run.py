@@ -36,6 +36,7 @@ _log = logging.getLogger(__name__)
 if TYPE_CHECKING:
     from fastbridge.switch.config_apply import Configured
     from fastbridge.switch.live import Switch
+    from fastbridge.switch.state import StateFile
 
 _DEFAULTS = LiveOptions()
 # Between two looks at the links. Each holds the data plane for some microseconds.
@@ -79,6 +80,17 @@ def _check_ports(context: click.Context, parameter: click.Parameter, names: tupl
     metavar="FILE",
     is_eager=True,
     help="Read ports and options from this TOML file. Options given here come before it. SIGHUP reads it again.",
+)
+@click.option(
+    "--state",
+    metavar="FILE",
+    help="Keep what is learned, and what is changed by hand, over a restart: written at the end, taken back at the "
+    "start if it is not too old and the interfaces are the same.",
+)
+@click.option(
+    "--take-over",
+    is_flag=True,
+    help="End the switch that has these interfaces as ports, as soon as everything here is ready to go on.",
 )
 @click.option("--json", "as_json", is_flag=True, help="JSON lines on stdout: ready, port events, stopped.")
 @click.option(
@@ -183,7 +195,14 @@ def _check_ports(context: click.Context, parameter: click.Parameter, names: tupl
 )
 @click.pass_context
 def run(
-    context: click.RichContext, /, config: str | None, as_json: bool, interval: float | None, **options: Any
+    context: click.RichContext,
+    /,
+    config: str | None,
+    state: str | None,
+    take_over: bool,
+    as_json: bool,
+    interval: float | None,
+    **options: Any,
 ) -> None:
     """Forward frames between interfaces until Ctrl-C or SIGTERM.
 
@@ -200,11 +219,16 @@ def run(
     refuse_calls(but=BPF_COMMANDS if hand == "bpf" else ())
     from fastbridge.switch.config_apply import Configured
     from fastbridge.switch.live import Switch
+    from fastbridge.switch.take_over import take_over as end_others
 
     notifier = Notifier()
+    if take_over:
+        end_others(wanted.ports)
     signals = _Signals(reloads=config is not None)
     switch = Switch(wanted.ports, **wanted.options(), shield=True, control=wanted.name or True)
     configured = Configured(switch, wanted, wishes.read if config else None)
+    if state is not None:
+        switch.state = _take_back(switch, state)
     report = _JsonReport() if as_json else _TextReport()
     settle()
     seal()
@@ -214,10 +238,32 @@ def run(
         service = Service(notifier, switch)
         _follow(switch, report, interval, signals, configured, service)
         service.stopping()
+        _keep(switch)
     report.stopped(switch.counters())
     report.close()
     if not signals.stop:
         raise PortError("all interfaces are gone: nothing is left to forward between")
+
+
+def _take_back(switch: Switch, path: str) -> StateFile:
+    """The state's file, and in the switch what it had."""
+    from fastbridge.switch.state import StateFile
+
+    state = StateFile(path)
+    try:
+        _log.warning("%s", state.take_back(switch))
+    except FastbridgeError as error:
+        _log.error("%s", error)
+    return state
+
+
+def _keep(switch: Switch) -> None:
+    """Write its state, if it keeps one."""
+    try:
+        if switch.state is not None:
+            switch.save_state()
+    except FastbridgeError as error:
+        _log.error("%s", error)
 
 
 def _check_together(

@@ -11,7 +11,7 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv6Address
@@ -27,7 +27,7 @@ from fastbridge.journal import Journal
 from fastbridge.named import NamedTuple
 from fastbridge.policy.base import Policy
 from fastbridge.policy.builtin import parse_policy
-from fastbridge.policy.neighbour_entry import Conflict
+from fastbridge.policy.neighbour_entry import Conflict, Neighbour
 from fastbridge.policy.neighbours import Neighbours
 from fastbridge.policy.runner import Policing
 from fastbridge.version import __version__
@@ -203,6 +203,13 @@ class SwitchBase:
         removed = self.neighbours.remove(ip, vlan)
         self._policing.bind()
         return removed
+
+    def take_back_neighbours(self, entries: Iterable[tuple[Neighbour, float]]) -> int:
+        """Enter neighbours that another switch had learned, as Neighbours.learned() gives them; returns how many."""
+        with self._changing:
+            taken = self.neighbours.take_back(entries)
+            self._policing.bind()
+        return taken
 
     def announce(self, port: PortRef | None = None) -> int:
         """Tell all pods where the neighbours (of one port) are, by gratuitous ARP and unsolicited NAs.

@@ -30,7 +30,7 @@ _T = TypeVar("_T")
 NO_FILE = "this switch has no configuration file; start it with one: fastbridge run -c FILE"
 
 # What a reload can change. All else is settled when a switch is made.
-_LIVE = {"ports", "match", "policy", "storm_control", "port", "fdb", "neigh"}
+_LIVE = {"ports", "policy", "storm_control", "port", "fdb", "neigh"}
 
 
 class Configured:

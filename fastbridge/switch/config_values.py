@@ -53,11 +53,15 @@ def _choices(kind: Any) -> list[Any]:
 def read(kind: Any, value: object, path: Key = ()) -> Any:
     """A value as this type has it. Raises WrongError."""
     choices = _choices(kind)
+    if value is None and types.NoneType in get_args(kind):  # in JSON
+        return None
     for one in choices:
         origin, inner = get_origin(one), get_args(one)
         if is_dataclass(one) and isinstance(value, dict):
             return _read_table(one, value, path)
         if origin is list and isinstance(value, list):
+            if inner[0] in _NAMES and all(type(item) is inner[0] for item in value):
+                return value  # many are read so in a moment
             return [read(inner[0], item, (*path, place)) for place, item in enumerate(value)]
         if origin is dict and isinstance(value, dict):
             return {key: read(inner[1], item, (*path, key)) for key, item in value.items()}

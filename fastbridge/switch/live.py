@@ -24,6 +24,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from fastbridge.addresses import MacAddress
 from fastbridge.control.directory import answers, make_directory, socket_path
 from fastbridge.control.server import ControlServer
 from fastbridge.core.dataplane import open_ring
@@ -58,6 +59,7 @@ from .port_socket import (
 )
 from .ring_size import FEWEST, MOST, SLOW, ring_slots, smaller_ring
 from .shield import mark
+from .state import StateFile
 from .status import Status
 from .verbs import switch_verbs
 
@@ -134,6 +136,8 @@ class Switch(SwitchBase):
         self._owner = os.getpid()
         #: The file that it follows, if any.
         self.configured: Configured | None = None
+        #: Where it keeps its state, if anywhere.
+        self.state: StateFile | None = None
         self._name = _name_of(wishes.control)
         self._server: ControlServer | None = None
         in_child(self, Switch._leave_to_parent)
@@ -187,6 +191,19 @@ class Switch(SwitchBase):
     def fast_path(self) -> str:
         """How the kernel forwards frames between known stations: "nft", "bpf" or "off"."""
         return self._fast.hand
+
+    def identity(self, port: PortRef) -> tuple[str, int, str, int]:
+        """Which interface a port is: name, index, MAC address, and its network namespace as a number since the boot."""
+        member = self._members[self._index_of(port)]
+        assert member.link is not None  # only switches in memory have none
+        link = member.link.link
+        return member.name, link.index, str(MacAddress(link.mac)), member.link.namespace
+
+    def save_state(self) -> None:
+        """Write what has been learned, and changed by hand, to the state file. Raises ConfigError."""
+        if self.state is None:
+            raise ConfigError("this switch keeps no state; start it with a file for it: fastbridge run --state FILE")
+        self.state.save(self)
 
     def breaths(self) -> list[int]:
         """How many breaths each worker has taken, modulo 2**32. Until the next call each takes more: those that sleep

@@ -302,7 +302,7 @@ def _claim(claim: socket.socket, source: PortLike, link: Link, journal: Journal)
     A name of the abstract kind belongs to the network namespace and dies with the process. Anybody may take one, so a
     holder counts only if it could be a switch.
     """
-    name = f"\0fastbridge-port-{link.index}"
+    name = claim_of(link.index)
     try:
         claim.bind(name)
         claim.listen(_WAITING)
@@ -310,12 +310,17 @@ def _claim(claim: socket.socket, source: PortLike, link: Link, journal: Journal)
         if error.errno != errno.EADDRINUSE:
             raise PortError(f"cannot take {source.name}: {error.strerror}") from None
         pid, uid = _holder(source, name)
-        if not _may_switch(pid, uid):
+        if not may_switch(pid, uid):
             text = f"process {pid} of user {uid} pretends to hold port {source.name}: passed over"
             journal.warn(_log, "pretended ports", text, thing=str(pid))
             return
         who = "this process" if pid == os.getpid() else f"process {pid}" if pid else "another process"
         raise PortError(f"{source.name} is a port of another switch, in {who}; stop that one first") from None
+
+
+def claim_of(index: int) -> str:
+    """The name of the socket by which an interface, by its index, is held."""
+    return f"\0fastbridge-port-{index}"
 
 
 def _holder(source: PortLike, name: str) -> tuple[int, int]:
@@ -326,11 +331,16 @@ def _holder(source: PortLike, name: str) -> tuple[int, int]:
             sock.connect(name)
         except OSError:  # it has just ended, or too many have asked: a second try tells which
             return 0, 0
-        pid, uid, _ = struct.unpack("=iII", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        return peer(sock)
+
+
+def peer(sock: socket.socket) -> tuple[int, int]:
+    """Process and user at the other end of a connection."""
+    pid, uid, _ = struct.unpack("=iII", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
     return pid, uid
 
 
-def _may_switch(pid: int, uid: int) -> bool:
+def may_switch(pid: int, uid: int) -> bool:
     """Whether a process could have a switch here: it is root's or this user's, or may open raw sockets, too."""
     if uid in (0, os.geteuid()):
         return True

@@ -165,6 +165,11 @@ class _Operations:
         """Read the configuration file again and apply what it says now. Says what has changed."""
         return [{"change": change} for change in _live(self._switch).reload_config()]
 
+    def state_save(self) -> list[Row]:
+        """Write what has been learned, and changed by hand, to the state file."""
+        _live(self._switch).save_state()
+        return []
+
     def _check(self, port: str | None) -> None:
         """Raise ConfigError for an unknown port."""
         if port is not None:
