@@ -219,13 +219,10 @@ def run(
     refuse_calls(but=BPF_COMMANDS if hand == "bpf" else ())
     from fastbridge.switch.config_apply import Configured
     from fastbridge.switch.live import Switch
-    from fastbridge.switch.take_over import take_over as end_others
 
     notifier = Notifier()
-    if take_over:
-        end_others(wanted.ports)
     signals = _Signals(reloads=config is not None)
-    switch = Switch(wanted.ports, **wanted.options(), shield=True, control=wanted.name or True)
+    switch = Switch(wanted.ports, **wanted.options(), shield=True, take_over=take_over, control=wanted.name or True)
     configured = Configured(switch, wanted, wishes.read if config else None)
     if state is not None:
         switch.state = _take_back(switch, state)

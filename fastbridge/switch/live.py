@@ -61,6 +61,7 @@ from .ring_size import FEWEST, MOST, SLOW, ring_slots, smaller_ring
 from .shield import mark
 from .state import StateFile
 from .status import Status
+from .take_over import take_over
 from .verbs import switch_verbs
 
 if TYPE_CHECKING:
@@ -108,6 +109,7 @@ class Switch(SwitchBase):
         nf_tables table. "bpf", for root on kernel 6.6 or later: by a tcx program. "auto": by "bpf" or "nft"; two trial
         frames show which one works. Where neither works, the core forwards all frames, and a log line says why. "off":
         the core forwards all frames. `Switch.fast_path` names the one in use.
+    take_over: end the switches of other processes that have these interfaces, by SIGTERM, once all here is open.
     control: the name under which commands such as `fastbridge status` find the switch from start() to stop(), by its
         control socket (docs/control.md); True: `run-` and the process id. None: there is no socket.
 
@@ -138,7 +140,7 @@ class Switch(SwitchBase):
         self.configured: Configured | None = None
         #: Where it keeps its state, if anywhere.
         self.state: StateFile | None = None
-        self._name = _name_of(wishes.control)
+        self._name = _name_of(wishes.control, wishes.take_over)
         self._server: ControlServer | None = None
         in_child(self, Switch._leave_to_parent)
         wanted = list(ports)
@@ -257,9 +259,9 @@ class Switch(SwitchBase):
             self._dataplane.count_unread()
             self._final = self.counters()
             self._fast.stop()
+        self._links.close()  # before the sockets, which take much longer: another switch may wait for the ports
         with _many(len(self._members)) as pool:
             list(pool.map(self._close_member, list(self._members)))
-        self._links.close()  # the shield last, at once for all ports: it stays while a socket is open
 
     def _leave_to_parent(self) -> None:
         """In a forked child: the switch is the parent's, and runs on there."""
@@ -338,10 +340,12 @@ class Switch(SwitchBase):
         rings = self._options.workers if self._options.fanout else 1
         reserve_files(len(sources) * (rings + 3))  # rings, TX, claim, and what attaches a program
         self._slots = min(self._most_slots, ring_slots((len(self._members) + len(sources)) * rings))
-        taken = self._links.take(sources)
+        taken = self._links.find(sources)
         listening: Sequence[Receiver | None] = ()
         members: list[Member] = []
         try:
+            if not self._options.take_over:
+                self._links.hold(taken, sources)
             listening = self._fast.listen(sources, taken)
             with _many(len(sources)) as pool:
                 futures = [
@@ -350,6 +354,11 @@ class Switch(SwitchBase):
             members = [future.result() for future in futures if future.exception() is None]
             for future in futures:
                 future.result()  # raises the first error of any of them
+            if self._options.take_over:  # only now: until then the switch before forwards
+                take_over([source.name for source in sources if isinstance(source, Interface)])
+                self._links.hold(taken, sources)
+            with _many(len(members)) as pool:
+                list(pool.map(self._start_member, members))
             added = [self._attach(member, source) for member, source in zip(members, sources, strict=True)]
             for port in added:
                 self._fast.set_policy(port.index, self._policing.policy(port.index))
@@ -396,16 +405,12 @@ class Switch(SwitchBase):
         return changed
 
     def _open_member(self, source: PortLike, link: PortLink, listen: Receiver | None) -> Member:
-        """Sockets and rings of a port, receiving already."""
+        """Sockets and rings of a port, deaf so far."""
         index = link.link.index
         sockets = open_port_sockets(source, index, self._options.workers if self._options.fanout else 1, listen)
         receivers = sockets[:-1]
         try:
             slots = tuple(self._open_ring(rx, source.name, self._slots_for(listen)) for rx in receivers)
-            start_receiving(receivers, listen.ifindex if listen else index, source.name)
-            self._links.wait_until_running(link)
-            if link.shielded:
-                mark(sockets[-1])
             ask = pod_question(source)
             takes = ask is None or ask()
         except BaseException:
@@ -414,6 +419,16 @@ class Switch(SwitchBase):
             raise
         merges = self._options.coalesce and takes_gso(sockets[-1])
         return Member(source.name, sockets, slots, (), merges, link, ask_pod=ask, takes_merged=takes, listen=listen)
+
+    def _start_member(self, member: Member) -> None:
+        """Let frames fill a port's rings."""
+        *receivers, tx = member.sockets
+        assert member.link is not None  # only switches in memory have none
+        index = member.listen.ifindex if member.listen else member.link.link.index
+        start_receiving(receivers, index, member.name)
+        self._links.wait_until_running(member.link)
+        if member.link.shielded:
+            mark(tx)
 
     def _slots_for(self, listen: Receiver | None) -> int:
         return self._slots if listen is None else min(self._slots, SLOW)
@@ -641,14 +656,14 @@ def _why(port: PortLink | None, link: str) -> str:
     return "no carrier (its far end is down, or its cable is out)" if port.link.up and not port.link.running else ""
 
 
-def _name_of(control: str | bool | None) -> str:
-    """The name that `control` asks for; "": none. Raises ConfigError, also where another switch has it."""
+def _name_of(control: str | bool | None, take_over: bool) -> str:
+    """The name that `control` asks for; "": none. Raises ConfigError, also where another switch has it and keeps it."""
     if control is True:
         number = next(_unnamed)
         return f"run-{os.getpid()}" if number == 1 else f"run-{os.getpid()}-{number}"
     if control is None or control is False:
         return ""
-    if answers(socket_path(control)):
+    if answers(socket_path(control)) and not take_over:
         raise ConfigError(f"a switch named {control} runs already; give this one another name")
     return control
 

@@ -98,40 +98,46 @@ class PortLinks:
         self.close()
 
     def close(self) -> None:
-        """Let go of all."""
+        """Let go of all: the claims last, since a switch that waits for them has a shield of its own."""
         with self._lock:
-            for port in self._held.values():
-                port.claim.close()
             for watch in self._watches.values():
                 watch.close()
             for shield in self._shields.values():
                 shield.close()
+            for port in self._held.values():
+                port.claim.close()
             self._held.clear()
             self._watches.clear()
             self._shields.clear()
             self._happened.close()
 
-    def take(self, sources: Sequence[PortLike]) -> list[PortLink]:
-        """Find the interfaces of these ports, and hold and shield them: all or none.
+    def find(self, sources: Sequence[PortLike]) -> list[PortLink]:
+        """Find the interfaces of these ports: all or none. They are to be held next.
 
-        Raises PortError: there is none, it is not Ethernet, is down, belongs to a bridge, or is another switch's;
-        PrivilegeError; ConfigError: two ports are the same interface.
+        Raises PortError: there is none, it is not Ethernet, is down, or belongs to a bridge; PrivilegeError;
+        ConfigError: two ports are the same interface.
         """
         taken: list[PortLink] = []
         with self._lock:
             try:
                 for source in sources:
-                    taken.append(self._hold(source))
+                    taken.append(self._find(source))
                 self._note_queues(taken)
                 for port in taken:
                     port.lost_queued = 0  # was before its time
-                if self._wants_shield:
-                    self._shield([port for port, source in zip(taken, sources, strict=True) if _is_ours(source)])
             except BaseException:
                 for port in taken:
                     self.release(port)
                 raise
         return taken
+
+    def hold(self, ports: Sequence[PortLink], sources: Sequence[PortLike]) -> None:
+        """Hold and shield what was found. Raises PortError: one is another switch's. The caller releases them then."""
+        with self._lock:
+            for port, source in zip(ports, sources, strict=True):
+                _claim(port.claim, source, port.link, self._journal)
+            if self._wants_shield:
+                self._shield([port for port, source in zip(ports, sources, strict=True) if _is_ours(source)])
 
     def count_losses(self) -> None:
         """Ask anew how many frames were lost in the ports' interfaces, `lost_after`. Raises PortError."""
@@ -212,7 +218,7 @@ class PortLinks:
         if port.lost:
             self.release(port)
 
-    def _hold(self, source: PortLike) -> PortLink:
+    def _find(self, source: PortLike) -> PortLink:
         name = source.name
         try:
             claim = source.open_socket(socket.AF_UNIX, socket.SOCK_STREAM, 0)
@@ -225,7 +231,6 @@ class PortLinks:
             link = watch.look(name)
             self._check(name, link, namespace)
             assert link is not None
-            _claim(claim, source, link, self._journal)
         except BaseException:
             claim.close()
             raise

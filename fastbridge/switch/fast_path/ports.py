@@ -50,6 +50,7 @@ class FastPorts:
         self._dataplane, self._entries, self._fdb, self._journal = dataplane, entries, fdb, journal
         self._bindings = bindings
         self._wanted = options.fast_path if FastPath.suits(options.ageing, options.move_damping) else "off"
+        self._beside = options.take_over
         self._namespace = 0
         self._runs = False
         self._untold = ""  # why there is none
@@ -119,7 +120,14 @@ class FastPorts:
         inside = take() if here else None
         try:
             self.lane = FastLane(
-                self._dataplane, self._entries, self._dataplane.now, source.open_socket, inside, hand, self._journal
+                self._dataplane,
+                self._entries,
+                self._dataplane.now,
+                source.open_socket,
+                inside,
+                hand,
+                self._journal,
+                self._beside,
             )
         except BaseException:
             hand.close()
