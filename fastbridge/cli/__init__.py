@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 _COMMANDS = {
     "demo": "Show how pods find each other, frame by frame.",
     "run": "Forward frames between interfaces until Ctrl-C or SIGTERM.",
+    "state": "Write a running switch's state to its file.",
+    "config": "Check, dump or reload a switch's configuration file.",
     "status": "Show what a running switch is and how it does.",
     "port": "List, add, remove or change the ports of a running switch.",
     "fdb": "Show or change which port of a running switch a MAC address is behind.",

@@ -13,27 +13,31 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
-from fastbridge.errors import PortError
+from fastbridge.errors import FastbridgeError, PortError
+from fastbridge.sd_notify import Notifier
 from fastbridge.switch.counters import Counters
 from fastbridge.switch.fast_path.hands import prepare, settle
 from fastbridge.switch.fast_path.inside import seal
 from fastbridge.switch.options import FAST_PATHS, LiveOptions
-from fastbridge.switch.port_flags import StormControl
 
 from .options import read_policy_of_strangers, read_port_policies
 from .privileges import BPF_COMMANDS, CAP_NET_ADMIN, CAP_NET_RAW, CAP_SYS_RESOURCE, give_up, refuse_calls
+from .service import Service
 from .streams import StreamBox
+from .wishes import Wishes
 
 _log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from fastbridge.metrics.endpoint import Endpoint
+    from fastbridge.switch.config_apply import Configured
     from fastbridge.switch.live import Switch
+    from fastbridge.switch.state import StateFile
 
 _DEFAULTS = LiveOptions()
 # Between two looks at the links. Each holds the data plane for some microseconds.
@@ -62,13 +66,33 @@ def _check_ports(context: click.Context, parameter: click.Parameter, names: tupl
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise click.UsageError(f"{twice} is named twice; name each interface once")
-    if len(names) < 2:
-        raise click.UsageError("a switch joins at least two interfaces; name another one")
+    if len(names) < 2 and (names or context.params.get("config") is None):
+        raise click.UsageError(
+            "a switch joins at least two interfaces: IFACE IFACE, or a file that names them: -c FILE"
+        )
     return names
 
 
 @click.command(epilog="Example: fastbridge run --arp guard,ratelimit=50,suppress veth1 veth2 veth3")
-@click.argument("interfaces", metavar="IFACE IFACE...", nargs=-1, required=True, callback=_check_ports)
+@click.argument("interfaces", metavar="[IFACE IFACE...]", nargs=-1, callback=_check_ports)
+@click.option(
+    "-c",
+    "--config",
+    metavar="FILE",
+    is_eager=True,
+    help="Read ports and options from this TOML file. Options given here come before it. SIGHUP reads it again.",
+)
+@click.option(
+    "--state",
+    metavar="FILE",
+    help="Keep what is learned, and what is changed by hand, over a restart: written at the end, taken back at the "
+    "start if it is not too old and the interfaces are the same.",
+)
+@click.option(
+    "--take-over",
+    is_flag=True,
+    help="End the switch that has these interfaces as ports, as soon as everything here is ready to go on.",
+)
 @click.option("--json", "as_json", is_flag=True, help="JSON lines on stdout: ready, port events, stopped.")
 @click.option(
     "--name",
@@ -177,25 +201,15 @@ def _check_ports(context: click.Context, parameter: click.Parameter, names: tupl
 )
 @click.pass_context
 def run(
-    context: click.Context,
-    interfaces: tuple[str, ...],
+    context: click.RichContext,
+    /,
+    config: str | None,
+    state: str | None,
+    take_over: bool,
     as_json: bool,
-    name: str | None,
     interval: float | None,
-    arp: str,
-    arp_ports: dict[str, str],
-    storm_control: float | None,
-    no_loop_detection: bool,
-    ageing: float | None,
-    capacity: int,
-    filter_link_local: bool,
-    busy_poll: int,
-    no_coalesce: bool,
-    fast_path: str,
-    workers: int,
-    fanout: bool,
-    cpu: Sequence[int] | None,
     metrics: str | None,
+    **options: Any,
 ) -> None:
     """Forward frames between interfaces until Ctrl-C or SIGTERM.
 
@@ -203,52 +217,73 @@ def run(
     the host's own network stack neither hears nor speaks on them; its settings do not change.
     The running switch keeps only the capability CAP_NET_ADMIN and cannot start other programs.
     """
+    _check_together(config, **options)
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's threads would keep the privileges given up below
+    wishes = Wishes.of(context, config)
+    wanted = wishes.read()
+    endpoint = _open_endpoint(context, metrics) if metrics else None
+    hand = prepare(wanted.fast_path)
+    give_up(keep=(CAP_NET_ADMIN, CAP_NET_RAW, CAP_SYS_RESOURCE))  # opening many ports takes these
+    refuse_calls(but=BPF_COMMANDS if hand == "bpf" else ())
+    from fastbridge.switch.config_apply import Configured
+    from fastbridge.switch.live import Switch
+
+    notifier = Notifier()
+    signals = _Signals(reloads=config is not None)
+    switch = Switch(wanted.ports, **wanted.options(), shield=True, take_over=take_over, control=wanted.name or True)
+    configured = Configured(switch, wanted, wishes.read if config else None)
+    if state is not None:
+        switch.state = _take_back(switch, state)
+    report = _JsonReport() if as_json else _TextReport()
+    settle()
+    seal()
+    give_up(keep=(CAP_NET_ADMIN,))  # for changes of links, settings and tables
+    with _shielding(switch, wanted.ports), switch:
+        if endpoint:
+            endpoint.start(switch)
+        report.ready(wanted.ports, switch.fast_path, switch.name, endpoint.url if endpoint else None)
+        service = Service(notifier, switch)
+        _follow(switch, report, interval, signals, configured, service)
+        service.stopping()
+        _keep(switch)
+    report.stopped(switch.counters())
+    report.close()
+    if not signals.stop:
+        raise PortError("all interfaces are gone: nothing is left to forward between")
+
+
+def _take_back(switch: Switch, path: str) -> StateFile:
+    """The state's file, and in the switch what it had."""
+    from fastbridge.switch.state import StateFile
+
+    state = StateFile(path)
+    try:
+        _log.warning("%s", state.take_back(switch))
+    except FastbridgeError as error:
+        _log.error("%s", error)
+    return state
+
+
+def _keep(switch: Switch) -> None:
+    """Write its state, if it keeps one."""
+    try:
+        if switch.state is not None:
+            switch.save_state()
+    except FastbridgeError as error:
+        _log.error("%s", error)
+
+
+def _check_together(
+    config: str | None, interfaces: Sequence[str], arp_ports: Mapping[str, str], workers: int, fanout: bool, **_: Any
+) -> None:
+    """Raise UsageError for options that contradict each other. What a file says is checked with it."""
+    if config is not None:
+        return
     if fanout and workers == 1:
         raise click.UsageError("--fanout lets several workers read each port; add --workers 2 or more")
     strange = next((name for name in arp_ports if name not in interfaces), None)
     if strange is not None:
         raise click.UsageError(f"--arp-port names {strange}, which is not among the interfaces; name one of them")
-    endpoint = _open_endpoint(context, metrics) if metrics else None
-    hand = prepare(fast_path)
-    give_up(keep=(CAP_NET_ADMIN, CAP_NET_RAW, CAP_SYS_RESOURCE))  # opening many ports takes these
-    refuse_calls(but=BPF_COMMANDS if hand == "bpf" else ())
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's threads would keep the privileges given up below
-    from fastbridge.switch.live import Switch
-
-    stop = _StopSignals()
-    storm = StormControl(storm_control, storm_control, storm_control)
-    switch = Switch(
-        interfaces,
-        ageing=ageing,
-        capacity=capacity,
-        filter_link_local=filter_link_local,
-        busy_poll=busy_poll * 1e-6,
-        workers=workers,
-        fanout=fanout,
-        cpu=cpu,
-        coalesce=not no_coalesce,
-        policy=arp,
-        loop_detection=not no_loop_detection,
-        shield=True,
-        fast_path=fast_path,
-        control=True if name is None else name,
-    )
-    switch.set_storm_control(storm)
-    for name, policy in arp_ports.items():
-        switch.set_policy(policy, name)
-    report = _JsonReport() if as_json else _TextReport()
-    settle()
-    seal()
-    give_up(keep=(CAP_NET_ADMIN,))  # for changes of links, settings and tables
-    with _shielding(switch, interfaces), switch:
-        if endpoint:
-            endpoint.start(switch)
-        report.ready(interfaces, switch.fast_path, switch.name, endpoint.url if endpoint else None)
-        _follow(switch, report, interval, stop)
-    report.stopped(switch.counters())
-    report.close()
-    if not stop.came:
-        raise PortError("all interfaces are gone: nothing is left to forward between")
 
 
 def _open_endpoint(context: click.Context, address: str) -> Endpoint:
@@ -272,21 +307,27 @@ def _shielding(switch: Switch, interfaces: Sequence[str]) -> contextlib.Abstract
     return silence(interfaces)
 
 
-class _StopSignals:
-    """Notes the signals that end a run.
+class _Signals:
+    """Notes the signals that end a run, and, with a file to read again, SIGHUP.
 
     Signals ignored at the start stay ignored: SIGHUP under nohup, SIGINT in the background of a script. SIGTERM never
-    is.
+    is, and with a file SIGHUP is not either.
     """
 
-    def __init__(self) -> None:
-        self.came = False
+    def __init__(self, reloads: bool) -> None:
+        self.stop = False
+        self.reload = False
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             if number == signal.SIGTERM or signal.getsignal(number) != signal.SIG_IGN:
-                signal.signal(number, self._note)
+                signal.signal(number, self._end)
+        if reloads:
+            signal.signal(signal.SIGHUP, self._again)
 
-    def _note(self, number: int, frame: object) -> None:
-        self.came = True
+    def _end(self, number: int, frame: object) -> None:
+        self.stop = True
+
+    def _again(self, number: int, frame: object) -> None:
+        self.reload = True
 
 
 class _Report:
@@ -314,6 +355,9 @@ class _Report:
     def link(self, name: str, link: str) -> None:
         """A port joined or went up, down, or is gone."""
 
+    def reloaded(self, changes: Sequence[str]) -> None:
+        """What a configuration that was read again has changed."""
+
     def counters(self, counters: Counters) -> None:
         """An interval has passed."""
 
@@ -330,6 +374,9 @@ class _JsonReport(_Report):
 
     def link(self, name: str, link: str) -> None:
         self._say("port", name=name, link=link)
+
+    def reloaded(self, changes: Sequence[str]) -> None:
+        self._say("reloaded", changes=list(changes))
 
     def counters(self, counters: Counters) -> None:
         self._say("counters", counters=counters.as_dict())
@@ -355,6 +402,9 @@ class _TextReport(_Report):
         self._box.put(f"forwarding between {', '.join(names)}; {how}")
         if metrics:
             self._box.put(f"metrics at {metrics}")
+
+    def reloaded(self, changes: Sequence[str]) -> None:
+        self._box.put(f"read again: {', '.join(changes) or 'nothing differs'}")
 
     def counters(self, counters: Counters) -> None:
         now = time.monotonic()
@@ -382,17 +432,37 @@ class _TextReport(_Report):
         self._box.put(captured.get().removesuffix("\n"), always=True)
 
 
-def _follow(switch: Switch, report: _Report, interval: float | None, stop: _StopSignals) -> None:
+def _follow(
+    switch: Switch, report: _Report, interval: float | None, signals: _Signals, configured: Configured, service: Service
+) -> None:
     """Report changes of links, and counters every `interval`, until a signal comes or all interfaces are gone."""
     links = {port.name: "up" for port in switch.ports}
     due = time.monotonic() + interval if interval else float("inf")
-    while not stop.came and set(links.values()) != {"gone"}:
+    service.ready()
+    while not signals.stop and set(links.values()) != {"gone"}:
         report.check()
+        service.watch()
+        if signals.reload:
+            signals.reload = False
+            service.reloading()
+            _reload(configured, report)
+            service.ready()
         before, links = links, {port.name: port.state for port in switch.ports}
         for name, link in {**dict.fromkeys(before, "gone"), **links}.items():
             if link != before.get(name):
                 report.link(name, link)
+        if links != before:
+            service.changed()
         if time.monotonic() >= due:
             report.counters(switch.counters())
             due += interval or 0
         time.sleep(max(0.0, min(_LOOK_SECONDS, due - time.monotonic())))
+
+
+def _reload(configured: Configured, report: _Report) -> None:
+    try:
+        changes = configured.reload()
+    except FastbridgeError as error:
+        _log.error("%s; the switch goes on as it is", error)
+    else:
+        report.reloaded(changes)

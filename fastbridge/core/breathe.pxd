@@ -1,7 +1,7 @@
 # A breath: the whole path of a frame, a stage a file; and the loop that breathes.
 from libc.stdint cimport uint32_t, uint64_t
 
-from .barrier cimport load_acquire
+from .barrier cimport load_acquire, store_relaxed64
 from .batch cimport BATCH
 from .decide cimport decide
 from .linux cimport O_CLOEXEC, O_RDONLY, epoll_wait, open, pthread_mutex_lock, pthread_mutex_unlock, sched_yield
@@ -18,7 +18,7 @@ cdef enum:
 cdef inline uint32_t breathe(Worker *worker) noexcept nogil:
     """One batch, from the rings to the wire; returns how many frames were received."""
     cdef uint32_t received
-    worker.breaths += 1
+    store_relaxed64(&worker.breaths, worker.breaths + 1)    # a watchdog reads it
     worker.now = monotonic_ns()
     wake_ready(worker)
     received = receive(worker)

@@ -17,7 +17,7 @@ from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memset
 
-from .barrier cimport load_relaxed8
+from .barrier cimport load_relaxed8, load_relaxed64
 from .breathe cimport work
 from .codes cimport (
     FLAGS_DEFAULT, LINK_BLOCKED, LINK_DOWN, LINK_FREE, LINK_GONE, LINK_UP, RX_PUNT_FULL, RX_RATE_LIMITED, TX_FULL,
@@ -33,7 +33,7 @@ from .port cimport BLOCKED_LOOP, BLOCKED_MIRROR, MAX_PORTS, Port, Tally, WorkerP
 from .punt cimport PuntQueue
 from .receive cimport watch
 from .ring cimport SLOT, Ring, close_ring, map_ring, request_ring
-from .worker cimport Worker, dismiss, is_dead, list_floods, lock, monotonic_ns, unlock
+from .worker cimport Worker, dismiss, is_dead, list_floods, lock, monotonic_ns, notify, unlock
 from .worker_memory cimport end_worker, make_worker
 
 import os
@@ -124,6 +124,17 @@ cdef class Dataplane:
         cdef uint32_t i
         for i in range(self.worker_count):
             dismiss(&self.workers[i])
+
+    def breaths(self):
+        """How many breaths each worker has taken. Takes no lock, which a worker that is stuck may hold."""
+        cdef uint32_t i
+        return tuple([load_relaxed64(&self.workers[i].breaths) for i in range(self.worker_count)])
+
+    def prompt(self):
+        """Have each worker take another breath."""
+        cdef uint32_t i
+        for i in range(self.worker_count):
+            notify(self.workers[i].wake_fd)
 
     def abandon(self):
         """For a forked child, which has none of the workers: unmap the rings, forget the sockets (the caller closes
@@ -390,19 +401,6 @@ cdef class Dataplane:
         free(tallies)
         free(links)
         return ports, tuple([events[i] for i in range(5)])
-
-    def breaths(self):
-        """How many breaths each worker has taken."""
-        cdef list taken = []
-        cdef uint64_t count
-        cdef uint32_t i
-        for i in range(self.worker_count):
-            with nogil:
-                lock(&self.workers[i])
-                count = self.workers[i].breaths
-                unlock(&self.workers[i])
-            taken.append(count)
-        return tuple(taken)
 
     def losses(self, uint32_t index):
         """How many frames to or from a port were lost at the switch for want of room, or by its policy's limits; 0 for

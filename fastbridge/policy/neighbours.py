@@ -236,6 +236,29 @@ class Neighbours:
                 Neighbour(*key, station.packed, port, self._clock(), source, True, router, tags=vlan_tags(vlan)),
             )
 
+    def learned(self) -> list[tuple[Neighbour, float]]:
+        """The live learned entries, each with the seconds since its owner was heard, the oldest first."""
+        with self._lock:
+            now = self._clock()
+            found = [(n, now - n.seen) for n in self._entries.values() if not n.static and self._is_live(n, now)]
+        return sorted(found, key=lambda entry: -entry[1])
+
+    def take_back(self, entries: Iterable[tuple[Neighbour, float]]) -> int:
+        """Enter what learned() gave, in its order, where there is room and nothing else; returns how many."""
+        taken = 0
+        with self._lock:
+            now = self._clock()
+            for neighbour, age in entries:
+                key, learned = (neighbour.vlan, neighbour.ip), self._learned[neighbour.port]
+                full = len(learned) >= self._per_port or len(self._entries) >= self._capacity
+                if full or key in self._entries or age >= self._ageing:
+                    continue
+                neighbour.seen = now - age
+                learned[key] = neighbour
+                self._enter(key, neighbour)
+                taken += 1
+        return taken
+
     def remove(self, ip: IPv4Address | IPv6Address | str, vlan: int = 0) -> bool:
         """Remove an entry, static or learned; returns whether there was one."""
         key = (vlan, _station_ip(ip).packed)

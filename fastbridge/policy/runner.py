@@ -115,8 +115,15 @@ class Policing:
         """The policy of a port; None: of the ports without their own."""
         return self._default if port is None else self.own.get(port, self._default)
 
-    def set_policy(self, policy: Policy, port: int | None, ports: Iterable[int]) -> None:
-        """Change the policy of one port; None: of those without their own. `ports`: all ports of the switch."""
+    def set_policy(self, policy: Policy | None, port: int | None, ports: Iterable[int]) -> None:
+        """Change the policy of one port; None: of those without their own. `ports`: all ports of the switch.
+
+        policy: None takes the port its own policy.
+        """
+        if policy is None and port is not None:
+            self.own.pop(port, None)
+            self.add_port(port)
+            return
         if not isinstance(policy, Policy) or isinstance(policy, type):
             raise ConfigError(f"{policy!r} is not a policy; derive it from fastbridge.Policy and give it decide()")
         if len(policy.wants) != len(Wants()):

@@ -30,7 +30,7 @@ from fastbridge.journal import Event, Journal
 from fastbridge.named import NamedTuple
 from fastbridge.policy.base import Policy
 from fastbridge.policy.builtin import parse_policy
-from fastbridge.policy.neighbour_entry import Conflict
+from fastbridge.policy.neighbour_entry import Conflict, Neighbour
 from fastbridge.policy.neighbours import Neighbours
 from fastbridge.policy.runner import Policing
 from fastbridge.version import __version__
@@ -146,6 +146,8 @@ class SwitchBase:
         # are always either its own or part of the departed ports' counts.
         self._changing = threading.RLock()
         self._watching: weakref.WeakSet[Capture | Mirror] = weakref.WeakSet()
+        #: Called with the name of each port that is added, before it forwards.
+        self.on_port: Callable[[str], object] = lambda port: None
         self.fdb = Fdb(self._entries, options.ageing_ms, self._now_ms, self._index_of, self._name_of)
         self._journal = Journal(clock)
         neighbours = Neighbours(
@@ -181,10 +183,11 @@ class SwitchBase:
         """The policy of a port; None: the policy of all ports without their own."""
         return self._policing.policy(None if port is None else self._index_of(port))
 
-    def set_policy(self, policy: Policy | str, port: PortRef | None = None) -> None:
+    def set_policy(self, policy: Policy | str | None, port: PortRef | None = None) -> None:
         """Change the policy for ARP and ND, also while running: for one port, or for all ports without their own.
 
         policy: a Policy such as `Guard() | RateLimit(50) | Suppress()`, or its text, "guard,ratelimit=50,suppress".
+        None: the port has none of its own.
         Raises ConfigError for text that names no policy, or for an unknown port.
         """
         chosen = parse_policy(policy) if isinstance(policy, str) else policy
@@ -219,6 +222,13 @@ class SwitchBase:
         self._policing.bind()
         return removed
 
+    def take_back_neighbours(self, entries: Iterable[tuple[Neighbour, float]]) -> int:
+        """Enter neighbours that another switch had learned, as Neighbours.learned() gives them; returns how many."""
+        with self._changing:
+            taken = self.neighbours.take_back(entries)
+            self._policing.bind()
+        return taken
+
     def announce(self, port: PortRef | None = None) -> int:
         """Tell all pods where the neighbours (of one port) are, by gratuitous ARP and unsolicited NAs.
 
@@ -233,6 +243,10 @@ class SwitchBase:
     def flags(self, port: PortRef) -> PortFlags:
         """A port's flags."""
         return PortFlags(**self._rules.flags(self._index_of(port)))
+
+    def default_flags(self, port: PortRef) -> PortFlags:
+        """The flags that a port had when it was added."""
+        return PortFlags(coalesce=self._members[self._index_of(port)].coalesce)
 
     def set_flags(self, port: PortRef, **flags: bool) -> PortFlags:
         """Change some of a port's flags, by their names in PortFlags. Returns all of them. Raises ConfigError."""
@@ -421,6 +435,7 @@ class SwitchBase:
         self._policing.add_port(index)
         self.trust(index, owners)
         self._note_ports()
+        self.on_port(member.name)
         self._dataplane.set_blocked(index, False)
         self._journal.feed.tell("port_added", ifname=member.name)
 

@@ -7,7 +7,7 @@ entries at once as numpy arrays. Operations on many entries run in steps, and fr
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,6 +18,9 @@ from fastbridge.named import HasName
 
 if TYPE_CHECKING:
     from fastbridge.core.fdb import FdbAccess
+
+_Number = TypeVar("_Number", bound=np.generic)
+_AGES = 256  # how many ages are told apart in many entries
 
 PortRef = str | int | HasName  #: a port's name or index, or a SwitchPort, or a Port or Pod of a Lab
 
@@ -112,12 +115,13 @@ class Fdb:
         """
         return self._core.lookup_many(_keys(macs, vlan), self._now_ms())
 
-    def learn_many(self, macs: ArrayLike, ports: str | ArrayLike, vlan: ArrayLike = 0) -> int:
-        """Learn MAC addresses as if a frame had come from each just now; they age, move and are evicted like others.
+    def learn_many(self, macs: ArrayLike, ports: str | ArrayLike, vlan: ArrayLike = 0, age: ArrayLike = 0.0) -> int:
+        """Learn MAC addresses as if a frame had come from each; they age, move and are evicted like others.
 
-        macs, vlan: as for lookup_many, unicast; ports: the index or the name of one for all, or as many indices.
-        Returns how many the FDB took. A full FDB refuses some, and `move_damping` forbids some moves. Static entries
-        stay as they are. Raises ConfigError, and then learns nothing; PortError when a port was removed meanwhile.
+        macs, vlan: as for lookup_many, unicast; ports: the index or the name of one for all, or as many indices; age:
+        seconds since that frame, of all or as many. Returns how many the FDB took. It leaves out what has expired by
+        now. A full FDB refuses some, and `move_damping` forbids some moves. Static entries stay as they are. Raises
+        ConfigError, and then learns nothing; PortError when a port was removed meanwhile.
         """
         keys = _keys(macs, vlan)
         stations = keys & np.uint64((1 << 48) - 1)
@@ -127,12 +131,25 @@ class Fdb:
         for index in np.unique(indices).tolist():
             self._index_of(index)
         behind = np.ascontiguousarray(_spread(indices, len(keys), "ports"), np.uint16)
+        now = self._now_ms()
         try:
-            taken = self._core.learn_many(keys, behind, self._now_ms())
+            taken = 0
+            for ago, some in self._by_age(_spread(_ages(age), len(keys), "age")):
+                taken += self._core.learn_many(keys[some], behind[some], (now - ago) & 0xFFFFFFFF)
         except IndexError:
             raise PortError("a port was removed while its stations were being learned") from None
         self.on_change()
         return taken
+
+    def _by_age(self, ages: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.intp]]]:
+        """The places of these ages (ms) that have not expired, those of about one age together, the oldest first."""
+        live = np.arange(len(ages)) if self._ageing_ms is None else np.flatnonzero(ages <= self._ageing_ms)
+        if not len(live):
+            return
+        step = int(ages[live].max()) // _AGES + 1
+        rounded = ages[live] // step * step
+        for ago in np.unique(rounded)[::-1].tolist():
+            yield ago, live[rounded == ago]
 
     def lookup(self, mac: MacAddress | str | int, vlan: int = 0) -> FdbEntry | None:
         """The live entry of a MAC address in a VLAN, or None."""
@@ -208,7 +225,15 @@ def _numbers(values: ArrayLike, what: str) -> NDArray[np.integer[Any]]:
     return array
 
 
-def _spread(array: NDArray[np.integer[Any]], count: int, what: str) -> NDArray[np.integer[Any]]:
+def _ages(age: ArrayLike) -> NDArray[np.int64]:
+    """Seconds as ms."""
+    seconds = np.asarray(age, np.float64)
+    if not np.all((seconds >= 0) & (seconds < 1 << 21)):
+        raise ConfigError(f"an age must be 0 … {(1 << 21) - 1} seconds")
+    return np.asarray(seconds * 1000, np.int64)
+
+
+def _spread(array: NDArray[_Number], count: int, what: str) -> NDArray[_Number]:
     """One for all, or one each."""
     if array.shape not in ((), (count,)):
         raise ConfigError(f"{what} must be one value, or {count} like macs, not an array of shape {array.shape}")

@@ -24,6 +24,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from fastbridge.addresses import MacAddress
 from fastbridge.control.directory import answers, make_directory, socket_path
 from fastbridge.control.server import ControlServer
 from fastbridge.core.dataplane import open_ring
@@ -36,6 +37,8 @@ from fastbridge.open_files import reserve_files
 from fastbridge.policy.base import Policy
 
 from .base import Member, SwitchBase, SwitchPort
+from .config import write
+from .config_apply import NO_FILE, Configured, of_switch
 from .counters import Counters
 from .fast_path.ports import FastPorts
 from .fdb import PortRef
@@ -58,7 +61,9 @@ from .port_socket import (
 )
 from .ring_size import FEWEST, MOST, SLOW, ring_slots, smaller_ring
 from .shield import let_pass
+from .state import StateFile
 from .status import Status
+from .take_over import take_over
 from .verbs import switch_verbs
 from .vitals import Vitals
 
@@ -107,6 +112,7 @@ class Switch(SwitchBase):
         nf_tables table. "bpf", for root on kernel 6.6 or later: by a tcx program. "auto": by "bpf" or "nft"; two trial
         frames show which one works. Where neither works, the core forwards all frames, and a log line says why. "off":
         the core forwards all frames. `Switch.fast_path` names the one in use.
+    take_over: end the switches of other processes that have these interfaces, by SIGTERM, once all here is open.
     control: the name under which commands such as `fastbridge status` find the switch from start() to stop(), by its
         control socket (docs/control.md); True: `run-` and the process id. None: there is no socket.
 
@@ -135,7 +141,11 @@ class Switch(SwitchBase):
         self._links = PortLinks(self._journal, wishes.shield)
         self._pods_asked = 0
         self._owner = os.getpid()
-        self._name = _name_of(wishes.control)
+        #: The file that it follows, if any.
+        self.configured: Configured | None = None
+        #: Where it keeps its state, if anywhere.
+        self.state: StateFile | None = None
+        self._name = _name_of(wishes.control, wishes.take_over)
         self._server: ControlServer | None = None
         in_child(self, Switch._leave_to_parent)
         wanted = list(ports)
@@ -156,6 +166,25 @@ class Switch(SwitchBase):
         self.stop()
 
     @property
+    def options(self) -> LiveOptions:
+        """The options that it was made with."""
+        return self._options
+
+    def dump_config(self) -> str:
+        """The switch as it is now, as a configuration file. Raises ConfigError: no file can say what it is."""
+        configured = self.configured.config if self.configured else None
+        return write(of_switch(self, configured))
+
+    def reload_config(self) -> list[str]:
+        """Read the configuration file again and apply what it says now; returns what was changed, in words.
+
+        Raises ConfigError, PortError or PrivilegeError, and then nothing has changed.
+        """
+        if self.configured is None:
+            raise ConfigError(NO_FILE)
+        return self.configured.reload()
+
+    @property
     def running(self) -> bool:
         """Whether frames are being forwarded."""
         return bool(self._threads) and os.getpid() == self._owner
@@ -169,6 +198,25 @@ class Switch(SwitchBase):
     def fast_path(self) -> str:
         """How the kernel forwards frames between known stations: "nft", "bpf" or "off"."""
         return self._fast.hand
+
+    def identity(self, port: PortRef) -> tuple[str, int, str, int]:
+        """Which interface a port is: name, index, MAC address, and its network namespace as a number since the boot."""
+        member = self._members[self._index_of(port)]
+        assert member.link is not None  # only switches in memory have none
+        link = member.link.link
+        return member.name, link.index, str(MacAddress(link.mac)), member.link.namespace
+
+    def save_state(self) -> None:
+        """Write what has been learned, and changed by hand, to the state file. Raises ConfigError."""
+        if self.state is None:
+            raise ConfigError("this switch keeps no state; start it with a file for it: fastbridge run --state FILE")
+        self.state.save(self)
+
+    def breaths(self) -> tuple[int, ...]:
+        """How many breaths each worker has taken. Until the next call each takes more: those that sleep are woken."""
+        taken = self._dataplane.breaths()
+        self._dataplane.prompt()
+        return taken
 
     def start(self) -> None:
         """Forward from now on. Does nothing while the switch runs. Raises ConfigError after stop()."""
@@ -219,9 +267,9 @@ class Switch(SwitchBase):
             self._dataplane.count_unread()
             self._final = self.counters()
             self._fast.stop()
+        self._links.close()  # before the sockets, which take much longer: another switch may wait for the ports
         with _many(len(self._members)) as pool:
             list(pool.map(self._close_member, list(self._members)))
-        self._links.close()  # the shield last, at once for all ports: it stays while a socket is open
 
     def _leave_to_parent(self) -> None:
         """In a forked child: the switch is the parent's, and runs on there."""
@@ -305,10 +353,12 @@ class Switch(SwitchBase):
         rings = self._options.workers if self._options.fanout else 1
         reserve_files(len(sources) * (rings + 3))  # rings, TX, claim, and what attaches a program
         self._slots = min(self._most_slots, ring_slots((len(self._members) + len(sources)) * rings))
-        taken = self._links.take(sources)
+        taken = self._links.find(sources)
         listening: Sequence[Receiver | None] = ()
         members: list[Member] = []
         try:
+            if not self._options.take_over:
+                self._links.hold(taken, sources)
             listening = self._fast.listen(sources, taken)
             with _many(len(sources)) as pool:
                 futures = [
@@ -317,6 +367,11 @@ class Switch(SwitchBase):
             members = [future.result() for future in futures if future.exception() is None]
             for future in futures:
                 future.result()  # raises the first error of any of them
+            if self._options.take_over:  # only now: until then the switch before forwards
+                take_over([source.name for source in sources if isinstance(source, Interface)])
+                self._links.hold(taken, sources)
+            with _many(len(members)) as pool:
+                list(pool.map(self._start_member, members))
             added = [self._attach(member, source) for member, source in zip(members, sources, strict=True)]
             for port in added:
                 self._fast.set_policy(port.index, self._policing.policy(port.index))
@@ -350,7 +405,7 @@ class Switch(SwitchBase):
             if name in known:  # its interface was deleted, and there is a new one
                 self.remove_port(name)
 
-    def set_policy(self, policy: Policy | str, port: PortRef | None = None) -> None:
+    def set_policy(self, policy: Policy | str | None, port: PortRef | None = None) -> None:
         """See SwitchBase."""
         super().set_policy(policy, port)
         for index in list(self._members):
@@ -363,16 +418,12 @@ class Switch(SwitchBase):
         return changed
 
     def _open_member(self, source: PortLike, link: PortLink, listen: Receiver | None) -> Member:
-        """Sockets and rings of a port, receiving already."""
+        """Sockets and rings of a port, deaf so far."""
         index = link.link.index
         sockets = open_port_sockets(source, index, self._options.workers if self._options.fanout else 1, listen)
         receivers = sockets[:-1]
         try:
             slots = tuple(self._open_ring(rx, source.name, self._slots_for(listen)) for rx in receivers)
-            start_receiving(receivers, listen.ifindex if listen else index, source.name)
-            self._links.wait_until_running(link)
-            if link.shielded:
-                let_pass(sockets[-1])
             ask = pod_question(source)
             takes = ask is None or ask()
         except BaseException:
@@ -381,6 +432,16 @@ class Switch(SwitchBase):
             raise
         merges = self._options.coalesce and takes_gso(sockets[-1])
         return Member(source.name, sockets, slots, (), merges, link, ask_pod=ask, takes_merged=takes, listen=listen)
+
+    def _start_member(self, member: Member) -> None:
+        """Let frames fill a port's rings."""
+        *receivers, tx = member.sockets
+        assert member.link is not None  # only switches in memory have none
+        index = member.listen.ifindex if member.listen else member.link.link.index
+        start_receiving(receivers, index, member.name)
+        self._links.wait_until_running(member.link)
+        if member.link.shielded:
+            let_pass(tx)
 
     def _slots_for(self, listen: Receiver | None) -> int:
         return self._slots if listen is None else min(self._slots, SLOW)
@@ -660,14 +721,14 @@ def _cpu_seconds(thread: threading.Thread) -> float:
         return 0.0
 
 
-def _name_of(control: str | bool | None) -> str:
-    """The name that `control` asks for; "": none. Raises ConfigError, also where another switch has it."""
+def _name_of(control: str | bool | None, take_over: bool) -> str:
+    """The name that `control` asks for; "": none. Raises ConfigError, also where another switch has it and keeps it."""
     if control is True:
         number = next(_unnamed)
         return f"run-{os.getpid()}" if number == 1 else f"run-{os.getpid()}-{number}"
     if control is None or control is False:
         return ""
-    if answers(socket_path(control)):
+    if answers(socket_path(control)) and not take_over:
         raise ConfigError(f"a switch named {control} runs already; give this one another name")
     return control
 

@@ -56,6 +56,7 @@ class LiveOptions(Options):
     loop_detection: bool = True
     shield: bool = False
     fast_path: str = "auto"
+    take_over: bool = False
     control: str | bool | None = None
 
     def __post_init__(self) -> None:
@@ -119,6 +120,7 @@ class LiveOptionWords(OptionWords, total=False):
     loop_detection: bool
     shield: bool
     fast_path: str
+    take_over: bool
     control: str | bool | None
 
 

@@ -98,40 +98,46 @@ class PortLinks:
         self.close()
 
     def close(self) -> None:
-        """Let go of all."""
+        """Let go of all: the claims last, since a switch that waits for them has a shield of its own."""
         with self._lock:
-            for port in self._held.values():
-                port.claim.close()
             for watch in self._watches.values():
                 watch.close()
             for shield in self._shields.values():
                 shield.close()
+            for port in self._held.values():
+                port.claim.close()
             self._held.clear()
             self._watches.clear()
             self._shields.clear()
             self._happened.close()
 
-    def take(self, sources: Sequence[PortLike]) -> list[PortLink]:
-        """Find the interfaces of these ports, and hold and shield them: all or none.
+    def find(self, sources: Sequence[PortLike]) -> list[PortLink]:
+        """Find the interfaces of these ports: all or none. They are to be held next.
 
-        Raises PortError: there is none, it is not Ethernet, is down, belongs to a bridge, or is another switch's;
-        PrivilegeError; ConfigError: two ports are the same interface.
+        Raises PortError: there is none, it is not Ethernet, is down, or belongs to a bridge; PrivilegeError;
+        ConfigError: two ports are the same interface.
         """
         taken: list[PortLink] = []
         with self._lock:
             try:
                 for source in sources:
-                    taken.append(self._hold(source))
+                    taken.append(self._find(source))
                 self._note_queues(taken)
                 for port in taken:
                     port.lost_queued = 0  # was before its time
-                if self._wants_shield:
-                    self._shield([port for port, source in zip(taken, sources, strict=True) if _is_ours(source)])
             except BaseException:
                 for port in taken:
                     self.release(port)
                 raise
         return taken
+
+    def hold(self, ports: Sequence[PortLink], sources: Sequence[PortLike]) -> None:
+        """Hold and shield what was found. Raises PortError: one is another switch's. The caller releases them then."""
+        with self._lock:
+            for port, source in zip(ports, sources, strict=True):
+                _claim(port.claim, source, port.link, self._journal)
+            if self._wants_shield:
+                self._shield([port for port, source in zip(ports, sources, strict=True) if _is_ours(source)])
 
     def count_losses(self) -> None:
         """Ask anew how many frames were lost in the ports' interfaces, `lost_after`. Raises PortError."""
@@ -212,7 +218,7 @@ class PortLinks:
         if port.lost:
             self.release(port)
 
-    def _hold(self, source: PortLike) -> PortLink:
+    def _find(self, source: PortLike) -> PortLink:
         name = source.name
         try:
             claim = source.open_socket(socket.AF_UNIX, socket.SOCK_STREAM, 0)
@@ -225,7 +231,6 @@ class PortLinks:
             link = watch.look(name)
             self._check(name, link, namespace)
             assert link is not None
-            _claim(claim, source, link, self._journal)
         except BaseException:
             claim.close()
             raise
@@ -302,7 +307,7 @@ def _claim(claim: socket.socket, source: PortLike, link: Link, journal: Journal)
     A name of the abstract kind belongs to the network namespace and dies with the process. Anybody may take one, so a
     holder counts only if it could be a switch.
     """
-    name = f"\0fastbridge-port-{link.index}"
+    name = claim_of(link.index)
     try:
         claim.bind(name)
         claim.listen(_WAITING)
@@ -310,12 +315,17 @@ def _claim(claim: socket.socket, source: PortLike, link: Link, journal: Journal)
         if error.errno != errno.EADDRINUSE:
             raise PortError(f"cannot take {source.name}: {error.strerror}") from None
         pid, uid = _holder(source, name)
-        if not _may_switch(pid, uid):
+        if not may_switch(pid, uid):
             text = f"process {pid} of user {uid} pretends to hold port {source.name}: passed over"
             journal.warn(_log, "pretended ports", text, thing=str(pid))
             return
         who = "this process" if pid == os.getpid() else f"process {pid}" if pid else "another process"
         raise PortError(f"{source.name} is a port of another switch, in {who}; stop that one first") from None
+
+
+def claim_of(index: int) -> str:
+    """The name of the socket by which an interface, by its index, is held."""
+    return f"\0fastbridge-port-{index}"
 
 
 def _holder(source: PortLike, name: str) -> tuple[int, int]:
@@ -326,11 +336,16 @@ def _holder(source: PortLike, name: str) -> tuple[int, int]:
             sock.connect(name)
         except OSError:  # it has just ended, or too many have asked: a second try tells which
             return 0, 0
-        pid, uid, _ = struct.unpack("=iII", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        return peer(sock)
+
+
+def peer(sock: socket.socket) -> tuple[int, int]:
+    """Process and user at the other end of a connection."""
+    pid, uid, _ = struct.unpack("=iII", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
     return pid, uid
 
 
-def _may_switch(pid: int, uid: int) -> bool:
+def may_switch(pid: int, uid: int) -> bool:
     """Whether a process could have a switch here: it is root's or this user's, or may open raw sockets, too."""
     if uid in (0, os.geteuid()):
         return True

@@ -171,6 +171,19 @@ class _Operations:
         """What happens from now on, as events: of these names, or all."""
         return self._switch.monitor(events)
 
+    def config_dump(self) -> list[Row]:
+        """The switch as it is now, as a configuration file in TOML."""
+        return [{"toml": _live(self._switch).dump_config()}]
+
+    def config_reload(self) -> list[Row]:
+        """Read the configuration file again and apply what it says now. Says what has changed."""
+        return [{"change": change} for change in _live(self._switch).reload_config()]
+
+    def state_save(self) -> list[Row]:
+        """Write what has been learned, and changed by hand, to the state file."""
+        _live(self._switch).save_state()
+        return []
+
     def _check(self, port: str | None) -> None:
         """Raise ConfigError for an unknown port."""
         if port is not None:
@@ -195,6 +208,15 @@ class _Operations:
                 kinds = ", ".join(StormControl.__slots__)
                 raise ConfigError(f"storm control has no kind {kind!r}; there are: {kinds}")
         return replace(self._switch.storm_control(port), **changes)
+
+
+def _live(switch: Switch | MemorySwitch) -> Switch:
+    """Raise ConfigError for a switch in memory, which no file describes."""
+    from .memory import MemorySwitch
+
+    if isinstance(switch, MemorySwitch):
+        raise ConfigError("a switch in memory has no configuration file")
+    return switch
 
 
 def _fdb_row(mac: int, vlan: int, port: str, age: float, static: bool) -> FdbRow:

@@ -50,7 +50,9 @@ class FastLane:
         hand: NftHand,
         journal: Journal,
         name_of: Callable[[int], str],
+        beside: bool,
     ) -> None:
+        """beside: the switch before still has the ports."""
         self._inside = inside
         self._route = Netlink(open_socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_ROUTE))
         self._inner = self._route
@@ -58,7 +60,7 @@ class FastLane:
         if inside is not None:
             self._open_inner = inside.open_socket
             self._inner = Netlink(inside.open_socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_ROUTE))
-        self._punts = Punts(self._route, self._inner, -1 if inside is None else inside.fd)
+        self._punts = Punts(self._route, self._inner, -1 if inside is None else inside.fd, beside=beside)
         self._ports: dict[int, PortEnds] = {}
         self._begun: dict[int, Passed] = {}  # counts from before a port was attached …
         self._passed: dict[int, Passed] = {}  # … and since, as last read

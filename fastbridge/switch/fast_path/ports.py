@@ -53,6 +53,7 @@ class FastPorts:
         self._dataplane, self._entries, self._fdb, self._journal = dataplane, entries, fdb, journal
         self._bindings, self._name_of = bindings, name_of
         self._wanted = options.fast_path if FastPath.suits(options.ageing, options.move_damping) else "off"
+        self._beside = options.take_over
         self._namespace = 0
         self._runs = False
         self._untold = ""  # why there is none
@@ -130,6 +131,7 @@ class FastPorts:
                 hand,
                 self._journal,
                 self._name_of,
+                self._beside,
             )
         except BaseException:
             hand.close()

@@ -51,20 +51,32 @@ class Punt(NamedTuple):
 class Punts:
     """Makes and removes punt pairs."""
 
-    def __init__(self, outer: Netlink, inner: Netlink | None = None, inner_fd: int = -1) -> None:
+    def __init__(
+        self, outer: Netlink, inner: Netlink | None = None, inner_fd: int = -1, *, beside: bool = False
+    ) -> None:
         """outer: a NETLINK_ROUTE socket in the ports' namespace; inner: one in the namespace of the other ends.
 
-        inner_fd: a descriptor of that namespace; None: both are the same.
+        inner_fd: a descriptor of that namespace; None: both are the same. beside: the switch before may still have
+        pairs for these ports, and needs them.
         """
         self._outer, self._inner, self._inner_fd = outer, inner or outer, inner_fd
+        self._letters = "oi"  # of the names of outer and inner ends
+        self._beside = beside
         self._group = secrets.randbits(31) | 1 << 30  # of interfaces: these, and no other's
 
     def make(self, ports: Sequence[tuple[str, int]]) -> list[Punt]:
         """A pair for each port (name, index), up and silent, in their order. Raises OSError."""
+        if self._beside:  # the switch before has the usual names, or else these others
+            known = dict(self._names(self._outer))
+            self._letters = "pj" if any(self._outer_name(index) in known for _, index in ports) else "oi"
+            self._beside = False
         for start in range(0, len(ports), _A_PIECE):
             self._make(ports[start : start + _A_PIECE])
         indices = dict(self._names(self._outer))
-        return [Punt(_outer(index), indices[_outer(index)], self._inner_name(index)) for _, index in ports]
+        return [
+            Punt(self._outer_name(index), indices[self._outer_name(index)], self._inner_name(index))
+            for _, index in ports
+        ]
 
     def inner_indices(self, names: Sequence[str]) -> dict[str, int]:
         """The indexes of the ends the core listens on, by name. Raises OSError."""
@@ -109,10 +121,10 @@ class Punts:
                 raise
             # A killed process may have left pairs behind. They are in no use: no other switch has this port.
             for _, index in ports:
-                self._remove(_link(_DELLINK, 0, text(_IFNAME, _outer(index))))
+                self._remove(_link(_DELLINK, 0, text(_IFNAME, self._outer_name(index))))
             self._add(ports)
         # The outer ends last: an end that is up before its carrier loses frames until the kernel notices the carrier.
-        for netlink, name_of in ((self._inner, self._inner_name), (self._outer, _outer)):
+        for netlink, name_of in ((self._inner, self._inner_name), (self._outer, self._outer_name)):
             names = [name_of(index) for _, index in ports]
             # First: an end that comes up gives itself an address, and then it sends frames.
             self._send(netlink, [_link(_SETLINK, 0, text(_IFNAME, name), _no_ipv6()) for name in names])
@@ -123,7 +135,9 @@ class Punts:
         """Hand over BIG TCP's frames whole, too, where the kernel has BIG TCP (since 5.19)."""
         sizes = u32(_GSO_MAX_SIZE, _LARGEST), u32(_GSO_IPV4_MAX_SIZE, _LARGEST)
         try:
-            self._send(self._outer, [_link(_SETLINK, 0, text(_IFNAME, _outer(index)), *sizes) for _, index in ports])
+            self._send(
+                self._outer, [_link(_SETLINK, 0, text(_IFNAME, self._outer_name(index)), *sizes) for _, index in ports]
+            )
         except OSError as error:
             if error.errno != errno.EINVAL:
                 raise
@@ -135,7 +149,7 @@ class Punts:
             peer = _HEADER.pack(0, 0, 0, 0, 0) + text(_IFNAME, self._inner_name(index)) + u32(_MTU, _MOST_MTU)
             kind = nested(_LINKINFO, text(1, "veth"), nested(2, attribute(1, peer + b"".join(where))))
             alias = attribute(_IFALIAS, f"fastbridge: what is the core's, of {name}".encode())
-            parts = text(_IFNAME, _outer(index)), u32(_MTU, _MOST_MTU), u32(_GROUP, self._group), alias, kind
+            parts = text(_IFNAME, self._outer_name(index)), u32(_MTU, _MOST_MTU), u32(_GROUP, self._group), alias, kind
             made.append(_link(_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, *parts))
         self._outer.send(made, ["a punt pair"] * len(made))
 
@@ -151,8 +165,11 @@ class Punts:
                 if kind == _IFNAME:
                     yield bytes(value).rstrip(b"\0").decode(errors="surrogateescape"), index
 
+    def _outer_name(self, index: int) -> str:
+        return f"fb{self._letters[0]}{index}"
+
     def _inner_name(self, index: int) -> str:
-        return _outer(index) if self._inner_fd >= 0 else f"fbi{index}"
+        return self._outer_name(index) if self._inner_fd >= 0 else f"fb{self._letters[1]}{index}"
 
 
 _HEADER = struct.Struct("=BxHiII")  # struct ifinfomsg
@@ -160,10 +177,6 @@ _HEADER = struct.Struct("=BxHiII")  # struct ifinfomsg
 
 def _link(kind: int, message_flags: int, *parts: bytes, flags: int = 0, index: int = 0) -> bytes:
     return message(kind, message_flags, _HEADER.pack(0, 0, index, flags, flags) + b"".join(parts))
-
-
-def _outer(index: int) -> str:
-    return f"fbo{index}"
 
 
 def _no_ipv6() -> bytes:

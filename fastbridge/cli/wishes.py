@@ -1,0 +1,62 @@
+"""What a run shall be, from a file and options.
+
+The options of the command line come before what the file says, also when it is read again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import rich_click as click
+from click.core import ParameterSource
+
+if TYPE_CHECKING:
+    from fastbridge.switch.config import Config
+
+
+class Wishes:
+    """A configuration file (or none), and the options that were given."""
+
+    def __init__(self, file: str | None, options: Mapping[str, Any]) -> None:
+        self._file, self._options = file, options
+
+    @classmethod
+    def of(cls, context: click.Context, file: str | None) -> Wishes:
+        """With the options of a command that stood on its command line."""
+        given = ParameterSource.COMMANDLINE
+        options = {name: value for name, value in context.params.items() if context.get_parameter_source(name) is given}
+        return cls(file, options)
+
+    def read(self) -> Config:
+        """All of it, checked. Raises ConfigError."""
+        from fastbridge.switch.config import Config, ConfigFile, check
+
+        if self._file is None:
+            config = self._over(Config())
+            check(config)
+            return config
+        file = ConfigFile.read(self._file)
+        config = self._over(file.config)
+        check(config, file)
+        return config
+
+    def _over(self, config: Config) -> Config:
+        """The configuration, with the options in place of what it says."""
+        from fastbridge.switch.config import PortConfig
+
+        words = {"interfaces": "ports", "arp": "policy", "cpu": "cpu"}
+        negated = {"no_loop_detection": "loop_detection", "no_coalesce": "coalesce"}
+        changes: dict[str, Any] = {}
+        for name, value in self._options.items():
+            if name in negated:
+                changes[negated[name]] = not value
+            elif name == "arp_ports":
+                own = {port: replace(config.port.get(port, PortConfig()), policy=text) for port, text in value.items()}
+                changes["port"] = config.port | own
+            elif name == "ageing":
+                changes[name] = "never" if value is None else value
+            elif (word := words.get(name, name)) in config.__dataclass_fields__:
+                changes[word] = list(value) if isinstance(value, tuple) else value
+        return replace(config, **changes)

@@ -1,0 +1,225 @@
+"""Configuration, applied.
+
+A running switch as a configuration, and a configuration upon a running switch: only what differs is touched, so the
+other ports go on forwarding.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, fields
+from fnmatch import fnmatchcase
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import TYPE_CHECKING, TypeVar
+
+from fastbridge.addresses import MacAddress
+from fastbridge.errors import ConfigError, FastbridgeError
+from fastbridge.policy.builtin import parse_policy
+
+from .config import Config, FdbEntryConfig, NeighbourConfig, PortConfig, StormLimits
+from .port_flags import StormControl
+
+if TYPE_CHECKING:
+    from fastbridge.policy.base import Policy
+
+    from .live import Switch
+
+_T = TypeVar("_T")
+
+NO_FILE = "this switch has no configuration file; start it with one: fastbridge run -c FILE"
+
+# What a reload can change. All else is settled when a switch is made.
+_LIVE = {"ports", "policy", "storm_control", "port", "fdb", "neigh"}
+
+
+class Configured:
+    """A configuration that a switch follows: it is applied now, when it is read again, and to each port that comes."""
+
+    def __init__(self, switch: Switch, config: Config, read: Callable[[], Config] | None = None) -> None:
+        """read: gives the configuration as it is by then; None: it comes from no file. Raises as apply() does."""
+        self._switch, self._config, self._read = switch, config, read
+        self._reloading = threading.Lock()
+        apply(switch, config)
+        switch.on_port = lambda port: apply_to_port(switch, port, self._config)
+        switch.configured = self
+
+    @property
+    def config(self) -> Config:
+        """As last applied."""
+        return self._config
+
+    def reload(self) -> list[str]:
+        """Apply what has changed in the configuration; returns that in words. If it raises, nothing has changed."""
+        if self._read is None:
+            raise ConfigError(NO_FILE)
+        with self._reloading:
+            before, new = self._config, self._read()
+            self._config = new  # for the ports that come with it
+            try:
+                return apply(self._switch, new, before)
+            except BaseException:
+                self._config = before
+                raise
+
+
+def of_switch(switch: Switch, before: Config | None = None) -> Config:
+    """What a switch is now. Raises ConfigError: it has a policy of Python's own, which no file can name.
+
+    before: the configuration that it follows. Its patterns of ports are kept.
+    """
+    options, match = switch.options, before.match if before else []
+    names = [port.name for port in switch.ports]
+    limits = {port: switch.storm_control(port) for port in names}
+    shared = next(iter(limits.values())) if len(set(limits.values())) == 1 else StormControl()
+    own = {port: _port_of(switch, port, shared) for port in names}
+    return Config(
+        name=switch.options.control if isinstance(switch.options.control, str) else None,
+        ports=[port for port in names if not any(fnmatchcase(port, pattern) for pattern in match)],
+        match=match,
+        policy=_policy_text(switch.policy()),
+        storm_control=_limits(shared),
+        loop_detection=options.loop_detection,
+        ageing="never" if options.ageing is None else options.ageing,
+        capacity=options.capacity,
+        neighbour_ageing="never" if options.neighbour_ageing is None else options.neighbour_ageing,
+        move_damping=options.move_damping,
+        filter_link_local=options.filter_link_local,
+        busy_poll=round(options.busy_poll * 1e6),
+        coalesce=options.coalesce,
+        fast_path=options.fast_path,  # type: ignore[arg-type] # one of these, as LiveOptions has checked
+        workers=options.workers,
+        fanout=options.fanout,
+        cpu=list(options.cpus),
+        port={port: settings for port, settings in own.items() if settings != PortConfig()},
+        fdb=[FdbEntryConfig(mac=str(e.mac), ifname=e.port, vlan=e.vlan) for e in switch.fdb if e.static],
+        neigh=[
+            NeighbourConfig(dst=str(n.ip), lladdr=str(n.mac), dev=n.port, vlan=n.vlan)
+            for n in switch.neighbours
+            if n.static
+        ],
+    )
+
+
+def _port_of(switch: Switch, port: str, shared: StormControl) -> PortConfig:
+    usual = switch.default_flags(port)
+    limits = switch.storm_control(port)
+    policy = _policy_text(switch.policy(port))
+    return PortConfig(
+        policy=None if policy == _policy_text(switch.policy()) else policy,
+        storm_control=None if limits == shared else _limits(limits),
+        **{flag: on for flag, on in asdict(switch.flags(port)).items() if on != getattr(usual, flag)},
+    )
+
+
+def _limits(limits: StormControl) -> float | StormLimits | None:
+    rates = asdict(limits)
+    return limits.broadcast if len(set(rates.values())) == 1 else StormLimits(**rates)
+
+
+def _policy_text(policy: Policy) -> str:
+    try:
+        return str(parse_policy(str(policy)))
+    except ConfigError:
+        raise ConfigError(
+            f"policy {policy} is a program's own, which no file can name; only fastbridge's can"
+        ) from None
+
+
+def apply(switch: Switch, new: Config, old: Config | None = None) -> list[str]:
+    """Make a switch as `new` says; returns what was changed, in words. old: as it was made, or last changed, by a file.
+
+    Other ports go on forwarding. Raises ConfigError, PortError or PrivilegeError; then nothing has changed.
+    """
+    for key in fields(Config):
+        if old is not None and key.name not in _LIVE and getattr(new, key.name) != getattr(old, key.name):
+            raise ConfigError(f"{key.name} cannot change while the switch runs; restart it, or put it back")
+    old = old or Config()
+    with switch.still():
+        changes = [f"port {port} added" for port in _add_ports(switch, new.ports)]
+        for port in [port.name for port in switch.ports if old.covers(port.name) and not new.covers(port.name)]:
+            switch.remove_port(port)
+            changes.append(f"port {port} removed")
+        if _differs(str(parse_policy(new.policy)), str(parse_policy(old.policy)), str(switch.policy()), Config.policy):
+            switch.set_policy(new.policy)
+            changes.append(f"policy {new.policy}")
+        for port in [port.name for port in switch.ports]:
+            changes += apply_to_port(switch, port, new, old)
+    return changes
+
+
+def _differs(new: _T, old: _T, now: _T, default: _T) -> bool:
+    """Whether a setting must change. What no file names, or has named, stays as it was set by hand."""
+    return new != now and (new != default or old != default)
+
+
+def _add_ports(switch: Switch, ports: Sequence[str]) -> list[str]:
+    """Add those that are missing or gone: all or none."""
+    present = {port.name for port in switch.ports if port.state != "gone"}
+    added: list[str] = []
+    try:
+        for port in ports:
+            if port not in present:
+                switch.add_port(port)
+                added.append(port)
+    except FastbridgeError:
+        for port in added:
+            switch.remove_port(port)
+        raise
+    return added
+
+
+def apply_to_port(switch: Switch, port: str, new: Config, old: Config | None = None) -> list[str]:
+    """As apply(), for one port: for one that has just come, too."""
+    old = old or Config()
+    changes = [*_apply_flags(switch, port, new, old), *_apply_statics(switch, port, new, old)]
+    policy = new.policy_of(port)
+    if (policy is None and old.policy_of(port) is not None) or (
+        policy is not None and str(parse_policy(policy)) != str(switch.policy(port))
+    ):
+        switch.set_policy(policy, port)
+        changes.append(f"{port}: policy {policy or 'as all'}")
+    if _differs(new.storm_of(port), old.storm_of(port), switch.storm_control(port), StormControl()):
+        switch.set_storm_control(new.storm_of(port), port)
+        changes.append(f"{port}: storm control")
+    return changes
+
+
+def _apply_flags(switch: Switch, port: str, new: Config, old: Config) -> list[str]:
+    now, usual = switch.flags(port), switch.default_flags(port)
+    wanted = {flag: getattr(usual, flag) for flag in old.flags_of(port)} | new.flags_of(port)
+    differing = {flag: on for flag, on in wanted.items() if getattr(now, flag) != on}
+    if differing:  # a change costs the port its fast path for a moment
+        switch.set_flags(port, **differing)
+    return [f"{port}: {flag} {'on' if on else 'off'}" for flag, on in differing.items()]
+
+
+def _apply_statics(switch: Switch, port: str, new: Config, old: Config) -> list[str]:
+    changes = []
+    entries, before = _stations(new, port), _stations(old, port)
+    known = {(e.vlan, e.mac) for e in switch.fdb if e.static and e.port == port}
+    for vlan, mac in (before - entries) & known:
+        switch.fdb.remove(mac, vlan)
+        changes.append(f"{port}: {mac} removed")
+    for vlan, mac in entries - known:
+        switch.fdb.add(mac, port, vlan)
+        changes.append(f"{port}: {mac} added")
+    owners, earlier = _owners(new, port), _owners(old, port)
+    bound = {(n.vlan, n.ip, n.mac) for n in switch.neighbours if n.static and n.port == port}
+    for vlan, ip, _ in (earlier - owners) & bound:
+        switch.remove_neighbour(ip, vlan)
+        changes.append(f"{port}: {ip} removed")
+    for vlan, ip, mac in owners - bound:
+        switch.add_neighbour(ip, mac, port, vlan)
+        changes.append(f"{port}: {ip} added")
+    return changes
+
+
+def _stations(config: Config, port: str) -> set[tuple[int, MacAddress]]:
+    """The static FDB entries of a port: VLAN and MAC."""
+    return {(entry.vlan, MacAddress(entry.mac)) for entry in config.fdb if entry.ifname == port}
+
+
+def _owners(config: Config, port: str) -> set[tuple[int, IPv4Address | IPv6Address, MacAddress]]:
+    """The static neighbours of a port: VLAN, IP and MAC."""
+    return {(n.vlan, ip_address(n.dst), MacAddress(n.lladdr)) for n in config.neigh if n.dev == port}
