@@ -12,6 +12,10 @@ still runs in the namespaces, and they vanish with the last file descriptor.
 When this process is itself killed, a second one, the guard, does that in its place. The guard has another name, so
 `pkill -9 python` and `pkill -9 -f fastbridge` miss it.
 
+Nothing escapes them. A program comes into a namespace through a door, a path in /proc that ends with this process. Once
+the door is shut none comes in, not even one that the owner had begun to start when it was killed. The others are all to
+be seen: on its way in a process has the lab's tag as its name, and then it is in the namespace.
+
 Called as `namespace_helper.py exec PATH PROGRAM …` it is no helper. It becomes that program, in the network namespace
 of this name.
 """
@@ -179,14 +183,16 @@ def is_entered_whole() -> bool:
 
 
 class Helper:
-    """Answers requests. The name of a namespace is its index, in the order of making."""
+    """Answers requests. The name of a namespace is the number of this process's descriptor."""
 
     def __init__(self, tag: str) -> None:
         self.tag = tag  # programs on their way into a namespace carry it as argv[0]
         self.guard: socket.socket | None = None
-        self.namespaces: list[int] = []
+        self.namespaces: set[int] = set()
         self.mounts: dict[str, int] = {}
         self.here = -1
+        # Leads to the namespaces, as /proc/PID/fd/DOOR/NUMBER.
+        self.door = os.open("/proc/self/fd", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
     def answer(self, request: list[str], fds: list[int]) -> Answer:
         """Do one request."""
@@ -207,43 +213,42 @@ class Helper:
     def create(self) -> Answer:
         """Make a network namespace."""
         call("unshare", CLONE_NEWNET)
-        fields, fds = self.keep(os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC))
-        self.here = len(self.namespaces) - 1
-        self.tell_guard(b"made", fds)
-        return fields, fds
+        self.here = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        self.tell_guard(b"made", [self.here])
+        return self.keep(self.here)
 
     def keep(self, fd: int) -> Answer:
         """Hold a namespace, so that no other can get its inode number while this process lives."""
-        self.namespaces.append(fd)
-        return [str(len(self.namespaces) - 1)], [fd]
+        self.namespaces.add(fd)
+        return [str(fd)], [fd]
 
-    def enter(self, index: str) -> None:
+    def enter(self, number: str) -> None:
         """Go to a namespace."""
-        if self.here != int(index):
-            call("setns", self.namespaces[int(index)], CLONE_NEWNET)
-            self.here = int(index)
+        if self.here != int(number):
+            call("setns", int(number), CLONE_NEWNET)
+            self.here = int(number)
 
-    def open_socket(self, index: str, family: str, type_: str, protocol: str) -> Answer:
+    def open_socket(self, number: str, family: str, type_: str, protocol: str) -> Answer:
         """Open a socket in a namespace."""
-        self.enter(index)
+        self.enter(number)
         return [], [socket.socket(int(family), int(type_), int(protocol)).detach()]
 
-    def sysctl(self, index: str, path: str, value: str) -> Answer:
+    def sysctl(self, number: str, path: str, value: str) -> Answer:
         """Give a setting below /proc/sys a value, in the network namespace that this process is in.
 
         A setting that has the value already is not written: in a container /proc/sys may be read-only.
         """
-        self.enter(index)
+        self.enter(number)
         with open(f"/proc/sys/{path}") as setting:  # noqa: PTH123 - as above
             if setting.read().strip() == value:
                 return [], []
         write(f"/proc/sys/{path}", value)
         return [], []
 
-    def make_mounts(self, index: str) -> Answer:
+    def make_mounts(self, number: str) -> Answer:
         """The mount namespace for the programs in a network namespace, made once. Raises OSError if refused."""
-        if index not in self.mounts:
-            self.enter(index)
+        if number not in self.mounts:
+            self.enter(number)
             answers, answer = os.pipe()
             ends, end = os.pipe()
             child = os.fork()
@@ -259,12 +264,12 @@ class Helper:
                 code = int(os.read(answers, 16) or errno.ECHILD)
                 if code:
                     raise OSError(code, os.strerror(code))
-                self.mounts[index] = os.open(f"/proc/{child}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+                self.mounts[number] = os.open(f"/proc/{child}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
             finally:
                 os.close(answers)
                 os.close(end)
                 os.waitpid(child, 0)
-        return [], [self.mounts[index]]
+        return [], [self.mounts[number]]
 
     @staticmethod
     def show_interfaces() -> int:
@@ -274,9 +279,9 @@ class Helper:
         except OSError as error:
             return error.errno or errno.EIO
 
-    def pin(self, index: str, path: str) -> Answer:
+    def pin(self, number: str, path: str) -> Answer:
         """Give a namespace a name in the file system, the way `ip netns` does."""
-        self.enter(index)
+        self.enter(number)
         directory = os.path.dirname(path).encode()  # noqa: PTH120 - as above
         os.makedirs(directory, exist_ok=True)  # noqa: PTH103
         try:
@@ -300,12 +305,12 @@ class Helper:
         os.unlink(path)  # noqa: PTH108
         return [], []
 
-    def disown(self, index: str) -> Answer:
-        """Forget a namespace that was adopted by mistake. The other indexes stay."""
-        os.close(self.namespaces[int(index)])
-        if index in self.mounts:
-            os.close(self.mounts.pop(index))
-        self.namespaces[int(index)] = -1
+    def disown(self, number: str) -> Answer:
+        """Forget a namespace that was adopted by mistake."""
+        self.namespaces.remove(int(number))
+        os.close(int(number))
+        if number in self.mounts:
+            os.close(self.mounts.pop(number))
         self.here = -1
         return [], []
 
@@ -336,7 +341,7 @@ class Helper:
                 return
             if not text:
                 break
-            self.namespaces += fds
+            self.namespaces.update(fds)
         self.kill()
 
     def tell_guard(self, text: bytes, fds: Sequence[int] = ()) -> None:
@@ -345,38 +350,41 @@ class Helper:
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # somebody killed it
                 socket.send_fds(self.guard, [text], fds)
 
+    def shut(self) -> None:
+        """Let no more programs come in."""
+        os.close(self.door)
+
     def kill(self) -> Answer:
-        """Kill whatever runs in the namespaces, or is about to, until nothing is left."""
+        """Kill whatever runs in the namespaces, or is about to, until nothing is left.
+
+        Each process is looked at once. The last list has none that is new, so no child of a killed one was missed.
+        """
         deadline = time.monotonic() + KILL_PATIENCE
-        while victims := self.programs():
+        ours = {os.fstat(fd).st_ino for fd in self.namespaces}
+        others = {os.getpid()}
+        while unknown := {int(name) for name in os.listdir("/proc") if name.isdigit()} - others:  # noqa: PTH208
+            victims = {pid for pid in unknown if self.is_program(pid, ours)}
+            others |= unknown - victims
             for pid in victims:
-                try:
+                with contextlib.suppress(ProcessLookupError):  # it ended by itself
                     os.kill(pid, signal.SIGKILL)
-                except ProcessLookupError:
-                    continue  # it ended by itself
-            if time.monotonic() > deadline:
-                raise OSError(errno.EBUSY, f"processes {victims} survive SIGKILL")
-            time.sleep(0.001)
+            if victims:
+                if time.monotonic() > deadline:
+                    raise OSError(errno.EBUSY, f"processes {sorted(victims)} survive SIGKILL")
+                time.sleep(0.001)
         return [], []
 
-    def programs(self) -> list[int]:
-        """The processes in the namespaces, and those on their way in."""
-        ours = {os.fstat(fd).st_ino for fd in self.namespaces if fd >= 0}
-        pids = [int(name) for name in os.listdir("/proc") if name.isdigit()]  # noqa: PTH208
-        return [pid for pid in pids if pid != os.getpid() and self.is_program(pid, ours)]
-
     def is_program(self, pid: int, ours: set[int]) -> bool:
-        """Whether a process is one of them. A process that has just ended is not."""
-        try:
-            if os.stat(f"/proc/{pid}/ns/net").st_ino in ours:  # noqa: PTH116
+        """Whether a process is on its way into the namespaces, or in one. In this order, or it could pass in between.
+
+        A process that has just ended is neither.
+        """
+        with contextlib.suppress(OSError), open(f"/proc/{pid}/cmdline", "rb") as cmdline:  # noqa: PTH123 - as above
+            if cmdline.read(64).split(b"\0")[0] == self.tag.encode():
                 return True
-        except OSError:
-            pass  # a zombie, or a process that we may not look at: neither is in our namespaces
-        try:
-            with open(f"/proc/{pid}/cmdline", "rb") as cmdline:  # noqa: PTH123
-                return cmdline.read(64).split(b"\0")[0] == self.tag.encode()
-        except OSError:
-            return False
+        with contextlib.suppress(OSError):  # a zombie, or a process that we may not look at: neither is in one
+            return os.stat(f"/proc/{pid}/ns/net").st_ino in ours  # noqa: PTH116
+        return False
 
 
 def serve(control: socket.socket, helper: Helper) -> None:
@@ -432,8 +440,10 @@ def main() -> None:
         except OSError as error:
             socket.send_fds(control, [f"error\0{error.errno}\0{error.strerror}".encode()], [])
             return
-        socket.send_fds(control, [b"ok"], user)
+        socket.send_fds(control, [f"ok\0{helper.door}".encode()], user)
         serve(control, helper)
+    helper.kill()  # silently: a program that finds no way in says so
+    helper.shut()
     helper.kill()
     helper.tell_guard(b"end")
     os.waitpid(guard, 0)

@@ -64,7 +64,7 @@ class NamespaceHelper:
                 start_new_session=True,
             )
         try:
-            _, fds = self._receive()
+            (door,), fds = self._receive()
         except OSError as error:
             self.close()
             raise PrivilegeError(
@@ -75,6 +75,7 @@ class NamespaceHelper:
         except BaseException:
             self.close()
             raise
+        self._door = f"/proc/{self._process.pid}/fd/{door}"
         self._user_fd = fds[0] if fds else None
 
     @property
@@ -91,19 +92,19 @@ class NamespaceHelper:
     def create(self) -> Namespace:
         """Make a network namespace. It has no name, and only a loopback interface that is down."""
         try:
-            (index,), (fd,) = self._request("create")
+            (number,), (fd,) = self._request("create")
         except OSError as error:
             raise LabError(f"cannot make a network namespace: {os_reason(error)}") from error
-        return Namespace(self, index, fd)
+        return Namespace(self, number, fd)
 
     def adopt(self, path: str) -> Namespace:
         """Take up the network namespace that has this name in the file system."""
         fd = os.open(path, os.O_RDONLY)
         try:
-            (index,), (kept,) = self._request("adopt", fds=[fd])
+            (number,), (kept,) = self._request("adopt", fds=[fd])
         finally:
             os.close(fd)
-        return Namespace(self, index, kept)
+        return Namespace(self, number, kept)
 
     def unpin(self, path: str) -> None:
         """Undo `Namespace.pin`."""
@@ -155,6 +156,10 @@ class NamespaceHelper:
         self, namespace: Namespace, argv: Argv | str, options: dict[str, Any]
     ) -> Iterator[tuple[list[str], dict[str, Any]]]:
         """Arguments for `subprocess` that start `argv` in a namespace. They are good until the context ends."""
+        if self._control.fileno() < 0 or not self.is_ours:
+            raise self.closed()
+        if self._process.poll() is not None:
+            raise LabError(_DIED)
         options = dict(options)
         if options.pop("shell", False):
             argv = ["/bin/sh", "-c", argv] if isinstance(argv, str) else ["/bin/sh", "-c", *argv]
@@ -167,8 +172,9 @@ class NamespaceHelper:
         nsenter = find_program("nsenter")
         if nsenter is None:
             raise LabError("there is no program 'nsenter' on the PATH: install util-linux")
-        fds = [namespace.fd]
-        entry = [f"--net=/proc/self/fd/{namespace.fd}"]
+        fds = []
+        # Not a descriptor of our own: the helper shuts this door before it kills what has come in.
+        entry = [f"--net={self._door}/{namespace.number}"]
         if self._user_fd is not None:
             fds.append(self._user_fd)
             entry = [f"--user=/proc/self/fd/{self._user_fd}", *entry, "--preserve-credentials"]
@@ -195,7 +201,7 @@ class NamespaceHelper:
         if not self._has_mounts:
             return None
         try:
-            _, (fd,) = self._request("mounts", namespace._index)
+            _, (fd,) = self._request("mounts", namespace.number)
         except PermissionError as error:
             self._has_mounts = False
             _log.info(
@@ -240,9 +246,9 @@ class NamespaceHelper:
 class Namespace:
     """One network namespace: a file descriptor, and all that can be done through it."""
 
-    def __init__(self, helper: NamespaceHelper, index: str, fd: int) -> None:
+    def __init__(self, helper: NamespaceHelper, number: str, fd: int) -> None:
         self._helper = helper
-        self._index = index
+        self._number = number
         self._fd = fd
         in_child(self, Namespace.close)
 
@@ -254,20 +260,27 @@ class Namespace:
         return self._fd
 
     @property
+    def number(self) -> str:
+        """The number of the helper's descriptor."""
+        if self._fd < 0:
+            raise self._helper.closed()
+        return self._number
+
+    @property
     def path(self) -> str:
         """A path that other programs of this user can open while this process holds the namespace."""
         return f"/proc/{os.getpid()}/fd/{self.fd}"
 
     def open_socket(self, family: int, type: int, protocol: int = 0) -> socket.socket:  # noqa: A002 - as in socket
         """A socket that lives in this namespace."""
-        _, (fd,) = self._helper._request("socket", self._index, *map(str, map(int, (family, type, protocol))))
+        _, (fd,) = self._helper._request("socket", self._number, *map(str, map(int, (family, type, protocol))))
         # Given all three: Python cannot ask the kernel for them where it does not know the family.
         return socket.socket(family, type, protocol, fileno=fd)
 
     def write_sysctl(self, name: str, value: int) -> bool:
         """Set `net/…` below /proc/sys to this value; False when this kernel has no such setting."""
         try:
-            self._helper._request("sysctl", self._index, name, str(value))
+            self._helper._request("sysctl", self._number, name, str(value))
         except FileNotFoundError:
             return False
         except OSError as error:
@@ -277,7 +290,7 @@ class Namespace:
     def pin(self, path: str) -> None:
         """Give it a name in the file system. Then it outlives every process."""
         try:
-            self._helper._request("pin", self._index, path)
+            self._helper._request("pin", self._number, path)
         except OSError as error:
             kind = PrivilegeError if isinstance(error, PermissionError) else LabError
             way_out = f"; {CONTAINER}" if isinstance(error, PermissionError) else ""
@@ -297,7 +310,7 @@ class Namespace:
 
     def disown(self) -> None:
         """Give it up as not ours: `kill_programs` and the end of the helper spare its processes."""
-        self._helper._request("disown", self._index)
+        self._helper._request("disown", self._number)
         self.close()
 
     def close(self) -> None:

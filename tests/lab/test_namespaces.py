@@ -10,10 +10,11 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from live import eventually
+from live import PATIENCE, eventually
 
 from fastbridge.errors import LabError
 from fastbridge.lab.namespaces import Namespace, NamespaceHelper
@@ -92,7 +93,46 @@ def test_a_program_on_its_way_in_dies_too() -> None:
             namespace = helper.create()
             program = namespace.popen(["sleep", "1000"])
         namespace.close()
-        assert program.returncode == -signal.SIGKILL
+        assert program.returncode in (-signal.SIGKILL, 1)  # 1: it did not come in
+
+
+@pytest.mark.parametrize("end", ["close", "kill"])
+def test_a_program_that_starts_too_late_does_not_come_in(
+    namespace: Namespace, helper: NamespaceHelper, end: str
+) -> None:
+    """As one does whose owner was killed between its fork and its exec."""
+    with helper.command(namespace, ["sleep", "1000"], {"stderr": subprocess.PIPE}) as (command, options):
+        if end == "kill":
+            helper._process.kill()
+            helper._process.wait()
+        else:
+            helper.close()
+        late = subprocess.run(command, timeout=PATIENCE, **options)
+    assert late.returncode == -signal.SIGKILL or b"cannot open" in late.stderr
+
+
+def test_no_child_is_missed_that_is_born_meanwhile() -> None:
+    """A program that goes from process to process: each makes the next one, and ends."""
+    hops = "import os, time\nwhile True:\n  if os.fork(): os._exit(0)\n  time.sleep(0.005)"
+    for _ in range(5):
+        with NamespaceHelper() as helper:
+            namespace = helper.create()
+            namespace.popen([sys.executable, "-S", "-c", hops])
+            inode = os.fstat(namespace.fd).st_ino
+            eventually(lambda at=inode: inside(at), "the first hop")  # type: ignore[misc]
+        assert inside(inode) == []
+        namespace.close()
+
+
+def inside(inode: int) -> list[str]:
+    """The processes in a network namespace."""
+    found = []
+    for process in Path("/proc").iterdir():
+        if process.name.isdigit():
+            with suppress(OSError):
+                if (process / "ns/net").stat().st_ino == inode:
+                    found.append(process.name)
+    return found
 
 
 def test_a_program_that_left_its_namespace_dies_too(namespace: Namespace, helper: NamespaceHelper) -> None:
@@ -193,7 +233,7 @@ for n in itertools.count():
         descendants = family(owner.pid)
         owner.kill()
     eventually(lambda: not alive(int(pid)), "the end of the helper")
-    assert not [line for line in command_lines() if tag in line]
+    eventually(lambda: not [line for line in command_lines() if tag in line], "the end of who comes too late")
     eventually(lambda: not any(map(alive, descendants)), "the end of the programs")
 
 
