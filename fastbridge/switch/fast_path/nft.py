@@ -92,8 +92,7 @@ class NftHand:
         batch = Batch(self._table)
         batch.add_elements("punts", [(_INDEX.pack(p.ifindex), _INDEX.pack(p.punt)) for p in ports.values()])
         for index, links in ports.items():
-            batch.add_chain(_chain(links), "ingress", [links.name], policy="drop", priority=_PRIORITY)
-            self._add_rules(batch, links, self._looks.get(index, Look.NOTHING))
+            self._add_chain(batch, index, links)
         self._nftables.apply(batch)
         self._links.update(ports)
         self._by_link.update({links.ifindex: index for index, links in ports.items()})
@@ -101,7 +100,7 @@ class NftHand:
     def detach(self, index: int) -> None:
         """Stop taking a port's frames, even where its interface is gone. Raises OSError."""
         self._looks.pop(index, None)
-        if index not in self._links:  # its renaming failed half-way
+        if index not in self._links:
             return
         links = self._links[index]
         batch = Batch(self._table)
@@ -117,11 +116,12 @@ class NftHand:
                 raise
 
     def rename(self, index: int, name: str) -> None:
-        """A port's interface has another name: chains are bound to names. Raises OSError."""
-        links, look = self._links[index], self._looks.get(index, Look.NOTHING)
-        self.detach(index)
-        self._looks[index] = look
-        self.attach({index: links._replace(name=name)})
+        """See Hand. Chains are bound to names."""
+        links = self._links[index]._replace(name=name)
+        batch = Batch(self._table)
+        self._add_chain(batch, index, links)
+        self._nftables.replace(batch, [_chain(links)])
+        self._links[index] = links
 
     def look(self, ingress: int, what: Look) -> None:
         """See Hand. Raises OSError."""
@@ -176,6 +176,10 @@ class NftHand:
     def close(self) -> None:
         """See Hand."""
         self._nftables.close()
+
+    def _add_chain(self, batch: Batch, index: int, links: PortEnds) -> None:
+        batch.add_chain(_chain(links), "ingress", [links.name], policy="drop", priority=_PRIORITY)
+        self._add_rules(batch, links, self._looks.get(index, Look.NOTHING))
 
     @staticmethod
     def _add_rules(batch: Batch, links: PortEnds, look: Look) -> None:
