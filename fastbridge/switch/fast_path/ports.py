@@ -181,7 +181,7 @@ class FastPorts:
             self.lane.head.set_policy(index, policy)
 
     def follow(self, index: int, link: Link) -> None:
-        """A port's interface may have another name or MTU. A name that the kernel refuses is tried again by the next call."""
+        """A port's interface may have another name or MTU. A name that the kernel refuses is for the next call."""
         if self.lane is None:
             return
         self.lane.follow_mtu(index, link.mtu)
