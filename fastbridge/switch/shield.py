@@ -66,11 +66,10 @@ def mark(sock: socket.socket) -> None:
 
 
 def _add_chains(batch: Batch, index: int, name: str) -> None:
-    heard, said = _chains(index)
-    batch.add_chain(heard, "ingress", [name], policy="drop")
-    batch.add_chain(said, "egress", [name])
-    batch.add_rule(said, load_mark(), unless(struct.pack("=I", MARK)), verdict("drop"))
-    batch.add_rule(said, set_mark(0))
+    batch.add_chain(f"in-{index}", "ingress", [name], policy="drop")
+    batch.add_chain(f"out-{index}", "egress", [name])
+    batch.add_rule(f"out-{index}", load_mark(), unless(struct.pack("=I", MARK)), verdict("drop"))
+    batch.add_rule(f"out-{index}", set_mark(0))
 
 
 def _chains(index: int) -> Sequence[str]:
