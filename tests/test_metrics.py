@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -309,6 +310,34 @@ def test_a_switch_that_fails_is_an_error_and_not_the_end(tmp_path: Path, caplog:
             assert ask(sock)[0] == 200
 
 
+FORKS = """
+import os, sys
+from fastbridge import Switch
+from fastbridge.metrics.endpoint import Endpoint
+endpoint = Endpoint("unix:" + sys.argv[1])
+endpoint.start(Switch.in_memory(2))
+if not (child := os.fork()):
+    endpoint.close()  # it is the parent's
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+print("forked", flush=True)
+sys.stdin.read()
+endpoint.close()
+"""
+
+
+def test_a_forked_child_leaves_it_to_the_parent(tmp_path: Path) -> None:
+    path = tmp_path / "metrics"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", FORKS, str(path)], text=True, cwd=ROOT, **pipes) as process:
+        assert process.stdout is not None and process.stdout.readline() == "forked\n"
+        with connected(str(path)) as sock:
+            assert ask(sock)[0] == 200
+        assert process.communicate(timeout=PATIENCE) == ("", "")
+        assert process.returncode == 0
+    assert not path.exists()
+
+
 @pytest.mark.parametrize(
     "address", ["", "x", "1:2:3", "::1:9000", "[::1:9000", "127.0.0.1]:1", "[]:1", "70000", "a b:1", "unix:"]
 )
@@ -442,6 +471,47 @@ def test_what_a_run_serves_is_what_it_counts(lab: Lab, start: Started, fast_path
     final = json.loads(process.communicate(timeout=PATIENCE)[0].splitlines()[-1])["counters"]["total"]
     assert total(before, "port_receive_frames_total") <= final["rx_frames"] + final["fast"]
     assert final["fast_bytes"] >= 98 * final["fast"]  # an echo is 98 bytes, an IP packet
+
+
+@pytest.mark.live
+def test_a_run_serves_on_ipv6_too(lab: Lab, start: Started) -> None:
+    switched_on = ["sh", "-c", "echo 0 >/proc/sys/net/ipv6/conf/lo/disable_ipv6"]
+    if lab.run_host(switched_on, check=False, stderr=subprocess.DEVNULL).returncode:
+        pytest.skip("no IPv6, or /proc/sys is read-only")
+    url = say(start(*COMMAND, "run", "--json", "--metrics", "[::1]:0", "pod1", "pod2"))["metrics"]
+    host, port = re.fullmatch(r"http://\[(.*)\]:(\d+)/metrics", url).groups()  # type: ignore[union-attr]
+    with lab.ports[0].open_socket(socket.AF_INET6, socket.SOCK_STREAM, 0) as sock:
+        sock.settimeout(PATIENCE)
+        sock.connect((host, int(port)))
+        assert ask(sock)[0] == 200
+
+
+@pytest.mark.live
+def test_the_unix_socket_of_a_killed_run_is_replaced_and_goes_with_the_next(
+    lab: Lab, start: Started, tmp_path: Path
+) -> None:
+    path = tmp_path / "metrics"
+    command = [*COMMAND, "run", "--json", "--metrics", f"unix:{path}", "pod1", "pod2"]
+    for end in signal.SIGKILL, signal.SIGTERM:
+        process = start(*command)
+        assert say(process)["metrics"] == f"unix:{path}"
+        with connected(str(path)) as sock:
+            assert ask(sock)[0] == 200
+        process.send_signal(end)
+        process.communicate(timeout=PATIENCE)
+        assert path.exists() == (end == signal.SIGKILL)
+    refused = start(*COMMAND, "run", "--metrics", f"unix:{path}", "pod1", "absent")  # it opens the socket first
+    assert "there is no interface 'absent'" in refused.communicate(timeout=PATIENCE)[1]
+    assert not path.exists()
+
+
+@pytest.mark.live
+def test_a_port_that_is_taken_is_one_line(lab: Lab, start: Started) -> None:
+    port = say(start(*COMMAND, "run", "--json", "--metrics", "0", "pod1", "pod2"))["metrics"].split(":")[2][:-8]
+    other = start(*COMMAND, "run", "--metrics", port, "pod2", "pod3")
+    out, err = other.communicate(timeout=PATIENCE)
+    assert (other.returncode, out) == (2, "")
+    assert err == f"fastbridge: no metrics on {port}: Address already in use; give another port or address\n"
 
 
 @pytest.mark.live

@@ -91,7 +91,9 @@ class Endpoint:
         self._thread.start()
 
     def close(self) -> None:
-        """Stop serving. Close all connections, and remove the Unix socket."""
+        """Stop serving. Close all connections, and remove the Unix socket. A second call does nothing."""
+        if self._closing:
+            return
         self._closing = True
         os.eventfd_write(self._wake, 1)
         if self._thread is not None:
@@ -101,7 +103,7 @@ class Endpoint:
         self._let_go()
 
     def _leave_to_parent(self) -> None:
-        self._thread, self._path = None, None
+        self._closing = True
         self._let_go()
 
     def _let_go(self) -> None:

@@ -597,15 +597,15 @@ class Switch(SwitchBase):
             if changed.lost:
                 self._let_go()
             elif changed.link.name != as_before.name:
-                self._rename(changed)
+                self._rename(changed)  # at once: meanwhile its frames go to the host
         after = {index: link for index, link in self._dataplane.links().items() if index in self._members}
         for index, link in after.items():
             member = self._members.get(index)
             port = member.link if member else None
             if member:
                 self._suit_queue(index, member)
-            if port:
-                self._fast.follow_mtu(index, port.link.mtu)
+            if port and not port.lost:
+                self._fast.follow(index, port.link)
             if port and port.faltered:
                 port.faltered = False
                 self._forget_behind(index)  # though it may be back already
@@ -671,7 +671,7 @@ class Switch(SwitchBase):
     def _rename(self, port: PortLink) -> None:
         for index, member in list(self._members.items()):
             if member.link is port:
-                self._fast.rename(index, port.link.name)
+                self._fast.follow(index, port.link)
 
     def _let_go(self) -> None:
         """Let nothing in or out of ports whose interfaces are no longer ours."""

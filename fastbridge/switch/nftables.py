@@ -7,6 +7,7 @@ Documentation/netlink/specs/nftables.yaml; `nft --debug=netlink` shows the expre
 
 from __future__ import annotations
 
+import errno
 import socket
 import struct
 import threading
@@ -232,6 +233,22 @@ class Nftables:
             with self._lock:
                 # The last change is acknowledged after all errors.
                 self._netlink.send([begin, *(change for _, change in part), end], about, answered=-2)
+
+    def replace(self, batch: Batch, chains: Sequence[str]) -> None:
+        """Delete these chains of the batch's table, where they are there, and make the changes, all at once.
+
+        For chains of an interface that has another name: before 6.16 they are gone with the old one. Raises OSError.
+        """
+        deletions = Batch(batch.table)
+        for name in chains:
+            deletions.delete_chain(name)
+        try:
+            self.apply(Batch(batch.table, deletions.messages + batch.messages))
+        except OSError as error:
+            if error.errno != errno.ENOENT:
+                raise
+            if batch.messages:
+                self.apply(batch)
 
     def last_used(self, table: str, name: str) -> list[tuple[bytes, int | None]]:
         """Each timed element of a map: its key, and how many ms ago it was used; None: never. Raises OSError."""

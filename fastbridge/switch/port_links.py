@@ -201,6 +201,14 @@ class PortLinks:
                         found.append((port, before))
         return found
 
+    def _rename_shield(self, port: PortLink) -> None:
+        link = port.link
+        try:
+            self._shields[port.namespace].rename(link.index, link.name)
+        except OSError as error:  # as where it has yet another name by now, of which we shall hear
+            text = f"the host is not shielded from port {port.name}, whose interface is named {link.name} now"
+            self._journal.warn(_log, "interfaces without a shield", f"{text}: {error.strerror}", thing=port.name)
+
     def _follow(self, port: PortLink, before: Link) -> None:
         """Release a port that is lost; note a new name."""
         link = port.link
@@ -214,7 +222,7 @@ class PortLinks:
             text = f"port {port.name}: its interface {before.name} is named {link.name} now"
             self._journal.warn(_log, "interfaces renamed", text)
             if port.shielded:
-                self._shields[port.namespace].rename(link.index, link.name)
+                self._rename_shield(port)
         if port.lost:
             self.release(port)
 

@@ -11,12 +11,11 @@ taken off again, for that is another 3 % of a small frame's cost. A priority nee
 
 from __future__ import annotations
 
-import errno
 import os
 import secrets
 import socket
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from .nftables import Batch, Nftables, load_priority, unless, verdict
 
@@ -56,21 +55,13 @@ class Shield:
 
     def remove(self, index: int) -> None:
         """Lift the shield from a port, even from a deleted one: a later interface may have its name."""
-        batch = Batch(self._name)
-        _delete_chains(batch, index)
-        self._apply_if_there(batch)
+        self._nftables.replace(Batch(self._name), _chains(index))
 
     def rename(self, index: int, name: str) -> None:
         """A port's interface has another name now. Chains are bound to names (since 6.16 they follow them)."""
-        self.remove(index)
-        self.add([(index, name)])
-
-    def _apply_if_there(self, batch: Batch) -> None:
-        try:
-            self._nftables.apply(batch)
-        except OSError as error:
-            if error.errno != errno.ENOENT:  # before 6.16 chains are gone with their interface
-                raise
+        batch = Batch(self._name)
+        _add_chains(batch, index, name)
+        self._nftables.replace(batch, _chains(index))
 
 
 def let_pass(sock: socket.socket) -> None:
@@ -84,6 +75,5 @@ def _add_chains(batch: Batch, index: int, name: str) -> None:
     batch.add_rule(f"out-{index}", load_priority(), unless(struct.pack("=I", PRIORITY)), verdict("drop"))
 
 
-def _delete_chains(batch: Batch, index: int) -> None:
-    for name in (f"in-{index}", f"out-{index}"):
-        batch.delete_chain(name)
+def _chains(index: int) -> Sequence[str]:
+    return f"in-{index}", f"out-{index}"

@@ -56,6 +56,9 @@ class FakeHand:
             raise OSError(12, "no memory")
         self.looks[ingress] = what
 
+    def rename(self, index: int, name: str) -> None:
+        """It knows no names."""
+
     def promote(self, pairs: Mapping[Pair, int]) -> None:
         self.calls.append("promote")
         if self.refuse:

@@ -87,7 +87,7 @@ def stage(hand: str) -> Iterator[Stage]:
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         process = lab.popen_host([*command, *(port.name for port in lab.ports)], text=True, cwd=ROOT, **pipes)
         try:
-            assert say(process) == {"event": "ready", "ports": ["pod1", "pod2", "pod3"], "fast_path": hand}
+            assert say(process)["fast_path"] == hand
             on = Stage(lab, process, ears)
             on.promote()
             yield on

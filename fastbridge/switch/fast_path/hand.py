@@ -46,6 +46,9 @@ class Hand(Protocol):
     def look(self, ingress: int, what: Look) -> None:
         """Change how a port's frames are looked at, by default NOTHING. None of its pairs is promoted at that time."""
 
+    def rename(self, index: int, name: str) -> None:
+        """A port's interface has another name; its pairs stay. Raises OSError, and then all is as before."""
+
     def promote(self, pairs: Mapping[Pair, int]) -> None:
         """Forward the pairs' frames to these ports from now on, all or none. Raises RefusedError."""
 

@@ -187,6 +187,11 @@ class FastPath:
                 self._mtus[index] = mtu
                 self.revoke_port(index)
 
+    def rename(self, index: int, name: str) -> None:
+        """A port's interface has another name. Raises OSError."""
+        with self._lock:
+            self.hand.rename(index, name)
+
     def remove_port(self, index: int) -> None:
         """Forget all about a port."""
         with self._lock:

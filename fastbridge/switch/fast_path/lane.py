@@ -112,11 +112,11 @@ class FastLane:
             del self._ports[index], self._begun[index]
             return self._passed.pop(index)
 
-    def rename(self, index: int, name: str) -> None:
-        """A port's interface has another name. Raises OSError."""
-        if index in self._ports:
-            with self.head.held(), self._lock:
-                self.hand.rename(index, name)
+    def follow_name(self, index: int, name: str) -> None:
+        """A port's interface may have another name. Raises OSError."""
+        if index in self._ports and self._ports[index].name != name:
+            self.head.rename(index, name)
+            with self._lock:
                 self._ports[index] = self._ports[index]._replace(name=name)
 
     def remove(self, punt: int) -> None:

@@ -91,15 +91,14 @@ class NftHand:
         """Take frames that come in by these ports, by index, from now on. Raises OSError."""
         batch = Batch(self._table)
         for index, links in ports.items():
-            batch.add_chain(_chain(links), "ingress", [links.name], policy="drop", priority=_EARLY)
-            self._add_rules(batch, index, links, self._looks.get(index, Look.NOTHING))
+            self._add_chain(batch, index, links)
         self._nftables.apply(batch)
         self._links.update(ports)
 
     def detach(self, index: int) -> None:
         """Stop taking a port's frames, even where its interface is gone. Raises OSError."""
         self._looks.pop(index, None)
-        if index not in self._links:  # its renaming failed half-way
+        if index not in self._links:
             return
         links = self._links.pop(index)
         batch = Batch(self._table)
@@ -111,11 +110,12 @@ class NftHand:
                 raise
 
     def rename(self, index: int, name: str) -> None:
-        """A port's interface has another name: chains are bound to names. Raises OSError."""
-        links, look = self._links[index], self._looks.get(index, Look.NOTHING)
-        self.detach(index)
-        self._looks[index] = look
-        self.attach({index: links._replace(name=name)})
+        """See Hand. Chains are bound to names."""
+        links = self._links[index]._replace(name=name)
+        batch = Batch(self._table)
+        self._add_chain(batch, index, links)
+        self._nftables.replace(batch, [_chain(links)])
+        self._links[index] = links
 
     def look(self, ingress: int, what: Look) -> None:
         """See Hand. Raises OSError."""
@@ -170,6 +170,10 @@ class NftHand:
     def close(self) -> None:
         """See Hand."""
         self._nftables.close()
+
+    def _add_chain(self, batch: Batch, index: int, links: PortEnds) -> None:
+        batch.add_chain(_chain(links), "ingress", [links.name], policy="drop", priority=_EARLY)
+        self._add_rules(batch, index, links, self._looks.get(index, Look.NOTHING))
 
     @staticmethod
     def _add_rules(batch: Batch, index: int, links: PortEnds, look: Look) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from fastbridge.errors import PortError
 from fastbridge.journal import Journal
+from fastbridge.link_watch import Link
 from fastbridge.policy.base import Policy
 from fastbridge.policy.bindings import Bindings
 from fastbridge.switch.counters import Passed
@@ -180,11 +181,6 @@ class FastPorts:
         if self.lane is not None:
             self.lane.remove(receiver.punt)
 
-    def rename(self, index: int, name: str) -> None:
-        """A port's interface has another name. Raises OSError."""
-        if self.lane is not None:
-            self.lane.rename(index, name)
-
     def passed(self) -> Mapping[int, Passed]:
         """The counts of each port's frames that bypassed the core."""
         return {} if self.lane is None else self.lane.passed()
@@ -194,10 +190,16 @@ class FastPorts:
         if self.lane is not None:
             self.lane.head.set_policy(index, policy)
 
-    def follow_mtu(self, index: int, mtu: int) -> None:
-        """A port's MTU may have changed."""
-        if self.lane is not None:
-            self.lane.follow_mtu(index, mtu)
+    def follow(self, index: int, link: Link) -> None:
+        """A port's interface may have another name or MTU. A name that the kernel refuses is for the next call."""
+        if self.lane is None:
+            return
+        self.lane.follow_mtu(index, link.mtu)
+        try:
+            self.lane.follow_name(index, link.name)
+        except OSError as error:
+            text = f"the kernel does not know a port by its new name {link.name} yet: {error.strerror}; asking again"
+            self._journal.warn(_log, "failures of the fast path", text)
 
     def vitals(self) -> FastPathVitals:
         """What it holds."""
