@@ -86,7 +86,7 @@ class ControlServer:
         in_child(self, ControlServer._leave_to_parent)
         self._threads = [
             threading.Thread(target=work, name=name, daemon=True)
-            for name, work in (("fastbridge-control", self._serve), ("fastbridge-verbs", self._call))
+            for name, work in (("fastbridge-socket", self._serve), ("fastbridge-verbs", self._call))
         ]
         for thread in self._threads:
             thread.start()

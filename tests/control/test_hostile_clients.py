@@ -285,6 +285,7 @@ def test_clients_that_come_and_go(there: Asked, good: Client, path: Path) -> Non
     def files() -> int:
         return len(os.listdir("/proc/self/fd"))  # noqa: PTH208
 
+    good.call("echo")  # so it is connected at both ends
     before = files()
     for number in range(300):
         with Raw(path) as raw:
