@@ -16,9 +16,10 @@ import pytest
 from command import COMMAND, ROOT, complaint, run, say
 from live import PATIENCE, eventually
 
-from fastbridge import Lab
-from fastbridge.control.client import Client
-from fastbridge.control.directory import running, socket_path
+from fastbridge import Client, Lab, MemorySwitch
+from fastbridge.control.directory import make_directory, running, socket_path
+from fastbridge.control.server import ControlServer
+from fastbridge.switch.verbs import switch_verbs
 
 ONE, TWO, THREE = (f"02:00:00:00:00:0{n}" for n in (1, 2, 3))
 PORTS = ("pod1", "pod2", "pod3")
@@ -243,6 +244,20 @@ def test_tables_fit_80_columns(lab: Lab, switch: subprocess.Popen[str]) -> None:
     for command in ("status", "port list", "fdb show", "neigh show", "policy show", "stats"):
         printed = told(*command.split(), env=os.environ | {"COLUMNS": "80"})
         assert printed and max(map(len, printed.splitlines())) <= 80, printed
+
+
+@pytest.mark.live
+def test_names_do_not_steer_the_terminal() -> None:
+    """An interface may have any name but for blanks and slashes."""
+    names = ["[red]x[/]", "\x1b[2Jx", "\u202ey"]
+    make_directory()
+    with ControlServer(socket_path("odd"), switch_verbs(MemorySwitch(names))):
+        for command in ("port list", "policy show", "stats"):
+            printed = told(*command.split())
+            assert "[red]x[/]" in printed and printed.replace("\n", "").isprintable(), printed
+        done = batch("port set \x1b[31mz isolated=on\nfdb add 02:00:00:00:00:01 [red]x[/]\nfdb show\n", "--force")
+        assert "[red]x[/]" in done.stdout and done.stderr.count("\n") == 1 and done.stderr[:-1].isprintable()
+        assert [row["ifname"] for row in rows("port", "list")] == names
 
 
 def test_schema_needs_no_switch() -> None:
