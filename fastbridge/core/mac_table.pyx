@@ -128,12 +128,11 @@ cdef uint64_t foresee_eviction(MacTableState *state, uint16_t port, uint32_t now
 cdef LearnResult insert(
     MacTableState *state, uint64_t key, uint64_t hash, uint16_t port, uint32_t now, uint8_t flags
 ) noexcept nogil:
+    # Evict first: so it is what foresee_eviction() says.
+    cdef bint full = state.count >= state.capacity and not flags & ENTRY_STATIC and not evict(state, port, now)
     if state.shape & 1:
         empty_some(state)
-    if state.count >= state.capacity and not flags & ENTRY_STATIC and not evict(state, port, now):
-        state.refused += 1
-        return LEARN_REFUSED
-    if make_room(state) < 0:
+    if full or make_room(state) < 0:
         state.refused += 1
         return LEARN_REFUSED
     put(current(state), key, hash, port, now, flags)

@@ -90,10 +90,13 @@ class Explanation(NamedTuple):
 
     def __str__(self) -> str:
         """As a tree."""
-        lines = [f"{self.ingress} → {self.frame.hex()[:60]}{'…' if len(self.frame) > 30 else ''}"]
-        for step in self.steps:
-            lines.append(f"{'└─' if step is self.steps[-1] else '├─'} {step.stage:<8} {step.result}: {step.text}")
-        return "\n".join(lines)
+        return "\n".join([self.ingress, *branches([step.as_dict() for step in self.steps])])
+
+
+def branches(steps: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The lines of a tree below the port's name."""
+    marks = ["├─"] * (len(steps) - 1) + ["└─"]
+    return [f"{mark} {s['stage']:<8} {s['result']:<8} {s['text']}" for mark, s in zip(marks, steps, strict=True)]
 
 
 def explain(switch: SwitchBase, foresight: Foresight, ingress: int, frame: bytes, now: int) -> Explanation:

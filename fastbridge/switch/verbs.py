@@ -6,6 +6,8 @@ the keys that iproute2 uses. A verb that fails has changed nothing.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import TYPE_CHECKING
@@ -14,6 +16,7 @@ import numpy as np
 
 from fastbridge.addresses import MacAddress
 from fastbridge.control.verbs import Verbs
+from fastbridge.described import describe
 from fastbridge.errors import ConfigError
 from fastbridge.feed import Monitor
 from fastbridge.policy.neighbour_entry import NeighbourEntry
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
     from .memory import MemorySwitch
 
 
+_HEX = re.compile(r"[0-9a-fA-F:\s]*[0-9a-fA-F][0-9a-fA-F:\s]*")  # a frame, in digits
 _STREAMS = frozenset({"monitor"})  # verbs that give events
 
 
@@ -167,6 +171,36 @@ class _Operations:
         self._check(port)
         return [row for row in self._switch.counters().rows() if port in (None, row["ifname"])]
 
+    def trace(
+        self,
+        port: str,
+        frame: str = "",
+        src: str | None = None,
+        dst: str | None = None,
+        vlan: int = 0,
+        ethertype: int | None = None,
+        send: bool = False,
+    ) -> list[Row]:
+        """What would become of a frame that a port receives, step by step, and why; nothing changes.
+
+        frame: in hexadecimal digits, or in words such as `arp who-has 10.0.0.2 tell 10.0.0.1`; src, dst: MAC addresses
+        for words, in place of the neighbours'. send: send it in as if the port had received it, and say what happened.
+        """
+        if _HEX.fullmatch(frame):
+            if (src, dst, vlan, ethertype) != (None, None, 0, None):
+                raise ConfigError("a frame in hexadecimal digits has its addresses, VLAN and EtherType; give no others")
+            octets = _octets(frame)
+        else:
+            octets = describe(frame, self._finder(vlan), src=src, dst=dst, vlan=vlan, ethertype=ethertype)
+        return (self._switch.send_in if send else self._switch.explain)(port, octets).as_list()
+
+    def _finder(self, vlan: int) -> Callable[[IPv4Address | IPv6Address], MacAddress | None]:
+        def find(ip: IPv4Address | IPv6Address) -> MacAddress | None:
+            found = self._switch.neighbours.lookup(vlan, ip.packed)
+            return None if found is None else MacAddress(found.mac)
+
+        return find
+
     def monitor(self, events: list[str] | None = None) -> Monitor:
         """What happens from now on, as events: of these names, or all."""
         return self._switch.monitor(events)
@@ -242,6 +276,13 @@ def _neigh_row(entry: NeighbourEntry) -> NeighRow:
     if entry.age is not None:
         row["age"] = round(entry.age, 3)
     return row
+
+
+def _octets(digits: str) -> bytes:
+    try:
+        return bytes.fromhex(digits.replace(":", " "))
+    except ValueError:
+        raise ConfigError("a frame in hexadecimal has two digits for each byte") from None
 
 
 def _address(text: str) -> IPv4Address | IPv6Address:

@@ -177,7 +177,7 @@ def test_the_steps_of_a_flooded_frame() -> None:
     assert said.egress == ("b",)
     assert said.as_list()[-1]["egress"] == ["b"]
     assert "VLAN 5" in said.steps[0].text
-    assert str(said).splitlines()[-1] == f"└─ copies   flood: {left_out}"
+    assert str(said).splitlines()[-1] == f"└─ copies   flood    {left_out}"
 
 
 def test_what_drops_a_frame_ends_its_way() -> None:

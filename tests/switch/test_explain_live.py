@@ -1,0 +1,135 @@
+"""What a running switch says it would do with a frame is what tcpdump in the pods then sees."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+from frames import GROUP, ethernet, tag
+from live import MARK, PATIENCE, eventually, hear_each_other, settled, stage, wires
+from test_live import CASES, X
+
+from fastbridge import Lab, StormControl, Switch
+from fastbridge.described import describe
+from fastbridge.errors import ConfigError
+from fastbridge.pcap import frame_of
+
+pytestmark = [pytest.mark.live, pytest.mark.skipif(shutil.which("tcpdump") is None, reason="no tcpdump")]
+
+
+@contextmanager
+def dumps(lab: Lab, place: Path) -> Iterator[list[Path]]:
+    """What tcpdump writes in each pod, of what comes in."""
+    with ExitStack() as running:
+        files = []
+        for pod in lab:
+            files.append(place / f"{pod.name}.pcap")
+            command = [
+                "tcpdump",
+                "-i",
+                pod.interface,
+                "-Q",
+                "in",
+                "-U",
+                "--immediate-mode",
+                "-Z",
+                "root",
+                "-w",
+                files[-1],
+            ]
+            process = running.enter_context(pod.popen(list(map(str, command)), stderr=subprocess.PIPE, text=True))
+            running.callback(process.kill)
+            assert "listening on" in process.stderr.readline()
+        yield files
+
+
+def frames_of(path: Path) -> list[bytes]:
+    found = []
+    try:
+        while True:
+            found.append(frame_of(path, len(found) + 1))
+    except ConfigError:
+        return found
+
+
+def own(frames: list[bytes]) -> list[bytes]:
+    """The test's own frames, without those of the pods' kernels."""
+    return [frame for frame in frames if b"fastbridge" in frame and MARK not in frame]
+
+
+@pytest.mark.both_paths
+@pytest.mark.parametrize("rules", ["plain", "isolated and locked", "limited"])
+def test_tcpdump_sees_what_was_foreseen(rules: str, tmp_path: Path) -> None:
+    talk = [
+        (port, frame + b" %d" % n)
+        for name in ("untagged", "802.1Q", "QinQ", "VLANs apart", "bad sources", "link-local groups", "random 1")
+        for n, (port, frame) in enumerate(CASES[name])
+    ]
+    # ports_fail: rules, too, leave some ports out
+    with stage(3, ports_fail=True) as (lab, switch), wires(lab) as ends, dumps(lab, tmp_path) as files:
+        hear_each_other(ends)
+        if rules == "isolated and locked":
+            switch.set_flags("pod1", isolated=True)
+            switch.set_flags("pod2", isolated=True)
+            switch.set_flags("pod3", multicast_flood=False)
+        elif rules == "limited":
+            switch.set_storm_control(StormControl(multicast=0.001), "pod1")
+        foreseen: dict[str, list[bytes]] = {pod.name: [] for pod in lab}
+        for ingress, frame in talk:
+            said = switch.explain(f"pod{ingress + 1}", frame)
+            for port, copy in said.copies or ():
+                foreseen[port].append(copy)
+            ends[ingress].send(frame)
+            mark = ends[ingress].mark()
+            for end in [ends[2]] if ingress < 2 else ends[:2]:  # the others may be isolated from it
+                end.heard_before(mark)
+            settled(switch)
+        marks = [ends[2].mark(), ends[0].mark()]
+        eventually(lambda: all(set(marks) & set(frames_of(file)) for file in files), "the marks")
+        for pod, file in zip(lab, files, strict=True):
+            assert own(frames_of(file)) == foreseen[pod.name], pod.name
+
+
+def test_nothing_changes_and_what_is_sent_in_arrives(tmp_path: Path) -> None:
+    with stage(3) as (lab, switch), wires(lab) as ends, dumps(lab, tmp_path) as files:
+        hear_each_other(ends)
+        frame = ethernet(GROUP, X, tag(5), payload=b"fastbridge sends it in")
+        before = len(switch.fdb)
+        for _ in range(100):
+            said = switch.explain("pod1", frame)
+        assert (said.action, said.learned, said.egress) == ("flooded", "new", ("pod2", "pod3"))
+        assert len(switch.fdb) == before
+        said = switch.send_in("pod1", frame)
+        assert (said.sent, said.egress) == (True, ("pod2", "pod3"))
+        assert switch.fdb.lookup(X, vlan=5).port == "pod1"
+        eventually(lambda: all(own(frames_of(file)) == [frame] for file in files[1:]), "the frame in both pods")
+        assert own(frames_of(files[0])) == []
+
+
+def test_a_pair_that_the_kernel_forwards() -> None:
+    with stage(2) as (lab, switch):
+        if switch.fast_path == "off":
+            pytest.skip("no fast path here")
+        frame = ethernet(int(lab["pod2"].mac), int(lab["pod1"].mac), ethertype=0x0800)
+
+        def promoted() -> bool:
+            lab["pod1"].ping("pod2", timeout=PATIENCE)
+            return "the kernel forwards this pair itself" in str(switch.explain("pod1", frame))
+
+        eventually(promoted)
+
+
+def test_a_policy_that_answers() -> None:
+    """Suppress answers for a known neighbour: nobody else hears the question."""
+    with Lab(pods=3) as lab, Switch(lab.ports, policy="suppress", trusted=True) as switch:
+        asked = describe(f"arp who-has {lab['pod2'].ipv4.ip} tell {lab['pod1'].ipv4.ip}", lambda ip: lab["pod1"].mac)
+        said = switch.explain("pod1", asked)
+        assert said.egress == ("pod1",)
+        assert f"{lab['pod2'].ipv4.ip} is at {lab['pod2'].mac}" in str(said)
+        before = switch.counters().policy.get("answered", 0)
+        assert switch.send_in("pod1", asked).copies is None
+        eventually(lambda: switch.counters().policy.get("answered", 0) > before, "the answer")
