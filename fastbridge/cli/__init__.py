@@ -33,6 +33,8 @@ _COMMANDS = {
     "neigh": "Show or change which MAC address of a running switch an IP address has.",
     "policy": "Show or change what a running switch does with ARP and ND.",
     "stats": "Show the counters of a running switch, or its rates.",
+    "capture": "Capture the frames of a running switch, with what became of each.",
+    "extcap": "Make running switches appear in Wireshark.",
     "lab": "Make pods that stay, in named network namespaces.",
     "compare": "Measure fastbridge against the Linux bridge and other switches on this machine.",
     "report": "Show saved results, or draw them as a page, Markdown or pictures.",

@@ -17,6 +17,7 @@ from fastbridge.errors import ConfigError
 from fastbridge.policy.neighbour_entry import NeighbourEntry
 
 from .base import SwitchPort
+from .capture_verbs import CaptureVerbs
 from .fdb import FdbEntry
 from .port_flags import StormControl
 
@@ -34,6 +35,9 @@ def switch_verbs(switch: Switch | MemorySwitch) -> Verbs:
     for name in vars(_Operations):
         if not name.startswith("_"):
             verbs.add(name.replace("_", ".", 1), getattr(operations, name))
+    captures = CaptureVerbs(switch.watch, switch.about)
+    verbs.add("capture", captures.capture, stream=True)
+    verbs.add("capture.stop", captures.stop)
     return verbs
 
 
@@ -156,6 +160,23 @@ class _Operations:
         """
         self._check(port)
         return [row for row in self._switch.counters().rows() if port in (None, row["ifname"])]
+
+    def mirror(self, to: str | None = None, ports: list[str] | None = None) -> list[Row]:
+        """Copy each frame from or to some ports to another port; without ports end that. Says which mirrors there are.
+
+        A port that is copied to is a mirror only: nothing else goes in or out.
+        """
+        if to is not None and ports:
+            self._switch.mirror(ports, to)
+        elif to is not None:
+            mirror = next((each for each in self._switch.mirrors if each.to == to), None)
+            if mirror is None:
+                raise ConfigError(f"nothing is copied to {to!r}; name the ports whose frames it is to get")
+            mirror.close()
+        return [
+            {"to": each.to, "ports": list(each.sources), "frames": each.frames, "lost": each.lost}
+            for each in self._switch.mirrors
+        ]
 
     def _check(self, port: str | None) -> None:
         """Raise ConfigError for an unknown port."""
