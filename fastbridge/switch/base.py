@@ -308,7 +308,7 @@ class SwitchBase:
         of these ports, or go to one. drops: only frames that are dropped, and copies that are not sent. reasons: only
         those dropped for one of these reasons. filter: only frames that match it, in tcpdump's words; needs libpcap.
         count: end after so many frames. snap: bytes kept of a frame. copies: a block for each copy as well. most_bytes:
-        end before the file's frames are more than that.
+        end before the file is larger.
 
         While it runs the fast path forwards nothing, unless it is for drops alone. Raises ConfigError.
         """
