@@ -38,6 +38,8 @@ _COMMANDS = {
     "monitor": "Show what happens in a running switch as it happens.",
     "trace": "Show what a running switch would do with a frame, and why.",
     "top": "Watch the ports, rates and drops of a running switch, full screen.",
+    "capture": "Capture the frames of a running switch, with what became of each.",
+    "extcap": "Make running switches appear in Wireshark.",
     "lab": "Make pods that stay, in named network namespaces.",
     "compare": "Measure fastbridge against the Linux bridge and other switches on this machine.",
     "report": "Show saved results, or draw them as a page, Markdown or pictures.",

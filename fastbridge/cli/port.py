@@ -79,6 +79,31 @@ def set_(remote: Remote, port: str, settings: tuple[str, ...]) -> None:
     remote.change("port.set", port=port, flags=flags or None, storm_control=limits or None)
 
 
+@port.command(epilog="Example: fastbridge port mirror veth1 veth2 ids0")
+@operate
+@click.argument("ports", metavar="[PORT...] [DESTINATION]", nargs=-1, shell_complete=complete_port)
+@click.option("--off", is_flag=True, help="Copy no more to the destination.")
+def mirror(remote: Remote, ports: tuple[str, ...], off: bool) -> None:
+    """Copy each frame from or to some ports to another port; without ports list what is copied where.
+
+    Nothing else goes in or out of that port meanwhile. The fast path forwards nothing.
+    """
+    if len(ports) == 1 and not off:
+        raise click.UsageError("name the ports to copy from, then the one to copy to; or add --off")
+    if off and len(ports) != 1:
+        raise click.UsageError("--off takes the one port that is copied to")
+    *sources, to = ports or (None,)
+    rows = remote.call("mirror", to=to, ports=list(sources) or None)
+    remote.show(rows, lambda rows: None if ports else _mirrors(rows))
+
+
+def _mirrors(rows: Sequence[Row]) -> None:
+    table = make_table("", "copies of", "frames", "lost", right=("frames", "lost"))
+    for row in rows:
+        table.add_row(row["to"], ", ".join(row["ports"]), f"{row['frames']:,}", f"{row['lost']:,}")
+    make_console().print(table)
+
+
 def _limit(key: str, value: str) -> float | None:
     if value == "none":
         return None

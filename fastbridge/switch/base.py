@@ -373,20 +373,25 @@ class SwitchBase:
         of these ports, or go to one. drops: only frames that are dropped, and copies that are not sent. reasons: only
         those dropped for one of these reasons. filter: only frames that match it, in tcpdump's words; needs libpcap.
         count: end after so many frames. snap: bytes kept of a frame. copies: a block for each copy as well. most_bytes:
-        end before the file's frames are more than that.
+        end before the file is larger.
 
         While it runs the fast path forwards nothing, unless it is for drops alone. Raises ConfigError.
         """
-        capture = self._watch(Wish(**wish))
-        return capture if file is None else record(capture, file, repr(self))
+        capture = self.watch(Wish(**wish))
+        return capture if file is None else record(capture, file, self.about())
 
-    def _watch(self, wish: Wish) -> Capture:
+    def watch(self, wish: Wish) -> Capture:
+        """Capture what the wish says. Raises ConfigError."""
         with self._changing:
             for name in wish.ports:
                 self._index_of(name)
             capture = Capture(Watched(self._dataplane, self._port_names), wish, self._seeing_all)
             self._watching.add(capture)
         return capture
+
+    def about(self) -> str:
+        """What a capture file says of the switch."""
+        return repr(self)
 
     def _port_names(self) -> dict[int, str]:
         return {index: member.name for index, member in list(self._members.items())}

@@ -52,6 +52,8 @@ _AT_A_TIME = 1 << 18  # bytes of a ring read at once
 _REST_SECONDS = 0.005  # between two reads for a file, so that many frames are read at once
 _LOOK_SECONDS, _PATIENCE = 0.1, 2.0  # how often a pipe without a reader is looked at; that it is waited for at the end
 
+_STATISTICS = len(pcapng.statistics(0, 0, 0, accepted=0, dropped=0, delivered=0))  # bytes, of each interface
+
 
 class CaptureError(FastbridgeError):
     """A capture cannot be written."""
@@ -66,7 +68,7 @@ class Wish:
     reasons: only those dropped for one of these reasons, as counters() names them. Implies `drops`.
     filter: only frames that match it, in tcpdump's words (pcap-filter(7)); needs libpcap.
     count: end after so many frames. snap: bytes kept of a frame.
-    copies: in a pcapng file, a block for each copy, too. most_bytes: end before its frames are more than that.
+    copies: in a pcapng file, a block for each copy, too. most_bytes: end before it is larger.
     """
 
     ports: Collection[str] = ()
@@ -249,30 +251,34 @@ class Recorder:
 
     def __init__(self, capture: Capture, comments: Sequence[str] = ()) -> None:
         self._capture = capture
-        self._most = capture.wish.most_bytes
         self._wall = time.time_ns() - time.monotonic_ns()
         self._start = time.time_ns()
         self._numbers: dict[str, int] = {}
-        self._written: list[int] = []
-        self.size = 0  #: bytes of frames made so far, and of what stands before them
-        self.full = False  #: the next frame would have been too much
-        self._head = pcapng.section([*comments, f"capture: {capture.wish}"])
+        self._written: Counter[str] = Counter()
+        self._full = False  # the next frame would be too much
         wanted = capture.wish.ports or capture.watched.names
-        self._head += b"".join(self._interface(name) for name in wanted)
+        self._head = pcapng.section([*comments, f"capture: {capture.wish}"])
+        self._head += b"".join(map(self._interface, wanted))
+        self._room = capture.wish.most_bytes
 
     def take(self) -> bytes:
         """The blocks of frames seen since the last call; b"" if there are none. Never waits."""
-        blocks, self._head = [self._head], b""
-        self.size += len(blocks[0])
-        for seen in () if self.full else self._capture.read():
-            made = b"".join(self._blocks(seen))
-            if self._most is not None and self.size + len(made) > self._most:
-                self.full = True
+        made, self._head = [self._head], b""
+        self._use(len(made[0]))
+        for seen in () if self._full else self._capture.read():
+            blocks = list(self._blocks(seen))
+            heads = [head for head, _, _ in blocks]
+            size = sum(map(len, heads)) + sum(len(block) for _, _, block in blocks)
+            if self._room is not None and size + _STATISTICS * len(self._numbers) > self._room:
+                self._full = True
                 self._capture.close()
+                made += heads
                 break
-            self.size += len(made)
-            blocks.append(made)
-        return b"".join(blocks)
+            self._use(size)
+            for head, port, block in blocks:
+                self._written[port] += 1
+                made += (head, block)
+        return b"".join(made)
 
     def finish(self) -> bytes:
         """Close the capture; returns the rest of the file: what was still unread, and the statistics."""
@@ -283,38 +289,41 @@ class Recorder:
         lost, end = self._capture.lost_of(), time.time_ns()
         rest += [self._interface(name) for name in lost if lost[name] and name not in self._numbers]
         for name, number in self._numbers.items():
-            delivered, dropped = self._written[number], lost[name]
-            accepted = delivered + dropped
+            accepted = self._written[name] + lost[name]
             rest.append(
-                pcapng.statistics(number, self._start, end, accepted=accepted, dropped=dropped, delivered=delivered)
+                pcapng.statistics(
+                    number, self._start, end, accepted=accepted, dropped=lost[name], delivered=self._written[name]
+                )
             )
         return b"".join(rest)
 
+    def _use(self, size: int) -> None:
+        if self._room is not None:
+            self._room -= size
+
     def _interface(self, name: str) -> bytes:
         self._numbers[name] = len(self._numbers)
-        self._written.append(0)
         return pcapng.interface(name, self._capture.wish.snap, self._capture.wish.filter)
 
-    def _blocks(self, seen: TraceEvent) -> Iterator[bytes]:
+    def _blocks(self, seen: TraceEvent) -> Iterator[tuple[bytes, str, bytes]]:
+        """What stands before a block, its port, and the block."""
         if seen.action == "unsent":
-            yield from self._block(seen, seen.egress[0], "outbound", f"not sent: {seen.reason}")
+            yield self._block(seen, seen.egress[0], "outbound", f"not sent: {seen.reason}")
         elif seen.ingress:
-            yield from self._block(seen, seen.ingress, "inbound", _said(seen))
+            yield self._block(seen, seen.ingress, "inbound", _said(seen))
         elif not self._capture.wish.copies:
-            yield from self._block(seen, seen.egress[0], "outbound", f"sent by the switch → {', '.join(seen.egress)}")
+            yield self._block(seen, seen.egress[0], "outbound", f"sent by the switch → {', '.join(seen.egress)}")
         if self._capture.wish.copies and seen.action != "unsent":
-            source = f"of {seen.ingress}" if seen.ingress else "sent by the switch"
+            source = f"copy of {seen.ingress}" if seen.ingress else "sent by the switch"
             for name in seen.egress:
-                yield from self._block(seen, name, "outbound", f"copy {source}")
+                yield self._block(seen, name, "outbound", source)
 
-    def _block(self, seen: TraceEvent, port: str, direction: pcapng.Direction, said: str) -> Iterator[bytes]:
-        if port not in self._numbers:
-            yield self._interface(port)
-        number = self._numbers[port]
-        self._written[number] += 1
+    def _block(self, seen: TraceEvent, port: str, direction: pcapng.Direction, said: str) -> tuple[bytes, str, bytes]:
+        head = b"" if port in self._numbers else self._interface(port)
         frame_id = seen.worker << 48 | seen.number
         options = pcapng.frame_options(direction, seen.frame[:6], frame_id, seen.worker, said)
-        yield pcapng.frame(number, self._wall + seen.time_ns, seen.frame, seen.length, options)
+        time_ns = self._wall + seen.time_ns
+        return head, port, pcapng.frame(self._numbers[port], time_ns, seen.frame, seen.length, options)
 
 
 def _said(seen: TraceEvent) -> str:

@@ -135,6 +135,7 @@ class Switch(SwitchBase):
         )
         self._read = [0] * wishes.workers  # how many ports each reads
         self._threads: list[threading.Thread] = []
+        self._mirrors: dict[int, Mirror] = {}
         self._stopping = threading.Event()
         self._final: Counters | None = None
         refuse_text(ports, "ports")
@@ -511,9 +512,20 @@ class Switch(SwitchBase):
             if self.flags(index).coalesce:
                 self.set_flags(index, coalesce=False)
                 undo.callback(self._coalesce_again, index)
-            mirror = Mirror(tap, sources, name, index, self._port_names, undo.pop_all())
+            undo.callback(self._mirrors.pop, index, None)
+            mirror = self._mirrors[index] = Mirror(tap, sources, name, index, self._port_names, undo.pop_all())
             self._watching.add(mirror)
             return mirror
+
+    @property
+    def mirrors(self) -> tuple[Mirror, ...]:
+        """Those that run."""
+        return tuple(self._mirrors.values())
+
+    def about(self) -> str:
+        """See SwitchBase."""
+        workers = f"{self._options.workers} worker{'s' if self._options.workers > 1 else ''}"
+        return f"switch {self.name or repr(self)}; {len(self.ports)} ports; {workers}; fast path {self.fast_path}"
 
     def _coalesce_again(self, index: int) -> None:
         with contextlib.suppress(ConfigError):  # removed meanwhile

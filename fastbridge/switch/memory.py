@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from fastbridge.core.memory_ports import MemoryPorts
 from fastbridge.errors import ConfigError
@@ -13,6 +13,7 @@ from fastbridge.named import refuse_text
 from .base import Member, SwitchBase, SwitchPort
 from .explain import Explanation, send
 from .fdb import PortRef
+from .mirror import Mirror
 from .options import Options
 
 if TYPE_CHECKING:
@@ -99,6 +100,15 @@ class MemorySwitch(SwitchBase):
         self._policing.handle()
         self._monitoring.settle()
         return said
+
+    def mirror(self, ports: Sequence[str], to: str) -> NoReturn:
+        """A switch in memory has no mirrors. Raises ConfigError."""
+        raise ConfigError("a switch in memory has no mirrors; process() returns every copy")
+
+    @property
+    def mirrors(self) -> tuple[Mirror, ...]:
+        """None."""
+        return ()
 
     def tick(self) -> list[Egress]:
         """Do the work that a running switch does every second; returns the frames that it sends.

@@ -22,6 +22,7 @@ from fastbridge.feed import Monitor
 from fastbridge.policy.neighbour_entry import NeighbourEntry
 
 from .base import SwitchPort
+from .capture_verbs import CaptureVerbs
 from .port_flags import StormControl
 from .rows import FdbRow, FlushedRow, NeighRow, PolicyRow, PortRow, Row
 
@@ -41,6 +42,9 @@ def switch_verbs(switch: Switch | MemorySwitch) -> Verbs:
     for name in vars(_Operations):
         if not name.startswith("_"):
             verbs.add(name.replace("_", ".", 1), getattr(operations, name), stream=name in _STREAMS)
+    captures = CaptureVerbs(switch.watch, switch.about)
+    verbs.add("capture", captures.capture, stream=True)
+    verbs.add("capture.stop", captures.stop)
     return verbs
 
 
@@ -217,6 +221,23 @@ class _Operations:
         """Write what has been learned, and changed by hand, to the state file."""
         _live(self._switch).save_state()
         return []
+
+    def mirror(self, to: str | None = None, ports: list[str] | None = None) -> list[Row]:
+        """Copy each frame from or to some ports to another port; without ports end that. Says which mirrors there are.
+
+        A port that is copied to is a mirror only: nothing else goes in or out.
+        """
+        if to is not None and ports:
+            self._switch.mirror(ports, to)
+        elif to is not None:
+            mirror = next((each for each in self._switch.mirrors if each.to == to), None)
+            if mirror is None:
+                raise ConfigError(f"nothing is copied to {to!r}; name the ports whose frames it is to get")
+            mirror.close()
+        return [
+            {"to": each.to, "ports": list(each.sources), "frames": each.frames, "lost": each.lost}
+            for each in self._switch.mirrors
+        ]
 
     def _check(self, port: str | None) -> None:
         """Raise ConfigError for an unknown port."""

@@ -1,0 +1,289 @@
+"""Captures of a switch in memory: what is in the file, read by other programs."""
+
+from __future__ import annotations
+
+import os
+import select
+import threading
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from capture_files import capinfos, needs_libpcap, read_blocks, statistics, tshark
+from frames import GROUP, ethernet
+
+from fastbridge import ConfigError, Switch
+from fastbridge.core.tapping import Tap
+from fastbridge.switch import capture as capture_module
+from fastbridge.switch.capture import CaptureError, CaptureStream, Recorder
+
+X, Y = 0x02_00_00_00_00_01, 0x02_00_00_00_00_02
+FIELDS = ("frame.interface_name", "frame.comment", "frame.packet_id", "frame.packet_flags_direction")
+
+
+def busy(switch: Any) -> None:
+    """One frame flooded, three forwarded, one dropped."""
+    switch.process(0, [ethernet(GROUP, X)])
+    switch.process(1, [ethernet(X, Y)] * 3)
+    switch.process(2, [ethernet(X, 0)])
+
+
+def test_a_block_a_frame_with_its_fate(tmp_path: Path) -> None:
+    switch, path = Switch.in_memory(["a", "b", "c"]), tmp_path / "all.pcapng"
+    with switch.capture(path) as capture:
+        busy(switch)
+    assert (capture.frames, capture.lost) == (5, 0)
+    said = [(name, comment) for name, comment, *_ in tshark(path, *FIELDS)]
+    assert said == [
+        ("a", "flooded → b, c; source learned"),
+        ("b", "forwarded → a; source learned"),
+        ("b", "forwarded → a"),
+        ("b", "forwarded → a"),
+        ("c", "dropped: bad_source"),
+    ]
+    assert {direction for *_, direction in tshark(path, *FIELDS)} == {"0x00000001"}
+    received = {name: port.rx_frames for name, port in switch.counters().ports.items()}
+    assert Counter(name for name, *_ in said) == received
+    assert statistics(path) == {name: (count, 0, count) for name, count in received.items()}
+
+
+def test_copies_have_the_packet_id_of_their_frame(tmp_path: Path) -> None:
+    switch, path = Switch.in_memory(["a", "b", "c"]), tmp_path / "copies.pcapng"
+    with switch.capture(path, copies=True):
+        busy(switch)
+    rows = tshark(path, *FIELDS)
+    assert Counter((name, direction[-1]) for name, _, _, direction in rows) == {
+        ("a", "1"): 1, ("b", "1"): 3, ("c", "1"): 1, ("a", "2"): 3, ("b", "2"): 1, ("c", "2"): 1,
+    }  # fmt: skip
+    first = [row for row in rows if row[2] == rows[0][2]]
+    assert [(name, comment) for name, comment, *_ in first[1:]] == [("b", "copy of a"), ("c", "copy of a")]
+    assert len({row[2] for row in rows}) == 5
+
+
+def test_all_readers_agree(tmp_path: Path) -> None:
+    """tshark, capinfos, scapy and python-pcapng: the same frames, times and names."""
+    from scapy.utils import rdpcap
+
+    switch, path = Switch.in_memory(["a", "b"]), tmp_path / "all.pcapng"
+    sent = [ethernet(GROUP, X, payload=os.urandom(50 + n)) for n in range(20)]
+    with switch.capture(path):
+        switch.process("a", sent)
+    assert [bytes(frame) for frame in rdpcap(str(path))] == sent
+    blocks = [block for block in read_blocks(path) if type(block).__name__ == "EnhancedPacket"]
+    assert [block.packet_data for block in blocks] == sent
+    info = capinfos(path)
+    assert (info["Number of packets"], info["Strict time order"]) == ("20", "True")
+    assert info["File timestamp precision"] == "nanoseconds (9)"
+    seconds = [float(time) for (time,) in tshark(path, "frame.time_epoch")]
+    assert seconds == pytest.approx([block.timestamp for block in blocks], abs=1e-6)
+    assert {frame.sniffed_on for frame in rdpcap(str(path))} == {"a"}
+
+
+@needs_libpcap
+def test_the_file_says_what_was_asked_for(tmp_path: Path) -> None:
+    pytest.importorskip("pcapng")
+    switch, path = Switch.in_memory(["a", "b"]), tmp_path / "some.pcapng"
+    with switch.capture(path, ports=["b"], reasons=["bad_source"], filter="ether[0] & 1 = 1", snap=60):
+        pass
+    head, interface, _ = read_blocks(path)
+    assert head.options["shb_userappl"].startswith("fastbridge ")
+    assert head.options.get_all("opt_comment") == [
+        repr(switch),
+        "capture: ports b; drops for bad_source; filter 'ether[0] & 1 = 1'; 60 bytes of a frame",
+    ]
+    assert (interface.options["if_name"], interface.snaplen) == ("b", 60)
+    assert interface.options["if_filter"] == (0, b"ether[0] & 1 = 1")
+
+
+@pytest.mark.parametrize(
+    ("wish", "seen"),
+    [
+        ({}, ["flooded", "forwarded", "forwarded", "forwarded", "dropped"]),
+        ({"drops": True}, ["dropped"]),
+        ({"reasons": ["bad_source", "runt"]}, ["dropped"]),
+        ({"reasons": ["runt"]}, []),
+        ({"ports": ["c"]}, ["flooded", "dropped"]),
+        ({"ports": ["a"]}, ["flooded", "forwarded", "forwarded", "forwarded"]),
+        ({"ports": ["c"], "drops": True}, ["dropped"]),
+        pytest.param({"filter": f"ether src {Y:012x}"}, ["forwarded"] * 3, marks=needs_libpcap),
+        ({"count": 2}, ["flooded", "forwarded"]),
+    ],
+    ids=str,
+)
+def test_only_what_is_wished_for(wish: dict[str, Any], seen: list[str]) -> None:
+    switch = Switch.in_memory(["a", "b", "c"])
+    with switch.capture(**wish) as capture:
+        busy(switch)
+        assert [event.action for event in capture.read()] == seen
+        assert capture.ended == ("count" in wish)
+
+
+@pytest.mark.parametrize(
+    ("wish", "why"),
+    [
+        ({"reasons": ["rust"]}, "no drop reason 'rust'; there are: runt, "),
+        ({"ports": ["d"]}, "no port 'd'; it has: a, b"),
+        ({"count": 0}, "1 frame or more"),
+        ({"snap": 0}, "1 … 1048576 bytes"),
+        pytest.param({"filter": "foo bar"}, "is no filter", marks=needs_libpcap),
+        ({"file": "/nonexistent/file"}, "cannot write /nonexistent/file: No such file"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_captured_is_one_line(wish: dict[str, Any], why: str) -> None:
+    switch = Switch.in_memory(["a", "b"])
+    with pytest.raises(ConfigError, match=why) as caught:
+        switch.capture(**wish)
+    assert "\n" not in str(caught.value)
+    threads = {thread.name for thread in threading.enumerate()}
+    assert "fastbridge-capture" not in threads
+
+
+def test_a_full_ring_loses_the_newest_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(capture_module, "_ROOM", 4096)
+    switch, path = Switch.in_memory(["a", "b"]), tmp_path / "some.pcapng"
+    capture = switch.capture()
+    recorder = Recorder(capture)
+    switch.process("a", [ethernet(GROUP, X, payload=b"%03d" % n) for n in range(100)])
+    path.write_bytes(recorder.finish())
+    kept = statistics(path)["a"][2]
+    assert 0 < kept < 100
+    assert statistics(path) == {"a": (100, 100 - kept, kept), "b": (0, 0, 0)}
+    assert [data[-6:] for (data,) in tshark(path, "data.data")] == [(b"%03d" % n).hex() for n in range(kept)]
+
+
+def test_a_ring_wraps_and_loses_nothing_that_is_read_in_time() -> None:
+    switch = Switch.in_memory(["a", "b"])
+    tap = Tap(switch._dataplane, snap=300, room=1000)
+    tap.start()
+    sent = [ethernet(GROUP, X, payload=os.urandom(n % 280)) for n in range(500)]
+    seen = []
+    for frame in sent:
+        switch.process("a", [frame])
+        seen += [row[4] for row in tap.read()]
+    tap.stop()
+    assert (seen, tap.counts) == (sent, (500, 0))
+
+
+def test_what_is_not_read_at_once_is_still_announced() -> None:
+    switch = Switch.in_memory(["a", "b"])
+    tap = Tap(switch._dataplane, snap=100, room=1 << 16)
+    tap.start()
+    switch.process("a", [ethernet(GROUP, X)] * 10)
+    taken = 0
+    while select.select([tap], [], [], 0)[0]:
+        taken += len(tap.read(1))  # a byte, and a frame
+    assert taken == 10
+
+
+def test_several_look_at_once_and_each_sees_all() -> None:
+    switch = Switch.in_memory(["a", "b", "c"])
+    with switch.capture() as one, switch.trace() as trace, switch.capture(drops=True) as drops:
+        busy(switch)
+        with switch.capture() as late:
+            busy(switch)
+        assert [len(capture.read()) for capture in (one, drops, late)] == [10, 2, 5]
+        assert len(trace.read()) == 10
+
+
+def test_a_capture_that_nobody_holds_ends() -> None:
+    switch = Switch.in_memory(["a", "b", "c"])
+    switch.capture()
+    busy(switch)
+    assert not switch._watching
+
+
+def test_a_file_ends_before_it_is_too_large(tmp_path: Path) -> None:
+    switch, path = Switch.in_memory(["a", "b"]), tmp_path / "small.pcapng"
+    with switch.capture(path, most_bytes=2000) as capture:
+        while not capture.ended:
+            switch.process("a", [ethernet(GROUP, X)] * 10)
+    rows = statistics(path)
+    delivered = rows["a"][2]
+    assert delivered == int(capinfos(path)["Number of packets"]) > 3
+    assert 1800 < path.stat().st_size <= 2000
+
+
+def test_the_readers_end_ends_the_capture() -> None:
+    switch = Switch.in_memory(["a", "b"])
+    reading, writing = os.pipe()
+    with switch.capture(writing) as capture:
+        os.close(reading)
+        while not capture.ended:
+            switch.process("a", [ethernet(GROUP, X)] * 10)
+    os.close(writing)
+    assert switch.process("a", [ethernet(GROUP, X)])
+
+
+def test_a_pipe_that_nobody_reads_holds_up_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(capture_module, "_PATIENCE", 0.1)
+    monkeypatch.setattr(capture_module, "_ROOM", 1 << 18)
+    switch = Switch.in_memory(["a", "b"])
+    reading, writing = os.pipe()
+    capture = switch.capture(writing)
+    while not capture.lost:
+        switch.process("a", [ethernet(GROUP, X, payload=bytes(1000))] * 100)
+    with pytest.raises(CaptureError, match=r"cannot write file \d+: nobody reads it"):
+        capture.close()
+    capture.close()
+    os.close(reading)
+    os.close(writing)
+
+
+def test_a_full_disk_is_said_at_the_end() -> None:
+    switch = Switch.in_memory(["a", "b"])
+    capture = switch.capture("/dev/full")
+    assert capture.wait(60)
+    with pytest.raises(CaptureError, match="cannot write /dev/full: No space left on device"):
+        capture.close()
+
+
+def test_an_event_loop_waits_for_its_descriptor() -> None:
+    import asyncio
+
+    switch = Switch.in_memory(["a", "b", "c"])
+
+    async def watch() -> list[str]:
+        loop, came = asyncio.get_running_loop(), asyncio.Event()
+        with switch.capture() as capture:
+            loop.add_reader(capture.fileno(), came.set)
+            busy(switch)
+            await came.wait()
+            loop.remove_reader(capture.fileno())
+            return [event.action for event in capture.read()]
+
+    assert len(asyncio.run(watch())) == 5
+
+
+def test_a_capture_can_be_iterated_over_until_it_ends() -> None:
+    switch = Switch.in_memory(["a", "b", "c"])
+    capture = switch.capture(count=5)
+    busy(switch)
+    assert [event.ingress for event in capture] == ["a", "b", "b", "b", "c"]
+
+
+@pytest.mark.parametrize("text", [True, False])
+def test_a_stream_of_events_ends_when_it_is_stopped(text: bool, tmp_path: Path) -> None:
+    switch = Switch.in_memory(["a", "b", "c"])
+    capture = switch.capture()
+    stream = CaptureStream(capture, None if text else Recorder(capture), 7)
+    busy(switch)
+    assert select.select([stream], [], [], 0)[0]
+    events = stream.read()
+    busy(switch)
+    stream.stop()
+    while select.select([stream], [], [], 0)[0] and (more := stream.read()) is not None:
+        assert events is not None
+        events += more
+    assert events is not None and events[0] == {"capture": 7} and events[-1] == {"frames": 10, "lost": 0}
+    if text:
+        assert [event["ifname"] for event in events[1:-1]] == ["a", "b", "b", "b", "c"] * 2
+    else:
+        import base64
+
+        path = tmp_path / "parts.pcapng"
+        path.write_bytes(b"".join(base64.b64decode(event["pcapng"]) for event in events[1:-1]))
+        assert statistics(path) == {"a": (2, 0, 2), "b": (6, 0, 6), "c": (2, 0, 2)}
+    stream.close()
+    assert stream.read() is None
