@@ -146,7 +146,7 @@ class Fdb:
         live = np.arange(len(ages)) if self._ageing_ms is None else np.flatnonzero(ages <= self._ageing_ms)
         if not len(live):
             return
-        step = int(ages[live].max()) // _AGES + 1
+        step = 1 if len(_distinct(ages[live])) <= _AGES else int(ages[live].max()) // _AGES + 1
         rounded = ages[live] // step * step
         for ago in _distinct(rounded)[::-1].tolist():
             yield ago, live[rounded == ago]
