@@ -21,6 +21,7 @@ import weakref
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -201,11 +202,12 @@ class Switch(SwitchBase):
         link = member.link.link
         return member.name, link.index, str(MacAddress(link.mac)), member.link.namespace
 
-    def save_state(self) -> None:
-        """Write what has been learned, and changed by hand, to the state file. Raises ConfigError."""
+    def save_state(self) -> Path:
+        """Write what has been learned, and changed by hand, to the state file; returns which. Raises ConfigError."""
         if self.state is None:
             raise ConfigError("this switch keeps no state; start it with a file for it: fastbridge run --state FILE")
         self.state.save(self)
+        return self.state.path
 
     def breaths(self) -> list[int]:
         """How many breaths each worker has taken, modulo 2**32. Until the next call each takes more: those that sleep

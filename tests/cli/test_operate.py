@@ -16,9 +16,10 @@ import pytest
 from command import COMMAND, ROOT, complaint, run, say
 from live import PATIENCE, eventually
 
-from fastbridge import Lab
-from fastbridge.control.client import Client
-from fastbridge.control.directory import running, socket_path
+from fastbridge import Client, Lab, MemorySwitch
+from fastbridge.control.directory import make_directory, running, socket_path
+from fastbridge.control.server import ControlServer
+from fastbridge.switch.verbs import switch_verbs
 
 ONE, TWO, THREE = (f"02:00:00:00:00:0{n}" for n in (1, 2, 3))
 PORTS = ("pod1", "pod2", "pod3")
@@ -66,9 +67,11 @@ def test_what_is_seen(lab: Lab, switch: subprocess.Popen[str]) -> None:
     assert re.search(rf"^{ONE} +pod1 +[\d.]+ s ago *$", told("fdb", "show", ONE), re.M)
     (status,) = rows("status", "--switch", "here")
     assert (status["name"], status["pid"], status["ports"]["up"]) == ("here", switch.pid, 3)
-    assert status["capabilities"] == ["cap_net_admin"]
+    held = re.search(r"^CapEff:\s*(\w+)$", Path(f"/proc/{switch.pid}/status").read_text(), re.M)
+    decoded = subprocess.run(["capsh", f"--decode={held and held[1]}"], capture_output=True, text=True, check=True)
+    assert status["capabilities"] == [name for name in decoded.stdout.strip().partition("=")[2].split(",") if name]
     words = told("status")
-    assert re.search(r"^ports +3 up *$", words, re.M) and re.search(r"^capabilities +cap_net_admin *$", words, re.M)
+    assert re.search(r"^ports +3 up *$", words, re.M) and re.search(r"^capabilities +(cap_net_|none)", words, re.M)
     *ports, shared = rows("stats")
     assert [port["ifname"] for port in ports] == list(PORTS) and shared["learned"] >= 2
     assert sum(port["rx_frames"] + port["fast"] for port in ports) == shared["rx_frames"] + shared["fast"] > 0
@@ -243,6 +246,20 @@ def test_tables_fit_80_columns(lab: Lab, switch: subprocess.Popen[str]) -> None:
         assert printed and max(map(len, printed.splitlines())) <= 80, printed
 
 
+@pytest.mark.live
+def test_names_do_not_steer_the_terminal() -> None:
+    """An interface may have any name but for blanks and slashes."""
+    names = ["[red]x[/]", "\x1b[2Jx", "\u202ey"]
+    make_directory()
+    with ControlServer(socket_path("odd"), switch_verbs(MemorySwitch(names))):
+        for command in ("port list", "policy show", "stats"):
+            printed = told(*command.split())
+            assert "[red]x[/]" in printed and printed.replace("\n", "").isprintable(), printed
+        done = batch("port set \x1b[31mz isolated=on\nfdb add 02:00:00:00:00:01 [red]x[/]\nfdb show\n", "--force")
+        assert "[red]x[/]" in done.stdout and done.stderr.count("\n") == 1 and done.stderr[:-1].isprintable()
+        assert [row["ifname"] for row in rows("port", "list")] == names
+
+
 def test_schema_needs_no_switch() -> None:
     schema = json.loads(told("schema"))
     assert schema["verbs"]["fdb.add"]["params"]["required"] == ["mac", "port"]
@@ -314,3 +331,45 @@ def test_a_command_meets_a_switch_that_ends(lab: Lab, start: Callable[..., subpr
 def test_options_that_do_not_belong_together(arguments: tuple[str, ...], says: str) -> None:
     done = run(*arguments)
     assert done.returncode == 2 and says.lower() in (done.stderr or done.stdout).lower(), done
+
+
+OPERATE = ROOT / "docs/operate.md"
+EMBEDDED = """
+import json, sys
+from fastbridge import Switch
+with Switch(sys.argv[2:], control=sys.argv[1]) as switch:
+    print(json.dumps(switch.name), flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.live
+@pytest.mark.skipif(not OPERATE.exists(), reason="the tests were copied without docs/")
+def test_the_page_runs_as_written(tmp_path: Path) -> None:
+    """All its commands, in their order, by a shell that stops at the first that fails."""
+    needs("bash", "jq")
+    text = OPERATE.read_text(encoding="utf-8")
+    begin, *blocks = re.findall(r"^```sh\n(.*?)^```$", text, re.M | re.S)
+    (changes,) = re.findall(r"^```text\n(# changes.txt\n.*?)^```$", text, re.M | re.S)
+    (tmp_path / "changes.txt").write_text(changes)
+    (tmp_path / ".config/fish/completions").mkdir(parents=True)
+    command = tmp_path / "fastbridge"
+    command.write_text(f'#!/bin/sh\nexec {sys.executable} -m fastbridge "$@"\n')
+    command.chmod(0o755)
+    environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "HOME": str(tmp_path)}
+    environment["PYTHONPATH"] = str(ROOT)
+    _, _, _, name, *ports = begin.split()
+    with Lab(ports) as lab:
+        process = lab.popen_host(
+            [sys.executable, "-c", EMBEDDED, name, *ports],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT,
+        )  # fmt: skip
+        assert say(process) == "blue"
+        assert lab["veth1"].ping("veth2", timeout=PATIENCE)
+        done = subprocess.run(
+            ["bash", "-e", "-o", "pipefail"], input="\n".join(blocks), env=environment, cwd=tmp_path,
+            capture_output=True, text=True, timeout=3 * PATIENCE,
+        )  # fmt: skip
+        process.communicate(timeout=PATIENCE)
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
+    assert f"{ONE}  " in done.stdout and '"fdb.show"' in done.stdout
