@@ -148,6 +148,30 @@ def test_a_bad_file_changes_nothing(config: Config, kind: type[Exception], words
         assert switch.reload_config() == []
 
 
+def test_what_fails_half_way_is_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    with configured(BASE) as (_, switch, file):
+        before = switch.dump_config()
+        monkeypatch.setattr(switch, "add_neighbour", full)
+        file.config = replace(RICH, ports=PORTS[:2], port={}, neigh=RICH.neigh)
+        with pytest.raises(ConfigError, match="table is full"):
+            switch.reload_config()
+        assert switch.dump_config() == before
+        monkeypatch.undo()
+        assert "policy guard,suppress" in switch.reload_config()
+
+
+def full(*arguments: object) -> None:
+    raise ConfigError("the neighbour table is full")
+
+
+def test_a_port_whose_interface_is_gone_stops_no_reload() -> None:
+    with configured(BASE) as (lab, switch, file):
+        lab["pod3"].port.delete()
+        eventually(lambda: state(switch, "pod3") == "gone", "the end of the interface")
+        file.config = replace(BASE, policy="suppress")
+        assert switch.reload_config() == ["policy suppress"]
+
+
 def test_a_port_that_comes_has_its_settings_before_it_forwards() -> None:
     with configured(RICH) as (_, switch, _):
         switch.remove_port("pod3")
