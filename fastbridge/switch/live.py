@@ -21,6 +21,7 @@ import weakref
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -37,7 +38,7 @@ from fastbridge.open_files import reserve_files
 from fastbridge.policy.base import Policy
 
 from .base import Member, SwitchBase, SwitchPort
-from .config import write
+from .config import load, write
 from .config_apply import NO_FILE, Configured, of_switch
 from .counters import Counters
 from .fast_path.ports import FastPorts
@@ -151,6 +152,18 @@ class Switch(SwitchBase):
         except BaseException:
             self.stop()
             raise
+
+    @classmethod
+    def from_file(cls, path: str | Path) -> Switch:
+        """The switch that a configuration file describes; reload_config() reads it again. Raises as Switch() does."""
+        config = load(path)
+        switch = cls(config.ports, **config.options(), control=config.name)
+        try:
+            Configured(switch, config, partial(load, path))
+        except BaseException:
+            switch.stop()
+            raise
+        return switch
 
     def __enter__(self) -> Switch:
         self.start()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,6 +23,7 @@ from fastbridge.switch.config import (
     PortConfig,
     StormLimits,
     check,
+    load,
     write,
 )
 from fastbridge.switch.config_apply import Configured, of_switch
@@ -236,6 +239,26 @@ class Counted:
     def close(self) -> None:
         self._ends.set()
         self._thread.join()
+
+
+@pytest.fixture
+def pair() -> Iterator[None]:
+    """fca and fcb, joined, in the sandbox's namespace."""
+    for command in ("add fca type veth peer name fcb", "set fca up", "set fcb up"):
+        subprocess.run(["ip", "link", *command.split()], check=True)
+    yield
+    subprocess.run(["ip", "link", "delete", "fca"], check=True)
+
+
+def test_a_switch_from_a_file(pair: None, tmp_path: Path) -> None:
+    (path := tmp_path / "two.toml").write_text('ports = ["fca", "fcb"]\nfast_path = "off"\nloop_detection = false\n')
+    with Switch.from_file(path) as switch:
+        path.write_text(path.read_text() + 'policy = "suppress"\n')
+        assert switch.reload_config() == ["policy suppress"]
+        assert load(path) == of_switch(switch)
+    path.write_text(path.read_text() + '[[fdb]]\nmac = "02:00:00:00:00:01"\nifname = "fcz"\n')
+    with pytest.raises(ConfigError, match=r"two.toml:7: there is no port 'fcz'"):
+        Switch.from_file(path)
 
 
 def test_a_switch_without_a_file_says_so() -> None:
