@@ -30,6 +30,7 @@ _TOKEN = re.compile(
     """,
     re.VERBOSE | re.DOTALL,
 )
+_WHOLE = 1e15  # below, a whole number is written without a point
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 
 
@@ -190,6 +191,8 @@ def _value(value: object) -> str:
         return f"{{ {', '.join(inner)} }}" if inner else "{}"
     if isinstance(value, list):
         return f"[{', '.join(map(_value, value))}]"
+    if isinstance(value, float) and value.is_integer() and abs(value) < _WHOLE:
+        return str(int(value))
     return repr(value)
 
 

@@ -21,11 +21,9 @@ def check(file: str) -> None:
 
     Prints nothing when it would, and otherwise one line with the file's line, and exits with 2.
     """
-    from fastbridge.switch.config import ConfigFile
-    from fastbridge.switch.config import check as check_config
+    from fastbridge.switch.config import load
 
-    read = ConfigFile.read(file)
-    check_config(read.config, read)
+    load(file)
 
 
 @config.command(epilog="Example: fastbridge config dump > lab.toml")

@@ -10,7 +10,7 @@ def state() -> None:
     """Write a running switch's state to its file."""
 
 
-@state.command(epilog="Example: fastbridge state save -s lab")
+@state.command(epilog="Example: fastbridge state save --switch lab")
 @operate
 def save(remote: Remote) -> None:
     """Write now what is otherwise written at the end: what a switch has learned, and what was changed by hand.

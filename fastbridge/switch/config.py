@@ -173,6 +173,13 @@ class ConfigFile:
         raise ConfigError(f"{self.document.where(path)}: {text}")
 
 
+def load(path: str | Path) -> Config:
+    """The configuration in a file, checked. Raises ConfigError."""
+    file = ConfigFile.read(path)
+    check(file.config, file)
+    return file.config
+
+
 def check(config: Config, file: ConfigFile | None = None) -> None:
     """Raise ConfigError unless a switch can be made so. file: where `config`, or most of it, comes from.
 

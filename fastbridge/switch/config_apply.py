@@ -6,6 +6,7 @@ other ports go on forwarding.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields
@@ -14,7 +15,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import TYPE_CHECKING, TypeVar
 
 from fastbridge.addresses import MacAddress
-from fastbridge.errors import ConfigError, FastbridgeError
+from fastbridge.errors import ConfigError, FastbridgeError, PortError
 from fastbridge.policy.builtin import parse_policy
 
 from .config import Config, FdbEntryConfig, NeighbourConfig, PortConfig, StormLimits
@@ -60,6 +61,8 @@ class Configured:
                 return apply(self._switch, new, before)
             except BaseException:
                 self._config = before
+                with contextlib.suppress(FastbridgeError):  # the first one says what is wrong
+                    apply(self._switch, before, new)
                 raise
 
 
@@ -136,7 +139,7 @@ def apply(switch: Switch, new: Config, old: Config | None = None) -> list[str]:
             raise ConfigError(f"{key.name} cannot change while the switch runs; restart it, or put it back")
     old = old or Config()
     with switch.still():
-        changes = [f"port {port} added" for port in _add_ports(switch, new.ports)]
+        changes = [f"port {port} added" for port in _add_ports(switch, new.ports, old.ports)]
         for port in [port.name for port in switch.ports if old.covers(port.name) and not new.covers(port.name)]:
             switch.remove_port(port)
             changes.append(f"port {port} removed")
@@ -153,15 +156,16 @@ def _differs(new: _T, old: _T, now: _T, default: _T) -> bool:
     return new != now and (new != default or old != default)
 
 
-def _add_ports(switch: Switch, ports: Sequence[str]) -> list[str]:
-    """Add those that are missing or gone: all or none."""
+def _add_ports(switch: Switch, ports: Sequence[str], before: Sequence[str]) -> list[str]:
+    """Add those that are missing or gone: all or none. One that was named before may have no interface by now."""
     present = {port.name for port in switch.ports if port.state != "gone"}
     added: list[str] = []
     try:
         for port in ports:
             if port not in present:
-                switch.add_port(port)
-                added.append(port)
+                with contextlib.suppress(*((PortError,) if port in before else ())):
+                    switch.add_port(port)
+                    added.append(port)
     except FastbridgeError:
         for port in added:
             switch.remove_port(port)

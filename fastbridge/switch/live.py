@@ -21,6 +21,8 @@ import weakref
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -37,7 +39,7 @@ from fastbridge.open_files import reserve_files
 from fastbridge.policy.base import Policy
 
 from .base import Member, SwitchBase, SwitchPort
-from .config import write
+from .config import load, write
 from .config_apply import NO_FILE, Configured, of_switch
 from .counters import Counters
 from .fast_path.ports import FastPorts
@@ -157,6 +159,18 @@ class Switch(SwitchBase):
             self.stop()
             raise
 
+    @classmethod
+    def from_file(cls, path: str | Path) -> Switch:
+        """The switch that a configuration file describes; reload_config() reads it again. Raises as Switch() does."""
+        config = load(path)
+        switch = cls(config.ports, **config.options(), control=config.name)
+        try:
+            Configured(switch, config, partial(load, path))
+        except BaseException:
+            switch.stop()
+            raise
+        return switch
+
     def __enter__(self) -> Switch:
         self.start()
         return self
@@ -207,11 +221,12 @@ class Switch(SwitchBase):
         link = member.link.link
         return member.name, link.index, str(MacAddress(link.mac)), member.link.namespace
 
-    def save_state(self) -> None:
-        """Write what has been learned, and changed by hand, to the state file. Raises ConfigError."""
+    def save_state(self) -> Path:
+        """Write what has been learned, and changed by hand, to the state file; returns which. Raises ConfigError."""
         if self.state is None:
             raise ConfigError("this switch keeps no state; start it with a file for it: fastbridge run --state FILE")
         self.state.save(self)
+        return self.state.path
 
     def breaths(self) -> tuple[int, ...]:
         """How many breaths each worker has taken. Until the next call each takes more: those that sleep are woken."""

@@ -58,3 +58,21 @@ class FlushedRow(TypedDict):
     """As of `fdb flush`: how many."""
 
     flushed: int
+
+
+class TomlRow(TypedDict):
+    """As of `config dump`: the whole file."""
+
+    toml: str
+
+
+class ChangeRow(TypedDict):
+    """As of `config reload`: one thing that was changed, in words."""
+
+    change: str
+
+
+class FileRow(TypedDict):
+    """As of `state save`: where it was written to."""
+
+    file: str

@@ -163,7 +163,7 @@ class StateFile:
             return None
         except OSError as error:
             raise _StrangeError("is a link" if error.errno == errno.ELOOP else str(error.strerror)) from None
-        with open(fd, "rb") as file:  # noqa: PTH123
+        try:
             found = os.fstat(fd)
             if not stat.S_ISREG(found.st_mode):
                 raise _StrangeError("is no ordinary file")
@@ -171,7 +171,10 @@ class StateFile:
                 raise _StrangeError(f"belongs to user {found.st_uid}")
             if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
                 raise _StrangeError("can be written by others")
-            return file.read(size)
+            with open(fd, "rb", closefd=False) as file:
+                return file.read(size)
+        finally:
+            os.close(fd)
 
 
 class _StrangeError(Exception):

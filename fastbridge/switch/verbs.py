@@ -24,7 +24,7 @@ from fastbridge.policy.neighbour_entry import NeighbourEntry
 from .base import SwitchPort
 from .capture_verbs import CaptureVerbs
 from .port_flags import StormControl
-from .rows import FdbRow, FlushedRow, NeighRow, PolicyRow, PortRow, Row
+from .rows import ChangeRow, FdbRow, FileRow, FlushedRow, NeighRow, PolicyRow, PortRow, Row, TomlRow
 
 if TYPE_CHECKING:
     from .live import Switch
@@ -209,18 +209,17 @@ class _Operations:
         """What happens from now on, as events: of these names, or all."""
         return self._switch.monitor(events)
 
-    def config_dump(self) -> list[Row]:
+    def config_dump(self) -> list[TomlRow]:
         """The switch as it is now, as a configuration file in TOML."""
         return [{"toml": _live(self._switch).dump_config()}]
 
-    def config_reload(self) -> list[Row]:
+    def config_reload(self) -> list[ChangeRow]:
         """Read the configuration file again and apply what it says now. Says what has changed."""
         return [{"change": change} for change in _live(self._switch).reload_config()]
 
-    def state_save(self) -> list[Row]:
-        """Write what has been learned, and changed by hand, to the state file."""
-        _live(self._switch).save_state()
-        return []
+    def state_save(self) -> list[FileRow]:
+        """Write what has been learned, and changed by hand, to the state file. Says which."""
+        return [{"file": str(_live(self._switch).save_state())}]
 
     def mirror(self, to: str | None = None, ports: list[str] | None = None) -> list[Row]:
         """Copy each frame from or to some ports to another port; without ports end that. Says which mirrors there are.

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,6 +23,7 @@ from fastbridge.switch.config import (
     PortConfig,
     StormLimits,
     check,
+    load,
     write,
 )
 from fastbridge.switch.config_apply import Configured, of_switch
@@ -148,6 +151,30 @@ def test_a_bad_file_changes_nothing(config: Config, kind: type[Exception], words
         assert switch.reload_config() == []
 
 
+def test_what_fails_half_way_is_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    with configured(BASE) as (_, switch, file):
+        before = switch.dump_config()
+        monkeypatch.setattr(switch, "add_neighbour", full)
+        file.config = replace(RICH, ports=PORTS[:2], port={}, neigh=RICH.neigh)
+        with pytest.raises(ConfigError, match="table is full"):
+            switch.reload_config()
+        assert switch.dump_config() == before
+        monkeypatch.undo()
+        assert "policy guard,suppress" in switch.reload_config()
+
+
+def full(*arguments: object) -> None:
+    raise ConfigError("the neighbour table is full")
+
+
+def test_a_port_whose_interface_is_gone_stops_no_reload() -> None:
+    with configured(BASE) as (lab, switch, file):
+        lab["pod3"].port.delete()
+        eventually(lambda: state(switch, "pod3") == "gone", "the end of the interface")
+        file.config = replace(BASE, policy="suppress")
+        assert switch.reload_config() == ["policy suppress"]
+
+
 def test_a_port_that_comes_has_its_settings_before_it_forwards() -> None:
     with configured(RICH) as (_, switch, _):
         switch.remove_port("pod3")
@@ -212,6 +239,26 @@ class Counted:
     def close(self) -> None:
         self._ends.set()
         self._thread.join()
+
+
+@pytest.fixture
+def pair() -> Iterator[None]:
+    """fca and fcb, joined, in the sandbox's namespace."""
+    for command in ("add fca type veth peer name fcb", "set fca up", "set fcb up"):
+        subprocess.run(["ip", "link", *command.split()], check=True)
+    yield
+    subprocess.run(["ip", "link", "delete", "fca"], check=True)
+
+
+def test_a_switch_from_a_file(pair: None, tmp_path: Path) -> None:
+    (path := tmp_path / "two.toml").write_text('ports = ["fca", "fcb"]\nfast_path = "off"\nloop_detection = false\n')
+    with Switch.from_file(path) as switch:
+        path.write_text(path.read_text() + 'policy = "suppress"\n')
+        assert switch.reload_config() == ["policy suppress"]
+        assert load(path) == of_switch(switch)
+    path.write_text(path.read_text() + '[[fdb]]\nmac = "02:00:00:00:00:01"\nifname = "fcz"\n')
+    with pytest.raises(ConfigError, match=r"two.toml:7: there is no port 'fcz'"):
+        Switch.from_file(path)
 
 
 def test_a_switch_without_a_file_says_so() -> None:

@@ -86,7 +86,7 @@ def test_an_empty_configuration_has_the_options_defaults() -> None:
 
 
 def test_each_option_of_a_switch_can_be_said() -> None:
-    of_programs = {"trusted", "shield", "control"}  # a lab's, and `run`'s own
+    of_programs = {"trusted", "shield", "control", "take_over"}  # a lab's, and `run`'s own
     assert set(LiveOptions.__dataclass_fields__) - of_programs <= set(Config.__dataclass_fields__)
 
 

@@ -81,18 +81,18 @@ def test_a_run_follows_its_file(lab: Lab, start: Callable[..., subprocess.Popen[
     process = start("run", "--json", "-c", str(file), "--ageing", "100", "--name", "by-file")
     assert say(process)["ports"] == ["pod1", "pod2", "pod3"]
 
-    dumped = ask(lab, "config", "dump", "-s", "by-file").stdout
-    assert 'policy = "suppress"' in dumped and "ageing = 100.0" in dumped and 'name = "by-file"' in dumped
+    dumped = ask(lab, "config", "dump", "--switch", "by-file").stdout
+    assert 'policy = "suppress"' in dumped and "ageing = 100\n" in dumped and 'name = "by-file"' in dumped
     (again := file.with_name("again.toml")).write_text(dumped)
     assert run("config", "check", str(again)).returncode == 0
 
     file.write_text(FILE.replace("suppress", "direct").replace("isolated = true", "isolated = false"))
     process.send_signal(signal.SIGHUP)
     assert say(process) == {"event": "reloaded", "changes": ["policy direct", "pod1: isolated off"]}
-    assert ask(lab, "config", "reload", "-s", "by-file").stdout == ""
+    assert ask(lab, "config", "reload", "--switch", "by-file").stdout == ""
 
     file.write_text(FILE.replace("200", '"soon"'))
-    refused = ask(lab, "config", "reload", "-s", "by-file")
+    refused = ask(lab, "config", "reload", "--switch", "by-file")
     assert refused.returncode == 2 and f"{file}:3: ageing is a number" in refused.stderr
     process.send_signal(signal.SIGHUP)
     assert process.stderr is not None and f"{file}:3: ageing is a number" in process.stderr.readline()
@@ -111,7 +111,7 @@ def test_a_run_follows_its_file(lab: Lab, start: Callable[..., subprocess.Popen[
 def test_without_a_file_sighup_ends_a_run(lab: Lab, start: Callable[..., subprocess.Popen[str]]) -> None:
     process = start("run", "--json", "--name", "no-file", "pod1", "pod2")
     assert say(process)["event"] == "ready"
-    refused = ask(lab, "config", "reload", "-s", "no-file")
+    refused = ask(lab, "config", "reload", "--switch", "no-file")
     assert refused.returncode == 2 and "run -c FILE" in refused.stderr
     process.send_signal(signal.SIGHUP)
     assert say(process)["event"] == "stopped"

@@ -1,0 +1,186 @@
+"""A switch is restarted under a TCP stream: the connection lives on, and nothing known is flooded afterwards."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command import COMMAND, ROOT, say
+from live import PATIENCE, Wire, eventually
+
+from fastbridge import Lab, Topology
+
+pytestmark = pytest.mark.live
+
+
+@pytest.fixture
+def lab() -> Iterator[Lab]:
+    """Pods that ask nobody anything: whatever is flooded is the switch's doing."""
+    with Lab(Topology.of(3, ipv6=None)) as lab:
+        for pod in lab:
+            for other in lab:
+                if other is not pod:
+                    address = f"{other.ipv4.ip} lladdr {other.mac} dev {pod.interface} nud permanent"
+                    pod.run(["ip", "neigh", "replace", *address.split()])
+        yield lab
+
+
+class Stream:
+    """A TCP stream from one pod to another: every byte is checked."""
+
+    def __init__(self, lab: Lab) -> None:
+        self.received = 0
+        self.failure = ""
+        self._ends = threading.Event()
+        with lab["pod2"].socket(socket.AF_INET, socket.SOCK_STREAM, 0) as listener:
+            listener.bind(("", 0))
+            listener.listen()
+            self._sender = lab["pod1"].socket(socket.AF_INET, socket.SOCK_STREAM, 0)
+            self._sender.settimeout(PATIENCE)
+            self._sender.connect((str(lab["pod2"].ipv4.ip), listener.getsockname()[1]))
+            self._receiver, _ = listener.accept()
+        self._receiver.settimeout(PATIENCE)
+        self._threads = [threading.Thread(target=work) for work in (self._send, self._receive)]
+        for thread in self._threads:
+            thread.start()
+
+    def _send(self) -> None:
+        piece = bytes(range(256)) * 16
+        try:
+            while not self._ends.wait(0.001):
+                self._sender.sendall(piece)
+        except OSError as error:
+            self.failure = f"sender: {error}"
+        self._sender.shutdown(socket.SHUT_WR)
+
+    def _receive(self) -> None:
+        try:
+            while data := self._receiver.recv(1 << 16):
+                expected = bytes((self.received + n) % 256 for n in range(len(data)))
+                if data != expected:
+                    self.failure = f"other bytes after {self.received}"
+                self.received += len(data)
+        except OSError as error:
+            self.failure = f"receiver: {error}"
+
+    def goes_on(self) -> None:
+        """Return when bytes have come that were sent from now on."""
+        before = self.received
+        eventually(lambda: self.failure or self.received > before + (1 << 20) // 8, "the stream")
+        assert not self.failure
+
+    def close(self) -> None:
+        self._ends.set()
+        for thread in self._threads:
+            thread.join()
+        self._sender.close()
+        self._receiver.close()
+
+
+@contextmanager
+def streaming(lab: Lab) -> Iterator[Stream]:
+    stream = Stream(lab)
+    try:
+        yield stream
+    finally:
+        stream.close()
+
+
+def begin(lab: Lab, *arguments: str) -> subprocess.Popen[str]:
+    ports = [port.name for port in lab.ports]
+    command = [*COMMAND, "run", "--json", "--name", "restarted", *arguments, *ports]
+    return lab.popen_host(command, text=True, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def end(process: subprocess.Popen[str]) -> dict[str, Any]:
+    """Its counters."""
+    out, err = process.communicate(timeout=PATIENCE)
+    stopped: dict[str, Any] = json.loads(out.splitlines()[-1])
+    assert (process.returncode, stopped["event"]) == (0, "stopped"), err
+    counters: dict[str, Any] = stopped["counters"]
+    return counters
+
+
+def stop_and_start(before: subprocess.Popen[str], start: Callable[..., subprocess.Popen[str]]) -> subprocess.Popen[str]:
+    before.send_signal(signal.SIGTERM)
+    end(before)
+    after = start()
+    assert say(after)["event"] == "ready"
+    return after
+
+
+def take_over(before: subprocess.Popen[str], start: Callable[..., subprocess.Popen[str]]) -> subprocess.Popen[str]:
+    after = start("--take-over")
+    assert say(after)["event"] == "ready"
+    end(before)
+    return after
+
+
+@pytest.mark.parametrize("path", ["off", "nft"])
+@pytest.mark.parametrize("restart", [stop_and_start, take_over])
+def test_a_restart_under_tcp(
+    restart: Callable[..., subprocess.Popen[str]], path: str, lab: Lab, tmp_path: Path
+) -> None:
+    def start(*more: str) -> subprocess.Popen[str]:
+        started.append(begin(lab, "--state", str(tmp_path / "state.json"), "--fast-path", path, *more))
+        return started[-1]
+
+    started: list[subprocess.Popen[str]] = []
+    try:
+        process = start()
+        assert say(process)["event"] == "ready"
+        with streaming(lab) as stream:
+            stream.goes_on()
+            bystander = Wire(lab["pod3"])
+            for _ in range(2):
+                process = restart(process, start)
+                stream.goes_on()
+            bystander.socket.setblocking(False)
+            with pytest.raises(BlockingIOError):  # it has heard nothing at all
+                bystander.receive()
+            bystander.socket.close()
+        process.terminate()
+        counters = end(process)
+        assert counters["total"]["flooded"] == 0
+        assert counters["total"]["forwarded"] + counters["total"]["fast"] > 0
+    finally:
+        for each in started:
+            each.kill()
+            each.communicate()
+
+
+def test_nothing_to_take_over(lab: Lab) -> None:
+    process = begin(lab, "--take-over")
+    try:
+        assert say(process)["event"] == "ready"
+        process.terminate()
+        end(process)
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.slow  # waits for the patience of who takes over
+def test_a_switch_that_does_not_let_go(lab: Lab) -> None:
+    """One that was stopped, as by a debugger, is said to hold the port; and it still has it."""
+    before = begin(lab)
+    after = None
+    try:
+        assert say(before)["event"] == "ready"
+        before.send_signal(signal.SIGSTOP)
+        after = begin(lab, "--take-over")
+        assert after.stderr is not None
+        assert f"process {before.pid} was asked to end, and still holds pod1" in after.stderr.readline()
+        assert after.wait(PATIENCE) == 1
+    finally:
+        for each in filter(None, (before, after)):
+            each.kill()
+            each.communicate()
