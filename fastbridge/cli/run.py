@@ -13,7 +13,8 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 import rich_click as click
@@ -21,9 +22,8 @@ import rich_click as click
 from fastbridge.errors import PortError
 from fastbridge.switch.counters import Counters
 from fastbridge.switch.fast_path.hands import prepare, settle
-from fastbridge.switch.fast_path.inside import seal
 from fastbridge.switch.options import FAST_PATHS, LiveOptions
-from fastbridge.switch.port_flags import StormControl
+from fastbridge.switch.port_flags import PortSettings, StormControl
 
 from .options import read_policy_of_strangers, read_port_policies
 from .privileges import BPF_COMMANDS, CAP_NET_ADMIN, CAP_NET_RAW, CAP_SYS_RESOURCE, give_up, refuse_calls
@@ -61,13 +61,24 @@ def _check_ports(context: click.Context, parameter: click.Parameter, names: tupl
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise click.UsageError(f"{twice} is named twice; name each interface once")
-    if len(names) < 2:
-        raise click.UsageError("a switch joins at least two interfaces; name another one")
     return names
 
 
+def _check_patterns(context: click.Context, parameter: click.Parameter, patterns: tuple[str, ...]) -> tuple[str, ...]:
+    if "" in patterns:
+        raise click.BadParameter("an empty pattern matches no interface; give one such as 'veth*'")
+    return patterns
+
+
 @click.command(epilog="Example: fastbridge run --arp guard,ratelimit=50,suppress veth1 veth2 veth3")
-@click.argument("interfaces", metavar="IFACE IFACE...", nargs=-1, required=True, callback=_check_ports)
+@click.argument("interfaces", metavar="IFACE...", nargs=-1, callback=_check_ports)
+@click.option(
+    "--match",
+    metavar="PATTERN",
+    multiple=True,
+    callback=_check_patterns,
+    help="Interfaces whose names match (such as 'veth*') join when they appear and leave when they go. Repeatable.",
+)
 @click.option("--json", "as_json", is_flag=True, help="JSON lines on stdout: ready, port events, stopped.")
 @click.option(
     "--interval",
@@ -91,7 +102,8 @@ def _check_ports(context: click.Context, parameter: click.Parameter, names: tupl
     metavar="IFACE=POLICY",
     multiple=True,
     callback=read_port_policies,
-    help="A policy for one interface, in place of --arp. Repeatable. Use guard=router for a router's interface.",
+    help="A policy for one interface, in place of --arp, also for one that joins later. Repeatable. "
+    "Use guard=router for a router's interface.",
 )
 @click.option(
     "--storm-control",
@@ -167,6 +179,7 @@ def _check_ports(context: click.Context, parameter: click.Parameter, names: tupl
 )
 def run(
     interfaces: tuple[str, ...],
+    match: tuple[str, ...],
     as_json: bool,
     interval: float | None,
     arp: str,
@@ -185,19 +198,23 @@ def run(
 ) -> None:
     """Forward frames between interfaces until Ctrl-C or SIGTERM.
 
-    The interfaces must be Ethernet, up, and in the current network namespace. While they are ports,
-    the host's own network stack neither hears nor speaks on them; its settings do not change.
+    The interfaces must be Ethernet, up, and in the current network namespace. One that is deleted and
+    made again is a port again. While they are ports, the host's own network stack neither hears nor
+    speaks on them; its settings do not change.
     The running switch keeps only the capability CAP_NET_ADMIN and cannot start other programs.
     """
     if fanout and workers == 1:
         raise click.UsageError("--fanout lets several workers read each port; add --workers 2 or more")
-    strange = next((name for name in arp_ports if name not in interfaces), None)
-    if strange is not None:
-        raise click.UsageError(f"--arp-port names {strange}, which is not among the interfaces; name one of them")
+    if len(interfaces) < 2 and not match:
+        raise click.UsageError("a switch joins at least two interfaces; name another one, or --match a pattern")
+    for name in arp_ports:
+        if name not in interfaces and not any(fnmatchcase(name, pattern) for pattern in match):
+            raise click.UsageError(f"--arp-port names {name}, which is not among the interfaces; name one of them")
     hand = prepare(fast_path)
     give_up(keep=(CAP_NET_ADMIN, CAP_NET_RAW, CAP_SYS_RESOURCE))  # opening many ports takes these
     refuse_calls(but=BPF_COMMANDS if hand == "bpf" else ())
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's threads would keep the privileges given up below
+    from fastbridge.policy.builtin import parse_policy
     from fastbridge.switch.live import Switch
 
     stop = _StopSignals()
@@ -216,34 +233,55 @@ def run(
         loop_detection=not no_loop_detection,
         shield=True,
         fast_path=fast_path,
+        match=match,
+        settings={name: PortSettings(policy=parse_policy(policy)) for name, policy in arp_ports.items()},
     )
     switch.set_storm_control(storm)
-    for name, policy in arp_ports.items():
-        switch.set_policy(policy, name)
     report = _JsonReport() if as_json else _TextReport()
     settle()
-    seal()
-    give_up(keep=(CAP_NET_ADMIN,))  # for changes of links, settings and tables
-    with _shielding(switch, interfaces), switch:
-        report.ready(interfaces, switch.fast_path)
-        _follow(switch, report, interval, stop)
+    give_up(keep=(CAP_NET_ADMIN, CAP_NET_RAW))  # for changes of links, settings and tables, and ports to come
+    with _Silence(switch) as silence, switch:
+        report.ready([port.name for port in switch.ports], match, switch.fast_path)
+        _follow(switch, report, silence, interval, stop, waits=bool(match))
     report.stopped(switch.counters())
     report.close()
     if not stop.came:
         raise PortError("all interfaces are gone: nothing is left to forward between")
 
 
-def _shielding(switch: Switch, interfaces: Sequence[str]) -> contextlib.AbstractContextManager[None]:
-    """Where the switch has no shield, settings of the interfaces, which are the next best."""
-    if not switch.unshielded:
-        return contextlib.nullcontext()
-    _log.warning(
-        "nf_tables is not available (%s): interface settings keep the host silent instead, but it hears the pods",
-        switch.unshielded,
-    )
-    from fastbridge.lab.silence import silence  # pyroute2 is slow to import
+class _Silence(contextlib.ExitStack):
+    """Where the switch has no shield: settings of its interfaces, which are the next best."""
 
-    return silence(interfaces)
+    def __init__(self, switch: Switch) -> None:
+        super().__init__()
+        self._needed = bool(switch.unshielded)
+        self._silent: list[tuple[set[str], contextlib.ExitStack]] = []
+        if self._needed:
+            _log.warning(
+                "nf_tables is not available (%s): interface settings keep the host silent instead, but it hears the "
+                "pods",
+                switch.unshielded,
+            )
+            self.callback(self.follow, ())
+            self.follow([port.name for port in switch.ports])
+
+    def follow(self, names: Collection[str]) -> None:
+        """These are the ports now."""
+        if not self._needed:
+            return
+        from fastbridge.lab.silence import silence  # pyroute2 is slow to import
+
+        fresh = set(names)
+        for some, undo in list(self._silent):
+            fresh -= some
+            some &= set(names)
+            if not some:
+                undo.close()
+        self._silent = [(some, undo) for some, undo in self._silent if some]
+        if fresh:
+            undo = contextlib.ExitStack()
+            undo.enter_context(silence(sorted(fresh)))
+            self._silent.append((fresh, undo))
 
 
 class _StopSignals:
@@ -282,11 +320,11 @@ class _Report:
         if not read:
             raise click.ClickException("nobody reads stdout: the last lines are lost")
 
-    def ready(self, names: Sequence[str], fast_path: str) -> None:
+    def ready(self, names: Sequence[str], match: Sequence[str], fast_path: str) -> None:
         """Forwarding works."""
 
     def link(self, name: str, link: str) -> None:
-        """A port went up, down, or is gone."""
+        """A port joined or went up, down, or is gone."""
 
     def counters(self, counters: Counters) -> None:
         """An interval has passed."""
@@ -298,7 +336,7 @@ class _Report:
 class _JsonReport(_Report):
     lost = '{{"event": "lost", "lines": {}}}'
 
-    def ready(self, names: Sequence[str], fast_path: str) -> None:
+    def ready(self, names: Sequence[str], match: Sequence[str], fast_path: str) -> None:
         self._say("ready", ports=list(names), fast_path=fast_path)
 
     def link(self, name: str, link: str) -> None:
@@ -322,10 +360,11 @@ class _TextReport(_Report):
         self._before: Counters | None = None
         self._since = time.monotonic()
 
-    def ready(self, names: Sequence[str], fast_path: str) -> None:
+    def ready(self, names: Sequence[str], match: Sequence[str], fast_path: str) -> None:
         by_hand = sys.stdin.isatty() and signal.getsignal(signal.SIGINT) != signal.SIG_IGN
         how = "Ctrl-C ends it" if by_hand else "SIGTERM ends it"
-        self._box.put(f"forwarding between {', '.join(names)}; {how}")
+        between = [*names, *(f"all that match {pattern}" for pattern in match)]
+        self._box.put(f"forwarding between {', '.join(between)}; {how}")
 
     def counters(self, counters: Counters) -> None:
         now = time.monotonic()
@@ -353,16 +392,22 @@ class _TextReport(_Report):
         self._box.put(captured.get().removesuffix("\n"), always=True)
 
 
-def _follow(switch: Switch, report: _Report, interval: float | None, stop: _StopSignals) -> None:
-    """Report changes of links, and counters every `interval`, until a signal comes or all interfaces are gone."""
+def _follow(
+    switch: Switch, report: _Report, silence: _Silence, interval: float | None, stop: _StopSignals, waits: bool
+) -> None:
+    """Report changes of links, and counters every `interval`, until a signal comes or all interfaces are gone.
+
+    waits: others may come.
+    """
     links = {port.name: "up" for port in switch.ports}
     due = time.monotonic() + interval if interval else float("inf")
-    while not stop.came and set(links.values()) != {"gone"}:
+    while not stop.came and (waits or set(links.values()) != {"gone"}):
         report.check()
-        for port in switch.ports:
-            if port.state != links[port.name]:
-                report.link(port.name, port.state)
-                links[port.name] = port.state
+        before, links = links, {port.name: port.state for port in switch.ports}
+        for name, link in {**dict.fromkeys(before, "gone"), **links}.items():
+            if link != before.get(name):
+                report.link(name, link)
+        silence.follow([name for name, link in links.items() if link != "gone"])
         if time.monotonic() >= due:
             report.counters(switch.counters())
             due += interval or 0

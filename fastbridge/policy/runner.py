@@ -106,6 +106,10 @@ class Policing:
         """The policy of a port; None: of the ports without their own."""
         return self._default if port is None else self._own.get(port, self._default)
 
+    def own_policy(self, port: int) -> Policy | None:
+        """The policy that only this port has; None: it has that of all ports without their own."""
+        return self._own.get(port)
+
     def set_policy(self, policy: Policy, port: int | None, ports: Iterable[int]) -> None:
         """Change the policy of one port; None: of those without their own. `ports`: all ports of the switch."""
         if not isinstance(policy, Policy) or isinstance(policy, type):

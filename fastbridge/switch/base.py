@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
@@ -33,7 +33,7 @@ from .counters import Counters, Passed, PortCounters
 from .fdb import Fdb, PortRef
 from .loops import StationWatch
 from .options import Options
-from .port_flags import PortFlags, StormControl
+from .port_flags import DEFAULT_SETTINGS, PortFlags, PortSettings, StormControl
 from .port_links import PortLink
 from .port_socket import Receiver
 from .trace import Trace
@@ -71,6 +71,7 @@ class Member:
     lost_after: int = 0  # copies that the kernel took, and lost in the interface
     listen: Receiver | None = None  # where the core receives its frames, if not on the interface itself
     passed: Passed = field(default_factory=Passed)  # what has passed there: read before what the core counts
+    storm_control: StormControl = field(default_factory=StormControl)
 
     def count(self, tally: Mapping[str, Any]) -> PortCounters:
         """The core's counts of the port, by name, and the frames lost behind it.
@@ -119,6 +120,7 @@ class SwitchBase:
         self._entries.set_damping(round(options.move_damping * 1000))
         self._members: dict[int, Member] = {}
         self._departed = PortCounters()  # of removed ports: totals never shrink
+        self._storm_control = StormControl()  # of ports to come
         # Held while a port comes or goes. Its index is reused only when everything about it is forgotten. Its counts
         # are always either its own or part of the departed ports' counts.
         self._changing = threading.RLock()
@@ -195,8 +197,11 @@ class SwitchBase:
         return changed
 
     def set_storm_control(self, limits: StormControl, port: PortRef | None = None) -> None:
-        """Limit the frames that a port (None: each present port) may have flooded."""
+        """Limit the frames that a port (None: each port, also one that comes later) may have flooded."""
+        if port is None:
+            self._storm_control = limits
         for index in list(self._members) if port is None else [self._index_of(port)]:
+            self._members[index].storm_control = limits
             for what, (rate, burst) in limits.rates.items():
                 self._rules.set_storm_control(index, what, rate, burst)
 
@@ -250,13 +255,24 @@ class SwitchBase:
         shown = ", ".join(names if len(names) <= 8 else [*names[:3], "…", names[-1]])
         return f"<{type(self).__name__} of {len(names)} ports: {shown}>"
 
-    def _add_member(self, index: int, member: Member, owners: Owners = ()) -> None:
+    def _add_member(
+        self, index: int, member: Member, owners: Owners = (), settings: PortSettings = DEFAULT_SETTINGS
+    ) -> None:
         """Configure a port, then let it forward."""
         self._members[index] = member
-        self.set_flags(index, coalesce=member.coalesce)
-        self._policing.add_port(index)
+        self.set_flags(index, **{"coalesce": member.coalesce, **settings.flags})
+        self.set_storm_control(settings.storm_control or self._storm_control, index)
+        if settings.policy is None:
+            self._policing.add_port(index)
+        else:
+            self._policing.set_policy(settings.policy, index, [index])
         self.trust(index, owners)
         self._dataplane.set_blocked(index, False)
+
+    def _settings_of(self, index: int) -> PortSettings:
+        """The present ones."""
+        flags = asdict(self.flags(index))
+        return PortSettings(self._policing.own_policy(index), flags, self._members[index].storm_control)
 
     def _remove_member(self, index: int) -> Member:
         """Remove a port with its entries; the caller closes its sockets."""

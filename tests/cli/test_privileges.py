@@ -17,7 +17,7 @@ from live import PATIENCE, eventually
 from fastbridge import Lab
 from fastbridge.cli.privileges import _AUDIT_ARCH, _REFUSED, BPF_COMMANDS, _filter
 
-NET_ADMIN = 1 << 12
+NET_ADMIN = 1 << 12 | 1 << 13  # and NET_RAW
 TRY = """
 import ctypes, errno, os, socket, sys
 from fastbridge.cli.privileges import *

@@ -10,6 +10,7 @@ them.
 from __future__ import annotations
 
 import errno
+import re
 import secrets
 import struct
 from collections.abc import Iterator, Sequence
@@ -137,6 +138,11 @@ class Punts:
 
     def _inner_name(self, index: int) -> str:
         return _outer(index) if self._inner_fd >= 0 else f"fbi{index}"
+
+
+def is_punt_end(name: str) -> bool:
+    """Whether an interface of this name is one end of a punt pair, of this switch or of another one."""
+    return re.fullmatch(r"fb[io]\d+", name) is not None
 
 
 _HEADER = struct.Struct("=BxHiII")  # struct ifinfomsg
