@@ -81,6 +81,10 @@ def _check_patterns(context: click.Context, parameter: click.Parameter, patterns
 )
 @click.option("--json", "as_json", is_flag=True, help="JSON lines on stdout: ready, port events, stopped.")
 @click.option(
+    "--name",
+    help="The name by which `fastbridge status` and the like find this switch.  [default: run- and the process id]",
+)
+@click.option(
     "--interval",
     metavar="SECONDS",
     type=click.FloatRange(min=0.1),
@@ -181,6 +185,7 @@ def run(
     interfaces: tuple[str, ...],
     match: tuple[str, ...],
     as_json: bool,
+    name: str | None,
     interval: float | None,
     arp: str,
     arp_ports: dict[str, str],
@@ -235,13 +240,14 @@ def run(
         fast_path=fast_path,
         match=match,
         settings={name: PortSettings(policy=parse_policy(policy)) for name, policy in arp_ports.items()},
+        control=True if name is None else name,
     )
     switch.set_storm_control(storm)
     report = _JsonReport() if as_json else _TextReport()
     settle()
     give_up(keep=(CAP_NET_ADMIN, CAP_NET_RAW))  # for changes of links, settings and tables, and ports to come
     with _Silence(switch) as silence, switch:
-        report.ready([port.name for port in switch.ports], match, switch.fast_path)
+        report.ready([port.name for port in switch.ports], match, switch.fast_path, switch.name)
         _follow(switch, report, silence, interval, stop, waits=bool(match))
     report.stopped(switch.counters())
     report.close()
@@ -320,8 +326,8 @@ class _Report:
         if not read:
             raise click.ClickException("nobody reads stdout: the last lines are lost")
 
-    def ready(self, names: Sequence[str], match: Sequence[str], fast_path: str) -> None:
-        """Forwarding works."""
+    def ready(self, names: Sequence[str], match: Sequence[str], fast_path: str, name: str) -> None:
+        """Forwarding works; commands find the switch by this name."""
 
     def link(self, name: str, link: str) -> None:
         """A port joined or went up, down, or is gone."""
@@ -336,8 +342,8 @@ class _Report:
 class _JsonReport(_Report):
     lost = '{{"event": "lost", "lines": {}}}'
 
-    def ready(self, names: Sequence[str], match: Sequence[str], fast_path: str) -> None:
-        self._say("ready", ports=list(names), fast_path=fast_path)
+    def ready(self, names: Sequence[str], match: Sequence[str], fast_path: str, name: str) -> None:
+        self._say("ready", ports=list(names), fast_path=fast_path, name=name)
 
     def link(self, name: str, link: str) -> None:
         self._say("port", name=name, link=link)
@@ -360,7 +366,7 @@ class _TextReport(_Report):
         self._before: Counters | None = None
         self._since = time.monotonic()
 
-    def ready(self, names: Sequence[str], match: Sequence[str], fast_path: str) -> None:
+    def ready(self, names: Sequence[str], match: Sequence[str], fast_path: str, name: str) -> None:
         by_hand = sys.stdin.isatty() and signal.getsignal(signal.SIGINT) != signal.SIG_IGN
         how = "Ctrl-C ends it" if by_hand else "SIGTERM ends it"
         between = [*names, *(f"all that match {pattern}" for pattern in match)]

@@ -75,6 +75,16 @@ class Neighbours:
         self.conflict_count = 0
         self.refused = 0
 
+    @property
+    def capacity(self) -> int:
+        """Most entries."""
+        return self._capacity
+
+    @property
+    def ageing(self) -> float | None:
+        """Seconds that an entry lives after its owner was last heard; None: for ever."""
+        return None if self._ageing == math.inf else self._ageing
+
     def lookup(self, vlan: int, ip: bytes) -> Neighbour | None:
         """The live entry of an IP, or None."""
         known = self._entries.get((vlan, ip))

@@ -61,6 +61,7 @@ class LiveOptions(Options):
     fast_path: str = "auto"
     match: Sequence[str] | None = None
     settings: Mapping[str, PortSettings] = field(default_factory=dict)
+    control: str | bool | None = None
 
     def __post_init__(self) -> None:
         Options.__post_init__(self)
@@ -135,6 +136,7 @@ class LiveOptionWords(OptionWords, total=False):
     fast_path: str
     match: Sequence[str] | None
     settings: Mapping[str, PortSettings]
+    control: str | bool | None
 
 
 def _check_seconds(name: str, value: float) -> None:
