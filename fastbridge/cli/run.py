@@ -20,18 +20,18 @@ from typing import TYPE_CHECKING, Any
 import rich_click as click
 
 from fastbridge.errors import PortError
+from fastbridge.privileges import CAP_NET_ADMIN, give_up, refuse_calls
 from fastbridge.switch.counters import Counters
-from fastbridge.switch.fast_path.hands import prepare, settle
 from fastbridge.switch.options import FAST_PATHS, LiveOptions
 from fastbridge.switch.port_flags import PortSettings, StormControl
 
 from .options import read_policy_of_strangers, read_port_policies
-from .privileges import BPF_COMMANDS, CAP_NET_ADMIN, CAP_NET_RAW, CAP_SYS_RESOURCE, give_up, refuse_calls
 from .streams import StreamBox
 
 _log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
+    from fastbridge.switch.helper import Helper
     from fastbridge.switch.live import Switch
 
 _DEFAULTS = LiveOptions()
@@ -206,7 +206,8 @@ def run(
     The interfaces must be Ethernet, up, and in the current network namespace. One that is deleted and
     made again is a port again. While they are ports, the host's own network stack neither hears nor
     speaks on them; its settings do not change.
-    The running switch keeps only the capability CAP_NET_ADMIN and cannot start other programs.
+    The running switch keeps no capability and cannot start other programs; a small helper process
+    opens the ports that join later.
     """
     if fanout and workers == 1:
         raise click.UsageError("--fanout lets several workers read each port; add --workers 2 or more")
@@ -215,11 +216,9 @@ def run(
     for name in arp_ports:
         if name not in interfaces and not any(fnmatchcase(name, pattern) for pattern in match):
             raise click.UsageError(f"--arp-port names {name}, which is not among the interfaces; name one of them")
-    hand = prepare(fast_path)
-    give_up(keep=(CAP_NET_ADMIN, CAP_NET_RAW, CAP_SYS_RESOURCE))  # opening many ports takes these
-    refuse_calls(but=BPF_COMMANDS if hand == "bpf" else ())
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's threads would keep the privileges given up below
     from fastbridge.policy.builtin import parse_policy
+    from fastbridge.switch.helper import Helper
     from fastbridge.switch.live import Switch
 
     stop = _StopSignals()
@@ -243,12 +242,13 @@ def run(
         control=True if name is None else name,
     )
     switch.set_storm_control(storm)
+    helper = Helper(switch)
+    give_up(keep=(CAP_NET_ADMIN,) if switch.unshielded else ())  # to put settings of interfaces back
+    refuse_calls()
     report = _JsonReport() if as_json else _TextReport()
-    settle()
-    give_up(keep=(CAP_NET_ADMIN, CAP_NET_RAW))  # for changes of links, settings and tables, and ports to come
-    with _Silence(switch) as silence, switch:
+    with helper, _Silence(switch) as silence, switch:
         report.ready([port.name for port in switch.ports], match, switch.fast_path, switch.name)
-        _follow(switch, report, silence, interval, stop, waits=bool(match))
+        _follow(switch, report, helper, silence, interval, stop, waits=bool(match))
     report.stopped(switch.counters())
     report.close()
     if not stop.came:
@@ -399,7 +399,13 @@ class _TextReport(_Report):
 
 
 def _follow(
-    switch: Switch, report: _Report, silence: _Silence, interval: float | None, stop: _StopSignals, waits: bool
+    switch: Switch,
+    report: _Report,
+    helper: Helper,
+    silence: _Silence,
+    interval: float | None,
+    stop: _StopSignals,
+    waits: bool,
 ) -> None:
     """Report changes of links, and counters every `interval`, until a signal comes or all interfaces are gone.
 
@@ -409,6 +415,7 @@ def _follow(
     due = time.monotonic() + interval if interval else float("inf")
     while not stop.came and (waits or set(links.values()) != {"gone"}):
         report.check()
+        helper.check()
         before, links = links, {port.name: port.state for port in switch.ports}
         for name, link in {**dict.fromkeys(before, "gone"), **links}.items():
             if link != before.get(name):

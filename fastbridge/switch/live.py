@@ -45,6 +45,7 @@ from .port_flags import DEFAULT_SETTINGS, PortFlags, PortSettings
 from .port_links import PortLink, PortLinks
 from .port_socket import (
     Interface,
+    PacketSockets,
     PortLike,
     Receiver,
     end_receiving,
@@ -56,13 +57,14 @@ from .port_socket import (
     takes_gso,
 )
 from .ring_size import FEWEST, MOST, SLOW, ring_slots, smaller_ring
-from .shield import mark
+from .shield import MARK, mark
 from .status import Status
 from .verbs import switch_verbs
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+    from .helper import Helper
     from .options import LiveOptionWords
 
 _log = logging.getLogger(__name__)
@@ -142,9 +144,11 @@ class Switch(SwitchBase):
         self._most_slots = self._slots = MOST  # slots that the kernel has memory for; slots that a ring is to have
         self._prepared = dict(wishes.settings)
         self._matching: Matching | None = None
+        self._sockets: PacketSockets | None = None
         try:
             if wishes.match is not None:
                 self._matching = Matching(wishes.match, self._journal)
+                self._fast.open_here(self._links.open_here())
             self._add_wanted(wanted)
             self._let_come_and_go()
         except BaseException:
@@ -304,6 +308,12 @@ class Switch(SwitchBase):
         """Give a port of this name these settings whenever it joins, from its first frame on."""
         self._prepared[name] = settings
 
+    def hand_over(self, helper: Helper) -> None:
+        """Have a helper do what takes rights, also for ports that join later. Call it before start()."""
+        self._sockets = helper.take("sockets", PacketSockets(MARK if self._links.shields else 0))
+        self._links.hand_over(helper)
+        self._fast.hand_over(helper)
+
     def _add_wanted(self, ports: Sequence[str | PortLike]) -> list[SwitchPort]:
         """Add ports that a user wants: all or none."""
         added = self._add_ports(ports)
@@ -315,7 +325,7 @@ class Switch(SwitchBase):
 
     def _add_ports(self, ports: Sequence[str | PortLike]) -> list[SwitchPort]:
         """Add all or none."""
-        sources = [Interface(port) if isinstance(port, str) else port for port in ports]
+        sources = [Interface(port, self._sockets) if isinstance(port, str) else port for port in ports]
         if self._options.trusted and any(isinstance(source, Interface) for source in sources):
             raise ConfigError("trusted=True needs ports that know their pods' addresses, such as those of a Lab")
         gone = self._check_names([source.name for source in sources])

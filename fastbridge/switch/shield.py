@@ -71,6 +71,8 @@ class Shield:
 
 def mark(sock: socket.socket) -> None:
     """Let a socket's frames pass the shield of their egress port."""
+    if sock.getsockopt(socket.SOL_SOCKET, socket.SO_MARK) == MARK:
+        return  # whoever opened it had the right
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, MARK)
 
 

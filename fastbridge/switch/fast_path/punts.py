@@ -59,6 +59,16 @@ class Punts:
         self._outer, self._inner, self._inner_fd = outer, inner or outer, inner_fd
         self._group = secrets.randbits(31) | 1 << 30  # of interfaces: these, and no other's
 
+    def ask_by(self, outer: Netlink) -> None:
+        """Use another socket in the ports' namespace."""
+        self._inner = outer if self._inner is self._outer else self._inner
+        self._outer = outer
+
+    def close(self) -> None:
+        """Close the sockets; the pairs stay."""
+        for netlink in {self._outer, self._inner}:
+            netlink.close()
+
     def make(self, ports: Sequence[tuple[str, int]]) -> list[Punt]:
         """A pair for each port (name, index), up and silent, in their order. Raises OSError."""
         for start in range(0, len(ports), _A_PIECE):
