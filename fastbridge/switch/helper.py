@@ -46,8 +46,9 @@ _REQUESTS = {
     "punts": {"make", "inner_indices", "remove", "remove_all"},
     "peers": {"address", "received"},
 }
-# What is done when the helper has ended: its tables and programs end with it.
+# What needs no helper once it has ended, for its tables and programs have ended with it.
 _DONE = {"close", "remove", "remove_all", "detach", "revoke", "clear"}
+_NOTHING_FOUND = {"idle", "received"}
 _LENGTH = struct.Struct("=I")
 _MOST_BYTES = 64 << 20  # of a message: all pairs of a full fast path take some 6 MB
 _PR_SET_PDEATHSIG = 1
@@ -113,9 +114,9 @@ class Helper:
                 _send(self._socket, [thing, method, [_pack(argument) for argument in arguments]])
                 return self._receive()
         except EOFError:
-            if method in _DONE:
-                return None
-            raise OSError(errno.EPIPE, _ENDED) from None
+            if method in _DONE | _NOTHING_FOUND:
+                return None if method in _DONE else {}
+            raise OSError(errno.ECONNRESET, _ENDED) from None
 
     def _receive(self) -> Any:
         data, files = _read(self._socket, files=1)

@@ -98,6 +98,27 @@ def test_a_run_keeps_nothing_and_its_helper_little(
 
 
 @pytest.mark.live
+def test_a_run_ends_with_its_helper_and_a_helper_with_its_run(
+    lab: Lab, start: Callable[..., subprocess.Popen[str]]
+) -> None:
+    process = start("run", "--json", "pod1", "pod2")
+    assert say(process)["event"] == "ready"
+    os.kill(helper_of(process.pid), signal.SIGKILL)
+    _, err = process.communicate(timeout=PATIENCE)
+    line = "fastbridge: the helper process has ended, so this one ends, too: it could change nothing any more"
+    assert (process.returncode, err.splitlines()[-1]) == (1, line)
+    assert "Traceback" not in err
+    process = start("run", "--json", "pod1", "pod2")
+    assert say(process)["event"] == "ready"
+    helper = helper_of(process.pid)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        os.kill(helper, number)  # as a terminal and systemd do, which mean all of a service's processes
+    assert lab["pod1"].ping("pod2", timeout=PATIENCE)
+    process.kill()
+    eventually(lambda: not Path(f"/proc/{helper}").exists(), "the helper's end")
+
+
+@pytest.mark.live
 def test_what_was_given_up_is_gone() -> None:
     done = subprocess.run([sys.executable, "-c", TRY], capture_output=True, text=True)
     assert done.stderr == ""
