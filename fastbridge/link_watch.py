@@ -119,6 +119,11 @@ class LinkWatch:
             raise PortError(f"cannot look at interface {which}: {error.strerror}") from None
         return _link(answer.kind, answer.payload)
 
+    def links(self) -> list[Link]:
+        """All interfaces there are. Raises PortError."""
+        found = self._dump(_RTM_GETLINK, _LINK.pack(socket.AF_UNSPEC, 0, 0, 0, 0), "names")
+        return [link for payload in found if (link := _link(_RTM_NEWLINK, payload))]
+
     def tx_dropped(self) -> dict[int, int]:
         """How many frames each interface has lost on sending since it was made, by index. Raises PortError."""
         found = {}
@@ -139,8 +144,11 @@ class LinkWatch:
                 found[index] = handle, _QUEUE.unpack_from(queue)[2]
         return found
 
-    def changes(self, known: Iterable[int]) -> Iterator[Link]:
-        """The changes since the last call, in order. When there are too many, looks at all `known` links instead."""
+    def changes(self, known: Iterable[int], *, all_there: bool = False) -> Iterator[Link]:
+        """The changes since the last call, in order. When there are too many, looks at all `known` links instead.
+
+        all_there: and at all others that there are.
+        """
         known, asked = set(known), set()
         lost = False  # the kernel says so first; the changes that it kept are older than a look
         while True:
@@ -155,6 +163,8 @@ class LinkWatch:
             else:
                 yield from _links(data)
                 asked |= _queues(data)  # they say nothing about the link
+        if lost and all_there:
+            known.update(link.index for link in self.links())
         for index in known if lost else known & asked:
             yield self.look(index) or Link(index, "", 0, 0, b"", 0, 0, 0, False, "deleted")
 

@@ -13,20 +13,19 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
 from fastbridge.errors import FastbridgeError, PortError
+from fastbridge.privileges import CAP_NET_ADMIN, give_up, refuse_calls
 from fastbridge.sd_notify import Notifier
 from fastbridge.switch.counters import Counters
-from fastbridge.switch.fast_path.hands import prepare, settle
-from fastbridge.switch.fast_path.inside import seal
 from fastbridge.switch.options import FAST_PATHS, LiveOptions
 
 from .options import read_policy_of_strangers, read_port_policies
-from .privileges import BPF_COMMANDS, CAP_NET_ADMIN, CAP_NET_RAW, CAP_SYS_RESOURCE, give_up, refuse_calls
 from .service import Service
 from .streams import StreamBox
 from .wishes import Wishes
@@ -36,6 +35,7 @@ _log = logging.getLogger(__name__)
 if TYPE_CHECKING:
     from fastbridge.metrics.endpoint import Endpoint
     from fastbridge.switch.config_apply import Configured
+    from fastbridge.switch.helper import Helper
     from fastbridge.switch.live import Switch
     from fastbridge.switch.state import StateFile
 
@@ -66,15 +66,17 @@ def _check_ports(context: click.Context, parameter: click.Parameter, names: tupl
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise click.UsageError(f"{twice} is named twice; name each interface once")
-    if len(names) < 2 and (names or context.params.get("config") is None):
-        raise click.UsageError(
-            "a switch joins at least two interfaces: IFACE IFACE, or a file that names them: -c FILE"
-        )
     return names
 
 
+def _check_patterns(context: click.Context, parameter: click.Parameter, patterns: tuple[str, ...]) -> tuple[str, ...]:
+    if "" in patterns:
+        raise click.BadParameter("an empty pattern matches no interface; give one such as 'veth*'")
+    return patterns
+
+
 @click.command(epilog="Example: fastbridge run --arp guard,ratelimit=50,suppress veth1 veth2 veth3")
-@click.argument("interfaces", metavar="[IFACE IFACE...]", nargs=-1, callback=_check_ports)
+@click.argument("interfaces", metavar="[IFACE...]", nargs=-1, callback=_check_ports)
 @click.option(
     "-c",
     "--config",
@@ -92,6 +94,13 @@ def _check_ports(context: click.Context, parameter: click.Parameter, names: tupl
     "--take-over",
     is_flag=True,
     help="End the switch that has these interfaces as ports, as soon as everything here is ready to go on.",
+)
+@click.option(
+    "--match",
+    metavar="PATTERN",
+    multiple=True,
+    callback=_check_patterns,
+    help="Interfaces whose names match (such as 'veth*') join when they appear and leave when they go. Repeatable.",
 )
 @click.option("--json", "as_json", is_flag=True, help="JSON lines on stdout: ready, port events, stopped.")
 @click.option(
@@ -120,7 +129,8 @@ def _check_ports(context: click.Context, parameter: click.Parameter, names: tupl
     metavar="IFACE=POLICY",
     multiple=True,
     callback=read_port_policies,
-    help="A policy for one interface, in place of --arp. Repeatable. Use guard=router for a router's interface.",
+    help="A policy for one interface, in place of --arp, also for one that joins later. Repeatable. "
+    "Use guard=router for a router's interface.",
 )
 @click.option(
     "--storm-control",
@@ -213,19 +223,19 @@ def run(
 ) -> None:
     """Forward frames between interfaces until Ctrl-C or SIGTERM.
 
-    The interfaces must be Ethernet, up, and in the current network namespace. While they are ports,
-    the host's own network stack neither hears nor speaks on them; its settings do not change.
-    The running switch keeps only the capability CAP_NET_ADMIN and cannot start other programs.
+    The interfaces must be Ethernet, up, and in the current network namespace. One that is deleted and
+    made again is a port again. While they are ports, the host's own network stack neither hears nor
+    speaks on them; its settings do not change.
+    The running switch keeps no capability and cannot start other programs; a small helper process
+    opens the ports that join later.
     """
     _check_together(config, **options)
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's threads would keep the privileges given up below
     wishes = Wishes.of(context, config)
     wanted = wishes.read()
     endpoint = _open_endpoint(context, metrics) if metrics else None
-    hand = prepare(wanted.fast_path)
-    give_up(keep=(CAP_NET_ADMIN, CAP_NET_RAW, CAP_SYS_RESOURCE))  # opening many ports takes these
-    refuse_calls(but=BPF_COMMANDS if hand == "bpf" else ())
     from fastbridge.switch.config_apply import Configured
+    from fastbridge.switch.helper import Helper
     from fastbridge.switch.live import Switch
 
     notifier = Notifier()
@@ -234,16 +244,17 @@ def run(
     configured = Configured(switch, wanted, wishes.read if config else None)
     if state is not None:
         switch.state = _take_back(switch, state)
+    helper = Helper(switch)
+    give_up(keep=(CAP_NET_ADMIN,) if switch.unshielded else ())  # to put settings of interfaces back
+    refuse_calls()
     report = _JsonReport() if as_json else _TextReport()
-    settle()
-    seal()
-    give_up(keep=(CAP_NET_ADMIN,))  # for changes of links, settings and tables
-    with _shielding(switch, wanted.ports), switch:
+    with helper, _Silence(switch) as silence, switch:
         if endpoint:
             endpoint.start(switch)
-        report.ready(wanted.ports, switch.fast_path, switch.name, endpoint.url if endpoint else None)
+        names = [port.name for port in switch.ports]
+        report.ready(names, wanted.match, switch.fast_path, switch.name, endpoint.url if endpoint else None)
         service = Service(notifier, switch)
-        _follow(switch, report, interval, signals, configured, service)
+        _follow(switch, report, helper, silence, interval, signals, configured, service)
         service.stopping()
         _keep(switch)
     report.stopped(switch.counters())
@@ -274,16 +285,26 @@ def _keep(switch: Switch) -> None:
 
 
 def _check_together(
-    config: str | None, interfaces: Sequence[str], arp_ports: Mapping[str, str], workers: int, fanout: bool, **_: Any
+    config: str | None,
+    interfaces: Sequence[str],
+    match: Sequence[str],
+    arp_ports: Mapping[str, str],
+    workers: int,
+    fanout: bool,
+    **_: Any,
 ) -> None:
     """Raise UsageError for options that contradict each other. What a file says is checked with it."""
     if config is not None:
         return
     if fanout and workers == 1:
         raise click.UsageError("--fanout lets several workers read each port; add --workers 2 or more")
-    strange = next((name for name in arp_ports if name not in interfaces), None)
-    if strange is not None:
-        raise click.UsageError(f"--arp-port names {strange}, which is not among the interfaces; name one of them")
+    if len(interfaces) < 2 and not match:
+        raise click.UsageError(
+            "a switch joins at least two interfaces: IFACE IFACE, a pattern: --match 'veth*', or a file: -c FILE"
+        )
+    for name in arp_ports:
+        if name not in interfaces and not any(fnmatchcase(name, pattern) for pattern in match):
+            raise click.UsageError(f"--arp-port names {name}, which is not among the interfaces; name one of them")
 
 
 def _open_endpoint(context: click.Context, address: str) -> Endpoint:
@@ -294,17 +315,39 @@ def _open_endpoint(context: click.Context, address: str) -> Endpoint:
     return endpoint
 
 
-def _shielding(switch: Switch, interfaces: Sequence[str]) -> contextlib.AbstractContextManager[None]:
-    """Where the switch has no shield, settings of the interfaces, which are the next best."""
-    if not switch.unshielded:
-        return contextlib.nullcontext()
-    _log.warning(
-        "nf_tables is not available (%s): interface settings keep the host silent instead, but it hears the pods",
-        switch.unshielded,
-    )
-    from fastbridge.lab.silence import silence  # pyroute2 is slow to import
+class _Silence(contextlib.ExitStack):
+    """Where the switch has no shield: settings of its interfaces, which are the next best."""
 
-    return silence(interfaces)
+    def __init__(self, switch: Switch) -> None:
+        super().__init__()
+        self._needed = bool(switch.unshielded)
+        self._silent: list[tuple[set[str], contextlib.ExitStack]] = []
+        if self._needed:
+            _log.warning(
+                "nf_tables is not available (%s): interface settings keep the host silent instead, but it hears the "
+                "pods",
+                switch.unshielded,
+            )
+            self.callback(self.follow, ())
+            self.follow([port.name for port in switch.ports])
+
+    def follow(self, names: Collection[str]) -> None:
+        """These are the ports now."""
+        if not self._needed:
+            return
+        from fastbridge.lab.silence import silence  # pyroute2 is slow to import
+
+        fresh = set(names)
+        for some, undo in list(self._silent):
+            fresh -= some
+            some &= set(names)
+            if not some:
+                undo.close()
+        self._silent = [(some, undo) for some, undo in self._silent if some]
+        if fresh:
+            undo = contextlib.ExitStack()
+            undo.enter_context(silence(sorted(fresh)))
+            self._silent.append((fresh, undo))
 
 
 class _Signals:
@@ -349,7 +392,7 @@ class _Report:
         if not read:
             raise click.ClickException("nobody reads stdout: the last lines are lost")
 
-    def ready(self, names: Sequence[str], fast_path: str, name: str, metrics: str | None) -> None:
+    def ready(self, names: Sequence[str], match: Sequence[str], fast_path: str, name: str, metrics: str | None) -> None:
         """Forwarding works; commands find the switch by this name. metrics: where they are."""
 
     def link(self, name: str, link: str) -> None:
@@ -368,7 +411,7 @@ class _Report:
 class _JsonReport(_Report):
     lost = '{{"event": "lost", "lines": {}}}'
 
-    def ready(self, names: Sequence[str], fast_path: str, name: str, metrics: str | None) -> None:
+    def ready(self, names: Sequence[str], match: Sequence[str], fast_path: str, name: str, metrics: str | None) -> None:
         found = {"metrics": metrics} if metrics else {}
         self._say("ready", ports=list(names), fast_path=fast_path, name=name, **found)
 
@@ -396,10 +439,11 @@ class _TextReport(_Report):
         self._before: Counters | None = None
         self._since = time.monotonic()
 
-    def ready(self, names: Sequence[str], fast_path: str, name: str, metrics: str | None) -> None:
+    def ready(self, names: Sequence[str], match: Sequence[str], fast_path: str, name: str, metrics: str | None) -> None:
         by_hand = sys.stdin.isatty() and signal.getsignal(signal.SIGINT) != signal.SIG_IGN
         how = "Ctrl-C ends it" if by_hand else "SIGTERM ends it"
-        self._box.put(f"forwarding between {', '.join(names)}; {how}")
+        between = [*names, *(f"all that match {pattern}" for pattern in match)]
+        self._box.put(f"forwarding between {', '.join(between)}; {how}")
         if metrics:
             self._box.put(f"metrics at {metrics}")
 
@@ -433,14 +477,22 @@ class _TextReport(_Report):
 
 
 def _follow(
-    switch: Switch, report: _Report, interval: float | None, signals: _Signals, configured: Configured, service: Service
+    switch: Switch,
+    report: _Report,
+    helper: Helper,
+    silence: _Silence,
+    interval: float | None,
+    signals: _Signals,
+    configured: Configured,
+    service: Service,
 ) -> None:
     """Report changes of links, and counters every `interval`, until a signal comes or all interfaces are gone."""
     links = {port.name: "up" for port in switch.ports}
     due = time.monotonic() + interval if interval else float("inf")
     service.ready()
-    while not signals.stop and set(links.values()) != {"gone"}:
+    while not signals.stop and (configured.config.match or set(links.values()) != {"gone"}):
         report.check()
+        helper.check()
         service.watch()
         if signals.reload:
             signals.reload = False
@@ -454,6 +506,7 @@ def _follow(
                 report.link(name, link)
         if links != before:
             service.changed()
+            silence.follow([name for name, link in links.items() if link != "gone"])
         if time.monotonic() >= due:
             report.counters(switch.counters())
             due += interval or 0

@@ -14,7 +14,7 @@ import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING, Any, overload
 
@@ -43,7 +43,7 @@ from .loops import StationWatch
 from .mirror import Mirror
 from .monitoring import Monitoring
 from .options import Options
-from .port_flags import PortFlags, StormControl
+from .port_flags import DEFAULT_SETTINGS, PortFlags, PortSettings, StormControl
 from .port_links import PortLink
 from .port_socket import Receiver
 from .status import Status, Table, held_capabilities
@@ -142,6 +142,7 @@ class SwitchBase:
         self._members: dict[int, Member] = {}
         self._leaving: dict[int, Member] = {}  # removed, and told by their names until that is done
         self._departed = PortCounters()  # of removed ports: totals never shrink
+        self._storm_control = StormControl()  # of ports to come
         # Held while a port comes or goes. Its index is reused only when everything about it is forgotten. Its counts
         # are always either its own or part of the departed ports' counts.
         self._changing = threading.RLock()
@@ -268,8 +269,10 @@ class SwitchBase:
         return self._members[self._index_of(port)].storm_control
 
     def set_storm_control(self, limits: StormControl, port: PortRef | None = None) -> None:
-        """Limit the frames that a port (None: each present port) may have flooded."""
+        """Limit the frames that a port (None: each port, also one that comes later) may have flooded."""
         with self._changing:
+            if port is None:
+                self._storm_control = limits
             for index in list(self._members) if port is None else [self._index_of(port)]:
                 for what, (rate, burst) in limits.rates.items():
                     self._rules.set_storm_control(index, what, rate, burst)
@@ -434,11 +437,17 @@ class SwitchBase:
         shown = ", ".join(names if len(names) <= 8 else [*names[:3], "…", names[-1]])
         return f"<{type(self).__name__} of {len(names)} ports: {shown}>"
 
-    def _add_member(self, index: int, member: Member, owners: Owners = ()) -> None:
+    def _add_member(
+        self, index: int, member: Member, owners: Owners = (), settings: PortSettings = DEFAULT_SETTINGS
+    ) -> None:
         """Configure a port, then let it forward."""
         self._members[index] = member
-        self.set_flags(index, coalesce=member.coalesce)
-        self._policing.add_port(index)
+        self.set_flags(index, **{"coalesce": member.coalesce, **settings.flags})
+        self.set_storm_control(settings.storm_control or self._storm_control, index)
+        if settings.policy is None:
+            self._policing.add_port(index)
+        else:
+            self._policing.set_policy(settings.policy, index, [index])
         self.trust(index, owners)
         self._note_ports()
         self.on_port(member.name)
@@ -448,6 +457,11 @@ class SwitchBase:
     def _note_ports(self) -> None:
         for watcher in list(self._watching):
             watcher.note_ports()
+
+    def _settings_of(self, index: int) -> PortSettings:
+        """The present ones."""
+        flags = asdict(self.flags(index))
+        return PortSettings(self._policing.own.get(index), flags, self._members[index].storm_control)
 
     def _remove_member(self, index: int) -> Member:
         """Remove a port with its entries; the caller closes its sockets."""

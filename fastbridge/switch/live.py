@@ -44,13 +44,15 @@ from .config_apply import NO_FILE, Configured, of_switch
 from .counters import Counters
 from .fast_path.ports import FastPorts
 from .fdb import PortRef
+from .matching import Matching
 from .memory import MemorySwitch
 from .mirror import Mirror
 from .options import LiveOptions
-from .port_flags import PortFlags
+from .port_flags import DEFAULT_SETTINGS, PortFlags, PortSettings
 from .port_links import PortLink, PortLinks
 from .port_socket import (
     Interface,
+    PacketSockets,
     PortLike,
     Receiver,
     end_receiving,
@@ -62,7 +64,7 @@ from .port_socket import (
     takes_gso,
 )
 from .ring_size import FEWEST, MOST, SLOW, ring_slots, smaller_ring
-from .shield import let_pass
+from .shield import PRIORITY, let_pass
 from .state import StateFile
 from .status import Status
 from .take_over import take_over
@@ -72,6 +74,7 @@ from .vitals import Vitals
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+    from .helper import Helper
     from .options import LiveOptionWords
 
 _log = logging.getLogger(__name__)
@@ -115,6 +118,10 @@ class Switch(SwitchBase):
         frames show which one works. Where neither works, the core forwards all frames, and a log line says why. "off":
         the core forwards all frames. `Switch.fast_path` names the one in use.
     take_over: end the switches of other processes that have these interfaces, by SIGTERM, once all here is open.
+    match: patterns such as "veth*". Interfaces of the current network namespace whose names match are ports as long as
+        they exist. A port given by name is one again when its interface is deleted and made again, also with match=().
+        None: neither.
+    settings: of ports by name, for whenever they join (see prepare_port).
     control: the name under which commands such as `fastbridge status` find the switch from start() to stop(), by its
         control socket (docs/control.md); True: `run-` and the process id. None: there is no socket.
 
@@ -153,8 +160,15 @@ class Switch(SwitchBase):
         in_child(self, Switch._leave_to_parent)
         wanted = list(ports)
         self._most_slots = self._slots = MOST  # slots that the kernel has memory for; slots that a ring is to have
+        self._prepared = dict(wishes.settings)
+        self._matching: Matching | None = None
+        self._sockets: PacketSockets | None = None
         try:
-            self._add_ports(wanted)
+            if wishes.match is not None:
+                self._matching = Matching(wishes.match, self._journal)
+                self._fast.open_here(self._links.open_here())
+            self._add_wanted(wanted)
+            self._let_come_and_go()
         except BaseException:
             self.stop()
             raise
@@ -286,6 +300,8 @@ class Switch(SwitchBase):
         self._links.close()  # before the sockets, which take much longer: another switch may wait for the ports
         with _many(len(self._members)) as pool:
             list(pool.map(self._close_member, list(self._members)))
+        if self._matching:
+            self._matching.close()
 
     def _leave_to_parent(self) -> None:
         """In a forked child: the switch is the parent's, and runs on there."""
@@ -346,26 +362,50 @@ class Switch(SwitchBase):
         return super().vitals()._replace(cpu_seconds=cpu_seconds, fast_path=self._fast.vitals())
 
     def add_port(self, port: str | PortLike) -> SwitchPort:
-        """Add a port, also while running; a deleted interface's port of the same name is replaced.
+        """Add a port, also while running. It replaces a port of its name that is gone, and has its settings.
 
         Raises PortError, PrivilegeError, or ConfigError: there is such a port already, or the switch was stopped.
         """
         with self._changing:
             if self._final is not None:
                 raise ConfigError("this switch was stopped; make a new Switch")
-            return self._add_ports([port])[0]
+            return self._add_wanted([port])[0]
 
     def remove_port(self, port: PortRef) -> None:
-        """Take a port out, also while running, and forget its FDB entries, static ones too."""
+        """Take a port out, also while running, and forget its settings and FDB entries, static ones too."""
         with self._changing:
-            self._drop_member(self._index_of(port))
+            index = self._index_of(port)
+            member = self._members[index]
+            self._prepared.pop(member.name, None)
+            if self._matching and member.link:
+                self._matching.remove(member.name, member.link.link.index)
+            self._drop_member(index)
+
+    def prepare_port(self, name: str, settings: PortSettings) -> None:
+        """Give a port of this name these settings whenever it joins, from its first frame on."""
+        self._prepared[name] = settings
+
+    def hand_over(self, helper: Helper) -> None:
+        """Have a helper do what takes rights, also for ports that join later. Call it before start()."""
+        self._sockets = helper.take("sockets", PacketSockets(PRIORITY if self._links.shields else 0))
+        self._links.hand_over(helper)
+        self._fast.hand_over(helper)
+
+    def _add_wanted(self, ports: Sequence[str | PortLike]) -> list[SwitchPort]:
+        """Add ports that a user wants: all or none."""
+        added = self._add_ports(ports)
+        if self._matching:
+            for port in ports:
+                if isinstance(port, str):
+                    self._matching.add(port)
+        return added
 
     def _add_ports(self, ports: Sequence[str | PortLike]) -> list[SwitchPort]:
         """Add all or none."""
-        sources = [Interface(port) if isinstance(port, str) else port for port in ports]
+        sources = [Interface(port, self._sockets) if isinstance(port, str) else port for port in ports]
         if self._options.trusted and any(isinstance(source, Interface) for source in sources):
             raise ConfigError("trusted=True needs ports that know their pods' addresses, such as those of a Lab")
-        self._check_names([source.name for source in sources])
+        gone = self._check_names([source.name for source in sources])
         rings = self._options.workers if self._options.fanout else 1
         reserve_files(len(sources) * (rings + 3))  # rings, TX, claim, and what attaches a program
         self._slots = min(self._most_slots, ring_slots((len(self._members) + len(sources)) * rings))
@@ -388,6 +428,9 @@ class Switch(SwitchBase):
                 self._links.hold(taken, sources)
             with _many(len(members)) as pool:
                 list(pool.map(self._start_member, members))
+            for index in gone:  # its interface was deleted, and there is a new one
+                self._prepared[self._name_of(index)] = self._settings_of(index)
+                self._drop_member(index)
             added = [self._attach(member, source) for member, source in zip(members, sources, strict=True)]
             for port in added:
                 self._fast.set_policy(port.index, self._policing.policy(port.index))
@@ -412,14 +455,13 @@ class Switch(SwitchBase):
                 self._links.release(link)
             raise
 
-    def _check_names(self, names: Sequence[str]) -> None:
-        known = {port.name: port.state for port in self.ports}
+    def _check_names(self, names: Sequence[str]) -> list[int]:
+        """The ports of these names that are there, but gone."""
+        known = {port.name: port for port in self.ports}
         for place, name in enumerate(names):
-            if name in names[:place] or known.get(name, "gone") != "gone":
+            if name in names[:place] or (name in known and known[name].state != "gone"):
                 raise ConfigError(f"port {name} is named twice; a switch has each port once")
-        for name in names:
-            if name in known:  # its interface was deleted, and there is a new one
-                self.remove_port(name)
+        return [known[name].index for name in names if name in known]
 
     def set_policy(self, policy: Policy | str | None, port: PortRef | None = None) -> None:
         """See SwitchBase."""
@@ -494,7 +536,8 @@ class Switch(SwitchBase):
         running = is_running(tx)
         if not running:
             self._dataplane.set_link(index, "down")
-        self._add_member(index, member, source.owners if self._options.trusted else ())
+        settings = self._prepared.get(member.name, DEFAULT_SETTINGS)
+        self._add_member(index, member, source.owners if self._options.trusted else (), settings)
         return SwitchPort(index, member.name, "up" if running else "down")
 
     def _idlest(self) -> int:
@@ -590,6 +633,8 @@ class Switch(SwitchBase):
         happened = select.poll()
         happened.register(self._dataplane.event_fd, select.POLLIN)
         happened.register(self._links.fileno(), select.POLLIN)
+        if self._matching:
+            happened.register(self._matching.fileno(), select.POLLIN)
         links: dict[int, str] = {}
         swept = asked = time.monotonic()
         soon: float | None = 0.0  # at once: links that were down before the start are reported, too
@@ -601,8 +646,12 @@ class Switch(SwitchBase):
                 os.eventfd_read(self._dataplane.event_fd)
             try:
                 before, began = links, time.thread_time()
+                # First: then what new interfaces have replaced is known below.
+                heard = self._matching is not None and self._matching.hear()
                 links = self._follow_links(before)
                 took = time.thread_time() - began if links == before else 0.0
+                if heard or links != before:
+                    self._let_come_and_go()
                 soon = _sooner(self._stations.follow(), self._monitoring.follow())
                 self._fast.revoke_blocked()
                 self._policing.watch()
@@ -610,6 +659,7 @@ class Switch(SwitchBase):
                 if time.monotonic() - swept >= _SWEEP_SECONDS:
                     self._entries.age(self._dataplane.now())
                     swept = time.monotonic()
+                    self._let_come_and_go()  # some could not be added before
                 if time.monotonic() - asked >= _POD_SECONDS:
                     asked = time.monotonic()
                     self._ask_pods()
@@ -657,6 +707,19 @@ class Switch(SwitchBase):
 
     def _tell_link(self, name: str, link: str, text: str) -> None:
         self._journal.warn(_log, "links that changed", text, event=Event("link", {"ifname": name, "link": link}))
+
+    def _let_come_and_go(self) -> None:
+        """Let the interfaces that match join, and those leave that match no more."""
+        if self._matching is None:
+            return
+        with self._changing:
+            self._matching.leave(self._ports_by_name(), lambda name: self._drop_member(self._index_of(name)))
+            joined = self._matching.join(self._ports_by_name(), self._add_ports)
+        for name in joined if self.running else ():
+            self._journal.warn(_log, "ports that joined", f"{name} is a port now")
+
+    def _ports_by_name(self) -> dict[str, tuple[str, PortLink | None]]:
+        return {port.name: (port.state, self._members[port.index].link) for port in self.ports}
 
     def _ask_pods(self) -> None:
         """Ask the pods whether they take merged frames. Of many pods some are asked at a time, all in turn."""

@@ -6,14 +6,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypedDict
 
 from fastbridge.errors import ConfigError
+from fastbridge.named import refuse_text
 
 if TYPE_CHECKING:
     from fastbridge.policy.base import Policy
+
+    from .port_flags import PortSettings
 
 FAST_PATHS = ("auto", "nft", "bpf", "off")
 _MOST_AGEING, _MOST_CAPACITY, _MOST_SECONDS = (1 << 21) - 1, 1 << 24, 60
@@ -57,10 +60,13 @@ class LiveOptions(Options):
     shield: bool = False
     fast_path: str = "auto"
     take_over: bool = False
+    match: Sequence[str] | None = None
+    settings: Mapping[str, PortSettings] = field(default_factory=dict)
     control: str | bool | None = None
 
     def __post_init__(self) -> None:
         Options.__post_init__(self)
+        self._check_match()
         _check_seconds("busy_poll", self.busy_poll)
         allowed = sorted(os.sched_getaffinity(0))
         if not 1 <= self.workers <= len(allowed):
@@ -74,6 +80,15 @@ class LiveOptions(Options):
         if self.fast_path not in FAST_PATHS:
             *names, last = map(repr, FAST_PATHS)
             raise ConfigError(f"fast_path is {', '.join(names)} or {last}, not {self.fast_path!r}")
+
+    def _check_match(self) -> None:
+        if self.match is None:
+            return
+        refuse_text(self.match, "match")
+        if "" in self.match:
+            raise ConfigError("match: an empty pattern matches no interface; give one such as 'veth*'")
+        if self.trusted:
+            raise ConfigError("trusted=True needs ports that know their pods' addresses; interfaces that match do not")
 
     @property
     def cpus(self) -> Sequence[int]:
@@ -121,6 +136,8 @@ class LiveOptionWords(OptionWords, total=False):
     shield: bool
     fast_path: str
     take_over: bool
+    match: Sequence[str] | None
+    settings: Mapping[str, PortSettings]
     control: str | bool | None
 
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING
 
 from fastbridge.errors import ConfigError
+
+if TYPE_CHECKING:
+    from fastbridge.policy.base import Policy
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,3 +53,15 @@ class StormControl:
     def rates(self) -> dict[str, tuple[float, float]]:
         """As the core has them: (rate, burst) by kind, a rate of 0 for no limit."""
         return {kind: (rate or 0.0, max(1.0, (rate or 0.0) / 4)) for kind, rate in asdict(self).items()}
+
+
+@dataclass(frozen=True, slots=True)
+class PortSettings:
+    """What a port has from its first frame on; None: what all ports have."""
+
+    policy: Policy | None = None
+    flags: Mapping[str, bool] = field(default_factory=dict)
+    storm_control: StormControl | None = None
+
+
+DEFAULT_SETTINGS = PortSettings()

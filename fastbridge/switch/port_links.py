@@ -19,6 +19,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fastbridge.errors import ConfigError, PortError
 from fastbridge.forks import in_child
@@ -27,6 +28,9 @@ from fastbridge.link_watch import Link, LinkWatch
 
 from .port_socket import Interface, PortLike
 from .shield import Shield
+
+if TYPE_CHECKING:
+    from .helper import Helper
 
 _log = logging.getLogger(__name__)
 
@@ -110,6 +114,27 @@ class PortLinks:
             self._watches.clear()
             self._shields.clear()
             self._happened.close()
+
+    def open_here(self) -> int:
+        """Watch and shield interfaces of the current network namespace that are to come; returns its number."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0) as sock:
+            namespace = _namespace(sock)
+        with self._lock:
+            self._watch(namespace, Interface(""))
+            if self._wants_shield:
+                self._shield_of(namespace)
+        return namespace
+
+    @property
+    def shields(self) -> bool:
+        """Whether ports that are interfaces of the current network namespace are shielded."""
+        return bool(self._shields)
+
+    def hand_over(self, helper: Helper) -> None:
+        """Have a helper shield them, before the switch starts."""
+        self._shields = {
+            namespace: helper.take("shield", shield) for namespace, shield in self._shields.items()
+        }  # there is one at most: only interfaces of the current namespace are shielded
 
     def find(self, sources: Sequence[PortLike]) -> list[PortLink]:
         """Find the interfaces of these ports: all or none. They are to be held next.
@@ -278,19 +303,28 @@ class PortLinks:
         if not ports or self.unshielded:
             return
         namespace = ports[0].namespace
+        shield = self._shield_of(namespace)
+        if shield is None:
+            return
         try:
-            if namespace not in self._shields:
-                self._shields[namespace] = Shield()
-            self._shields[namespace].add([(port.link.index, port.link.name) for port in ports])
+            shield.add([(port.link.index, port.link.name) for port in ports])
         except OSError as error:
             if self._held.keys() - {(port.namespace, port.link.index) for port in ports}:
                 raise PortError(f"cannot shield the host from {ports[0].name}: {error.strerror}") from None
-            if shield := self._shields.pop(namespace, None):
-                shield.close()
+            self._shields.pop(namespace).close()
             self.unshielded = error.strerror or str(error)
         else:
             for port in ports:
                 port.shielded = True
+
+    def _shield_of(self, namespace: int) -> Shield | None:
+        """The shield of the current network namespace; None where there can be none."""
+        if namespace not in self._shields and not self.unshielded:
+            try:
+                self._shields[namespace] = Shield()
+            except OSError as error:
+                self.unshielded = error.strerror or str(error)
+        return self._shields.get(namespace)
 
 
 def _is_ours(source: PortLike) -> bool:

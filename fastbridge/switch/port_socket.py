@@ -67,17 +67,47 @@ class PortLike(Protocol):
 class Interface:
     """An interface of the current network namespace, by name."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, sockets: PacketSockets | None = None) -> None:
+        """sockets: what opens its packet sockets, where this process may not."""
         self.name = name
+        self._sockets = sockets
 
     def open_socket(self, family: int, type: int, proto: int) -> socket.socket:  # noqa: A002
         """See PortLike."""
+        if self._sockets is not None and family == socket.AF_PACKET:
+            return self._sockets.open()
         return socket.socket(family, type, proto)
 
     @property
     def owners(self) -> Sequence[tuple[MacAddress, IPv4Address | IPv6Address]]:
         """No station is known."""
         return ()
+
+
+class PacketSockets:
+    """Opens packet sockets in the current network namespace, for whoever may not."""
+
+    def __init__(self, mark: int) -> None:
+        """mark: of the frames that they send, or 0."""
+        self._mark = mark
+
+    def open(self) -> socket.socket:
+        """One with all that takes rights."""
+        sock = open_packet()
+        if self._mark:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, self._mark)
+        return sock
+
+    def close(self) -> None:
+        """It holds nothing."""
+
+
+def open_packet() -> socket.socket:
+    """A packet socket that receives nothing yet, with the buffers of a port's."""
+    sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+    _set_buffer(sock, _SO_RCVBUFFORCE, socket.SO_RCVBUF, _BUFFER_BYTES)
+    set_send_buffer(sock, small=False)
+    return sock
 
 
 class Receiver(NamedTuple):
@@ -251,6 +281,8 @@ def set_send_buffer(tx: socket.socket, small: bool) -> None:
 
 
 def _set_buffer(sock: socket.socket, force: int, plain: int, size: int) -> None:
+    if sock.getsockopt(socket.SOL_SOCKET, plain) == 2 * size:  # as the kernel has it
+        return
     try:
         sock.setsockopt(socket.SOL_SOCKET, force, size)
     except PermissionError:  # no CAP_NET_ADMIN in the first user namespace: what net.core.*mem_max allow

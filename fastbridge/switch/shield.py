@@ -66,7 +66,8 @@ class Shield:
 
 def let_pass(sock: socket.socket) -> None:
     """Let a socket's frames pass the shield of their egress port."""
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_PRIORITY, PRIORITY)
+    if sock.getsockopt(socket.SOL_SOCKET, socket.SO_PRIORITY) != PRIORITY:  # else whoever opened it had the right
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_PRIORITY, PRIORITY)
 
 
 def _add_chains(batch: Batch, index: int, name: str) -> None:

@@ -15,13 +15,13 @@ from command import say
 from live import PATIENCE, eventually
 
 from fastbridge import Lab
-from fastbridge.cli.privileges import _AUDIT_ARCH, _REFUSED, BPF_COMMANDS, _filter
+from fastbridge.privileges import _AUDIT_ARCH, _REFUSED, BPF_COMMANDS, _filter
 
-NET_ADMIN = 1 << 12
+NET_ADMIN_AND_RAW = 1 << 12 | 1 << 13
 TRY = """
 import ctypes, errno, os, socket, sys
-from fastbridge.cli.privileges import *
-give_up(keep=(CAP_NET_ADMIN,))
+from fastbridge.privileges import *
+give_up(keep=())
 print("filter", refuse_calls())
 def outcome(name, action):
     try:
@@ -50,22 +50,40 @@ def statuses(pid: int) -> list[dict[str, str]]:
     return [dict(re.findall(r"^(\w+):\s*(.*)$", text, re.M)) for text in texts]
 
 
+def capabilities(pid: int) -> list[dict[str, int]]:
+    """Of every thread; each of them can gain none, and makes no call that it never makes."""
+    found = statuses(pid)
+    assert {(status["NoNewPrivs"], status["Seccomp"]) for status in found} == {("1", "2")}
+    return [
+        {which: int(status[which], 16) for which in ("CapEff", "CapPrm", "CapBnd", "CapInh", "CapAmb")}
+        for status in found
+    ]
+
+
+def helper_of(pid: int) -> int:
+    (helper,) = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return int(helper)
+
+
+NONE = {"CapEff": 0, "CapPrm": 0, "CapBnd": 0, "CapInh": 0, "CapAmb": 0}
+HELPERS = NONE | {"CapEff": NET_ADMIN_AND_RAW, "CapPrm": NET_ADMIN_AND_RAW}
+
+
 @pytest.mark.live
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_a_run_keeps_net_admin_and_nothing_else(
-    lab: Lab,
-    start: Callable[..., subprocess.Popen[str]],
-    workers: str,
+@pytest.mark.parametrize("path", ["auto", "nft", "off"])
+def test_a_run_keeps_nothing_and_its_helper_little(
+    lab: Lab, start: Callable[..., subprocess.Popen[str]], workers: str, path: str
 ) -> None:
     if int(workers) > len(os.sched_getaffinity(0)):
         pytest.skip("one CPU")
-    process = start("run", "--json", "--arp", "guard,suppress", "--workers", workers, "pod1", "pod2", "pod3")
+    options = "--arp", "guard,suppress", "--workers", workers, "--fast-path", path
+    process = start("run", "--json", *options, "pod1", "pod2", "pod3")
     assert say(process)["event"] == "ready"
     eventually(lambda: len(statuses(process.pid)) >= 3 + int(workers))
-    for status in statuses(process.pid):
-        kept = {which: int(status[which], 16) for which in ("CapEff", "CapPrm", "CapBnd", "CapInh", "CapAmb")}
-        assert kept == {"CapEff": NET_ADMIN, "CapPrm": NET_ADMIN, "CapBnd": 0, "CapInh": 0, "CapAmb": 0}
-        assert (status["NoNewPrivs"], status["Seccomp"]) == ("1", "2")
+    helper = helper_of(process.pid)
+    assert all(held == NONE for held in capabilities(process.pid))
+    assert all(held == HELPERS for held in capabilities(helper))
     assert lab["pod1"].ping("pod2", timeout=PATIENCE)
     lab["pod1"].port.set_down()
     assert say(process) == {"event": "port", "name": "pod1", "link": "down"}
@@ -76,6 +94,28 @@ def test_a_run_keeps_net_admin_and_nothing_else(
     assert say(process) == {"event": "port", "name": "pod1", "link": "gone"}
     process.send_signal(signal.SIGTERM)
     assert say(process)["event"] == "stopped" and process.wait(timeout=PATIENCE) == 0
+    assert not Path(f"/proc/{helper}").exists()
+
+
+@pytest.mark.live
+def test_a_run_ends_with_its_helper_and_a_helper_with_its_run(
+    lab: Lab, start: Callable[..., subprocess.Popen[str]]
+) -> None:
+    process = start("run", "--json", "pod1", "pod2")
+    assert say(process)["event"] == "ready"
+    os.kill(helper_of(process.pid), signal.SIGKILL)
+    _, err = process.communicate(timeout=PATIENCE)
+    line = "fastbridge: the helper process has ended, so this one ends, too: it could change nothing any more"
+    assert (process.returncode, err.splitlines()[-1]) == (1, line)
+    assert "Traceback" not in err
+    process = start("run", "--json", "pod1", "pod2")
+    assert say(process)["event"] == "ready"
+    helper = helper_of(process.pid)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        os.kill(helper, number)  # as a terminal and systemd do, which mean all of a service's processes
+    assert lab["pod1"].ping("pod2", timeout=PATIENCE)
+    process.kill()
+    eventually(lambda: not Path(f"/proc/{helper}").exists(), "the helper's end")
 
 
 @pytest.mark.live

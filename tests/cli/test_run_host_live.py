@@ -16,60 +16,22 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
-from ipaddress import IPv4Interface
 from pathlib import Path
+from shutil import which
 from typing import Any
 
 import pytest
 from command import COMMAND, ROOT, complaint, run, say
 from frames import GROUP, ethernet
+from host import Host, ip
 from live import PATIENCE, eventually
 
-from fastbridge import ConfigError, MacAddress, PortError, Switch
-from fastbridge.lab.links import Links
-from fastbridge.lab.namespaces import Namespace, NamespaceHelper
-from fastbridge.link_watch import LinkWatch
+from fastbridge import ConfigError, PortError, Switch
+from fastbridge.lab.namespaces import NamespaceHelper
 
 pytestmark = pytest.mark.live
 
 ETH_P_ALL = 3
-
-
-class Host:
-    """p1, p2, p3 in the sandbox's namespace, up; the other end of each, eth0 with 10.9.0.N, in one of its own."""
-
-    def __init__(self, helper: NamespaceHelper) -> None:
-        self.links = Links()
-        self.pods: list[Namespace] = []
-        for n in (1, 2, 3):
-            pod = helper.create()
-            self.links.add_pair(
-                f"p{n}", MacAddress(0x0200000000A0 + n), "eth0", MacAddress(n << 8 | 2 << 40), pod.fd, 1500
-            )
-            self.links.set(f"p{n}", state="up", arp=True)
-            with Links(pod) as inside:
-                inside.set("lo", state="up")
-                inside.add_address(inside.index("eth0"), IPv4Interface(f"10.9.0.{n}/24"))
-                inside.set("eth0", state="up")
-            self.pods.append(pod)
-        self.links.set("lo", state="up")
-
-    def close(self) -> None:
-        for name in {"br0", "p1", "p2", "p3", "other"} & {name for _, name in socket.if_nameindex()}:
-            with suppress(Exception):  # went with its peer
-                self.links.delete(name)
-        self.links.close()
-        for pod in self.pods:
-            pod.close()
-
-    def ping(self, one: int, other: int) -> bool:
-        """Whether pod `one` reaches pod `other` in the end."""
-        command = ["ping", "-c1", "-W1", f"10.9.0.{other}"]
-        deadline = time.monotonic() + PATIENCE
-        while time.monotonic() < deadline:
-            if self.pods[one - 1].run(command, stdout=subprocess.DEVNULL, check=False).returncode == 0:
-                return True
-        return False
 
 
 @pytest.fixture
@@ -104,10 +66,6 @@ def end(process: subprocess.Popen[str], number: int = signal.SIGTERM) -> str:
     if number != signal.SIGKILL:
         assert (process.returncode, json.loads(out.splitlines()[-1])["event"]) == (0, "stopped"), err
     return err
-
-
-def ip(command: str, *, check: bool = True) -> str:
-    return subprocess.run(["ip", *command.split()], check=check, capture_output=True, text=True).stdout
 
 
 SHOWN = (
@@ -460,16 +418,17 @@ def test_an_interface_is_let_go(host: Host, start: Callable[..., subprocess.Pope
         ip("addr add 10.9.0.200/24 dev br0")
         assert host.ping(1, 200)
         assert host.pods[0].run(["ping", "-c1", "-W1", "10.9.0.2"], stdout=subprocess.DEVNULL).returncode == 1
-    else:  # a stranger of the same name is nobody's port, and not shielded
+    else:  # another one of its name takes its place, and the host is shielded from it
         ip("link add p1 type veth peer name other")
-        ip("link set p1 up")
         ip("link set other up")
-        watch = LinkWatch()
-        link = watch.look("p1")
-        watch.close()
-        assert link is not None and not link.flags & 0x100  # IFF_PROMISC
         assert "p1" not in shielded()
+        ip("link set p1 up")
+        assert say(process) == {"event": "port", "name": "p1", "link": "up"}
+        said_until(process, "fastbridge: p1 is a port now")
+        assert "promiscuity 1 " in ip("-d link show p1")
+        assert "p1" in shielded() or not which("nft")
         ip("link del p1")
+        said_until(process, "fastbridge: port p1 is gone: its interface was deleted")
     assert end(process) == ""
 
 

@@ -175,7 +175,7 @@ def test_a_ring_holds_what_is_slow(lab: Lab, kind: str) -> None:
 
 SANDBOXED = """
 import sys
-from fastbridge.cli.privileges import CAP_NET_ADMIN, CAP_NET_RAW, give_up, refuse_calls
+from fastbridge.privileges import CAP_NET_ADMIN, CAP_NET_RAW, give_up, refuse_calls
 kept = [CAP_NET_RAW, CAP_NET_ADMIN] if "admin" in sys.argv else [CAP_NET_RAW]
 give_up(keep=kept)
 assert refuse_calls()

@@ -1,7 +1,4 @@
-"""Which hand this machine allows, tried once in a process.
-
-A sandbox may refuse the calls that make a hand. So `run` makes the hand before it enters its sandbox: prepare().
-"""
+"""Which hand this machine allows, tried once in a process."""
 
 from __future__ import annotations
 
@@ -31,7 +28,6 @@ _FEW = 16  # most pairs of a hand on trial
 
 _tried: dict[str, str] = {}
 _closing: list[threading.Thread] = []
-_ready: dict[str, NftHand] = {}
 
 
 def choices(wanted: str) -> Sequence[str]:
@@ -67,24 +63,6 @@ def settle() -> None:
     """Return when nothing is left of the trials."""
     while _closing:
         _closing.pop().join()
-
-
-def prepare(wanted: str) -> str:
-    """Prepare the fast path of the next switch over interfaces of this network namespace.
-
-    Returns the name of its hand, or "off".
-    """
-    for kind in choices(wanted):
-        if not missing(kind):
-            inside.prepare()
-            _ready[kind] = make(kind, socket.socket)
-            return kind
-    return "off"
-
-
-def take(kind: str) -> NftHand:
-    """A hand for interfaces of this network namespace: the prepared one, or a new one. Raises OSError."""
-    return _ready.pop(kind, None) or make(kind, socket.socket)
 
 
 def make(kind: str, open_socket: OpenSocket, size: int = MOST_PAIRS) -> NftHand:

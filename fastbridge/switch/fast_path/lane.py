@@ -6,7 +6,6 @@ All ports live in one network namespace, that of the first; one of another names
 from __future__ import annotations
 
 import errno
-import os
 import socket
 import struct
 import threading
@@ -22,12 +21,13 @@ from .bpf import BpfHand
 from .head import FastPath
 from .inside import Inside
 from .nft import NftHand, OpenSocket, PortEnds
-from .peers import peer_address, peer_received
+from .peers import Peers
 from .punts import Punts
 
 if TYPE_CHECKING:
     from fastbridge.core.dataplane import Dataplane
     from fastbridge.core.fdb import FdbAccess
+    from fastbridge.switch.helper import Helper
 
 _GETLINK, _STATS64 = 18, 23
 _HEADER = struct.Struct("=BxHiII")  # struct ifinfomsg
@@ -54,6 +54,7 @@ class FastLane:
     ) -> None:
         """beside: the switch before still has the ports."""
         self._inside = inside
+        self._open_outer = open_socket
         self._route = Netlink(open_socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_ROUTE))
         self._inner = self._route
         self._open_inner = open_socket
@@ -61,18 +62,32 @@ class FastLane:
             self._open_inner = inside.open_socket
             self._inner = Netlink(inside.open_socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_ROUTE))
         self._punts = Punts(self._route, self._inner, -1 if inside is None else inside.fd, beside=beside)
+        self._peers = Peers(self._route) if isinstance(hand, BpfHand) else None
         self._ports: dict[int, PortEnds] = {}
         self._begun: dict[int, Passed] = {}  # counts from before a port was attached …
         self._passed: dict[int, Passed] = {}  # … and since, as last read
         self._sent_before: dict[int, int] = {}  # by interfaces that are to be ports
         self._lock = threading.Lock()  # of the sockets
-        self.hand = hand
+        self.hand, self.name = hand, hand.name
         self.head = FastPath(dataplane, entries, hand, now_ms, journal, name_of)
+
+    def hand_over(self, helper: Helper) -> None:
+        """Have a helper do what takes rights. Nothing is promoted yet."""
+        route, other = (Netlink(self._open_outer(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_ROUTE)) for _ in range(2))
+        self._punts.ask_by(route)
+        self._punts = helper.take("punts", self._punts)
+        self._peers = self._peers and helper.take("peers", Peers(other))
+        self.hand = self.head.hand = helper.take("hand", self.hand)
+        if self._inside is not None:
+            self._inside.end_thread()
+            self._inside = inside = helper.take("inside", self._inside)
+            self._open_inner = lambda *_: inside.open_packet()
+            self._inner = self._route
 
     def peer(self, ifindex: int) -> int | None:
         """The MAC address at the other end of a port's veth pair, where the hand can make use of it."""
         with self._lock:
-            return peer_address(self._route, ifindex) if isinstance(self.hand, BpfHand) else None
+            return self._peers.address(ifindex) if self._peers else None
 
     def make(self, ports: Sequence[tuple[str, int]]) -> list[Receiver]:
         """Punt pairs of ports, (name, interface's index). Raises OSError."""
@@ -81,7 +96,10 @@ class FastLane:
             inner = self._punts.inner_indices([punt.inner for punt in made])
             stats = self._stats()
             # Before the core can send by them: its sent frames are subtracted from the first one on.
-            self._sent_before.update({index: self._sent(index, stats[index]) for _, index in ports if index in stats})
+            arrived = self._arrived([index for _, index in ports])
+            self._sent_before.update(
+                {index: _sent(index, stats[index], arrived) for _, index in ports if index in stats}
+            )
         return [Receiver(self._open_inner, inner[punt.inner], punt.ifindex) for punt in made]
 
     def attach(self, ports: Mapping[int, PortEnds]) -> None:
@@ -90,8 +108,9 @@ class FastLane:
             self.hand.attach(ports)
             self._ports.update(ports)
             punts, own = self._stats(), self._stats()
+            arrived = self._arrived([links.ifindex for links in ports.values()])
             for index, links in ports.items():
-                begun = self._count(links, own, punts) or Passed()
+                begun = _count(links, own, punts, arrived) or Passed()
                 self._begun[index] = begun._replace(sent=self._sent_before.pop(links.ifindex, begun.sent))
                 self._passed[index] = Passed()
 
@@ -141,7 +160,7 @@ class FastLane:
             sock.close()
         self.hand.close()
         if self._inside is not None:
-            os.close(self._inside.fd)  # else the parent's punt pairs would last as long as this process
+            self._inside.leave_to_parent()
 
     @property
     def is_empty(self) -> bool:
@@ -163,24 +182,15 @@ class FastLane:
         """Received frames are read first, frames handed to the core second. So no frame between the two readings counts
         as forwarded. Under traffic a reading may be some frames short, so the highest is kept.
         """
+        arrived = self._arrived([links.ifindex for links in ports.values()])
         for index, links in ports.items():
-            if now := self._count(links, own, punts):
+            if now := _count(links, own, punts, arrived):
                 since = (a - b for a, b in zip(now, self._begun[index], strict=True))
                 self._passed[index] = Passed(*map(max, since, self._passed[index]))
 
-    def _count(self, links: PortEnds, own: Stats, punts: Stats) -> Passed | None:
-        """The counts of a port's interfaces since they were made. Reading them costs no frame anything."""
-        if links.ifindex not in own or links.punt not in punts:
-            return None
-        port, punt = own[links.ifindex], punts[links.punt]
-        handed, missed = punt[_TX_FRAMES], punt[_TX_DROPPED]
-        received, received_bytes = port[_RX_FRAMES] - handed - missed, port[_RX_BYTES] - punt[_TX_BYTES]
-        return Passed(received, missed, self._sent(links.ifindex, port), received_bytes)
-
-    def _sent(self, ifindex: int, port: tuple[int, ...]) -> int:
-        """A frame sent by bpf_redirect_peer counts as received at the other end, not as sent here."""
-        arrived = peer_received(self._route, ifindex) if isinstance(self.hand, BpfHand) else None
-        return port[_TX_DROPPED] + (port[_TX_FRAMES] if arrived is None else arrived)
+    def _arrived(self, indices: Sequence[int]) -> Mapping[int, int]:
+        """How many frames the other ends of ports have received, where the hand sends by them."""
+        return self._peers.received(indices) if self._peers else {}
 
     def _stats(self, ifindex: int = 0) -> Stats:
         """The kernel's counts of all interfaces, or of one, if it exists."""
@@ -200,3 +210,18 @@ class FastLane:
             for kind, value in attributes(payload[_HEADER.size :])
             if kind == _STATS64
         }
+
+
+def _count(links: PortEnds, own: Stats, punts: Stats, arrived: Mapping[int, int]) -> Passed | None:
+    """The counts of a port's interfaces since they were made. Reading them costs no frame anything."""
+    if links.ifindex not in own or links.punt not in punts:
+        return None
+    port, punt = own[links.ifindex], punts[links.punt]
+    handed, missed = punt[_TX_FRAMES], punt[_TX_DROPPED]
+    received, received_bytes = port[_RX_FRAMES] - handed - missed, port[_RX_BYTES] - punt[_TX_BYTES]
+    return Passed(received, missed, _sent(links.ifindex, port, arrived), received_bytes)
+
+
+def _sent(ifindex: int, port: tuple[int, ...], arrived: Mapping[int, int]) -> int:
+    """A frame sent by bpf_redirect_peer counts as received at the other end, not as sent here."""
+    return port[_TX_DROPPED] + arrived.get(ifindex, port[_TX_FRAMES])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import sys
+from collections.abc import Sequence
 
 from fastbridge.netlink import Netlink, attributes, message, u32
 
@@ -12,19 +13,30 @@ _ADDRESS, _LINK, _LINKINFO, _STATS64, _LINK_NETNSID, _TARGET_NETNSID, _KIND = 1,
 _HEADER = struct.Struct("=BxHiII")  # struct ifinfomsg
 
 
-def peer_address(netlink: Netlink, index: int) -> int | None:
-    """The MAC address of a veth interface's other end in another network namespace, as a number.
+class Peers:
+    """Looks at those other ends that this process may see: it takes CAP_NET_ADMIN over their namespaces."""
 
-    None: there is none, or this process may not look (it takes CAP_NET_ADMIN over that namespace).
-    """
-    peer = _peer(netlink, index)
-    return int.from_bytes(bytes(peer[_ADDRESS]), "big") if _ADDRESS in peer else None
+    def __init__(self, netlink: Netlink) -> None:
+        """netlink: a NETLINK_ROUTE socket in the namespace of the interfaces."""
+        self._netlink = netlink
 
+    def close(self) -> None:
+        """Close the socket."""
+        self._netlink.close()
 
-def peer_received(netlink: Netlink, index: int) -> int | None:
-    """How many frames the other end has received; None: there is none to be seen."""
-    peer = _peer(netlink, index)
-    return int.from_bytes(peer[_STATS64][:8], sys.byteorder) if _STATS64 in peer else None
+    def address(self, index: int) -> int | None:
+        """The MAC address of a veth interface's other end, as a number; None: there is none to be seen."""
+        peer = _peer(self._netlink, index)
+        return int.from_bytes(bytes(peer[_ADDRESS]), "big") if _ADDRESS in peer else None
+
+    def received(self, indices: Sequence[int]) -> dict[int, int]:
+        """How many frames the other ends that are to be seen have received."""
+        peers = {index: _peer(self._netlink, index) for index in indices}
+        return {
+            index: int.from_bytes(peer[_STATS64][:8], sys.byteorder)
+            for index, peer in peers.items()
+            if _STATS64 in peer
+        }
 
 
 def _peer(netlink: Netlink, index: int) -> dict[int, memoryview]:

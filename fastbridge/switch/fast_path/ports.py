@@ -27,13 +27,14 @@ from fastbridge.switch.vitals import FastPathVitals
 from . import hands
 from .hand import MOST_PAIRS
 from .head import FastPath
-from .inside import take
+from .inside import make
 from .lane import FastLane
 from .nft import PortEnds
 
 if TYPE_CHECKING:
     from fastbridge.core.dataplane import Dataplane
     from fastbridge.core.fdb import FdbAccess
+    from fastbridge.switch.helper import Helper
 
 _log = logging.getLogger(__name__)
 
@@ -63,7 +64,7 @@ class FastPorts:
     @property
     def hand(self) -> str:
         """The name of the hand that the kernel forwards by, or "off"."""
-        return "off" if self.lane is None or self.lane.head.failed else self.lane.hand.name
+        return "off" if self.lane is None or self.lane.head.failed else self.lane.name
 
     def start(self) -> None:
         """Promote from now on."""
@@ -94,34 +95,48 @@ class FastPorts:
         if self._wanted == "off" or not sources:
             return nowhere
         try:
-            lane = self.lane or self._open(sources[0], links[0])
+            lane = self.lane or self._open(sources[0], links[0].namespace)
             near = [(link.link.name, link.link.index) for link in links if link.namespace == self._namespace]
             made = iter(lane.make(near) if near else ())
             return [next(made) if link.namespace == self._namespace else None for link in links]
         except OSError as error:
-            why = error.strerror or str(error)
             if self.lane is not None and self.lane.is_empty:
                 self.lane.close()
                 self.lane = None
-            if self._wanted != "auto":
-                raise PortError(
-                    f"no fast path by {self._wanted}: {why}; fast path `auto` takes what there is"
-                ) from None
-            self._wanted, self._untold = "off", why
+            self._do_without(error.strerror or str(error))
             return nowhere
 
-    def _open(self, source: PortLike, link: PortLink) -> FastLane:
+    def open_here(self, namespace: int) -> None:
+        """Have one for ports that are to come, interfaces of the current network namespace. Raises PortError."""
+        if self.lane is None and self._wanted != "off":
+            try:
+                self._open(Interface(""), namespace)
+            except OSError as error:
+                self._do_without(error.strerror or str(error))
+
+    def hand_over(self, helper: Helper) -> None:
+        """Have a helper do what takes rights, before start()."""
+        hands.settle()
+        if self.lane is not None:
+            self.lane.hand_over(helper)
+
+    def _do_without(self, why: str) -> None:
+        """Raises PortError where the requested hand does not work."""
+        if self._wanted != "auto":
+            raise PortError(f"no fast path by {self._wanted}: {why}; fast path `auto` takes what there is") from None
+        self._wanted, self._untold = "off", why
+
+    def _open(self, source: PortLike, namespace: int) -> FastLane:
         """By the first hand that works. Raises OSError."""
-        here = isinstance(source, Interface)
         why = ""
         for kind in hands.choices(self._wanted):
             why = hands.missing(kind, source.open_socket)
             if not why:
-                hand = hands.take(kind) if here else hands.make(kind, source.open_socket)
+                hand = hands.make(kind, source.open_socket)
                 break
         else:
             raise OSError(why)
-        inside = take() if here else None
+        inside = make() if isinstance(source, Interface) else None
         try:
             self.lane = FastLane(
                 self._dataplane,
@@ -139,7 +154,7 @@ class FastPorts:
             if inside is not None:
                 inside.close()
             raise
-        self._namespace = link.namespace
+        self._namespace = namespace
         self._fdb.on_change = self.lane.head.check
         self._bindings.on_change = self.lane.head.follow_bindings
         if self._runs:

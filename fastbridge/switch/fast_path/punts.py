@@ -10,6 +10,7 @@ them.
 from __future__ import annotations
 
 import errno
+import re
 import secrets
 import struct
 import sys
@@ -63,6 +64,16 @@ class Punts:
         self._letters = "oi"  # of the names of outer and inner ends
         self._beside = beside
         self._group = secrets.randbits(31) | 1 << 30  # of interfaces: these, and no other's
+
+    def ask_by(self, outer: Netlink) -> None:
+        """Use another socket in the ports' namespace."""
+        self._inner = outer if self._inner is self._outer else self._inner
+        self._outer = outer
+
+    def close(self) -> None:
+        """Close the sockets; the pairs stay."""
+        for netlink in {self._outer, self._inner}:
+            netlink.close()
 
     def make(self, ports: Sequence[tuple[str, int]]) -> list[Punt]:
         """A pair for each port (name, index), up and silent, in their order. Raises OSError."""
@@ -170,6 +181,11 @@ class Punts:
 
     def _inner_name(self, index: int) -> str:
         return self._outer_name(index) if self._inner_fd >= 0 else f"fb{self._letters[1]}{index}"
+
+
+def is_punt_end(name: str) -> bool:
+    """Whether an interface of this name is one end of a punt pair, of this switch or of another one."""
+    return re.fullmatch(r"fb[io]\d+", name) is not None
 
 
 _HEADER = struct.Struct("=BxHiII")  # struct ifinfomsg
