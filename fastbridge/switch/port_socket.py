@@ -87,15 +87,15 @@ class Interface:
 class PacketSockets:
     """Opens packet sockets in the current network namespace, for whoever may not."""
 
-    def __init__(self, mark: int) -> None:
-        """mark: of the frames that they send, or 0."""
-        self._mark = mark
+    def __init__(self, priority: int) -> None:
+        """priority: of the frames that they send, or 0."""
+        self._priority = priority
 
     def open(self) -> socket.socket:
         """One with all that takes rights."""
         sock = open_packet()
-        if self._mark:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, self._mark)
+        if self._priority:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_PRIORITY, self._priority)
         return sock
 
     def close(self) -> None:
