@@ -1,5 +1,5 @@
-# Frame trace, bounded: decisions and first bytes, written by the data plane until Python swaps an empty trace in.
-# A full one loses the newest and counts them; it never waits.
+# The frame trace: each frame's decision and first bytes. It is bounded. The data plane fills it until Python takes it
+# and puts an empty one in its place. A full trace loses the newest frames and counts them. It never waits.
 from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
@@ -8,7 +8,7 @@ from .batch cimport Frame
 from .codes cimport RX_TRUNCATED
 
 cdef enum:
-    TRACE_PORTS = 32            # egress ports a record holds; a wider flood is told by its count
+    TRACE_PORTS = 32            # egress ports that a record holds; of a wider flood it has the count
 
 cdef struct TraceRecord:
     uint64_t time               # ns, CLOCK_MONOTONIC
@@ -19,13 +19,13 @@ cdef struct TraceRecord:
 
 cdef struct Trace:
     TraceRecord *records        # NULL: off
-    uint8_t *bytes              # snap bytes a record
+    uint8_t *bytes              # `snap` bytes for each record
     uint32_t limit, snap, count
     uint64_t lost
 
 
 cdef inline TraceRecord *record_frame(Trace *trace, const Frame *frame, uint64_t time) noexcept nogil:
-    """A record of the frame's decision, its copies not yet noted; NULL when the ring is full."""
+    """Begin a record of the frame's decision, without its copies. NULL when the trace is full."""
     cdef TraceRecord *record
     cdef uint32_t place
     if trace.count == trace.limit:

@@ -1,6 +1,6 @@
-"""Trace, access from Python.
+"""Python's access to the trace.
 
-What the workers note of each frame's decision (trace.pxd), taken by swapping each worker's records for fresh ones
+The workers note each frame's decision (trace.pxd). To take the records, each worker's are swapped for fresh ones
 between two of its breaths.
 """
 
@@ -23,7 +23,7 @@ _ACTIONS, _REASONS, _LEARNED = list(_codes.ACTIONS), list(_codes.DROP_REASONS), 
 
 @cython.final
 cdef class Tracer:
-    """Records the decisions of a data plane, of all its workers."""
+    """Records the decisions of all workers of a data plane."""
 
     cdef Dataplane dataplane
 
@@ -31,7 +31,7 @@ cdef class Tracer:
         self.dataplane = dataplane
 
     def start(self, uint32_t snap, uint32_t limit):
-        """Record every frame's decision and first `snap` bytes, at most `limit` unread ones a worker.
+        """Record every frame's decision and first `snap` bytes, at most `limit` unread records for each worker.
 
         Raises MemoryError."""
         cdef Trace fresh
@@ -46,7 +46,7 @@ cdef class Tracer:
             raise
 
     def stop(self):
-        """Stop recording; unread events are lost."""
+        """Stop recording. Unread records are lost."""
         cdef Trace off
         cdef uint32_t i
         for i in range(self.dataplane.worker_count):
@@ -55,8 +55,10 @@ cdef class Tracer:
             free_trace(&off)
 
     def read(self):
-        """Take the records: ([(time_ns, ingress, frame, length, action, reason, learned, egress), …], lost so far), by
-        time. For one thread at a time; raises MemoryError."""
+        """Take the records by time, [(time_ns, ingress, frame, length, action, reason, learned, egress), …], and how
+        many were lost so far.
+
+        For one thread at a time. Raises MemoryError."""
         cdef uint64_t lost = 0
         cdef list out = []
         cdef uint32_t i
