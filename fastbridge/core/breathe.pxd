@@ -1,4 +1,4 @@
-# A breath: the whole path of a frame, a stage a file; and the loop that breathes.
+# A breath: the whole path of a frame, one file for each stage; and the loop that breathes.
 from libc.stdint cimport uint32_t, uint64_t
 
 from .barrier cimport load_acquire, store_relaxed64
@@ -10,8 +10,8 @@ from .transmit cimport LONG_BREATH_NS, TIMED_NS, release, transmit
 from .worker cimport READY, Worker, monotonic_ns
 
 cdef enum:
-    # Breaths between two questions to epoll while frames keep coming: one system call for up to 16 × 64 frames
-    # of a busy port, and a newly busy port waits at most 16 breaths; or one that made more copies than BATCH.
+    # While frames keep coming, epoll is asked once in so many breaths. That is one system call for up to 16 × 64 frames
+    # of a busy port. A newly busy port waits at most 16 breaths, or until a breath has made more copies than BATCH.
     DISCOVER = 16
 
 

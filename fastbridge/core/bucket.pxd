@@ -1,28 +1,29 @@
-# Token buckets, one word.
+# Token buckets, each in one word.
 #
-# The generic cell rate algorithm (ITU-T I.371 annex A): instead of tokens, the time is kept at which the bucket
-# would be full again, so a check is one compare and one add, nothing has to be refilled, and workers that
-# share a port share its buckets by one compare-and-swap.
+# The generic cell rate algorithm (ITU-T I.371 annex A). It keeps no tokens, but the time at which the bucket will be
+# full again. So a check is one comparison and one addition, and nothing is ever refilled. Workers that share a port
+# share its buckets by one compare-and-swap.
 from libc.stdint cimport uint64_t
 
 from .barrier cimport load_relaxed64, swap
 
 cdef struct TokenBucket:
     uint64_t full_at        # ns; the bucket is full from then on
-    uint64_t interval       # ns one token takes to come back; 0: no limit
-    uint64_t depth          # ns for the whole burst to come back
+    uint64_t interval       # ns until one token is back; 0: no limit
+    uint64_t depth          # ns until the whole burst is back
 
 
 cdef inline void set_rate(TokenBucket *bucket, double rate, double burst) noexcept nogil:
-    """Allow `rate` a second and `burst` at once; a rate of 0 or less: no limit. Times end at 1e18 ns, 32 years, so
-    that sums of a few of them fit 64 bits."""
+    """Allow `rate` a second and `burst` at once. A rate of 0 or less is no limit.
+
+    Times end at 1e18 ns, 32 years, so that sums of a few of them fit into 64 bits."""
     bucket.interval = <uint64_t>max(1.0, min(1e9 / rate, 1e18)) if rate > 0 else 0
     bucket.depth = <uint64_t>min(<double>bucket.interval * burst, 1e18)
     bucket.full_at = 0
 
 
 cdef inline bint take_token(TokenBucket *bucket, uint64_t now) noexcept nogil:
-    """Whether one more is allowed at `now` (ns); takes its token when it is."""
+    """Whether one more is allowed at `now` (ns). If so, take its token."""
     cdef uint64_t full_at, was
     if bucket.interval == 0:
         return True

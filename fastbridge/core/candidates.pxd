@@ -24,7 +24,7 @@ cdef enum CandidateKind:
 cdef struct Candidate:
     uint16_t kind, ingress, egress, ethertype
     uint64_t source, destination            # FDB keys
-    uint8_t ip[16]                          # the source address that a guard let pass; zeros: none was asked for
+    uint8_t ip[16]                          # the source address that a guard let pass; zeros: no guard looked
 
 cdef struct CandidateQueue:
     Candidate *slots            # NULL: there is no fast path
@@ -50,8 +50,9 @@ cdef inline bint add_candidate(
 
 
 cdef inline bint name_pair(CandidateQueue *queue, const Frame *frame, bint by_ip, uint32_t now_ms) noexcept nogil:
-    """Name the pair of an untagged frame, of IP with its source address if by_ip says so, unless that was done lately;
-    whether it was."""
+    """Name the pair of an untagged frame, with by_ip and for IP together with its source address.
+
+    Returns whether it was named now: not if it was lately, or the queue has no room."""
     cdef uint16_t ethertype = load16(frame.data + 12)
     cdef uint8_t ip[16]
     cdef uint64_t print_

@@ -7,7 +7,7 @@ from .linux cimport VIRTIO_NET_HDR_F_NEEDS_CSUM, virtio_net_hdr
 
 
 cdef inline uint32_t fold(uint64_t total) noexcept nogil:
-    """A sum, its carries added in: 16 bits."""
+    """A sum with its carries added in: 16 bits."""
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
     return <uint32_t>total
@@ -16,8 +16,8 @@ cdef inline uint32_t fold(uint64_t total) noexcept nogil:
 cdef inline uint32_t add_checksum(const uint8_t *data, uint32_t length) noexcept nogil:
     """The ones' complement sum, folded, not inverted.
 
-    Four bytes at a time and in the machine's byte order, which give the same sum (RFC 1071 §2 B and C), and which the
-    compiler makes vector instructions of.
+    It adds four bytes at a time, in the machine's byte order. The sum is the same (RFC 1071 §2 B and C), and the
+    compiler can use vector instructions.
     """
     cdef uint64_t total = 0
     cdef uint32_t words = length // 4, i, word
@@ -34,7 +34,7 @@ cdef inline uint32_t add_checksum(const uint8_t *data, uint32_t length) noexcept
 
 
 cdef inline void finish_checksum(const virtio_net_hdr *vnet, uint8_t *data, uint32_t length) noexcept nogil:
-    """Compute a checksum that the sender left pending: the policy sees frames as a wire would show them."""
+    """Compute a checksum that the sender left pending. So the policy sees frames as they would be on a wire."""
     cdef uint32_t start = vnet.csum_start, at = <uint32_t>vnet.csum_start + vnet.csum_offset, value
     if not vnet.flags & VIRTIO_NET_HDR_F_NEEDS_CSUM or start > length or at + 2 > length:
         return

@@ -1,8 +1,8 @@
-# Coalesce: same flow, one send.
+# Coalesce: frames of one flow, one send.
 #
-# Software GRO in the batch. An AF_PACKET transmit costs the kernel some 20 times what a frame costs the switch
-# (docs/performance.md), so consecutive frames of one flow, TCP segments in sequence or UDP datagrams of one size,
-# leave as one GSO frame: the headers of the first one, then the payloads from where they lie, gathered by sendmmsg.
+# Software GRO in the batch. A send by AF_PACKET costs the kernel some 20 times as much as the switch's own work for a
+# frame (docs/performance.md). So consecutive frames of one flow leave as one GSO frame: TCP segments in sequence, or
+# UDP datagrams of one size. sendmmsg gathers it: the headers of the first frame, then all payloads from where they lie.
 # The kernel cuts it up again where single frames are needed.
 #
 # The core merges the frames that the kernel's own GRO merges (inet_gro_receive, ipv6_gro_receive, tcp_gro_receive,
@@ -11,12 +11,12 @@
 # one exception. Packets that may not be fragmented (DF) and all have the same IPv4 ID may leave with ascending IDs. No
 # receiver may look at the ID of such packets (RFC 6864 §4.1).
 #
-# Frames of several ports are not merged, nor frames with another frame of the same ingress port in between: the order
-# of frames from one port to another never changes, not even between flows. Not merged either: flooded frames, GSO
+# The order of frames from one port to another never changes, not even between flows. So frames of several ports are not
+# merged, nor frames with another frame of the same ingress port in between. Not merged either: flooded frames, GSO
 # frames, IPv4 options, IPv6 extension headers, fragments, padding, empty segments, SYN, RST, URG, CWR. PSH, FIN or a
-# shorter payload end a run. A frame with a wrong checksum stays alone, else it would come out with a right one.
-# Complete and pending checksums do not mix. A frame longer than the egress MTU is not merged: alone it is dropped, and
-# a GSO frame must not carry it past that check.
+# shorter payload end a run. A frame with a wrong checksum stays alone, or it would leave with a right one. Complete and
+# pending checksums do not mix. A frame longer than the egress MTU is not merged. Alone it is dropped, and a GSO frame
+# must not carry it past that check.
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
@@ -37,8 +37,8 @@ from .ring cimport VNET_HEADER
 from .worker cimport Worker
 
 cdef enum:
-    # The kernel's UDP_GRO_CNT_MAX, which receivers size their buffers by, and the most that UDP_MAX_SEGMENTS lets out
-    # before 6.9. TCP has no such limit, but a port gives no more at a time (BURST).
+    # The kernel's UDP_GRO_CNT_MAX: receivers choose their buffers' size by it. Before 6.9 UDP_MAX_SEGMENTS lets out no
+    # more, either. TCP has no such limit, but a port gives no more at a time (BURST).
     RUN_MOST = 64
     IP_MOST = 65535             # bytes of an IP packet, headers included: GSO_LEGACY_MAX_SIZE
     MTU_NS = 100000000          # how long a port's MTU is believed
@@ -48,7 +48,7 @@ cdef enum:
     UDP_HEADER = 8
     PROTOCOL_TCP = 6
     PROTOCOL_UDP = 17
-    TCP_CHECK = 16              # where the checksum is in the header
+    TCP_CHECK = 16              # the checksum's offset in the header
     UDP_CHECK = 6
     TCP_FIN = 0x01
     TCP_PSH = 0x08
@@ -57,7 +57,7 @@ cdef enum:
     HEADERS = 136
 
 cdef struct Segment:
-    # A frame that may be merged, and where its headers are: offsets from `data`.
+    # A frame that may be merged, and its headers' offsets from `data`.
     const uint8_t *data
     uint32_t length
     uint32_t network, transport, payload
@@ -70,8 +70,8 @@ cdef struct Run:
     bint fixed_id
     uint32_t last_length        # the last frame's
     uint8_t last_flags          # … and its TCP flags
-    Segment ahead               # the frame behind it that did not fit, at this place of the queue: no need to read it
-    uint32_t ahead_at           # again as the head of the next one
+    Segment ahead               # the next frame, which did not fit, already read: it is the head …
+    uint32_t ahead_at           # … of the next run, at this place of the queue
 
 
 cdef inline const virtio_net_hdr *vnet_of(const uint8_t *data) noexcept nogil:
@@ -117,12 +117,12 @@ cdef inline bint read_udp(Segment *s) noexcept nogil:
     cdef const uint8_t *udp = s.data + s.transport
     cdef uint32_t room = s.length - s.transport
     s.payload = s.transport + UDP_HEADER
-    # Without a checksum (0) there is none to make after segmentation either.
+    # Without a checksum (0) segmentation makes none, either.
     return room > UDP_HEADER and load16(udp + 4) == room and load16(udp + UDP_CHECK) != 0
 
 
 cdef inline bint may_be_ip(const Frame *frame) noexcept nogil:
-    """Whether it is worth a closer look: a few instructions for every frame that is not."""
+    """Whether a frame is worth a closer look. For one that is not, these few instructions are all."""
     cdef uint16_t ethertype = load16(frame.data + 12)
     return (
         ethertype == ETHERTYPE_IPV4 or ethertype == ETHERTYPE_IPV6
@@ -131,7 +131,7 @@ cdef inline bint may_be_ip(const Frame *frame) noexcept nogil:
 
 
 cdef inline bint read_segment(const Frame *frame, Segment *s) noexcept nogil:
-    """Find the headers of a frame; False when it is none that may be merged."""
+    """Find the headers of a frame. False when it may not be merged."""
     cdef uint32_t at = network_offset(frame.data, frame.length)
     cdef uint16_t ethertype = load16(frame.data + at - 2)
     s.data, s.length, s.network = frame.data, frame.length, at
@@ -162,15 +162,17 @@ cdef inline bint is_pending(const Segment *s) noexcept nogil:
 
 
 cdef inline uint32_t add_pseudo_header(const Segment *s, uint32_t length) noexcept nogil:
-    """The sum of the pseudo header for `length` bytes from the TCP or UDP header on. The field of a pending
-    checksum holds the same sum."""
+    """The sum of the pseudo header, for `length` bytes from the TCP or UDP header on.
+
+    The field of a pending checksum holds the same sum."""
     cdef uint32_t at = s.network + (8 if s.ipv6 else 12)
     return fold(<uint64_t>add_checksum(s.data + at, s.transport - at) + s.protocol + length)
 
 
 cdef inline bint checksums_ok(const Segment *s) noexcept nogil:
-    """Whether the checksums are right, IPv4's and TCP's or UDP's, a pending one included, and so segmentation makes the
-    same again. (0xffff is right instead of 0, but not what is made, except in UDP.)"""
+    """Whether the checksums of IPv4 and of TCP or UDP are right, a pending one too. Segmentation makes such ones.
+
+    (0xffff instead of 0 is right, too, but only UDP's segmentation makes it.)"""
     cdef const virtio_net_hdr *vnet = vnet_of(s.data)
     cdef const uint8_t *ip = s.data + s.network
     cdef uint32_t length = s.length - s.transport, pseudo, check
@@ -189,7 +191,7 @@ cdef inline bint checksums_ok(const Segment *s) noexcept nogil:
 
 
 cdef inline bint same_ports(const Segment *a, const Segment *b) noexcept nogil:
-    """Whether the headers are where the other's are, and the ports the same: what tells most flows apart."""
+    """Whether the headers are in the same places, and the ports the same. This tells most flows apart."""
     return (
         a.network == b.network and a.transport == b.transport and a.payload == b.payload and a.protocol == b.protocol
         and load32(a.data + a.transport) == load32(b.data + b.transport)
@@ -197,8 +199,9 @@ cdef inline bint same_ports(const Segment *a, const Segment *b) noexcept nogil:
 
 
 cdef inline bint same_network(const Segment *a, const Segment *b) noexcept nogil:
-    """Of two frames with headers in the same places, whether all up to the IP header's end is the same: MACs, tags,
-    addresses, TTL, TOS, …; not length, ID and checksum."""
+    """Whether two frames with headers in the same places have the same MACs, tags and IP header.
+
+    Length, ID and checksum of the IP header may differ."""
     cdef const uint8_t *ip = a.data + a.network
     cdef const uint8_t *other = b.data + b.network
     if memcmp(a.data, b.data, a.network):
@@ -212,8 +215,9 @@ cdef inline bint same_network(const Segment *a, const Segment *b) noexcept nogil
 
 
 cdef inline bint same_tcp(const Segment *a, const Segment *b) noexcept nogil:
-    """Of two frames with headers in the same places, whether TCP's are the same but for sequence number, FIN and PSH,
-    checksum."""
+    """Whether two frames with headers in the same places have the same TCP header.
+
+    Sequence number, FIN, PSH and checksum may differ."""
     cdef const uint8_t *header = a.data + a.transport
     cdef const uint8_t *other = b.data + b.transport
     return (
@@ -225,7 +229,7 @@ cdef inline bint same_tcp(const Segment *a, const Segment *b) noexcept nogil:
 
 
 cdef inline bint has_next_id(Run *run, const Segment *s) noexcept nogil:
-    """Whether the IPv4 ID is one more than the one before; or, in frames with DF, always the same."""
+    """Whether the IPv4 ID is one more than the one before. In frames with DF it may also be the same."""
     cdef const uint8_t *ip = run.head.data + run.head.network
     cdef uint16_t ahead = <uint16_t>(load16(s.data + s.network + 4) - load16(ip + 4))
     if s.ipv6:
@@ -236,7 +240,7 @@ cdef inline bint has_next_id(Run *run, const Segment *s) noexcept nogil:
 
 
 cdef inline bint continues_run(Run *run, const Segment *s) noexcept nogil:
-    """Whether a frame is the next of a run, its checksums aside."""
+    """Whether a frame is the next of a run. Its checksums are not looked at."""
     cdef const Segment *head = &run.head
     cdef uint32_t size = head.length - head.payload, more = s.length - s.payload
     if not same_ports(head, s) or more > size or head.payload - head.network + run.bytes + more > IP_MOST:
@@ -254,7 +258,7 @@ cdef inline bint continues_run(Run *run, const Segment *s) noexcept nogil:
 
 
 cdef inline uint32_t read_mtu(int fd) noexcept nogil:
-    """The MTU of a socket's interface, which may have been renamed; 0 when there is none to be had."""
+    """The MTU of a socket's interface, whatever its name is now; 0: the kernel does not say."""
     cdef sockaddr_ll address
     cdef socklen_t size = sizeof(address)
     cdef ifreq request
@@ -268,7 +272,7 @@ cdef inline uint32_t read_mtu(int fd) noexcept nogil:
 
 
 cdef inline bint egress_accepts(Worker *worker, WorkerPort *share, const Segment *s) noexcept nogil:
-    """Whether the egress port takes frames merged from ones like this: it would let a single one out, too."""
+    """Whether the egress port takes frames merged from ones like this. It must let out a single one, too."""
     cdef uint32_t tag = VLAN_TAG if load16(s.data + 12) == TPID_8021Q else 0
     if share.unmergeable & <uint8_t>(1 << gso_type(s)):
         return False
@@ -295,7 +299,7 @@ cdef inline void append(Run *run, const Segment *s) noexcept nogil:
 
 
 cdef inline uint32_t find_run(Worker *worker, WorkerPort *share, uint32_t at, Run *run) noexcept nogil:
-    """How many frames of a port's queue, from `at` on, leave as one; 1: this one stays alone."""
+    """How many frames of a port's queue, from `at` on, leave as one. 1: this one stays alone."""
     cdef const Frame *first = &worker.batch[share.queue[at]]
     cdef const Frame *frame
     run.frames, run.bytes, run.fixed_id = 0, 0, False
@@ -320,8 +324,7 @@ cdef inline uint32_t find_run(Worker *worker, WorkerPort *share, uint32_t at, Ru
 
 
 cdef inline void write_headers(const Run *run, uint8_t *out) noexcept nogil:
-    """The vnet header of a run and the frame's headers, as GSO wants them: all lengths those of the whole, the checksum
-    pending."""
+    """Write a run's vnet header and headers as GSO wants them: the whole's lengths, a pending checksum."""
     cdef const Segment *head = &run.head
     cdef virtio_net_hdr *vnet = <virtio_net_hdr *>out
     cdef uint8_t *data = out + VNET_HEADER
@@ -351,7 +354,7 @@ cdef inline void write_headers(const Run *run, uint8_t *out) noexcept nogil:
 cdef inline uint32_t gather_run(
     const Worker *worker, const WorkerPort *share, uint32_t at, const Run *run, uint8_t *headers, iovec *vectors
 ) noexcept nogil:
-    """Lay out a run that begins at `at` in a port's queue: its headers, then its payloads; returns how many vectors."""
+    """Lay out a run that begins at `at` in a port's queue: headers, then payloads. Returns how many vectors."""
     cdef const Frame *frame
     cdef uint32_t i
     write_headers(run, headers)

@@ -1,5 +1,5 @@
-# Codes: whatever the core says by a number, and Python by a name. The names are made of these (codes.pyx): "runt" is
-# RX_RUNT. A new code needs no other list; that of what it is for says so in docs/.
+# Codes: the core's numbers that Python knows by a name. codes.pyx makes the names of these: "runt" is RX_RUNT. A new
+# code needs no other list, but its meaning stands in docs/, too.
 
 cpdef enum Action:
     # What becomes of a received frame.
@@ -19,11 +19,11 @@ cpdef enum Reason:
     RX_BLOCKED = 6          # the port is part of a loop
     RX_LOCKED = 7
     RX_ISOLATED = 8
-    RX_STORM_BROADCAST = 9  # storm control; these three in the order of Flood
+    RX_STORM_BROADCAST = 9  # by storm control; these three are in the order of Flood
     RX_STORM_MULTICAST = 10
     RX_STORM_UNICAST = 11
     RX_RATE_LIMITED = 12
-    RX_PUNT_FULL = 13       # the policy is behind and its fallback is to drop
+    RX_PUNT_FULL = 13       # the policy is behind, and its fallback drops
     RX_PUNT_TOO_LONG = 14   # … or the frame is longer than ARP and ND are (punt.pxd)
     RX_SOURCE_GUARD = 15
 
@@ -32,19 +32,19 @@ cpdef enum TxReason:
     TX_TOO_BIG = 0          # EMSGSIZE: longer than the egress MTU allows
     TX_NO_BUFFER = 1        # ENOBUFS: the receiver's backlog or the port's queueing discipline is full
     TX_FULL = 2             # EAGAIN: the socket's send buffer stayed full
-    TX_PORT_DOWN = 3        # ENETDOWN, ENXIO; or the link was lost after the frame was queued
-    TX_REFUSED = 4          # any other: the kernel finds the frame or its vnet header malformed
-    TX_COSTLY = 5           # what a frame takes there is more than others shall wait for (transmit.pxd)
-    TX_TAGGED_TOO_BIG = 6   # EMSGSIZE, and without its VLAN tags it would fit
+    TX_PORT_DOWN = 3        # ENETDOWN, ENXIO; or the link was lost behind the queue
+    TX_REFUSED = 4          # any other error: the kernel finds the frame or its vnet header malformed
+    TX_COSTLY = 5           # the port is too slow, and others shall not wait for it (transmit.pxd)
+    TX_TAGGED_TOO_BIG = 6   # EMSGSIZE, but without its VLAN tags it would fit
 
 cpdef enum Flood:
-    # What is flooded; storm control and the ports' flags tell them apart.
+    # Kinds of floods. Storm control and the ports' flags tell them apart.
     BROADCAST = 0
     MULTICAST = 1
     UNKNOWN_UNICAST = 2
 
 cpdef enum Kind:
-    # What the policy or the loop detection may want; found by parse only when one of them is on.
+    # Frames that the policy or the loop detection may want. parse looks for them only when one of them is on.
     ORDINARY = 0
     ARP_GROUP = 1
     ARP_UNICAST = 2
@@ -53,10 +53,10 @@ cpdef enum Kind:
     LOOP_PROBE = 5
 
 cpdef enum Punt:
-    # What the policy wants of a kind of frame.
+    # What the policy does with a kind of frame.
     PUNT_NONE = 0
-    PUNT_COPY = 1           # forward it as usual, and show it
-    PUNT_TAKE = 2           # hand it over; the policy decides
+    PUNT_COPY = 1           # it sees a copy of a frame that goes its way
+    PUNT_TAKE = 2           # it decides where the frame goes
 
 cpdef enum LearnResult:
     # What a source did to the FDB.
@@ -80,24 +80,24 @@ cpdef enum Link:
     LINK_UP = 1
     LINK_DOWN = 2
     LINK_GONE = 3           # the interface was deleted: the socket is dead
-    LINK_BLOCKED = 4        # no link has it: what Python is told of a port that is up and blocked
+    LINK_BLOCKED = 4        # only told to Python: the port is up, and blocked
 
 cpdef enum PortFlag:
-    # As the Linux bridge has them (net/bridge/br_private.h, BR_*; bridge(8)).
+    # The Linux bridge's flags (net/bridge/br_private.h, BR_*; bridge(8)).
     FLAG_LEARNING = 1
-    FLAG_BROADCAST_FLOOD = 2    # these three in the order of Flood: whether such frames are flooded to the port
+    FLAG_BROADCAST_FLOOD = 2    # such frames are flooded to the port; these three are in the order of Flood
     FLAG_MULTICAST_FLOOD = 4
     FLAG_UNICAST_FLOOD = 8
-    FLAG_ISOLATED = 16      # exchanges no frames with other isolated ports
-    FLAG_HAIRPIN = 32       # a frame may leave by the port it came in
-    FLAG_LOCKED = 64        # only sources the FDB already has behind the port may send
-    FLAG_COALESCE = 128     # consecutive frames of one flow leave by it as one GSO frame (coalesce.pxd)
+    FLAG_ISOLATED = 16      # it exchanges no frames with other isolated ports
+    FLAG_HAIRPIN = 32       # a frame may leave by the port it came in by
+    FLAG_LOCKED = 64        # only stations that the FDB has at the port already may send
+    FLAG_COALESCE = 128     # consecutive frames of one flow leave as one GSO frame (coalesce.pxd)
 
 cpdef enum Takes:
     # What may leave by a port.
     TAKES_ALL = 0
-    TAKES_UNMERGED = 1      # nothing that the switch itself has merged: its pod wants single frames
-    TAKES_SINGLE = 2        # no GSO frame at all: its queueing discipline counts and cuts frames
+    TAKES_UNMERGED = 1      # no frames that the switch has merged: its pod wants single ones
+    TAKES_SINGLE = 2        # no GSO frame at all: its queueing discipline counts or cuts frames
 
 cpdef enum EventKind:
     EVENT_MOVED = 0
@@ -107,7 +107,7 @@ cpdef enum EventKind:
     EVENT_TAGGED = 4        # a frame for a port was dropped as tagged_too_big; once a worker and port
 
 cdef enum:
-    # How many there are; of kinds, those that a policy may want, and ORDINARY.
+    # How many there are. KINDS: those that a policy may want, and ORDINARY.
     RX_REASONS = RX_SOURCE_GUARD + 1
     TX_REASONS = TX_TAGGED_TOO_BIG + 1
     FLOODS = UNKNOWN_UNICAST + 1

@@ -1,4 +1,4 @@
-"""Codes, their names for Python: {name: number}, in the order of codes.pxd, which has them all."""
+"""The codes' names for Python: {name: number}, in the order of codes.pxd."""
 
 __all__ = [
     "ACTIONS", "CHANGE_KINDS", "DROP_REASONS", "EVENT_KINDS", "FLOOD_KINDS", "FRAME_KINDS", "LEARN_RESULTS", "LINKS",

@@ -35,27 +35,27 @@ from .worker cimport PIECES, PIECE_HEADERS, Worker
 
 cdef enum:
     CUT_IP_MOST = 65535         # bytes of an IP packet, headers included
-    CUT_MOST = 2048             # segments of one frame: a 64 KB frame with an MSS of 32; more is nobody's honest frame
+    CUT_MOST = 2048             # segments of one frame: 64 KB with an MSS of 32; no honest frame has more
     PROTO_TCP = 6
     PROTO_UDP = 17
     PROTO_GRE = 47
 
 cdef enum Outer:
-    OUTER_NONE = 0              # no tunnel, or one that has neither lengths nor checksums of its own (IPIP, plain GRE)
+    OUTER_NONE = 0              # no tunnel, or one without lengths and checksums of its own (IPIP, plain GRE)
     OUTER_UDP = 1
     OUTER_GRE_CHECKSUM = 2
 
 cdef struct Cut:
-    # Where a GSO frame's headers are, as offsets, and how it is to be cut.
+    # A GSO frame's headers, as offsets, and how to cut it.
     uint8_t type                # the vnet header's, without ECN
     bint tunnel
     bint outer_v6, inner_v6
     uint8_t outer_kind          # an Outer
     uint8_t protocol            # the innermost: TCP or UDP
-    uint32_t outer              # the outer IP header; without a tunnel the only one, as `inner`
-    uint32_t outer_transport    # what follows it
+    uint32_t outer              # the outer IP header; without a tunnel it is also `inner`
+    uint32_t outer_transport    # the header behind it
     uint32_t inner, transport, payload
-    uint32_t jumbo              # bytes of a jumbo payload option behind an inner IPv6 header, to be left out
+    uint32_t jumbo              # bytes of a jumbo payload option behind an inner IPv6 header: left out
     uint32_t size               # payload of a segment
     uint32_t step               # … of a piece: a whole number of segments
     uint32_t bytes              # … of the frame
@@ -64,7 +64,7 @@ cdef struct Cut:
 
 cdef inline uint32_t skip_ip(const uint8_t *data, uint32_t length, uint32_t at, uint16_t ethertype,
                              uint8_t *protocol, uint32_t *jumbo) noexcept nogil:
-    """Where the header behind an IP header is, 0 when there is none to be found; and its protocol."""
+    """The offset of the header behind an IP header, 0: there is none; and its protocol."""
     cdef uint32_t end
     if ethertype == ETHERTYPE_IPV4:
         if length < at + 20 or data[at] >> 4 != 4 or (data[at] & 0xF) < 5 or load16(data + at + 6) & 0x3FFF:
@@ -79,7 +79,7 @@ cdef inline uint32_t skip_ip(const uint8_t *data, uint32_t length, uint32_t at, 
     while (
         protocol[0] == IPV6_HOP_BY_HOP or protocol[0] == IPV6_ROUTING or protocol[0] == IPV6_DESTINATION
     ) and end + 8 <= length:
-        # RFC 2675: one option, type 0xC2, of 4 bytes; the kernel's struct hop_jumbo_hdr
+        # RFC 2675: one option, of type 0xC2 and 4 bytes (the kernel's struct hop_jumbo_hdr)
         if protocol[0] == IPV6_HOP_BY_HOP and data[end + 1] == 0 and data[end + 2] == 0xC2 and end == at + IPV6_HEADER:
             jumbo[0] = 8
         protocol[0] = data[end]
@@ -89,8 +89,9 @@ cdef inline uint32_t skip_ip(const uint8_t *data, uint32_t length, uint32_t at, 
 
 cdef inline uint32_t find_inner_ip(const uint8_t *data, uint32_t length, uint32_t least, uint32_t transport,
                                    uint8_t protocol, bint *v6) noexcept nogil:
-    """The IP header that ends where a tunnelled transport header begins and whose length is that of the rest; 0: none.
-    What lies before it is the tunnel's own, and the same in every segment."""
+    """The inner IP header before a tunnelled transport header, known by its length field; 0: there is none.
+
+    The bytes before it are the tunnel's own, and the same in every segment."""
     cdef uint32_t words, at
     for words in range(5, 16):
         if transport < least + words * 4:
@@ -108,7 +109,7 @@ cdef inline uint32_t find_inner_ip(const uint8_t *data, uint32_t length, uint32_
 
 
 cdef inline bint locate(const Frame *frame, const virtio_net_hdr *vnet, Cut *cut) noexcept nogil:
-    """Find a GSO frame's headers; False where they are not what its vnet header says."""
+    """Find a GSO frame's headers. False when they do not match its vnet header."""
     cdef const uint8_t *data = frame.data
     cdef uint32_t length = frame.length
     cdef uint16_t ethertype
@@ -162,7 +163,7 @@ cdef inline bint locate(const Frame *frame, const virtio_net_hdr *vnet, Cut *cut
 
 
 cdef inline bint must_cut(const Port *port, const WorkerPort *share, const Frame *frame, Cut *cut) noexcept nogil:
-    """Whether a frame leaves a port in pieces only, and how."""
+    """Whether a frame can leave a port only in pieces, and how."""
     cdef const virtio_net_hdr *vnet = <const virtio_net_hdr *>(frame.data - VNET_HEADER)
     cdef uint32_t headers
     if vnet.gso_type == VIRTIO_NET_HDR_GSO_NONE or not vnet.flags & VIRTIO_NET_HDR_F_NEEDS_CSUM:
@@ -193,14 +194,14 @@ cdef inline bint must_cut(const Port *port, const WorkerPort *share, const Frame
 
 cdef inline uint32_t sum_pseudo(const Cut *cut, const uint8_t *data, uint32_t ip, bint v6, uint32_t protocol,
                                 uint32_t length) noexcept nogil:
-    """The pseudo header's sum: what is in the field of a checksum that is pending."""
+    """The pseudo header's sum, as the field of a pending checksum holds it."""
     if v6:
         return fold(<uint64_t>add_checksum(data + ip + 8, 32) + protocol + length)
     return fold(<uint64_t>add_checksum(data + ip + 12, 8) + protocol + length)
 
 
 cdef inline void fix_ip(uint8_t *data, uint32_t at, bint v6, uint32_t end, uint32_t number) noexcept nogil:
-    """An IP header's length, as it ends at `end`, and as the segment of this number its ID and checksum."""
+    """Set an IP header's length for a packet that ends at `end`, its ID for this segment, and its checksum."""
     cdef uint32_t header
     if v6:
         store16(data + at + 4, end - at - IPV6_HEADER)
@@ -214,8 +215,7 @@ cdef inline void fix_ip(uint8_t *data, uint32_t at, bint v6, uint32_t end, uint3
 
 cdef inline void fix_transport(const Cut *cut, uint8_t *data, uint32_t start, uint32_t bytes, uint32_t transport,
                                uint32_t payload) noexcept nogil:
-    """The transport header of the piece that has `bytes` of the frame's payload from `start` on; its checksum
-    pending."""
+    """Set the transport header of the piece with `bytes` of payload from `start` on. Its checksum stays pending."""
     cdef uint8_t *header = data + transport
     cdef uint32_t sequence
     if cut.protocol == PROTO_TCP:
@@ -235,10 +235,10 @@ cdef inline void fix_transport(const Cut *cut, uint8_t *data, uint32_t start, ui
 
 
 cdef inline void fix_outer(const Cut *cut, uint8_t *data, uint32_t end, uint32_t number) noexcept nogil:
-    """The headers of the tunnel around a piece that ends at `end`.
+    """Set the headers of the tunnel around a piece that ends at `end`.
 
-    A checksum over a part that has a pending one of its own needs nothing of what that one covers: finished, it makes
-    the rest come to the complement of its pseudo header (Documentation/networking/checksum-offloads.rst, LCO)."""
+    The outer checksum covers a part with a pending checksum. It needs none of the bytes of that part: once complete,
+    they sum up to the complement of the inner pseudo header (Documentation/networking/checksum-offloads.rst, LCO)."""
     cdef uint32_t at = cut.outer_transport, check, total, inner_check
     fix_ip(data, cut.outer, cut.outer_v6, end, number)
     if cut.outer_kind == OUTER_NONE:
@@ -256,13 +256,13 @@ cdef inline void fix_outer(const Cut *cut, uint8_t *data, uint32_t end, uint32_t
     if cut.outer_kind == OUTER_UDP:
         total = fold(<uint64_t>total + sum_pseudo(cut, data, cut.outer, cut.outer_v6, PROTO_UDP, end - at))
         if total == 0xFFFF:
-            total = 0                           # a checksum of 0 would say that there is none
+            total = 0                           # a checksum of 0 would mean: none
     store16(data + check, ~total)
 
 
 cdef inline uint32_t write_piece(const Cut *cut, const Frame *frame, uint32_t start, uint32_t bytes,
                                  uint8_t *out) noexcept nogil:
-    """Write vnet header and headers of a piece; returns how many bytes that is."""
+    """Write vnet header and headers of a piece. Returns how many bytes they have."""
     cdef const virtio_net_hdr *whole = <const virtio_net_hdr *>(frame.data - VNET_HEADER)
     cdef virtio_net_hdr *vnet = <virtio_net_hdr *>out
     cdef uint8_t *data = out + VNET_HEADER
@@ -302,7 +302,7 @@ cdef inline void finish_inner(const Cut *cut, uint8_t *data, const uint8_t *payl
 
 
 cdef inline uint32_t make_pieces(Worker *worker, const Frame *frame, const Cut *cut, uint32_t *start) noexcept nogil:
-    """Make messages of a frame's payload from `start` on, one a piece, at most PIECES; returns how many."""
+    """Make messages of a frame's payload from `start` on, one for each piece, at most PIECES. Returns how many."""
     cdef uint32_t count = 0, bytes
     cdef uint8_t *headers
     cdef iovec *vectors
@@ -320,8 +320,8 @@ cdef inline uint32_t make_pieces(Worker *worker, const Frame *frame, const Cut *
 
 
 cdef inline uint32_t make_bundle(Worker *worker, const Frame *frame, const Cut *cut, uint32_t *start) noexcept nogil:
-    """Make one message, a UDP GSO frame, of as many of a tunnelled frame's segments as it may hold; returns 1."""
-    cdef uint32_t inside = cut.outer_transport + 8          # where a datagram's own bytes begin
+    """Make one message, a UDP GSO frame, of as many of a tunnelled frame's segments as it can hold. Returns 1."""
+    cdef uint32_t inside = cut.outer_transport + 8          # a datagram's payload begins here
     cdef uint32_t total = 0, count = 0, bytes
     cdef virtio_net_hdr *vnet = <virtio_net_hdr *>worker.piece_headers
     cdef uint8_t *first = worker.piece_headers + VNET_HEADER
@@ -358,7 +358,7 @@ cdef inline uint32_t make_bundle(Worker *worker, const Frame *frame, const Cut *
 
 
 cdef inline uint32_t make_messages(Worker *worker, const Frame *frame, const Cut *cut, uint32_t *start) noexcept nogil:
-    """The next messages of a frame that is cut up, from `start` of its payload on; 0: that was all."""
+    """Make the next messages of a frame that is cut up, from `start` of its payload on. 0: there are no more."""
     if start[0] >= cut.bytes:
         return 0
     return make_bundle(worker, frame, cut, start) if cut.bundled else make_pieces(worker, frame, cut, start)

@@ -1,4 +1,4 @@
-# The data plane's class, declared for those that serve one Python caller each, a file each.
+# The data plane's class, declared for the classes over it. Each of those serves one Python caller and has its own file.
 from libc.stdint cimport uint32_t, uint64_t
 
 cimport cython
@@ -30,7 +30,7 @@ cdef class Dataplane:
 
 
 cdef inline Port *require_port(Port *port) except NULL:
-    """The port, or IndexError for none."""
+    """The port. Raises IndexError when there is none."""
     if port == NULL:
         raise IndexError("no such port")
     return port

@@ -1,11 +1,7 @@
-"""Data plane, its workers.
+"""The data plane and its workers.
 
-`breathe` (breathe.pxd) is the whole path of a frame: receive → decide → transmit → release, a stage a file. It runs
-without the GIL, on a thread a worker, under the worker's mutex taken once a breath. Python changes ports and policies
-between two breaths of all workers, under all their mutexes; what it does there is C and waits for nothing: above all
-never for the GIL, or a busy Python thread elsewhere would stop the traffic. So every method here prepares first, then
-locks, changes or copies, and unlocks without the GIL, and makes Python objects afterwards. The FDB has a lock of its
-own for those who change it, which comes after the workers' (mac_table.pxd); look-ups take none.
+`breathe` (breathe.pxd) is the whole path of a frame: receive → decide → transmit → release, one file for each stage.
+Each worker runs it on a thread of its own, without the GIL, under the worker's mutex, which is taken once a breath.
 
 What Python does besides with ports, links and workers is in classes of their own over it, a file each: port_rules, fdb,
 punting, source_guard, packet_out, events, nominations, tapping, memory_ports.
@@ -48,9 +44,9 @@ cdef enum:
 
 
 def open_ring(int fd, uint32_t slots):
-    """Give an AF_PACKET socket (TPACKET_V2) an RX ring of `slots`; raises OSError when the kernel refuses.
+    """Give an AF_PACKET socket (TPACKET_V2) an RX ring of `slots`. Raises OSError when the kernel refuses.
 
-    Takes some 10 ms, without the GIL, so many are best opened by several threads.
+    This takes some 10 ms, without the GIL. So many rings are best opened by several threads.
     """
     cdef int error
     with nogil:
@@ -63,9 +59,9 @@ def open_ring(int fd, uint32_t slots):
 cdef class Dataplane:
     """The ports and workers of one switch.
 
-    fdb: its MacTable, from now on used by the data plane alone. filter_link_local: drop 01:80:c2:00:00:00 … :0f as
+    fdb: its MacTable; from now on only the data plane uses it. filter_link_local: drop 01:80:c2:00:00:00 … :0f as
     802.1D does. busy_poll_ns: how long after the last frame a worker spins before it sleeps. workers: how many threads
-    will run(), each with its own number from 0 on.
+    will call run(), each with its own number from 0 on.
     """
 
     def __cinit__(
@@ -108,7 +104,7 @@ cdef class Dataplane:
             free(self.ports[i])
         free(self.ports)
         for fd in (self.events_fd, self.punts_fd, self.candidates_fd):
-            if fd > 0:                              # 0: not even begun
+            if fd > 0:                              # 0: not yet opened
                 close(fd)
 
     # -- the workers ---------------------------------------------------------------------------------
@@ -137,8 +133,10 @@ cdef class Dataplane:
             notify(self.workers[i].wake_fd)
 
     def abandon(self):
-        """For a forked child, which has none of the workers: unmap the rings, forget the sockets (the caller closes
-        them), and make all locks anew, as their holders are not here. Nothing that the parent uses is read."""
+        """Unmap the rings, forget the sockets (the caller closes them), and make all locks anew.
+
+        For a forked child, which has neither the workers nor the locks' holders. It reads nothing that the parent
+        uses."""
         cdef uint32_t i, j
         cdef WorkerPort *share
         for i in range(self.worker_count):
@@ -159,7 +157,7 @@ cdef class Dataplane:
     # -- between two breaths -------------------------------------------------------------------------
 
     cdef void _lock(self) noexcept nogil:
-        """Keep all workers between two breaths."""
+        """Hold all workers between two breaths."""
         cdef uint32_t i
         for i in range(self.worker_count):
             lock(&self.workers[i])
@@ -186,15 +184,15 @@ cdef class Dataplane:
 
     @property
     def event_fd(self):
-        """An eventfd: readable when a link has changed, or there are events."""
+        """An eventfd. It is readable when a link has changed or there are events."""
         return self.events_fd
 
     def add_port(self, receivers=(), int tx_fd=-1):
-        """Add a port and return its index: on bound AF_PACKET sockets; or, without any, in memory.
+        """Add a port on bound AF_PACKET sockets, or without sockets a port in memory. Returns its index.
 
-        receivers: (worker, socket, slots) each; a socket has a ring of so many slots (see open_ring). tx_fd: a
-        socket without a ring, that all workers send by. The port is blocked until set_blocked() says otherwise, so that
-        it can be configured first. Raises OSError, MemoryError, IndexError (no such worker)."""
+        receivers: (worker, socket, slots) each; the socket has a ring of so many slots (see open_ring). tx_fd: a socket
+        without a ring that all workers send by. The port is blocked until set_blocked() says otherwise, so it can be
+        configured first. Raises OSError, MemoryError, IndexError (no such worker)."""
         cdef Port *port
         cdef WorkerPort **shares
         cdef uint32_t index = 0, i
@@ -230,7 +228,7 @@ cdef class Dataplane:
                 raise OSError(error, os.strerror(error))
             if index == MAX_PORTS:
                 raise MemoryError(f"a switch has at most {MAX_PORTS} ports")
-        finally:                # what was not taken; or what had the place before, as far as there was any
+        finally:                # what was not taken, or had the place before
             free(port)
             if shares != NULL:
                 for i in range(self.worker_count):
@@ -239,8 +237,9 @@ cdef class Dataplane:
         return index
 
     cdef int _enter(self, uint32_t index, Port **port, WorkerPort **shares) noexcept nogil:
-        """Give a port its index; 0, or an errno, and nothing has changed. Hands back what had the place before: a
-        removed port, or NULL."""
+        """Give a port its index. Hands back the removed port that had the place before, or NULL.
+
+        Returns 0, or an errno when nothing has changed."""
         cdef Port *before
         cdef WorkerPort *share
         cdef epoll_event unused
@@ -265,9 +264,10 @@ cdef class Dataplane:
         return 0
 
     def remove_port(self, uint32_t index):
-        """Forget a port, its FDB entries, static ones included, and what is queued of it; returns its last counters, as
-        snapshot() has them. Until its entries are all removed, in steps between which frames pass, its index is given
-        to no other port, and frames to stations behind it are flooded. The caller closes its sockets afterwards."""
+        """Forget a port, all its FDB entries and its queued frames. Returns its last counters, as snapshot() has them.
+
+        The entries are removed in steps, and frames pass in between. Until then no other port gets the index, and
+        frames to stations behind the port are flooded. The caller closes its sockets afterwards."""
         cdef Port *port
         cdef Tally tally
         cdef uint32_t i
@@ -297,7 +297,7 @@ cdef class Dataplane:
         return name_tally(&tally)
 
     cdef void _leave(self, Worker *worker, uint32_t index, Ring *ring) noexcept nogil:
-        """End one worker's share of a port; its rings are the caller's to close."""
+        """End one worker's share of a port. The caller closes its rings."""
         cdef WorkerPort *share = worker.shares[index]
         cdef epoll_event unused
         cdef uint32_t place
@@ -330,7 +330,7 @@ cdef class Dataplane:
                 if port.link == LINK_DOWN and is_dead(self.workers[0].shares[i].tx_fd):
                     port.link = LINK_GONE
                 links[i] = LINK_BLOCKED if port.blocked and port.link == LINK_UP else port.link
-            self._list_floods()     # one worker alone may have found a link lost
+            self._list_floods()     # only one worker may have found the link lost
             self._unlock()
         names = list(_LINKS)
         found = {i: names[links[i]] for i in range(n) if links[i] != LINK_FREE}
@@ -338,7 +338,7 @@ cdef class Dataplane:
         return found
 
     def set_link(self, uint32_t index, str state):
-        """Say that a port's link is "up" or "down": only one that is up is flooded to."""
+        """Say that a port's link is "up" or "down". Frames are flooded only to ports that are up."""
         cdef uint8_t link = _LINKS[state]
         cdef Port *port
         with nogil:
@@ -351,7 +351,7 @@ cdef class Dataplane:
         require_port(port)
 
     def set_blocked(self, uint32_t index, bint blocked):
-        """Let nothing in or out of a port, whatever its link; or let it forward again."""
+        """Let nothing in or out of a port, whatever its link is. Or let it forward again."""
         cdef Port *port
         with nogil:
             self._lock()
@@ -363,7 +363,7 @@ cdef class Dataplane:
         require_port(port)
 
     def count_unread(self):
-        """For a loop that has ended: count the ports' received and unread frames as missed."""
+        """Count received but unread frames of the ports as missed. For a loop that has ended."""
         cdef uint32_t i, j
         with nogil:
             self._lock()
@@ -373,8 +373,10 @@ cdef class Dataplane:
             self._unlock()
 
     def snapshot(self):
-        """All counters between the same breaths of all workers: ({port index: {name: count} as in port.pxd's Tally,
-        `dropped` and `tx_dropped` by reason}, (learned, moved, aged, evicted, refused))."""
+        """All counters, of one moment between breaths of all workers.
+
+        ({port index: {name: count}}, (learned, moved, aged, evicted, refused)). The names are those of port.pxd's
+        Tally; `dropped` and `tx_dropped` are by reason."""
         cdef uint32_t n, i, j, room = self.port_count + 64
         cdef Tally *tallies = <Tally *>calloc(room, sizeof(Tally))
         cdef uint8_t *links = <uint8_t *>malloc(room)
@@ -392,7 +394,7 @@ cdef class Dataplane:
                     if links[i] != LINK_FREE:
                         count_missed(self.workers[j].shares[i])
                     add_tally(&tallies[i], &self.workers[j].shares[i].tally)
-            pthread_mutex_lock(self.fdb.state.lock)     # whoever sweeps counts under this one alone
+            pthread_mutex_lock(self.fdb.state.lock)     # a sweep counts under this lock alone
             events[0], events[1], events[2] = self.fdb.state.learned, self.fdb.state.moved, self.fdb.state.aged
             events[3], events[4] = self.fdb.state.evicted, self.fdb.state.refused
             pthread_mutex_unlock(self.fdb.state.lock)
@@ -403,8 +405,9 @@ cdef class Dataplane:
         return ports, tuple([events[i] for i in range(5)])
 
     def losses(self, uint32_t index):
-        """How many frames to or from a port were lost at the switch for want of room, or by its policy's limits; 0 for
-        a port that is not there."""
+        """How many frames to or from a port the switch lost for want of room, or by its policy's limits.
+
+        0 for a port that is not there."""
         cdef uint64_t lost = 0
         cdef WorkerPort *share
         cdef uint32_t i
@@ -422,7 +425,7 @@ cdef class Dataplane:
 
 
 cdef void forget_queued(Worker *worker, uint32_t index) noexcept nogil:
-    """The index may be another port's soon: nothing of the old one may be waiting for a policy or as an event."""
+    """Let nothing of a removed port wait for a policy or as an event: its index may be another port's soon."""
     cdef PuntQueue *punts = &worker.punts
     cdef EventQueue *events = worker.events
     cdef uint32_t i, kept = 0
@@ -447,7 +450,7 @@ cdef void free_share(WorkerPort *share) noexcept nogil:
 
 
 cdef void add_tally(Tally *total, const Tally *more) noexcept nogil:
-    """Nothing but uint64_t, one after the other."""
+    """All fields are uint64_t, one after the other."""
     cdef uint64_t *into = <uint64_t *>total
     cdef const uint64_t *those = <const uint64_t *>more
     cdef size_t i
@@ -463,7 +466,9 @@ cdef dict name_tally(const Tally *tally):
 
 
 cdef void count_missed(WorkerPort *share) noexcept nogil:
-    """Add up the frames the kernel dropped for want of room, and those it kept; PACKET_STATISTICS clears on read."""
+    """Add up the frames that the kernel dropped for want of room, and those it kept.
+
+    PACKET_STATISTICS clears on read."""
     cdef tpacket_stats statistics
     cdef socklen_t size = sizeof(statistics)
     if share.rx_fd >= 0 and getsockopt(
@@ -476,7 +481,8 @@ cdef void count_missed(WorkerPort *share) noexcept nogil:
 cdef void miss_unread(WorkerPort *share) noexcept nogil:
     """Count the frames that wait unread in the ring and the receive buffer as missed.
 
-    The number comes from the kernel's counts: frames in a receive buffer can only be counted by receiving them."""
+    Their number follows from the kernel's counts. Frames in a receive buffer cannot be counted without receiving
+    them."""
     cdef int32_t unread
     count_missed(share)
     unread = <int32_t>(share.arrived - share.taken)

@@ -1,4 +1,4 @@
-# Decide: every frame of the batch, in arrival order, and queue its copies by egress port.
+# Decide every frame of the batch, in arrival order, and queue its copies by egress port.
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memset
 
@@ -54,7 +54,7 @@ cdef inline void fall_back(Forwarding *forwarding, Port *port, Frame *frame, uin
 
 
 cdef inline void hand_over(Worker *worker, Frame *frame) noexcept nogil:
-    """Give a frame, or a copy of it, to the policy; without room for it, the fallback decides."""
+    """Give a frame, or a copy of it, to the policy. Without room for it the fallback decides."""
     cdef Port *port = worker.ports[frame.ingress]
     cdef WorkerPort *share = worker.shares[frame.ingress]
     cdef bint too_long = frame.length > PUNT_BYTES
@@ -71,7 +71,7 @@ cdef inline void hand_over(Worker *worker, Frame *frame) noexcept nogil:
 
 
 cdef inline void nominate(Worker *worker, const Frame *frame) noexcept nogil:
-    """Tell the fast path which pair the kernel could forward by itself, or which it must not any more."""
+    """Tell the fast path which pair the kernel could forward by itself, or must forward no longer."""
     cdef uint32_t before = worker.candidates.count
     cdef Port *port = worker.ports[frame.ingress]
     cdef uint8_t no_ip[16]

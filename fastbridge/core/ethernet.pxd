@@ -1,4 +1,4 @@
-# Header reads, bounds checked: the only place where bytes of a frame are interpreted.
+# Reads headers, with their bounds checked. Only here are bytes of a frame interpreted.
 # IEEE 802.3 §3 (MAC frame), 802.1Q §9 (tags). "Length" is without FCS, as on AF_PACKET.
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
@@ -14,7 +14,7 @@ cdef enum:
     ETHERTYPE_IPV4 = 0x0800
     ETHERTYPE_ARP = 0x0806
     ETHERTYPE_IPV6 = 0x86DD
-    ETHERTYPE_LOOP = 0x88B5     # IEEE 802 local experimental 1: what own loop probes carry
+    ETHERTYPE_LOOP = 0x88B5     # IEEE 802 local experimental 1: the switch's loop probes
     IPV6_HEADER = 40
     IPV6_HOP_BY_HOP = 0
     IPV6_ROUTING = 43
@@ -43,13 +43,13 @@ cdef inline uint64_t load_mac(const uint8_t *p) noexcept nogil:
     """48 bits in wire order, the first byte most significant."""
     cdef uint32_t high
     cdef uint16_t low
-    memcpy(&high, p, 4)         # byte by byte it is 16 instructions, twice a frame
+    memcpy(&high, p, 4)         # byte by byte it would be 16 instructions, twice a frame
     memcpy(&low, p + 4, 2)
     return (<uint64_t>be32toh(high) << 16) | be16toh(low)
 
 
 cdef inline bint is_group(uint64_t mac) noexcept nogil:
-    """The I/G bit, first on the wire (IEEE 802-2014 §8.2); of a MAC, or of an FDB key made from one."""
+    """The I/G bit, the first on the wire (IEEE 802-2014 §8.2). Of a MAC, or of an FDB key made from one."""
     return (mac >> 40) & 1
 
 
@@ -58,13 +58,14 @@ cdef inline bint is_broadcast(uint64_t mac) noexcept nogil:
 
 
 cdef inline bint is_link_local(uint64_t mac) noexcept nogil:
-    """01:80:c2:00:00:00 to :0f, which an 802.1D bridge keeps on their link (802.1D-2004 table 7-10).
+    """Whether an 802.1D bridge keeps it on its link: 01:80:c2:00:00:00 to :0f (802.1D-2004 table 7-10).
+
     Of a MAC, or of an FDB key made from one."""
     return (mac & <uint64_t>0xFFFFFFFFFFF0ULL) == <uint64_t>0x0180C2000000ULL
 
 
 cdef inline int read_vid(const uint8_t *data, uint32_t length) noexcept nogil:
-    """The outer VLAN id of a frame of at least 14 bytes, 0 when untagged, -1 when the tag is cut off or reserved."""
+    """The outer VLAN id of a frame of at least 14 bytes. 0: untagged; -1: the tag is cut off or reserved."""
     cdef uint16_t ethertype = load16(data + 12)
     cdef uint16_t vid
     if ethertype != TPID_8021Q and ethertype != TPID_8021AD:
@@ -76,7 +77,7 @@ cdef inline int read_vid(const uint8_t *data, uint32_t length) noexcept nogil:
 
 
 cdef inline uint32_t read_inner_vid(const uint8_t *data, uint32_t length) noexcept nogil:
-    """The VLAN id of the second tag of a frame of at least 14 bytes; 0: none, or a priority tag, which names none."""
+    """The VLAN id of the second tag of a frame of at least 14 bytes. 0: none, or a priority tag, which names none."""
     cdef uint16_t outer = load16(data + 12)
     cdef uint16_t inner
     if (outer != TPID_8021Q and outer != TPID_8021AD) or length < ETHERNET_HEADER + 2 * VLAN_TAG:
@@ -88,8 +89,9 @@ cdef inline uint32_t read_inner_vid(const uint8_t *data, uint32_t length) noexce
 
 
 cdef inline uint32_t network_offset(const uint8_t *data, uint32_t length) noexcept nogil:
-    """Where the payload behind at most two tags begins, in a frame of at least 14 bytes; the EtherType is
-    in the two bytes before."""
+    """The offset of the payload behind at most two tags, in a frame of at least 14 bytes.
+
+    The two bytes before it are the EtherType."""
     cdef uint32_t at = ETHERNET_HEADER
     cdef uint16_t ethertype
     for _ in range(2):
@@ -101,8 +103,9 @@ cdef inline uint32_t network_offset(const uint8_t *data, uint32_t length) noexce
 
 
 cdef inline bint tags_are_plain(const uint8_t *data, uint32_t length) noexcept nogil:
-    """No tag, one, or two of which the outer names a VLAN. The receiving kernel strips any number of priority tags
-    (VID 0), so what lies behind others cannot be guarded."""
+    """Whether a frame has no tag, one, or two of which the outer names a VLAN.
+
+    The receiving kernel strips any number of priority tags (VID 0). So frames with other tags cannot be guarded."""
     cdef uint32_t at = network_offset(data, length)
     cdef uint16_t ethertype = load16(data + at - 2)
     if ethertype == TPID_8021Q or ethertype == TPID_8021AD:
@@ -111,8 +114,10 @@ cdef inline bint tags_are_plain(const uint8_t *data, uint32_t length) noexcept n
 
 
 cdef inline bint is_nd(const uint8_t *ip, uint32_t length) noexcept nogil:
-    """A neighbour solicitation or advertisement (RFC 4861 §4.3, §4.4), also one behind extension headers, which
-    would else get past a guard (RFC 6980, RFC 7113). Not in a later fragment: there is no telling."""
+    """Whether a frame is a neighbour solicitation or advertisement (RFC 4861 §4.3, §4.4).
+
+    It may be behind extension headers, or it would get past a guard (RFC 6980, RFC 7113). In a later fragment nobody
+    can tell."""
     cdef uint32_t at = IPV6_HEADER
     cdef uint8_t next_header
     if length <= IPV6_HEADER:
@@ -135,8 +140,10 @@ cdef inline bint is_nd(const uint8_t *ip, uint32_t length) noexcept nogil:
 
 
 cdef inline bint read_ip_source(uint16_t ethertype, const uint8_t *ip, uint32_t length, uint8_t *out) noexcept nogil:
-    """Copy the source address of an IPv4 (as ff00::a.b.c.d, which no IPv6 station has) or IPv6 header into 16 bytes;
-    False when there is none or it is unspecified (DHCP and duplicate address detection send from there)."""
+    """Copy the source address of an IPv4 or IPv6 header into 16 bytes.
+
+    IPv4 becomes ff00::a.b.c.d, which no IPv6 station has. False when there is none, or it is
+    unspecified: DHCP and duplicate address detection send from that."""
     cdef uint32_t i
     cdef uint8_t some = 0
     for i in range(16):

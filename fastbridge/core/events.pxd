@@ -1,15 +1,15 @@
-# Events for the control thread, bounded: stations that moved, own loop probes that came back.
+# Events for the control thread, a bounded queue: stations that moved, the switch's loop probes that came back.
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from .codes cimport EVENT_LOOP
 
 cdef enum:
     EVENT_SLOTS = 1024
-    MOVE_SLOTS = 960            # stations that flap leave room for the loop probes that they are the reason of
+    MOVE_SLOTS = 960            # moves leave room for the loop probes that they cause
 
 cdef struct Event:
     uint8_t kind
-    uint16_t was, now           # MOVED, DAMPED: the station's; LOOP: now is where it came back; else both the port
+    uint16_t was, now           # MOVED, DAMPED: the station's; LOOP: now is where it came back; else both are the port
     uint64_t key                # the FDB key; LOOP: the probe's token; COSTLY: ns that a frame takes; TAGGED: its MTU
 
 cdef struct EventQueue:

@@ -1,4 +1,4 @@
-"""Events, access from Python: the workers' reports, and the loop probes that they recognise.
+"""Python's access to events: the workers' reports, and the loop probes that they recognise.
 
 The events are taken by swapping each worker's queue for an empty one between two of its breaths.
 """
@@ -25,8 +25,9 @@ cdef class Events:
         self.dataplane = dataplane
 
     def read(self):
-        """Take the events: [(kind, was, now, vlan, mac), …], as events.pxd has them, the kind by its name in
-        codes.EVENT_KINDS; and how many were lost so far."""
+        """Take the events: [(kind, was, now, vlan, mac), …], and how many were lost so far.
+
+        They are as in events.pxd; the kind is its name in codes.EVENT_KINDS."""
         cdef list out = [], kinds = list(_EVENT_KINDS)
         cdef uint64_t lost = 0
         cdef uint32_t i, j

@@ -1,9 +1,9 @@
-"""FDB, access from Python.
+"""Python's access to the FDB.
 
-Everything that is done to the MAC table (mac_table.pyx) besides a frame's look-up and learning: copies, many entries at
-once, static entries, removal. The table may be a data plane's, in use: then whatever is done to many entries is done in
-steps between which frames pass, and a port is looked at while worker 0 is between two breaths, so that no port comes or
-goes meanwhile. Or it is a table that no data plane has, where any number stands for a port.
+Here is all that is done to the MAC table (mac_table.pyx) besides a frame's look-up and learning: copies, many entries
+at once, static entries, removal. The table may be a data plane's, in use. Then work on many entries goes in steps, and
+frames pass in between. Ports are looked at while worker 0 is between two breaths, so that none comes or goes meanwhile.
+Or no data plane has the table; then any number stands for a port.
 """
 
 cimport cython
@@ -28,8 +28,8 @@ from .codes import CHANGE_KINDS as _CHANGE_KINDS
 from .mac_table import ENTRY_DTYPE as _ENTRY_DTYPE
 
 cdef enum:
-    # Keys learned between two breaths: at 1 M entries at most 40 µs (benchmarks/ group "FDB: growth"), less than the
-    # sends of a breath take.
+    # Keys learned between two breaths. At 1 M entries that is at most 40 µs (benchmarks/ group "FDB: growth"), less
+    # than the sends of a breath take.
     LEARN_STEP = 128
 
 
@@ -57,7 +57,7 @@ cdef class FdbAccess:
         pthread_mutex_unlock(self.state.lock)
 
     cdef void _keep_ports(self) noexcept nogil:
-        """No port comes or goes until _let_ports()."""
+        """Let no port come or go until _let_ports()."""
         if self.dataplane is not None:
             lock(&self.dataplane.workers[0])
 
@@ -69,15 +69,16 @@ cdef class FdbAccess:
         return self.dataplane is None or self.dataplane._port(port) != NULL
 
     def export(self):
-        """All entries, live or not, as a structured array of ENTRY_DTYPE, in no order: each that is there all the time,
-        once. Raises MemoryError."""
+        """All entries, live or not, as a structured array of ENTRY_DTYPE, in no order.
+
+        An entry that is there all the time is in it once. Raises MemoryError."""
         cdef EntryRow *step = <EntryRow *>calloc(COPY_ROOM, sizeof(EntryRow))
         cdef uint64_t count = 0, taken = 0, steps = 0
         cdef uint8_t[::1] memory
         cdef Cursor cursor
         if step == NULL:
             raise MemoryError("no memory to copy the FDB")
-        memset(step, 0, COPY_ROOM * sizeof(EntryRow))   # its pages are there before the data plane has to wait for us
+        memset(step, 0, COPY_ROOM * sizeof(EntryRow))   # touch its pages now: later the data plane waits for us
         try:
             with nogil:
                 self._lock()
@@ -105,7 +106,7 @@ cdef class FdbAccess:
         return rows[:count] if steps == 1 else _latest(rows[:count])
 
     def lookup_many(self, const uint64_t[::1] keys, uint32_t now):
-        """The ports of `vlan << 48 | mac` keys (int32; -1 without a live entry)."""
+        """The ports of `vlan << 48 | mac` keys, as int32. -1: no live entry."""
         ports = np.full(len(keys), -1, np.int32)
         cdef int32_t[::1] found = ports
         if len(keys):
@@ -114,8 +115,9 @@ cdef class FdbAccess:
         return ports
 
     def learn_many(self, const uint64_t[::1] keys, const uint16_t[::1] ports, uint32_t now):
-        """Learn `vlan << 48 | mac` keys on ports; returns how many were taken. Raises ValueError (lengths), IndexError
-        (no such port, any more; what came before is learned)."""
+        """Learn `vlan << 48 | mac` keys on ports. Returns how many were taken.
+
+        Raises ValueError (lengths), IndexError (no such port, or it has just gone; the keys before it are learned)."""
         if len(keys) != len(ports):
             raise ValueError(f"{len(keys)} keys but {len(ports)} ports")
         cdef size_t start = 0, count, i, taken = 0, total = len(keys)
@@ -138,8 +140,9 @@ cdef class FdbAccess:
     def refresh_many(
         self, const uint64_t[::1] keys, const uint16_t[::1] ports, const uint32_t[::1] idle, uint32_t now
     ):
-        """Note that the stations `vlan << 48 | mac` were heard on these ports `idle` ms before `now`, by the kernel's
-        fast path; what is not known there, any more, stays as it is. Raises ValueError (lengths)."""
+        """Note that the fast path heard the stations `vlan << 48 | mac` on these ports `idle` ms before `now`.
+
+        A station that the FDB does not have on that port stays as it is. Raises ValueError (lengths)."""
         if not len(keys) == len(ports) == len(idle):
             raise ValueError(f"{len(keys)} keys, {len(ports)} ports, {len(idle)} times")
         if len(keys):
@@ -155,7 +158,7 @@ cdef class FdbAccess:
         return entry.port, entry.seen, entry.flags & ENTRY_STATIC != 0
 
     def add(self, uint64_t mac, uint16_t vlan, uint16_t port):
-        """Add a static entry, or make the one there static; raises IndexError (no such port), MemoryError."""
+        """Add a static entry, or make the present one static. Raises IndexError (no such port), MemoryError."""
         cdef uint64_t key = make_key(mac_of(mac), vlan & 0xFFF)
         cdef int result = 0
         cdef bint there
@@ -173,7 +176,7 @@ cdef class FdbAccess:
             raise MemoryError("no memory for the FDB")
 
     def remove(self, uint64_t mac, uint16_t vlan):
-        """Remove the entry of (vlan, mac); returns whether there was one."""
+        """Remove the entry of (vlan, mac). Returns whether there was one."""
         cdef uint64_t key = make_key(mac_of(mac), vlan & 0xFFF)
         cdef bint found
         with nogil:
@@ -183,7 +186,7 @@ cdef class FdbAccess:
         return found
 
     def flush(self, port=None, bint statics_too=False):
-        """Remove the learned (and static) entries, of one port or all; returns how many."""
+        """Remove the learned (and static) entries, of one port or all. Returns how many."""
         cdef int which = SWEEP_ALL if port is None else port
         cdef uint64_t removed
         with nogil:
@@ -191,14 +194,14 @@ cdef class FdbAccess:
         return removed
 
     def age(self, uint32_t now):
-        """Remove the entries that have expired at `now` (ms); returns how many."""
+        """Remove the entries that have expired at `now` (ms). Returns how many."""
         cdef uint64_t removed
         with nogil:
             removed = sweep(self.state, now, SWEEP_EXPIRED, False)
         return removed
 
     def set_damping(self, uint32_t damping_ms):
-        """A station heard within `damping_ms` on its port does not move to another; 0: it moves at once."""
+        """Let no station move that was heard on its port within `damping_ms`. 0: stations move at once."""
         with nogil:
             self._lock()
             self.state.damping = damping_ms

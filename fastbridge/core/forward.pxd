@@ -1,8 +1,8 @@
 # The forwarding decision: parse reads one frame's headers, classify decides it.
 #
-# Batching changes nothing: each frame is learned and then looked up before the next one, so a batch of n is
-# n batches of one (tests/core/test_core_equals_model.py). parse runs over the whole batch first only so that
-# the FDB's cache lines are on their way when classify needs them.
+# Batching changes nothing. Each frame is learned and looked up before the next one, so a batch of n gives the same as n
+# batches of one (tests/core/test_core_equals_model.py). parse runs over the whole batch first. So the FDB's cache lines
+# are on their way when classify needs them.
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memset
 
@@ -22,8 +22,8 @@ from .mac_table cimport MacTableState, hash_key, holds, learn, look_up, mac_of, 
 from .port cimport Port, is_open
 
 cdef enum:
-    LOOP_MAGIC = 16             # bytes of a loop probe that are this switch's own; then come …
-    LOOP_TOKEN = 6              # … those of this one probe
+    LOOP_MAGIC = 16             # bytes of a loop probe that this switch's probes have in common; then come …
+    LOOP_TOKEN = 6              # … those of one probe alone
 
 cdef struct Forwarding:
     MacTableState *fdb
@@ -34,7 +34,7 @@ cdef struct Forwarding:
     bint probing                # loop_magic is set
     uint64_t own_mac            # the policies' source address for questions; 0: none
     uint8_t loop_magic[16]
-    uint16_t moved_from         # where the station of the last LEARN_MOVED or LEARN_DAMPED was before
+    uint16_t moved_from         # the station's port before the last LEARN_MOVED or LEARN_DAMPED
     uint32_t now_ms
     uint64_t now_ns
 
@@ -57,7 +57,7 @@ cdef inline uint8_t read_kind(const Forwarding *f, const Frame *frame) noexcept 
 
 
 cdef inline void parse(const Forwarding *f, Frame *frame) noexcept nogil:
-    """Make the FDB keys of a frame's addresses, or note what is wrong with it."""
+    """Make the FDB keys of a frame's addresses, or note the frame's fault."""
     cdef uint64_t source, destination
     cdef int vid
     if frame.reason != NO_REASON:
@@ -103,8 +103,9 @@ cdef inline void flood(Port *port, Frame *frame, uint8_t what, uint64_t now) noe
 cdef inline uint64_t binding_key(
     const MacTableState *bindings, const uint8_t *ip, uint64_t extra, uint32_t inner
 ) noexcept nogil:
-    """A fingerprint (48 bits, and the VID) of an IP address (16 bytes) and what it is bound to, within the inner VLAN;
-    the seed keeps it unguessable."""
+    """A fingerprint, 48 bits and the VID, of an IP address (16 bytes) and a MAC, within the inner VLAN.
+
+    The seed keeps it unguessable."""
     cdef uint64_t high = 0, low = 0
     cdef int i
     for i in range(8):
@@ -117,7 +118,7 @@ cdef inline uint64_t binding_key(
 
 
 cdef inline bint mac_allowed(const Forwarding *f, uint16_t ingress, uint64_t source) noexcept nogil:
-    """Whether a source MAC (its key) is bound to no other port, whatever the inner VLAN: the FDB knows the outer."""
+    """Whether a source MAC (its key) is bound to no other port. The FDB knows only the outer VLAN, so that counts."""
     cdef uint8_t ip[16]
     cdef uint64_t key
     cdef int port
@@ -132,14 +133,14 @@ cdef inline bint ip_allowed(
 ) noexcept nogil:
     """Whether a guarded port may send from an IP source address, by a source MAC (its key)."""
     cdef bint strict = f.ports[ingress].strict
-    # Strict: from this MAC here. Else from any MAC here: a VRRP master has two MACs and takes no other's address.
+    # Strict: from this MAC on this port. Else from any MAC on it: a VRRP master has two, and takes no other's address.
     cdef uint64_t key = binding_key(f.bindings, ip, source if strict else make_key(0, vid), inner)
     cdef int port = look_up(f.bindings, key, hash_key(f.bindings, key), 0)
     return port == ingress or (port < 0 and not strict)
 
 
 cdef inline bint source_allowed(const Forwarding *f, const Frame *frame) noexcept nogil:
-    """Whether a guarded port may send from the frame's IP source address (none, or an unspecified one: yes)."""
+    """Whether a guarded port may send from the frame's IP source address: yes if it is missing or unspecified."""
     cdef uint8_t ip[16]
     cdef uint32_t at = network_offset(frame.data, frame.length)
     if not read_ip_source(load16(frame.data + at - 2), frame.data + at, frame.length - at, ip):
@@ -148,9 +149,9 @@ cdef inline bint source_allowed(const Forwarding *f, const Frame *frame) noexcep
 
 
 cdef inline bint guard(Forwarding *f, Port *port, Frame *frame, bint *may_learn) noexcept nogil:
-    """Source guard, before learning, so that a forged source moves no station; False: drop it.
+    """Source guard. It comes before learning, so that a forged source moves no station. False: drop the frame.
 
-    ARP and ND that the policy inspects are left to its verdict, which tells more; but nothing is learned of them.
+    ARP and ND that the policy inspects are left to its verdict, which knows more. But nothing is learned from them.
     """
     cdef bint mac_fits = mac_allowed(f, frame.ingress, frame.source)
     if not tags_are_plain(frame.data, frame.length):
@@ -162,7 +163,7 @@ cdef inline bint guard(Forwarding *f, Port *port, Frame *frame, bint *may_learn)
 
 
 cdef inline bint admit(Forwarding *f, Port *port, Frame *frame) noexcept nogil:
-    """Ingress rules and learning; False when the frame ends here."""
+    """Ingress rules and learning. False when the frame ends here."""
     cdef bint may_learn = True
     if frame.kind == LOOP_PROBE:
         frame.action = CONSUMED
@@ -185,13 +186,13 @@ cdef inline bint admit(Forwarding *f, Port *port, Frame *frame) noexcept nogil:
 
 
 cdef inline bint consult(Forwarding *f, Port *port, Frame *frame) noexcept nogil:
-    """Rate limit and policy of ARP and ND; False when the frame ends here."""
+    """Rate limit and policy of ARP and ND. False when the frame ends here."""
     cdef bint arp = frame.kind == ARP_GROUP or frame.kind == ARP_UNICAST
     if not take_token(&port.arp if arp else &port.nd, f.now_ns):
         drop(frame, RX_RATE_LIMITED)
         return False
     frame.punted = port.punt[frame.kind] != PUNT_NONE
-    # What is for the switch is a neighbour's answer to a question of the policies'.
+    # A frame for the switch is a neighbour's answer to a policy's question.
     if port.punt[frame.kind] == PUNT_TAKE or frame.for_switch:
         frame.action = CONSUMED
         return False
@@ -199,7 +200,7 @@ cdef inline bint consult(Forwarding *f, Port *port, Frame *frame) noexcept nogil
 
 
 cdef inline void look_up_egress(Forwarding *f, Port *port, Frame *frame) noexcept nogil:
-    """Where a frame goes by its destination alone."""
+    """Find a frame's way by its destination alone."""
     cdef int egress
     if is_group(frame.destination):
         if f.filter_link_local and is_link_local(frame.destination):
@@ -208,7 +209,7 @@ cdef inline void look_up_egress(Forwarding *f, Port *port, Frame *frame) noexcep
             flood(port, frame, BROADCAST if is_broadcast(frame.destination) else MULTICAST, f.now_ns)
         return
     egress = look_up(f.fdb, frame.destination, frame.destination_hash, f.now_ms)
-    if egress < 0 or not is_open(f.ports[egress]):      # behind a lost link: about to be flushed
+    if egress < 0 or not is_open(f.ports[egress]):      # behind a lost link: its entry is about to be flushed
         flood(port, frame, UNKNOWN_UNICAST, f.now_ns)
     elif egress == frame.ingress and not port.flags & FLAG_HAIRPIN:
         drop(frame, RX_FILTERED)
@@ -220,7 +221,7 @@ cdef inline void look_up_egress(Forwarding *f, Port *port, Frame *frame) noexcep
 
 
 cdef inline void classify(Forwarding *f, Frame *frame) noexcept nogil:
-    """Decide one parsed frame: learn its source, look its destination up (802.1Q §8.7, §8.8)."""
+    """Decide one parsed frame: learn its source, then look up its destination (802.1Q §8.7, §8.8)."""
     cdef Port *port = f.ports[frame.ingress]
     if frame.reason != NO_REASON:
         frame.action = DROPPED

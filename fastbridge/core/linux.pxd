@@ -1,6 +1,6 @@
-# Kernel externs, all here: every constant, struct and function the core takes from the kernel's and
-# libc's headers, from the real headers, only the fields used.
-# (The habit is uvloop's includes/system.pxd: one place to audit the ABI.)
+# All externs: every constant, struct and function that the core takes from the headers of the kernel and of libc. They
+# come from the real headers, with only the fields that are used. So there is one place to check the ABI, as in uvloop's
+# includes/system.pxd.
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 
 cdef extern from "<fcntl.h>" nogil:
@@ -95,7 +95,7 @@ cdef extern from "<sys/socket.h>" nogil:
     int sendmmsg(int fd, mmsghdr *messages, unsigned int count, int flags)
 
 cdef extern from "<linux/virtio_net.h>" nogil:
-    # Before every frame that enters or leaves a PACKET_VNET_HDR socket; host byte order here.
+    # It is before every frame that enters or leaves a PACKET_VNET_HDR socket, in host byte order.
     struct virtio_net_hdr:
         uint8_t flags
         uint8_t gso_type

@@ -1,4 +1,4 @@
-# MAC table, its growth: for the writer, which holds the lock.
+# The MAC table's growth, for the writer, which holds the lock.
 #
 # Growth is incremental, so no frame ever waits for it. The last new entries before it touch the pages of a table of
 # twice the size, one after the other. Then each new entry empties GROW_STEP buckets of the old table. The old memory
@@ -16,28 +16,28 @@ from .linux cimport (
 from .mac_table cimport WAYS, Bucket, MacTableState, Table, hash_key
 
 cdef enum:
-    # Old buckets emptied by each new entry while growing: at MAX_LOAD the new table takes 2.5 × the old
-    # bucket count of entries before it must grow itself, so 2 a step empties the old one with room to spare.
+    # Old buckets that each new entry empties while the table grows. At MAX_LOAD the new table takes 2.5 entries for
+    # each old bucket before it must grow itself. So 2 at a time empty the old one early enough.
     GROW_STEP = 2
-    # Entries per 8 slots beyond which the table grows: at 5/8 a bucket holds 2.5 of 4 entries on average, and
-    # about one bucket in nine has passed an entry on (Poisson, mean 2.5), so few look-ups touch a second line.
+    # The table grows beyond so many entries in 8 slots. At 5/8 a bucket holds 2.5 of 4 entries on average, and about
+    # one bucket in nine has passed an entry on (Poisson, mean 2.5). So few look-ups touch a second line.
     MAX_LOAD_EIGHTHS = 5
-    # The share of the entries before growth, 1/8, that prepare it: a page of the next table every 10 entries. Not
-    # earlier, or 1 M entries would need more than the 32 MiB of their own table.
+    # The last 1/8 of the entries before growth prepare it: every 10 entries they touch a page of the next table. If
+    # they began earlier, 1 M entries would need more than the 32 MiB of their own table.
     PREPARE_SHARE = 8
     PAGE_BUCKETS = 64           # of 4 KiB
-    # Old buckets whose memory goes back at a time, 64 KiB: one call for 512 new entries, 5 to 10 µs.
+    # Old buckets whose memory goes back at once, 64 KiB: one call for 512 new entries, 5 to 10 µs.
     RELEASE_STEP = 1024
-    FIRST_BUCKETS = 256         # 16 KiB: fits L1 for the small labs most tables serve
+    FIRST_BUCKETS = 256         # 16 KiB: most tables serve small labs, and fit into L1
 
 
 cdef inline Table *current(MacTableState *state) noexcept nogil:
-    """Where entries are put; for the writer."""
+    """The table that entries are put into. For the writer."""
     return &state.tables[state.shape >> 1]
 
 
 cdef inline Table *older(MacTableState *state) noexcept nogil:
-    """The one being emptied, or NULL; for the writer."""
+    """The table that is being emptied, or NULL. For the writer."""
     return &state.tables[(state.shape >> 1) - 1] if state.shape & 1 else NULL
 
 
@@ -69,12 +69,12 @@ cdef inline Bucket *find(MacTableState *state, uint64_t key, uint64_t hash, int 
 
 
 cdef inline int make_table(Table *table, uint64_t buckets) noexcept nogil:
-    """Map `buckets` (a power of two) empty buckets; -1 when there is no memory."""
+    """Map `buckets` (a power of two) empty buckets. Returns -1 when there is no memory."""
     cdef size_t size = buckets * sizeof(Bucket)
     cdef void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
     if memory == MAP_FAILED:
         return -1
-    # No huge pages: look-ups gain nothing, and learning is slower, as each first touch then zeroes 2 MiB.
+    # No huge pages: look-ups gain nothing, and learning gets slower, because each first touch then zeroes 2 MiB.
     table.buckets = <Bucket *>memory
     table.mask = buckets - 1
     return 0
@@ -89,7 +89,7 @@ cdef inline void free_table(Table *table) noexcept nogil:
 cdef inline void put(
     Table *table, uint64_t key, uint64_t hash, uint16_t port, uint32_t seen, uint8_t flags
 ) noexcept nogil:
-    """Store an entry that is not in the table; there is always a free slot (the load is bounded)."""
+    """Store an entry that is not in the table. There is always a free slot: the load is bounded."""
     cdef uint64_t at = hash & table.mask
     cdef Bucket *bucket
     cdef int i
@@ -98,7 +98,7 @@ cdef inline void put(
         for i in range(WAYS):
             if bucket.key[i] == 0:
                 store_relaxed16(&bucket.version, bucket.version + 1)
-                fence_release()         # who sees what comes now sees another version, too
+                fence_release()         # a reader that sees the changes below sees another version, too
                 store_relaxed16(&bucket.port[i], port)
                 store_relaxed32(&bucket.seen[i], seen)
                 store_relaxed8(&bucket.flags[i], flags)
@@ -109,7 +109,7 @@ cdef inline void put(
 
 
 cdef inline void unlink(Table *table, uint64_t hash, Bucket *bucket, int way) noexcept nogil:
-    """Remove the entry at `way` of `bucket`; the full buckets it passed count one less."""
+    """Remove the entry at `way` of `bucket`. The full buckets that it passed count one less."""
     cdef uint64_t at = hash & table.mask
     store_release64(&bucket.key[way], 0)
     while &table.buckets[at] != bucket:
@@ -118,8 +118,10 @@ cdef inline void unlink(Table *table, uint64_t hash, Bucket *bucket, int way) no
 
 
 cdef inline void release_some(MacTableState *state) noexcept nogil:
-    """Give back the memory of old buckets that are empty for good: whose entries, those that went on to later
-    buckets included, are all carried over. The last one of a step has counted any that went beyond the step."""
+    """Give back the memory of old buckets that are empty for good.
+
+    All their entries are carried over, also those that they passed on to later buckets: the last bucket of a step has
+    counted those that went beyond the step."""
     cdef Table *old = older(state)
     cdef uint64_t end = state.released + RELEASE_STEP
     if state.emptied >= end and end <= old.mask and old.buckets[end - 1].overflow == 0:
@@ -135,8 +137,9 @@ cdef inline void finish_growth(MacTableState *state) noexcept nogil:
 
 
 cdef inline void prepare_growth(MacTableState *state) noexcept nogil:
-    """Touch so many pages of the next table that all are touched when it is needed. Without memory for it nothing
-    happens: growth itself will tell."""
+    """Touch as many pages of the next table as are due, so that all are touched when it is needed.
+
+    Without memory for it nothing happens. Growth itself will report that."""
     cdef uint64_t buckets = current(state).mask + 1, full = buckets * WAYS * MAX_LOAD_EIGHTHS // 8, due
     cdef uint64_t start = full - full // PREPARE_SHARE
     cdef Table *next = current(state) + 1
@@ -151,7 +154,7 @@ cdef inline void prepare_growth(MacTableState *state) noexcept nogil:
 
 
 cdef inline void empty_some(MacTableState *state) noexcept nogil:
-    """Carry GROW_STEP buckets of the old table over; give it back when it is empty."""
+    """Carry GROW_STEP buckets of the old table over. Give the table back when it is empty."""
     cdef Table *old = older(state)
     cdef Bucket *bucket
     cdef uint64_t hash
@@ -173,7 +176,7 @@ cdef inline void empty_some(MacTableState *state) noexcept nogil:
 
 
 cdef inline int make_room(MacTableState *state) noexcept nogil:
-    """Before an entry is put: begin to grow when the table is loaded, or prepare it; -1 when there is no memory."""
+    """Before an entry is put, prepare growth, or begin it when the table is loaded. Returns -1 without memory."""
     cdef Table *table = current(state)
     cdef uint64_t slots = (table.mask + 1) * WAYS
     if state.shape & 1 or state.count * 8 < slots * MAX_LOAD_EIGHTHS:

@@ -1,9 +1,8 @@
-# MAC table (FDB), one cache line.
+# The MAC table (FDB): a look-up reads one cache line.
 #
-# (VLAN id, MAC) → port. A bucket is one 64-byte line of four entries, so a look-up that hits touches one
-# line of memory; the batch prefetches the lines of all its frames first. A bucket that is
-# full passes entries on to the next one and counts them in `overflow`, so a miss knows when to stop and
-# removal needs no tombstones.
+# (VLAN id, MAC) → port. A bucket is one 64-byte line of four entries, so a look-up that hits touches one line of
+# memory. The batch prefetches the lines of all its frames first. A full bucket passes entries on to the next one and
+# counts them in `overflow`. So a miss knows when to stop, and removal needs no tombstones.
 #
 # Many threads, one writer. Every worker looks up and refreshes without a lock. A thread that changes the content
 # (a new station, a move, ageing, Python) holds `lock` meanwhile, so there is one writer at a time:
@@ -11,8 +10,8 @@
 #   changes, counts the bucket's `version` up, fills the slot, and stores the key last (put). A reader that found its
 #   key reads the rest and then checks key and version again. If one has changed, it begins anew. No reader ever waits
 #   for a writer. (`version` would have to change 65,536 times between two reads to deceive a reader.)
-# - Of a live entry only the port changes, or `seen`, or the flags, each by one store; an expired one that is heard
-#   again is taken out and put in.
+# - In a live entry only the port, `seen` or the flags change, each by one store. An expired entry that is heard again
+#   is taken out and put in again.
 # - An entry never moves within a table. From an old table to the new one it is put in first, then `carried` counts,
 #   then it is taken out; a reader that found nothing looks again if `carried` has changed meanwhile.
 # - `shape`, one word, says which table is in use and whether an older one is being emptied. The tables' addresses and
@@ -40,12 +39,12 @@ from .linux cimport pthread_mutex_t
 cdef enum:
     WAYS = 4
     ENTRY_STATIC = 1
-    LEVELS = 32                 # tables one after the other, each of twice the size: more than there is memory for
+    LEVELS = 32                 # tables one after the other, each of twice the size: no memory holds so many
     SKEW = 60000                # ms; a breath is never that long
 
 cdef struct Bucket:
     uint64_t key[4]             # ENTRY | vid << 48 | mac; 0 = free
-    uint32_t seen[4]            # when the source was last heard, ms of the switch's clock
+    uint32_t seen[4]            # when the station was last heard, ms of the switch's clock
     uint16_t port[4]
     uint8_t flags[4]
     uint16_t overflow           # entries that passed this full bucket on their way to a later one
@@ -55,7 +54,7 @@ cdef struct Table:
     Bucket *buckets
     uint64_t mask               # number of buckets - 1
 
-cdef struct Entry:              # what a reader has read of one
+cdef struct Entry:              # a reader's copy of one
     Bucket *bucket
     int way
     uint32_t seen
@@ -63,18 +62,18 @@ cdef struct Entry:              # what a reader has read of one
     uint8_t flags
 
 cdef struct MacTableState:
-    Table tables[LEVELS]        # before the present level: emptied, or being emptied; after it: being prepared
+    Table tables[LEVELS]        # before the present level: emptied, or being emptied; behind it: being prepared
     uint32_t shape              # the level times two, plus one while the table before it is being emptied
     uint64_t carried            # entries carried over so far
     uint64_t emptied            # buckets of the old table emptied so far
-    uint64_t released           # the first of these, whose memory was given back: not worth a look
+    uint64_t released           # the first of these, whose memory has gone back: no look-up reads them
     uint64_t prepared           # pages of the next table touched so far
     pthread_mutex_t *lock       # held by the writer
     uint64_t count
     uint64_t capacity
     uint64_t seed
     uint32_t ageing             # ms; UINT32_MAX: entries stay
-    uint32_t damping            # ms; a station heard more recently than that does not move
+    uint32_t damping            # ms; a station heard within that time does not move
     uint32_t ports              # 1 + the highest port that ever had a learned entry
     uint64_t hand               # the bucket where the next search for an entry to evict begins
     uint32_t *held              # learned entries by port (65,536 of them: pages never touched cost nothing)
@@ -99,7 +98,7 @@ cdef inline uint16_t vid_of(uint64_t key) noexcept nogil:
 
 
 cdef inline uint64_t hash_key(const MacTableState *state, uint64_t key) noexcept nogil:
-    """Two multiply-xorshift rounds over a secret seed: without the seed no sender can aim at one bucket."""
+    """Two multiply-xorshift rounds over a secret seed. Without the seed no sender can aim at one bucket."""
     cdef uint64_t h = key ^ state.seed
     h = (h ^ (h >> 32)) * <uint64_t>0x9E3779B97F4A7C15ULL
     h = (h ^ (h >> 29)) * <uint64_t>0xBF58476D1CE4E5B9ULL
@@ -112,7 +111,7 @@ cdef inline void prefetch_bucket(const MacTableState *state, uint64_t hash) noex
 
 
 cdef inline bint read_in(const Table *table, uint64_t key, uint64_t hash, Entry *entry) noexcept nogil:
-    """A reader's way to an entry: a copy of what belongs together."""
+    """Copy an entry for a reader. All of it is of one moment."""
     cdef uint64_t at = hash & table.mask
     cdef uint16_t version
     cdef Bucket *bucket
@@ -139,7 +138,7 @@ cdef inline bint read_in(const Table *table, uint64_t key, uint64_t hash, Entry 
 
 
 cdef inline bint read_entry(const MacTableState *state, uint64_t key, uint64_t hash, Entry *entry) noexcept nogil:
-    """Copy what is known of a key, live or not, without a lock; False when it is not there."""
+    """Copy the entry of a key, live or not, without a lock. False when there is none."""
     cdef uint64_t carried
     cdef uint32_t shape
     cdef const Table *table
@@ -159,12 +158,12 @@ cdef inline bint read_entry(const MacTableState *state, uint64_t key, uint64_t h
 
 
 cdef inline uint32_t age(uint32_t now, uint32_t seen) noexcept nogil:
-    """Milliseconds since `seen`, plus SKEW, as it may be ahead."""
+    """Milliseconds since `seen`, plus SKEW: `seen` may be ahead."""
     return now - seen + <uint32_t>SKEW
 
 
 cdef inline bint expired(const MacTableState *state, uint32_t seen, uint8_t flags, uint32_t now) noexcept nogil:
-    """Whether nothing was heard from an entry for the ageing time (802.1Q §8.8.3)."""
+    """Whether an entry's station was silent for the ageing time (802.1Q §8.8.3)."""
     return (
         state.ageing != UINT32_MAX and not flags & ENTRY_STATIC
         and age(now, seen) >= state.ageing + <uint32_t>SKEW
@@ -186,7 +185,7 @@ cdef inline bint holds(
     return look_up(state, key, hash, now) == port
 
 
-# Learn what is new or has moved: as learn(), which calls it, under the lock.
+# Learn a station that is new or has moved. learn() calls it; it takes the lock.
 cdef LearnResult learn_locked(
     MacTableState *state, uint64_t key, uint64_t hash, uint16_t port, uint32_t now, uint16_t *was
 ) noexcept nogil
@@ -195,9 +194,9 @@ cdef LearnResult learn_locked(
 cdef inline LearnResult learn(
     MacTableState *state, uint64_t key, uint64_t hash, uint16_t port, uint32_t now, uint16_t *was
 ) noexcept nogil:
-    """Note that the source `key` was heard on `port`. Static entries stay as they are.
+    """Note that the station `key` was heard on `port`. Static entries stay as they are.
 
-    was: gets the port the station was behind before, of LEARN_MOVED and LEARN_DAMPED."""
+    was: gets the station's port before, for LEARN_MOVED and LEARN_DAMPED."""
     cdef Entry entry
     if not read_entry(state, key, hash, &entry):
         return learn_locked(state, key, hash, port, now, was)
@@ -205,19 +204,19 @@ cdef inline LearnResult learn(
         return LEARN_KNOWN
     if entry.port != port or expired(state, entry.seen, entry.flags, now):
         return learn_locked(state, key, hash, port, now, was)
-    if entry.seen != now:       # a line that says the same already is not made dirty
+    if entry.seen != now:       # no store where nothing changes: the cache line stays clean
         store_relaxed32(&entry.bucket.seen[entry.way], now)
     return LEARN_KNOWN
 
 
 cdef enum:
-    # What sweep() removes when it is not the entries of a port.
+    # Instead of a port: sweep() removes the expired entries, not those of a port.
     SWEEP_EXPIRED = -1
     SWEEP_ALL = -2
-    # Buckets at a time, 128 KiB: a whole sweep of 1 M entries took 5 ms, one step takes 1/256 of its buckets.
+    # Buckets in one step, 128 KiB. A whole sweep of 1 M entries took 5 ms, and one step has 1/256 of its buckets.
     SWEEP_STEP = 2048
 
-cdef struct EntryRow:           # one entry, copied out; the layout of ENTRY_DTYPE
+cdef struct EntryRow:           # one entry, copied out, in the layout of ENTRY_DTYPE
     uint64_t mac
     uint32_t seen
     uint16_t vlan, port
@@ -230,7 +229,7 @@ cdef struct EntryRow:           # one entry, copied out; the layout of ENTRY_DTY
 cdef uint64_t sweep(MacTableState *state, uint32_t now, int port, bint statics_too) noexcept nogil
 # The rest is for the writer: the caller holds the lock, or has the table for itself.
 #
-# Add, or turn into, a static entry; -1 when there is no memory.
+# Add a static entry, or make the present one static. Returns -1 when there is no memory.
 cdef int set_static(MacTableState *state, uint64_t key, uint16_t port) noexcept nogil
 cdef bint remove_key(MacTableState *state, uint64_t key) noexcept nogil
 # The key of the entry that would make room for one of `port` in a full table; 0: none would, and it is refused.
@@ -240,7 +239,7 @@ cdef uint64_t foresee_eviction(MacTableState *state, uint16_t port, uint32_t now
 cdef void look_up_all(
     const MacTableState *state, const uint64_t *keys, int32_t *ports, size_t count, uint32_t now
 ) noexcept nogil
-# Refresh the live entries of keys that still point to their ports: what was heard of them elsewhere, `idle` ms ago.
+# Refresh the live entries of keys that still point to these ports: others have heard them, `idle` ms ago.
 cdef void refresh_all(
     MacTableState *state, const uint64_t *keys, const uint16_t *ports, const uint32_t *idle, size_t count, uint32_t now
 ) noexcept nogil
@@ -249,15 +248,16 @@ cdef size_t learn_all(
 ) noexcept nogil
 
 cdef enum:
-    COPY_ROOM = 4 * SWEEP_STEP  # rows one step of copy_some() may fill
+    COPY_ROOM = 4 * SWEEP_STEP  # rows that one step of copy_some() may fill
 
 cdef struct Cursor:
-    # How far a walk in steps has come, between which the table may change. `old` comes first, so what is carried over
-    # meanwhile is not missed. When another growth begins so does the walk: at most once for every doubling.
+    # The place of a walk in steps. The table may change between two steps. `old` comes first, so no entry is missed
+    # that is carried over meanwhile. When another growth begins, the walk begins again: at most once for every
+    # doubling.
     uint64_t at
     uint32_t level
-    bint in_table               # not in `old` any more
-    bint restarted              # everything is met anew
+    bint in_table               # it is past `old`
+    bint restarted              # it has begun again: all entries are met anew
     bint done
 
 

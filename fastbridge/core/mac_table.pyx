@@ -1,8 +1,7 @@
-"""MAC table (FDB), one cache line.
+"""The MAC table (FDB).
 
-`MacTable` owns the memory. Look-up and learning as the data plane runs them are the inline functions of mac_table.pxd;
-here is what the writer does: learning what is new, eviction, removal, walks in steps. Memory and growth:
-mac_growth.pxd.
+`MacTable` owns the memory. The data plane's look-up and learning are the inline functions of mac_table.pxd. Here is the
+writer's work: learning new stations, eviction, removal, walks in steps. Memory and growth are in mac_growth.pxd.
 """
 
 cimport cython
@@ -28,12 +27,12 @@ import secrets
 import numpy as np
 
 cdef enum:
-    # Buckets looked at for an older entry to evict, 4 KiB of memory: of some 160 entries met the oldest one goes.
+    # Buckets looked at for an older entry to evict, 4 KiB of memory. The oldest of some 160 entries goes.
     EVICT_LOOKS = 64
-    # Buckets looked at for any entry of the fullest port, some 10 µs; the next search goes on where this one ended.
+    # Buckets looked at for any entry of the fullest port, some 10 µs. The next search goes on where this one ended.
     EVICT_MOST = 4096
-    # Keys hashed and prefetched ahead of the look-ups of lookup_many and learn_many, as in a breath of the
-    # data plane: enough misses in flight to hide memory, few enough lines to stay in L1.
+    # Keys that lookup_many and learn_many hash and prefetch ahead, as a breath does. There are enough misses on their
+    # way to hide the memory's latency, and few enough lines to stay in L1.
     AHEAD = 64
 
 #: One row of FdbAccess.export(): `seen` is ms of the clock given to learn. The layout of mac_table.pxd's EntryRow.
@@ -63,8 +62,9 @@ cdef void take_out(MacTableState *state, Table *table, Bucket *bucket, int way, 
 cdef Bucket *find_old(
     MacTableState *state, Table *table, uint64_t first, uint16_t port, uint32_t now, int *way
 ) noexcept nogil:
-    """The oldest learned entry of a port in the next EVICT_LOOKS buckets of a table, from bucket `first` on; or when
-    there is none, the next one met in EVICT_MOST; or NULL."""
+    """The oldest learned entry of a port in EVICT_LOOKS buckets of a table, from bucket `first` on.
+
+    When there is none: the next one in EVICT_MOST buckets, or NULL."""
     cdef uint64_t buckets = table.mask + 1 - first, looked
     cdef Bucket *bucket
     cdef Bucket *best = NULL
@@ -147,9 +147,9 @@ cdef LearnResult insert(
 cdef LearnResult renew(
     MacTableState *state, Table *table, Bucket *bucket, int way, uint64_t hash, uint16_t port, uint32_t now
 ) noexcept nogil:
-    """Take an expired entry out and put it in again. To a reader it is absent in between, as it was before.
+    """Take an expired entry out and put it in again. To readers it is absent in between, as before.
 
-    It goes where new entries go, because the buckets of a table being emptied are visited only once."""
+    It goes where new entries go, because the buckets of a table that is being emptied are visited only once."""
     cdef uint64_t key = bucket.key[way]
     note_change(state.changes, CHANGE_AGED, bucket.port[way], bucket.port[way], key)
     state.held[bucket.port[way]] -= 1
@@ -222,7 +222,7 @@ cdef uint64_t sweep_part(
 
 
 cdef Table *next_part(MacTableState *state, Cursor *cursor, uint64_t *first) noexcept nogil:
-    """The buckets of a cursor's next step, from `first` up to cursor.at: part of the table returned."""
+    """Go a step on with a cursor. Its buckets are those from `first` up to cursor.at, of the table returned."""
     cdef Table *table = current(state)
     if cursor.level != state.shape >> 1:
         cursor.at, cursor.level, cursor.in_table, cursor.restarted = 0, state.shape >> 1, False, True
@@ -230,7 +230,7 @@ cdef Table *next_part(MacTableState *state, Cursor *cursor, uint64_t *first) noe
         cursor.at, cursor.in_table = 0, True
     if not cursor.in_table:
         table = older(state)
-        cursor.at = max(cursor.at, state.emptied)       # what is before is empty, and its memory may be gone
+        cursor.at = max(cursor.at, state.emptied)       # the buckets before are empty, and their memory may be gone
     first[0] = cursor.at
     cursor.at = min(cursor.at + SWEEP_STEP, table.mask + 1)
     cursor.done = cursor.in_table and cursor.at > table.mask
@@ -366,8 +366,8 @@ cdef size_t learn_all(
 cdef class MacTable:
     """The forwarding database of one switch.
 
-    capacity: entries that may be learned (static ones are not refused); ageing_ms: time after which an
-    entry nothing was heard from no longer counts, None for never. Raises MemoryError and ValueError.
+    capacity: entries that may be learned (static ones are not refused). ageing_ms: an entry does not count when its
+    station was silent for so long; None: it always does. Raises MemoryError and ValueError.
     """
 
     def __cinit__(self, uint64_t capacity=65536, ageing_ms=300_000):
@@ -397,7 +397,7 @@ cdef class MacTable:
 
     @property
     def memory(self):
-        """Bytes of the buckets, those of a table being emptied, or prepared, included."""
+        """Bytes of the buckets, with those of a table that is being emptied or prepared."""
         cdef uint64_t buckets = current(&self.state).mask + 1 + self.state.prepared * PAGE_BUCKETS
         if self.state.shape & 1:
             buckets += older(&self.state).mask + 1 - self.state.released
@@ -413,13 +413,13 @@ cdef class MacTable:
         return self.state.held[port]
 
     def set_ageing(self, ageing_ms):
-        """Set the ageing time in ms; None: entries stay. Raises ValueError outside 0 … 2³¹."""
+        """Set the ageing time in ms. None: entries stay. Raises ValueError outside 0 … 2³¹."""
         if ageing_ms is not None and not 0 <= ageing_ms < 1 << 31:
             raise ValueError(f"ageing must be 0 … {(1 << 31) - 1} ms or None, not {ageing_ms}")
         self.state.ageing = UINT32_MAX if ageing_ms is None else <uint32_t>ageing_ms
 
     def learn(self, uint64_t mac, uint16_t vlan, uint16_t port, uint32_t now):
-        """Note that (vlan, mac) was heard on `port` at `now` (ms); returns a LearnResult as int."""
+        """Note that (vlan, mac) was heard on `port` at `now` (ms). Returns a LearnResult as int."""
         cdef uint64_t key = make_key(mac_of(mac), vlan & 0xFFF)
         cdef uint16_t was = 0
         return <int>learn(&self.state, key, hash_key(&self.state, key), port, now, &was)

@@ -12,14 +12,15 @@ from .worker cimport Worker, may_flood
 
 
 cdef inline size_t place_of(size_t length) noexcept nogil:
-    """What a frame takes of a block of memory, its vnet header included, so that the next one's is aligned."""
+    """A frame's part of a block of memory, with its vnet header. The next frame's header is aligned."""
     return (VNET_HEADER + length + 7) & ~<size_t>7
 
 
 cdef inline uint8_t *copy_frames(list messages, size_t before) except NULL:
-    """Bytes objects in one block of memory, which the caller frees: a frame every place_of(), the first one after
-    VNET_HEADER bytes, each behind the vnet header of `before` bytes that its object begins with; else behind zeros.
-    Raises TypeError, ValueError, MemoryError."""
+    """Copy bytes objects into one block of memory, which the caller frees.
+
+    There is a frame every place_of() bytes, the first one after VNET_HEADER bytes. Before it is the vnet header of
+    `before` bytes that its object begins with, or zeros. Raises TypeError, ValueError, MemoryError."""
     cdef size_t room = 1, at = VNET_HEADER
     cdef uint8_t *memory
     for message in messages:
@@ -38,8 +39,9 @@ cdef inline uint8_t *copy_frames(list messages, size_t before) except NULL:
 
 
 cdef inline int collect_copies(Worker *worker, list frames, list out) except -1:
-    """Append the copies of a decided batch, (egress port, frame), in arrival order: of the bytes objects it is made
-    of."""
+    """Append the copies of a decided batch, (egress port, frame), in arrival order.
+
+    The frames are the bytes objects that the batch is made of."""
     cdef Frame *frame
     cdef uint16_t egress
     cdef uint32_t i, j

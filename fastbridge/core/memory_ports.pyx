@@ -1,7 +1,7 @@
-"""Memory ports: a data plane whose ports have no sockets, fed and read by Python.
+"""Memory ports: a data plane whose ports have no sockets. Python feeds and reads them.
 
-The same stages as in a breath, but for receiving; the copies go back to Python before they would be sent. All of it is
-worker 0's, but replay().
+The stages are those of a breath, without receiving. The copies go back to Python before they would be sent. Worker 0
+does all of it, except for replay().
 """
 
 cimport cython
@@ -33,8 +33,8 @@ cdef class MemoryPorts:
     def process(self, uint32_t ingress, list frames, uint32_t now):
         """Switch `frames` (bytes) arriving on a port at `now` (ms).
 
-        Returns [(egress port, frame), …] in arrival order, a flooded frame's copies by ascending port: the
-        very bytes objects given. Raises IndexError (no such port), TypeError (not bytes), MemoryError.
+        Returns [(egress port, frame), …] in arrival order, a flooded frame's copies by ascending port. The frames are
+        the given bytes objects themselves. Raises IndexError (no such port), TypeError (not bytes), MemoryError.
         """
         cdef Worker *worker = self.dataplane.workers
         cdef list out = [], chunk
@@ -52,10 +52,11 @@ cdef class MemoryPorts:
         return out
 
     def process_offloaded(self, uint32_t ingress, list messages, uint32_t now):
-        """As process(), for at most BATCH frames, on the kernel's terms: each behind its struct virtio_net_hdr.
+        """As process(), for at most BATCH frames as the kernel has them: each behind its struct virtio_net_hdr.
 
-        Returns the messages a live switch would send in one breath, port by port, coalesced where the port's flag says
-        so: [(egress port, vnet header and frame), …]. Raises ValueError too: too many, or too short for a vnet header.
+        Returns the messages that a live switch would send in one breath, port by port, coalesced where the port's flag
+        says so: [(egress port, vnet header and frame), …]. Raises also ValueError: too many frames, or one too short
+        for a vnet header.
         """
         cdef Worker *worker = self.dataplane.workers
         cdef list out = []
@@ -71,10 +72,10 @@ cdef class MemoryPorts:
         return out
 
     def replay(self, uint32_t ingress, list frames, uint32_t now, uint32_t rounds, uint32_t number=0):
-        """As process(), for at most BATCH frames, `rounds` times by the worker of this number, without the GIL; the
-        results show in the counters only. What the benchmarks time, the core's own cost, and what several threads can
-        do at the same time, each as another worker. Raises ValueError for more frames, IndexError (no such port, or
-        worker)."""
+        """As process(), for at most BATCH frames, `rounds` times by the worker of this number, without the GIL.
+
+        Only the counters show the results. Benchmarks time it: the core's own cost. Several threads can call it at the
+        same time, each as another worker. Raises ValueError for more frames, IndexError (no such port, or worker)."""
         cdef uint32_t j, n = <uint32_t>len(frames)
         cdef uint8_t *memory = NULL
         cdef Worker *worker = self.dataplane._worker(number)
@@ -99,7 +100,7 @@ cdef class MemoryPorts:
 
 
 cdef int run_breath(Worker *worker, uint32_t ingress, list frames, uint32_t now, bint offloaded, list out) except -1:
-    """One breath of frames from memory, offloaded ones each behind its vnet header."""
+    """Do one breath of frames from memory. Offloaded frames are each behind their vnet header."""
     cdef uint8_t *memory = fill_batch(worker, ingress, frames, VNET_HEADER if offloaded else 0)
     try:
         decide(worker, <uint64_t>now * 1000000)
@@ -115,8 +116,9 @@ cdef int run_breath(Worker *worker, uint32_t ingress, list frames, uint32_t now,
 
 
 cdef uint8_t *fill_batch(Worker *worker, uint32_t ingress, list frames, uint32_t before) except NULL:
-    """Make a batch of bytes objects, as copy_frames() copies them. Returns the memory, to be freed when the batch is
-    released."""
+    """Make a batch of bytes objects, as copy_frames() copies them.
+
+    Returns the memory. It must be freed when the batch is released."""
     cdef uint8_t *memory = copy_frames(frames, before)
     cdef uint8_t *at = memory + VNET_HEADER
     cdef Frame *frame
@@ -131,7 +133,7 @@ cdef uint8_t *fill_batch(Worker *worker, uint32_t ingress, list frames, uint32_t
 
 
 cdef int collect_messages(Worker *worker, list out) except -1:
-    """Append the messages that will be sent of a decided batch, (egress port, vnet header and frame)."""
+    """Append the messages of a decided batch, (egress port, vnet header and frame)."""
     cdef WorkerPort *share
     cdef uint32_t i, j, at, count, start
     cdef Frame *frame
@@ -156,7 +158,7 @@ cdef int collect_messages(Worker *worker, list out) except -1:
 
 
 cdef int read_messages(Worker *worker, uint16_t egress, uint32_t count, list out) except -1:
-    """Append the first messages of those made, (egress port, vnet header and frame)."""
+    """Append the first `count` messages that were made, (egress port, vnet header and frame)."""
     cdef iovec *vectors
     cdef uint32_t j, k
     for j in range(count):

@@ -1,7 +1,7 @@
 """Nominations: the fast path's side of the data plane.
 
-The workers name pairs of stations that the kernel could forward by itself (candidates.pxd); who promotes them reads
-their names here.
+The workers name pairs of stations that the kernel could forward by itself (candidates.pxd). The fast path reads their
+names here and promotes them.
 """
 
 cimport cython
@@ -24,7 +24,7 @@ cdef bytes NO_IP = bytes(16)
 
 @cython.final
 cdef class Nominations:
-    """What a data plane's workers name."""
+    """The pairs that a data plane's workers name."""
 
     cdef Dataplane dataplane
 
@@ -33,11 +33,12 @@ cdef class Nominations:
 
     @property
     def fd(self):
-        """An eventfd: readable when there are candidates."""
+        """An eventfd. It is readable when there are candidates."""
         return self.dataplane.candidates_fd
 
     def switch_on(self, bint on):
-        """Name the pairs of stations that the kernel could forward by itself; or name none, and forget those named.
+        """Name the pairs of stations that the kernel could forward by itself. Or name none, and forget those named.
+
         Raises MemoryError."""
         cdef CandidateQueue before
         cdef CandidateQueue fresh
@@ -58,10 +59,11 @@ cdef class Nominations:
             free_candidates(&before)
 
     def read(self):
-        """Take the candidates: [(moved, ingress, egress, ethertype, source, destination, ip), …], as keys `vlan << 48
-        | mac`, and how many were lost so far. moved: the station `source` is behind another port now; else the pair was
+        """Take the candidates, [(moved, ingress, egress, ethertype, source, destination, ip), …], and the number lost.
+
+        Stations are keys, `vlan << 48 | mac`. moved: the station `source` is behind another port now; else the pair was
         just forwarded. ip: the IP source address that the port's guard let pass, 16 bytes, IPv4 as ff00::…; b"": there
-        was none to check. For one thread at a time; raises MemoryError."""
+        was none to check. For one thread at a time. Raises MemoryError."""
         cdef list out = []
         cdef uint64_t lost = 0
         cdef Candidate *slots
@@ -91,8 +93,9 @@ cdef class Nominations:
         return out, lost
 
     def allows(self, uint16_t ingress, uint16_t egress, uint64_t mac, bytes ip):
-        """Whether the rules of two ports let frames of this source pass from one to the other now, untagged; ip: as
-        read() has it. Raises ValueError for an ip of another length."""
+        """Whether two ports' rules let untagged frames of this source pass from one to the other now.
+
+        ip: as read() has it. Raises ValueError for an ip of another length."""
         cdef Worker *worker = &self.dataplane.workers[0]
         cdef bint allowed
         cdef bint by_ip = len(ip) != 0

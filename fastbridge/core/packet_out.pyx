@@ -1,4 +1,4 @@
-"""Packet-out: frames that Python orders worker 0 to send, the policies' answers and the loop probes."""
+"""Packet-out: frames that Python orders worker 0 to send. They are the policies' answers and the loop probes."""
 
 cimport cython
 from libc.stdint cimport uint8_t, uint32_t
@@ -35,21 +35,21 @@ cdef class PacketOut:
 
     @property
     def longest_frame(self):
-        """Bytes of a frame that send() takes."""
+        """The most bytes of a frame that send() takes."""
         return BIG_SIZE
 
     @property
     def dropped(self):
-        """Orders of this data plane that no port that is up could be sent."""
+        """How many orders could not be sent: there was no port for them that is up."""
         return self.dataplane.orders_dropped
 
     def send(self, orders):
         """Send orders of (frame, ingress, egress).
 
-        egress: the port to send to, from the switch itself (ingress -1) or, as far as isolation allows, on behalf of
-        a port; egress -1: where a frame of the ingress port would go by its destination alone, with no policy,
-        learning or counting as received. Returns the copies of a switch in memory, [(egress port, frame), …]. Raises
-        TypeError, ValueError, MemoryError.
+        egress: the port to send to. ingress -1: the frame is the switch's own; else it is sent on behalf of that port,
+        as far as isolation allows. egress -1: the frame goes where its destination leads from the ingress port, without
+        policy, without learning, and not counted as received. Returns the copies of a switch in memory, [(egress port,
+        frame), …]. Raises TypeError, ValueError, MemoryError.
         """
         cdef list frames = [frame for frame, _, _ in orders], out = []
         cdef Py_ssize_t total = len(frames), i, start = 0
@@ -104,7 +104,7 @@ cdef void load(Dataplane dataplane, const Order *orders, uint32_t count) noexcep
     cdef Worker *worker = dataplane.workers
     cdef Frame *frame
     cdef uint32_t i
-    if is_live(dataplane):              # in memory it is the time of the last process()
+    if is_live(dataplane):              # in memory the time is that of the last process()
         worker.forwarding.now_ns = monotonic_ns() - dataplane.epoch_ns
         worker.forwarding.now_ms = <uint32_t>(worker.forwarding.now_ns // 1000000)
     for i in range(count):
@@ -124,7 +124,7 @@ cdef void load(Dataplane dataplane, const Order *orders, uint32_t count) noexcep
 
 
 cdef void direct(Dataplane dataplane, Frame *frame, int ingress, int egress) noexcept nogil:
-    """Decide one ordered frame by send()'s rules; it stays dropped when it may go nowhere."""
+    """Decide one ordered frame by send()'s rules. It stays dropped when it may go nowhere."""
     cdef Worker *worker = dataplane.workers
     cdef int vid
     if ingress >= 0:

@@ -37,7 +37,7 @@ cdef class PortRules:
         return {name: flags & bit != 0 for name, bit in _PORT_FLAGS.items()}
 
     def set_flags(self, uint32_t index, flags):
-        """Set the flags of these names, and no others; raises KeyError too."""
+        """Set the flags of these names, and no others. Raises also KeyError."""
         cdef uint8_t bits = sum({_PORT_FLAGS[name] for name in flags})
         cdef uint32_t i
         cdef Port *port
@@ -46,7 +46,7 @@ cdef class PortRules:
             port = self.dataplane._port(index)
             if port != NULL:
                 port.flags = bits
-                for i in range(self.dataplane.worker_count):   # whoever sets them again wants it tried again
+                for i in range(self.dataplane.worker_count):   # who sets them again wants another try
                     self.dataplane.workers[i].shares[index].unmergeable = 0
                 self.dataplane._list_floods()
             self.dataplane._unlock()
@@ -65,8 +65,7 @@ cdef class PortRules:
         require_port(port)
 
     def set_storm_control(self, uint32_t index, str kind, double rate, double burst):
-        """Limit what a port may have flooded of a kind (codes.FLOOD_KINDS): frames a second, and at once; a rate of 0:
-        no limit."""
+        """Limit a port's floods of a kind (codes.FLOOD_KINDS): frames a second, and at once. A rate of 0: no limit."""
         cdef uint8_t what = _FLOOD_KINDS[kind]
         cdef Port *port
         with nogil:

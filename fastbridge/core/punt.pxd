@@ -1,5 +1,5 @@
-# The punt queue: frames on their way to the policy, copied, bounded. The data plane writes, until the policy's
-# thread swaps an empty one in; neither waits for the other.
+# The punt queue: copies of frames on their way to the policy. It is bounded. The data plane fills it until the policy's
+# thread takes it and puts an empty one in its place. Neither waits for the other.
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
@@ -32,9 +32,9 @@ cdef struct PuntSlot:
 cdef struct PuntQueue:
     PuntSlot *slots             # NULL: no policy
     uint32_t count
-    uint64_t missed             # frames the queue had no room for
-    uint64_t too_long           # frames no slot has room for
-    bint stalled                # the policy does not return: take no more
+    uint64_t missed             # frames that the queue had no room for
+    uint64_t too_long           # frames that are longer than a slot
+    bint stalled                # the policy does not return: the queue takes no more
 
 
 cdef inline bint has_room(const PuntQueue *queue, uint32_t queued) noexcept nogil:

@@ -1,7 +1,8 @@
 """Punting: the policies' side of the data plane.
 
-What each port's policy wants, the frames that the workers punt to it (punt.pxd), and the switch's own address, which
-answers come to. The frames are taken by swapping each worker's queue for an empty one between two of its breaths.
+Here are the wishes of each port's policy, the frames that the workers punt to it (punt.pxd), and the switch's own
+address, to which answers come. To take the frames, each worker's queue is swapped for an empty one between two of its
+breaths.
 """
 
 cimport cython
@@ -21,7 +22,7 @@ from .codes import FRAME_KINDS as _FRAME_KINDS
 
 @cython.final
 cdef class Punting:
-    """What the policies of a data plane's ports want, and get."""
+    """The frames that the policies of a data plane's ports want, and get."""
 
     cdef Dataplane dataplane
 
@@ -30,12 +31,12 @@ cdef class Punting:
 
     @property
     def fd(self):
-        """An eventfd: readable when there are punted frames."""
+        """An eventfd. It is readable when there are punted frames."""
         return self.dataplane.punts_fd
 
     @property
     def lost(self):
-        """Frames that were not punted: (the queue had no room for them, they are longer than PUNT_BYTES)."""
+        """How many frames were not punted: (for want of room in the queue, because they are longer than PUNT_BYTES)."""
         cdef uint64_t missed = 0, too_long = 0
         cdef uint32_t i
         with nogil:
@@ -50,10 +51,12 @@ cdef class Punting:
         self, uint32_t index, punts, double rate=0, double burst=0, bint guarded=False, bint strict=False,
         bint routes=False, bint drop_when_full=False,
     ):
-        """What a port's policy wants: {frame kind: punt}, by the names and numbers of codes.pyx; how many ARP and as
-        many ND frames a second it may send (0: any number); whether its sources are checked, whether those without a
-        binding are dropped, and whether the MAC alone is checked; whether a frame the punt queue has no room for is
-        dropped or goes its plain way. Raises MemoryError."""
+        """Set the wishes of a port's policy.
+
+        The frames that it wants: {frame kind: punt}, by the names and numbers of codes.pyx. How many ARP and as many ND
+        frames a second the port may send (0: any number). Whether its sources are checked, whether those without a
+        binding are dropped, and whether only the MAC is checked. Whether a frame is dropped for which the punt queue
+        has no room, or goes its plain way. Raises MemoryError."""
         cdef uint8_t punt[KINDS]
         cdef Port *port
         cdef int i
@@ -77,7 +80,7 @@ cdef class Punting:
         require_port(port)
 
     def set_stalled(self, bint stalled):
-        """The policies do not return: punt nothing, each port's fallback decides; or they are back."""
+        """Say that the policies do not return, or are back. Until then each port's fallback decides, without punts."""
         cdef uint32_t i
         with nogil:
             self.dataplane._lock()
@@ -86,7 +89,7 @@ cdef class Punting:
             self.dataplane._unlock()
 
     def set_own_mac(self, uint64_t mac):
-        """The switch's own address, which the policies ask neighbours from; frames to it are consumed."""
+        """Set the switch's own address. The policies ask neighbours from it, and frames to it are consumed."""
         cdef uint32_t i
         with nogil:
             self.dataplane._lock()
@@ -134,7 +137,7 @@ cdef class Punting:
                 raise MemoryError("no memory for the punt queue")
             with nogil:
                 lock(&self.dataplane.workers[i])
-                if self.dataplane.workers[i].spare_slots == NULL:      # else somebody was faster
+                if self.dataplane.workers[i].spare_slots == NULL:      # else another thread was faster
                     self.dataplane.workers[i].punts.slots, self.dataplane.workers[i].spare_slots = slots, spare
                     slots = spare = NULL
                 unlock(&self.dataplane.workers[i])

@@ -1,12 +1,12 @@
 # Receive: from the ports into the batch.
 #
-# How one port's frames are read is slots.pxd's. They keep the order of arrival, and stay where the kernel put them,
-# vnet header before them, until the batch is released.
+# slots.pxd reads one port's frames. They keep the order of arrival. Until the batch is released they stay where the
+# kernel put them, behind their vnet headers.
 #
-# A port that was just busy ("active") is read from memory: its ring's next status word. A port that stays empty
-# for IDLE_LOOKS breaths is left to epoll, which the loop asks only when no active port has frames, and every
-# DISCOVER breaths. A port is either active or known to epoll, never both: a socket that is being watched makes the
-# kernel wake the watcher for each frame, on the sender's CPU.
+# A port that was just busy ("active") is read from memory: its ring's next status word tells. A port that stays empty
+# for IDLE_LOOKS breaths is left to epoll. The loop asks epoll only when no active port has frames, and every DISCOVER
+# breaths. A port is either active or known to epoll, never both: for each frame on a watched socket the kernel wakes
+# the watcher, on the sender's CPU.
 #
 # Other frames wait until a breath ends. So a breath takes fewer frames as long as breaths make more than COPIES copies.
 # A quarter of them may come from one port. With up to 32 ports no breath makes so many copies.
@@ -26,16 +26,16 @@ from .slots cimport fill_from_slots
 from .worker cimport Worker, big_is_full, lose_link
 
 cdef enum:
-    # Copies a breath may make, 18 ms of sends: so long others wait when one port of 1,500 floods at full rate.
+    # Copies that a breath may make, 18 ms of sends. So long others wait when one port of 1,500 floods at full rate.
     COPIES = 8192
     IDLE_LOOKS = 64             # empty looks at a port before it is left to epoll
     STORM = 64                  # frames in a row that the port's limits or guard drop: a storm
-    PAUSE_MS = 1                # between two looks at it, and between looks at what epoll has no memory to watch
+    PAUSE_MS = 1                # between two looks at such a port, and at ports that epoll has no memory to watch
     WAKE = 0xFFFFFFFF           # epoll's tag of the wake-up eventfd
 
 
 cdef inline int watch(Worker *worker, int fd, uint32_t tag) noexcept nogil:
-    """Let epoll know a port (by index) or wake_fd; -1 with errno when it cannot."""
+    """Let epoll watch a port (by index) or wake_fd. Returns -1, with errno, when it cannot."""
     cdef epoll_event event
     event.events = EPOLLIN
     event.data.u32 = tag
@@ -52,7 +52,7 @@ cdef inline void activate(Worker *worker, uint16_t index) noexcept nogil:
 
 
 cdef inline bint park(Worker *worker, uint32_t place) noexcept nogil:
-    """Leave the port at this place of the active list to epoll; False when epoll cannot take it: it stays."""
+    """Leave the port at this place of the active list to epoll. False when epoll cannot take it, and it stays."""
     cdef uint16_t index = worker.active[place]
     if watch(worker, worker.shares[index].rx_fd, index) < 0:
         return False
@@ -63,14 +63,14 @@ cdef inline bint park(Worker *worker, uint32_t place) noexcept nogil:
 
 
 cdef inline bint has_failed(int fd) noexcept nogil:
-    """Whether a socket has an error to report. What epoll said may have been of another one, removed since."""
+    """Whether a socket has an error to report. epoll may have spoken of another one, which was removed since."""
     cdef int error = 0
     cdef socklen_t size = sizeof(error)
     return getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size) == 0 and error != 0
 
 
 cdef inline void wake_ready(Worker *worker) noexcept nogil:
-    """Put the ports epoll named among those read every breath; note which links were lost."""
+    """Put the ports that epoll named among those read every breath. Note which links were lost."""
     cdef uint64_t unused
     cdef uint32_t tag
     cdef int i
@@ -79,7 +79,7 @@ cdef inline void wake_ready(Worker *worker) noexcept nogil:
         if tag == WAKE:
             read(worker.wake_fd, &unused, sizeof(unused))
             continue
-        # Removed since epoll named it; or another port by now, that this worker does not read.
+        # The port was removed since epoll named it, or it is another one by now that this worker does not read.
         if tag >= worker.port_count or worker.shares[tag].rx_fd < 0 or worker.shares[tag].active:
             continue
         if worker.ready[i].events & EPOLLERR and has_failed(worker.shares[tag].rx_fd):
@@ -99,7 +99,7 @@ cdef inline uint32_t receive_from(Worker *worker, uint16_t index) noexcept nogil
 
 
 cdef inline uint32_t receive(Worker *worker) noexcept nogil:
-    """Fill the batch from the active ports, each at most BURST, starting with another one each breath."""
+    """Fill the batch from the active ports, at most BURST from each. Each breath begins with another port."""
     cdef uint32_t n = worker.active_count, i
     cdef uint16_t index
     cdef WorkerPort *share
@@ -109,7 +109,7 @@ cdef inline uint32_t receive(Worker *worker) noexcept nogil:
     for i in range(n):
         index = worker.active[(worker.turn + i) % n]
         if worker.batch_count >= worker.quota or big_is_full(worker):
-            break                               # the rest was not looked at: the next breath begins elsewhere
+            break                               # the other ports come first in the next breath
         share = worker.shares[index]
         if share.paused_until > worker.now:
             continue
@@ -127,7 +127,7 @@ cdef inline uint32_t receive(Worker *worker) noexcept nogil:
 
 
 cdef inline void adapt_quota(Worker *worker) noexcept nogil:
-    """How many frames the next breath may take, by the copies this one made."""
+    """How many frames the next breath may take, by the number of copies in this one."""
     if worker.copies > COPIES:
         worker.quota = max(1, <uint32_t>(<uint64_t>worker.batch_count * COPIES // worker.copies))
     elif 2 * worker.copies <= COPIES:
@@ -135,7 +135,7 @@ cdef inline void adapt_quota(Worker *worker) noexcept nogil:
 
 
 cdef inline int park_all(Worker *worker) noexcept nogil:
-    """Leave to epoll the ports that are to wake it; returns for how many ms it may sleep, -1: until they do."""
+    """Let epoll watch the ports that shall wake the worker. Returns for how many ms it may sleep, -1: for ever."""
     cdef uint32_t n = worker.active_count, i
     for i in range(n):
         if worker.shares[worker.active[n - 1 - i]].paused_until <= worker.now:

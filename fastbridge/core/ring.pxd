@@ -1,9 +1,9 @@
-# RX ring, slot by slot.
+# The RX ring, slot by slot.
 #
-# TPACKET_V2 (Documentation/networking/packet_mmap.rst): the kernel fills slots in order and hands each over by
-# its status word. A frame that does not fit its slot arrives whole by recv() as well (PACKET_COPY_THRESH,
-# TP_STATUS_COPY). The copy is queued under the same lock that hands out the slot (net/packet/af_packet.c, tpacket_rcv),
-# so the receive queue and the flagged slots are in the same order.
+# TPACKET_V2 (Documentation/networking/packet_mmap.rst): the kernel fills slots in order and hands each over by its
+# status word. A frame that does not fit into its slot arrives whole by recv(), too (PACKET_COPY_THRESH,
+# TP_STATUS_COPY). The copy is queued under the lock that hands out the slot (net/packet/af_packet.c, tpacket_rcv). So
+# the receive queue and the flagged slots are in the same order.
 from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 from libc.string cimport memmove
@@ -18,9 +18,9 @@ from .batch cimport Frame
 from .ethernet cimport TPID_8021Q, VLAN_TAG
 
 cdef enum:
-    # Holds a full-size Ethernet frame behind the slot's header, so only GSO and jumbo frames take recv().
+    # A full-size Ethernet frame fits behind the slot's header. Only GSO and jumbo frames take recv().
     SLOT = 2048
-    BLOCK = 65536               # what the kernel allocates at a time: a multiple of SLOT and of the page size
+    BLOCK = 65536               # the kernel allocates so much at once: a multiple of SLOT and of the page size
     VNET_HEADER = 10            # sizeof(struct virtio_net_hdr), right before the frame
 
 cdef struct Ring:
@@ -31,9 +31,9 @@ cdef struct Ring:
 
 
 cdef inline int request_ring(int fd, uint32_t slots) noexcept nogil:
-    """Ask the kernel for a ring of whole blocks on a TPACKET_V2 socket; 0, or an errno when it refuses.
+    """Ask the kernel for a ring of whole blocks on a TPACKET_V2 socket. Returns 0, or an errno when it refuses.
 
-    Takes some 10 ms: the kernel waits until nobody looks at the socket any more (synchronize_net).
+    This takes some 10 ms: the kernel waits until no CPU uses the socket (synchronize_net).
     """
     cdef tpacket_req request
     request.tp_block_size = BLOCK
@@ -44,7 +44,7 @@ cdef inline int request_ring(int fd, uint32_t slots) noexcept nogil:
 
 
 cdef inline int map_ring(Ring *ring, int fd, uint32_t slots) noexcept nogil:
-    """Map a requested ring; 0, or an errno."""
+    """Map a requested ring. Returns 0, or an errno."""
     cdef void *mapped = mmap(NULL, <size_t>slots * SLOT, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0)
     if mapped == MAP_FAILED:
         return errno
@@ -65,7 +65,7 @@ cdef inline tpacket2_hdr *slot_at(const Ring *ring, uint32_t index) noexcept nog
 
 
 cdef inline tpacket2_hdr *next_slot(Ring *ring) noexcept nogil:
-    """The next slot the kernel has filled, taken; NULL when there is none."""
+    """Take the next slot that the kernel has filled. NULL when there is none."""
     cdef tpacket2_hdr *slot = slot_at(ring, ring.head)
     if not load_acquire(&slot.tp_status) & TP_STATUS_USER:
         return NULL
@@ -74,7 +74,7 @@ cdef inline tpacket2_hdr *next_slot(Ring *ring) noexcept nogil:
 
 
 cdef inline void release_slots(Ring *ring) noexcept nogil:
-    """Give every slot taken so far back to the kernel: pointers into them end here."""
+    """Give every slot taken so far back to the kernel. Pointers into them are void from now on."""
     while ring.tail != ring.head:
         store_release(&slot_at(ring, ring.tail).tp_status, TP_STATUS_KERNEL)
         ring.tail = ring.tail + 1 if ring.tail + 1 < ring.slots else 0
@@ -83,8 +83,8 @@ cdef inline void release_slots(Ring *ring) noexcept nogil:
 cdef inline void restore_tag(Frame *frame, uint32_t status, uint16_t tci, uint16_t tpid) noexcept nogil:
     """Put the outer VLAN tag back, which the kernel had moved to metadata.
 
-    The vnet header and both MACs move 4 bytes towards the memory's start (the kernel leaves at least 4 bytes of
-    padding before the vnet header; the big buffers keep as much free), and a pending checksum moves with the tag.
+    The vnet header and both MACs move by 4 bytes towards the memory's start. The kernel leaves at least 4 bytes of
+    padding before the vnet header, and the big buffers keep as much free. A pending checksum moves with the tag.
     """
     cdef virtio_net_hdr *vnet
     if not status & TP_STATUS_VLAN_VALID:

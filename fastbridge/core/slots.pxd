@@ -1,4 +1,4 @@
-# Frames from a ring's slots.
+# Reads frames from a ring's slots.
 from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 
@@ -27,7 +27,7 @@ cdef inline void receive_big(Worker *worker, WorkerPort *share, Frame *frame) no
 
 
 cdef inline uint32_t fill_from_slots(Worker *worker, WorkerPort *share, uint16_t index, uint32_t limit) noexcept nogil:
-    """Put at most `limit` frames of a port into the batch; their slots stay taken until the batch is released."""
+    """Put at most `limit` frames of a port into the batch. Their slots stay taken until the batch is released."""
     cdef uint32_t n = 0
     cdef tpacket2_hdr *slot
     cdef Frame *frame

@@ -1,6 +1,6 @@
-"""Source guard, access from Python: the addresses that stations may send from.
+"""Source guard: Python's access to the addresses that stations may send from.
 
-The bindings are a MAC table of their own, which the workers look up. Whether a port is guarded is its policy's
+The bindings are a MAC table of their own, which the workers look up. A port's policy says whether it is guarded
 (punting.pyx).
 """
 
@@ -26,10 +26,11 @@ cdef class SourceGuard:
         self.dataplane = dataplane
 
     def bind(self, rows):
-        """Change who may send from guarded ports: rows of (port, vlan, mac, IP address as 16 bytes, IPv4 as
-        ff00::…). A MAC of 0: whatever the MAC, the address is bound; an address of zeros: whatever the address, the
-        MAC is, where of two tags the outer one alone counts, as in the FDB. A port of -1: it is bound no more.
-        Frames pass meanwhile. Raises ValueError, MemoryError."""
+        """Change who may send from guarded ports: rows of (port, vlan, mac, IP address).
+
+        The address has 16 bytes, IPv4 as ff00::…. A MAC of 0: the address is bound with any MAC. An address of zeros:
+        the MAC is bound with any address; of two tags only the outer one counts, as in the FDB. A port of -1: the
+        binding ends. Frames pass meanwhile. Raises ValueError, MemoryError."""
         cdef MacTableState *bindings = &self.dataplane.bindings.state
         cdef const uint8_t[::1] ip
         cdef uint64_t key
@@ -53,7 +54,7 @@ cdef class SourceGuard:
                 raise MemoryError("no memory for the bindings")
 
     def drops(self):
-        """How many frames source guard dropped of each port, {index: count}."""
+        """How many frames of each port source guard has dropped, {index: count}."""
         cdef uint64_t *counts = <uint64_t *>calloc(MAX_PORTS, sizeof(uint64_t))
         cdef uint32_t n, i, j
         if counts == NULL:

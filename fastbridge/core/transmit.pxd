@@ -1,8 +1,8 @@
-# Transmit: each egress port's queue, from where the frames lie, with as few calls as it takes.
+# Transmit: send each egress port's queue, from where the frames lie, in as few calls as possible.
 #
-# A frame is sent straight from the RX slot it arrived in, vnet header and all: no copy in user space; of a run that
-# leaves as one (coalesce.pxd) only the headers are made anew. So slots go back to the kernel only after the whole batch
-# is sent. The TX socket is not the RX socket, and no thread watches it: a watched socket wakes the watcher
+# A frame is sent with its vnet header straight from the RX slot that it arrived in, without a copy in user space. For a
+# run that leaves as one (coalesce.pxd) only the headers are made anew. So slots go back to the kernel only after the
+# whole batch is sent. The TX socket is not the RX socket, and no thread watches it: a watched socket wakes the watcher
 # for every frame sent (sock_wfree). There is no TX ring, which would cost another copy (docs/performance.md).
 #
 # veth delivers on the sender's CPU. A pod's packet sockets, filters and XDP programs run inside the send, and every
@@ -33,26 +33,27 @@ from .watch cimport watch_loss
 from .worker cimport Worker, lose_link, monotonic_ns, tell
 
 cdef enum:
-    # Sends of one frame tried against a full send buffer before the frame is dropped as `full`.
+    # A frame is dropped as `full` after so many tries against a full send buffer.
     TX_TRIES = 4
-    LONG_BREATH_NS = 500000     # sends of 250 frames: what takes longer is looked into
-    TIMED_NS = 1000000000       # for so long after a long breath
-    # For each 16 KB begun. A frame of 60 bytes takes 2 µs, one of 64 KB that must be segmented in the pod some 200 µs.
+    LONG_BREATH_NS = 500000     # as long as sends of 250 frames: after a longer breath sends are timed
+    TIMED_NS = 1000000000       # they are timed for so long after it
+    # A port is costly beyond so much for each 16 KB begun. A frame of 60 bytes takes 2 µs; one of 64 KB that must be
+    # segmented in the pod, some 200 µs.
     COSTLY_NS = 200000
-    COSTLY_SHARE = 16           # costly ports get this part of the time …
-    COSTLY_BURST_NS = 2000000   # … or so much of it at once
+    COSTLY_SHARE = 16           # costly ports get one part in so many of the time …
+    COSTLY_BURST_NS = 2000000   # … and so much at once
     COSTLY_TOLD_NS = 1000000000
 
 
 cdef inline int send_failed(Worker *worker, WorkerPort *share, uint32_t *tries) noexcept nogil:
-    """Why the frame sendmmsg stopped at is dropped (a TxReason), or -1: try it again."""
+    """Why the frame at which sendmmsg stopped is dropped (a TxReason). -1: try it again."""
     cdef int error = errno
     tries[0] += 1
     if error == EINTR:
         return -1
     if error == EAGAIN:
         return TX_FULL if tries[0] > TX_TRIES else -1
-    if error == ENETDOWN and tries[0] == 1:     # perhaps an old report: it is made once
+    if error == ENETDOWN and tries[0] == 1:     # perhaps an old report, which comes only once
         return -1
     if error == ENETDOWN or error == ENXIO:
         lose_link(worker, share)
@@ -65,13 +66,13 @@ cdef inline int send_failed(Worker *worker, WorkerPort *share, uint32_t *tries) 
 
 
 cdef inline uint8_t refine(Worker *worker, WorkerPort *share, const Frame *frame, int reason) noexcept nogil:
-    """The reason by what the frame is, where errno alone says too little."""
+    """The reason, by the frame itself where errno alone says too little."""
     cdef const virtio_net_hdr *vnet = <const virtio_net_hdr *>(frame.data - VNET_HEADER)
     cdef uint32_t at, mtu
     if reason == TX_NO_BUFFER and errno == ENOMEM and vnet.gso_type != VIRTIO_NET_HDR_GSO_NONE:
         return TX_REFUSED
     if reason == TX_TOO_BIG and frame.length >= ETHERNET_HEADER:
-        # AF_PACKET lets out 4 bytes more for one 802.1Q tag, for no other; nor does the receiver for two.
+        # AF_PACKET lets 4 more bytes out for one 802.1Q tag, and for no other. Nor does the receiver take more for two.
         at = network_offset(frame.data, frame.length)
         mtu = read_mtu(share.tx_fd)
         if at > ETHERNET_HEADER and frame.length - at <= mtu:
@@ -83,8 +84,9 @@ cdef inline uint8_t refine(Worker *worker, WorkerPort *share, const Frame *frame
 
 
 cdef inline uint32_t gather(Worker *worker, WorkerPort *share, uint32_t at, uint32_t split_until) noexcept nogil:
-    """Make messages of a port's queue from `at` on, one of each run where the port's flag says so; what is queued
-    before `split_until` is not merged, and a frame that is to be cut up ends it. Returns how many messages."""
+    """Make messages of a port's queue from `at` on, and return how many. With the port's flag a run is one.
+
+    Frames before `split_until` are not merged. A frame that must be cut up ends the messages."""
     cdef uint32_t count = 0, used = 0, merged = 0, frames, vectors
     cdef const Port *port = worker.ports[share.index]
     cdef bint merging = port.flags & FLAG_COALESCE != 0 and port.takes == TAKES_ALL
@@ -139,8 +141,9 @@ cdef inline void lose_copies(
 
 
 cdef inline void note_refusal(Worker *worker, WorkerPort *share, uint32_t message, int reason) noexcept nogil:
-    """The kernel took no GSO frame made of several. When it did not say that it was too big, it does not know the kind
-    (UDP before 6.2): make no more of these for the port."""
+    """Note that the kernel refused a GSO frame made of several.
+
+    Unless it was too big, the kernel does not know the kind (UDP before 6.2). Then the port gets no more of these."""
     cdef const virtio_net_hdr *vnet = <const virtio_net_hdr *>worker.messages[message].msg_hdr.msg_iov.iov_base
     share.tally.split += 1
     if reason == TX_REFUSED:
@@ -150,18 +153,20 @@ cdef inline void note_refusal(Worker *worker, WorkerPort *share, uint32_t messag
 cdef inline uint32_t send(
     Worker *worker, WorkerPort *share, uint32_t at, uint32_t count, uint32_t *split_until
 ) noexcept nogil:
-    """Send messages that gather() made of a port's queue from `at` on. Returns where it ended: behind the last, or at a
-    run that the kernel refused, the frames of which, up to `split_until`, are to be sent one by one."""
+    """Send the messages that gather() made of a port's queue from `at` on. Returns where that ended.
+
+    That is behind the last message, or at a run that the kernel refused. Its frames, up to `split_until`, must be sent
+    one by one."""
     cdef uint32_t sent = 0, tries = 0, i
     cdef int result, reason
     cdef bint stopped = False
     while sent < count:
-        # A port in memory has no wire: process() hands its copies over.
+        # A port in memory has no wire. process() hands its copies over.
         result = <int>count if share.tx_fd < 0 else sendmmsg(
             share.tx_fd, &worker.messages[sent], count - sent, MSG_DONTWAIT
         )
-        # Where sendmmsg stopped short, it has tried the next message once and hides the result. It counts as
-        # no room, unless our own buffer is full.
+        # Where sendmmsg stopped short, it has tried the next message once and hides the result. That counts as no
+        # room, unless our own buffer is full.
         share.tally.shed += stopped and (result > 0 or errno == ENOBUFS or errno == ENOMEM)
         stopped = 0 < result < <int>(count - sent)
         if result > 0:
@@ -189,7 +194,7 @@ cdef inline uint32_t send(
 
 
 cdef inline int send_some(Worker *worker, WorkerPort *share, uint32_t count) noexcept nogil:
-    """Send so many messages of one frame; -1, or why one is not sent (a TxReason)."""
+    """Send so many messages of one frame. Returns -1, or why one is not sent (a TxReason)."""
     cdef uint32_t sent = 0, tries = 0
     cdef int result, reason
     worker.copies += count
@@ -230,7 +235,7 @@ cdef inline void send_pieces(Worker *worker, WorkerPort *share, uint32_t at, Cut
 cdef inline uint32_t transmit_some(
     Worker *worker, WorkerPort *share, uint32_t at, uint32_t *split_until
 ) noexcept nogil:
-    """Send of a port's queue what goes in one piece from `at` on; returns where that ended. See send()."""
+    """Send those frames of a port's queue, from `at` on, that go in one piece. Returns where that ended. See send()."""
     cdef const Frame *frame = &worker.batch[share.queue[at]]
     cdef Cut cut
     if must_cut(worker.ports[share.index], share, frame, &cut):
@@ -240,7 +245,7 @@ cdef inline uint32_t transmit_some(
 
 
 cdef inline void transmit_to(Worker *worker, WorkerPort *share) noexcept nogil:
-    """Send a port's queue; every copy is counted, sent or not."""
+    """Send a port's queue. Every copy is counted, sent or not."""
     cdef uint32_t at = 0, split_until = 0
     while at < share.queued:
         at = transmit_some(worker, share, at, &split_until)
@@ -248,7 +253,7 @@ cdef inline void transmit_to(Worker *worker, WorkerPort *share) noexcept nogil:
 
 
 cdef inline uint32_t units(const Worker *worker, const WorkerPort *share, uint32_t at) noexcept nogil:
-    """What a queue from `at` on weighs: its frames, large ones by each 16 KB begun."""
+    """The weight of a queue from `at` on: one for each frame, of a large one for each 16 KB begun."""
     cdef uint32_t i, sum = 0
     for i in range(at, share.queued):
         sum += 1 + (worker.batch[share.queue[i]].length >> 14)
@@ -256,8 +261,9 @@ cdef inline uint32_t units(const Worker *worker, const WorkerPort *share, uint32
 
 
 cdef inline uint64_t waited(Worker *worker) noexcept nogil:
-    """For how many ns the worker has waited for a CPU since this was last asked (Documentation/scheduler/
-    sched-stats.rst); 0 where the kernel does not say."""
+    """For how many ns the worker has waited for a CPU since the last call. 0 where the kernel does not say.
+
+    See Documentation/scheduler/sched-stats.rst."""
     cdef char text[80]
     cdef char *rest
     cdef uint64_t before = worker.waited
@@ -271,7 +277,7 @@ cdef inline uint64_t waited(Worker *worker) noexcept nogil:
 
 
 cdef inline uint64_t time_taken(Worker *worker, uint64_t elapsed) noexcept nogil:
-    """What a send took of the `elapsed` ns, without the time that other threads had of the CPU meanwhile."""
+    """A send's part of the `elapsed` ns: without the time that other threads had the CPU."""
     cdef uint64_t away = waited(worker) if elapsed > COSTLY_NS and worker.breathing else 0
     return elapsed - away if away < elapsed else 0
 
@@ -285,7 +291,7 @@ cdef inline void note_cost(WorkerPort *share, uint64_t took, uint32_t weight) no
 
 
 cdef inline void transmit_costly(Worker *worker, WorkerPort *share, uint64_t *now) noexcept nogil:
-    """Send a costly port's queue frame by frame, as far as there is time for it; `now` is ns, and goes on."""
+    """Send a costly port's queue frame by frame, as far as there is time for it. `now` is ns, and goes on."""
     cdef uint32_t queued = share.queued, at = 0, split_until = 0, weight
     cdef uint64_t began, took
     worker.timed_until = now[0] + TIMED_NS
@@ -309,7 +315,7 @@ cdef inline void transmit_costly(Worker *worker, WorkerPort *share, uint64_t *no
 
 
 cdef inline void transmit_timed(Worker *worker) noexcept nogil:
-    """As transmit(), costly ports last."""
+    """As transmit(), with costly ports last."""
     cdef uint64_t now = monotonic_ns(), began
     cdef uint32_t i, costly = 0, weight
     cdef WorkerPort *share
@@ -325,7 +331,7 @@ cdef inline void transmit_timed(Worker *worker) noexcept nogil:
         weight = units(worker, share, 0)
         transmit_to(worker, share)
         began, now = now, monotonic_ns()
-        if worker.breathing:                     # else another thread sends, whose waits are not known
+        if worker.breathing:                     # else another thread sends, and its waits are not known
             note_cost(share, time_taken(worker, now - began), weight)
     for i in range(costly):
         transmit_costly(worker, worker.shares[worker.touched[i]], &now)
@@ -344,7 +350,7 @@ cdef inline void transmit(Worker *worker) noexcept nogil:
 
 
 cdef inline void release(Worker *worker) noexcept nogil:
-    """Forget the batch: its slots go back to the kernel, its big buffers are free."""
+    """Forget the batch. Its slots go back to the kernel, and its big buffers are free."""
     cdef uint32_t i
     cdef WorkerPort *share
     for i in range(worker.active_count):

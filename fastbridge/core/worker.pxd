@@ -23,36 +23,36 @@ from .punt cimport PuntQueue, PuntSlot
 from .tap cimport Tap
 
 cdef enum:
-    READY = 64                  # ports epoll names at a time
-    # Frames that no slot holds wait in these for their sends: GSO builds up to 64 KiB + headers. There is memory for
-    # one a place of the batch, used only when touched; at most BIG_BUFFERS are in use at a time, to stay in the cache.
-    # BIG_SIZE is 3 cache lines more than whole pages: were it none, all frames' headers would lie in the same few sets
-    # of the L1 cache.
+    READY = 64                  # ports that epoll names at once
+    # Frames too long for a slot wait in these for their sends: GSO builds up to 64 KiB and headers. There is one for
+    # each place of the batch; its memory is used only when touched. To stay in the cache, at most BIG_BUFFERS are in
+    # use at a time. BIG_SIZE is 3 cache lines more than whole pages, or all frames' headers would lie in the same few
+    # sets of the L1 cache.
     BIG_BUFFERS = 64
     BIG_HEADROOM = 16           # before the vnet header: room for a VLAN tag
     BIG_SIZE = 73920
-    # The largest frame there is, BIG TCP's (GSO_MAX_SIZE, 8 × 65535), with its headers and a cache line or two. Each
-    # takes but what it fills of the memory of all buffers.
+    # The largest frame there is, BIG TCP's (GSO_MAX_SIZE, 8 × 65535), with its headers and a cache line or two. A frame
+    # takes no more of the buffers' memory than it fills.
     BIG_MOST = 525312
-    PIECES = 64                 # messages, or datagrams of one, that a frame is cut into at a time: UDP_MAX_SEGMENTS
-    PIECE_HEADERS = 512         # room for the headers of a piece, vnet header first
+    PIECES = 64                 # a frame is cut into so many messages, or datagrams of one, at a time: UDP_MAX_SEGMENTS
+    PIECE_HEADERS = 512         # room for a piece's headers, vnet header first
 
 cdef struct Worker:
     pthread_mutex_t mutex               # held during a breath
-    uint32_t waiting                    # Python threads that want it
+    uint32_t waiting                    # Python threads that wait for it
     uint32_t stopping
     uint64_t busy_poll_ns
-    uint64_t epoch_ns                   # zero of the clock that entries are aged by
-    Forwarding forwarding               # what classify decides by
-    Port **ports                        # the same of all workers
-    WorkerPort **shares                      # this one's
+    uint64_t epoch_ns                   # zero of the clock by which entries age
+    Forwarding forwarding               # the settings and tables that classify uses
+    Port **ports                        # those of all workers
+    WorkerPort **shares                 # … and this worker's shares of them
     uint32_t port_count                 # indices in use or once used
-    uint16_t *flood[FLOODS]             # ports to flood to, ascending, by what is flooded
+    uint16_t *flood[FLOODS]             # ports to flood to, ascending, for each kind of flood
     uint32_t flood_count[FLOODS]
 
-    int epoll_fd                        # knows the ports that are not active, and wake_fd
-    int wake_fd, event_fd, punt_fd      # eventfds: for the loop; for the control thread; for the policy's
-    int candidate_fd                    # … and for the fast path's
+    int epoll_fd                        # it watches the ports that are not active, and wake_fd
+    int wake_fd, event_fd, punt_fd      # eventfds that wake the loop, the control thread, the policy's thread …
+    int candidate_fd                    # … and the fast path's
     epoll_event ready[READY]
     int ready_count
     uint16_t *active                    # ports read every breath
@@ -65,18 +65,18 @@ cdef struct Worker:
     uint32_t quota                      # frames the next breath may take (receive.pxd)
     uint32_t copies                     # queued to be sent in this breath
     uint8_t *big                        # BATCH buffers of BIG_SIZE
-    uint32_t big_count                  # … frames larger than a slot in them
-    size_t big_used                     # … bytes of them taken
+    uint32_t big_count                  # frames in them, all larger than a slot …
+    size_t big_used                     # … and the bytes that these take
     uint64_t timed_until                # ns; sends are timed until then
     int waits_fd                        # the worker's own /proc/thread-self/schedstat
-    uint64_t waited                     # ns that it had waited for a CPU when last asked
-    bint breathing                      # it is the worker that sends
+    uint64_t waited                     # ns that the worker had waited for a CPU when last asked
+    bint breathing                      # the worker's own thread sends
     uint64_t costly_from                # ns; costly ports may be sent to again from then on
     uint16_t *touched                   # egress ports with queued frames
     uint32_t touched_count
-    # What is about to be sent of one port's queue: up to BATCH messages; of several frames each, at most BATCH // 2.
+    # The next messages of one port's queue: up to BATCH, of which at most BATCH // 2 have several frames.
     mmsghdr *messages
-    iovec *vectors                      # one a frame, and one for the headers of each message of several
+    iovec *vectors                      # one for each frame, and one for the headers of each message of several
     uint16_t *spans                     # how many frames each message carries
     uint8_t *headers                    # HEADERS bytes each, for messages of several frames
     uint8_t *piece_headers              # PIECE_HEADERS bytes each, for PIECES of a frame that is cut up
@@ -87,7 +87,7 @@ cdef struct Worker:
     PuntQueue punts
     CandidateQueue candidates
     EventQueue *events
-    EventQueue *spare_events            # what the reader of events and punts swaps in
+    EventQueue *spare_events            # the reader of events and punts swaps these in
     PuntSlot *spare_slots
 
 
@@ -98,7 +98,7 @@ cdef inline uint64_t monotonic_ns() noexcept nogil:
 
 
 cdef inline void start_frame(Frame *frame, uint16_t ingress) noexcept nogil:
-    """What is known of a frame before it is parsed."""
+    """Begin a frame, before it is parsed."""
     frame.ingress = ingress
     frame.reason = NO_REASON
     frame.learned = LEARN_KNOWN
@@ -116,7 +116,7 @@ cdef inline void enqueue_copy(Worker *worker, uint16_t egress, uint32_t place) n
 
 
 cdef inline bint big_is_full(const Worker *worker) noexcept nogil:
-    """Whether there is no more room for a frame larger than a slot in this batch."""
+    """Whether this batch has no more room for a frame larger than a slot."""
     return worker.big_count == BIG_BUFFERS or worker.big_used + BIG_MOST > <size_t>BATCH * BIG_SIZE
 
 
@@ -134,7 +134,7 @@ cdef inline void tell(Worker *worker, uint8_t kind, uint16_t was, uint16_t now, 
 
 
 cdef inline void list_floods(Worker *worker) noexcept nogil:
-    """List anew which ports are flooded to: those that are up, by their flags."""
+    """List the ports to flood to: those that are up, by their flags."""
     cdef uint32_t i, what
     for what in range(<uint32_t>FLOODS):
         worker.flood_count[what] = 0
@@ -145,7 +145,7 @@ cdef inline void list_floods(Worker *worker) noexcept nogil:
 
 
 cdef inline bint may_flood(const Worker *worker, const Frame *frame, uint16_t egress) noexcept nogil:
-    """Not back to where it came from, unless that is a hairpin; not between isolated ports."""
+    """Whether a frame may go there: not back, unless the port is a hairpin, and not between isolated ports."""
     cdef uint8_t flags = worker.ports[frame.ingress].flags
     if egress == frame.ingress:
         return flags & FLAG_HAIRPIN != 0
@@ -153,15 +153,16 @@ cdef inline bint may_flood(const Worker *worker, const Frame *frame, uint16_t eg
 
 
 cdef inline bint is_dead(int fd) noexcept nogil:
-    """Whether a socket's interface was deleted: the kernel then sets its ifindex to -1 (packet_notifier)."""
+    """Whether a socket's interface was deleted. Then the kernel has set its ifindex to -1 (packet_notifier)."""
     cdef sockaddr_ll address
     cdef socklen_t size = sizeof(address)
     return fd >= 0 and getsockname(fd, <sockaddr *>&address, &size) == 0 and address.sll_ifindex == -1
 
 
 cdef inline void lose_link(Worker *worker, WorkerPort *share) noexcept nogil:
-    """The kernel reported ENETDOWN: flood to the port no more, and tell the control thread, which tells the other
-    workers; what they send to it until then is dropped as `port_down`."""
+    """Note that the kernel reported ENETDOWN. This worker floods to the port no more.
+
+    It tells the control thread, which tells the other workers. Their frames for the port are dropped as `port_down`."""
     cdef int error = 0
     cdef socklen_t size = sizeof(error)
     if share.rx_fd >= 0:
@@ -172,7 +173,7 @@ cdef inline void lose_link(Worker *worker, WorkerPort *share) noexcept nogil:
 
 
 cdef inline void lock(Worker *worker) noexcept nogil:
-    """Keep the worker between two breaths; it lets who waits go first."""
+    """Hold the worker between two breaths. It lets those who wait go first."""
     add_release(&worker.waiting, 1)
     pthread_mutex_lock(&worker.mutex)
     add_release(&worker.waiting, <uint32_t>-1)

@@ -1,4 +1,4 @@
-# A worker's memory and files, made and given back.
+# Makes a worker's memory and files, and gives them back.
 from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 from libc.stdlib cimport calloc, free, malloc
@@ -18,7 +18,7 @@ from .worker cimport BIG_SIZE, PIECES, PIECE_HEADERS, Worker
 
 
 cdef inline int make_worker(Worker *worker, Port **ports, int event_fd, int punt_fd) noexcept nogil:
-    """Get what a zeroed worker needs; 0, or an errno. What it got by then is end_worker's to give back."""
+    """Get memory and files for a zeroed worker. Returns 0, or an errno; then end_worker gives back what there is."""
     cdef bint complete
     cdef uint32_t i
     worker.event_fd, worker.punt_fd = event_fd, punt_fd
@@ -30,7 +30,7 @@ cdef inline int make_worker(Worker *worker, Port **ports, int event_fd, int punt
     worker.wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
     if worker.wake_fd < 0 or watch(worker, worker.wake_fd, WAKE) < 0:
         return errno
-    # Room for all indices at once: pages never touched cost nothing, and no array ever moves.
+    # Room for all indices at once. Untouched pages cost nothing, and no array ever moves.
     worker.ports = worker.forwarding.ports = ports
     worker.shares = <WorkerPort **>calloc(MAX_PORTS, sizeof(WorkerPort *))
     worker.active = <uint16_t *>calloc(MAX_PORTS, sizeof(uint16_t))
@@ -59,7 +59,7 @@ cdef inline int make_worker(Worker *worker, Port **ports, int event_fd, int punt
 
 
 cdef inline void end_worker(Worker *worker) noexcept nogil:
-    """Give all back. A worker that make_worker never saw has nothing."""
+    """Give all back. A worker that make_worker never saw has nothing to give."""
     cdef uint32_t i
     for i in range(worker.port_count):
         close_ring(&worker.shares[i].ring)

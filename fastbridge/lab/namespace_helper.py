@@ -379,12 +379,15 @@ class Helper:
 
         A process that has just ended is neither.
         """
-        with contextlib.suppress(OSError), open(f"/proc/{pid}/cmdline", "rb") as cmdline:  # noqa: PTH123 - as above
-            if cmdline.read(64).split(b"\0")[0] == self.tag.encode():
-                return True
-        with contextlib.suppress(OSError):  # a zombie, or a process that we may not look at: neither is in one
-            return os.stat(f"/proc/{pid}/ns/net").st_ino in ours  # noqa: PTH116
-        return False
+        try:
+            cmdline = os.open(f"/proc/{pid}/cmdline", os.O_RDONLY | os.O_CLOEXEC)  # open() takes twice the time
+            try:
+                name = os.read(cmdline, 64).split(b"\0")[0]
+            finally:
+                os.close(cmdline)
+            return name == self.tag.encode() or os.stat(f"/proc/{pid}/ns/net").st_ino in ours  # noqa: PTH116
+        except OSError:  # a zombie, or a process that we may not look at: neither is in one
+            return False
 
 
 def serve(control: socket.socket, helper: Helper) -> None:

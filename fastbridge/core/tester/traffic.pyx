@@ -139,7 +139,7 @@ cdef inline void write_address(uint8_t *to, const Numbers *numbers, uint64_t tur
 
 
 cdef inline void write_addresses(Sender *lane, unsigned int position, unsigned int count) noexcept nogil:
-    # Into the lane's next `count` frames. Addresses follow from a frame's number, so a refused frame shifts none.
+    # Addresses the lane's next `count` frames. An address follows from a frame's number: a refused frame shifts none.
     cdef unsigned int i
     cdef uint64_t turn
     cdef uint8_t *frame
@@ -251,8 +251,8 @@ cdef class Generator:
     def send(self, phases):
         """Send from the first frame on. `phases` are (seconds, rate, frames); either seconds or frames is None.
 
-        Rate is in frames a second over all lanes; None sends as fast as possible. Raise OSError if an interface goes
-        down or away.
+        Rate is in frames a second over all lanes. None: as fast as possible. Raises OSError if an interface goes down
+        or away.
         """
         cdef Phase phase
         cdef uint64_t started = 0, start = 0, before
