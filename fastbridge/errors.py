@@ -6,13 +6,11 @@ out. The command line prints that line and exits with `exit_status`: 2 for a wro
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 
 class FastbridgeError(Exception):
     """Base of all errors that fastbridge raises on purpose."""
 
-    exit_status: ClassVar[int] = 1
+    exit_status: int = 1
 
 
 class ConfigError(FastbridgeError, ValueError):

@@ -11,7 +11,7 @@ import logging
 import os
 import sys
 from importlib import import_module
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 import rich_click as click
 
@@ -20,14 +20,25 @@ from fastbridge.version import __version__
 
 from .streams import StreamBox, open_missing
 
+if TYPE_CHECKING:
+    from .batch import Line
+
 # The first line of each command's help is here too: --help must not wait for what the commands import.
 _COMMANDS = {
     "demo": "Show how pods find each other, frame by frame.",
     "run": "Forward frames between interfaces until Ctrl-C or SIGTERM.",
+    "status": "Show what a running switch is and how it does.",
+    "port": "List, add, remove or change the ports of a running switch.",
+    "fdb": "Show or change which port of a running switch a MAC address is behind.",
+    "neigh": "Show or change which MAC address of a running switch an IP address has.",
+    "policy": "Show or change what a running switch does with ARP and ND.",
+    "stats": "Show what the ports of a running switch have received, sent and dropped.",
     "lab": "Make pods that stay, in named network namespaces.",
     "compare": "Measure fastbridge against the Linux bridge and other switches on this machine.",
     "report": "Show saved results, or draw them as a page, Markdown or pictures.",
     "track": "Show how the speed of every benchmark changes over commits.",
+    "schema": "Print the JSON Schema of all that a running switch can be asked.",
+    "completion": "Print what lets a shell complete these commands.",
 }
 _INTERRUPTED = 130  # 128 + SIGINT, as in shells
 
@@ -61,16 +72,38 @@ def _print_version(context: click.Context, parameter: click.Parameter, wanted: b
     context.exit()
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=_Commands,
+    invoke_without_command=True,
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.option(
     "--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="Show the version."
 )
+@click.option(
+    "-b", "--batch", metavar="FILE", help="Run each line of FILE as a command on one running switch; -: stdin."
+)
+@click.option("--force", is_flag=True, help="With --batch: go on after a line that fails.")
+@click.option("--switch", metavar="NAME", help="With --batch: the switch, if several run.")
 @click.rich_config({"max_width": 100})
-def group() -> None:
+@click.pass_context
+def group(context: click.Context, batch: str | None, force: bool, switch: str | None) -> int:
     """A learning software switch for Linux pods, and the bench that measures it.
 
     Try `fastbridge demo`: it needs no root and leaves nothing behind.
     """
+    if batch is None:
+        if force or switch is not None:
+            raise click.UsageError("--force and --switch go before --batch; a command takes its own --switch")
+        if context.invoked_subcommand is None:
+            raise click.UsageError("missing command")
+        return 0
+    if context.invoked_subcommand is not None:
+        raise click.UsageError(f"--batch takes its commands from {batch}; leave out {context.invoked_subcommand}")
+    from .batch import run_batch
+
+    return run_batch(batch, switch, force, _run)
 
 
 def main() -> None:
@@ -112,28 +145,36 @@ class _Handler(logging.Handler):
         _errors.put(self.format(record))
 
 
-def _run() -> int:
+def _run(line: Line | None = None) -> int:
+    """Run the command line, or one of a batch, whose errors begin with its place. Returns the exit status."""
+
+    def complain(text: str, status: int) -> int:
+        return _complain(text, status, f"{line.place}: " if line else "")
+
     try:
-        return int(group.main(prog_name="fastbridge", standalone_mode=False) or 0)
+        words = line.words() if line else None
+        if words == []:
+            return 0
+        return int(group.main(words, prog_name="fastbridge", standalone_mode=False, obj=line) or 0)
     except SystemExit as left:  # click and rich exit so when a reader is gone, and after the help of no command
         return left.code if isinstance(left.code, int) else 1
     except click.UsageError as error:
         command = error.ctx.command_path if error.ctx else "fastbridge"
-        return _complain(f"{error.format_message().rstrip('.')} (see {command} --help)", error.exit_code)
+        return complain(f"{error.format_message().rstrip('.')} (see {command} --help)", error.exit_code)
     except click.ClickException as error:
-        return _complain(error.format_message(), error.exit_code)
+        return complain(error.format_message(), error.exit_code)
     except FastbridgeError as error:
-        return _complain(str(error), error.exit_status)
+        return complain(str(error), error.exit_status)
     except ImportError as error:
         if error.name != "fastbridge.core":
             raise
-        return _complain(str(error), 1)
+        return complain(str(error), 1)
     except BrokenPipeError:
         return 1  # nobody reads
     except OSError as error:
         if error.filename is None and (status := _finish(sys.stdout, 0)):
             return status  # the output failed, and _finish has said so
-        return _complain(": ".join(filter(None, (error.filename, error.strerror or str(error)))), 1)
+        return complain(": ".join(filter(None, (error.filename, error.strerror or str(error)))), 1)
     except click.Abort:  # Ctrl-C
         return _INTERRUPTED
 
@@ -152,7 +193,8 @@ class OneLine(logging.Formatter):
         return super().formatMessage(record)
 
 
-def _complain(text: str, status: int) -> int:
+def _complain(text: str, status: int, place: str = "") -> int:
     line = visible(" ".join(text.split()))
-    _errors.put(f"fastbridge: {line[:1].lower() + line[1:] if line[1:2].islower() else line}", always=True)
+    line = line[:1].lower() + line[1:] if line[1:2].islower() else line
+    _errors.put(f"fastbridge: {visible(place)}{line}", always=True)
     return status

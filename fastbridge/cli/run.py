@@ -71,6 +71,10 @@ def _check_ports(context: click.Context, parameter: click.Parameter, names: tupl
 @click.argument("interfaces", metavar="IFACE IFACE...", nargs=-1, required=True, callback=_check_ports)
 @click.option("--json", "as_json", is_flag=True, help="JSON lines on stdout: ready, port events, stopped.")
 @click.option(
+    "--name",
+    help="The name by which `fastbridge status` and the like find this switch.  [default: run- and the process id]",
+)
+@click.option(
     "--interval",
     metavar="SECONDS",
     type=click.FloatRange(min=0.1),
@@ -176,6 +180,7 @@ def run(
     context: click.Context,
     interfaces: tuple[str, ...],
     as_json: bool,
+    name: str | None,
     interval: float | None,
     arp: str,
     arp_ports: dict[str, str],
@@ -226,6 +231,7 @@ def run(
         loop_detection=not no_loop_detection,
         shield=True,
         fast_path=fast_path,
+        control=True if name is None else name,
     )
     switch.set_storm_control(storm)
     for name, policy in arp_ports.items():
@@ -237,7 +243,7 @@ def run(
     with _shielding(switch, interfaces), switch:
         if endpoint:
             endpoint.start(switch)
-        report.ready(interfaces, switch.fast_path, endpoint.url if endpoint else None)
+        report.ready(interfaces, switch.fast_path, switch.name, endpoint.url if endpoint else None)
         _follow(switch, report, interval, stop)
     report.stopped(switch.counters())
     report.close()
@@ -302,11 +308,11 @@ class _Report:
         if not read:
             raise click.ClickException("nobody reads stdout: the last lines are lost")
 
-    def ready(self, names: Sequence[str], fast_path: str, metrics: str | None) -> None:
-        """Forwarding works. metrics: where they are."""
+    def ready(self, names: Sequence[str], fast_path: str, name: str, metrics: str | None) -> None:
+        """Forwarding works; commands find the switch by this name. metrics: where they are."""
 
     def link(self, name: str, link: str) -> None:
-        """A port went up, down, or is gone."""
+        """A port joined or went up, down, or is gone."""
 
     def counters(self, counters: Counters) -> None:
         """An interval has passed."""
@@ -318,8 +324,9 @@ class _Report:
 class _JsonReport(_Report):
     lost = '{{"event": "lost", "lines": {}}}'
 
-    def ready(self, names: Sequence[str], fast_path: str, metrics: str | None) -> None:
-        self._say("ready", ports=list(names), fast_path=fast_path, **({"metrics": metrics} if metrics else {}))
+    def ready(self, names: Sequence[str], fast_path: str, name: str, metrics: str | None) -> None:
+        found = {"metrics": metrics} if metrics else {}
+        self._say("ready", ports=list(names), fast_path=fast_path, name=name, **found)
 
     def link(self, name: str, link: str) -> None:
         self._say("port", name=name, link=link)
@@ -342,7 +349,7 @@ class _TextReport(_Report):
         self._before: Counters | None = None
         self._since = time.monotonic()
 
-    def ready(self, names: Sequence[str], fast_path: str, metrics: str | None) -> None:
+    def ready(self, names: Sequence[str], fast_path: str, name: str, metrics: str | None) -> None:
         by_hand = sys.stdin.isatty() and signal.getsignal(signal.SIGINT) != signal.SIG_IGN
         how = "Ctrl-C ends it" if by_hand else "SIGTERM ends it"
         self._box.put(f"forwarding between {', '.join(names)}; {how}")
@@ -381,10 +388,11 @@ def _follow(switch: Switch, report: _Report, interval: float | None, stop: _Stop
     due = time.monotonic() + interval if interval else float("inf")
     while not stop.came and set(links.values()) != {"gone"}:
         report.check()
-        for port in switch.ports:
-            if port.state != links[port.name]:
-                report.link(port.name, port.state)
-                links[port.name] = port.state
+        with switch.still():  # a port that is on its way out looks blocked
+            before, links = links, {port.name: port.state for port in switch.ports}
+        for name, link in {**dict.fromkeys(before, "gone"), **links}.items():
+            if link != before.get(name):
+                report.link(name, link)
         if time.monotonic() >= due:
             report.counters(switch.counters())
             due += interval or 0

@@ -80,6 +80,11 @@ class Neighbours:
         """Most entries."""
         return self._capacity
 
+    @property
+    def ageing(self) -> float | None:
+        """Seconds that an entry lives after its owner was last heard; None: for ever."""
+        return None if self._ageing == math.inf else self._ageing
+
     def lookup(self, vlan: int, ip: bytes) -> Neighbour | None:
         """The live entry of an IP, or None."""
         known = self._entries.get((vlan, ip))

@@ -73,7 +73,8 @@ class Policing:
         self._journal = journal
         self.neighbours = neighbours
         self._default: Policy = Flood()
-        self._own: dict[int, Policy] = {}  # ports with a policy of their own
+        #: The policies of ports that have one of their own.
+        self.own: dict[int, Policy] = {}
         self._deciders: dict[int, Policy] = {}  # every port's policy
         self._dropping: dict[int, bool] = {}  # whether its fallback is to drop
         self._guarded: set[int] = set()  # the ports that have a guard
@@ -111,7 +112,7 @@ class Policing:
 
     def policy(self, port: int | None = None) -> Policy:
         """The policy of a port; None: of the ports without their own."""
-        return self._default if port is None else self._own.get(port, self._default)
+        return self._default if port is None else self.own.get(port, self._default)
 
     def set_policy(self, policy: Policy, port: int | None, ports: Iterable[int]) -> None:
         """Change the policy of one port; None: of those without their own. `ports`: all ports of the switch."""
@@ -122,7 +123,7 @@ class Policing:
         if port is None:
             self._default = policy
         else:
-            self._own[port] = policy
+            self.own[port] = policy
         for index in ports if port is None else [port]:
             self.add_port(index)
 
@@ -148,7 +149,7 @@ class Policing:
 
     def remove_port(self, port: int) -> None:
         """Forget a port that is gone, its policy and all its neighbours."""
-        self._own.pop(port, None)
+        self.own.pop(port, None)
         self._deciders.pop(port, None)
         self._guarded.discard(port)
         self._warned.discard(port)

@@ -6,9 +6,11 @@ FDB, neighbours, policies, port rules, counters and trace over one Cython data p
 from __future__ import annotations
 
 import logging
+import os
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -28,6 +30,7 @@ from fastbridge.policy.builtin import parse_policy
 from fastbridge.policy.neighbour_entry import Conflict
 from fastbridge.policy.neighbours import Neighbours
 from fastbridge.policy.runner import Policing
+from fastbridge.version import __version__
 
 from .counters import Counters, Passed, PortCounters
 from .fdb import Fdb, PortRef
@@ -36,6 +39,7 @@ from .options import Options
 from .port_flags import PortFlags, StormControl
 from .port_links import PortLink
 from .port_socket import Receiver
+from .status import Status, Table, held_capabilities
 from .trace import Trace
 from .vitals import Vitals
 
@@ -72,6 +76,7 @@ class Member:
     lost_after: int = 0  # copies that the kernel took, and lost in the interface
     listen: Receiver | None = None  # where the core receives its frames, if not on the interface itself
     passed: Passed = field(default_factory=Passed)  # what has passed there: read before what the core counts
+    storm_control: StormControl = field(default_factory=StormControl)
 
     def count(self, tally: Mapping[str, Any]) -> PortCounters:
         """The core's counts of the port, by name, and the frames lost behind it.
@@ -110,13 +115,14 @@ class SwitchBase:
         workers: int = 1,
         loop_detection: bool = False,
     ) -> None:
-        self._capacity = options.capacity
         self._dataplane = Dataplane(
             MacTable(options.capacity, options.ageing_ms),
             filter_link_local=options.filter_link_local,
             busy_poll_ns=round(busy_poll * 1e9),
             workers=workers,
         )
+        self._capacity, self._ageing = options.capacity, options.ageing
+        self._clock, self._epoch = clock, clock()  # when it began
         self._entries = FdbAccess(self._dataplane)
         self._rules = PortRules(self._dataplane)
         self._entries.set_damping(round(options.move_damping * 1000))
@@ -166,14 +172,36 @@ class SwitchBase:
         Raises ConfigError for text that names no policy, or for an unknown port.
         """
         chosen = parse_policy(policy) if isinstance(policy, str) else policy
-        self._policing.set_policy(chosen, None if port is None else self._index_of(port), list(self._members))
+        with self._changing:
+            self._policing.set_policy(chosen, None if port is None else self._index_of(port), list(self._members))
+
+    @property
+    def own_policies(self) -> Mapping[str, Policy]:
+        """The policies of the ports that have one of their own."""
+        with self._changing:
+            return {self._name_of(index): policy for index, policy in sorted(self._policing.own.items())}
 
     def trust(self, port: PortRef, owners: Owners) -> None:
         """Enter static neighbours behind a port. No message changes them, and Guard binds to them."""
-        index = self._index_of(port)
-        for mac, ip in owners:
-            self.neighbours.add(ip, mac, index, source="plan")
+        with self._changing:
+            index = self._index_of(port)
+            for mac, ip in owners:
+                self.neighbours.add(ip, mac, index, source="plan")
+            self._policing.bind()
+
+    def add_neighbour(
+        self, ip: IPv4Address | IPv6Address | str, mac: MacAddress | str | int, port: PortRef, vlan: int = 0
+    ) -> None:
+        """Enter one static neighbour, as trust() does. Raises ConfigError."""
+        with self._changing:
+            self.neighbours.add(ip, mac, self._index_of(port), vlan)
+            self._policing.bind()
+
+    def remove_neighbour(self, ip: IPv4Address | IPv6Address | str, vlan: int = 0) -> bool:
+        """Forget a neighbour, static or learned; returns whether there was one. Guard binds to it no longer."""
+        removed = self.neighbours.remove(ip, vlan)
         self._policing.bind()
+        return removed
 
     def announce(self, port: PortRef | None = None) -> int:
         """Tell all pods where the neighbours (of one port) are, by gratuitous ARP and unsolicited NAs.
@@ -182,26 +210,66 @@ class SwitchBase:
         """
         return self._policing.announce(None if port is None else self._index_of(port))
 
+    def still(self) -> AbstractContextManager[Any]:
+        """While it is entered, no port comes or goes. So several steps about one port are one."""
+        return self._changing
+
     def flags(self, port: PortRef) -> PortFlags:
         """A port's flags."""
         return PortFlags(**self._rules.flags(self._index_of(port)))
 
     def set_flags(self, port: PortRef, **flags: bool) -> PortFlags:
         """Change some of a port's flags, by their names in PortFlags. Returns all of them. Raises ConfigError."""
-        index = self._index_of(port)
-        try:
-            changed = replace(self.flags(port), **flags)
-        except (TypeError, ValueError):
+        wrong = [name for name in flags if name not in PortFlags.__slots__]
+        if wrong:
             names = ", ".join(PortFlags.__slots__)
-            raise ConfigError(f"no port flag is named {' or '.join(flags)}; there are: {names}") from None
-        self._rules.set_flags(index, changed.names)
+            raise ConfigError(f"no port flag is named {' or '.join(wrong)}; there are: {names}")
+        for name, value in flags.items():
+            if not isinstance(value, bool):
+                raise ConfigError(f"port flag {name} is True or False, not {value!r}")
+        with self._changing:
+            index = self._index_of(port)
+            changed = replace(self.flags(index), **flags)
+            self._rules.set_flags(index, changed.names)
         return changed
+
+    def storm_control(self, port: PortRef) -> StormControl:
+        """A port's limits."""
+        return self._members[self._index_of(port)].storm_control
 
     def set_storm_control(self, limits: StormControl, port: PortRef | None = None) -> None:
         """Limit the frames that a port (None: each present port) may have flooded."""
-        for index in list(self._members) if port is None else [self._index_of(port)]:
-            for what, (rate, burst) in limits.rates.items():
-                self._rules.set_storm_control(index, what, rate, burst)
+        with self._changing:
+            for index in list(self._members) if port is None else [self._index_of(port)]:
+                for what, (rate, burst) in limits.rates.items():
+                    self._rules.set_storm_control(index, what, rate, burst)
+                self._members[index].storm_control = limits
+
+    def status(self) -> Status:
+        """What the switch is and how it does, on one page."""
+        total = self.counters().total
+        lost = Counter({"rx_missed": total.rx_missed})
+        lost.update(total.dropped)
+        lost.update(total.tx_dropped)
+        with self.still():
+            states = Counter(port.state for port in self.ports)
+        return Status(
+            name="",
+            pid=os.getpid(),
+            version=__version__,
+            running=True,
+            uptime=round(self._clock() - self._epoch, 3),
+            fast_path="off",
+            workers=1,
+            cpus=(),
+            shield="off",
+            policy=str(self.policy()),
+            ports={state: states[state] for state in ("up", "down", "blocked", "gone")},
+            fdb=Table(len(self.fdb), self._capacity, self._ageing),
+            neighbours=Table(len(self.neighbours), self.neighbours.capacity, self.neighbours.ageing),
+            capabilities=held_capabilities(),
+            lost={reason: count for reason, count in lost.items() if count},
+        )
 
     def counters(self) -> Counters:
         """One consistent snapshot: all ports between the same two breaths."""
@@ -210,7 +278,8 @@ class SwitchBase:
             tallies, (learned, moved, aged, evicted, refused) = self._dataplane.snapshot()
             ports = {m.name: m.count(tallies[i]) for i, m in sorted(self._members.items())}
             total = sum(ports.values(), self._departed)
-        return Counters(ports, total, learned, moved, aged, evicted, refused, self._policing.counts)
+            now = self._clock()
+        return Counters(ports, total, learned, moved, aged, evicted, refused, self._policing.counts, now)
 
     def vitals(self) -> Vitals:
         """What the switch holds and uses now: entries and their limits, CPU time, the fast path's pairs."""

@@ -8,9 +8,11 @@ A GSO frame of 64 KB counts as one frame, as it does on AF_PACKET.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
+
+from fastbridge.errors import ConfigError
 
 #: The column heads of a table of ports.
 CELLS = ("received", "forwarded", "flooded", "dropped", "sent", "not sent")
@@ -72,7 +74,15 @@ class PortCounters:
     def __str__(self) -> str:
         """In one line, the drops with their reasons."""
         parts = [f"{head} {cell}" for head, cell in zip(CELLS, self.cells, strict=True)]
-        return "; ".join([", ".join(parts), *_reasons(self)])
+        return "; ".join([", ".join(parts), *self.reasons])
+
+    @property
+    def reasons(self) -> list[str]:
+        """The drops by reason, and what the kernel forwarded or missed, in words; only what is not 0."""
+        found = [("dropped", self.dropped), ("not sent", self.tx_dropped)]
+        parts = [f"forwarded by the kernel: {self.fast:,}"] if self.fast else []
+        parts += [f"{what}: {_listed(drops)}" for what, drops in found if any(drops.values())]
+        return parts + ([f"missed by the kernel, ring full: {self.rx_missed:,}"] if self.rx_missed else [])
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +97,19 @@ class Counters:
     evicted: int = 0  #: entries that made room for another port's, the FDB being full
     refused: int = 0  #: sources not learned: the FDB was full, above all of their port
     policy: Mapping[str, int] = field(default_factory=dict)  #: the fate of `consumed` frames (see Policing.counts)
+    time: float = field(default=0.0, compare=False)  #: when it was taken, in seconds by the switch's clock
+
+    def rows(self) -> list[dict[str, Any]]:
+        """A row of plain JSON values for each port, with `ifname` and `time`; the last, of None, has what all share."""
+        ports: list[tuple[str | None, PortCounters]] = [*self.ports.items(), (None, self.total)]
+        rows = [{"ifname": name, "time": self.time, **port.as_dict()} for name, port in ports]
+        plain = self.as_dict()
+        rows[-1] |= {name: count for name, count in plain.items() if name not in ("ports", "total")}
+        return rows
+
+    def rates(self, before: Counters) -> list[dict[str, Any]]:
+        """What has happened per second since an earlier snapshot, in rows as those of rows(). Raises ConfigError."""
+        return rates(self.rows(), before.rows())
 
     def as_dict(self) -> dict[str, Any]:
         """The snapshot as plain JSON values."""
@@ -99,13 +122,14 @@ class Counters:
             "evicted": self.evicted,
             "refused": self.refused,
             "policy": dict(self.policy),
+            "time": self.time,
         }
 
     @property
     def story(self) -> str:
         """The FDB's counts in one line; then, if any, the reasons of all drops and the policy's counts."""
         fdb = f"MAC addresses learned {self.learned:,}, moved {self.moved:,}, aged {self.aged:,}"
-        parts = [fdb + (f", refused {self.refused:,} (FDB full)" if self.refused else ""), *_reasons(self.total)]
+        parts = [fdb + (f", refused {self.refused:,} (FDB full)" if self.refused else ""), *self.total.reasons]
         if any(self.policy.values()):
             parts.append(f"policy: {_listed(self.policy)}")
         return "; ".join(parts)
@@ -122,11 +146,30 @@ class Counters:
         return "\n".join([*lines, self.story])
 
 
-def _reasons(port: PortCounters) -> list[str]:
-    found = [("dropped", port.dropped), ("not sent", port.tx_dropped)]
-    parts = [f"forwarded by the kernel: {port.fast:,}"] if port.fast else []
-    parts += [f"{what}: {_listed(drops)}" for what, drops in found if any(drops.values())]
-    return parts + ([f"missed by the kernel, ring full: {port.rx_missed:,}"] if port.rx_missed else [])
+def rates(rows: Sequence[Mapping[str, Any]], before: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The rates between two answers of Counters.rows(), the later one first; `seconds` are between them.
+
+    A port that has come since then, or come again, counts from 0. Raises ConfigError.
+    """
+    seconds = rows[0]["time"] - before[0]["time"] if rows and before else 0.0
+    if seconds <= 0:
+        raise ConfigError("rates need two snapshots of one switch, the later one first")
+    earlier = {row["ifname"]: row for row in before}
+    found = []
+    for row in rows:
+        since = earlier.get(row["ifname"], {})
+        if any(row[name] < since.get(name, 0) for name in ("rx_frames", "tx_bytes")):
+            since = {}
+        counts = {name: _rate(row[name], since.get(name, 0), seconds) for name in row if name not in ("ifname", "time")}
+        found.append({"ifname": row["ifname"], "seconds": seconds, **counts})
+    return found
+
+
+def _rate(now: Any, before: Any, seconds: float) -> Any:
+    if isinstance(now, Mapping):
+        earlier = before if isinstance(before, Mapping) else {}
+        return {reason: _rate(count, earlier.get(reason, 0), seconds) for reason, count in now.items()}
+    return max(0.0, now - before) / seconds
 
 
 def _listed(found: Mapping[str, int]) -> str:

@@ -154,7 +154,11 @@ class Fdb:
         address = MacAddress(mac)
         if address.is_group or not address:
             raise ConfigError(f"{address} is not a unicast MAC address, which a static entry needs")
-        self._core.add(address, _vlan(vlan), self._index_of(port))
+        index = self._index_of(port)
+        try:
+            self._core.add(address, _vlan(vlan), index)
+        except IndexError:
+            raise PortError(f"port {self._name_of(index)} was removed meanwhile") from None
         self.on_change()
 
     def remove(self, mac: MacAddress | str | int, vlan: int = 0) -> bool:

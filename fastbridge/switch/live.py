@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import errno
+import itertools
 import logging
 import os
 import select
@@ -19,9 +20,12 @@ import time
 import weakref
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from fastbridge.control.directory import answers, make_directory, socket_path
+from fastbridge.control.server import ControlServer
 from fastbridge.core.dataplane import open_ring
 from fastbridge.errors import ConfigError, PortError
 from fastbridge.forks import in_child
@@ -52,6 +56,8 @@ from .port_socket import (
 )
 from .ring_size import FEWEST, MOST, SLOW, ring_slots, smaller_ring
 from .shield import mark
+from .status import Status
+from .verbs import switch_verbs
 from .vitals import Vitals
 
 if TYPE_CHECKING:
@@ -68,6 +74,8 @@ _LINK_SECONDS, _SWEEP_SECONDS = 0.05, 1.0
 _LINK_SHARE = 0.01
 # How often pods are asked whether they take merged frames, and how many of them at a time: some 2 ms.
 _POD_SECONDS, _PODS_AT_A_TIME = 1.0, 500
+# Of the switches of this process that have `control` and no name of their own.
+_unnamed = itertools.count(1)
 
 
 class Switch(SwitchBase):
@@ -97,6 +105,8 @@ class Switch(SwitchBase):
         nf_tables table. "bpf", for root on kernel 6.6 or later: by a tcx program. "auto": by "bpf" or "nft"; two trial
         frames show which one works. Where neither works, the core forwards all frames, and a log line says why. "off":
         the core forwards all frames. `Switch.fast_path` names the one in use.
+    control: the name under which commands such as `fastbridge status` find the switch from start() to stop(), by its
+        control socket (docs/control.md); True: `run-` and the process id. None: there is no socket.
 
     Raises PortError, PrivilegeError or ConfigError, and then leaves nothing open.
     """
@@ -121,6 +131,8 @@ class Switch(SwitchBase):
         self._links = PortLinks(self._journal, wishes.shield)
         self._pods_asked = 0
         self._owner = os.getpid()
+        self._name = _name_of(wishes.control)
+        self._server: ControlServer | None = None
         in_child(self, Switch._leave_to_parent)
         wanted = list(ports)
         self._most_slots = self._slots = MOST  # slots that the kernel has memory for; slots that a ring is to have
@@ -174,6 +186,20 @@ class Switch(SwitchBase):
             thread.start()
         self._fast.start()
         self._policing.start()
+        self._epoch = self._clock()
+        if self._name:
+            self._serve()
+
+    def _serve(self) -> None:
+        """Answer at the control socket until stop(). Raises ConfigError, and then the switch is stopped."""
+        try:
+            make_directory()
+            server = ControlServer(socket_path(self._name), switch_verbs(self))
+            server.start()
+            self._server = server
+        except BaseException:
+            self.stop()
+            raise
 
     def stop(self) -> None:
         """Stop for good and close the sockets. The counters stay readable. Does nothing in a forked child."""
@@ -204,7 +230,10 @@ class Switch(SwitchBase):
             self._entries = self.fdb._core = elsewhere
 
     def _halt(self) -> None:
-        """End the threads."""
+        """End the threads: first the one that answers, while there is something to ask."""
+        server, self._server = self._server, None
+        if server is not None:
+            server.close()
         self._stopping.set()
         self._dataplane.stop()
         os.eventfd_write(self._dataplane.event_fd, 1)  # wakes the control thread
@@ -214,6 +243,25 @@ class Switch(SwitchBase):
         self._journal.stop()
         self._threads = []
         _running.discard(self)
+
+    @property
+    def name(self) -> str:
+        """The name by which commands find the switch; "" without `control`."""
+        return self._name
+
+    def status(self) -> Status:
+        """See SwitchBase."""
+        running, options = self.running, self._options
+        return replace(
+            super().status(),
+            name=self._name,
+            running=running,
+            uptime=round(self._clock() - self._epoch, 3) if running else 0.0,
+            fast_path=self.fast_path,
+            workers=options.workers,
+            cpus=options.cpus,
+            shield=(self.unshielded or "on") if options.shield else "off",
+        )
 
     def counters(self) -> Counters:
         """One consistent snapshot: all ports between the same two breaths; after stop(), the last one."""
@@ -562,6 +610,18 @@ def _cpu_seconds(thread: threading.Thread) -> float:
         return time.clock_gettime((~thread.native_id << 3) | 6)
     except OSError:  # it has ended
         return 0.0
+
+
+def _name_of(control: str | bool | None) -> str:
+    """The name that `control` asks for; "": none. Raises ConfigError, also where another switch has it."""
+    if control is True:
+        number = next(_unnamed)
+        return f"run-{os.getpid()}" if number == 1 else f"run-{os.getpid()}-{number}"
+    if control is None or control is False:
+        return ""
+    if answers(socket_path(control)):
+        raise ConfigError(f"a switch named {control} runs already; give this one another name")
+    return control
 
 
 def _many(ports: int) -> ThreadPoolExecutor:

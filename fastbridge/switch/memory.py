@@ -10,7 +10,8 @@ from fastbridge.core.memory_ports import MemoryPorts
 from fastbridge.errors import ConfigError
 from fastbridge.named import refuse_text
 
-from .base import Member, SwitchBase
+from .base import Member, SwitchBase, SwitchPort
+from .fdb import PortRef
 from .options import Options
 
 if TYPE_CHECKING:
@@ -45,15 +46,29 @@ class MemorySwitch(SwitchBase):
         clock: Callable[[], float] = time.monotonic,
         **options: Unpack[OptionWords],
     ) -> None:
-        self._clock, self._epoch = clock, clock()
         super().__init__(Options(**options), clock=clock)
         self._memory = MemoryPorts(self._dataplane)
         refuse_text(ports, "ports")
         names = [str(i) for i in range(ports)] if isinstance(ports, int) else list(ports)
         if len(set(names)) != len(names):
             raise ConfigError(f"a port is named twice in {', '.join(names)}; a switch has each port once")
+        self._coalesce = coalesce
         for name in names:
-            self._add_member(self._dataplane.add_port(), Member(name, coalesce=coalesce))
+            self.add_port(name)
+
+    def add_port(self, name: str) -> SwitchPort:
+        """Add a port. Raises ConfigError: there is such a port already."""
+        with self._changing:
+            if any(port.name == name for port in self.ports):
+                raise ConfigError(f"port {name} is named twice; a switch has each port once")
+            index = self._dataplane.add_port()
+            self._add_member(index, Member(name, coalesce=self._coalesce))
+        return SwitchPort(index, name, "up")
+
+    def remove_port(self, port: PortRef) -> None:
+        """Take a port out, and forget its FDB entries, static ones too."""
+        with self._changing:
+            self._remove_member(self._index_of(port))
 
     def process(self, ingress: int | str, frames: Sequence[bytes]) -> list[Egress]:
         """Switch frames (bytes from the destination MAC on, no FCS) arriving on one port.

@@ -56,6 +56,7 @@ class LiveOptions(Options):
     loop_detection: bool = True
     shield: bool = False
     fast_path: str = "auto"
+    control: str | bool | None = None
 
     def __post_init__(self) -> None:
         Options.__post_init__(self)
@@ -118,6 +119,7 @@ class LiveOptionWords(OptionWords, total=False):
     loop_detection: bool
     shield: bool
     fast_path: str
+    control: str | bool | None
 
 
 def _check_seconds(name: str, value: float) -> None:

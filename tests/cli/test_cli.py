@@ -255,7 +255,7 @@ def test_json_contract(lab: Lab, start: Callable[..., subprocess.Popen[str]]) ->
     process = start("run", "--json", "pod1", "pod2", "pod3")
     ready = say(process)
     assert ready.pop("fast_path") in ("bpf", "nft", "off")
-    assert ready == {"event": "ready", "ports": ["pod1", "pod2", "pod3"]}
+    assert ready == {"event": "ready", "ports": ["pod1", "pod2", "pod3"], "name": f"run-{process.pid}"}
     assert lab["pod1"].ping("pod2", count=3, timeout=PATIENCE)  # ready means that it forwards
     assert lab["pod2"].ping("pod3", family=6, timeout=PATIENCE)
     lab["pod3"].port.set_down()
