@@ -163,6 +163,10 @@ class _Operations:
         self._check(port)
         return [row for row in self._switch.counters().rows() if port in (None, row["ifname"])]
 
+    def vitals(self) -> list[Row]:
+        """What the switch holds and uses: entries and limits, CPU time, pairs of the fast path, waits for a policy."""
+        return [self._switch.vitals().as_dict()]
+
     def _check(self, port: str | None) -> None:
         """Raise ConfigError for an unknown port."""
         if port is not None:
