@@ -40,6 +40,7 @@ _COMMANDS = {
     "top": "Watch the ports, rates and drops of a running switch, full screen.",
     "capture": "Capture the frames of a running switch, with what became of each.",
     "extcap": "Make running switches appear in Wireshark.",
+    "metrics": "Print what Prometheus reads of a running switch.",
     "lab": "Make pods that stay, in named network namespaces.",
     "compare": "Measure fastbridge against the Linux bridge and other switches on this machine.",
     "report": "Show saved results, or draw them as a page, Markdown or pictures.",

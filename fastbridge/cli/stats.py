@@ -35,7 +35,7 @@ def stats(remote: Remote, port: str | None, interval: float | None) -> None:
 
 
 def _table(rows: Sequence[Row]) -> None:
-    counters = _counters(rows)
+    counters = read_counters(rows)
     console = make_console()
     console.print(counter_table(counters, "Frames a second" if "seconds" in rows[0] else "Frames"))
     console.print()
@@ -43,7 +43,7 @@ def _table(rows: Sequence[Row]) -> None:
     print_lines(console, [*reasons, counters.story] if rows[-1]["ifname"] is None else reasons, indent="")
 
 
-def _counters(rows: Sequence[Row]) -> Counters:
+def read_counters(rows: Sequence[Row]) -> Counters:
     """The snapshot that rows tell of, in whole numbers. Of one port alone the sum is its own."""
     *ports, last = [{name: _whole(value) for name, value in row.items()} for row in rows]
     if last["ifname"] is not None:

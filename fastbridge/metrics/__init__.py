@@ -15,3 +15,4 @@ except ImportError:
     raise ConfigError(f"metrics take the package prometheus-client: {way_to('metrics')}") from None
 
 from .collector import collector as collector
+from .collector import plain_text as plain_text

@@ -8,10 +8,11 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
+from prometheus_client import generate_latest
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
@@ -27,20 +28,39 @@ from fastbridge.switch.vitals import Vitals
 from fastbridge.version import __version__
 
 if TYPE_CHECKING:
-    from fastbridge.switch.base import SwitchBase
+    from fastbridge.switch.base import SwitchPort
 
 # A policy may give any text as the reason of a drop, addresses included. These become labels.
 _REASON = re.compile(r"[a-z][a-z_]{0,31}")
 _MOST_FATES = 40
 
 
-def collector(switch: SwitchBase) -> Collector:
+class Source(Protocol):
+    """What a collector asks of a switch."""
+
+    def counters(self) -> Counters:
+        """One snapshot."""
+
+    def vitals(self) -> Vitals:
+        """What it holds and uses."""
+
+    @property
+    def ports(self) -> Sequence[SwitchPort]:
+        """The ports and their states."""
+
+
+def collector(switch: Source) -> Collector:
     """A collector of a switch's metrics, for a registry of prometheus_client. Each collection takes one snapshot."""
     return _SwitchCollector(switch)
 
 
+def plain_text(switch: Source) -> str:
+    """A switch's metrics in Prometheus's text format."""
+    return generate_latest(collector(switch)).decode()
+
+
 class _SwitchCollector(Collector):
-    def __init__(self, switch: SwitchBase) -> None:
+    def __init__(self, switch: Source) -> None:
         self._switch = switch
 
     def collect(self) -> Iterator[Metric]:

@@ -127,7 +127,6 @@ class SwitchBase:
         workers: int = 1,
         loop_detection: bool = False,
     ) -> None:
-        self._capacity = options.capacity
         self._dataplane = Dataplane(
             MacTable(options.capacity, options.ageing_ms),
             filter_link_local=options.filter_link_local,

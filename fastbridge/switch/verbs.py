@@ -238,6 +238,10 @@ class _Operations:
             for each in self._switch.mirrors
         ]
 
+    def vitals(self) -> list[Row]:
+        """What the switch holds and uses: entries and limits, CPU time, pairs of the fast path, waits for a policy."""
+        return [self._switch.vitals().as_dict()]
+
     def _check(self, port: str | None) -> None:
         """Raise ConfigError for an unknown port."""
         if port is not None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from fastbridge.policy.waits import Waits
 
@@ -32,3 +32,16 @@ class Vitals(NamedTuple):
     policy_waits: Waits  #: of the frames that a policy has decided; none in memory, where no frame waits
     cpu_seconds: Sequence[float] = ()  #: of each worker's thread; empty while none runs
     fast_path: FastPathVitals = FastPathVitals()
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same as plain JSON values."""
+        plain = {**self._asdict(), "breaths": list(self.breaths), "cpu_seconds": list(self.cpu_seconds)}
+        return {**plain, "policy_waits": self.policy_waits._asdict(), "fast_path": self.fast_path._asdict()}
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> Vitals:
+        """As as_dict() has them; keys of a newer version are passed over."""
+        known = {name: plain[name] for name in cls._fields}
+        waits = Waits(tuple(plain["policy_waits"]["counts"]), plain["policy_waits"]["seconds"])
+        fast_path = FastPathVitals(*(plain["fast_path"][name] for name in FastPathVitals._fields))
+        return cls(**{**known, "policy_waits": waits, "fast_path": fast_path})
