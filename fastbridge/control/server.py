@@ -57,7 +57,8 @@ _CREDENTIALS = struct.Struct("=iII")  # struct ucred: pid, uid, gid
 class ControlServer:
     """The control socket of one switch, from start() to close().
 
-    path: of the socket. verbs: what can be asked. owner_uid: who may ask, beside root; None: this process's user.
+    path: of the socket. verbs: what can be asked. owner_uid: who may ask, beside root; None: this process's user. It is
+    started once.
     """
 
     def __init__(self, path: Path, verbs: Verbs, owner_uid: int | None = None) -> None:
@@ -83,6 +84,7 @@ class ControlServer:
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._epoll.register(self._listener, select.EPOLLIN)
         self._epoll.register(self._wake, select.EPOLLIN)
+        self._journal.start()
         in_child(self, ControlServer._leave_to_parent)
         self._threads = [
             threading.Thread(target=work, name=name, daemon=True)
@@ -104,6 +106,7 @@ class ControlServer:
         if not threads[1].is_alive():  # else it will write to its descriptor
             os.close(self._wake)
             self._drop(self._result)
+        self._journal.stop()
 
     def __enter__(self) -> ControlServer:
         self.start()
@@ -283,7 +286,9 @@ class ControlServer:
     def _call_next(self) -> None:
         """Have the next request served, in turn."""
         now = time.monotonic()
-        while self._calling is None:
+        for _ in range(_MOST_CLIENTS):  # then it is the turn of streams again
+            if self._calling is not None:
+                return
             guest = next((guest for guest in self._guests.values() if guest.due(now) <= 0), None)
             if guest is None:
                 return
