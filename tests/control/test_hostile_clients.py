@@ -18,10 +18,16 @@ from hypothesis import strategies as st
 from live import eventually
 from talks import Asked, Raw, asked, environment
 
-from fastbridge.control import guest
+from fastbridge.control import guest, server
 from fastbridge.control.client import Client
 from fastbridge.control.protocol import BUSY, RpcError
 from fastbridge.open_files import reserve_files
+
+
+@pytest.fixture(autouse=True)
+def looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that tests need not wait for the server to look after its socket and its clients."""
+    monkeypatch.setattr(server, "_LOOK_SECONDS", 0.05)
 
 
 @pytest.fixture
@@ -249,8 +255,10 @@ import resource, sys
 from pathlib import Path
 from live import eventually
 from talks import Asked, Raw, asked
+from fastbridge.control import server
 from fastbridge.control.client import Client
 
+server._LOOK_SECONDS = 0.1
 path = Path(sys.argv[1])
 with asked(path), Client(path=path, timeout=60) as good:
     assert good.call("echo", value=1) == 1

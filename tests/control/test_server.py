@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import os
@@ -20,7 +21,8 @@ import pytest
 from live import eventually
 from talks import Asked, Raw, asked, environment
 
-from fastbridge.control.client import Client
+from fastbridge.control import server as server_module
+from fastbridge.control.client import Client, EventStream
 from fastbridge.control.protocol import (
     CONFIG,
     ENDED,
@@ -37,6 +39,12 @@ from fastbridge.control.protocol import (
 )  # fmt: skip
 from fastbridge.control.server import ControlServer
 from fastbridge.errors import ConfigError
+
+
+@pytest.fixture(autouse=True)
+def looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that tests need not wait for the server to look after its socket and its clients."""
+    monkeypatch.setattr(server_module, "_LOOK_SECONDS", 0.05)
 
 
 @pytest.fixture
@@ -236,6 +244,47 @@ def test_a_client_that_gave_up_gets_the_right_answer_next(there: Asked, path: Pa
                 return False
 
         eventually(answered, "the answer to the next request")
+
+
+def test_an_event_loop_waits_for_events(there: Asked, client: Client) -> None:
+    async def follow(stream: EventStream) -> list[int]:
+        seen: list[int] = []
+        over = asyncio.Event()
+
+        def take() -> None:
+            events = stream.read()
+            if events is None:
+                over.set()
+            seen.extend(event["number"] for event in events or ())
+
+        loop = asyncio.get_running_loop()
+        loop.add_reader(stream, take)
+        for number in range(50):
+            there.streams[0].say(number=number)
+            await asyncio.sleep(0)
+        there.streams[0].end()
+        await asyncio.wait_for(over.wait(), 60)
+        loop.remove_reader(stream)
+        return seen
+
+    with client.stream("ticks") as stream:
+        assert asyncio.run(follow(stream)) == list(range(50))
+
+
+def test_threads_share_a_client(client: Client) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(lambda value: client.call("echo", value=value), range(200))) == list(range(200))
+
+
+def test_a_stream_closed_by_another_thread_ends(there: Asked, client: Client) -> None:
+    stream = client.stream("ticks")
+    with ThreadPoolExecutor(1) as pool:
+        there.streams[0].say(number=1)
+        seen = pool.submit(list, stream)
+        with client.stream("ticks"):  # by now the first event is sent
+            stream.close()
+        assert seen.result(60) in ([], [{"number": 1}])
+    assert there.streams[0].closed.wait(60)
 
 
 def test_close_ends_those_who_wait(path: Path) -> None:
