@@ -378,21 +378,21 @@ class ControlServer:
         for guest in list(self._guests.values()):
             if guest.stalled(now) and not guest.subscriptions:
                 self._dismiss(guest)
-        found = _identity(self.path)
-        if found == self._file:
-            return
-        text = f"the control socket {self.path} is another's now; nobody can ask this switch"
-        if found is None:
-            try:
-                listener = _listen(self.path)
-            except ConfigError as error:
-                text = str(error)
-            else:
-                self._epoll.unregister(self._listener)
-                self._listener.close()
-                self._listener, self._file = listener, _identity(self.path)
-                self._epoll.register(listener, select.EPOLLIN)
-                text = f"the control socket {self.path} was removed; it is there again"
+        if _identity(self.path) != self._file:
+            self._listen_again()
+
+    def _listen_again(self) -> None:
+        """After somebody removed the socket."""
+        try:
+            listener = _listen(self.path)
+        except ConfigError as error:
+            text = f"the control socket {self.path} was removed, and cannot be made again: {error}"
+        else:
+            self._epoll.unregister(self._listener)
+            self._listener.close()
+            self._listener, self._file = listener, _identity(self.path)
+            self._epoll.register(listener, select.EPOLLIN)
+            text = f"the control socket {self.path} was removed; it is there again"
         self._journal.warn(_log, "failures of the control socket", text, thing=text)
 
 

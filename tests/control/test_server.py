@@ -379,13 +379,18 @@ def test_the_socket_is_there_again_when_its_file_was_removed(
     eventually(lambda: f"the control socket {path} was removed; it is there again" in caplog.text, "a word in the log")
 
 
-def test_a_socket_of_somebody_else_in_its_place_is_left_alone(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_is_in_its_place_is_left_alone(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with asked(path), Client(path=path) as client:
         path.unlink()
         with asked(path), Client(path=path) as second:
-            eventually(lambda: "is another's now" in caplog.text, "a word in the log")
+            eventually(
+                lambda: "cannot be made again: a switch named one runs already" in caplog.text, "a word in the log"
+            )
             assert client.call("echo", value=1) == second.call("echo", value=1) == 1
+        eventually(path.exists, "the first one's socket again")
+        path.unlink()
         path.write_text("mine")
+        eventually(lambda: "one.sock is no socket" in caplog.text, "a word in the log")
     assert path.read_text() == "mine"
 
 
