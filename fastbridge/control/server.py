@@ -48,6 +48,7 @@ from .verbs import Stream, Verbs
 _log = logging.getLogger(__name__)
 
 _MOST_CLIENTS, _MOST_STREAMS = 64, 16
+_MOST_UNREAD = 64 << 20  # bytes of answers, of all clients
 _BACKLOG = 128  # clients that wait to be accepted
 _LOOK_SECONDS = 2.0  # between two looks at the socket's file and at clients that do not read
 _PATIENCE = 2.0  # seconds that close() waits for the verb being called
@@ -328,6 +329,13 @@ class ControlServer:
             result = list(self._subscribe(guest, *result))
         guest.write(result)
         self._settle(guest)
+        self._save_memory()
+
+    def _save_memory(self) -> None:
+        """Close those who have read nothing for longest, until what the others do not read is little enough."""
+        late = sorted((guest for guest in self._guests.values() if guest.unread), key=lambda guest: guest.moved)
+        while len(late) > 1 and sum(guest.unread for guest in late) > _MOST_UNREAD:
+            self._dismiss(late.pop(0))
 
     def _subscribe(self, guest: Guest, request: Request, stream: Stream) -> Iterator[bytes]:
         try:

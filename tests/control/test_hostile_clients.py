@@ -36,9 +36,10 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def there(path: Path) -> Iterator[Asked]:
+def there(path: Path, caplog: pytest.LogCaptureFixture) -> Iterator[Asked]:
     with asked(path) as found:
         yield found
+    assert "failed; going on" not in caplog.text
 
 
 @pytest.fixture
@@ -239,6 +240,22 @@ def test_an_answer_that_nobody_reads_is_given_up(
     with Raw(path) as raw:
         raw.ask(1, "many", count=100_000)
         eventually(lambda: _hung_up(raw), "the end of the connection")
+    is_served(good, path)
+
+
+def test_answers_that_nobody_reads_take_little_memory(
+    there: Asked, good: Client, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "_MOST_UNREAD", 5 << 20)
+    with ExitStack() as stack:
+        raws = [stack.enter_context(Raw(path)) for _ in range(6)]
+        for raw in raws:
+            raw.ask(1, "many", count=20_000)  # 2 MB
+            eventually(lambda raw=raw: raw.sock.recv(1, 0x42), "the first byte of its answer")  # MSG_PEEK, MSG_DONTWAIT
+        assert len(good.call("many", count=60_000)) == 60_000  # more than that, but somebody reads it
+        for raw in raws:
+            answer = b"".join(iter(lambda raw=raw: raw.sock.recv(1 << 20), b""))
+            assert 0 < len(answer) < 2 << 20 and not answer.endswith(b"\n")
     is_served(good, path)
 
 
