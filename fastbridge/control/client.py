@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 import select
@@ -74,7 +75,7 @@ class EventStream:
         self._ended = False
 
     def fileno(self) -> int:
-        """Readable when events wait."""
+        """Readable when events wait, and when the stream has ended."""
         return self._line.fileno()
 
     def read(self) -> list[dict[str, Any]] | None:
@@ -86,7 +87,7 @@ class EventStream:
         return None if self._ended and not events else events
 
     def close(self) -> None:
-        """No more of them."""
+        """No more of them. Another thread that waits for one gets none."""
         self._ended = True
         self._line.close()
 
@@ -96,6 +97,7 @@ class EventStream:
     def __next__(self) -> dict[str, Any]:
         while not self._events:
             if self._ended:
+                self.close()
                 raise StopIteration
             self._line.wait(math.inf)
             self._receive()
@@ -108,12 +110,19 @@ class EventStream:
         self.close()
 
     def _receive(self) -> None:
-        for said in self._line.receive():
+        try:
+            received = self._line.receive()
+        except RpcError:
+            if self._ended:  # by another thread
+                return
+            raise
+        for said in received:
             params = said.get("params", {})
             if "event" in params:
                 self._events.append(params["event"])
             elif "end" in params:
-                self.close()
+                self._ended = True
+                self._line.end()
                 if params["end"] is not None:
                     raise RpcError(OTHER, params["end"])
 
@@ -167,6 +176,8 @@ class _Line:
 
     def wait(self, seconds: float, for_what: int = select.POLLIN) -> bool:
         """Wait until something can be received or sent; returns whether it can."""
+        if self.fileno() < 0:  # closed by another thread
+            return True
         poll = select.poll()
         poll.register(self._sock, for_what)
         return bool(poll.poll(None if seconds == math.inf else max(0.0, 1000 * seconds)))
@@ -178,7 +189,13 @@ class _Line:
     def close(self) -> None:
         """Close it. ask() opens it again."""
         self._half.clear()
+        self.end()  # wakes who waits for it
         self._sock.close()
+
+    def end(self) -> None:
+        """End it. From now on fileno() is readable."""
+        with contextlib.suppress(OSError):  # not connected any more
+            self._sock.shutdown(socket.SHUT_RDWR)
 
     def _connect(self, ends: float) -> socket.socket:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

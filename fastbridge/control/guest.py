@@ -20,6 +20,7 @@ _MOST_WAITING = 64  # requests
 _RATE, _BURST = 500, 500  # requests/s, and at once
 _STALLED_SECONDS = 30.0  # a client that has read nothing for so long
 _PIECE = 65536  # bytes read at once
+_SENDS = 16  # at once, or who reads as fast as he can would hold up the others
 
 
 @dataclass(slots=True)
@@ -49,6 +50,7 @@ class Guest:
         self._half = bytearray()  # a line that has no end yet, or whole ones for which there was no room
         self._lines: deque[bytes | RpcError] = deque()
         self._unread: deque[memoryview] = deque()
+        self.unread = 0  # bytes
         self._paid = 0.0  # until when its requests have used its rate up
 
     def read(self) -> None:
@@ -84,15 +86,20 @@ class Guest:
         """Have it read these."""
         if not self._unread:
             self.moved = time.monotonic()
-        self._unread.extend(map(memoryview, lines))
+        for line in lines:
+            self._unread.append(memoryview(line))
+            self.unread += len(line)
         self.flush()
 
     def flush(self) -> None:
         """Send what it takes."""
         try:
-            while self._unread:
+            for _ in range(_SENDS):
+                if not self._unread:
+                    return
                 sent = self.sock.send(self._unread[0])
                 self.moved = time.monotonic()
+                self.unread -= sent
                 self._unread[0] = self._unread[0][sent:]
                 if not self._unread[0]:
                     self._unread.popleft()
@@ -101,6 +108,7 @@ class Guest:
         except OSError:  # it is gone
             self.leaving = True
             self._unread.clear()
+            self.unread = 0
 
     @property
     def reads(self) -> bool:

@@ -48,6 +48,7 @@ from .verbs import Stream, Verbs
 _log = logging.getLogger(__name__)
 
 _MOST_CLIENTS, _MOST_STREAMS = 64, 16
+_MOST_UNREAD = 64 << 20  # bytes of answers, of all clients
 _BACKLOG = 128  # clients that wait to be accepted
 _LOOK_SECONDS = 2.0  # between two looks at the socket's file and at clients that do not read
 _PATIENCE = 2.0  # seconds that close() waits for the verb being called
@@ -57,7 +58,8 @@ _CREDENTIALS = struct.Struct("=iII")  # struct ucred: pid, uid, gid
 class ControlServer:
     """The control socket of one switch, from start() to close().
 
-    path: of the socket. verbs: what can be asked. owner_uid: who may ask, beside root; None: this process's user.
+    path: of the socket. verbs: what can be asked. owner_uid: who may ask, beside root; None: this process's user. It is
+    started once.
     """
 
     def __init__(self, path: Path, verbs: Verbs, owner_uid: int | None = None) -> None:
@@ -83,6 +85,7 @@ class ControlServer:
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._epoll.register(self._listener, select.EPOLLIN)
         self._epoll.register(self._wake, select.EPOLLIN)
+        self._journal.start()
         in_child(self, ControlServer._leave_to_parent)
         self._threads = [
             threading.Thread(target=work, name=name, daemon=True)
@@ -104,6 +107,7 @@ class ControlServer:
         if not threads[1].is_alive():  # else it will write to its descriptor
             os.close(self._wake)
             self._drop(self._result)
+        self._journal.stop()
 
     def __enter__(self) -> ControlServer:
         self.start()
@@ -283,7 +287,9 @@ class ControlServer:
     def _call_next(self) -> None:
         """Have the next request served, in turn."""
         now = time.monotonic()
-        while self._calling is None:
+        for _ in range(_MOST_CLIENTS):  # then it is the turn of streams again
+            if self._calling is not None:
+                return
             guest = next((guest for guest in self._guests.values() if guest.due(now) <= 0), None)
             if guest is None:
                 return
@@ -323,6 +329,13 @@ class ControlServer:
             result = list(self._subscribe(guest, *result))
         guest.write(result)
         self._settle(guest)
+        self._save_memory()
+
+    def _save_memory(self) -> None:
+        """Close those who have read nothing for longest, until what the others do not read is little enough."""
+        late = sorted((guest for guest in self._guests.values() if guest.unread), key=lambda guest: guest.moved)
+        while len(late) > 1 and sum(guest.unread for guest in late) > _MOST_UNREAD:
+            self._dismiss(late.pop(0))
 
     def _subscribe(self, guest: Guest, request: Request, stream: Stream) -> Iterator[bytes]:
         try:
@@ -373,21 +386,21 @@ class ControlServer:
         for guest in list(self._guests.values()):
             if guest.stalled(now) and not guest.subscriptions:
                 self._dismiss(guest)
-        found = _identity(self.path)
-        if found == self._file:
-            return
-        text = f"the control socket {self.path} is another's now; nobody can ask this switch"
-        if found is None:
-            try:
-                listener = _listen(self.path)
-            except ConfigError as error:
-                text = str(error)
-            else:
-                self._epoll.unregister(self._listener)
-                self._listener.close()
-                self._listener, self._file = listener, _identity(self.path)
-                self._epoll.register(listener, select.EPOLLIN)
-                text = f"the control socket {self.path} was removed; it is there again"
+        if _identity(self.path) != self._file:
+            self._listen_again()
+
+    def _listen_again(self) -> None:
+        """After somebody removed the socket."""
+        try:
+            listener = _listen(self.path)
+        except ConfigError as error:
+            text = f"the control socket {self.path} was removed, and cannot be made again: {error}"
+        else:
+            self._epoll.unregister(self._listener)
+            self._listener.close()
+            self._listener, self._file = listener, _identity(self.path)
+            self._epoll.register(listener, select.EPOLLIN)
+            text = f"the control socket {self.path} was removed; it is there again"
         self._journal.warn(_log, "failures of the control socket", text, thing=text)
 
 

@@ -76,6 +76,7 @@ def test_the_numbers_are_true() -> None:
         "streams of a client": f"{server._MOST_STREAMS}",
     }.items():
         assert rows[name].startswith(number), name
+    assert rows["answers of all clients that nobody reads"].startswith(f"{server._MOST_UNREAD >> 20} MiB")
     assert f"for {guest._STALLED_SECONDS:g} s" in rows["answers"]
     codes = {protocol.PARSE, protocol.INVALID, protocol.NO_VERB, protocol.WRONG_PARAMETERS, protocol.INTERNAL}
     assert {str(code) for code in codes | {protocol.BUSY}} <= rows.keys() and "1, 2, 3, 4" in rows

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -13,9 +14,10 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from live import eventually
 from talks import asked, environment
 
-from fastbridge.control import directory
+from fastbridge.control import directory, server
 from fastbridge.control.client import Client
 from fastbridge.control.directory import make_directory, running, socket_path, the_one
 from fastbridge.errors import ConfigError
@@ -151,6 +153,14 @@ def test_the_socket_of_a_killed_switch_is_not_in_the_way(switches: ExitStack) ->
     with asked(path), Client() as client:
         assert client.call("echo", value=1) == 1
     assert not path.exists()
+
+
+def test_a_directory_that_was_removed_is_there_again(switches: ExitStack, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "_LOOK_SECONDS", 0.05)
+    switches.enter_context(asked(socket_path("a")))
+    shutil.rmtree(directory.directory())
+    eventually(lambda: running() == ["a"], "the switch, found again")
+    assert directory.directory().stat().st_mode & 0o777 == 0o700
 
 
 def test_what_lies_beside_is_no_switch(switches: ExitStack) -> None:

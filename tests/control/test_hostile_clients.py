@@ -18,10 +18,16 @@ from hypothesis import strategies as st
 from live import eventually
 from talks import Asked, Raw, asked, environment
 
-from fastbridge.control import guest
+from fastbridge.control import guest, server
 from fastbridge.control.client import Client
 from fastbridge.control.protocol import BUSY, RpcError
 from fastbridge.open_files import reserve_files
+
+
+@pytest.fixture(autouse=True)
+def looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that tests need not wait for the server to look after its socket and its clients."""
+    monkeypatch.setattr(server, "_LOOK_SECONDS", 0.05)
 
 
 @pytest.fixture
@@ -30,9 +36,10 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def there(path: Path) -> Iterator[Asked]:
+def there(path: Path, caplog: pytest.LogCaptureFixture) -> Iterator[Asked]:
     with asked(path) as found:
         yield found
+    assert "failed; going on" not in caplog.text
 
 
 @pytest.fixture
@@ -236,6 +243,22 @@ def test_an_answer_that_nobody_reads_is_given_up(
     is_served(good, path)
 
 
+def test_answers_that_nobody_reads_take_little_memory(
+    there: Asked, good: Client, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "_MOST_UNREAD", 5 << 20)
+    with ExitStack() as stack:
+        raws = [stack.enter_context(Raw(path)) for _ in range(6)]
+        for raw in raws:
+            raw.ask(1, "many", count=20_000)  # 2 MB
+            eventually(lambda raw=raw: raw.sock.recv(1, 0x42), "the first byte of its answer")  # MSG_PEEK, MSG_DONTWAIT
+        assert len(good.call("many", count=60_000)) == 60_000  # more than that, but somebody reads it
+        for raw in raws:
+            answer = b"".join(iter(lambda raw=raw: raw.sock.recv(1 << 20), b""))
+            assert 0 < len(answer) < 2 << 20 and not answer.endswith(b"\n")
+    is_served(good, path)
+
+
 def _hung_up(raw: Raw) -> bool:
     try:
         raw.send(b"\n")
@@ -249,8 +272,10 @@ import resource, sys
 from pathlib import Path
 from live import eventually
 from talks import Asked, Raw, asked
+from fastbridge.control import server
 from fastbridge.control.client import Client
 
+server._LOOK_SECONDS = 0.1
 path = Path(sys.argv[1])
 with asked(path), Client(path=path, timeout=60) as good:
     assert good.call("echo", value=1) == 1

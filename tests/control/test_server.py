@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import logging
 import os
 import select
 import socket
@@ -19,7 +21,8 @@ import pytest
 from live import eventually
 from talks import Asked, Raw, asked, environment
 
-from fastbridge.control.client import Client
+from fastbridge.control import server as server_module
+from fastbridge.control.client import Client, EventStream
 from fastbridge.control.protocol import (
     CONFIG,
     ENDED,
@@ -36,6 +39,12 @@ from fastbridge.control.protocol import (
 )  # fmt: skip
 from fastbridge.control.server import ControlServer
 from fastbridge.errors import ConfigError
+
+
+@pytest.fixture(autouse=True)
+def looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that tests need not wait for the server to look after its socket and its clients."""
+    monkeypatch.setattr(server_module, "_LOOK_SECONDS", 0.05)
 
 
 @pytest.fixture
@@ -81,7 +90,7 @@ def test_a_fault_of_the_switch_is_logged_and_told(client: Client, caplog: pytest
     for _ in range(3):
         error = refusal(client, "fail", how="other")
         assert (error.code, str(error)) == (INTERNAL, "fail failed in the switch: RuntimeError: two lines")
-    assert caplog.text.count("Traceback") == 1
+    eventually(lambda: caplog.text.count("Traceback") == 1, "one word in the log")
     assert client.call("echo", value=1) == 1
 
 
@@ -182,7 +191,7 @@ def test_a_stream_that_fails_says_why(there: Asked, client: Client, caplog: pyte
             with pytest.raises(RpcError) as failed:
                 next(stream)
             assert str(failed.value) == said and failed.value.code == OTHER
-    assert caplog.text.count("Traceback") == 1
+    eventually(lambda: caplog.text.count("Traceback") == 1, "one word in the log")
 
 
 def test_streams_of_one_connection_are_told_apart_and_closed(there: Asked, path: Path) -> None:
@@ -235,6 +244,47 @@ def test_a_client_that_gave_up_gets_the_right_answer_next(there: Asked, path: Pa
                 return False
 
         eventually(answered, "the answer to the next request")
+
+
+def test_an_event_loop_waits_for_events(there: Asked, client: Client) -> None:
+    async def follow(stream: EventStream) -> list[int]:
+        seen: list[int] = []
+        over = asyncio.Event()
+
+        def take() -> None:
+            events = stream.read()
+            if events is None:
+                over.set()
+            seen.extend(event["number"] for event in events or ())
+
+        loop = asyncio.get_running_loop()
+        loop.add_reader(stream, take)
+        for number in range(50):
+            there.streams[0].say(number=number)
+            await asyncio.sleep(0)
+        there.streams[0].end()
+        await asyncio.wait_for(over.wait(), 60)
+        loop.remove_reader(stream)
+        return seen
+
+    with client.stream("ticks") as stream:
+        assert asyncio.run(follow(stream)) == list(range(50))
+
+
+def test_threads_share_a_client(client: Client) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(lambda value: client.call("echo", value=value), range(200))) == list(range(200))
+
+
+def test_a_stream_closed_by_another_thread_ends(there: Asked, client: Client) -> None:
+    stream = client.stream("ticks")
+    with ThreadPoolExecutor(1) as pool:
+        there.streams[0].say(number=1)
+        seen = pool.submit(list, stream)
+        with client.stream("ticks"):  # by now the first event is sent
+            stream.close()
+        assert seen.result(60) in ([], [{"number": 1}])
+    assert there.streams[0].closed.wait(60)
 
 
 def test_close_ends_those_who_wait(path: Path) -> None:
@@ -326,16 +376,21 @@ def test_the_socket_is_there_again_when_its_file_was_removed(
     assert client.call("echo", value=1) == 1  # those who were connected still are
     with Client(path=path) as new:
         assert new.call("echo", value=2) == 2
-    assert f"the control socket {path} was removed; it is there again" in caplog.text
+    eventually(lambda: f"the control socket {path} was removed; it is there again" in caplog.text, "a word in the log")
 
 
-def test_a_socket_of_somebody_else_in_its_place_is_left_alone(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_is_in_its_place_is_left_alone(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with asked(path), Client(path=path) as client:
         path.unlink()
         with asked(path), Client(path=path) as second:
-            eventually(lambda: "is another's now" in caplog.text, "a word in the log")
+            eventually(
+                lambda: "cannot be made again: a switch named one runs already" in caplog.text, "a word in the log"
+            )
             assert client.call("echo", value=1) == second.call("echo", value=1) == 1
+        eventually(path.exists, "the first one's socket again")
+        path.unlink()
         path.write_text("mine")
+        eventually(lambda: "one.sock is no socket" in caplog.text, "a word in the log")
     assert path.read_text() == "mine"
 
 
@@ -403,3 +458,25 @@ def test_a_server_is_closed_twice_and_never_started(path: Path) -> None:
         pass
     server.close()
     assert not path.exists()
+
+
+class Blocks(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__()
+        self.go_on = threading.Event()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.go_on.wait(60)
+
+
+def test_a_handler_of_the_log_that_blocks_stops_nothing(there: Asked, client: Client, path: Path) -> None:
+    handler = Blocks()
+    logging.getLogger("fastbridge").addHandler(handler)
+    try:
+        assert refusal(client, "fail", how="other").code == INTERNAL
+        path.unlink()
+        eventually(path.exists, "the socket again")
+        assert client.call("echo", value=1) == 1
+    finally:
+        handler.go_on.set()
+        logging.getLogger("fastbridge").removeHandler(handler)
