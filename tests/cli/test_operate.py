@@ -241,6 +241,18 @@ def test_the_fdb_is_that_of_a_linux_bridge(lab: Lab, switch: subprocess.Popen[st
 
 
 @pytest.mark.live
+def test_neighbours_have_the_keys_of_ip(lab: Lab, switch: subprocess.Popen[str]) -> None:
+    told("policy", "set", "suppress")
+    assert lab["pod1"].ping("pod2", timeout=PATIENCE)
+    theirs = {row["dst"]: row for row in json.loads(lab["pod1"].run(["ip", "-j", "neigh"]).stdout)}
+    ours = {row["dst"]: row for row in rows("neigh", "show")}
+    assert ours["10.0.0.2"].keys() >= theirs["10.0.0.2"].keys()
+    assert ours["10.0.0.2"]["lladdr"] == theirs["10.0.0.2"]["lladdr"] == TWO
+    assert (ours["10.0.0.1"]["dev"], ours["10.0.0.2"]["dev"]) == ("pod1", "pod2")
+    assert isinstance(theirs["10.0.0.2"]["state"], list) and ours["10.0.0.2"]["state"] == ["REACHABLE"]
+
+
+@pytest.mark.live
 def test_tables_fit_80_columns(lab: Lab, switch: subprocess.Popen[str]) -> None:
     assert lab["pod1"].ping("pod2", timeout=PATIENCE)
     lines = """
@@ -303,6 +315,22 @@ def test_completion_in_bash(switch: subprocess.Popen[str], tmp_path: Path) -> No
         "fdb", "list add remove set", "--switch", "here", "pod1 pod2 pod3",
         "isolated=on isolated=off", "pod1 pod2 pod3",
     ]  # fmt: skip
+
+
+@pytest.mark.live
+def test_completion_in_fish(switch: subprocess.Popen[str], tmp_path: Path) -> None:
+    needs("fish")
+    command = tmp_path / "fastbridge"
+    command.write_text(f'#!/bin/sh\nexec {sys.executable} -m fastbridge "$@"\n')
+    command.chmod(0o755)
+    script = (
+        "fastbridge completion fish | source; complete -C 'fastbridge fd'; complete -C 'fastbridge port remove pod'"
+    )
+    environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "HOME": str(tmp_path)}
+    done = subprocess.run(
+        ["fish", "-c", script], capture_output=True, text=True, timeout=PATIENCE, cwd=ROOT, env=environment
+    )
+    assert [line.split("\t")[0] for line in done.stdout.splitlines()] == ["fdb", "pod1", "pod2", "pod3"], done
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
