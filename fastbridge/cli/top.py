@@ -100,8 +100,7 @@ class Look:
         fdb, neighbours = status["fdb"], status["neighbours"]
         tables = f"MAC addresses: {fdb['entries']:,} of {fdb['capacity']:,}   neighbours: {neighbours['entries']:,}"
         fast = status["fast_path"]
-        share = "" if fast == "off" else f", {_percent(total['fast'])} of the frames received"
-        yield Text(f"{tables}   fast path: {fast}{share}")
+        yield Text(f"{tables}   fast path: {fast}{'' if fast == 'off' else ' ' + _percent(total['fast'])}")
 
     def _drops(self) -> Iterator[Text]:
         """The worst drops, each with its reason."""

@@ -213,7 +213,7 @@ class _Way:
             return Step("policy", "consume", "the frame is for the switch itself")
         if facts["punt"] == "take":
             return Step("policy", "pass", f"{policy} has no room for it, so it goes as on a plain bridge")
-        shown = "sees a copy; it goes on" if facts["punted"] else "does not want it"
+        shown = "sees a copy, and it goes on" if facts["punted"] else "does not look at it"
         return Step("policy", "pass", f"{policy} {shown}")
 
     def _judged(self, policy: str, verdict: Verdict | None) -> Step:
