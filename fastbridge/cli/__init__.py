@@ -32,7 +32,7 @@ _COMMANDS = {
     "fdb": "Show or change which port of a running switch a MAC address is behind.",
     "neigh": "Show or change which MAC address of a running switch an IP address has.",
     "policy": "Show or change what a running switch does with ARP and ND.",
-    "stats": "Show the counters of a running switch, or its rates.",
+    "stats": "Show what the ports of a running switch have received, sent and dropped.",
     "monitor": "Show what happens in a running switch as it happens.",
     "trace": "Show what a running switch would do with a frame, and why.",
     "top": "Watch the ports, rates and drops of a running switch, full screen.",
