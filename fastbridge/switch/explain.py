@@ -267,7 +267,8 @@ class _Way:
         if not names:
             return Step("copies", "drop", "none", self._fate["reason"])
         if self._fate["action"] != "flooded":
-            return Step("copies", "forward", names)
+            answer = " (the policy's answer)" if isinstance(self._verdict, Answer) else ""
+            return Step("copies", "forward", f"{names}{answer}")
         without = [f"{name} ({why})" for name, why in self._left_out({port for port, _ in copies})]
         return Step("copies", "flood", names + (f"; not: {', '.join(without)}" if without else ""))
 
