@@ -365,7 +365,8 @@ def _follow(switch: Switch, report: _Report, interval: float | None, stop: _Stop
     due = time.monotonic() + interval if interval else float("inf")
     while not stop.came and set(links.values()) != {"gone"}:
         report.check()
-        before, links = links, {port.name: port.state for port in switch.ports}
+        with switch.still():  # a port that is on its way out looks blocked
+            before, links = links, {port.name: port.state for port in switch.ports}
         for name, link in {**dict.fromkeys(before, "gone"), **links}.items():
             if link != before.get(name):
                 report.link(name, link)
