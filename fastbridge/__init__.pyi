@@ -8,6 +8,7 @@ from .errors import FastbridgeError as FastbridgeError
 from .errors import LabError as LabError
 from .errors import PortError as PortError
 from .errors import PrivilegeError as PrivilegeError
+from .feed import Monitor as Monitor
 from .lab.link_counters import LinkCounters as LinkCounters
 from .lab.ping import PingResult as PingResult
 from .lab.pods import Pod as Pod
@@ -36,9 +37,14 @@ from .policy.neighbours import Neighbours as Neighbours
 from .switch.base import SwitchPort as SwitchPort
 from .switch.counters import Counters as Counters
 from .switch.counters import PortCounters as PortCounters
+from .switch.explain import Explanation as Explanation
+from .switch.explain import Step as Step
 from .switch.fdb import Fdb as Fdb
 from .switch.fdb import FdbEntry as FdbEntry
 from .switch.live import Switch as Switch
+from .switch.load import Load as Load
+from .switch.load import RingLoad as RingLoad
+from .switch.load import WorkerLoad as WorkerLoad
 from .switch.memory import Egress as Egress
 from .switch.memory import MemorySwitch as MemorySwitch
 from .switch.port_flags import PortFlags as PortFlags

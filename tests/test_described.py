@@ -7,6 +7,8 @@ from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fastbridge.addresses import MacAddress
 from fastbridge.described import IpAddress, describe
@@ -131,7 +133,33 @@ def test_a_pcapng_of_both_byte_orders_and_simple_blocks(tmp_path: Path, order: s
     assert [frame_of(path, number) for number in (1, 2, 3, 4)] == [FRAMES[1], FRAMES[2]] * 2
 
 
+@given(st.text("arpndicmhos-wtel>0123456789.:x ", max_size=60))
+def test_any_words(text: str) -> None:
+    try:
+        assert len(describe(text, find, src="02:00:00:00:00:01", dst="02:00:00:00:00:02")) >= 60
+    except ConfigError as error:
+        assert "\n" not in str(error)
+
+
 GOOD = struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, 1)
+
+
+@given(st.binary(max_size=80), st.integers(0, 140), st.booleans())
+def test_any_bytes_in_a_file(
+    tmp_path_factory: pytest.TempPathFactory, noise: bytes, at: int, next_generation: bool
+) -> None:
+    """Broken anywhere, a file gives a frame or one clear line."""
+    section = bytes.fromhex("0a0d0d0a1c0000004d3c2b1a01000000ffffffffffffffff1c000000")
+    blocks = (
+        section + struct.pack("<IIHHII", 1, 20, 1, 0, 0, 20) + struct.pack("<IIIIIII", 6, 36, 0, 0, 0, 4, 4) + bytes(8)
+    )
+    whole = blocks if next_generation else GOOD + struct.pack("<IIII", 0, 0, 60, 60) + bytes(60)
+    path = tmp_path_factory.getbasetemp() / "noise"
+    path.write_bytes(whole[:at] + noise + whole[at + len(noise) :])
+    try:
+        assert isinstance(frame_of(path, 1), bytes)
+    except ConfigError as error:
+        assert "\n" not in str(error)
 
 
 @pytest.mark.parametrize(

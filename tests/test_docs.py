@@ -125,7 +125,11 @@ def test_the_docs_run_as_written(page: str, found: str) -> None:
 
 
 #: What the examples print that need no namespaces; the others need them.
-IN_MEMORY = {"in_memory": "leaves by port 3: 60 bytes", "many_stations": "found 100000"}
+IN_MEMORY = {
+    "watch_a_switch": "moved 02:00:00:00:00:01 pod1 → pod2",
+    "in_memory": "leaves by port 3: 60 bytes",
+    "many_stations": "found 100000",
+}
 LIVE = {
     "ask_a_running_switch": "02:00:00:00:00:02 pod2",
     "first_ping": "02:00:00:00:00:02 → pod2",

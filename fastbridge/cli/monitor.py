@@ -25,7 +25,10 @@ from .operate import Remote, operate
     help=f"Show these events alone. Repeatable. There are: {', '.join(EVENTS)}.",
 )
 def monitor(remote: Remote, events: Sequence[str]) -> None:
-    """Show what happens in a running switch as it happens, until Ctrl-C or the switch's end."""
+    """Show what happens in a running switch as it happens.
+
+    It goes on until Ctrl-C, or the end of the switch.
+    """
     with remote.client.stream("monitor", events=list(events or EVENTS)) as stream:
         for event in stream:
             click.echo(json.dumps(event) if remote.as_json else _line(event))

@@ -55,7 +55,11 @@ def trace(
     ethertype: int | None,
     send: bool,
 ) -> None:
-    """Show what the switch would do with a frame that PORT receives, and why. Nothing changes without --send."""
+    """Show what a running switch would do with a frame, and why.
+
+    PORT is the one that receives the frame. FRAME is in hexadecimal digits, or in words such as
+    `arp who-has 10.0.0.2 tell 10.0.0.1`. Nothing changes without --send.
+    """
     text = " ".join(frame)
     if pcap is not None:
         if text:

@@ -29,6 +29,10 @@ cdef class Dataplane:
     cdef void _leave(self, Worker *worker, uint32_t index, Ring *ring) noexcept nogil
 
 
+# Add up the frames the kernel dropped for want of room, and those it kept. The worker is between two breaths.
+cdef void count_missed(WorkerPort *share) noexcept nogil
+
+
 cdef inline Port *require_port(Port *port) except NULL:
     """The port. Raises IndexError when there is none."""
     if port == NULL:

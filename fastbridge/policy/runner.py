@@ -412,7 +412,7 @@ class Policing:
                 ifname=self.neighbours.name_of(message.ingress),
                 reason=reason,
                 frames=1,
-                text=str(message),
+                text=f"{reason}: {message}",
             )
 
     def _release(self, message: Message, orders: list[_Order]) -> None:

@@ -24,6 +24,7 @@ from fastbridge.core.fdb import FdbAccess
 from fastbridge.core.foresight import Foresight
 from fastbridge.core.mac_table import MacTable
 from fastbridge.core.port_rules import PortRules
+from fastbridge.core.queues import Queues
 from fastbridge.errors import ConfigError
 from fastbridge.feed import Monitor
 from fastbridge.journal import Event, Journal
@@ -39,6 +40,7 @@ from .capture import Capture, CaptureFile, FileCapture, Watched, Wish, record
 from .counters import Counters, Passed, PortCounters
 from .explain import Explanation, explain, send
 from .fdb import Fdb, PortRef
+from .load import Load, RingLoad, WorkerLoad
 from .loops import StationWatch
 from .mirror import Mirror
 from .monitoring import Monitoring
@@ -136,7 +138,8 @@ class SwitchBase:
         self._capacity, self._ageing = options.capacity, options.ageing
         self._clock, self._epoch = clock, clock()  # when it began
         self._entries = FdbAccess(self._dataplane)
-        self._rules, self._foresight = PortRules(self._dataplane), Foresight(self._dataplane)
+        self._rules = PortRules(self._dataplane)
+        self._foresight, self._queues = Foresight(self._dataplane), Queues(self._dataplane)
         self._entries.set_damping(round(options.move_damping * 1000))
         self._members: dict[int, Member] = {}
         self._leaving: dict[int, Member] = {}  # removed, and told by their names until that is done
@@ -351,6 +354,18 @@ class SwitchBase:
     def _is_promoted(self, ingress: int, egress: int, source: int, destination: int) -> bool:
         """Whether the kernel forwards frames of two stations by itself."""
         return False
+
+    def load(self) -> Load:
+        """How busy the data plane is, and how full its queues are."""
+        with self._changing:
+            unread, punted = self._queues.waiting()
+            rings = {m.name: RingLoad(unread.get(i, 0), sum(m.slots)) for i, m in sorted(self._members.items())}
+        workers = [WorkerLoad(number, self._cpu_time(number), count) for number, count in enumerate(punted)]
+        return Load(self._clock(), time.process_time(), workers, rings)
+
+    def _cpu_time(self, worker: int) -> float:
+        """Seconds of CPU time that a worker's thread has used; in memory there is none."""
+        return 0.0
 
     def monitor(self, events: Iterable[str] | None = None, limit: int = 4096) -> Monitor:
         """What happens from now on, as dicts: `for event in switch.monitor(["learned", "moved"]): …`.

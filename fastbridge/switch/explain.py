@@ -213,7 +213,7 @@ class _Way:
             return Step("policy", "consume", "the frame is for the switch itself")
         if facts["punt"] == "take":
             return Step("policy", "pass", f"{policy} has no room for it, so it goes as on a plain bridge")
-        shown = "sees a copy; it goes on" if facts["punted"] else "does not want it"
+        shown = "sees a copy, and it goes on" if facts["punted"] else "does not look at it"
         return Step("policy", "pass", f"{policy} {shown}")
 
     def _judged(self, policy: str, verdict: Verdict | None) -> Step:
@@ -267,7 +267,8 @@ class _Way:
         if not names:
             return Step("copies", "drop", "none", self._fate["reason"])
         if self._fate["action"] != "flooded":
-            return Step("copies", "forward", names)
+            answer = " (the policy's answer)" if isinstance(self._verdict, Answer) else ""
+            return Step("copies", "forward", f"{names}{answer}")
         without = [f"{name} ({why})" for name, why in self._left_out({port for port, _ in copies})]
         return Step("copies", "flood", names + (f"; not: {', '.join(without)}" if without else ""))
 

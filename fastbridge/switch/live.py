@@ -86,6 +86,7 @@ _LINK_SECONDS, _SWEEP_SECONDS = 0.05, 1.0
 _LINK_SHARE = 0.01
 # How often pods are asked whether they take merged frames, and how many of them at a time: some 2 ms.
 _POD_SECONDS, _PODS_AT_A_TIME = 1.0, 500
+_THREAD_CLOCK = 6  # CPUCLOCK_PERTHREAD_MASK | CPUCLOCK_SCHED (linux/posix-timers.h)
 # Of the switches of this process that have `control` and no name of their own.
 _unnamed = itertools.count(1)
 
@@ -313,7 +314,8 @@ class Switch(SwitchBase):
             elsewhere: Any = _Elsewhere(self._owner)
             self._journal = Journal()
             self._fast.leave_to_parent()
-            self._dataplane = self._rules = self._policing = self._stations = self._foresight = elsewhere
+            self._dataplane = self._rules = self._policing = self._stations = elsewhere
+            self._foresight = self._queues = elsewhere
             self._entries = self.fdb._core = elsewhere
 
     def _halt(self) -> None:
@@ -543,6 +545,13 @@ class Switch(SwitchBase):
     def _idlest(self) -> int:
         """The worker that reads the fewest ports."""
         return self._read.index(min(self._read))
+
+    def _cpu_time(self, worker: int) -> float:
+        thread = self._threads[worker].native_id if self._threads else None
+        try:  # by its number, as the kernel makes clocks of these (clock_gettime(2)): a thread that has ended has none
+            return 0.0 if thread is None else time.clock_gettime(~thread << 3 | _THREAD_CLOCK)
+        except OSError:
+            return 0.0
 
     def _is_promoted(self, ingress: int, egress: int, source: int, destination: int) -> bool:
         return self._fast.promotes(ingress, egress, source, destination)

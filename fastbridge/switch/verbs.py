@@ -176,6 +176,10 @@ class _Operations:
         self._check(port)
         return [row for row in self._switch.counters().rows() if port in (None, row["ifname"])]
 
+    def load(self) -> list[Row]:
+        """How busy the data plane is, and how full its queues are. Two answers give the CPU time in between."""
+        return [self._switch.load().as_dict()]
+
     def trace(
         self,
         port: str,

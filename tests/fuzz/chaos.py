@@ -48,7 +48,7 @@ class Chaos:
         self.done: Counter[str] = Counter()
         self.actions: list[Callable[[Any], None]] = [
             self.flap_pod_end, self.flap_host_end, self.rename, self.move_away, self.change_mtu, self.out_and_in,
-            self.new_policy, self.new_flags, self.flush, self.look,
+            self.new_policy, self.new_flags, self.flush, self.look, self.foresee,
         ]  # fmt: skip
 
     def act(self) -> None:
@@ -110,6 +110,13 @@ class Chaos:
     def flush(self, pod: Any) -> None:
         self.switch.fdb.flush(self.rng.choice([None, pod.name]))
 
+    def foresee(self, pod: Any) -> None:
+        """It may be wrong, with all that happens meanwhile; it may not fail, nor change anything."""
+        with contextlib.suppress(ConfigError):  # there is no such port, for the moment
+            str(self.switch.explain(pod.name, ethernet(GROUP, int(pod.mac), payload=b"chaos is foreseen")))
+            self.switch.send_in(pod.name, ethernet(GROUP, int(pod.mac), payload=b"chaos is sent in"))
+        self.switch.load()
+
     def look(self, pod: Any) -> None:
         check_snapshot(self.switch)
         list(self.switch.fdb), list(self.switch.neighbours), self.switch.fdb.to_numpy(), str(self.switch.counters())
@@ -147,6 +154,14 @@ def check_snapshot(switch: Switch) -> None:
     check_fates(counters)
     copies = counters.total.tx_frames + sum(counters.total.tx_dropped.values())
     assert copies >= counters.total.forwarded, f"{copies} copies of {counters.total.forwarded} frames to one port each"
+
+
+def check_events(events: list[dict[str, Any]]) -> None:
+    """Whatever happened, it is told by the names of ports that were there."""
+    assert events, "nothing was told"
+    for event in events:
+        names = {event.get("ifname"), event.get("was"), event.get("egress")} - {None}
+        assert not any(name.startswith("#") for name in names), event
 
 
 class Talk(threading.Thread):
@@ -214,7 +229,7 @@ def run(seed: int, seconds: float, workers: int) -> Counter[str]:
     rng = random.Random(seed)
     with Lab(PODS) as lab:
         with Switch(lab.ports, workers=workers, fanout=workers > 1 and rng.random() < 0.5) as switch:
-            chaos = Chaos(lab, switch, rng)
+            chaos, monitor = Chaos(lab, switch, rng), switch.monitor(limit=1 << 16)
             talks = [Talk(pod, lab, seed + n) for n, pod in enumerate(lab)]
             for talk in talks:
                 talk.start()
@@ -226,6 +241,8 @@ def run(seed: int, seconds: float, workers: int) -> Counter[str]:
                 for talk in talks:
                     talk.end()
             chaos.put_right()
+            check_events(monitor.read() or [])
+            monitor.close()
             final_count(lab, switch)
         check_snapshot(switch)
         return chaos.done

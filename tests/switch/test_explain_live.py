@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from frames import GROUP, ethernet, tag
@@ -43,7 +45,10 @@ def dumps(lab: Lab, place: Path) -> Iterator[list[Path]]:
             ]
             process = running.enter_context(pod.popen(list(map(str, command)), stderr=subprocess.PIPE, text=True))
             running.callback(process.kill)
-            assert "listening on" in process.stderr.readline()
+            said = process.stderr.readline()
+            if "Operation not permitted" in said:  # it wants to be root of more than a user namespace
+                pytest.skip(f"tcpdump does not run here: {said}")
+            assert "listening on" in said
         yield files
 
 
@@ -94,8 +99,11 @@ def test_tcpdump_sees_what_was_foreseen(rules: str, tmp_path: Path) -> None:
             assert own(frames_of(file)) == foreseen[pod.name], pod.name
 
 
-def test_nothing_changes_and_what_is_sent_in_arrives(tmp_path: Path) -> None:
-    with stage(3) as (lab, switch), wires(lab) as ends, dumps(lab, tmp_path) as files:
+@pytest.mark.parametrize("options", [{}, {"workers": 2}, {"workers": 2, "fanout": True}], ids=str)
+def test_nothing_changes_and_what_is_sent_in_arrives(options: dict[str, Any], tmp_path: Path) -> None:
+    if options and len(os.sched_getaffinity(0)) < 2:
+        pytest.skip("two workers need two CPUs")
+    with stage(3, **options) as (lab, switch), wires(lab) as ends, dumps(lab, tmp_path) as files:
         hear_each_other(ends)
         frame = ethernet(GROUP, X, tag(5), payload=b"fastbridge sends it in")
         before = len(switch.fdb)

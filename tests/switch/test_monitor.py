@@ -261,6 +261,12 @@ def test_a_running_switch_tells_what_happens() -> None:
                 mark = wire.mark()
                 (two if wire is one else one).heard_before(mark)
         heard(event="flapping", mac=mac)
+        if switch.fast_path != "off":
+            ends = {"mac": str(lab["pod1"].mac), "to": str(lab["pod3"].mac), "ifname": "pod1", "egress": "pod3"}
+            assert lab["pod1"].ping("pod3", family=4, count=3, interval=0.1, timeout=PATIENCE)
+            heard(event="promoted", **ends)
+            switch.fdb.flush("pod3")
+            heard(event="revoked", **ends)
         lab["pod1"].run(["ip", "link", "set", lab["pod1"].interface, "down"])
         heard(event="link", ifname="pod1", link="down")
         heard(event="forgotten", ifname="pod1")
