@@ -33,6 +33,9 @@ from .policy.neighbour_entry import Conflict as Conflict
 from .policy.neighbour_entry import NeighbourEntry as NeighbourEntry
 from .policy.neighbours import Neighbours as Neighbours
 from .switch.base import SwitchPort as SwitchPort
+from .switch.capture import Capture as Capture
+from .switch.capture import CaptureError as CaptureError
+from .switch.capture import FileCapture as FileCapture
 from .switch.counters import Counters as Counters
 from .switch.counters import PortCounters as PortCounters
 from .switch.fdb import Fdb as Fdb
@@ -40,6 +43,7 @@ from .switch.fdb import FdbEntry as FdbEntry
 from .switch.live import Switch as Switch
 from .switch.memory import Egress as Egress
 from .switch.memory import MemorySwitch as MemorySwitch
+from .switch.mirror import Mirror as Mirror
 from .switch.port_flags import PortFlags as PortFlags
 from .switch.port_flags import StormControl as StormControl
 from .switch.port_socket import PortLike as PortLike
