@@ -320,7 +320,9 @@ class SwitchBase:
         with self._changing:
             for name in wish.ports:
                 self._index_of(name)
-            capture = Capture(Watched(self._dataplane, self._port_names), wish, self._seeing_all)
+            capture = Capture(
+                Watched(self._dataplane, self._port_names, self._watching.discard), wish, self._seeing_all
+            )
             self._watching.add(capture)
         return capture
 

@@ -125,9 +125,12 @@ class Watched:
     A port's index may be another port's later. So each name has the time from which on it counts.
     """
 
-    def __init__(self, dataplane: Dataplane, ports: Callable[[], dict[int, str]]) -> None:
+    def __init__(
+        self, dataplane: Dataplane, ports: Callable[[], dict[int, str]], ended: Callable[[Capture], object]
+    ) -> None:
         self.dataplane = dataplane
         self.ports = ports  # by index, those of now
+        self.ended = ended  # called for a capture that has ended
         self._names: dict[int, list[tuple[int, str]]] = {index: [(0, name)] for index, name in ports().items()}
 
     def note(self) -> None:
@@ -238,6 +241,7 @@ class Capture:
         """See no more frames. Those that were seen can still be read, unless there were as many as wished for."""
         self._entered.close()
         self._tap.stop()
+        self.watched.ended(self)
         self.ended = True
         os.eventfd_write(self._tap.fileno(), 1)  # whoever waits shall see it
 
