@@ -9,6 +9,7 @@ from importlib import import_module
 _HOMES = {
     "addresses": "MacAddress",
     "arp_nd": "Kind Message",
+    "control.client": "Client",
     "errors": "BenchError ConfigError FastbridgeError LabError PortError PrivilegeError",
     "lab.link_counters": "LinkCounters",
     "lab.ping": "PingResult",
@@ -27,6 +28,7 @@ _HOMES = {
     "switch.mirror": "Mirror",
     "switch.port_flags": "PortFlags StormControl",
     "switch.port_socket": "PortLike",
+    "switch.status": "Status",
     "switch.trace": "Trace TraceEvent",
     "version": "__version__",
 }

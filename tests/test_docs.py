@@ -129,6 +129,7 @@ def test_the_docs_run_as_written(page: str, found: str, tmp_path: Path, monkeypa
 #: What the examples print that need no namespaces; the others need them.
 IN_MEMORY = {"in_memory": "leaves by port 3: 60 bytes", "many_stations": "found 100000"}
 LIVE = {
+    "ask_a_running_switch": "02:00:00:00:00:02 pod2",
     "first_ping": "02:00:00:00:00:02 → pod2",
     "measure_one_engine": "frames/s",
     "own_policy": "10.0.0.2 → 02:00:00:00:00:02 on pod2",

@@ -32,7 +32,7 @@ _COMMANDS = {
     "fdb": "Show or change which port of a running switch a MAC address is behind.",
     "neigh": "Show or change which MAC address of a running switch an IP address has.",
     "policy": "Show or change what a running switch does with ARP and ND.",
-    "stats": "Show the counters of a running switch, or its rates.",
+    "stats": "Show what the ports of a running switch have received, sent and dropped.",
     "capture": "Capture the frames of a running switch, with what became of each.",
     "extcap": "Make running switches appear in Wireshark.",
     "lab": "Make pods that stay, in named network namespaces.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -104,10 +105,15 @@ def _mirrors(rows: Sequence[Row]) -> None:
 
 
 def _limit(key: str, value: str) -> float | None:
+    if value == "none":
+        return None
     try:
-        return None if value == "none" else float(value)
+        rate = float(value)
     except ValueError:
-        raise click.UsageError(f"{key} is a number of frames a second, or none, not {value!r}") from None
+        rate = math.nan
+    if not math.isfinite(rate):
+        raise click.UsageError(f"{key} is a number of frames a second, or none, not {value!r}")
+    return rate
 
 
 def _table(rows: Sequence[Row]) -> None:
@@ -122,5 +128,5 @@ def _unusual(row: Row) -> list[str]:
     flags = row["flags"]
     found = [f"{flag}=off" for flag in _USUAL if flag not in flags]
     found += [f"{flag}=on" for flag in flags if flag not in (*_USUAL, "coalesce")]
-    limits: dict[str, Any] = row.get("storm_control", {})
+    limits: dict[str, Any] = row["storm_control"]
     return found + [f"storm_{kind}={rate:g}" for kind, rate in limits.items()]

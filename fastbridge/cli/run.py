@@ -292,7 +292,7 @@ class _Report:
         """Forwarding works; commands find the switch by this name."""
 
     def link(self, name: str, link: str) -> None:
-        """A port went up, down, or is blocked, gone or removed."""
+        """A port joined or went up, down, or is gone."""
 
     def counters(self, counters: Counters) -> None:
         """An interval has passed."""
@@ -365,12 +365,11 @@ def _follow(switch: Switch, report: _Report, interval: float | None, stop: _Stop
     due = time.monotonic() + interval if interval else float("inf")
     while not stop.came and set(links.values()) != {"gone"}:
         report.check()
-        before, links = links, {port.name: port.state for port in switch.ports}
-        for name in before.keys() - links.keys():
-            report.link(name, "removed")
-        for name, state in links.items():
-            if state != before.get(name):
-                report.link(name, state)
+        with switch.still():  # a port that is on its way out looks blocked
+            before, links = links, {port.name: port.state for port in switch.ports}
+        for name, link in {**dict.fromkeys(before, "gone"), **links}.items():
+            if link != before.get(name):
+                report.link(name, link)
         if time.monotonic() >= due:
             report.counters(switch.counters())
             due += interval or 0

@@ -83,7 +83,7 @@ class Member:
     lost_after: int = 0  # copies that the kernel took, and lost in the interface
     listen: Receiver | None = None  # where the core receives its frames, if not on the interface itself
     passed: Passed = field(default_factory=Passed)  # what has passed there: read before what the core counts
-    storm: StormControl = field(default_factory=StormControl)  # its limits
+    storm_control: StormControl = field(default_factory=StormControl)
 
     def count(self, tally: Mapping[str, Any]) -> PortCounters:
         """The core's counts of the port, by name, and the frames lost behind it.
@@ -242,7 +242,7 @@ class SwitchBase:
 
     def storm_control(self, port: PortRef) -> StormControl:
         """A port's limits."""
-        return self._members[self._index_of(port)].storm
+        return self._members[self._index_of(port)].storm_control
 
     def set_storm_control(self, limits: StormControl, port: PortRef | None = None) -> None:
         """Limit the frames that a port (None: each present port) may have flooded."""
@@ -250,7 +250,7 @@ class SwitchBase:
             for index in list(self._members) if port is None else [self._index_of(port)]:
                 for what, (rate, burst) in limits.rates.items():
                     self._rules.set_storm_control(index, what, rate, burst)
-                self._members[index].storm = limits
+                self._members[index].storm_control = limits
 
     def status(self) -> Status:
         """What the switch is and how it does, on one page."""
@@ -258,7 +258,8 @@ class SwitchBase:
         lost = Counter({"rx_missed": total.rx_missed})
         lost.update(total.dropped)
         lost.update(total.tx_dropped)
-        states = Counter(port.state for port in self.ports)
+        with self.still():
+            states = Counter(port.state for port in self.ports)
         return Status(
             name="",
             pid=os.getpid(),

@@ -458,7 +458,7 @@ class CaptureStream:
     def __init__(self, capture: Capture, recorder: Recorder | None, number: int) -> None:
         """recorder: makes the file; None: tell the frames in words. number: what capture.stop calls it by."""
         self._capture, self._recorder = capture, recorder
-        self._first: list[dict[str, Any]] = [{"capture": number}]
+        self._first: list[dict[str, Any]] = [{"event": "capture", "capture": number}]
         self._finished = False
         self._wall = time.time_ns() - time.monotonic_ns()
         self._wake()
@@ -477,7 +477,7 @@ class CaptureStream:
         self._finished = True
         events += self._events(self._recorder.finish() if self._recorder else b"")
         self._wake()
-        return [*events, {"frames": self._capture.frames, "lost": self._capture.lost}]
+        return [*events, {"event": "ended", "frames": self._capture.frames, "lost": self._capture.lost}]
 
     def stop(self) -> None:
         """End the capture. What is left, and the statistics, can still be read."""
@@ -490,11 +490,12 @@ class CaptureStream:
 
     def _events(self, made: bytes) -> list[dict[str, Any]]:
         if self._recorder:
-            return [{"pcapng": base64.b64encode(made).decode()}] if made else []
+            return [{"event": "part", "pcapng": base64.b64encode(made).decode()}] if made else []
         return [self._told(seen) for seen in self._capture.read()]
 
     def _told(self, seen: TraceEvent) -> dict[str, Any]:
         return {
+            "event": "frame",
             "time": round((self._wall + seen.time_ns) / 1e9, 9),
             "ifname": seen.ingress,
             "action": seen.action,

@@ -8,11 +8,11 @@ from __future__ import annotations
 import itertools
 import weakref
 from collections.abc import Callable
-from typing import Any
 
 from fastbridge.errors import ConfigError
 
 from .capture import WHOLE, Capture, CaptureStream, Recorder, Wish
+from .rows import CaptureRow
 
 
 class CaptureVerbs:
@@ -48,7 +48,7 @@ class CaptureVerbs:
         self._streams[number] = stream
         return stream
 
-    def stop(self, capture: int) -> list[dict[str, Any]]:
+    def stop(self, capture: int) -> list[CaptureRow]:
         """End a capture. What it has yet to tell comes by its stream, which then ends."""
         stream = self._streams.get(capture)
         if stream is None:

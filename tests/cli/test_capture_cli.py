@@ -100,7 +100,7 @@ def test_json_lines(stage: tuple[Lab, Switch]) -> None:
         out, err = process.communicate(timeout=PATIENCE)
     seen, end = map(json.loads, out.splitlines())
     assert (seen["ifname"], seen["action"], seen["reason"], seen["to"]) == ("pod1", "dropped", "bad_source", [])
-    assert (end, err) == ({"frames": 1, "lost": 0}, "")
+    assert (end, err) == ({"event": "ended", "frames": 1, "lost": 0}, "")
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])

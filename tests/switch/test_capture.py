@@ -276,7 +276,8 @@ def test_a_stream_of_events_ends_when_it_is_stopped(text: bool, tmp_path: Path) 
     while select.select([stream], [], [], 0)[0] and (more := stream.read()) is not None:
         assert events is not None
         events += more
-    assert events is not None and events[0] == {"capture": 7} and events[-1] == {"frames": 10, "lost": 0}
+    assert events is not None and events[0] == {"event": "capture", "capture": 7}
+    assert events[-1] == {"event": "ended", "frames": 10, "lost": 0}
     if text:
         assert [event["ifname"] for event in events[1:-1]] == ["a", "b", "b", "b", "c"] * 2
     else:
