@@ -22,8 +22,6 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, TypedDict, Union
 
-from typing_extensions import Self
-
 from fastbridge import pcapng
 from fastbridge.core.codes import DROP_REASONS, TX_DROP_REASONS
 from fastbridge.core.tapping import Tap
@@ -33,6 +31,8 @@ from fastbridge.pcap_filter import compile_filter
 from .trace import TraceEvent, event
 
 if TYPE_CHECKING:
+    from typing_extensions import Self
+
     from fastbridge.core.dataplane import Dataplane
 
 

@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 from capture_files import capinfos, needs_libpcap, read_blocks, statistics, tshark
-from frames import GROUP, ethernet
+from frames import GROUP, ethernet, tag
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fastbridge import ConfigError, Switch
 from fastbridge.core.tapping import Tap
@@ -138,6 +140,33 @@ def test_what_cannot_be_captured_is_one_line(wish: dict[str, Any], why: str) -> 
     assert "\n" not in str(caught.value)
     threads = {thread.name for thread in threading.enumerate()}
     assert "fastbridge-capture" not in threads
+
+
+ADDRESSES = st.sampled_from([X, Y, X + 0x10, GROUP, 0x01_80_C2_00_00_00, 0])
+FRAMES = st.one_of(
+    st.builds(
+        ethernet, ADDRESSES, ADDRESSES, st.sampled_from([b"", tag(7), tag(7)[:3]]), payload=st.binary(max_size=60)
+    ),
+    st.binary(max_size=20),
+)
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.lists(FRAMES, max_size=4)), max_size=12))
+def test_a_capture_adds_up_to_the_counters(batches: list[tuple[int, list[bytes]]]) -> None:
+    switch = Switch.in_memory(["a", "b", "c"], filter_link_local=True)
+    with switch.capture() as capture:
+        leaving = [copy for ingress, frames in batches for copy in switch.process(ingress, frames)]
+        seen = capture.read()
+    counted: Counter[tuple[str, str]] = Counter()
+    for name, port in switch.counters().ports.items():
+        fates = {"forwarded": port.forwarded, "flooded": port.flooded, "consumed": port.consumed, **port.dropped}
+        counted.update({(name, fate): count for fate, count in fates.items()})
+    assert Counter((event.ingress, event.reason or event.action) for event in seen) == +counted
+    assert [event.frame for event in seen] == [frame for _, frames in batches for frame in frames]
+    names = {port.index: port.name for port in switch.ports}
+    assert [(name, event.frame) for event in seen for name in event.egress] == [
+        (names[port], frame) for port, frame in leaving
+    ]
 
 
 def test_a_full_ring_loses_the_newest_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
