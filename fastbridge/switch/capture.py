@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, TypedDict, Union
 
@@ -144,6 +144,8 @@ class Watched:
     def name_of(self, when: int, index: int) -> str:
         """The name that a port had at that time."""
         known = self._names.get(index, [])
+        if len(known) == 1:
+            return known[0][1]
         return next((name for since, name in reversed(known) if since <= when), known[0][1] if known else f"#{index}")
 
     @property
@@ -314,7 +316,8 @@ class Recorder:
         if seen.action == "unsent":
             yield self._block(seen, seen.egress[0], "outbound", f"not sent: {seen.reason}")
         elif seen.ingress:
-            yield self._block(seen, seen.ingress, "inbound", _said(seen))
+            said = _said(seen.action, seen.reason, seen.egress, seen.learned, seen.segment)
+            yield self._block(seen, seen.ingress, "inbound", said)
         elif not self._capture.wish.copies:
             yield self._block(seen, seen.egress[0], "outbound", f"sent by the switch → {', '.join(seen.egress)}")
         if self._capture.wish.copies and seen.action != "unsent":
@@ -325,19 +328,22 @@ class Recorder:
     def _block(self, seen: TraceEvent, port: str, direction: pcapng.Direction, said: str) -> tuple[bytes, str, bytes]:
         head = b"" if port in self._numbers else self._interface(port)
         frame_id = seen.worker << 48 | seen.number
-        options = pcapng.frame_options(direction, seen.frame[:6], frame_id, seen.worker, said)
-        time_ns = self._wall + seen.time_ns
-        return head, port, pcapng.frame(self._numbers[port], time_ns, seen.frame, seen.length, options)
+        block = pcapng.frame(
+            self._numbers[port], self._wall + seen.time_ns, seen.frame, seen.length, direction, frame_id, seen.worker,
+            said,
+        )  # fmt: skip
+        return head, port, block
 
 
-def _said(seen: TraceEvent) -> str:
-    if seen.action == "dropped":
-        said = f"dropped: {seen.reason}"
-    else:
-        said = f"{seen.action} → {', '.join(seen.egress)}" if seen.egress else seen.action
-    if seen.learned:
-        said += f"; source {'learned' if seen.learned == 'new' else seen.learned}"
-    return said + (f"; GSO: to be cut into frames of {seen.segment} bytes of payload" if seen.segment else "")
+@lru_cache(4096)
+def _said(action: str, reason: str | None, egress: tuple[str, ...], learned: str | None, segment: int) -> str:
+    """A received frame's comment."""
+    words = [f"{action} → {', '.join(egress)}" if egress else f"{action}: {reason}" if reason else action]
+    if learned:
+        words.append(f"source {'learned' if learned == 'new' else learned}")
+    if segment:
+        words.append(f"GSO: to be cut into frames of {segment} bytes of payload")
+    return "; ".join(words)
 
 
 def record(capture: Capture, file: CaptureFile, comment: str) -> FileCapture:
