@@ -318,6 +318,7 @@ class SwitchBase:
 
     def watch(self, wish: Wish) -> Capture:
         """Capture what the wish says. Raises ConfigError."""
+        self._dataplane.now()  # a forked child's says whose it is
         with self._changing:
             for name in wish.ports:
                 self._index_of(name)
