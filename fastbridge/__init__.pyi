@@ -35,12 +35,12 @@ from .policy.neighbour_entry import NeighbourEntry as NeighbourEntry
 from .policy.neighbours import Neighbours as Neighbours
 from .switch.base import SwitchPort as SwitchPort
 from .switch.capture import Capture as Capture
-from .switch.capture import CaptureError as CaptureError
-from .switch.capture import FileCapture as FileCapture
 from .switch.counters import Counters as Counters
 from .switch.counters import PortCounters as PortCounters
 from .switch.fdb import Fdb as Fdb
 from .switch.fdb import FdbEntry as FdbEntry
+from .switch.file_capture import CaptureError as CaptureError
+from .switch.file_capture import FileCapture as FileCapture
 from .switch.live import Switch as Switch
 from .switch.memory import Egress as Egress
 from .switch.memory import MemorySwitch as MemorySwitch

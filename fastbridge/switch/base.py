@@ -33,9 +33,10 @@ from fastbridge.policy.neighbours import Neighbours
 from fastbridge.policy.runner import Policing
 from fastbridge.version import __version__
 
-from .capture import Capture, CaptureFile, FileCapture, Watched, Wish, record
+from .capture import Capture, Watched, Wish
 from .counters import Counters, Passed, PortCounters
 from .fdb import Fdb, PortRef
+from .file_capture import CaptureFile, FileCapture, record
 from .loops import StationWatch
 from .mirror import Mirror
 from .options import Options

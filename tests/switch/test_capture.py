@@ -15,10 +15,12 @@ from frames import GROUP, ethernet, tag
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastbridge import ConfigError, Switch
+from fastbridge import CaptureError, ConfigError, Switch
 from fastbridge.core.tapping import Tap
 from fastbridge.switch import capture as capture_module
-from fastbridge.switch.capture import CaptureError, CaptureStream, Recorder
+from fastbridge.switch import file_capture
+from fastbridge.switch.capture_verbs import CaptureStream
+from fastbridge.switch.recorder import Recorder
 
 X, Y = 0x02_00_00_00_00_01, 0x02_00_00_00_00_02
 FIELDS = ("frame.interface_name", "frame.comment", "frame.packet_id", "frame.packet_flags_direction")
@@ -246,7 +248,7 @@ def test_the_readers_end_ends_the_capture() -> None:
 
 
 def test_a_pipe_that_nobody_reads_holds_up_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(capture_module, "_PATIENCE", 0.1)
+    monkeypatch.setattr(file_capture, "_PATIENCE", 0.1)
     monkeypatch.setattr(capture_module, "_ROOM", 1 << 18)
     switch = Switch.in_memory(["a", "b"])
     reading, writing = os.pipe()
