@@ -9,6 +9,7 @@ from __future__ import annotations
 import platform
 import struct
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Literal
 
 from .version import __version__
@@ -28,6 +29,8 @@ _START, _END, _DROPPED, _ACCEPTED, _DELIVERED = 2, 3, 5, 6, 8  # of statistics
 _DIRECTIONS = {"inbound": 1, "outbound": 2}
 _UNICAST, _MULTICAST, _BROADCAST = 1 << 2, 2 << 2, 3 << 2  # how it was received, in the flags
 _LONGEST = 0xFFFF  # bytes of an option
+_FRAME_HEAD = struct.Struct("=IIIIIII")  # kind, size, interface, time's two halves, bytes here, bytes in all
+_FRAME_TAIL = struct.Struct("=HHQHHIHHI")  # frame id, queue, the end of the options, size
 
 
 def section(comments: Iterable[str]) -> bytes:
@@ -46,17 +49,24 @@ def interface(name: str, snap: int, capture_filter: str = "") -> bytes:
     return _block(_INTERFACE, struct.pack("=HHI", _ETHERNET, 0, snap) + _options(options))
 
 
-def frame(number: int, time_ns: int, data: bytes, length: int, options: bytes) -> bytes:
-    """A frame of the interface of this number, with options as frame_options() makes them."""
-    head = struct.pack("=IIIII", number, time_ns >> 32, time_ns & 0xFFFFFFFF, len(data), length)
-    return _block(_FRAME, head + _padded(data) + options)
+def frame(
+    number: int, time_ns: int, data: bytes, length: int, direction: Direction, frame_id: int, queue: int, said: str
+) -> bytes:
+    """A frame of the interface of this number, with a comment.
+
+    frame_id: the same for all copies of one frame. queue: the worker.
+    """
+    told = _told(said, _DIRECTIONS[direction] | _reception(data[:6]))
+    size = _FRAME_HEAD.size + len(data) + -len(data) % 4 + len(told) + _FRAME_TAIL.size
+    head = _FRAME_HEAD.pack(_FRAME, size, number, time_ns >> 32, time_ns & 0xFFFFFFFF, len(data), length)
+    tail = _FRAME_TAIL.pack(_FRAME_ID, 8, frame_id, _QUEUE, 4, queue, 0, 0, size)
+    return b"".join((head, _padded(data), told, tail))
 
 
-def frame_options(direction: Direction, destination: bytes, frame_id: int, queue: int, said: str) -> bytes:
-    """The options of a frame. frame_id: the same for all copies of one frame. queue: the worker."""
-    flags = _DIRECTIONS[direction] | _reception(destination)
-    options = [comment(said), (_FLAGS, struct.pack("=I", flags)), (_FRAME_ID, struct.pack("=Q", frame_id))]
-    return _options([*options, (_QUEUE, struct.pack("=I", queue))])
+@lru_cache(4096)
+def _told(said: str, flags: int) -> bytes:
+    """Those options of a frame that many frames share."""
+    return b"".join(map(_option, (comment(said), (_FLAGS, struct.pack("=I", flags)))))
 
 
 def statistics(number: int, start_ns: int, end_ns: int, *, accepted: int, dropped: int, delivered: int) -> bytes:
@@ -88,8 +98,12 @@ def _text(text: str) -> bytes:
 
 
 def _options(options: Iterable[Option]) -> bytes:
-    parts = [struct.pack("=HH", code, len(value)) + _padded(value) for code, value in options]
-    return b"".join(parts) + bytes(4)  # the end of the options
+    return b"".join(map(_option, options)) + bytes(4)  # the end of the options
+
+
+def _option(option: Option) -> bytes:
+    code, value = option
+    return struct.pack("=HH", code, len(value)) + _padded(value)
 
 
 def _block(kind: int, body: bytes) -> bytes:

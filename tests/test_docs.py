@@ -98,7 +98,7 @@ def test_all_python_is_tried() -> None:
     """A page has one program at most, so that what it prints is what is looked at below."""
     assert sum(len(blocks(page, "python")) for page in PAGES) == len(WRITTEN)
     assert {page.name for page in WRITTEN} == {
-        "README.md", "switch.md", "policies.md", "labs.md", "compare.md", "howto-policy.md",
+        "README.md", "switch.md", "policies.md", "labs.md", "compare.md", "howto-policy.md", "capture.md",
     }  # fmt: skip
 
 
@@ -118,9 +118,11 @@ def test_embedding_runs_as_written() -> None:
         ("labs", r"10.0.0.1 dev eth0 lladdr 02:00:00:00:00:01"),
         ("compare", r"'frmol': \d{4,}"),
         ("howto-policy", ""),
+        ("capture", r"pod1 → ICMP echo request, 10.0.0.1 > 10.0.0.2, .*: forwarded to pod2"),
     ],
 )
-def test_the_docs_run_as_written(page: str, found: str) -> None:
+def test_the_docs_run_as_written(page: str, found: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # they write files
     assert re.search(found, run("-c", WRITTEN[ROOT / f"docs/{page}.md"]))
 
 

@@ -73,9 +73,10 @@ def capture(
     snap: int | None,
     copies: bool,
 ) -> None:
-    """Capture the frames of all ports, with what became of each, until Ctrl-C.
+    """Capture the frames of a running switch, with what became of each.
 
-    With -w into one pcapng file: an interface for each port, a block for each frame, its fate in a comment.
+    It ends with Ctrl-C. -w writes one pcapng file: an interface for each port, a block for each frame, its fate in a
+    comment.
     While it runs the fast path forwards nothing, unless it is for drops alone.
     """
     if file is None and (copies or most_bytes):

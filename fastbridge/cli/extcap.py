@@ -55,9 +55,9 @@ def extcap(
     copies: bool,
     more: tuple[str, ...],
 ) -> None:
-    """Make running switches appear among the interfaces of Wireshark and tshark.
+    """Make running switches appear in Wireshark.
 
-    After --install it is Wireshark that calls this command; the other options are for it.
+    After --install they are among its interfaces, and tshark's. The other options are for Wireshark to ask by.
     """
     if install:
         _install()

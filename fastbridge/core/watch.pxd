@@ -1,6 +1,7 @@
 # Watch: which taps see a frame, or the loss of a copy.
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 
+from .barrier cimport store_relaxed64
 from .batch cimport BATCH, Frame
 from .codes cimport DROPPED, FLOODED, FORWARDED, LINK_FREE, RX_TRUNCATED
 from .filter cimport run_filter
@@ -65,7 +66,7 @@ cdef inline void watch(Worker *worker, const Frame *frame, uint32_t place) noexc
     cdef uint32_t copies = list_copies(worker, frame, worker.copy_ports)
     while tap != NULL:
         if wants(tap, frame) and concerns(tap, frame, worker.copy_ports, copies) and passes(tap, frame):
-            tap.matched += 1
+            store_relaxed64(&tap.matched, tap.matched + 1)
             if tap.mirror >= 0:
                 mirror(worker, tap, frame, place)
             else:
@@ -88,7 +89,7 @@ cdef inline void watch_loss(Worker *worker, uint16_t egress, uint32_t place, int
             tap.wishes & TAP_DROPS and tap.tx_reasons >> reason & 1 and concerns(tap, frame, &egress, 1)
             and passes(tap, frame)
         ):
-            tap.matched += 1
+            store_relaxed64(&tap.matched, tap.matched + 1)
             record_frame(
                 tap, frame, TAP_UNSENT, <uint8_t>reason, &egress, 1, worker.frames + place, monotonic_ns()
             )

@@ -36,10 +36,11 @@ from fastbridge.policy.neighbours import Neighbours
 from fastbridge.policy.runner import Policing
 from fastbridge.version import __version__
 
-from .capture import Capture, CaptureFile, FileCapture, Watched, Wish, record
+from .capture import Capture, Watched, Wish
 from .counters import Counters, Passed, PortCounters
 from .explain import Explanation, explain, send
 from .fdb import Fdb, PortRef
+from .file_capture import CaptureFile, FileCapture, record
 from .load import Load, RingLoad, WorkerLoad
 from .loops import StationWatch
 from .mirror import Mirror
@@ -399,10 +400,13 @@ class SwitchBase:
 
     def watch(self, wish: Wish) -> Capture:
         """Capture what the wish says. Raises ConfigError."""
+        self._dataplane.now()  # a forked child's says whose it is
         with self._changing:
             for name in wish.ports:
                 self._index_of(name)
-            capture = Capture(Watched(self._dataplane, self._port_names), wish, self._seeing_all)
+            capture = Capture(
+                Watched(self._dataplane, self._port_names, self._watching.discard), wish, self._seeing_all
+            )
             self._watching.add(capture)
         return capture
 

@@ -5,14 +5,20 @@ The verb `capture` gives a file in parts, or frames in words, as events; `captur
 
 from __future__ import annotations
 
+import base64
 import itertools
+import os
+import time
 import weakref
 from collections.abc import Callable
 from typing import Any
 
 from fastbridge.errors import ConfigError
 
-from .capture import WHOLE, Capture, CaptureStream, Recorder, Wish
+from .capture import WHOLE, Capture, Wish
+from .recorder import Recorder
+from .rows import CaptureRow
+from .trace import TraceEvent
 
 
 class CaptureVerbs:
@@ -48,10 +54,71 @@ class CaptureVerbs:
         self._streams[number] = stream
         return stream
 
-    def stop(self, capture: int) -> list[dict[str, Any]]:
+    def stop(self, capture: int) -> list[CaptureRow]:
         """End a capture. What it has yet to tell comes by its stream, which then ends."""
         stream = self._streams.get(capture)
         if stream is None:
             raise ConfigError(f"there is no capture {capture}; the first event of a capture has its number")
         stream.stop()
         return [{"capture": capture}]
+
+
+class CaptureStream:
+    """A capture as events for a client, each with a part of a pcapng file in base64, or with frames in words.
+
+    So the switch opens none of its client's files and waits for none. What the client does not read stays in the tap.
+    """
+
+    def __init__(self, capture: Capture, recorder: Recorder | None, number: int) -> None:
+        """recorder: makes the file; None: tell the frames in words. number: what capture.stop calls it by."""
+        self._capture, self._recorder = capture, recorder
+        self._first: list[dict[str, Any]] = [{"event": "capture", "capture": number}]
+        self._finished = False
+        self._wall = time.time_ns() - time.monotonic_ns()
+        self._wake()
+
+    def fileno(self) -> int:
+        """Readable when events wait."""
+        return self._capture.fileno()
+
+    def read(self) -> list[dict[str, Any]] | None:
+        """The events that wait; None: it has ended."""
+        if self._finished:
+            return None
+        events, self._first = self._first, []
+        if not self._capture.ended:
+            return events + self._events(self._recorder.take() if self._recorder else b"")
+        self._finished = True
+        events += self._events(self._recorder.finish() if self._recorder else b"")
+        self._wake()
+        return [*events, {"event": "ended", "frames": self._capture.frames, "lost": self._capture.lost}]
+
+    def stop(self) -> None:
+        """End the capture. What is left, and the statistics, can still be read."""
+        self._capture.close()
+
+    def close(self) -> None:
+        """No more events."""
+        self._capture.close()
+        self._finished = True
+
+    def _events(self, made: bytes) -> list[dict[str, Any]]:
+        if self._recorder:
+            return [{"event": "part", "pcapng": base64.b64encode(made).decode()}] if made else []
+        return [self._told(seen) for seen in self._capture.read()]
+
+    def _told(self, seen: TraceEvent) -> dict[str, Any]:
+        return {
+            "event": "frame",
+            "time": round((self._wall + seen.time_ns) / 1e9, 9),
+            "ifname": seen.ingress,
+            "action": seen.action,
+            "reason": seen.reason,
+            "to": list(seen.egress),
+            "length": seen.length,
+            "number": seen.worker << 48 | seen.number,
+            "text": str(seen),
+        }
+
+    def _wake(self) -> None:
+        os.eventfd_write(self._capture.fileno(), 1)

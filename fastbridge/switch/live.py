@@ -39,6 +39,7 @@ from fastbridge.open_files import reserve_files
 from fastbridge.policy.base import Policy
 
 from .base import Member, SwitchBase, SwitchPort
+from .capture import Capture, Wish
 from .config import load, write
 from .config_apply import NO_FILE, Configured, of_switch
 from .counters import Counters
@@ -369,8 +370,7 @@ class Switch(SwitchBase):
         Raises PortError, PrivilegeError, or ConfigError: there is such a port already, or the switch was stopped.
         """
         with self._changing:
-            if self._final is not None:
-                raise ConfigError("this switch was stopped; make a new Switch")
+            self._refuse_stopped()
             return self._add_wanted([port])[0]
 
     def remove_port(self, port: PortRef) -> None:
@@ -563,7 +563,9 @@ class Switch(SwitchBase):
         coalesce. The fast path forwards nothing meanwhile. Raises ConfigError.
         """
         refuse_text(ports, "ports")
+        self._dataplane.now()  # a forked child's says whose it is
         with self._changing, contextlib.ExitStack() as undo:
+            self._refuse_stopped()
             sources, index = [self._name_of(self._index_of(port)) for port in ports], self._index_of(to)
             name = self._name_of(index)
             if not sources or name in sources:
@@ -583,6 +585,16 @@ class Switch(SwitchBase):
             mirror = self._mirrors[index] = Mirror(tap, sources, name, index, self._port_names, undo.pop_all())
             self._watching.add(mirror)
             return mirror
+
+    def watch(self, wish: Wish) -> Capture:
+        """See SwitchBase."""
+        with self._changing:
+            self._refuse_stopped()
+            return super().watch(wish)
+
+    def _refuse_stopped(self) -> None:
+        if self._final is not None:
+            raise ConfigError("this switch was stopped; make a new Switch")
 
     @property
     def mirrors(self) -> tuple[Mirror, ...]:

@@ -8,10 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from contextlib import ExitStack
 from types import TracebackType
-
-from typing_extensions import Self
+from typing import TYPE_CHECKING
 
 from fastbridge.core.tapping import Tap
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class Mirror:

@@ -76,3 +76,18 @@ class FileRow(TypedDict):
     """As of `state save`: where it was written to."""
 
     file: str
+
+
+class MirrorRow(TypedDict):
+    """As of `port mirror`."""
+
+    to: str
+    ports: list[str]
+    frames: int
+    lost: int
+
+
+class CaptureRow(TypedDict):
+    """As of `capture.stop`: which."""
+
+    capture: int

@@ -24,7 +24,7 @@ from fastbridge.policy.neighbour_entry import NeighbourEntry
 from .base import SwitchPort
 from .capture_verbs import CaptureVerbs
 from .port_flags import StormControl
-from .rows import ChangeRow, FdbRow, FileRow, FlushedRow, NeighRow, PolicyRow, PortRow, Row, TomlRow
+from .rows import ChangeRow, FdbRow, FileRow, FlushedRow, MirrorRow, NeighRow, PolicyRow, PortRow, Row, TomlRow
 
 if TYPE_CHECKING:
     from .live import Switch
@@ -226,7 +226,7 @@ class _Operations:
         """Write what has been learned, and changed by hand, to the state file. Says which."""
         return [{"file": str(_live(self._switch).save_state())}]
 
-    def mirror(self, to: str | None = None, ports: list[str] | None = None) -> list[Row]:
+    def mirror(self, to: str | None = None, ports: list[str] | None = None) -> list[MirrorRow]:
         """Copy each frame from or to some ports to another port; without ports end that. Says which mirrors there are.
 
         A port that is copied to is a mirror only: nothing else goes in or out.

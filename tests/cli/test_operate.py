@@ -312,7 +312,7 @@ def test_completion_in_bash(switch: subprocess.Popen[str], tmp_path: Path) -> No
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines() == [
-        "fdb", "list add remove set", "--switch", "here", "pod1 pod2 pod3",
+        "fdb", "list add remove set mirror", "--switch", "here", "pod1 pod2 pod3",
         "isolated=on isolated=off", "pod1 pod2 pod3",
     ]  # fmt: skip
 

@@ -11,12 +11,16 @@ from typing import Any
 
 import pytest
 from capture_files import capinfos, needs_libpcap, read_blocks, statistics, tshark
-from frames import GROUP, ethernet
+from frames import GROUP, ethernet, tag
+from hypothesis import given
+from hypothesis import strategies as st
 
-from fastbridge import ConfigError, Switch
+from fastbridge import CaptureError, ConfigError, Switch
 from fastbridge.core.tapping import Tap
 from fastbridge.switch import capture as capture_module
-from fastbridge.switch.capture import CaptureError, CaptureStream, Recorder
+from fastbridge.switch import file_capture
+from fastbridge.switch.capture_verbs import CaptureStream
+from fastbridge.switch.recorder import Recorder
 
 X, Y = 0x02_00_00_00_00_01, 0x02_00_00_00_00_02
 FIELDS = ("frame.interface_name", "frame.comment", "frame.packet_id", "frame.packet_flags_direction")
@@ -140,6 +144,33 @@ def test_what_cannot_be_captured_is_one_line(wish: dict[str, Any], why: str) -> 
     assert "fastbridge-capture" not in threads
 
 
+ADDRESSES = st.sampled_from([X, Y, X + 0x10, GROUP, 0x01_80_C2_00_00_00, 0])
+FRAMES = st.one_of(
+    st.builds(
+        ethernet, ADDRESSES, ADDRESSES, st.sampled_from([b"", tag(7), tag(7)[:3]]), payload=st.binary(max_size=60)
+    ),
+    st.binary(max_size=20),
+)
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.lists(FRAMES, max_size=4)), max_size=12))
+def test_a_capture_adds_up_to_the_counters(batches: list[tuple[int, list[bytes]]]) -> None:
+    switch = Switch.in_memory(["a", "b", "c"], filter_link_local=True)
+    with switch.capture() as capture:
+        leaving = [copy for ingress, frames in batches for copy in switch.process(ingress, frames)]
+        seen = capture.read()
+    counted: Counter[tuple[str, str]] = Counter()
+    for name, port in switch.counters().ports.items():
+        fates = {"forwarded": port.forwarded, "flooded": port.flooded, "consumed": port.consumed, **port.dropped}
+        counted.update({(name, fate): count for fate, count in fates.items()})
+    assert Counter((event.ingress, event.reason or event.action) for event in seen) == +counted
+    assert [event.frame for event in seen] == [frame for _, frames in batches for frame in frames]
+    names = {port.index: port.name for port in switch.ports}
+    assert [(name, event.frame) for event in seen for name in event.egress] == [
+        (names[port], frame) for port, frame in leaving
+    ]
+
+
 def test_a_full_ring_loses_the_newest_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(capture_module, "_ROOM", 4096)
     switch, path = Switch.in_memory(["a", "b"]), tmp_path / "some.pcapng"
@@ -217,7 +248,7 @@ def test_the_readers_end_ends_the_capture() -> None:
 
 
 def test_a_pipe_that_nobody_reads_holds_up_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(capture_module, "_PATIENCE", 0.1)
+    monkeypatch.setattr(file_capture, "_PATIENCE", 0.1)
     monkeypatch.setattr(capture_module, "_ROOM", 1 << 18)
     switch = Switch.in_memory(["a", "b"])
     reading, writing = os.pipe()
@@ -276,7 +307,8 @@ def test_a_stream_of_events_ends_when_it_is_stopped(text: bool, tmp_path: Path) 
     while select.select([stream], [], [], 0)[0] and (more := stream.read()) is not None:
         assert events is not None
         events += more
-    assert events is not None and events[0] == {"capture": 7} and events[-1] == {"frames": 10, "lost": 0}
+    assert events is not None and events[0] == {"event": "capture", "capture": 7}
+    assert events[-1] == {"event": "ended", "frames": 10, "lost": 0}
     if text:
         assert [event["ifname"] for event in events[1:-1]] == ["a", "b", "b", "b", "c"] * 2
     else:
