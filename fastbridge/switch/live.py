@@ -148,7 +148,7 @@ class Switch(SwitchBase):
         wanted = list(ports)
         self._most_slots = self._slots = MOST  # slots that the kernel has memory for; slots that a ring is to have
         try:
-            self._add_ports(wanted)
+            self._add_ports(wanted, wishes.take_over)
         except BaseException:
             self.stop()
             raise
@@ -346,7 +346,7 @@ class Switch(SwitchBase):
         with self._changing:
             self._drop_member(self._index_of(port))
 
-    def _add_ports(self, ports: Sequence[str | PortLike]) -> list[SwitchPort]:
+    def _add_ports(self, ports: Sequence[str | PortLike], take_over_first: bool = False) -> list[SwitchPort]:
         """Add all or none."""
         sources = [Interface(port) if isinstance(port, str) else port for port in ports]
         if self._options.trusted and any(isinstance(source, Interface) for source in sources):
@@ -359,7 +359,7 @@ class Switch(SwitchBase):
         listening: Sequence[Receiver | None] = ()
         members: list[Member] = []
         try:
-            if not self._options.take_over:
+            if not take_over_first:
                 self._links.hold(taken, sources)
             listening = self._fast.listen(sources, taken)
             with _many(len(sources)) as pool:
@@ -369,7 +369,7 @@ class Switch(SwitchBase):
             members = [future.result() for future in futures if future.exception() is None]
             for future in futures:
                 future.result()  # raises the first error of any of them
-            if self._options.take_over:  # only now: until then the switch before forwards
+            if take_over_first:  # only now: until then the switch before forwards
                 take_over([source.name for source in sources if isinstance(source, Interface)])
                 self._links.hold(taken, sources)
             with _many(len(members)) as pool:
