@@ -78,7 +78,8 @@ class _Operations:
         with self._switch.still():
             limits = self._limits(port, storm_control or {})
             self._switch.set_flags(port, **(flags or {}))
-            self._switch.set_storm_control(limits, port)
+            if storm_control:
+                self._switch.set_storm_control(limits, port)
             return self.port_list(port)
 
     def fdb_show(self, mac: str | None = None, port: str | None = None, vlan: int | None = None) -> list[FdbRow]:

@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from talks import asked
+from talks import asked, environment
 
 from fastbridge.control import directory
 from fastbridge.control.client import Client
@@ -140,10 +140,7 @@ time.sleep(600)
 
 def test_the_socket_of_a_killed_switch_is_not_in_the_way(switches: ExitStack) -> None:
     path = socket_path("a")
-    search = f"{Path(__file__).parents[1] / 'support'}:{os.environ.get('PYTHONPATH', '')}"
-    process = subprocess.Popen(
-        [sys.executable, "-c", DIES, path], stdout=subprocess.PIPE, env=os.environ | {"PYTHONPATH": search}
-    )
+    process = subprocess.Popen([sys.executable, "-c", DIES, path], stdout=subprocess.PIPE, env=environment())
     assert process.stdout and process.stdout.readline() == b"there\n"
     assert running() == ["a"]
     process.send_signal(signal.SIGKILL)

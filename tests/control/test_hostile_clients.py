@@ -16,14 +16,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from live import eventually
-from talks import Asked, Raw, asked
+from talks import Asked, Raw, asked, environment
 
 from fastbridge.control import guest
 from fastbridge.control.client import Client
 from fastbridge.control.protocol import BUSY, RpcError
 from fastbridge.open_files import reserve_files
-
-SUPPORT = str(Path(__file__).parents[1] / "support")
 
 
 @pytest.fixture
@@ -208,7 +206,9 @@ with Client(path=sys.argv[1], timeout=60) as client, client.stream("ticks") as s
 
 
 def test_a_stopped_client(there: Asked, good: Client, path: Path) -> None:
-    process = subprocess.Popen([sys.executable, "-c", STOPS, path], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", STOPS, path], stdout=subprocess.PIPE, text=True, env=environment()
+    )
     try:
         assert process.stdout and process.stdout.readline() == "there\n"
         process.send_signal(signal.SIGSTOP)
@@ -271,9 +271,8 @@ with asked(path), Client(path=path, timeout=60) as good:
 
 
 def test_no_more_descriptors(path: Path) -> None:
-    environment = os.environ | {"PYTHONPATH": f"{SUPPORT}:{os.environ.get('PYTHONPATH', '')}"}
     done = subprocess.run(
-        [sys.executable, "-c", FEW_FILES, path], capture_output=True, text=True, timeout=120, env=environment
+        [sys.executable, "-c", FEW_FILES, path], capture_output=True, text=True, timeout=120, env=environment()
     )
     assert done.returncode == 0, done.stderr
     assert "takes no more clients for now: Too many open files" in done.stderr

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 from live import eventually
-from talks import Asked, Raw, asked
+from talks import Asked, Raw, asked, environment
 
 from fastbridge.control.client import Client
 from fastbridge.control.protocol import (
@@ -390,10 +390,8 @@ assert os.waitpid(pid, 0)[1] == 0
 
 
 def test_a_forked_child_leaves_it_to_the_parent(path: Path) -> None:
-    support = Path(__file__).parents[1] / "support"
-    environment = os.environ | {"PYTHONPATH": f"{support}:{os.environ.get('PYTHONPATH', '')}"}
     done = subprocess.run(
-        [sys.executable, "-c", FORK, str(path)], capture_output=True, text=True, timeout=120, env=environment
+        [sys.executable, "-c", FORK, str(path)], capture_output=True, text=True, timeout=120, env=environment()
     )
     assert done.returncode == 0, done.stderr
 

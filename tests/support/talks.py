@@ -133,6 +133,12 @@ def asked(path: Path) -> Iterator[Asked]:
         yield found
 
 
+def environment() -> dict[str, str]:
+    """For a Python that imports this file."""
+    search = os.environ.get("PYTHONPATH")
+    return os.environ | {"PYTHONPATH": f"{Path(__file__).parent}{f':{search}' if search else ''}"}
+
+
 class Raw:
     """A client that sends whatever it is given."""
 

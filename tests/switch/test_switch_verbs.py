@@ -23,7 +23,7 @@ from live import PATIENCE, eventually
 
 from fastbridge import Client, ConfigError, FastbridgeError, Lab, MemorySwitch, Switch
 from fastbridge.cli import group
-from fastbridge.control.directory import running, socket_path
+from fastbridge.control.directory import make_directory, running, socket_path
 from fastbridge.control.verbs import Verbs
 from fastbridge.switch.verbs import switch_verbs
 
@@ -340,6 +340,28 @@ def test_names_of_switches_without_one(lab: Lab) -> None:
     with Switch(lab.ports[:1], control=True) as one, Switch(lab.ports[1:], control=True) as two:
         assert one.name != two.name and {one.name, two.name} == set(running())
         assert {one.name.split("-")[1], two.name.split("-")[1]} == {str(os.getpid())}
+
+
+@pytest.mark.live
+def test_a_directory_that_is_open_to_others(lab: Lab) -> None:
+    make_directory()
+    place = socket_path("one").parent
+    before = place.stat().st_mode & 0o7777
+    place.chmod(0o777)
+    try:
+        for control in ("one", True):
+            with pytest.raises(ConfigError, match=rf"no control sockets in {place}: it is open to others"):
+                Switch(lab.ports, control=control)
+    finally:
+        place.chmod(before)
+    with Switch(lab.ports, control="one"):  # nothing was kept of the ports
+        assert running() == ["one"]
+
+
+@pytest.mark.live
+def test_another_process_of_this_number(lab: Lab) -> None:
+    with Switch(lab.ports[:1], control=f"run-{os.getpid()}"), Switch(lab.ports[1:], control=True) as two:
+        assert two.name.startswith(f"run-{os.getpid()}-")
 
 
 @pytest.mark.parametrize("name", ["", "../x", "a/b", "-x", "x" * 65, "a b", "é"])
