@@ -169,7 +169,7 @@ class Switch(SwitchBase):
             if wishes.match is not None:
                 self._matching = Matching(wishes.match, self._journal)
                 self._fast.open_here(self._links.open_here())
-            self._add_wanted(wanted)
+            self._add_wanted(wanted, wishes.take_over)
             self._let_come_and_go()
         except BaseException:
             self.stop()
@@ -393,16 +393,16 @@ class Switch(SwitchBase):
         self._links.hand_over(helper)
         self._fast.hand_over(helper)
 
-    def _add_wanted(self, ports: Sequence[str | PortLike]) -> list[SwitchPort]:
+    def _add_wanted(self, ports: Sequence[str | PortLike], take_over_first: bool = False) -> list[SwitchPort]:
         """Add ports that a user wants: all or none."""
-        added = self._add_ports(ports)
+        added = self._add_ports(ports, take_over_first)
         if self._matching:
             for port in ports:
                 if isinstance(port, str):
                     self._matching.add(port)
         return added
 
-    def _add_ports(self, ports: Sequence[str | PortLike]) -> list[SwitchPort]:
+    def _add_ports(self, ports: Sequence[str | PortLike], take_over_first: bool = False) -> list[SwitchPort]:
         """Add all or none."""
         sources = [Interface(port, self._sockets) if isinstance(port, str) else port for port in ports]
         if self._options.trusted and any(isinstance(source, Interface) for source in sources):
@@ -415,7 +415,7 @@ class Switch(SwitchBase):
         listening: Sequence[Receiver | None] = ()
         members: list[Member] = []
         try:
-            if not self._options.take_over:
+            if not take_over_first:
                 self._links.hold(taken, sources)
             listening = self._fast.listen(sources, taken)
             with _many(len(sources)) as pool:
@@ -425,7 +425,7 @@ class Switch(SwitchBase):
             members = [future.result() for future in futures if future.exception() is None]
             for future in futures:
                 future.result()  # raises the first error of any of them
-            if self._options.take_over:  # only now: until then the switch before forwards
+            if take_over_first:  # only now: until then the switch before forwards
                 take_over([source.name for source in sources if isinstance(source, Interface)])
                 self._links.hold(taken, sources)
             with _many(len(members)) as pool:

@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.live
 @pytest.fixture
 def lab() -> Iterator[Lab]:
     """Pods that ask nobody anything: whatever is flooded is the switch's doing."""
-    with Lab(Topology.of(3, ipv6=None)) as lab:
+    with Lab(Topology.of(4, ipv6=None)) as lab:
         for pod in lab:
             for other in lab:
                 if other is not pod:
@@ -94,9 +94,10 @@ def streaming(lab: Lab) -> Iterator[Stream]:
         stream.close()
 
 
-def begin(lab: Lab, *arguments: str) -> subprocess.Popen[str]:
-    ports = [port.name for port in lab.ports]
-    command = [*COMMAND, "run", "--json", "--name", "restarted", *arguments, *ports]
+def begin(
+    lab: Lab, *arguments: str, ports: Sequence[str] = ("pod1", "pod2", "pod3"), name: str = "restarted"
+) -> subprocess.Popen[str]:
+    command = [*COMMAND, "run", "--json", "--name", name, *arguments, *ports]
     return lab.popen_host(command, text=True, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
@@ -124,7 +125,7 @@ def take_over(before: subprocess.Popen[str], start: Callable[..., subprocess.Pop
     return after
 
 
-@pytest.mark.parametrize("path", ["off", "nft"])
+@pytest.mark.parametrize("path", [pytest.param("off", marks=pytest.mark.slow), "nft"])
 @pytest.mark.parametrize("restart", [stop_and_start, take_over])
 def test_a_restart_under_tcp(
     restart: Callable[..., subprocess.Popen[str]], path: str, lab: Lab, tmp_path: Path
@@ -166,6 +167,24 @@ def test_nothing_to_take_over(lab: Lab) -> None:
     finally:
         process.kill()
         process.communicate()
+
+
+def test_only_its_first_ports_are_taken_over(lab: Lab) -> None:
+    """Later on a port of another switch is refused, and that switch goes on."""
+    one = begin(lab, ports=("pod1", "pod2"))
+    two = begin(lab, "--take-over", ports=("pod3", "pod4"), name="another")
+    try:
+        assert say(one)["event"] == say(two)["event"] == "ready"
+        asked = [*COMMAND, "port", "add", "pod1", "--switch", "another"]
+        with lab.popen_host(asked, text=True, cwd=ROOT, stderr=subprocess.PIPE) as process:
+            assert "pod1 is a port of another switch" in process.communicate(timeout=PATIENCE)[1]
+        for each in (one, two):
+            each.terminate()
+            end(each)
+    finally:
+        for each in (one, two):
+            each.kill()
+            each.communicate()
 
 
 @pytest.mark.slow  # waits for the patience of who takes over

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
-import tomllib
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,7 +17,7 @@ from fastbridge import ConfigError
 from fastbridge.switch.config import Config, ConfigFile, PortConfig, check, schema, write
 from fastbridge.switch.options import LiveOptions
 from fastbridge.switch.port_flags import PortFlags
-from fastbridge.toml_text import Document
+from fastbridge.toml_text import Document, tomllib
 from fastbridge.toml_text import write as write_toml
 
 FULL = """\
@@ -228,6 +228,21 @@ def test_each_key_has_a_line(table: dict[str, Any]) -> None:
         if key:
             written = write_toml({key: True}).removesuffix(" = true\n")
             assert written in line, (path, line)
+
+
+@given(st.text("[]{}=,.#\"' \n\\ab1-", max_size=40), st.text("[]{}=,.#\"' \n\\ab1-", max_size=40))
+def test_any_text_is_read_or_refused(before: str, after: str) -> None:
+    """Where it is TOML, the key in its midst is found on its line, whatever stands around it."""
+    text = f"{before}\nmark = 1\n{after}"
+    try:
+        document = Document(text, "F")
+    except ConfigError as error:
+        assert re.match(r"F:\d+: this is not TOML", str(error))
+        return
+    found = [path for path in paths(document.table) if path[-1] == "mark"]
+    lines = text.split("\n")
+    for path in found:
+        assert lines[int(document.where(path).removeprefix("F:")) - 1] == "mark = 1"
 
 
 def test_a_name_that_is_not_unicode_cannot_be_written() -> None:
