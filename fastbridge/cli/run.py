@@ -212,7 +212,7 @@ def run(
     if fanout and workers == 1:
         raise click.UsageError("--fanout lets several workers read each port; add --workers 2 or more")
     if len(interfaces) < 2 and not match:
-        raise click.UsageError("a switch joins at least two interfaces; name another one, or --match a pattern")
+        raise click.UsageError("a switch joins at least two interfaces; name another IFACE, or --match a pattern")
     for name in arp_ports:
         if name not in interfaces and not any(fnmatchcase(name, pattern) for pattern in match):
             raise click.UsageError(f"--arp-port names {name}, which is not among the interfaces; name one of them")
