@@ -75,7 +75,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("engine", chosen, ids=lambda engine: engine.name, scope="module")
 
 
-# What decides between ways to build the switch, and 1,500 pods: run by name, so that the rest stays within 5 minutes.
+# What decides between ways to build the switch, and 1,500 pods: run by name, so that the rest stays within some 6 minutes.
 BY_NAME = "decisions"
 
 

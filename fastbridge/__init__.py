@@ -9,6 +9,7 @@ from importlib import import_module
 _HOMES = {
     "addresses": "MacAddress",
     "arp_nd": "Kind Message",
+    "control.client": "Client",
     "errors": "BenchError ConfigError FastbridgeError LabError PortError PrivilegeError",
     "lab.link_counters": "LinkCounters",
     "lab.ping": "PingResult",
@@ -23,8 +24,9 @@ _HOMES = {
     "switch.fdb": "Fdb FdbEntry",
     "switch.live": "Switch",
     "switch.memory": "Egress MemorySwitch",
-    "switch.port_flags": "PortFlags StormControl",
+    "switch.port_flags": "PortFlags PortSettings StormControl",
     "switch.port_socket": "PortLike",
+    "switch.status": "Status",
     "switch.trace": "Trace TraceEvent",
     "version": "__version__",
 }

@@ -1,6 +1,7 @@
 from .addresses import MacAddress as MacAddress
 from .arp_nd import Kind as Kind
 from .arp_nd import Message as Message
+from .control.client import Client as Client
 from .errors import BenchError as BenchError
 from .errors import ConfigError as ConfigError
 from .errors import FastbridgeError as FastbridgeError
@@ -41,8 +42,10 @@ from .switch.live import Switch as Switch
 from .switch.memory import Egress as Egress
 from .switch.memory import MemorySwitch as MemorySwitch
 from .switch.port_flags import PortFlags as PortFlags
+from .switch.port_flags import PortSettings as PortSettings
 from .switch.port_flags import StormControl as StormControl
 from .switch.port_socket import PortLike as PortLike
+from .switch.status import Status as Status
 from .switch.trace import Trace as Trace
 from .switch.trace import TraceEvent as TraceEvent
 from .version import __version__ as __version__

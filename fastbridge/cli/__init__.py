@@ -32,7 +32,7 @@ _COMMANDS = {
     "fdb": "Show or change which port of a running switch a MAC address is behind.",
     "neigh": "Show or change which MAC address of a running switch an IP address has.",
     "policy": "Show or change what a running switch does with ARP and ND.",
-    "stats": "Show the counters of a running switch, or its rates.",
+    "stats": "Show what the ports of a running switch have received, sent and dropped.",
     "lab": "Make pods that stay, in named network namespaces.",
     "compare": "Measure fastbridge against the Linux bridge and other switches on this machine.",
     "report": "Show saved results, or draw them as a page, Markdown or pictures.",

@@ -18,6 +18,8 @@ import rich_click as click
 from fastbridge.control.client import Client
 from fastbridge.control.directory import the_one
 
+PATIENCE = 30.0  # seconds: an FDB of a million entries takes some to write down
+
 #: The commands that a line may begin with: they ask a running switch, and end.
 COMMANDS = ("status", "port", "fdb", "neigh", "policy", "stats")
 
@@ -52,7 +54,7 @@ def run_batch(file: str, name: str | None, force: bool, run: Callable[[Line], in
     """Run each line; returns the exit status of the first that failed. `force`: go on after it."""
     failed = 0
     switch = the_one(name)
-    with _opened(file) as lines, Client(switch) as client:
+    with _opened(file) as lines, Client(switch, timeout=PATIENCE) as client:
         for number, text in enumerate(lines, 1):
             status = run(Line(client, switch, text, f"{'stdin' if file == '-' else file}:{number}"))
             failed = failed or status

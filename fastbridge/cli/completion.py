@@ -10,10 +10,13 @@ from click.shell_completion import get_completion_class
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def completion(context: click.Context, shell: str) -> None:
-    """Print what lets a shell complete commands, options, and the names of running switches and their ports.
+    """Print what lets a shell complete these commands.
 
-    bash, zsh: put eval "$(fastbridge completion bash)" (or zsh) into ~/.bashrc (~/.zshrc).
-    fish: fastbridge completion fish > ~/.config/fish/completions/fastbridge.fish
+    Its Tab key then completes commands, options, and the names of running switches and their ports.
+
+    For bash put eval "$(fastbridge completion bash)" into ~/.bashrc, for zsh the same with zsh into ~/.zshrc.
+
+    For fish: fastbridge completion fish > ~/.config/fish/completions/fastbridge.fish
     """
     found = get_completion_class(shell)
     assert found is not None  # click has all of the choice

@@ -19,7 +19,7 @@ from fastbridge.control.client import Client
 from fastbridge.control.directory import running
 from fastbridge.errors import FastbridgeError
 
-from .batch import Line
+from .batch import PATIENCE, Line
 
 Row = dict[str, Any]
 
@@ -55,7 +55,7 @@ def operate(function: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(function)
     def command(switch: str | None, as_json: bool, **params: Any) -> None:
         line = get_current_context().find_object(Line)
-        with contextlib.nullcontext(line.connection(switch)) if line else Client(switch) as client:
+        with contextlib.nullcontext(line.connection(switch)) if line else Client(switch, timeout=PATIENCE) as client:
             function(Remote(client, as_json), **params)
 
     return command

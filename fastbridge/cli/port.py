@@ -103,5 +103,5 @@ def _unusual(row: Row) -> list[str]:
     flags = row["flags"]
     found = [f"{flag}=off" for flag in _USUAL if flag not in flags]
     found += [f"{flag}=on" for flag in flags if flag not in (*_USUAL, "coalesce")]
-    limits: dict[str, Any] = row.get("storm_control", {})
+    limits: dict[str, Any] = row["storm_control"]
     return found + [f"storm_{kind}={rate:g}" for kind, rate in limits.items()]

@@ -416,7 +416,8 @@ def _follow(
     while not stop.came and (waits or set(links.values()) != {"gone"}):
         report.check()
         helper.check()
-        before, links = links, {port.name: port.state for port in switch.ports}
+        with switch.still():  # a port that is on its way out looks blocked
+            before, links = links, {port.name: port.state for port in switch.ports}
         for name, link in {**dict.fromkeys(before, "gone"), **links}.items():
             if link != before.get(name):
                 report.link(name, link)

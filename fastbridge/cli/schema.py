@@ -9,9 +9,9 @@ import rich_click as click
 
 @click.command(epilog="Example: fastbridge schema | jq '.verbs | keys'")
 def schema() -> None:
-    """Print the JSON Schema of all that a running switch can be asked: verbs, their parameters and results.
+    """Print the JSON Schema of all that a running switch can be asked.
 
-    No switch needs to run. A running one answers the verb `schema` with the same.
+    It has the verbs, their parameters and their results. No switch needs to run.
     """
     from fastbridge.switch.memory import MemorySwitch  # `--help` must not wait for it
     from fastbridge.switch.verbs import switch_verbs

@@ -23,7 +23,10 @@ from .operate import Remote, Row, complete_port, operate
     "--interval", metavar="SECONDS", type=click.FloatRange(min=0.1), help="Show what happens per second in this time."
 )
 def stats(remote: Remote, port: str | None, interval: float | None) -> None:
-    """Show the counters of all ports, or of one, and every drop with its reason."""
+    """Show what the ports of a running switch have received, sent and dropped.
+
+    Below the table stand the reasons of all drops.
+    """
     rows = remote.call("stats", port=port)
     if interval is not None:
         time.sleep(interval)

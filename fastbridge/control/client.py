@@ -130,16 +130,20 @@ class _Line:
     def ask(self, verb: str, params: dict[str, Any]) -> Any:
         """Ask, and wait for the answer. Asks again where the server had no place, for then nobody heard it."""
         ends = time.monotonic() + self._timeout
+        busy: RpcError | None = None
         while True:
             try:
                 return self._ask(verb, params, ends)
             except RpcError as error:
-                if error.code not in (BUSY, ENDED):
+                if error.code == SILENT and busy:
+                    raise busy from None
+                if error.code in (BUSY, ENDED):
+                    self.close()
+                if error.code != BUSY or time.monotonic() > ends:
                     raise
-                self.close()
-                if error.code == ENDED or time.monotonic() > ends:
-                    raise
-                time.sleep(_RETRY_SECONDS)
+                if busy:  # not just a place lost while nothing was asked
+                    time.sleep(_RETRY_SECONDS)
+                busy = error
 
     def receive(self, *, one: bool = False) -> list[dict[str, Any]]:
         """What has come, without waiting; one: nothing behind the first line, so that fileno() tells of it."""

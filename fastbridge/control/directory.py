@@ -35,7 +35,9 @@ def make_directory() -> None:
     place = directory()
     try:
         # Labs that stay keep their files in root's, and everybody may read them.
-        place.mkdir(mode=0o755 if place == _ROOT else 0o700, exist_ok=True)
+        place.mkdir(mode=0o755 if place == _ROOT else 0o700)
+    except FileExistsError:
+        pass
     except OSError as error:
         raise ConfigError(f"cannot make {place}, the directory of the control sockets: {error.strerror}") from None
     _check(place)
@@ -65,19 +67,17 @@ def running() -> list[str]:
 
 def the_one(name: str | None = None) -> str:
     """The running switch of this name, or the only one. Raises ConfigError."""
+    if name is not None and answers(socket_path(name)):
+        return name
     names = running()
-    if name is None and len(names) == 1:
-        return names[0]
-    if name is not None:
-        socket_path(name)  # a name that cannot be says so
-        if name in names:
-            return name
     if not names:
         which = "no switch runs" if name is None else f"no switch named {name} runs"
         raise ConfigError(f"{which}: there is no socket in {directory()}; start one with: fastbridge run --name NAME")
-    if name is None:
+    if name is not None:
+        raise ConfigError(f"no switch named {name} runs; there are: {', '.join(names)}")
+    if len(names) > 1:
         raise ConfigError(f"several switches run: {', '.join(names)}; choose one with --switch NAME")
-    raise ConfigError(f"no switch named {name} runs; there are: {', '.join(names)}")
+    return names[0]
 
 
 def answers(path: Path) -> bool:

@@ -11,13 +11,25 @@ import socket
 import time
 from collections import deque
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from .protocol import MOST_BYTES, PARSE, RpcError
 from .verbs import Stream
 
 _MOST_WAITING = 64  # requests
 _RATE, _BURST = 500, 500  # requests/s, and at once
+_STALLED_SECONDS = 30.0  # a client that has read nothing for so long
 _PIECE = 65536  # bytes read at once
+
+
+@dataclass(slots=True)
+class Subscription:
+    """A stream that a client reads."""
+
+    number: int
+    stream: Stream
+    descriptor: int
+    followed: bool = False  # whether epoll tells of its events; not while the client does not read
 
 
 class Guest:
@@ -30,7 +42,7 @@ class Guest:
         self.asked = False  # a request, ever
         self.heard = self.moved = time.monotonic()  # when something came last, and when something went
         self.calling = False  # a verb of its is being called
-        self.streams: dict[int, Stream] = {}
+        self.subscriptions: dict[int, Subscription] = {}  # by number
         self.interest = select.EPOLLIN  # as epoll knows it
         self.ended = False  # it sends no more
         self.leaving = False  # it is closed when it has read what there is
@@ -98,7 +110,11 @@ class Guest:
     @property
     def idle(self) -> bool:
         """Whether nothing of its is going on."""
-        return not (self._lines or self._unread or self.calling or self.streams)
+        return not (self._lines or self._unread or self.calling or self.subscriptions)
+
+    def stalled(self, now: float) -> bool:
+        """Whether it has not read for long, though there is something to read."""
+        return bool(self._unread) and now - self.moved > _STALLED_SECONDS
 
     @property
     def over(self) -> bool:

@@ -7,9 +7,10 @@ one of these codes.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NoReturn, TypeAlias
+from typing import Any, TypeAlias
 
 from fastbridge.errors import ConfigError, FastbridgeError, PortError, PrivilegeError
 
@@ -56,6 +57,8 @@ class Request:
 def parse(line: bytes) -> Request:
     """A line's request. Raises RpcError."""
     found = load(line)
+    if b"\\u" in line:
+        _refuse_half_characters(found)
     if isinstance(found, list):
         raise RpcError(INVALID, "batches are not taken: send one object a line")
     if not isinstance(found, dict):
@@ -75,13 +78,25 @@ def parse(line: bytes) -> Request:
 def load(line: bytes) -> Any:
     """What a line says. Raises RpcError."""
     try:
-        return json.loads(line.decode(), parse_constant=_no_number)
+        return json.loads(line.decode(), parse_constant=_number, parse_float=_number)
     except (ValueError, RecursionError):  # a number of thousands of digits is a ValueError, too
         raise RpcError(PARSE, "this line is not JSON; send one JSON-RPC object a line") from None
 
 
-def _no_number(name: str) -> NoReturn:
-    raise ValueError(name)
+def _number(text: str) -> float:
+    """Python would read NaN, and 1e999 as infinity."""
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(text)
+    return number
+
+
+def _refuse_half_characters(found: Any) -> None:
+    """Raise RpcError for the escape of half a character (UTF-16's surrogates), which no UTF-8 can have."""
+    try:
+        json.dumps(found, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise RpcError(PARSE, "this line has half a character: \\ud800 to \\udfff come in pairs") from None
 
 
 def request(number: int, verb: str, params: dict[str, Any]) -> bytes:

@@ -28,7 +28,7 @@ from fastbridge.forks import in_child
 from fastbridge.journal import Journal
 
 from .directory import answers, directory, make_directory
-from .guest import Guest
+from .guest import Guest, Subscription
 from .protocol import (
     BUSY,
     CONFIG,
@@ -49,8 +49,6 @@ _log = logging.getLogger(__name__)
 
 _MOST_CLIENTS, _MOST_STREAMS = 64, 16
 _BACKLOG = 128  # clients that wait to be accepted
-_SETTLED_SECONDS = 10.0  # a client that has asked keeps its place so long, even when all are taken
-_STALLED_SECONDS = 30.0  # an answer of which nothing is read for so long is given up, with its client
 _LOOK_SECONDS = 2.0  # between two looks at the socket's file and at clients that do not read
 _PATIENCE = 2.0  # seconds that close() waits for the verb being called
 _CREDENTIALS = struct.Struct("=iII")  # struct ucred: pid, uid, gid
@@ -70,7 +68,7 @@ class ControlServer:
         self._threads: list[threading.Thread] = []
         self._closing = False
         self._guests: dict[int, Guest] = {}  # by descriptor; the one served longest ago is the first
-        self._streams: dict[int, tuple[Guest, int]] = {}  # by descriptor: whose, and its number
+        self._followed: dict[int, tuple[Guest, Subscription]] = {}  # by descriptor
         self._numbers = itertools.count(1)
         self._calling: Guest | None = None
         self._to_call: queue.SimpleQueue[Request | None] = queue.SimpleQueue()
@@ -88,7 +86,7 @@ class ControlServer:
         in_child(self, ControlServer._leave_to_parent)
         self._threads = [
             threading.Thread(target=work, name=name, daemon=True)
-            for name, work in (("fastbridge-control", self._serve), ("fastbridge-verbs", self._call))
+            for name, work in (("fastbridge-socket", self._serve), ("fastbridge-verbs", self._call))
         ]
         for thread in self._threads:
             thread.start()
@@ -116,12 +114,14 @@ class ControlServer:
 
     def _leave_to_parent(self) -> None:
         """In a forked child: the threads, the socket and its file are the parent's."""
+        if not self._threads:  # not started, or closed
+            return
         self._threads = []
         self._epoll.close()
         os.close(self._wake)
         for sock in (self._listener, *(guest.sock for guest in self._guests.values())):
             sock.close()
-        self._guests, self._streams = {}, {}
+        self._guests, self._followed = {}, {}
 
     # The thread that calls verbs
 
@@ -130,6 +130,7 @@ class ControlServer:
             result = self._answer(request)
             if self._closing:
                 self._drop(result)
+                return
             self._result = result
             os.eventfd_write(self._wake, 1)
 
@@ -142,14 +143,24 @@ class ControlServer:
         except FastbridgeError as error:
             return [refusal(request.id, RpcError.of(error))]
         except Exception as error:
-            text = f"{request.verb} failed in the switch: {type(error).__name__}: {error}"
-            self._journal.warn(_log, "verbs that failed", text, thing=text, level=logging.ERROR)
-            return [refusal(request.id, RpcError(INTERNAL, " ".join(text.split())))]
+            text = f"{request.verb} failed in the switch: {_told(error)}"
+            self._report("verbs that failed", text)
+            return [refusal(request.id, RpcError(INTERNAL, text))]
 
-    @staticmethod
-    def _drop(result: Sequence[bytes] | tuple[Request, Stream] | None) -> None:
+    def _drop(self, result: Sequence[bytes] | tuple[Request, Stream] | None) -> None:
+        """Nobody is there to take it."""
         if isinstance(result, tuple):
-            result[1].close()
+            self._close(result[1])
+
+    def _close(self, stream: Stream) -> None:
+        try:
+            stream.close()
+        except Exception as error:  # foreign code
+            self._report("streams that failed", f"closing a stream failed: {_told(error)}")
+
+    def _report(self, kind: str, text: str) -> None:
+        """Log the exception being handled."""
+        self._journal.warn(_log, kind, text, thing=text, level=logging.ERROR)
 
     # The thread that reads and writes: what follows is its own
 
@@ -158,8 +169,7 @@ class ControlServer:
             try:
                 self._turn()
             except Exception:  # nothing may end this thread
-                text = f"the control socket {self.path} failed; going on"
-                self._journal.warn(_log, "failures of the control socket", text, thing=text, level=logging.ERROR)
+                self._report("failures of the control socket", f"the control socket {self.path} failed; going on")
                 time.sleep(0.1)
         for guest in list(self._guests.values()):
             self._dismiss(guest)
@@ -169,16 +179,18 @@ class ControlServer:
             self.path.unlink()
 
     def _turn(self) -> None:
-        for descriptor, what in self._epoll.poll(self._patience()):
+        happened = dict(self._epoll.poll(self._patience()))
+        new = happened.pop(self._listener.fileno(), 0)
+        for descriptor, what in happened.items():
             if descriptor == self._wake:
                 os.eventfd_read(self._wake)
                 self._take_result()
-            elif descriptor == self._listener.fileno():
-                self._accept()
             elif guest := self._guests.get(descriptor):
                 self._hear(guest, what)
-            elif descriptor in self._streams:
-                self._tell(*self._streams[descriptor])
+            elif descriptor in self._followed:
+                self._tell(*self._followed[descriptor])
+        if new:  # last: a new client can have the descriptor of one that has just gone
+            self._accept()
         self._call_next()
         now = time.monotonic()
         if now - self._looked >= _LOOK_SECONDS:
@@ -212,19 +224,17 @@ class ControlServer:
                 self._epoll.register(sock, guest.interest)
 
     def _make_place(self) -> bool:
-        """Send away the client that has been silent longest; False: none has been silent long enough."""
+        """Send away the idle client that has been silent longest; False: none is idle. A Client comes back."""
         for guest in list(self._guests.values()):
             if guest.idle:
                 self._hear(guest, select.EPOLLIN)  # what has come just now counts
         if len(self._guests) < _MOST_CLIENTS:
             return True
-        settled = time.monotonic() - _SETTLED_SECONDS
-        silent = [
-            guest for guest in self._guests.values() if guest.idle and not (guest.asked and guest.heard > settled)
-        ]
-        if not silent:
+        now = time.monotonic()
+        idle = [guest for guest in self._guests.values() if guest.idle or guest.stalled(now)]
+        if not idle:
             return False
-        guest = min(silent, key=lambda guest: (guest.asked, guest.heard))
+        guest = min(idle, key=lambda guest: (guest.asked, guest.heard))
         text = f"{_MOST_CLIENTS} clients are connected, which is the most, and this one was silent longest; try again"
         guest.write([refusal(None, RpcError(BUSY, text))])
         self._dismiss(guest)
@@ -248,20 +258,26 @@ class ControlServer:
         if guest.wanted != guest.interest:
             guest.interest = guest.wanted
             self._epoll.modify(guest.sock, guest.interest)
-        for number, stream in guest.streams.items():  # while the client does not read, they keep their events
-            descriptor = stream.fileno()
-            if guest.reads and descriptor not in self._streams:
-                self._streams[descriptor] = guest, number
-                self._epoll.register(descriptor, select.EPOLLIN)
-            elif not guest.reads and descriptor in self._streams:
-                del self._streams[descriptor]
-                self._epoll.unregister(descriptor)
+        for one in guest.subscriptions.values():
+            if guest.reads != one.followed:
+                self._follow(guest, one, guest.reads)
+
+    def _follow(self, guest: Guest, one: Subscription, wanted: bool) -> None:
+        """Have epoll tell of a stream's events, or not: while the client does not read, it keeps them."""
+        one.followed = wanted
+        if wanted:
+            self._epoll.register(one.descriptor, select.EPOLLIN)
+            self._followed[one.descriptor] = guest, one
+        else:
+            del self._followed[one.descriptor]
+            with contextlib.suppress(OSError):  # closed, though it should not be
+                self._epoll.unregister(one.descriptor)
 
     def _dismiss(self, guest: Guest) -> None:
         del self._guests[guest.descriptor]
         self._epoll.unregister(guest.sock)
-        for number in list(guest.streams):
-            self._end(guest, number)
+        for one in list(guest.subscriptions.values()):
+            self._end(guest, one)
         guest.sock.close()
 
     def _call_next(self) -> None:
@@ -286,7 +302,7 @@ class ControlServer:
             if request.verb == "stream.close":
                 self._close_stream(guest, request.params)
                 guest.write(answer(request.id, None))
-            elif verb is not None and verb.stream and len(guest.streams) >= _MOST_STREAMS:
+            elif verb is not None and verb.stream and len(guest.subscriptions) >= _MOST_STREAMS:
                 raise RpcError(CONFIG, f"a client has {_MOST_STREAMS} streams at most: close one of them")
             else:
                 self._calling, guest.calling = guest, True
@@ -304,49 +320,58 @@ class ControlServer:
             self._drop(result)
             return
         if isinstance(result, tuple):
-            request, stream = result
-            number = next(self._numbers)
-            guest.streams[number] = stream
-            result = list(answer(request.id, {"stream": number}))
+            result = list(self._subscribe(guest, *result))
         guest.write(result)
         self._settle(guest)
 
-    def _tell(self, guest: Guest, number: int) -> None:
-        """Pass on a stream's events."""
-        why = None
+    def _subscribe(self, guest: Guest, request: Request, stream: Stream) -> Iterator[bytes]:
         try:
-            events = guest.streams[number].read()
-            lines = [event(number, event=one) for one in events or ()]
-        except FastbridgeError as error:
-            events, lines, why = None, [], str(error)
+            one = Subscription(next(self._numbers), stream, stream.fileno())
+            self._follow(guest, one, True)
+        except Exception as error:  # foreign code
+            text = f"{request.verb} failed in the switch: {_told(error)}"
+            self._report("streams that failed", text)
+            self._close(stream)
+            return iter([refusal(request.id, RpcError(INTERNAL, text))])
+        guest.subscriptions[one.number] = one
+        return answer(request.id, {"stream": one.number})
+
+    def _tell(self, guest: Guest, one: Subscription) -> None:
+        """Pass on a stream's events."""
+        events, why = None, None
+        try:
+            events = one.stream.read()
+            lines = [event(one.number, event=said) for said in events or ()]
         except Exception as error:
-            why = f"the stream failed in the switch: {type(error).__name__}: {error}"
-            self._journal.warn(_log, "streams that failed", why, thing=why, level=logging.ERROR)
-            events, lines = None, []
+            events, lines, why = None, [], str(error)
+            if not isinstance(error, FastbridgeError):
+                why = f"the stream failed in the switch: {_told(error)}"
+                self._report("streams that failed", why)
         if events is None:
-            self._end(guest, number)
-            lines.append(event(number, end=why))
+            self._end(guest, one)
+            lines.append(event(one.number, end=why))
         guest.write(lines)
         self._settle(guest)
 
-    def _end(self, guest: Guest, number: int) -> None:
-        stream = guest.streams.pop(number)
-        if self._streams.pop(stream.fileno(), None):
-            self._epoll.unregister(stream.fileno())
-        stream.close()
+    def _end(self, guest: Guest, one: Subscription) -> None:
+        del guest.subscriptions[one.number]
+        if one.followed:
+            self._follow(guest, one, False)
+        self._close(one.stream)
 
     def _close_stream(self, guest: Guest, params: dict[str, Any]) -> None:
-        number = params.get("stream")
-        if params.keys() != {"stream"} or number not in guest.streams:
-            has = f"yours: {', '.join(map(str, guest.streams))}" if guest.streams else "you have none"
-            raise RpcError(WRONG_PARAMETERS, f"stream.close: stream must be the number of an open stream; {has}")
-        self._end(guest, number)
+        number = params.get("stream") if len(params) == 1 else None
+        one = guest.subscriptions.get(number) if type(number) is int else None
+        if one is None:
+            open_ones = ", ".join(map(str, guest.subscriptions)) or "none is open"
+            raise RpcError(WRONG_PARAMETERS, f"stream.close: stream must be the number of an open stream: {open_ones}")
+        self._end(guest, one)
 
     def _look_after(self, now: float) -> None:
         self._journal.tick()
         self._epoll.modify(self._listener, select.EPOLLIN)
         for guest in list(self._guests.values()):
-            if not guest.reads and not guest.streams and now - guest.moved > _STALLED_SECONDS:
+            if guest.stalled(now) and not guest.subscriptions:
                 self._dismiss(guest)
         found = _identity(self.path)
         if found == self._file:
@@ -364,6 +389,10 @@ class ControlServer:
                 self._epoll.register(listener, select.EPOLLIN)
                 text = f"the control socket {self.path} was removed; it is there again"
         self._journal.warn(_log, "failures of the control socket", text, thing=text)
+
+
+def _told(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 def _send_away(guest: Guest, code: int, why: str) -> None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import inspect
 import json
+import math
+import sys
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -36,7 +38,7 @@ class Stream(Protocol):
     """What a stream verb returns: events that come by and by."""
 
     def fileno(self) -> int:
-        """Readable when events wait."""
+        """Readable when events wait, and when it has ended."""
 
     def read(self) -> list[dict[str, Any]] | None:
         """The events that wait, and never wait for more; None: it has ended.
@@ -45,7 +47,7 @@ class Stream(Protocol):
         """
 
     def close(self) -> None:
-        """No more of them. It may be called twice."""
+        """No more of them. Only who asked for them calls it, once; until then fileno() stays what it is."""
 
 
 class Verb:
@@ -64,7 +66,7 @@ class Verb:
         if not stream:
             self.result = schema_of(hints.get("return", Any))
 
-    def __call__(self, **params: Any) -> Any:
+    def __call__(self, params: Mapping[str, Any]) -> Any:
         """Call it. Raises RpcError where the parameters are wrong, and whatever it raises."""
         self._check(params)
         return self.function(**params)
@@ -92,7 +94,7 @@ class Verb:
             schema = self.parameters.get(name, self.others)
             if schema is None:
                 known = f"it takes {', '.join(self.parameters)}" if self.parameters else "it takes none"
-                raise RpcError(WRONG_PARAMETERS, f"{self.name} has no parameter {name!r}; {known}")
+                raise RpcError(WRONG_PARAMETERS, f"{self.name} has no parameter {_shown(name)}; {known}")
             if not fits(value, schema):
                 given = _shown(value)
                 raise RpcError(WRONG_PARAMETERS, f"{self.name}: {name} must be {spoken(schema)}, not {given}")
@@ -121,8 +123,8 @@ class Verbs(Mapping[str, Verb]):
     def call(self, name: str, params: Mapping[str, Any]) -> Any:
         """Call a verb. Raises RpcError where there is none, and as a Verb does."""
         if name not in self._verbs:
-            raise RpcError(NO_VERB, f"there is no verb {name!r}; there are: {', '.join(sorted(self._verbs))}")
-        return self._verbs[name](**params)
+            raise RpcError(NO_VERB, f"there is no verb {_shown(name)}; there are: {', '.join(sorted(self._verbs))}")
+        return self._verbs[name](params)
 
     def schema(self) -> dict[str, Any]:
         """The parameters and the result of every verb, as JSON Schema."""
@@ -142,6 +144,8 @@ class Verbs(Mapping[str, Verb]):
 def schema_of(hint: Any) -> Schema:
     """A type hint as JSON Schema; {} where it says nothing that JSON knows."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if hint is int:
+        return {"type": "integer", "minimum": -(1 << 63), "maximum": (1 << 63) - 1}
     if hint in _PLAIN:
         return {"type": _PLAIN[hint][0]}
     if origin is Literal:
@@ -170,7 +174,10 @@ def fits(value: Any, schema: Schema) -> bool:
     if isinstance(value, bool) or kind == "boolean":
         return isinstance(value, bool) and kind == "boolean"
     if kind == "number":
-        return isinstance(value, (int, float))
+        return isinstance(value, (int, float)) and abs(value) <= sys.float_info.max
+    if kind == "integer":
+        least, most = schema.get("minimum", -math.inf), schema.get("maximum", math.inf)
+        return isinstance(value, int) and least <= value <= most
     if not isinstance(value, _CLASS[kind]):
         return False
     if kind == "array":

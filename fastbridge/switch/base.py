@@ -252,7 +252,8 @@ class SwitchBase:
         lost = Counter({"rx_missed": total.rx_missed})
         lost.update(total.dropped)
         lost.update(total.tx_dropped)
-        states = Counter(port.state for port in self.ports)
+        with self.still():
+            states = Counter(port.state for port in self.ports)
         return Status(
             name="",
             pid=os.getpid(),

@@ -660,9 +660,9 @@ def _why(port: PortLink | None, link: str) -> str:
 
 def _name_of(control: str | bool | None) -> str:
     """The name that `control` asks for; "": none. Raises ConfigError, also where another switch has it."""
-    if control is True:
-        number = next(_unnamed)
-        return f"run-{os.getpid()}" if number == 1 else f"run-{os.getpid()}-{number}"
+    if control is True:  # in a container, another one's process may have this number
+        names = (f"run-{os.getpid()}" if number == 1 else f"run-{os.getpid()}-{number}" for number in _unnamed)
+        return next(name for name in names if not answers(socket_path(name)))
     if control is None or control is False:
         return ""
     if answers(socket_path(control)):

@@ -6,10 +6,11 @@ the keys that iproute2 uses. A verb that fails has changed nothing.
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import asdict, replace
 from ipaddress import IPv4Address, IPv6Address, ip_address
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from fastbridge.addresses import MacAddress
 from fastbridge.control.verbs import Verbs
@@ -17,14 +18,12 @@ from fastbridge.errors import ConfigError
 from fastbridge.policy.neighbour_entry import NeighbourEntry
 
 from .base import SwitchPort
-from .fdb import FdbEntry
 from .port_flags import StormControl
+from .rows import FdbRow, FlushedRow, NeighRow, PolicyRow, PortRow, Row
 
 if TYPE_CHECKING:
     from .live import Switch
     from .memory import MemorySwitch
-
-Row = dict[str, Any]
 
 
 def switch_verbs(switch: Switch | MemorySwitch) -> Verbs:
@@ -47,21 +46,22 @@ class _Operations:
         """What the switch is and how it does: fast path, workers, ports, tables, capabilities, losses."""
         return [self._switch.status().as_dict()]
 
-    def port_list(self, port: str | None = None) -> list[Row]:
+    def port_list(self, port: str | None = None) -> list[PortRow]:
         """All ports, or one: state, flags that are on, policy, limits, number of MAC addresses behind it."""
         with self._switch.still():
             self._check(port)
-            stations = Counter(self._switch.fdb.to_numpy()["port"].tolist())
-            return [
-                self._port_row(each, stations[each.index]) for each in self._switch.ports if port in (None, each.name)
-            ]
+            ports = self._switch.ports
+            stations = np.bincount(
+                self._switch.fdb.to_numpy()["port"], minlength=1 + max((p.index for p in ports), default=0)
+            )
+            return [self._port_row(each, int(stations[each.index])) for each in ports if port in (None, each.name)]
 
-    def port_add(self, port: str) -> list[Row]:
+    def port_add(self, port: str) -> list[PortRow]:
         """Make an interface a port. A deleted interface's port of the same name is replaced."""
         self._switch.add_port(port)
         return self.port_list(port)
 
-    def port_remove(self, port: str) -> list[Row]:
+    def port_remove(self, port: str) -> list[PortRow]:
         """Take a port out, and forget what is behind it. The interface stays as it is."""
         with self._switch.still():
             before = self.port_list(port)
@@ -73,42 +73,49 @@ class _Operations:
         port: str,
         flags: dict[str, bool] | None = None,
         storm_control: dict[str, float | None] | None = None,
-    ) -> list[Row]:
+    ) -> list[PortRow]:
         """Change some of a port's flags (true, false) and limits on flooded frames (a second; null: none)."""
         with self._switch.still():
             limits = self._limits(port, storm_control or {})
             self._switch.set_flags(port, **(flags or {}))
-            self._switch.set_storm_control(limits, port)
+            if storm_control:
+                self._switch.set_storm_control(limits, port)
             return self.port_list(port)
 
-    def fdb_show(self, mac: str | None = None, port: str | None = None, vlan: int | None = None) -> list[Row]:
+    def fdb_show(self, mac: str | None = None, port: str | None = None, vlan: int | None = None) -> list[FdbRow]:
         """The FDB's live entries: all, or those of a MAC address, a port, a VLAN (0: untagged)."""
-        self._check(port)
         address = None if mac is None else MacAddress(mac)
-        return [
-            _fdb_row(entry)
-            for entry in self._switch.fdb
-            if address in (None, entry.mac) and port in (None, entry.port) and vlan in (None, entry.vlan)
-        ]
+        with self._switch.still():
+            self._check(port)
+            rows = self._switch.fdb.to_numpy()  # quicker than entry by entry: there may be a million
+            names = {each.index: each.name for each in self._switch.ports}
+        wanted = np.ones(len(rows), bool)
+        if address is not None:
+            wanted &= rows["mac"] == int(address)
+        if port is not None:
+            wanted &= rows["port"] == next(index for index, name in names.items() if name == port)
+        if vlan is not None:
+            wanted &= rows["vlan"] == vlan
+        return [_fdb_row(mac, vlan, names[at], age, static) for mac, vlan, at, age, static in rows[wanted].tolist()]
 
-    def fdb_add(self, mac: str, port: str, vlan: int = 0) -> list[Row]:
+    def fdb_add(self, mac: str, port: str, vlan: int = 0) -> list[FdbRow]:
         """Add a static entry, or make the one there static. No frame changes it, and it does not age."""
         self._switch.fdb.add(mac, port, vlan)
         return self.fdb_show(mac, None, vlan)
 
-    def fdb_delete(self, mac: str, vlan: int = 0) -> list[Row]:
+    def fdb_delete(self, mac: str, vlan: int = 0) -> list[FdbRow]:
         """Remove an entry, static or learned."""
-        before = self._switch.fdb.lookup(mac, vlan)
-        if not self._switch.fdb.remove(mac, vlan) or before is None:
+        before = self.fdb_show(mac, None, vlan)
+        if not self._switch.fdb.remove(mac, vlan) or not before:
             where = f"in VLAN {vlan}" if vlan else "without a VLAN"
             raise ConfigError(f"the FDB has no entry of {MacAddress(mac)} {where}; `fdb show` lists all")
-        return [_fdb_row(before)]
+        return before
 
-    def fdb_flush(self, port: str | None = None) -> list[Row]:
+    def fdb_flush(self, port: str | None = None) -> list[FlushedRow]:
         """Forget the learned entries, of one port or all; static ones stay. Says how many."""
         return [{"flushed": self._switch.fdb.flush(port)}]
 
-    def neigh_show(self, ip: str | None = None, port: str | None = None) -> list[Row]:
+    def neigh_show(self, ip: str | None = None, port: str | None = None) -> list[NeighRow]:
         """The live neighbours: all, or those of an IP address or a port. None is learned while no policy looks."""
         self._check(port)
         address = None if ip is None else _address(ip)
@@ -118,12 +125,12 @@ class _Operations:
             if address in (None, entry.ip) and port in (None, entry.port)
         ]
 
-    def neigh_add(self, ip: str, mac: str, port: str, vlan: int = 0) -> list[Row]:
+    def neigh_add(self, ip: str, mac: str, port: str, vlan: int = 0) -> list[NeighRow]:
         """Enter a static neighbour. No message changes it, and `guard` binds to it."""
         self._switch.add_neighbour(ip, mac, port, vlan)
         return [row for row in self.neigh_show(ip) if row.get("vlan", 0) == vlan]
 
-    def neigh_delete(self, ip: str, vlan: int = 0) -> list[Row]:
+    def neigh_delete(self, ip: str, vlan: int = 0) -> list[NeighRow]:
         """Forget a neighbour, static or learned. What `guard` bound to it is free."""
         before = [row for row in self.neigh_show(ip) if row.get("vlan", 0) == vlan]
         if not self._switch.remove_neighbour(ip, vlan) or not before:
@@ -131,20 +138,20 @@ class _Operations:
             raise ConfigError(f"there is no neighbour {_address(ip)} {where}; `neigh show` lists all")
         return before
 
-    def policy_show(self, port: str | None = None) -> list[Row]:
+    def policy_show(self, port: str | None = None) -> list[PolicyRow]:
         """The policy of each port, or one; `own`: this port's alone. First, without a name, that of all others."""
         switch = self._switch
-        general: Row = {"ifname": None, "policy": str(switch.policy()), "own": False}
+        general: PolicyRow = {"ifname": None, "policy": str(switch.policy()), "own": False}
         with switch.still():
             self._check(port)
-            rows = [
+            rows: list[PolicyRow] = [
                 {"ifname": each.name, "policy": str(switch.policy(each)), "own": each.name in switch.own_policies}
                 for each in switch.ports
                 if port in (None, each.name)
             ]
         return rows if port is not None else [general, *rows]
 
-    def policy_set(self, policy: str, port: str | None = None) -> list[Row]:
+    def policy_set(self, policy: str, port: str | None = None) -> list[PolicyRow]:
         """Change the policy for ARP and ND of one port, or of all ports without their own."""
         self._switch.set_policy(policy, port)
         return self.policy_show(port)
@@ -162,17 +169,17 @@ class _Operations:
         if port is not None:
             self._switch.flags(port)
 
-    def _port_row(self, port: SwitchPort, stations: int) -> Row:
-        row = {
+    def _port_row(self, port: SwitchPort, stations: int) -> PortRow:
+        limits = asdict(self._switch.storm_control(port))
+        return {
             "ifname": port.name,
             "port": port.index,
             "state": port.state,
             "flags": self._switch.flags(port).names,
             "policy": str(self._switch.policy(port)),
             "stations": stations,
+            "storm_control": {kind: rate for kind, rate in limits.items() if rate is not None},
         }
-        limits = {kind: rate for kind, rate in asdict(self._switch.storm_control(port)).items() if rate is not None}
-        return {**row, "storm_control": limits} if limits else row
 
     def _limits(self, port: str, changes: dict[str, float | None]) -> StormControl:
         """A port's limits after these changes. Raises ConfigError."""
@@ -183,20 +190,29 @@ class _Operations:
         return replace(self._switch.storm_control(port), **changes)
 
 
-def _fdb_row(entry: FdbEntry) -> Row:
-    row: Row = {"mac": str(entry.mac), "ifname": entry.port}
-    if entry.vlan:
-        row["vlan"] = entry.vlan
-    row |= {"flags": [], "state": "static" if entry.static else ""}
-    return row if entry.age is None else {**row, "age": round(entry.age, 3)}
+def _fdb_row(mac: int, vlan: int, port: str, age: float, static: bool) -> FdbRow:
+    state = "static" if static else ""
+    row: FdbRow = {"mac": mac.to_bytes(6, "big").hex(":"), "ifname": port, "flags": [], "state": state}
+    if vlan:
+        row["vlan"] = vlan
+    if not static:
+        row["age"] = round(age, 3)
+    return row
 
 
-def _neigh_row(entry: NeighbourEntry) -> Row:
-    row: Row = {"dst": str(entry.ip), "dev": entry.port, "lladdr": str(entry.mac)}
+def _neigh_row(entry: NeighbourEntry) -> NeighRow:
+    row: NeighRow = {
+        "dst": str(entry.ip),
+        "dev": entry.port,
+        "lladdr": str(entry.mac),
+        "state": ["PERMANENT" if entry.static else "REACHABLE"],
+        "source": entry.source,
+    }
     if entry.vlan:
         row["vlan"] = entry.vlan
-    row |= {"state": ["PERMANENT" if entry.static else "REACHABLE"], "source": entry.source}
-    return row if entry.age is None else {**row, "age": round(entry.age, 3)}
+    if entry.age is not None:
+        row["age"] = round(entry.age, 3)
+    return row
 
 
 def _address(text: str) -> IPv4Address | IPv6Address:

@@ -16,9 +16,10 @@ import pytest
 from command import COMMAND, ROOT, complaint, run, say
 from live import PATIENCE, eventually
 
-from fastbridge import Lab
-from fastbridge.control.client import Client
-from fastbridge.control.directory import running, socket_path
+from fastbridge import Client, Lab, MemorySwitch
+from fastbridge.control.directory import make_directory, running, socket_path
+from fastbridge.control.server import ControlServer
+from fastbridge.switch.verbs import switch_verbs
 
 ONE, TWO, THREE = (f"02:00:00:00:00:0{n}" for n in (1, 2, 3))
 PORTS = ("pod1", "pod2", "pod3")
@@ -62,20 +63,21 @@ def switch(lab: Lab, start: Callable[..., subprocess.Popen[str]]) -> Iterator[su
 @pytest.mark.live
 def test_what_is_seen(lab: Lab, switch: subprocess.Popen[str]) -> None:
     assert lab["pod1"].ping("pod2", timeout=PATIENCE)
-    assert {(row["mac"], row["ifname"]) for row in rows("fdb", "show")} >= {(ONE, "pod1"), (TWO, "pod2")}
-    assert re.search(rf"^{ONE} +pod1 +[\d.]+ s ago *$", told("fdb", "show", ONE), re.M)
-    (status,) = rows("status", "--switch", "here")
+    done = batch("fdb show --json\nstatus --json\nstats --json\nstats pod1 --interval 0.1 --json\n")
+    assert (done.returncode, done.stderr) == (0, "")
+    entries, (status,), (*ports, shared), rates = map(json.loads, done.stdout.splitlines())
+    assert {(row["mac"], row["ifname"]) for row in entries} >= {(ONE, "pod1"), (TWO, "pod2")}
     assert (status["name"], status["pid"], status["ports"]["up"]) == ("here", switch.pid, 3)
-    assert status["capabilities"] == []
-    words = told("status")
-    assert re.search(r"^ports +3 up *$", words, re.M) and re.search(r"^capabilities +none *$", words, re.M)
-    *ports, shared = rows("stats")
+    held = re.search(r"^CapEff:\s*(\w+)$", Path(f"/proc/{switch.pid}/status").read_text(), re.M)
+    decoded = subprocess.run(["capsh", f"--decode={held and held[1]}"], capture_output=True, text=True, check=True)
+    assert status["capabilities"] == [name for name in decoded.stdout.strip().partition("=")[2].split(",") if name]
     assert [port["ifname"] for port in ports] == list(PORTS) and shared["learned"] >= 2
     assert sum(port["rx_frames"] + port["fast"] for port in ports) == shared["rx_frames"] + shared["fast"] > 0
-    assert re.search(r"^total +[1-9]", told("stats"), re.M)
-    rates = rows("stats", "pod1", "--interval", "0.1")
     assert [rate["ifname"] for rate in rates] == ["pod1"] and rates[0]["seconds"] >= 0.1
-    assert told("stats", "--interval", "0.1").startswith("Frames a second ")
+    words = batch(f"status\nfdb show {ONE}\nstats\nstats --interval 0.1\n").stdout
+    assert re.search(r"^ports +3 up *$", words, re.M) and re.search(r"^capabilities +(cap_net_|none)", words, re.M)
+    assert re.search(rf"^{ONE} +pod1 +[\d.]+ s ago *$", words, re.M)
+    assert re.search(r"^total +[1-9]", words, re.M) and re.search("^Frames a second *$", words, re.M)
 
 
 @pytest.mark.live
@@ -92,20 +94,25 @@ def test_what_is_changed(lab: Lab, switch: subprocess.Popen[str]) -> None:
         """
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    listed = told("port", "list")
+    listed = batch("port list\nfdb show\nneigh show\npolicy show\n").stdout
     assert re.search(
         r"^pod3 +up +\d+ +guard,suppress +learning=off, isolated=on, storm_broadcast=1000 *$", listed, re.M
     )
     assert re.search(r"^pod1 +up +\d+ +guard=router *$", listed, re.M)
     assert not lab["pod2"].ping("pod3", timeout=1)
-    assert re.search(r"^02:00:00:00:00:aa +7 +pod1 +static *$", told("fdb", "show"), re.M)
-    assert re.search(r"^10.0.0.3 +02:00:00:00:00:03 +pod3 +static *$", told("neigh", "show"), re.M)
-    assert re.search(r"^all others +guard,suppress *$", told("policy", "show"), re.M)
+    assert re.search(r"^02:00:00:00:00:aa +7 +pod1 +static *$", listed, re.M)
+    assert re.search(r"^10.0.0.3 +02:00:00:00:00:03 +pod3 +static *$", listed, re.M)
+    assert re.search(r"^all others +guard,suppress *$", listed, re.M)
     assert rows("port", "set", "pod3", "isolated=off", "storm_broadcast=none") == rows("port", "list", "pod3")
     assert lab["pod2"].ping("pod3", timeout=PATIENCE)
-    assert rows("fdb", "delete", "02:00:00:00:00:aa", "--vlan", "7")[0]["state"] == "static"
-    assert rows("neigh", "delete", "10.0.0.3")[0]["dev"] == "pod3"
-    assert rows("fdb", "flush", "--port", "pod2")[0]["flushed"] >= 0
+    done = batch(
+        """fdb delete 02:00:00:00:00:aa --vlan 7 --json
+        neigh delete 10.0.0.3 --json
+        fdb flush --port pod2 --json
+        """
+    )
+    (entry,), (neighbour,), (flushed,) = map(json.loads, done.stdout.splitlines())
+    assert (entry["state"], neighbour["dev"], flushed.keys()) == ("static", "pod3", {"flushed"})
 
 
 @pytest.mark.live
@@ -234,13 +241,44 @@ def test_the_fdb_is_that_of_a_linux_bridge(lab: Lab, switch: subprocess.Popen[st
 
 
 @pytest.mark.live
-def test_tables_fit_80_columns(lab: Lab, switch: subprocess.Popen[str]) -> None:
-    told("port", "set", "pod1", "isolated=on", "hairpin=on", "learning=off", "storm_broadcast=1", "storm_multicast=2")
-    told("policy", "set", "guard,ratelimit=50,suppress")
+def test_neighbours_have_the_keys_of_ip(lab: Lab, switch: subprocess.Popen[str]) -> None:
+    told("policy", "set", "suppress")
     assert lab["pod1"].ping("pod2", timeout=PATIENCE)
-    for command in ("status", "port list", "fdb show", "neigh show", "policy show", "stats"):
-        printed = told(*command.split(), env=os.environ | {"COLUMNS": "80"})
-        assert printed and max(map(len, printed.splitlines())) <= 80, printed
+    theirs = {row["dst"]: row for row in json.loads(lab["pod1"].run(["ip", "-j", "neigh"]).stdout)}
+    ours = {row["dst"]: row for row in rows("neigh", "show")}
+    assert ours["10.0.0.2"].keys() >= theirs["10.0.0.2"].keys()
+    assert ours["10.0.0.2"]["lladdr"] == theirs["10.0.0.2"]["lladdr"] == TWO
+    assert (ours["10.0.0.1"]["dev"], ours["10.0.0.2"]["dev"]) == ("pod1", "pod2")
+    assert isinstance(theirs["10.0.0.2"]["state"], list) and ours["10.0.0.2"]["state"] == ["REACHABLE"]
+
+
+@pytest.mark.live
+def test_tables_fit_80_columns(lab: Lab, switch: subprocess.Popen[str]) -> None:
+    assert lab["pod1"].ping("pod2", timeout=PATIENCE)
+    lines = """
+        port set pod1 isolated=on hairpin=on learning=off storm_broadcast=1 storm_multicast=2
+        policy set guard,ratelimit=50,suppress
+        neigh add fd00:1234:5678:9abc:def0:1234:5678:9abc 02:00:00:00:00:01 pod1
+        status\nport list\nfdb show\nneigh show\npolicy show\nstats\n"""
+    done = run("-b", "-", input=lines, env=os.environ | {"COLUMNS": "80"})
+    assert (done.returncode, done.stderr) == (0, "")
+    heads = ("switch", "port ", "MAC", "fd00:", "Frames")
+    assert all(re.search(f"^{head}", done.stdout, re.M) for head in heads)
+    assert max(map(len, done.stdout.splitlines())) <= 80, done.stdout
+
+
+@pytest.mark.live
+def test_names_do_not_steer_the_terminal() -> None:
+    """An interface may have any name but for blanks and slashes."""
+    names = ["[red]x[/]", "\x1b[2Jx", "\u202ey"]
+    make_directory()
+    with ControlServer(socket_path("odd"), switch_verbs(MemorySwitch(names))):
+        for command in ("port list", "policy show", "stats"):
+            printed = told(*command.split())
+            assert "[red]x[/]" in printed and printed.replace("\n", "").isprintable(), printed
+        done = batch("port set \x1b[31mz isolated=on\nfdb add 02:00:00:00:00:01 [red]x[/]\nfdb show\n", "--force")
+        assert "[red]x[/]" in done.stdout and done.stderr.count("\n") == 1 and done.stderr[:-1].isprintable()
+        assert [row["ifname"] for row in rows("port", "list")] == names
 
 
 def test_schema_needs_no_switch() -> None:
@@ -257,11 +295,9 @@ complete_it fastbridge fd
 complete_it fastbridge port ""
 complete_it fastbridge fdb show --sw
 complete_it fastbridge status --switch ""
-complete_it fastbridge port set pod
-complete_it fastbridge port set --switch here ""
+complete_it fastbridge port set --switch here pod
 complete_it fastbridge port set pod1 iso
 complete_it fastbridge fdb show --port ""
-complete_it fastbridge completion ""
 """
 
 
@@ -276,9 +312,25 @@ def test_completion_in_bash(switch: subprocess.Popen[str], tmp_path: Path) -> No
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines() == [
-        "fdb", "list add remove set", "--switch", "here", "pod1 pod2 pod3", "pod1 pod2 pod3",
-        "isolated=on isolated=off", "pod1 pod2 pod3", "bash zsh fish",
+        "fdb", "list add remove set", "--switch", "here", "pod1 pod2 pod3",
+        "isolated=on isolated=off", "pod1 pod2 pod3",
     ]  # fmt: skip
+
+
+@pytest.mark.live
+def test_completion_in_fish(switch: subprocess.Popen[str], tmp_path: Path) -> None:
+    needs("fish")
+    command = tmp_path / "fastbridge"
+    command.write_text(f'#!/bin/sh\nexec {sys.executable} -m fastbridge "$@"\n')
+    command.chmod(0o755)
+    script = (
+        "fastbridge completion fish | source; complete -C 'fastbridge fd'; complete -C 'fastbridge port remove pod'"
+    )
+    environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "HOME": str(tmp_path)}
+    done = subprocess.run(
+        ["fish", "-c", script], capture_output=True, text=True, timeout=PATIENCE, cwd=ROOT, env=environment
+    )
+    assert [line.split("\t")[0] for line in done.stdout.splitlines()] == ["fdb", "pod1", "pod2", "pod3"], done
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
@@ -314,3 +366,46 @@ def test_a_command_meets_a_switch_that_ends(lab: Lab, start: Callable[..., subpr
 def test_options_that_do_not_belong_together(arguments: tuple[str, ...], says: str) -> None:
     done = run(*arguments)
     assert done.returncode == 2 and says.lower() in (done.stderr or done.stdout).lower(), done
+
+
+OPERATE = ROOT / "docs/operate.md"
+EMBEDDED = """
+import json, sys
+from fastbridge import Switch
+with Switch(sys.argv[2:], control=sys.argv[1]) as switch:
+    print(json.dumps(switch.name), flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.live
+@pytest.mark.slow  # its commands one by one, as a person types them
+@pytest.mark.skipif(not OPERATE.exists(), reason="the tests were copied without docs/")
+def test_the_page_runs_as_written(tmp_path: Path) -> None:
+    """All its commands, in their order, by a shell that stops at the first that fails."""
+    needs("bash", "jq")
+    text = OPERATE.read_text(encoding="utf-8")
+    begin, *blocks = re.findall(r"^```sh\n(.*?)^```$", text, re.M | re.S)
+    (changes,) = re.findall(r"^```text\n(# changes.txt\n.*?)^```$", text, re.M | re.S)
+    (tmp_path / "changes.txt").write_text(changes)
+    (tmp_path / ".config/fish/completions").mkdir(parents=True)
+    command = tmp_path / "fastbridge"
+    command.write_text(f'#!/bin/sh\nexec {sys.executable} -m fastbridge "$@"\n')
+    command.chmod(0o755)
+    environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "HOME": str(tmp_path)}
+    environment["PYTHONPATH"] = str(ROOT)
+    _, _, _, name, *ports = begin.split()
+    with Lab(ports) as lab:
+        process = lab.popen_host(
+            [sys.executable, "-c", EMBEDDED, name, *ports],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT,
+        )  # fmt: skip
+        assert say(process) == "blue"
+        assert lab["veth1"].ping("veth2", timeout=PATIENCE)
+        done = subprocess.run(
+            ["bash", "-e", "-o", "pipefail"], input="\n".join(blocks), env=environment, cwd=tmp_path,
+            capture_output=True, text=True, timeout=3 * PATIENCE,
+        )  # fmt: skip
+        process.communicate(timeout=PATIENCE)
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
+    assert f"{ONE}  " in done.stdout and '"fdb.show"' in done.stdout

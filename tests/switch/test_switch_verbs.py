@@ -4,26 +4,30 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 import arp_nd_frames as make
+import click
 import jsonschema
 import pytest
 from clock import Clock
 from frames import GROUP, ethernet, tag
 from live import PATIENCE, eventually
 
-from fastbridge import ConfigError, FastbridgeError, Lab, MemorySwitch, Switch
-from fastbridge.control.client import Client
-from fastbridge.control.directory import running, socket_path
+from fastbridge import Client, ConfigError, FastbridgeError, Lab, MemorySwitch, Switch
+from fastbridge.cli import group
+from fastbridge.control.directory import make_directory, running, socket_path
 from fastbridge.control.verbs import Verbs
 from fastbridge.switch.verbs import switch_verbs
 
+CONTROL = Path(__file__).parents[2] / "docs/control.md"
 ONE, TWO = "02:00:00:00:00:01", "02:00:00:00:00:02"
 
 
@@ -52,7 +56,7 @@ def ask(clock: Clock) -> Asked:
 
 def test_ports(ask: Asked) -> None:
     usual = ["learning", "broadcast_flood", "multicast_flood", "unicast_flood"]
-    a = {"ifname": "a", "port": 0, "state": "up", "flags": usual, "policy": "flood", "stations": 0}
+    a = {"ifname": "a", "port": 0, "state": "up", "flags": usual, "policy": "flood", "stations": 0, "storm_control": {}}
     assert ask("port.list") == [a, a | {"ifname": "b", "port": 1}, a | {"ifname": "c", "port": 2}]
     ask.switch.process("a", [ethernet(GROUP, 0x020000000001)])
     assert ask("port.list", port="a") == [a | {"stations": 1}]
@@ -195,7 +199,7 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("policy.set", {"policy": "strict"}, "'strict' is not a policy; write one or more of flood, suppress"),
     ("policy.set", {"policy": "guard", "port": "z"}, "the switch has no port 'z'"),
     ("stats", {"port": "z"}, "the switch has no port 'z'"),
-    ("status", {"port": "a"}, "status has no parameter 'port'"),
+    ("status", {"port": "a"}, 'status has no parameter "port"'),
 ]
 
 
@@ -254,7 +258,28 @@ def test_every_verb_is_described(ask: Asked) -> None:
         jsonschema.Draft202012Validator.check_schema(said["params"])
         assert said["description"].endswith("."), verb
         assert said["result"], verb
+    keys = schema["verbs"]["fdb.show"]["result"]["items"]["properties"]
+    assert keys.keys() == {"mac", "ifname", "vlan", "flags", "state", "age"}
     assert isinstance(ask.verbs, Verbs) and set(schema["verbs"]) == set(ask.verbs)
+
+
+@pytest.mark.skipif(not CONTROL.exists(), reason="the tests were copied without docs/")
+def test_the_table_of_verbs_is_complete_and_true(ask: Asked) -> None:
+    rows = re.findall(r"^\| `([\w.]+)` \| `([\w ]+)` \| (.*) \|$", CONTROL.read_text(encoding="utf-8"), re.M)
+    assert {verb for verb, _, _ in rows} == set(ask.verbs)
+    for _, command, methods in rows:
+        assert find_command(command) is not None, command
+        for path in re.findall(r"`switch\.([\w.]+)", methods):
+            assert hasattr(Switch, path) or attrgetter(path)(ask.switch) is not None
+
+
+def find_command(words: str) -> Any:
+    """A command by its words, as `fastbridge --help` would find it."""
+    context = click.Context(group)
+    found: Any = group
+    for word in words.split():
+        _, found, _ = found.resolve_command(context, [word])
+    return found
 
 
 # Live: the socket of a switch.
@@ -315,6 +340,28 @@ def test_names_of_switches_without_one(lab: Lab) -> None:
     with Switch(lab.ports[:1], control=True) as one, Switch(lab.ports[1:], control=True) as two:
         assert one.name != two.name and {one.name, two.name} == set(running())
         assert {one.name.split("-")[1], two.name.split("-")[1]} == {str(os.getpid())}
+
+
+@pytest.mark.live
+def test_a_directory_that_is_open_to_others(lab: Lab) -> None:
+    make_directory()
+    place = socket_path("one").parent
+    before = place.stat().st_mode & 0o7777
+    place.chmod(0o777)
+    try:
+        for control in ("one", True):
+            with pytest.raises(ConfigError, match=rf"no control sockets in {place}: it is open to others"):
+                Switch(lab.ports, control=control)
+    finally:
+        place.chmod(before)
+    with Switch(lab.ports, control="one"):  # nothing was kept of the ports
+        assert running() == ["one"]
+
+
+@pytest.mark.live
+def test_another_process_of_this_number(lab: Lab) -> None:
+    with Switch(lab.ports[:1], control=f"run-{os.getpid()}"), Switch(lab.ports[1:], control=True) as two:
+        assert two.name.startswith(f"run-{os.getpid()}-")
 
 
 @pytest.mark.parametrize("name", ["", "../x", "a/b", "-x", "x" * 65, "a b", "é"])
