@@ -30,7 +30,7 @@ _HOMES = {
     "switch.load": "Load RingLoad WorkerLoad",
     "switch.memory": "Egress MemorySwitch",
     "switch.mirror": "Mirror",
-    "switch.port_flags": "PortFlags StormControl",
+    "switch.port_flags": "PortFlags PortSettings StormControl",
     "switch.port_socket": "PortLike",
     "switch.status": "Status",
     "switch.trace": "Trace TraceEvent",

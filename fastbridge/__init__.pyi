@@ -52,6 +52,7 @@ from .switch.memory import Egress as Egress
 from .switch.memory import MemorySwitch as MemorySwitch
 from .switch.mirror import Mirror as Mirror
 from .switch.port_flags import PortFlags as PortFlags
+from .switch.port_flags import PortSettings as PortSettings
 from .switch.port_flags import StormControl as StormControl
 from .switch.port_socket import PortLike as PortLike
 from .switch.status import Status as Status

@@ -98,7 +98,7 @@ def test_all_python_is_tried() -> None:
     """A page has one program at most, so that what it prints is what is looked at below."""
     assert sum(len(blocks(page, "python")) for page in PAGES) == len(WRITTEN)
     assert {page.name for page in WRITTEN} == {
-        "README.md", "switch.md", "policies.md", "labs.md", "compare.md", "howto-policy.md", "capture.md",
+        "README.md", "switch.md", "ports.md", "policies.md", "labs.md", "compare.md", "howto-policy.md", "capture.md",
     }  # fmt: skip
 
 
@@ -114,6 +114,7 @@ def test_embedding_runs_as_written() -> None:
     ("page", "found"),
     [
         ("switch", r"02:00:00:00:00:02 → pod2"),
+        ("ports", r"<Switch of 0 ports"),
         ("policies", r"10.0.0.2 → 02:00:00:00:00:02 on pod2"),
         ("labs", r"10.0.0.1 dev eth0 lladdr 02:00:00:00:00:01"),
         ("compare", r"'frmol': \d{4,}"),

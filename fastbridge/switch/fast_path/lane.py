@@ -55,7 +55,7 @@ class FastLane:
         """beside: the switch before still has the ports."""
         self._inside = inside
         self._open_outer = open_socket
-        self._route = Netlink(open_socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_ROUTE))
+        self._route = self._open_route()
         self._inner = self._route
         self._open_inner = open_socket
         if inside is not None:
@@ -73,16 +73,19 @@ class FastLane:
 
     def hand_over(self, helper: Helper) -> None:
         """Have a helper do what takes rights. Nothing is promoted yet."""
-        route, other = (Netlink(self._open_outer(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_ROUTE)) for _ in range(2))
-        self._punts.ask_by(route)
+        self._punts.ask_by(self._open_route())
         self._punts = helper.take("punts", self._punts)
-        self._peers = self._peers and helper.take("peers", Peers(other))
+        if self._peers is not None:
+            self._peers = helper.take("peers", Peers(self._open_route()))
         self.hand = self.head.hand = helper.take("hand", self.hand)
         if self._inside is not None:
             self._inside.end_thread()
             self._inside = inside = helper.take("inside", self._inside)
             self._open_inner = lambda *_: inside.open_packet()
             self._inner = self._route
+
+    def _open_route(self) -> Netlink:
+        return Netlink(self._open_outer(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_ROUTE))
 
     def peer(self, ifindex: int) -> int | None:
         """The MAC address at the other end of a port's veth pair, where the hand can make use of it."""
