@@ -92,7 +92,7 @@ def test_a_run_of_named_and_matching_interfaces(host: Host, begin: Callable[...,
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("p1",), "name another IFACE, or --match a pattern"),
+        (("p1",), "a pattern: --match"),
         (("--match", ""), "an empty pattern matches no interface"),
         (("--match", "p*", "--arp-port", "q1=guard"), "--arp-port names q1"),
         (("--match", "p*", "x", "x"), "x is named twice"),
