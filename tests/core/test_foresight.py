@@ -66,13 +66,13 @@ def lives(both: Pair, history: History) -> None:
 
 
 @given(histories())
-@settings(max_examples=80)
+@settings(max_examples=50)
 def test_any_history(history: History) -> None:
     lives(pair(history, whole), history)
 
 
 @given(guarded_histories())
-@settings(max_examples=80)
+@settings(max_examples=50)
 def test_any_guarded_history(history: History) -> None:
     lives(pair(history, whole), history)
 
