@@ -18,23 +18,20 @@ from .ring cimport VNET_HEADER
 
 cdef enum:
     TAP_PORTS = 32              # egress ports that a record holds of a frame, but for a tap of every copy
+    TAP_NOBODY = 0xFFFF         # the ingress of a frame that the switch itself sends: no port has this index
 
 cdef enum TapWish:
     TAP_SENT = 1                # received frames that are not dropped
     TAP_DROPS = 2               # dropped frames, and copies that are not sent
     TAP_OWN = 4                 # frames that the switch itself sends
 
-cdef enum TapKind:
-    TAP_RECEIVED = 0
-    TAP_ORDERED = 1             # the switch's own
-    TAP_UNSENT = 2              # a copy that was not sent
-
 cdef struct TapRecord:          # the egress ports follow, then the frame's bytes
     uint32_t size               # of all that, a multiple of 8
     uint32_t length, kept       # the frame's bytes, and those that are here
     uint16_t ingress, copies, ports
-    uint8_t kind                # a TapKind
-    uint8_t action, reason, learned     # of an unsent copy the reason is a TxReason
+    uint8_t action, learned
+    uint8_t reason              # a Reason; of a copy that was not sent a TxReason
+    uint8_t unsent              # it is such a copy
     uint64_t time               # ns, CLOCK_MONOTONIC
     uint64_t number             # the frame's, among all that its worker has seen
     virtio_net_hdr vnet
@@ -89,20 +86,22 @@ cdef inline void end_record(Tap *tap, const TapRecord *record) noexcept nogil:
 
 
 cdef inline void record_frame(
-    Tap *tap, const Frame *frame, uint8_t kind, uint8_t reason, const uint16_t *ports, uint32_t copies, uint64_t number,
+    Tap *tap, const Frame *frame, bint unsent, uint8_t reason, const uint16_t *ports, uint32_t copies, uint64_t number,
     uint64_t time
 ) noexcept nogil:
-    """Copy a frame with its fate. `ports`: those that its copies go to."""
+    """Copy a frame with its fate. ports: those that its copies go to; or, if unsent, the one that this copy did not
+    leave by."""
     cdef uint32_t kept = min(frame.length, tap.snap) if frame.reason != RX_TRUNCATED else 0
     cdef uint32_t listed = copies if tap.every_copy else min(copies, <uint32_t>TAP_PORTS)
     cdef uint32_t head = sizeof(TapRecord) + listed * sizeof(uint16_t)
     cdef TapRecord *record = start_record(tap, (head + kept + 7) & ~<uint32_t>7)
     if record == NULL:
-        lose_frame(tap, ports[0] if kind != TAP_RECEIVED else frame.ingress)
+        lose_frame(tap, ports[0] if frame.own or unsent else frame.ingress)
         return
     record.length, record.kept = frame.length, kept
-    record.ingress, record.copies, record.ports = frame.ingress, <uint16_t>copies, <uint16_t>listed
-    record.kind, record.action, record.reason, record.learned = kind, frame.action, reason, frame.learned
+    record.ingress = <uint16_t>TAP_NOBODY if frame.own else frame.ingress
+    record.copies, record.ports = <uint16_t>copies, <uint16_t>listed
+    record.unsent, record.action, record.reason, record.learned = unsent, frame.action, reason, frame.learned
     record.time, record.number = time, number
     if kept:
         memcpy(&record.vnet, frame.data - VNET_HEADER, VNET_HEADER)

@@ -18,7 +18,7 @@ from .dataplane cimport Dataplane, require_port
 from .filters cimport Filter
 from .linux cimport EFD_CLOEXEC, EFD_NONBLOCK, VIRTIO_NET_HDR_GSO_NONE, close, errno, eventfd, read, write
 from .port cimport BLOCKED_MIRROR, MAX_PORTS, Port, is_open
-from .tap cimport TAP_DROPS, TAP_ORDERED, TAP_OWN, TAP_SENT, TAP_UNSENT, Tap as TapState, TapRecord
+from .tap cimport TAP_DROPS, TAP_NOBODY, TAP_OWN, TAP_SENT, Tap as TapState, TapRecord
 from .worker cimport lock, unlock
 
 import os
@@ -218,17 +218,17 @@ cdef int read_ring(TapState *tap, uint32_t worker, uint64_t most, list out) exce
 cdef object read_record(const TapRecord *record, uint32_t worker):
     cdef const uint16_t *ports = <const uint16_t *>(<const uint8_t *>record + sizeof(TapRecord))
     cdef bytes frame = PyBytes_FromStringAndSize(<const char *>(ports + record.ports), record.kept)
-    cdef bint unsent = record.kind == TAP_UNSENT
     cdef uint32_t i
     if record.kept == record.length:
         finish_checksum(&record.vnet, <uint8_t *>PyBytes_AS_STRING(frame), record.kept)
     return (
         record.time, worker, record.number,
-        None if record.kind == TAP_ORDERED else record.ingress,
+        None if record.ingress == TAP_NOBODY else record.ingress,
         frame, record.length,
         record.vnet.gso_size if record.vnet.gso_type != VIRTIO_NET_HDR_GSO_NONE else 0,
-        None if unsent else _ACTIONS[record.action],
-        _TX_REASONS[record.reason] if unsent else _REASONS[record.reason] if record.action == DROPPED else None,
+        None if record.unsent else _ACTIONS[record.action],
+        _TX_REASONS[record.reason] if record.unsent
+        else _REASONS[record.reason] if record.action == DROPPED else None,
         _LEARNED[record.learned] if LEARN_NEW <= record.learned <= LEARN_REFUSED else None,
         tuple([ports[i] for i in range(record.ports)]),
     )

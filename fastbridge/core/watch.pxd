@@ -5,9 +5,7 @@ from .barrier cimport store_relaxed64
 from .batch cimport BATCH, Frame
 from .codes cimport DROPPED, FLOODED, FORWARDED, LINK_FREE, RX_TRUNCATED
 from .filter cimport run_filter
-from .tap cimport (
-    TAP_DROPS, TAP_ORDERED, TAP_OWN, TAP_RECEIVED, TAP_SENT, TAP_UNSENT, Tap, lose_frame, record_frame,
-)
+from .tap cimport TAP_DROPS, TAP_OWN, TAP_SENT, Tap, lose_frame, record_frame
 from .worker cimport Worker, enqueue_copy, may_flood, monotonic_ns
 
 
@@ -71,8 +69,7 @@ cdef inline void watch(Worker *worker, const Frame *frame, uint32_t place) noexc
                 mirror(worker, tap, frame, place)
             else:
                 record_frame(
-                    tap, frame, TAP_ORDERED if frame.own else TAP_RECEIVED, frame.reason, worker.copy_ports, copies,
-                    worker.frames + place, monotonic_ns(),
+                    tap, frame, False, frame.reason, worker.copy_ports, copies, worker.frames + place, monotonic_ns()
                 )
         tap = tap.next
 
@@ -90,7 +87,5 @@ cdef inline void watch_loss(Worker *worker, uint16_t egress, uint32_t place, int
             and passes(tap, frame)
         ):
             store_relaxed64(&tap.matched, tap.matched + 1)
-            record_frame(
-                tap, frame, TAP_UNSENT, <uint8_t>reason, &egress, 1, worker.frames + place, monotonic_ns()
-            )
+            record_frame(tap, frame, True, <uint8_t>reason, &egress, 1, worker.frames + place, monotonic_ns())
         tap = tap.next

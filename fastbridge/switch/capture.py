@@ -179,6 +179,8 @@ class Capture:
         while not self.ended:
             wait_for(self.fileno(), select.POLLIN)
             yield from self.read()
+        while rest := self.read():
+            yield from rest
 
     def fileno(self) -> int:
         """Readable when there are frames to read."""

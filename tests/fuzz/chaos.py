@@ -30,7 +30,7 @@ from accounts import check_fates
 from frames import GROUP, ethernet
 from live import Wire, eventually
 
-from fastbridge import ConfigError, Lab, PortError, Switch
+from fastbridge import Capture, ConfigError, Lab, PortError, Switch
 from fastbridge.errors import LabError
 from fastbridge.lab.links import Links
 from fastbridge.lab.namespaces import NamespaceHelper
@@ -48,8 +48,9 @@ class Chaos:
         self.done: Counter[str] = Counter()
         self.actions: list[Callable[[Any], None]] = [
             self.flap_pod_end, self.flap_host_end, self.rename, self.move_away, self.change_mtu, self.out_and_in,
-            self.new_policy, self.new_flags, self.flush, self.look, self.foresee,
+            self.new_policy, self.new_flags, self.flush, self.look, self.foresee, self.capture, self.mirror,
         ]  # fmt: skip
+        self.captures: list[Capture] = []
 
     def act(self) -> None:
         action = self.rng.choice(self.actions)
@@ -121,6 +122,25 @@ class Chaos:
         check_snapshot(self.switch)
         list(self.switch.fdb), list(self.switch.neighbours), self.switch.fdb.to_numpy(), str(self.switch.counters())
 
+    def capture(self, pod: Any) -> None:
+        """Begin to capture, read what was captured, or end it."""
+        if len(self.captures) < 3:
+            ports = self.rng.choice([(), [pod.name]])
+            self.captures.append(self.switch.capture(ports=ports, drops=self.rng.random() < 0.5))
+        capture = self.rng.choice(self.captures)
+        assert all(event.length >= len(event.frame) for event in capture.read())
+        if self.rng.random() < 0.5:
+            capture.close()
+            self.captures.remove(capture)
+
+    def mirror(self, pod: Any) -> None:
+        """Begin to mirror a port, or end it."""
+        mirrors = self.switch.mirrors
+        if mirrors:
+            self.rng.choice(mirrors).close()
+        else:
+            self.switch.mirror([pod.name], self.rng.choice(self.lab.pods).name)
+
     def repair(self, pod: Any) -> None:
         """The host end up, and a port."""
         with contextlib.suppress(LabError):
@@ -132,6 +152,8 @@ class Chaos:
 
     def put_right(self) -> None:
         """As at the beginning; the ports anew, whatever has become of them."""
+        for watcher in (*self.captures, *self.switch.mirrors):
+            watcher.close()
         for pod in self.lab:
             with contextlib.suppress(ConfigError):
                 self.switch.remove_port(pod.name)
