@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatchcase
 from functools import partial
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
@@ -221,7 +222,7 @@ def _tests(config: Config) -> Iterator[tuple[Key, Callable[[], object]]]:
         yield ("fdb", place, "ifname"), partial(_check_port, config, entry.ifname)
         yield ("fdb", place, "vlan"), partial(_check_vlan, entry.vlan)
         yield ("fdb", place, "mac"), partial(_check_station, entry, stations)
-    neighbours = Neighbours()  # checks addresses by taking them
+    neighbours: set[tuple[int, IPv4Address | IPv6Address]] = set()
     for place, neighbour in enumerate(config.neigh):
         yield ("neigh", place, "dev"), partial(_check_port, config, neighbour.dev)
         yield ("neigh", place, "lladdr"), partial(MacAddress, neighbour.lladdr)
@@ -251,10 +252,11 @@ def _check_station(entry: FdbEntryConfig, before: set[tuple[int, MacAddress]]) -
     before.add((entry.vlan, station))
 
 
-def _check_neighbour(neighbour: NeighbourConfig, before: Neighbours) -> None:
-    known = len(before)
-    before.add(neighbour.dst, neighbour.lladdr, 0, neighbour.vlan)
-    _require(len(before) > known, f"{neighbour.dst} is entered twice in VLAN {neighbour.vlan}; enter it once")
+def _check_neighbour(neighbour: NeighbourConfig, before: set[tuple[int, IPv4Address | IPv6Address]]) -> None:
+    Neighbours().add(neighbour.dst, neighbour.lladdr, 0, neighbour.vlan)  # raises for addresses that none can have
+    key = neighbour.vlan, ip_address(neighbour.dst)
+    _require(key not in before, f"{neighbour.dst} is entered twice in VLAN {neighbour.vlan}; enter it once")
+    before.add(key)
 
 
 def _check_vlan(vlan: int) -> None:

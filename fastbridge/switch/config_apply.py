@@ -201,22 +201,36 @@ def _apply_flags(switch: Switch, port: str, new: Config, old: Config) -> list[st
 def _apply_statics(switch: Switch, port: str, new: Config, old: Config) -> list[str]:
     changes = []
     entries, before = _stations(new, port), _stations(old, port)
-    known = {(e.vlan, e.mac) for e in switch.fdb if e.static and e.port == port}
-    for vlan, mac in (before - entries) & known:
-        switch.fdb.remove(mac, vlan)
-        changes.append(f"{port}: {mac} removed")
-    for vlan, mac in entries - known:
-        switch.fdb.add(mac, port, vlan)
-        changes.append(f"{port}: {mac} added")
+    for vlan, mac in sorted(before - entries):
+        if _has_station(switch, port, vlan, mac):
+            switch.fdb.remove(mac, vlan)
+            changes.append(f"{port}: {mac} removed")
+    for vlan, mac in sorted(entries):
+        if not _has_station(switch, port, vlan, mac):
+            switch.fdb.add(mac, port, vlan)
+            changes.append(f"{port}: {mac} added")
     owners, earlier = _owners(new, port), _owners(old, port)
-    bound = {(n.vlan, n.ip, n.mac) for n in switch.neighbours if n.static and n.port == port}
-    for vlan, ip, _ in (earlier - owners) & bound:
-        switch.remove_neighbour(ip, vlan)
-        changes.append(f"{port}: {ip} removed")
-    for vlan, ip, mac in owners - bound:
-        switch.add_neighbour(ip, mac, port, vlan)
-        changes.append(f"{port}: {ip} added")
+    for vlan, ip, mac in sorted(earlier - owners, key=str):
+        if _has_owner(switch, port, vlan, ip, mac):
+            switch.remove_neighbour(ip, vlan)
+            changes.append(f"{port}: {ip} removed")
+    for vlan, ip, mac in sorted(owners, key=str):
+        if not _has_owner(switch, port, vlan, ip, mac):
+            switch.add_neighbour(ip, mac, port, vlan)
+            changes.append(f"{port}: {ip} added")
     return changes
+
+
+def _has_station(switch: Switch, port: str, vlan: int, mac: MacAddress) -> bool:
+    found = switch.fdb.lookup(mac, vlan)
+    return found is not None and found.static and found.port == port
+
+
+def _has_owner(switch: Switch, port: str, vlan: int, ip: IPv4Address | IPv6Address, mac: MacAddress) -> bool:
+    found = switch.neighbours.lookup(vlan, ip.packed)
+    if found is None or not found.static:
+        return False
+    return (switch.neighbours.name_of(found.port), MacAddress(found.mac)) == (port, mac)
 
 
 def _stations(config: Config, port: str) -> set[tuple[int, MacAddress]]:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from fastbridge import ConfigError
 from fastbridge.switch.config import Config, ConfigFile, PortConfig, check, schema, write
-from fastbridge.switch.options import LiveOptions
+from fastbridge.switch.options import FAST_PATHS, LiveOptions
 from fastbridge.switch.port_flags import PortFlags
 from fastbridge.toml_text import Document, tomllib
 from fastbridge.toml_text import write as write_toml
@@ -86,6 +86,7 @@ def test_an_empty_configuration_has_the_options_defaults() -> None:
 
 
 def test_each_option_of_a_switch_can_be_said() -> None:
+    assert schema()["properties"]["fast_path"]["enum"] == list(FAST_PATHS)
     of_programs = {"trusted", "shield", "control", "take_over"}  # a lab's, and `run`'s own
     assert set(LiveOptions.__dataclass_fields__) - of_programs <= set(Config.__dataclass_fields__)
 
