@@ -361,6 +361,40 @@ def test_a_stale_socket_is_replaced_and_nothing_else(tmp_path: Path) -> None:
     assert not path.exists()
 
 
+def test_who_takes_over_has_the_socket_at_once_and_keeps_it(tmp_path: Path) -> None:
+    path = tmp_path / "metrics"
+    first = Endpoint(f"unix:{path}")
+    with closing(Endpoint(f"unix:{path}", take_over=True)) as second:
+        first.close()
+        second.start(busy_switch())
+        with connected(str(path)) as sock:
+            assert ask(sock)[0] == 200
+    assert not path.exists()
+
+
+TAKES_OVER = """
+from contextlib import closing
+from fastbridge import ConfigError
+from fastbridge.metrics.endpoint import Endpoint
+with closing(Endpoint("0")) as first:
+    port = first.url.split(":")[2].partition("/")[0]
+    try:
+        Endpoint(port)
+    except ConfigError as error:
+        print(error)
+    for _ in range(2):  # one after the other
+        Endpoint(port, take_over=True).close()
+    print("done")
+"""
+
+
+@pytest.mark.live
+def test_a_tcp_port_is_shared_with_who_takes_over_alone(lab: Lab) -> None:
+    refused, done = lab.run_host([sys.executable, "-c", TAKES_OVER]).stdout.splitlines()
+    assert re.fullmatch(r"no metrics on \d+: Address already in use; give another port or address", refused)
+    assert done == "done"
+
+
 def test_without_the_extra_one_line_says_what_to_install() -> None:
     script = (
         "import sys; sys.modules['prometheus_client'] = None\n"
