@@ -361,6 +361,40 @@ def test_a_stale_socket_is_replaced_and_nothing_else(tmp_path: Path) -> None:
     assert not path.exists()
 
 
+def test_who_takes_over_has_the_socket_at_once_and_keeps_it(tmp_path: Path) -> None:
+    path = tmp_path / "metrics"
+    first = Endpoint(f"unix:{path}")
+    with closing(Endpoint(f"unix:{path}", take_over=True)) as second:
+        first.close()
+        second.start(busy_switch())
+        with connected(str(path)) as sock:
+            assert ask(sock)[0] == 200
+    assert not path.exists()
+
+
+TAKES_OVER = """
+from contextlib import closing
+from fastbridge import ConfigError
+from fastbridge.metrics.endpoint import Endpoint
+with closing(Endpoint("0")) as first:
+    port = first.url.split(":")[2].partition("/")[0]
+    try:
+        Endpoint(port)
+    except ConfigError as error:
+        print(error)
+    for _ in range(2):  # one after the other
+        Endpoint(port, take_over=True).close()
+    print("done")
+"""
+
+
+@pytest.mark.live
+def test_a_tcp_port_is_shared_with_who_takes_over_alone(lab: Lab) -> None:
+    refused, done = lab.run_host([sys.executable, "-c", TAKES_OVER]).stdout.splitlines()
+    assert re.fullmatch(r"no metrics on \d+: Address already in use; give another port or address", refused)
+    assert done == "done"
+
+
 def test_without_the_extra_one_line_says_what_to_install() -> None:
     script = (
         "import sys; sys.modules['prometheus_client'] = None\n"
@@ -465,8 +499,13 @@ def test_what_a_run_serves_is_what_it_counts(lab: Lab, start: Started, fast_path
     eventually(waits_counted, "the wait of each frame that the policy took")
     assert 0 < total(before, "policy_wait_seconds_sum") < PATIENCE
     if ready["fast_path"] != "off":
-        assert total(before, "fast_path_changes_total", change="promoted") >= 2
-        assert total(before, "port_forwarded_frames_total", path="kernel") > 20
+
+        def some_by_the_kernel() -> bool:
+            assert lab["pod1"].ping("pod2", count=5, interval=0.01, timeout=PATIENCE).received == 5
+            return total(scrape(lab, ready["metrics"]), "port_forwarded_frames_total", path="kernel") > 20
+
+        eventually(some_by_the_kernel, "frames that the kernel forwards")
+        assert total(scrape(lab, ready["metrics"]), "fast_path_changes_total", change="promoted") >= 2
     process.terminate()
     final = json.loads(process.communicate(timeout=PATIENCE)[0].splitlines()[-1])["counters"]["total"]
     assert total(before, "port_receive_frames_total") <= final["rx_frames"] + final["fast"]

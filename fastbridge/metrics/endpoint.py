@@ -55,17 +55,19 @@ class Endpoint:
     """A listening socket for a switch's metrics, opened at once, and the thread that serves them after start().
 
     address: "PORT" on 127.0.0.1, "ADDRESS:PORT", "[IPV6]:PORT" or "unix:PATH". Port 0: any free one.
+    take_over: also where another endpoint of this user is, which shall end soon.
 
-    Raises ConfigError for a wrong address, OSError.
+    Raises ConfigError for a wrong address, or one that is taken.
     """
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, *, take_over: bool = False) -> None:
         self._path: Path | None = None
         if address.startswith(_UNIX):
             self._path = Path(address.removeprefix(_UNIX))
-            self._listener = _listen_at(self._path)
+            self._listener = _listen_at(self._path, take_over)
+            self._inode = self._path.lstat().st_ino
         else:
-            self._listener = _listen_on(address)
+            self._listener = _listen_on(address, take_over)
         self._listener.setblocking(False)
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._clients: dict[socket.socket, _Client] = {}
@@ -98,9 +100,11 @@ class Endpoint:
         os.eventfd_write(self._wake, 1)
         if self._thread is not None:
             self._thread.join()
-        if self._path is not None:
-            self._path.unlink(missing_ok=True)
         self._let_go()
+        if self._path is not None:
+            with contextlib.suppress(FileNotFoundError):
+                if self._path.lstat().st_ino == self._inode:  # else it is another's by now
+                    self._path.unlink()
 
     def _leave_to_parent(self) -> None:
         self._closing = True
@@ -223,7 +227,7 @@ def _response(status: str, body: bytes, kind: str = "text/plain; charset=utf-8",
     return head.encode() + (body if send_body else b"")
 
 
-def _listen_on(address: str) -> socket.socket:
+def _listen_on(address: str, take_over: bool) -> socket.socket:
     parts = _ADDRESS.fullmatch(address)
     if not parts or int(parts["port"]) > 65535:
         raise ConfigError(f"{address!r} is no address for metrics; give PORT, ADDRESS:PORT, [IPV6]:PORT or unix:PATH")
@@ -236,7 +240,10 @@ def _listen_on(address: str) -> socket.socket:
     listener = socket.socket(family, kind, protocol)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # Sockets with this option may share an address. So it is set before bind() by the one that takes over alone.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, take_over)
         listener.bind(where)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, True)
         listener.listen()
     except OSError as error:
         listener.close()
@@ -244,11 +251,11 @@ def _listen_on(address: str) -> socket.socket:
     return listener
 
 
-def _listen_at(path: Path) -> socket.socket:
-    """A Unix socket; one that nobody listens on any more is replaced."""
+def _listen_at(path: Path, take_over: bool) -> socket.socket:
+    """A Unix socket; one that nobody listens on any more is replaced, or any when taking over."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        _remove_stale(path)
+        _remove_old(path, take_over)
         listener.bind(os.fspath(path))
         listener.listen()
     except OSError as error:
@@ -258,16 +265,17 @@ def _listen_at(path: Path) -> socket.socket:
     return listener
 
 
-def _remove_stale(path: Path) -> None:
-    """Raises OSError where something else, or somebody who listens, has the path."""
+def _remove_old(path: Path, take_over: bool) -> None:
+    """Raises OSError where something else, or somebody who listens and shall go on, has the path."""
     try:
         if not stat.S_ISSOCK(path.lstat().st_mode):
             raise OSError(errno.EEXIST, "there is a file that is no socket")
     except FileNotFoundError:
         return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking:
-        asking.setblocking(False)
-        with contextlib.suppress(ConnectionRefusedError):
-            asking.connect(os.fspath(path))
-            raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+    if not take_over:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking:
+            asking.setblocking(False)
+            with contextlib.suppress(ConnectionRefusedError):
+                asking.connect(os.fspath(path))
+                raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
     path.unlink()
