@@ -233,7 +233,7 @@ def run(
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's threads would keep the privileges given up below
     wishes = Wishes.of(context, config)
     wanted = wishes.read()
-    endpoint = _open_endpoint(context, metrics) if metrics else None
+    endpoint = _open_endpoint(context, metrics, take_over) if metrics else None
     from fastbridge.switch.config_apply import Configured
     from fastbridge.switch.helper import Helper
     from fastbridge.switch.live import Switch
@@ -307,10 +307,10 @@ def _check_together(
             raise click.UsageError(f"--arp-port names {name}, which is not among the interfaces; name one of them")
 
 
-def _open_endpoint(context: click.Context, address: str) -> Endpoint:
+def _open_endpoint(context: click.Context, address: str, take_over: bool) -> Endpoint:
     from fastbridge.metrics.endpoint import Endpoint  # the extra may be absent
 
-    endpoint = Endpoint(address)
+    endpoint = Endpoint(address, take_over=take_over)
     context.call_on_close(endpoint.close)
     return endpoint
 
