@@ -50,7 +50,7 @@ cdef class Filter:
                           length)
 
 
-def check(list steps):
+cdef check(list steps):
     """Raise ValueError unless the program ends, and touches only what there is."""
     count = len(steps)
     if not 0 < count <= 4096:
