@@ -161,8 +161,8 @@ def _live(sock: socket.socket, things: dict[str, Any], parent: int) -> None:
             _send(sock, ["", None])
             while True:
                 _serve(sock, things)
-    except PrivilegeError as error:
-        _send(sock, ["PrivilegeError", str(error)])
+    except (PrivilegeError, OSError) as error:
+        _send(sock, ["PrivilegeError", f"the helper process cannot begin: {error}"])
     except EOFError:
         pass
     finally:
