@@ -170,6 +170,8 @@ class Switch(SwitchBase):
                 self._matching = Matching(wishes.match, self._journal)
                 self._fast.open_here(self._links.open_here())
             self._add_wanted(wanted, wishes.take_over)
+            if self._matching and wishes.take_over:
+                take_over(set(self._matching.names) - {port.name for port in self.ports})
             self._let_come_and_go()
         except BaseException:
             self.stop()

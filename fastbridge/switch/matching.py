@@ -67,6 +67,11 @@ class Matching:
         self._joined.discard(name)
         self._removed.add(index)
 
+    @property
+    def names(self) -> list[str]:
+        """The interfaces there are of the wanted names, ports or not."""
+        return [link.name for link in self._links.values()]
+
     def hear(self) -> bool:
         """Note the interfaces that have changed; returns whether there are any. Raises PortError."""
         changed = list(self._watch.changes(list(self._links), all_there=True))

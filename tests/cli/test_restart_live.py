@@ -169,6 +169,23 @@ def test_nothing_to_take_over(lab: Lab) -> None:
         process.communicate()
 
 
+def test_ports_that_match_are_taken_over(lab: Lab) -> None:
+    before = begin(lab, "--match", "pod*", ports=())
+    after = None
+    try:
+        assert say(before)["event"] == "ready"
+        after = begin(lab, "--match", "pod*", "--take-over", ports=())
+        ready = say(after)
+        assert sorted(ready["ports"]) == ["pod1", "pod2", "pod3", "pod4"]
+        end(before)
+        after.terminate()
+        end(after)
+    finally:
+        for each in filter(None, (before, after)):
+            each.kill()
+            each.communicate()
+
+
 def test_only_its_first_ports_are_taken_over(lab: Lab) -> None:
     """Later on a port of another switch is refused, and that switch goes on."""
     one = begin(lab, ports=("pod1", "pod2"))
