@@ -430,6 +430,10 @@ def _listen(path: Path) -> socket.socket:
     try:
         with _alone(path.parent):
             _clear(path)
+            if path.parent == directory():
+                for other in path.parent.glob("*.sock"):  # of switches that were killed with all their processes
+                    if stat.S_ISSOCK(other.lstat().st_mode) and not answers(other):
+                        other.unlink()
             listener.bind(str(path))
             path.chmod(0o600)
             listener.listen(_BACKLOG)  # until now nobody can connect
@@ -441,6 +445,12 @@ def _listen(path: Path) -> socket.socket:
         raise
     listener.setblocking(False)
     return listener
+
+
+def remove_dead(path: Path) -> None:
+    """Remove the socket of a switch that was killed, if it is there, and no other's. Raises OSError, ConfigError."""
+    with _alone(path.parent):
+        _clear(path)
 
 
 @contextlib.contextmanager

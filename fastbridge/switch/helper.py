@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import array
 import contextlib
-import ctypes
 import errno
 import json
 import os
@@ -23,7 +22,9 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, cast, get_type_hints
 
-from fastbridge.errors import PortError, PrivilegeError
+from fastbridge.control.directory import socket_path
+from fastbridge.control.server import remove_dead
+from fastbridge.errors import ConfigError, PortError, PrivilegeError
 from fastbridge.forks import in_child
 from fastbridge.privileges import BPF_COMMANDS, CAP_NET_ADMIN, CAP_NET_RAW, give_up, refuse_calls
 
@@ -51,7 +52,6 @@ _DONE = {"close", "remove", "remove_all", "detach", "revoke", "clear"}
 _NOTHING_FOUND = {"idle", "received"}
 _LENGTH = struct.Struct("=I")
 _MOST_BYTES = 64 << 20  # of a message: all pairs of a full fast path take some 6 MB
-_PR_SET_PDEATHSIG = 1
 _ENDED = "the helper process has ended"
 
 
@@ -71,7 +71,7 @@ class Helper:
             raise PortError(f"cannot start the helper process: {error.strerror}") from None
         if not self._pid:
             self._socket.close()
-            _live(theirs, self._things, self._owner)
+            _live(theirs, self._things, switch.name)
         theirs.close()
         in_child(self._socket, socket.socket.close)
         for thing in self._things.values():
@@ -143,8 +143,8 @@ class _Far:
 # -- in the helper --------------------------------------------------------------------------------
 
 
-def _live(sock: socket.socket, things: dict[str, Any], parent: int) -> None:
-    """Do what is asked for, until the parent ends."""
+def _live(sock: socket.socket, things: dict[str, Any], name: str) -> None:
+    """Do what is asked for, until the parent ends. If it was killed, remove the switch's control socket."""
     try:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
             signal.signal(number, signal.SIG_IGN)  # they are for the parent, which ends this process
@@ -156,15 +156,15 @@ def _live(sock: socket.socket, things: dict[str, Any], parent: int) -> None:
             things["inside"] = Inside(things["inside"].fd)  # its thread is the parent's
             things["inside"].run(confine)
         confine()
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() == parent:
-            _send(sock, ["", None])
-            while True:
-                _serve(sock, things)
+        _send(sock, ["", None])
+        while True:
+            _serve(sock, things)
     except (PrivilegeError, OSError) as error:
         _send(sock, ["PrivilegeError", f"the helper process cannot begin: {error}"])
-    except EOFError:
-        pass
+    except EOFError:  # it alone has the other end
+        if name:
+            with contextlib.suppress(OSError, ConfigError):  # there is none, or it is another switch's by now
+                remove_dead(socket_path(name))
     finally:
         os._exit(0)
 

@@ -491,7 +491,8 @@ def test_nothing_is_left_when_the_bench_is_killed(name: str, end: signal.Signals
             assert holders() >= set(pids)
             bench.send_signal(end)
             eventually(lambda: not holders(), "the end of the namespaces' last holder")
-    eventually(lambda: not files() - before, "its files to go")  # those of another bench on the machine, too
+    # Those of another bench on the machine, too. A killed switch's control socket stays until another switch starts.
+    eventually(lambda: not {file for file in files() - before if "run/fastbridge" not in str(file)}, "its files to go")
 
 
 def files() -> set[str]:

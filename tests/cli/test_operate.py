@@ -368,7 +368,7 @@ def test_options_that_do_not_belong_together(arguments: tuple[str, ...], says: s
     assert done.returncode == 2 and says.lower() in (done.stderr or done.stdout).lower(), done
 
 
-OPERATE = ROOT / "docs/operate.md"
+OPERATE = Path(__file__).parents[2] / "docs/operate.md"
 EMBEDDED = """
 import json, sys
 from fastbridge import Switch

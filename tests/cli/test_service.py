@@ -23,7 +23,7 @@ from live import PATIENCE, eventually
 from fastbridge import Lab, Switch
 from fastbridge.sd_notify import Notifier
 
-UNIT = ROOT / "docs/examples/fastbridge@.service"
+UNIT = Path(__file__).parents[2] / "docs/examples/fastbridge@.service"
 
 
 class Manager:

@@ -252,5 +252,5 @@ def test_what_one_look_says() -> None:
 
 
 def test_every_event_is_in_the_docs() -> None:
-    text = Path(ROOT, "docs/watch.md").read_text()
+    text = Path(__file__).parents[2].joinpath("docs/watch.md").read_text()
     assert [name for name in EVENTS if f"`{name}`" not in text] == []

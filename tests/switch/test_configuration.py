@@ -81,13 +81,13 @@ def test_written_and_read_it_is_the_same() -> None:
 
 
 def test_an_empty_configuration_has_the_options_defaults() -> None:
-    assert LiveOptions(**Config().options()) == LiveOptions(fast_path="auto")
+    assert LiveOptions(**Config().options()) == LiveOptions(fast_path="auto", match=[])
     assert set(PortFlags.__slots__) <= {key.name for key in dataclasses.fields(PortConfig)}
 
 
 def test_each_option_of_a_switch_can_be_said() -> None:
     assert schema()["properties"]["fast_path"]["enum"] == list(FAST_PATHS)
-    of_programs = {"trusted", "shield", "control", "take_over"}  # a lab's, and `run`'s own
+    of_programs = {"trusted", "shield", "control", "take_over", "settings"}  # a lab's, and `run`'s own
     assert set(LiveOptions.__dataclass_fields__) - of_programs <= set(Config.__dataclass_fields__)
 
 

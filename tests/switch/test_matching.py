@@ -221,9 +221,6 @@ def kernel_objects(switch: Switch) -> dict[str, object]:
     if shutil.which("nft"):
         listed = subprocess.run(["nft", "list", "chains"], capture_output=True, text=True, check=True).stdout
         found["chains"] = listed.count("chain ")
-    if switch._fast.lane:
-        hand = switch._fast.lane.hand
-        found["elements of the map of punt pairs"] = len(hand._nftables.last_used(hand._table, "punts"))
     return found
 
 
