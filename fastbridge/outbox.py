@@ -21,7 +21,7 @@ _ROOM = 1 << 20
 
 
 class Outbox(Generic[Line]):
-    """A bounded queue of lines, and the thread that writes them. The first line starts the thread.
+    """A bounded queue of lines, and the thread that writes them. The first line starts the thread, unless it is held.
 
     write: called for each line, by the thread alone. It may block, and it may raise (see `error`).
     tell_lost: makes the line that tells how many were lost.
@@ -41,6 +41,7 @@ class Outbox(Generic[Line]):
         self._waiting = 0  # characters, those being written included
         self._lost = 0  # lines since the last one that told of it
         self._closing = False
+        self._held = False
         self._thread: threading.Thread | None = None
         #: the last exception of write(); its line is lost
         self.error: BaseException | None = None
@@ -56,15 +57,22 @@ class Outbox(Generic[Line]):
                 return
             self._note_lost()
             self._append(line)
-            if self._thread is None or not self._thread.is_alive():
-                self._start()
+            self._start_if_needed()
             self._changed.notify_all()
+
+    def hold(self, held: bool) -> None:
+        """Let lines wait, and start no thread: it would keep the privileges that this one gives up."""
+        with self._changed:
+            self._held = held
+            if self._lines:
+                self._start_if_needed()
 
     def close(self, patience: float) -> bool:
         """End the thread when all lines are written; returns whether they are.
 
         Waits `patience` seconds at most. The thread goes on with the rest, and ends with the process.
         """
+        self.hold(False)
         with self._changed:
             self._closing = True
             self._changed.notify_all()
@@ -83,7 +91,9 @@ class Outbox(Generic[Line]):
             lost, self._lost = self._lost, 0
             self._append(self._tell_lost(lost))
 
-    def _start(self) -> None:
+    def _start_if_needed(self) -> None:
+        if self._held or (self._thread is not None and self._thread.is_alive()):
+            return
         self._closing = False
         self._thread = threading.Thread(target=self._work, name=self._name, daemon=True)
         try:

@@ -18,7 +18,7 @@ import rich_click as click
 from fastbridge.errors import FastbridgeError
 from fastbridge.version import __version__
 
-from .streams import StreamBox, open_missing
+from .streams import ERRORS, open_missing
 
 if TYPE_CHECKING:
     from .batch import Line
@@ -49,8 +49,6 @@ _COMMANDS = {
     "completion": "Print what lets a shell complete these commands.",
 }
 _INTERRUPTED = 130  # 128 + SIGINT, as in shells
-
-_errors = StreamBox("stderr", "fastbridge: {:,} lines of this log are lost: nobody read them in time")
 
 
 class _Commands(click.RichGroup):
@@ -123,7 +121,7 @@ def main() -> None:
     status = _run()
     for stream in (sys.stdout, sys.stderr):
         status = _finish(stream, status)
-    _errors.close()
+    ERRORS.close()
     sys.exit(status)
 
 
@@ -150,7 +148,7 @@ class _Handler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Hand the line to the writer."""
-        _errors.put(self.format(record))
+        ERRORS.put(self.format(record))
 
 
 def _run(line: Line | None = None) -> int:
@@ -204,5 +202,5 @@ class OneLine(logging.Formatter):
 def _complain(text: str, status: int, place: str = "") -> int:
     line = visible(" ".join(text.split()))
     line = line[:1].lower() + line[1:] if line[1:2].islower() else line
-    _errors.put(f"fastbridge: {visible(place)}{line}", always=True)
+    ERRORS.put(f"fastbridge: {visible(place)}{line}", always=True)
     return status

@@ -29,7 +29,7 @@ def metrics(remote: Remote) -> None:
 
     if remote.as_json:
         samples = [sample for family in collector(_Remote(remote)).collect() for sample in family.samples]
-        click.echo(json.dumps([{"name": s.name, "labels": s.labels, "value": s.value} for s in samples]))
+        click.echo(json.dumps([{"name": s.name, "labels": s.labels, "value": float(s.value)} for s in samples]))
     else:
         click.echo(plain_text(_Remote(remote)), nl=False)
 

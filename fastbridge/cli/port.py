@@ -75,7 +75,10 @@ def set_(remote: Remote, port: str, settings: tuple[str, ...]) -> None:
         elif value in _SWITCHED:
             flags[key] = _SWITCHED[value]
         else:
-            raise click.UsageError(f"{setting!r} is not KEY=VALUE, such as isolated=on or storm_broadcast=1000")
+            known = (
+                f"flags are on or off: {', '.join(_FLAGS)}; limits are frames a second, or none: {', '.join(_LIMITS)}"
+            )
+            raise click.UsageError(f"{setting!r} is not KEY=VALUE, such as isolated=on; {known}")
     remote.change("port.set", port=port, flags=flags or None, storm_control=limits or None)
 
 
@@ -86,7 +89,7 @@ def set_(remote: Remote, port: str, settings: tuple[str, ...]) -> None:
 def mirror(remote: Remote, ports: tuple[str, ...], off: bool) -> None:
     """Copy each frame from or to some ports to another port; without ports list what is copied where.
 
-    Nothing else goes in or out of that port meanwhile. The fast path forwards nothing.
+    Nothing else goes in or out of that port meanwhile, and the core forwards every frame.
     """
     if len(ports) == 1 and not off:
         raise click.UsageError("name the ports to copy from, then the one to copy to; or add --off")
@@ -98,7 +101,7 @@ def mirror(remote: Remote, ports: tuple[str, ...], off: bool) -> None:
 
 
 def _mirrors(rows: Sequence[Row]) -> None:
-    table = make_table("", "copies of", "frames", "lost", right=("frames", "lost"))
+    table = make_table("", "port", "copies of", "frames", "lost", right=("frames", "lost"))
     for row in rows:
         table.add_row(row["to"], ", ".join(row["ports"]), f"{row['frames']:,}", f"{row['lost']:,}")
     make_console().print(table)

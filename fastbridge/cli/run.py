@@ -27,7 +27,7 @@ from fastbridge.switch.options import FAST_PATHS, LiveOptions
 
 from .options import read_policy_of_strangers, read_port_policies
 from .service import Service
-from .streams import StreamBox
+from .streams import ERRORS, StreamBox
 from .wishes import Wishes
 
 _log = logging.getLogger(__name__)
@@ -238,6 +238,7 @@ def run(
     from fastbridge.switch.helper import Helper
     from fastbridge.switch.live import Switch
 
+    ERRORS.hold(True)
     notifier = Notifier()
     signals = _Signals(reloads=config is not None)
     switch = Switch(wanted.ports, **wanted.options(), shield=True, take_over=take_over, control=wanted.name or True)
@@ -247,6 +248,7 @@ def run(
     helper = Helper(switch)
     give_up(keep=(CAP_NET_ADMIN,) if switch.unshielded else ())  # to put settings of interfaces back
     refuse_calls()
+    ERRORS.hold(False)
     report = _JsonReport() if as_json else _TextReport()
     with helper, _Silence(switch) as silence, switch:
         if endpoint:

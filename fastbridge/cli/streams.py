@@ -42,6 +42,10 @@ class StreamBox:
         """Have a line written, without waiting. always: also when there is no room."""
         self._box.put(line, always=always)
 
+    def hold(self, held: bool) -> None:
+        """Let lines wait, and start no thread: it would keep the privileges that this one gives up."""
+        self._box.hold(held)
+
     def check(self) -> None:
         """Raise the last error of writing."""
         if self._box.error is not None:
@@ -55,3 +59,7 @@ class StreamBox:
         stream: TextIO | None = getattr(sys, self._name)
         if stream is not None:
             write_text(stream.fileno(), line + "\n", stream.encoding)
+
+
+#: The log, and a command's one line of error.
+ERRORS = StreamBox("stderr", "fastbridge: {:,} lines of this log are lost: nobody read them in time")

@@ -43,12 +43,17 @@ def make_directory() -> None:
     _check(place)
 
 
-def socket_path(name: str) -> Path:
-    """Where the socket of the switch of this name is, or would be. Raises ConfigError."""
+def check_name(name: str) -> None:
+    """Raise ConfigError for what cannot be a switch's name."""
     if not _NAME.fullmatch(name):
         raise ConfigError(
             f"{name!r} cannot be a switch's name: 1 to 64 of A-Z a-z 0-9 . _ -, the first a letter or a digit"
         )
+
+
+def socket_path(name: str) -> Path:
+    """Where the socket of the switch of this name is, or would be. Raises ConfigError."""
+    check_name(name)
     place = directory()
     if place.exists() or place.is_symlink():
         _check(place)

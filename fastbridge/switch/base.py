@@ -287,6 +287,8 @@ class SwitchBase:
         lost = Counter({"rx_missed": total.rx_missed})
         lost.update(total.dropped)
         lost.update(total.tx_dropped)
+        taken = self._policing.counts  # what a policy took and then dropped
+        lost.update({name.partition(":")[2]: count for name, count in taken.items() if name.startswith("dropped:")})
         with self.still():
             states = Counter(port.state for port in self.ports)
         return Status(

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
 from fastbridge.addresses import MacAddress
+from fastbridge.control.directory import check_name
 from fastbridge.errors import ConfigError, FastbridgeError
 from fastbridge.policy.builtin import parse_policy
 from fastbridge.policy.neighbours import Neighbours
@@ -204,6 +205,8 @@ def check(config: Config, file: ConfigFile | None = None) -> None:
 
 def _tests(config: Config) -> Iterator[tuple[Key, Callable[[], object]]]:
     """What must not raise, each with the key that it is about."""
+    if config.name is not None:
+        yield ("name",), partial(check_name, config.name)
     yield ("policy",), partial(parse_policy, config.policy)
     yield ("storm_control",), partial(config.storm_of, "")
     yield ("busy_poll",), partial(_require, 0 <= config.busy_poll <= 1_000_000, "busy_poll is 0 … 1000000 microseconds")

@@ -154,7 +154,7 @@ class Fdb:
     def lookup(self, mac: MacAddress | str | int, vlan: int = 0) -> FdbEntry | None:
         """The live entry of a MAC address in a VLAN, or None."""
         address = MacAddress(mac)
-        found = self._core.find(address, _vlan(vlan))
+        found = self._core.find(address, check_vlan(vlan))
         if found is None:
             return None
         port, seen, static = found
@@ -173,14 +173,14 @@ class Fdb:
             raise ConfigError(f"{address} is not a unicast MAC address, which a static entry needs")
         index = self._index_of(port)
         try:
-            self._core.add(address, _vlan(vlan), index)
+            self._core.add(address, check_vlan(vlan), index)
         except IndexError:
             raise PortError(f"port {self._name_of(index)} was removed meanwhile") from None
         self.on_change()
 
     def remove(self, mac: MacAddress | str | int, vlan: int = 0) -> bool:
         """Remove an entry, static or learned; returns whether there was one."""
-        removed = self._core.remove(MacAddress(mac), _vlan(vlan))
+        removed = self._core.remove(MacAddress(mac), check_vlan(vlan))
         self.on_change()
         return removed
 
@@ -195,7 +195,8 @@ def _nothing() -> None:
     """The default listener: does nothing."""
 
 
-def _vlan(vlan: int) -> int:
+def check_vlan(vlan: int) -> int:
+    """The VLAN id. Raises ConfigError where it is none."""
     if not 0 <= vlan < 4095:
         raise ConfigError(f"VLAN id {vlan} is outside 0 … 4094 (IEEE 802.1Q §9.6)")
     return vlan
@@ -209,7 +210,7 @@ def _keys(macs: ArrayLike, vlan: ArrayLike) -> NDArray[np.uint64]:
     if len(wrong := addresses[(addresses < 0) | (addresses >= 1 << 48)]):
         raise ConfigError(f"{wrong[0]} is not a MAC address; give a number of 48 bits")
     for number in _distinct(vlans).tolist():
-        _vlan(number)
+        check_vlan(number)
     return addresses.astype(np.uint64) | _spread(vlans, len(addresses), "vlan").astype(np.uint64) << np.uint64(48)
 
 

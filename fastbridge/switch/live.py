@@ -463,8 +463,10 @@ class Switch(SwitchBase):
         """The ports of these names that are there, but gone."""
         known = {port.name: port for port in self.ports}
         for place, name in enumerate(names):
-            if name in names[:place] or (name in known and known[name].state != "gone"):
+            if name in names[:place]:
                 raise ConfigError(f"port {name} is named twice; a switch has each port once")
+            if name in known and known[name].state != "gone":
+                raise ConfigError(f"{name} is a port of this switch already")
         return [known[name].index for name in names if name in known]
 
     def set_policy(self, policy: Policy | str | None, port: PortRef | None = None) -> None:

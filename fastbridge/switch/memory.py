@@ -62,7 +62,7 @@ class MemorySwitch(SwitchBase):
         """Add a port. Raises ConfigError: there is such a port already."""
         with self._changing:
             if any(port.name == name for port in self.ports):
-                raise ConfigError(f"port {name} is named twice; a switch has each port once")
+                raise ConfigError(f"{name} is a port of this switch already")
             index = self._dataplane.add_port()
             self._add_member(index, Member(name, coalesce=self._coalesce))
         return SwitchPort(index, name, "up")

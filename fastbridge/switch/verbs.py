@@ -23,6 +23,7 @@ from fastbridge.policy.neighbour_entry import NeighbourEntry
 
 from .base import SwitchPort
 from .capture_verbs import CaptureVerbs
+from .fdb import check_vlan
 from .port_flags import StormControl
 from .rows import ChangeRow, FdbRow, FileRow, FlushedRow, MirrorRow, NeighRow, PolicyRow, PortRow, Row, TomlRow
 
@@ -97,6 +98,8 @@ class _Operations:
     def fdb_show(self, mac: str | None = None, port: str | None = None, vlan: int | None = None) -> list[FdbRow]:
         """The FDB's live entries: all, or those of a MAC address, a port, a VLAN (0: untagged)."""
         address = None if mac is None else MacAddress(mac)
+        if vlan is not None:
+            check_vlan(vlan)
         with self._switch.still():
             self._check(port)
             rows = self._switch.fdb.to_numpy()  # quicker than entry by entry: there may be a million

@@ -133,7 +133,7 @@ WRONG = [
     ("port set pod1 storm_broadcast=nan", "nan"),
     ("port set pod1", "KEY=VALUE"),
     ("port remove pod9", "the switch has no port 'pod9'"),
-    ("port add pod1", "port pod1 is named twice"),
+    ("port add pod1", "pod1 is a port of this switch already"),
     ("fdb show 02:00", "'02:00' is not a MAC address; write it as 02:00:00:00:00:01"),
     ("fdb add 02:00:00:00:00:09 pod9", "the switch has no port 'pod9'"),
     ("fdb delete 02:00:00:00:00:09", "the FDB has no entry of 02:00:00:00:00:09"),

@@ -73,11 +73,12 @@ HELPERS = NONE | {"CapEff": NET_ADMIN_AND_RAW, "CapPrm": NET_ADMIN_AND_RAW}
 @pytest.mark.parametrize("workers", ["1", "2"])
 @pytest.mark.parametrize("path", ["auto", "nft", "off"])
 def test_a_run_keeps_nothing_and_its_helper_little(
-    lab: Lab, start: Callable[..., subprocess.Popen[str]], workers: str, path: str
+    lab: Lab, start: Callable[..., subprocess.Popen[str]], workers: str, path: str, tmp_path: Path
 ) -> None:
+    """Not even where something is said before: the log has a thread of its own."""
     if int(workers) > len(os.sched_getaffinity(0)):
         pytest.skip("one CPU")
-    options = "--arp", "guard,suppress", "--workers", workers, "--fast-path", path
+    options = "--arp", "guard,suppress", "--workers", workers, "--fast-path", path, "--state", str(tmp_path / "state")
     process = start("run", "--json", *options, "pod1", "pod2", "pod3")
     assert say(process)["event"] == "ready"
     eventually(lambda: len(statuses(process.pid)) >= 3 + int(workers))
