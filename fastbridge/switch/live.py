@@ -469,9 +469,10 @@ class Switch(SwitchBase):
 
     def set_policy(self, policy: Policy | str | None, port: PortRef | None = None) -> None:
         """See SwitchBase."""
-        super().set_policy(policy, port)
-        for index in list(self._members):
-            self._fast.set_policy(index, self._policing.policy(index))
+        with self._changing:
+            super().set_policy(policy, port)
+            for index in list(self._members) if port is None else [self._index_of(port)]:
+                self._fast.set_policy(index, self._policing.policy(index))
 
     def set_flags(self, port: PortRef, **flags: bool) -> PortFlags:
         """See SwitchBase."""
