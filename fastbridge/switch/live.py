@@ -363,7 +363,7 @@ class Switch(SwitchBase):
 
     def vitals(self) -> Vitals:
         """See SwitchBase."""
-        cpu_seconds = [_cpu_seconds(thread) for thread in self._threads[: self._options.workers]]
+        cpu_seconds = [self._cpu_time(worker) for worker in range(self._options.workers)] if self._threads else []
         return super().vitals()._replace(cpu_seconds=cpu_seconds, fast_path=self._fast.vitals())
 
     def add_port(self, port: str | PortLike) -> SwitchPort:
@@ -550,7 +550,8 @@ class Switch(SwitchBase):
         return self._read.index(min(self._read))
 
     def _cpu_time(self, worker: int) -> float:
-        thread = self._threads[worker].native_id if self._threads else None
+        threads = self._threads  # stop() puts others in their place
+        thread = threads[worker].native_id if threads else None
         try:  # by its number, as the kernel makes clocks of these (clock_gettime(2)): a thread that has ended has none
             return 0.0 if thread is None else time.clock_gettime(~thread << 3 | _THREAD_CLOCK)
         except OSError:
@@ -822,17 +823,6 @@ def _why(port: PortLink | None, link: str) -> str:
     if link == "gone":
         return port.lost
     return "no carrier (its far end is down, or its cable is out)" if port.link.up and not port.link.running else ""
-
-
-def _cpu_seconds(thread: threading.Thread) -> float:
-    """The CPU time that a thread has used; 0 if it does not run."""
-    if thread.native_id is None:  # it has not begun
-        return 0.0
-    try:
-        # The clock of a thread, by its number: linux/posix-timers.h.
-        return time.clock_gettime((~thread.native_id << 3) | 6)
-    except OSError:  # it has ended
-        return 0.0
 
 
 def _name_of(control: str | bool | None, take_over: bool) -> str:
