@@ -296,7 +296,7 @@ class Switch(SwitchBase):
         with self._changing:
             if self._final is not None:
                 return
-            for watcher in list(self._watching):
+            for watcher in self._watching:
                 watcher.close()
             self._dataplane.count_unread()
             self._final = self.counters()
@@ -672,7 +672,7 @@ class Switch(SwitchBase):
             try:
                 before, began = links, time.thread_time()
                 # First: then what new interfaces have replaced is known below.
-                heard = self._matching is not None and self._matching.hear()
+                heard = self._hear()
                 links = self._follow_links(before)
                 took = time.thread_time() - began if links == before else 0.0
                 if heard or links != before:
@@ -732,6 +732,13 @@ class Switch(SwitchBase):
 
     def _tell_link(self, name: str, link: str, text: str) -> None:
         self._journal.warn(_log, "links that changed", text, event=Event("link", {"ifname": name, "link": link}))
+
+    def _hear(self) -> bool:
+        """Whether interfaces have changed that may match."""
+        if self._matching is None:
+            return False
+        with self._changing:  # a port may be added or removed by name meanwhile
+            return self._matching.hear()
 
     def _let_come_and_go(self) -> None:
         """Let the interfaces that match join, and those leave that match no more."""
