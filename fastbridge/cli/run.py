@@ -256,9 +256,11 @@ def run(
         names = [port.name for port in switch.ports]
         report.ready(names, wanted.match, switch.fast_path, switch.name, endpoint.url if endpoint else None)
         service = Service(notifier, switch)
-        _follow(switch, report, helper, silence, interval, signals, configured, service)
-        service.stopping()
-        _keep(switch)
+        try:
+            _follow(switch, report, helper, silence, interval, signals, configured, service)
+        finally:  # also when nobody reads its output, or its helper has ended
+            service.stopping()
+            _keep(switch)
     report.stopped(switch.counters())
     report.close()
     if not signals.stop:

@@ -10,7 +10,6 @@ import os
 import socket
 import threading
 import time
-import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -43,7 +42,6 @@ from .fdb import Fdb, PortRef
 from .file_capture import CaptureFile, FileCapture, record
 from .load import Load, RingLoad, WorkerLoad
 from .loops import StationWatch
-from .mirror import Mirror
 from .monitoring import Monitoring
 from .options import Options
 from .port_flags import DEFAULT_SETTINGS, PortFlags, PortSettings, StormControl
@@ -52,6 +50,7 @@ from .port_socket import Receiver
 from .status import Status, Table, held_capabilities
 from .trace import Trace
 from .vitals import Vitals
+from .watchers import Watchers
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -149,7 +148,7 @@ class SwitchBase:
         # Held while a port comes or goes. Its index is reused only when everything about it is forgotten. Its counts
         # are always either its own or part of the departed ports' counts.
         self._changing = threading.RLock()
-        self._watching: weakref.WeakSet[Capture | Mirror] = weakref.WeakSet()
+        self._watching = Watchers()
         #: Called with the name of each port that is added, before it forwards.
         self.on_port: Callable[[str], object] = lambda port: None
         self.fdb = Fdb(self._entries, options.ageing_ms, self._now_ms, self._index_of, self._name_of)
@@ -475,7 +474,7 @@ class SwitchBase:
         self._journal.feed.tell("port_added", ifname=member.name)
 
     def _note_ports(self) -> None:
-        for watcher in list(self._watching):
+        for watcher in self._watching:
             watcher.note_ports()
 
     def _settings_of(self, index: int) -> PortSettings:
@@ -487,8 +486,7 @@ class SwitchBase:
         """Remove a port with its entries; the caller closes its sockets."""
         with self._changing:
             self._leaving[index] = self._members[index]
-
-            for watcher in list(self._watching):
+            for watcher in self._watching:
                 watcher.note_leaving(index)
             member = self._members.pop(index)
             self._departed += member.count(self._dataplane.remove_port(index))

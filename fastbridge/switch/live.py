@@ -296,7 +296,7 @@ class Switch(SwitchBase):
         with self._changing:
             if self._final is not None:
                 return
-            for watcher in list(self._watching):
+            for watcher in self._watching:
                 watcher.close()
             self._dataplane.count_unread()
             self._final = self.counters()
@@ -363,7 +363,7 @@ class Switch(SwitchBase):
 
     def vitals(self) -> Vitals:
         """See SwitchBase."""
-        cpu_seconds = [_cpu_seconds(thread) for thread in self._threads[: self._options.workers]]
+        cpu_seconds = [self._cpu_time(worker) for worker in range(self._options.workers)] if self._threads else []
         return super().vitals()._replace(cpu_seconds=cpu_seconds, fast_path=self._fast.vitals())
 
     def add_port(self, port: str | PortLike) -> SwitchPort:
@@ -471,9 +471,10 @@ class Switch(SwitchBase):
 
     def set_policy(self, policy: Policy | str | None, port: PortRef | None = None) -> None:
         """See SwitchBase."""
-        super().set_policy(policy, port)
-        for index in list(self._members):
-            self._fast.set_policy(index, self._policing.policy(index))
+        with self._changing:
+            super().set_policy(policy, port)
+            for index in list(self._members) if port is None else [self._index_of(port)]:
+                self._fast.set_policy(index, self._policing.policy(index))
 
     def set_flags(self, port: PortRef, **flags: bool) -> PortFlags:
         """See SwitchBase."""
@@ -551,7 +552,8 @@ class Switch(SwitchBase):
         return self._read.index(min(self._read))
 
     def _cpu_time(self, worker: int) -> float:
-        thread = self._threads[worker].native_id if self._threads else None
+        threads = self._threads  # stop() puts others in their place
+        thread = threads[worker].native_id if threads else None
         try:  # by its number, as the kernel makes clocks of these (clock_gettime(2)): a thread that has ended has none
             return 0.0 if thread is None else time.clock_gettime(~thread << 3 | _THREAD_CLOCK)
         except OSError:
@@ -672,7 +674,7 @@ class Switch(SwitchBase):
             try:
                 before, began = links, time.thread_time()
                 # First: then what new interfaces have replaced is known below.
-                heard = self._matching is not None and self._matching.hear()
+                heard = self._hear()
                 links = self._follow_links(before)
                 took = time.thread_time() - began if links == before else 0.0
                 if heard or links != before:
@@ -732,6 +734,13 @@ class Switch(SwitchBase):
 
     def _tell_link(self, name: str, link: str, text: str) -> None:
         self._journal.warn(_log, "links that changed", text, event=Event("link", {"ifname": name, "link": link}))
+
+    def _hear(self) -> bool:
+        """Whether interfaces have changed that may match."""
+        if self._matching is None:
+            return False
+        with self._changing:  # a port may be added or removed by name meanwhile
+            return self._matching.hear()
 
     def _let_come_and_go(self) -> None:
         """Let the interfaces that match join, and those leave that match no more."""
@@ -823,17 +832,6 @@ def _why(port: PortLink | None, link: str) -> str:
     if link == "gone":
         return port.lost
     return "no carrier (its far end is down, or its cable is out)" if port.link.up and not port.link.running else ""
-
-
-def _cpu_seconds(thread: threading.Thread) -> float:
-    """The CPU time that a thread has used; 0 if it does not run."""
-    if thread.native_id is None:  # it has not begun
-        return 0.0
-    try:
-        # The clock of a thread, by its number: linux/posix-timers.h.
-        return time.clock_gettime((~thread.native_id << 3) | 6)
-    except OSError:  # it has ended
-        return 0.0
 
 
 def _name_of(control: str | bool | None, take_over: bool) -> str:

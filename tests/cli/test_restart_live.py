@@ -158,6 +158,21 @@ def test_a_restart_under_tcp(
             each.communicate()
 
 
+def test_a_run_that_ends_by_an_error_keeps_its_state(lab: Lab, tmp_path: Path) -> None:
+    state = tmp_path / "state.json"
+    process = begin(lab, "--state", str(state), "--interval", "0.1")
+    try:
+        assert say(process)["event"] == "ready"
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()  # nobody reads its counters
+        assert process.wait(PATIENCE) == 1, process.stderr.read()
+        assert [port["ifname"] for port in json.loads(state.read_text())["ports"]] == ["pod1", "pod2", "pod3"]
+    finally:
+        process.kill()
+        process.wait()
+        process.stderr.close()
+
+
 def test_nothing_to_take_over(lab: Lab) -> None:
     process = begin(lab, "--take-over")
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import sys
 import threading
 from collections import Counter
 from pathlib import Path
@@ -223,6 +224,33 @@ def test_a_capture_that_nobody_holds_ends() -> None:
     switch.capture()
     busy(switch)
     assert not switch._watching
+
+
+def test_captures_may_end_while_all_are_told_of_ports() -> None:
+    """In other threads than the one that tells them."""
+    switch = Switch.in_memory(["a", "b"])
+    kept = [switch.capture(drops=True) for _ in range(20)]
+    watching, ends, ended = switch._watching, threading.Event(), 0
+
+    def come_and_go() -> None:
+        nonlocal ended
+        while not ends.is_set():
+            for capture in kept:
+                watching.discard(capture)
+                watching.add(capture)
+            ended += 1
+
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    thread = threading.Thread(target=come_and_go)
+    thread.start()
+    try:
+        while ended < 2000:
+            assert len(list(watching)) in (19, 20)
+    finally:
+        sys.setswitchinterval(usual)
+        ends.set()
+        thread.join()
 
 
 def test_a_file_ends_before_it_is_too_large(tmp_path: Path) -> None:

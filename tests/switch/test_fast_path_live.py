@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 import pytest
 from fake_hand import key_of
-from fast import HANDS, fast, know_each_other, need, promoted
+from fast import HANDS, fast, know_each_other, need, pairs, promoted
 from frames import GROUP, ethernet
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -108,6 +108,16 @@ def test_the_accounts_are_exact_after_all_that_revokes(hand: str) -> None:
         talk(lab, one, two)
         eventually(lambda: holds(accounts_are_exact, lab, switch), "exact accounts")
         assert switch.counters().total.fast > 400
+
+
+def test_a_policy_of_one_port_costs_no_other_port_its_fast_path() -> None:
+    with fast() as (lab, switch):
+        know_each_other(lab, switch)
+        before = set(pairs(switch))
+        switch.set_policy("ratelimit=50", "pod3")
+        assert before <= set(pairs(switch))
+        switch.set_policy("ratelimit=50", "pod2")
+        assert not before & set(pairs(switch))
 
 
 @HANDS
