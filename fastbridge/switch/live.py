@@ -683,6 +683,7 @@ class Switch(SwitchBase):
                 if time.monotonic() - swept >= _SWEEP_SECONDS:
                     self._entries.age(self._dataplane.now())
                     swept = time.monotonic()
+                    self._links.hear_askers()
                     self._let_come_and_go()  # some could not be added before
                 if time.monotonic() - asked >= _POD_SECONDS:
                     asked = time.monotonic()
