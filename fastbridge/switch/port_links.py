@@ -322,23 +322,17 @@ class PortLinks:
         return link.name if link else f"interface {index}"
 
     def _shield(self, ports: Sequence[PortLink]) -> None:
-        """Shield ports of the current network namespace, or note why that cannot be."""
-        if not ports or self.unshielded:
-            return
-        namespace = ports[0].namespace
-        shield = self._shield_of(namespace)
+        """Shield ports of the current network namespace, where there can be a shield. Raises PortError."""
+        shield = self._shield_of(ports[0].namespace) if ports else None
         if shield is None:
             return
         try:
             shield.add([(port.link.index, port.link.name) for port in ports])
         except OSError as error:
-            if self._held.keys() - {(port.namespace, port.link.index) for port in ports}:
-                raise PortError(f"cannot shield the host from {ports[0].name}: {error.strerror}") from None
-            self._shields.pop(namespace).close()
-            self.unshielded = error.strerror or str(error)
-        else:
-            for port in ports:
-                port.shielded = True
+            # Some interface is gone, say: what shields is known to work.
+            raise PortError(f"cannot shield the host from {ports[0].name}: {error.strerror}") from None
+        for port in ports:
+            port.shielded = True
 
     def _shield_of(self, namespace: int) -> Shield | None:
         """The shield of the current network namespace; None where there can be none."""

@@ -171,11 +171,6 @@ class FastLane:
         if self._inside is not None:
             self._inside.leave_to_parent()
 
-    @property
-    def is_empty(self) -> bool:
-        """Whether it has no port."""
-        return not self._ports
-
     def close(self) -> None:
         """Give all back."""
         self.head.stop()

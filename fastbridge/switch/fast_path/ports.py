@@ -90,21 +90,25 @@ class FastPorts:
 
         beside: the switches before still have the ports, until they_ended().
 
-        Raises PortError where the requested hand does not work.
+        Raises PortError where the requested hand does not work, or one that works cannot have these ports.
         """
         nowhere: Sequence[Receiver | None] = [None] * len(sources)
         if self._wanted == "off" or not sources:
             return nowhere
+        works = self.lane is not None
         try:
             lane = self.lane or self._open(sources[0], links[0].namespace)
             near = [(link.link.name, link.link.index) for link in links if link.namespace == self._namespace]
             made = iter(lane.make(near, beside) if near else ())
             return [next(made) if link.namespace == self._namespace else None for link in links]
         except OSError as error:
-            if self.lane is not None and self.lane.is_empty:
+            why = error.strerror or str(error)
+            if works:
+                raise PortError(f"cannot make a punt pair for {sources[0].name}: {why}") from None
+            if self.lane is not None:
                 self.lane.close()
                 self.lane = None
-            self._do_without(error.strerror or str(error))
+            self._do_without(why)
             return nowhere
 
     def they_ended(self) -> None:
