@@ -419,7 +419,7 @@ class Switch(SwitchBase):
         try:
             if not take_over_first:
                 self._links.hold(taken, sources)
-            listening = self._fast.listen(sources, taken)
+            listening = self._fast.listen(sources, taken, beside=take_over_first)
             with _many(len(sources)) as pool:
                 futures = [
                     pool.submit(self._open_member, *of_one) for of_one in zip(sources, taken, listening, strict=True)
@@ -430,6 +430,7 @@ class Switch(SwitchBase):
             if take_over_first:  # only now: until then the switch before forwards
                 take_over([source.name for source in sources if isinstance(source, Interface)])
                 self._links.hold(taken, sources)
+                self._fast.they_ended()
             with _many(len(members)) as pool:
                 list(pool.map(self._start_member, members))
             for index in gone:  # its interface was deleted, and there is a new one
@@ -686,6 +687,7 @@ class Switch(SwitchBase):
                 if time.monotonic() - swept >= _SWEEP_SECONDS:
                     self._entries.age(self._dataplane.now())
                     swept = time.monotonic()
+                    self._links.hear_askers()
                     self._let_come_and_go()  # some could not be added before
                 if time.monotonic() - asked >= _POD_SECONDS:
                     asked = time.monotonic()

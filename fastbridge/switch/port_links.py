@@ -41,7 +41,7 @@ _STARTING_SECONDS = 2.0  # the wait for an interface with a new carrier
 # counts frames, not bytes: 1,000 frames of 64 KB wait for 50 s at 10 Mb/s.
 _NO_QUEUES = ("", "noop", "noqueue")
 _FREE_QUEUES = (*_NO_QUEUES, "mq", "pfifo_fast", "fq_codel")
-_WAITING = 64  # connections to a claim, never accepted: so many other processes can ask for the port's holder
+_WAITING = 64  # processes that ask who holds a port: so many wait to be heard, and so many are kept
 
 
 @dataclass(eq=False)
@@ -88,6 +88,8 @@ class PortLinks:
         self._shields: dict[int, Shield] = {}
         self._held: dict[tuple[int, int], PortLink] = {}
         self._happened = select.epoll()
+        self._asked = select.epoll()  # of the claims, and of …
+        self._askers: dict[int, tuple[PortLink, socket.socket]] = {}  # … connections to them, by descriptor
         self._wants_shield = shield
         #: Why there is no shield though one was asked for.
         self.unshielded = ""
@@ -110,10 +112,14 @@ class PortLinks:
                 shield.close()
             for port in self._held.values():
                 port.claim.close()
+            for _, asker in self._askers.values():
+                asker.close()
+            self._askers.clear()
             self._held.clear()
             self._watches.clear()
             self._shields.clear()
             self._happened.close()
+            self._asked.close()
 
     def open_here(self) -> int:
         """Watch and shield interfaces of the current network namespace that are to come; returns its number."""
@@ -160,9 +166,24 @@ class PortLinks:
         """Hold and shield what was found. Raises PortError: one is another switch's. The caller releases them then."""
         with self._lock:
             for port, source in zip(ports, sources, strict=True):
-                _claim(port.claim, source, port.link, self._journal)
+                if _claim(port.claim, source, port.link, self._journal):
+                    self._asked.register(port.claim, select.EPOLLIN)
             if self._wants_shield:
                 self._shield([port for port, source in zip(ports, sources, strict=True) if _is_ours(source)])
+
+    def hear_askers(self) -> None:
+        """Accept the connections to the claims: where too many wait, nobody can ask any more.
+
+        They stay open until the port is released, for a switch that takes over waits for their end.
+        """
+        with self._lock:
+            ready = {fd for fd, _ in self._asked.poll(0)}
+            for fd in ready & self._askers.keys():  # they have gone
+                self._askers.pop(fd)[1].close()
+            for port in [port for port in self._held.values() if port.claim.fileno() in ready]:
+                while len(self._askers) < _WAITING and (asker := _accept(port.claim)):
+                    self._askers[asker.fileno()] = port, asker
+                    self._asked.register(asker, 0)  # the end is always reported
 
     def count_losses(self) -> None:
         """Ask anew how many frames were lost in the ports' interfaces, `lost_after`. Raises PortError."""
@@ -199,6 +220,8 @@ class PortLinks:
         key = (port.namespace, port.link.index)
         with self._lock:
             port.claim.close()
+            for fd in [fd for fd, (asked, _) in self._askers.items() if asked is port]:
+                self._askers.pop(fd)[1].close()
             if self._held.get(key) is port:
                 del self._held[key]
                 if port.shielded:
@@ -299,23 +322,17 @@ class PortLinks:
         return link.name if link else f"interface {index}"
 
     def _shield(self, ports: Sequence[PortLink]) -> None:
-        """Shield ports of the current network namespace, or note why that cannot be."""
-        if not ports or self.unshielded:
-            return
-        namespace = ports[0].namespace
-        shield = self._shield_of(namespace)
+        """Shield ports of the current network namespace, where there can be a shield. Raises PortError."""
+        shield = self._shield_of(ports[0].namespace) if ports else None
         if shield is None:
             return
         try:
             shield.add([(port.link.index, port.link.name) for port in ports])
         except OSError as error:
-            if self._held.keys() - {(port.namespace, port.link.index) for port in ports}:
-                raise PortError(f"cannot shield the host from {ports[0].name}: {error.strerror}") from None
-            self._shields.pop(namespace).close()
-            self.unshielded = error.strerror or str(error)
-        else:
-            for port in ports:
-                port.shielded = True
+            # Some interface is gone, say: what shields is known to work.
+            raise PortError(f"cannot shield the host from {ports[0].name}: {error.strerror}") from None
+        for port in ports:
+            port.shielded = True
 
     def _shield_of(self, namespace: int) -> Shield | None:
         """The shield of the current network namespace; None where there can be none."""
@@ -343,14 +360,15 @@ def _namespace(sock: socket.socket) -> int:
         os.close(fd)
 
 
-def _claim(claim: socket.socket, source: PortLike, link: Link, journal: Journal) -> None:
+def _claim(claim: socket.socket, source: PortLike, link: Link, journal: Journal) -> bool:
     """Hold an interface as long as this socket is open; another process that wants it learns the holder.
 
     A name of the abstract kind belongs to the network namespace and dies with the process. Anybody may take one, so a
-    holder counts only if it could be a switch.
+    holder counts only if it could be a switch. Returns whether the name is ours.
     """
     name = claim_of(link.index)
     try:
+        claim.setblocking(False)
         claim.bind(name)
         claim.listen(_WAITING)
     except OSError as error:
@@ -360,9 +378,17 @@ def _claim(claim: socket.socket, source: PortLike, link: Link, journal: Journal)
         if not may_switch(pid, uid):
             text = f"process {pid} of user {uid} pretends to hold port {source.name}: passed over"
             journal.warn(_log, "pretended ports", text, thing=str(pid))
-            return
+            return False
         who = "this process" if pid == os.getpid() else f"process {pid}" if pid else "another process"
         raise PortError(f"{source.name} is a port of another switch, in {who}; stop that one first") from None
+    return True
+
+
+def _accept(claim: socket.socket) -> socket.socket | None:
+    try:
+        return claim.accept()[0]
+    except OSError:  # nobody waits, or there are too many open files: the next time, then
+        return None
 
 
 def claim_of(index: int) -> str:
@@ -371,14 +397,23 @@ def claim_of(index: int) -> str:
 
 
 def _holder(source: PortLike, name: str) -> tuple[int, int]:
-    """Process and user that hold a claim; 0: a process that this one cannot see, root."""
+    """Process and user that hold a claim; 0: a process that this one cannot see, root. Raises PortError."""
     with source.open_socket(socket.AF_UNIX, socket.SOCK_STREAM, 0) as sock:
-        sock.setblocking(False)
         try:
-            sock.connect(name)
-        except OSError:  # it has just ended, or too many have asked: a second try tells which
+            connect(sock, name, source.name)
+        except OSError:  # it has just ended: a second try tells
             return 0, 0
         return peer(sock)
+
+
+def connect(sock: socket.socket, claim: str, port: str) -> None:
+    """Connect to the claim of a port. Raises OSError: nobody holds it; PortError: its holder cannot be asked."""
+    sock.setblocking(False)
+    try:
+        sock.connect(claim)
+    except BlockingIOError:  # it is busy or was stopped (SIGSTOP), or a process asks all the time
+        text = f"{port} is a port of another switch, which does not say which process it is in; stop that one first"
+        raise PortError(text) from None
 
 
 def peer(sock: socket.socket) -> tuple[int, int]:

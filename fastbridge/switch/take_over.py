@@ -16,7 +16,7 @@ from collections.abc import Iterable
 
 from fastbridge.errors import PortError, PrivilegeError
 
-from .port_links import claim_of, may_switch, peer
+from .port_links import claim_of, connect, may_switch, peer
 
 _PATIENCE_SECONDS = 10.0
 
@@ -33,7 +33,7 @@ def take_over(names: Iterable[str]) -> None:
         for name in names:
             sock = opened.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC))
             try:
-                sock.connect(claim_of(socket.if_nametoindex(name)))
+                connect(sock, claim_of(socket.if_nametoindex(name)), name)
             except OSError:  # there is no such interface, which is said when it is opened; or nobody holds it
                 continue
             pid, uid = peer(sock)

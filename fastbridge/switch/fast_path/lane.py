@@ -50,9 +50,7 @@ class FastLane:
         hand: NftHand,
         journal: Journal,
         name_of: Callable[[int], str],
-        beside: bool,
     ) -> None:
-        """beside: the switch before still has the ports."""
         self._inside = inside
         self._open_outer = open_socket
         self._route = self._open_route()
@@ -61,7 +59,7 @@ class FastLane:
         if inside is not None:
             self._open_inner = inside.open_socket
             self._inner = Netlink(inside.open_socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_ROUTE))
-        self._punts = Punts(self._route, self._inner, -1 if inside is None else inside.fd, beside=beside)
+        self._punts = Punts(self._route, self._inner, -1 if inside is None else inside.fd)
         self._peers = Peers(self._route) if isinstance(hand, BpfHand) else None
         self._ports: dict[int, PortEnds] = {}
         self._begun: dict[int, Passed] = {}  # counts from before a port was attached …
@@ -92,10 +90,13 @@ class FastLane:
         with self._lock:
             return self._peers.address(ifindex) if self._peers else None
 
-    def make(self, ports: Sequence[tuple[str, int]]) -> list[Receiver]:
-        """Punt pairs of ports, (name, interface's index). Raises OSError."""
+    def make(self, ports: Sequence[tuple[str, int]], beside: bool) -> list[Receiver]:
+        """Punt pairs of ports, (name, interface's index). Raises OSError.
+
+        beside: the switches before still have the ports, until they_ended().
+        """
         with self._lock:
-            made = self._punts.make(ports)
+            made = self._punts.make(ports, beside)
             inner = self._punts.inner_indices([punt.inner for punt in made])
             stats = self._stats()
             # Before the core can send by them: its sent frames are subtracted from the first one on.
@@ -104,6 +105,11 @@ class FastLane:
                 {index: _sent(index, stats[index], arrived) for _, index in ports if index in stats}
             )
         return [Receiver(self._open_inner, inner[punt.inner], punt.ifindex) for punt in made]
+
+    def they_ended(self) -> None:
+        """The switches before have the ports no more. Raises OSError."""
+        with self._lock:
+            self._punts.remove_old()
 
     def attach(self, ports: Mapping[int, PortEnds]) -> None:
         """Take these ports' frames from now on, by the ports' indexes. Raises OSError."""
@@ -164,11 +170,6 @@ class FastLane:
         self.hand.close()
         if self._inside is not None:
             self._inside.leave_to_parent()
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether it has no port."""
-        return not self._ports
 
     def close(self) -> None:
         """Give all back."""

@@ -55,7 +55,6 @@ class FastPorts:
         self._dataplane, self._entries, self._fdb, self._journal = dataplane, entries, fdb, journal
         self._bindings, self._name_of = bindings, name_of
         self._wanted = options.fast_path if FastPath.suits(options.ageing, options.move_damping) else "off"
-        self._beside = options.take_over
         self._namespace = 0
         self._runs = False
         self._untold = ""  # why there is none
@@ -86,25 +85,39 @@ class FastPorts:
             self.lane.leave_to_parent()
             self.lane = None
 
-    def listen(self, sources: Sequence[PortLike], links: Sequence[PortLink]) -> Sequence[Receiver | None]:
+    def listen(self, sources: Sequence[PortLike], links: Sequence[PortLink], beside: bool) -> Sequence[Receiver | None]:
         """Where the core listens for ports; None: on the interface itself, and the kernel forwards nothing.
 
-        Raises PortError where the requested hand does not work.
+        beside: the switches before still have the ports, until they_ended().
+
+        Raises PortError where the requested hand does not work, or one that works cannot have these ports.
         """
         nowhere: Sequence[Receiver | None] = [None] * len(sources)
         if self._wanted == "off" or not sources:
             return nowhere
+        works = self.lane is not None
         try:
             lane = self.lane or self._open(sources[0], links[0].namespace)
             near = [(link.link.name, link.link.index) for link in links if link.namespace == self._namespace]
-            made = iter(lane.make(near) if near else ())
+            made = iter(lane.make(near, beside) if near else ())
             return [next(made) if link.namespace == self._namespace else None for link in links]
         except OSError as error:
-            if self.lane is not None and self.lane.is_empty:
+            why = error.strerror or str(error)
+            if works:
+                raise PortError(f"cannot make a punt pair for {sources[0].name}: {why}") from None
+            if self.lane is not None:
                 self.lane.close()
                 self.lane = None
-            self._do_without(error.strerror or str(error))
+            self._do_without(why)
             return nowhere
+
+    def they_ended(self) -> None:
+        """The switches before have the ports no more. Raises PortError."""
+        try:
+            if self.lane is not None:
+                self.lane.they_ended()
+        except OSError as error:
+            raise PortError(f"cannot remove the punt pairs of the switch before: {error.strerror}") from None
 
     def open_here(self, namespace: int) -> None:
         """Have one for ports that are to come, interfaces of the current network namespace. Raises PortError."""
@@ -147,7 +160,6 @@ class FastPorts:
                 hand,
                 self._journal,
                 self._name_of,
-                self._beside,
             )
         except BaseException:
             hand.close()

@@ -3,8 +3,8 @@
 Each port has one pair. The kernel forwards the port's frames into one end, in the port's namespace. The core's socket
 listens on the other end. Where the process may make one, that other end is in a network namespace that only this
 process holds. No other process sees or hears it there, and both ends vanish with the process, SIGKILL included. Without
-CAP_SYS_ADMIN over the namespace both ends are in the port's namespace. The next start finds them by name and replaces
-them.
+CAP_SYS_ADMIN over the namespace both ends are in the port's namespace. The next switch that has the port finds them by
+name and removes them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import re
 import secrets
 import struct
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from fastbridge.netlink import (
@@ -38,6 +38,8 @@ _INET6, _ADDR_GEN_MODE, _NO_ADDRESS = 10, 8, 1
 _MOST_MTU = 65535
 _GROUP, _GSO_MAX_SIZE, _GSO_IPV4_MAX_SIZE = 27, 41, 63
 _LARGEST = 8 * 65535  # GSO_MAX_SIZE
+# Of the names of outer and inner ends: a port that is taken over has two pairs, and a killed process may have left one.
+_LETTERS = "oi", "pj", "qk"
 _A_PIECE = 64  # pairs made at a time, so that their answers find room
 
 
@@ -52,17 +54,14 @@ class Punt(NamedTuple):
 class Punts:
     """Makes and removes punt pairs."""
 
-    def __init__(
-        self, outer: Netlink, inner: Netlink | None = None, inner_fd: int = -1, *, beside: bool = False
-    ) -> None:
+    def __init__(self, outer: Netlink, inner: Netlink | None = None, inner_fd: int = -1) -> None:
         """outer: a NETLINK_ROUTE socket in the ports' namespace; inner: one in the namespace of the other ends.
 
-        inner_fd: a descriptor of that namespace; None: both are the same. beside: the switch before may still have
-        pairs for these ports, and needs them.
+        inner_fd: a descriptor of that namespace; None: both are the same.
         """
         self._outer, self._inner, self._inner_fd = outer, inner or outer, inner_fd
-        self._letters = "oi"  # of the names of outer and inner ends
-        self._beside = beside
+        self._letters: dict[int, str] = {}  # of the names of outer and inner ends, by the port's index
+        self._old: set[str] = set()  # outer ends from before, of ports taken over
         self._group = secrets.randbits(31) | 1 << 30  # of interfaces: these, and no other's
 
     def ask_by(self, outer: Netlink) -> None:
@@ -75,12 +74,21 @@ class Punts:
         for netlink in {self._outer, self._inner}:
             netlink.close()
 
-    def make(self, ports: Sequence[tuple[str, int]]) -> list[Punt]:
-        """A pair for each port (name, index), up and silent, in their order. Raises OSError."""
-        if self._beside:  # the switch before has the usual names, or else these others
-            known = dict(self._names(self._outer))
-            self._letters = "pj" if any(self._outer_name(index) in known for _, index in ports) else "oi"
-            self._beside = False
+    def make(self, ports: Sequence[tuple[str, int]], beside: bool = False) -> list[Punt]:
+        """A pair for each port (name, index), up and silent, in their order. Raises OSError.
+
+        beside: other switches may still have pairs for these ports, and need them until remove_old(). Else a pair that
+        is there was left behind by a killed process, and is removed: no other switch has this port.
+        """
+        known = dict(self._names(self._outer))
+        for _, index in ports:
+            there = {letters: name for letters in _LETTERS if (name := f"fb{letters[0]}{index}") in known}
+            if beside:
+                self._old.update(there.values())
+            else:
+                self._remove_named(there.values())
+                there.clear()
+            self._letters[index] = next((letters for letters in _LETTERS if letters not in there), _LETTERS[0])
         for start in range(0, len(ports), _A_PIECE):
             self._make(ports[start : start + _A_PIECE])
         indices = dict(self._names(self._outer))
@@ -93,6 +101,12 @@ class Punts:
         """The indexes of the ends the core listens on, by name. Raises OSError."""
         known = dict(self._names(self._inner))
         return {name: known[name] for name in names}
+
+    def remove_old(self) -> None:
+        """The switches before have ended. Raises OSError."""
+        if self._inner_fd < 0:  # else theirs end with their namespaces, all at once
+            self._remove_named(self._old & dict(self._names(self._outer)).keys())
+        self._old.clear()
 
     def remove(self, punt: int) -> None:
         """Remove the pair that has this outer end, if it is still there.
@@ -117,6 +131,10 @@ class Punts:
         group = dict(attributes(answer[_HEADER.size :])).get(_GROUP, b"")
         return int.from_bytes(group, sys.byteorder) == self._group
 
+    def _remove_named(self, names: Iterable[str]) -> None:
+        for name in names:
+            self._remove(_link(_DELLINK, 0, text(_IFNAME, name)))
+
     def _remove(self, message: bytes) -> None:
         try:
             self._outer.send([message], ["a punt pair"])
@@ -125,15 +143,7 @@ class Punts:
                 raise
 
     def _make(self, ports: Sequence[tuple[str, int]]) -> None:
-        try:
-            self._add(ports)
-        except OSError as error:
-            if error.errno != errno.EEXIST:
-                raise
-            # A killed process may have left pairs behind. They are in no use: no other switch has this port.
-            for _, index in ports:
-                self._remove(_link(_DELLINK, 0, text(_IFNAME, self._outer_name(index))))
-            self._add(ports)
+        self._add(ports)
         # The outer ends last: an end that is up before its carrier loses frames until the kernel notices the carrier.
         for netlink, name_of in ((self._inner, self._inner_name), (self._outer, self._outer_name)):
             names = [name_of(index) for _, index in ports]
@@ -177,15 +187,15 @@ class Punts:
                     yield bytes(value).rstrip(b"\0").decode(errors="surrogateescape"), index
 
     def _outer_name(self, index: int) -> str:
-        return f"fb{self._letters[0]}{index}"
+        return f"fb{self._letters[index][0]}{index}"
 
     def _inner_name(self, index: int) -> str:
-        return self._outer_name(index) if self._inner_fd >= 0 else f"fb{self._letters[1]}{index}"
+        return self._outer_name(index) if self._inner_fd >= 0 else f"fb{self._letters[index][1]}{index}"
 
 
 def is_punt_end(name: str) -> bool:
     """Whether an interface of this name is one end of a punt pair, of this switch or of another one."""
-    return re.fullmatch(r"fb[io]\d+", name) is not None
+    return re.fullmatch(rf"fb[{''.join(_LETTERS)}]\d+", name) is not None
 
 
 _HEADER = struct.Struct("=BxHiII")  # struct ifinfomsg
