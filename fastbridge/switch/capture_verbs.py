@@ -86,11 +86,15 @@ class CaptureStream:
         if self._finished:
             return None
         events, self._first = self._first, []
-        if not self._capture.ended:
-            return events + self._events(self._recorder.take() if self._recorder else b"")
+        ended = self._capture.ended
+        more = self._events(self._recorder.take() if self._recorder else b"")
+        if self._capture.ended:
+            self._wake()
+        if more or not ended:  # what is left comes in parts, too: each takes the server little time
+            return events + more
         self._finished = True
-        events += self._events(self._recorder.finish() if self._recorder else b"")
-        self._wake()
+        if self._recorder:
+            events += self._events(self._recorder.finish())
         return [*events, {"event": "ended", "frames": self._capture.frames, "lost": self._capture.lost}]
 
     def stop(self) -> None:
