@@ -20,7 +20,7 @@ from fastbridge import CaptureError, ConfigError, Switch
 from fastbridge.core.tapping import Tap
 from fastbridge.switch import capture as capture_module
 from fastbridge.switch import file_capture
-from fastbridge.switch.capture_verbs import CaptureStream
+from fastbridge.switch.capture_verbs import CaptureStream, CaptureVerbs
 from fastbridge.switch.recorder import Recorder
 
 X, Y = 0x02_00_00_00_00_01, 0x02_00_00_00_00_02
@@ -344,3 +344,22 @@ def test_the_tail_of_a_stopped_stream_comes_in_parts(text: bool, tmp_path: Path)
         path = tmp_path / "parts.pcapng"
         path.write_bytes(b"".join(parts))
         assert statistics(path) == {"a": (2000, 0, 2000), "b": (0, 0, 0)}
+
+
+def test_captures_by_the_control_socket_are_few() -> None:
+    switch = Switch.in_memory(["a", "b"])
+    captures = CaptureVerbs(switch.watch, switch.about)
+    streams = [captures.capture(text=True) for _ in range(8)]
+    with pytest.raises(ConfigError, match="8 captures run by the control socket, which is the most: end one of them"):
+        captures.capture()
+    assert captures.stop(1) == [{"capture": 1}]
+    with pytest.raises(ConfigError, match="8 captures"):
+        captures.capture()  # what the first one has yet to tell is in memory
+    assert streams[0].read() == [{"event": "capture", "capture": 1}, {"event": "ended", "frames": 0, "lost": 0}]
+    captures.capture().close()
+    streams[1].close()
+    del streams[2]
+    for _ in range(3):
+        streams.append(captures.capture())
+    for stream in streams:
+        stream.close()
