@@ -361,15 +361,29 @@ def test_a_stale_socket_is_replaced_and_nothing_else(tmp_path: Path) -> None:
     assert not path.exists()
 
 
-def test_who_takes_over_has_the_socket_at_once_and_keeps_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("first_ends", ["before", "after"])
+def test_who_takes_over_has_the_socket_from_its_start_on(tmp_path: Path, first_ends: str) -> None:
     path = tmp_path / "metrics"
     first = Endpoint(f"unix:{path}")
     with closing(Endpoint(f"unix:{path}", take_over=True)) as second:
-        first.close()
+        assert second.url == f"unix:{path}"
+        if first_ends == "before":
+            first.close()
         second.start(busy_switch())
+        first.close()
         with connected(str(path)) as sock:
             assert ask(sock)[0] == 200
-    assert not path.exists()
+    assert not list(tmp_path.iterdir())
+
+
+def test_who_fails_to_take_over_leaves_the_socket(tmp_path: Path) -> None:
+    path = tmp_path / "metrics"
+    with closing(Endpoint(f"unix:{path}")) as first:
+        Endpoint(f"unix:{path}", take_over=True).close()
+        first.start(busy_switch())
+        with connected(str(path)) as sock:
+            assert ask(sock)[0] == 200
+        assert list(tmp_path.iterdir()) == [path]
 
 
 TAKES_OVER = """
@@ -542,6 +556,24 @@ def test_the_unix_socket_of_a_killed_run_is_replaced_and_goes_with_the_next(
     refused = start(*COMMAND, "run", "--metrics", f"unix:{path}", "pod1", "absent")  # it opens the socket first
     assert "there is no interface 'absent'" in refused.communicate(timeout=PATIENCE)[1]
     assert not path.exists()
+
+
+@pytest.mark.live
+def test_a_run_that_fails_to_take_over_leaves_the_metrics(lab: Lab, start: Started, tmp_path: Path) -> None:
+    path = tmp_path / "metrics"
+    command = [*COMMAND, "run", "--json", "--metrics", f"unix:{path}"]
+    first = start(*command, "pod1", "pod2")
+    assert say(first)["event"] == "ready"
+    refused = start(*command, "--take-over", "pod1", "absent")
+    assert "there is no interface 'absent'" in refused.communicate(timeout=PATIENCE)[1]
+    with connected(str(path)) as sock:
+        assert ask(sock)[0] == 200
+    assert list(tmp_path.iterdir()) == [path]
+    second = start(*command, "--take-over", "pod1", "pod2")
+    assert say(second)["metrics"] == f"unix:{path}"
+    first.communicate(timeout=PATIENCE)
+    with connected(str(path)) as sock:
+        assert ask(sock)[0] == 200
 
 
 @pytest.mark.live

@@ -22,7 +22,7 @@ import rich_click as click
 from fastbridge.control.client import Client, EventStream
 from fastbridge.errors import ConfigError
 
-from .operate import Remote, complete_port, operate
+from .operate import Remote, complete_port, operate_events
 
 Event = dict[str, Any]
 _UNITS = {"K": 10**3, "M": 10**6, "G": 10**9}
@@ -38,7 +38,7 @@ def _read_size(context: click.Context, parameter: click.Parameter, text: str | N
 
 
 @click.command(epilog="Example: fastbridge capture -w all.pcapng --filter 'tcp port 80'")
-@operate
+@operate_events
 @click.option(
     "-w", "--write", "file", metavar="FILE", help="Write a pcapng file; - is stdout. Else print a line a frame."
 )

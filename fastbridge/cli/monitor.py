@@ -11,11 +11,11 @@ import rich_click as click
 from fastbridge.console import plain
 from fastbridge.feed import EVENTS, Event
 
-from .operate import Remote, operate
+from .operate import Remote, operate_events
 
 
 @click.command(epilog="Example: fastbridge monitor --event learned --event moved")
-@operate
+@operate_events
 @click.option(
     "--event",
     "events",

@@ -47,18 +47,26 @@ class Remote:
         self.show(self.call(verb, **params), lambda rows: None)
 
 
-def operate(function: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options --switch and --json, and a Remote as its first argument."""
+def _operating(json_help: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    def operating(function: Callable[..., None]) -> Callable[..., None]:
+        @click.option("--switch", metavar="NAME", shell_complete=complete_switch, help="The switch, if several run.")
+        @click.option("--json", "as_json", is_flag=True, help=json_help)
+        @functools.wraps(function)
+        def command(switch: str | None, as_json: bool, **params: Any) -> None:
+            line = get_current_context().find_object(Line)
+            known = contextlib.nullcontext(line.connection(switch)) if line else None
+            with known or Client(switch, timeout=PATIENCE) as client:
+                function(Remote(client, as_json), **params)
 
-    @click.option("--switch", metavar="NAME", shell_complete=complete_switch, help="The switch, if several run.")
-    @click.option("--json", "as_json", is_flag=True, help="Print JSON: one array; of events, one object a line.")
-    @functools.wraps(function)
-    def command(switch: str | None, as_json: bool, **params: Any) -> None:
-        line = get_current_context().find_object(Line)
-        with contextlib.nullcontext(line.connection(switch)) if line else Client(switch, timeout=PATIENCE) as client:
-            function(Remote(client, as_json), **params)
+        return command
 
-    return command
+    return operating
+
+
+#: Give a command the options --switch and --json, and a Remote as its first argument.
+operate = _operating("Print one JSON array.")
+#: The same for a command that prints events as they come.
+operate_events = _operating("Print JSON: one object a line.")
 
 
 def in_order(name: str | None = None) -> Callable[[Callable[..., Any]], click.Group]:

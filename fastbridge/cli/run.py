@@ -242,6 +242,8 @@ def run(
     notifier = Notifier()
     signals = _Signals(reloads=config is not None)
     switch = Switch(wanted.ports, **wanted.options(), shield=True, take_over=take_over, control=wanted.name or True)
+    if endpoint:
+        endpoint.move_in()  # while it may
     configured = Configured(switch, wanted, wishes.read if config else None)
     if state is not None:
         switch.state = _take_back(switch, state)
@@ -260,6 +262,8 @@ def run(
             _follow(switch, report, helper, silence, interval, signals, configured, service)
         finally:  # also when nobody reads its output, or its helper has ended
             service.stopping()
+            if endpoint:
+                endpoint.close()  # before the ports: who takes over waits for these
             _keep(switch)
     report.stopped(switch.counters())
     report.close()

@@ -55,7 +55,7 @@ class Endpoint:
     """A listening socket for a switch's metrics, opened at once, and the thread that serves them after start().
 
     address: "PORT" on 127.0.0.1, "ADDRESS:PORT", "[IPV6]:PORT" or "unix:PATH". Port 0: any free one.
-    take_over: also where another endpoint of this user is, which shall end soon.
+    take_over: also where another endpoint of this user is, which shall end soon: see move_in().
 
     Raises ConfigError for a wrong address, or one that is taken.
     """
@@ -63,9 +63,11 @@ class Endpoint:
     def __init__(self, address: str, *, take_over: bool = False) -> None:
         self._path: Path | None = None
         if address.startswith(_UNIX):
-            self._path = Path(address.removeprefix(_UNIX))
-            self._listener = _listen_at(self._path, take_over)
-            self._inode = self._path.lstat().st_ino
+            self._path = self._bound = Path(address.removeprefix(_UNIX))
+            if take_over and self._path.is_socket():
+                self._bound = Path(f"{self._path}~")
+            self._listener = _listen_at(self._bound)
+            self._inode = self._bound.lstat().st_ino
         else:
             self._listener = _listen_on(address, take_over)
         self._listener.setblocking(False)
@@ -85,8 +87,21 @@ class Endpoint:
         host, port = self._listener.getsockname()[:2]
         return f"http://{f'[{host}]' if ':' in host else host}:{port}/metrics"
 
+    def move_in(self) -> None:
+        """Take the place of the Unix socket of the one before, who kept it so far. start() does this, too.
+
+        Raises ConfigError.
+        """
+        if self._path is not None and self._bound != self._path:
+            try:
+                self._bound.rename(self._path)
+            except OSError as error:
+                raise ConfigError(f"no metrics at {self._path}: {error.strerror}; give another path") from None
+            self._bound = self._path
+
     def start(self, switch: SwitchBase) -> None:
-        """Serve the metrics of a switch, and of this process, from now on."""
+        """Serve the metrics of a switch, and of this process, from now on. Raises ConfigError."""
+        self.move_in()
         self._registry.register(collector(switch))
         ProcessCollector(registry=self._registry)
         self._thread = threading.Thread(target=self._serve, name="fastbridge-metrics", daemon=True)
@@ -103,8 +118,8 @@ class Endpoint:
         self._let_go()
         if self._path is not None:
             with contextlib.suppress(FileNotFoundError):
-                if self._path.lstat().st_ino == self._inode:  # else it is another's by now
-                    self._path.unlink()
+                if self._bound.lstat().st_ino == self._inode:  # else it is another's by now
+                    self._bound.unlink()
 
     def _leave_to_parent(self) -> None:
         self._closing = True
@@ -251,11 +266,11 @@ def _listen_on(address: str, take_over: bool) -> socket.socket:
     return listener
 
 
-def _listen_at(path: Path, take_over: bool) -> socket.socket:
-    """A Unix socket; one that nobody listens on any more is replaced, or any when taking over."""
+def _listen_at(path: Path) -> socket.socket:
+    """A Unix socket; one that nobody listens on any more is replaced."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        _remove_old(path, take_over)
+        _remove_old(path)
         listener.bind(os.fspath(path))
         listener.listen()
     except OSError as error:
@@ -265,17 +280,16 @@ def _listen_at(path: Path, take_over: bool) -> socket.socket:
     return listener
 
 
-def _remove_old(path: Path, take_over: bool) -> None:
-    """Raises OSError where something else, or somebody who listens and shall go on, has the path."""
+def _remove_old(path: Path) -> None:
+    """Raises OSError where something else, or somebody who listens, has the path."""
     try:
         if not stat.S_ISSOCK(path.lstat().st_mode):
             raise OSError(errno.EEXIST, "there is a file that is no socket")
     except FileNotFoundError:
         return
-    if not take_over:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking:
-            asking.setblocking(False)
-            with contextlib.suppress(ConnectionRefusedError):
-                asking.connect(os.fspath(path))
-                raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking:
+        asking.setblocking(False)
+        with contextlib.suppress(ConnectionRefusedError):
+            asking.connect(os.fspath(path))
+            raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
     path.unlink()

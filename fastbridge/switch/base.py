@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING, Any, overload
 
@@ -476,11 +476,6 @@ class SwitchBase:
     def _note_ports(self) -> None:
         for watcher in self._watching:
             watcher.note_ports()
-
-    def _settings_of(self, index: int) -> PortSettings:
-        """The present ones."""
-        flags = asdict(self.flags(index))
-        return PortSettings(self._policing.own.get(index), flags, self._members[index].storm_control)
 
     def _remove_member(self, index: int) -> Member:
         """Remove a port with its entries; the caller closes its sockets."""

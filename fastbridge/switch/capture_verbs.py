@@ -20,6 +20,8 @@ from .recorder import Recorder
 from .rows import CaptureRow
 from .trace import TraceEvent
 
+_MOST = 8  # captures at a time: each has 16 MB for each worker
+
 
 class CaptureVerbs:
     """The captures of a switch's clients, by number."""
@@ -47,6 +49,8 @@ class CaptureVerbs:
         The first event has the number of the capture. Then each has a part of a pcapng file in base64 (`pcapng`), or
         with `text` a frame in words. The last one says how many frames were seen, and lost.
         """
+        if sum(not stream.finished for stream in list(self._streams.values())) >= _MOST:
+            raise ConfigError(f"{_MOST} captures run by the control socket, which is the most: end one of them")
         wish = Wish(ports or (), drops, reasons or (), filter, count, snap, copies, most_bytes)
         capture = self._watch(wish)
         number = next(self._numbers)
@@ -73,7 +77,7 @@ class CaptureStream:
         """recorder: makes the file; None: tell the frames in words. number: what capture.stop calls it by."""
         self._capture, self._recorder = capture, recorder
         self._first: list[dict[str, Any]] = [{"event": "capture", "capture": number}]
-        self._finished = False
+        self.finished = False  #: it has no more events
         self._wall = time.time_ns() - time.monotonic_ns()
         self._wake()
 
@@ -83,14 +87,18 @@ class CaptureStream:
 
     def read(self) -> list[dict[str, Any]] | None:
         """The events that wait; None: it has ended."""
-        if self._finished:
+        if self.finished:
             return None
         events, self._first = self._first, []
-        if not self._capture.ended:
-            return events + self._events(self._recorder.take() if self._recorder else b"")
-        self._finished = True
-        events += self._events(self._recorder.finish() if self._recorder else b"")
-        self._wake()
+        ended = self._capture.ended
+        more = self._events(self._recorder.take() if self._recorder else b"")
+        if self._capture.ended:
+            self._wake()
+        if more or not ended:  # what is left comes in parts, too: each takes the server little time
+            return events + more
+        self.finished = True
+        if self._recorder:
+            events += self._events(self._recorder.finish())
         return [*events, {"event": "ended", "frames": self._capture.frames, "lost": self._capture.lost}]
 
     def stop(self) -> None:
@@ -100,7 +108,7 @@ class CaptureStream:
     def close(self) -> None:
         """No more events."""
         self._capture.close()
-        self._finished = True
+        self.finished = True
 
     def _events(self, made: bytes) -> list[dict[str, Any]]:
         if self._recorder:

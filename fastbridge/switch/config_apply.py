@@ -111,7 +111,7 @@ def _port_of(switch: Switch, port: str, shared: StormControl) -> PortConfig:
     return PortConfig(
         policy=None if policy == _policy_text(switch.policy()) else policy,
         storm_control=None if limits == shared else _limits(limits),
-        **{flag: on for flag, on in asdict(switch.flags(port)).items() if on != getattr(usual, flag)},
+        **{flag: on for flag, on in asdict(switch.lasting_flags(port)).items() if on != getattr(usual, flag)},
     )
 
 
@@ -190,7 +190,7 @@ def apply_to_port(switch: Switch, port: str, new: Config, old: Config | None = N
 
 
 def _apply_flags(switch: Switch, port: str, new: Config, old: Config) -> list[str]:
-    now, usual = switch.flags(port), switch.default_flags(port)
+    now, usual = switch.lasting_flags(port), switch.default_flags(port)
     wanted = {flag: getattr(usual, flag) for flag in old.flags_of(port)} | new.flags_of(port)
     differing = {flag: on for flag, on in wanted.items() if getattr(now, flag) != on}
     if differing:  # a change costs the port its fast path for a moment

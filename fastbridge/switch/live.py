@@ -20,7 +20,7 @@ import time
 import weakref
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -147,6 +147,7 @@ class Switch(SwitchBase):
         self._read = [0] * wishes.workers  # how many ports each reads
         self._threads: list[threading.Thread] = []
         self._mirrors: dict[int, Mirror] = {}
+        self._paused: set[int] = set()  # ports that do not coalesce because a mirror copies to them
         self._stopping = threading.Event()
         self._final: Counters | None = None
         refuse_text(ports, "ports")
@@ -479,9 +480,25 @@ class Switch(SwitchBase):
 
     def set_flags(self, port: PortRef, **flags: bool) -> PortFlags:
         """See SwitchBase."""
-        changed = super().set_flags(port, **flags)
-        self._fast.revoke_port(self._index_of(port))
+        with self._changing:
+            changed = super().set_flags(port, **flags)
+            index = self._index_of(port)
+            if "coalesce" in flags:
+                self._paused.discard(index)  # as said now, also after the mirror
+            self._fast.revoke_port(index)
         return changed
+
+    def lasting_flags(self, port: PortRef) -> PortFlags:
+        """A port's flags as they are again when no mirror copies to it."""
+        with self._changing:
+            index = self._index_of(port)
+            flags = self.flags(index)
+            return replace(flags, coalesce=flags.coalesce or index in self._paused)
+
+    def _settings_of(self, index: int) -> PortSettings:
+        """The present ones."""
+        flags = asdict(self.lasting_flags(index))
+        return PortSettings(self._policing.own.get(index), flags, self._members[index].storm_control)
 
     def _open_member(self, source: PortLike, link: PortLink, listen: Receiver | None) -> Member:
         """Sockets and rings of a port, deaf so far."""
@@ -587,6 +604,8 @@ class Switch(SwitchBase):
             undo.enter_context(self._seeing_all())
             if self.flags(index).coalesce:
                 self.set_flags(index, coalesce=False)
+                self._paused.add(index)
+                undo.callback(self._paused.discard, index)
                 undo.callback(self._coalesce_again, index)
             undo.callback(self._mirrors.pop, index, None)
             mirror = self._mirrors[index] = Mirror(tap, sources, name, index, self._port_names, undo.pop_all())
@@ -614,8 +633,9 @@ class Switch(SwitchBase):
         return f"switch {self.name or repr(self)}; {len(self.ports)} ports; {workers}; fast path {self.fast_path}"
 
     def _coalesce_again(self, index: int) -> None:
-        with contextlib.suppress(ConfigError):  # removed meanwhile
-            self.set_flags(index, coalesce=True)
+        with self._changing, contextlib.suppress(ConfigError):  # removed meanwhile
+            if index in self._paused:
+                self.set_flags(index, coalesce=True)
 
     def _seeing_all(self) -> contextlib.AbstractContextManager[None]:
         return self._fast.held()

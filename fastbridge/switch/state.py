@@ -238,7 +238,7 @@ def _of(switch: Switch) -> State:
 
 def _port_of(switch: Switch, port: str, said: Config) -> PortState:
     usual = asdict(switch.default_flags(port)) | said.flags_of(port)
-    flags = {flag: on for flag, on in asdict(switch.flags(port)).items() if on != usual[flag]}
+    flags = {flag: on for flag, on in asdict(switch.lasting_flags(port)).items() if on != usual[flag]}
     limits = switch.storm_control(port)
     own = switch.own_policies.get(port)
     name, ifindex, mac, netns = switch.identity(port)

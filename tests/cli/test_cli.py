@@ -711,3 +711,11 @@ def test_frames_in_words(frame: bytes, protocol: str, text: str) -> None:
 @given(st.sampled_from([ARP, PING, ADVERTISEMENT, DAD, REPORT]), st.binary(max_size=80), st.integers(12, 90))
 def test_no_frame_is_too_odd_for_words(frame: bytes, noise: bytes, cut: int) -> None:
     assert dissect((frame[:cut] + noise).ljust(14, b"\0"))
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [("capture", "one object a line"), ("monitor", "one object a line"), ("status", "one JSON array")],
+)
+def test_help_says_which_json_is_printed(command: str, said: str) -> None:
+    assert said in " ".join(run(command, "--help").stdout.replace("│", " ").split())

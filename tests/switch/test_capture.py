@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import select
 import sys
@@ -20,7 +21,7 @@ from fastbridge import CaptureError, ConfigError, Switch
 from fastbridge.core.tapping import Tap
 from fastbridge.switch import capture as capture_module
 from fastbridge.switch import file_capture
-from fastbridge.switch.capture_verbs import CaptureStream
+from fastbridge.switch.capture_verbs import CaptureStream, CaptureVerbs
 from fastbridge.switch.recorder import Recorder
 
 X, Y = 0x02_00_00_00_00_01, 0x02_00_00_00_00_02
@@ -340,10 +341,53 @@ def test_a_stream_of_events_ends_when_it_is_stopped(text: bool, tmp_path: Path) 
     if text:
         assert [event["ifname"] for event in events[1:-1]] == ["a", "b", "b", "b", "c"] * 2
     else:
-        import base64
-
         path = tmp_path / "parts.pcapng"
         path.write_bytes(b"".join(base64.b64decode(event["pcapng"]) for event in events[1:-1]))
         assert statistics(path) == {"a": (2, 0, 2), "b": (6, 0, 6), "c": (2, 0, 2)}
     stream.close()
     assert stream.read() is None
+
+
+@pytest.mark.parametrize("text", [True, False])
+def test_the_tail_of_a_stopped_stream_comes_in_parts(text: bool, tmp_path: Path) -> None:
+    """Much more waits than is read at once. All of it is told, and no event is large."""
+    switch = Switch.in_memory(["a", "b"])
+    capture = switch.capture()
+    stream = CaptureStream(capture, None if text else Recorder(capture), 7)
+    for _ in range(20):
+        switch.process("a", [ethernet(X, Y, payload=bytes(1000))] * 100)
+    stream.stop()
+    events: list[dict[str, Any]] = []
+    reads = 0
+    while select.select([stream], [], [], 0)[0] and (more := stream.read()) is not None:
+        events += more
+        reads += 1
+    assert events[-1] == {"event": "ended", "frames": 2000, "lost": 0}
+    assert reads >= 2000 * 1000 // capture_module._AT_A_TIME
+    if text:
+        assert len(events[1:-1]) == 2000
+    else:
+        parts = [base64.b64decode(event["pcapng"]) for event in events[1:-1]]
+        assert max(map(len, parts)) < 2 * capture_module._AT_A_TIME
+        path = tmp_path / "parts.pcapng"
+        path.write_bytes(b"".join(parts))
+        assert statistics(path) == {"a": (2000, 0, 2000), "b": (0, 0, 0)}
+
+
+def test_captures_by_the_control_socket_are_few() -> None:
+    switch = Switch.in_memory(["a", "b"])
+    captures = CaptureVerbs(switch.watch, switch.about)
+    streams = [captures.capture(text=True) for _ in range(8)]
+    with pytest.raises(ConfigError, match="8 captures run by the control socket, which is the most: end one of them"):
+        captures.capture()
+    assert captures.stop(1) == [{"capture": 1}]
+    with pytest.raises(ConfigError, match="8 captures"):
+        captures.capture()  # what the first one has yet to tell is in memory
+    assert streams[0].read() == [{"event": "capture", "capture": 1}, {"event": "ended", "frames": 0, "lost": 0}]
+    captures.capture().close()
+    streams[1].close()
+    del streams[2]
+    for _ in range(3):
+        streams.append(captures.capture())
+    for stream in streams:
+        stream.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from collections import Counter
@@ -18,6 +19,7 @@ from streams import Stream, families
 
 from fastbridge import ConfigError, Lab, Switch, Topology
 from fastbridge.lab.links import Links
+from fastbridge.switch.state import StateFile
 
 pytestmark = pytest.mark.live
 
@@ -206,6 +208,27 @@ def test_a_mirror_ends_with_its_port_and_follows_its_sources() -> None:
         assert switch.flags("pod3").coalesce
         assert [each.state for each in switch.ports] == ["up"] * 3
         mirror.close()
+
+
+def test_what_a_mirror_changes_is_not_kept(tmp_path: Path) -> None:
+    state = StateFile(tmp_path / "state.json")
+
+    def kept(switch: Switch) -> list[dict[str, bool]]:
+        state.save(switch)
+        return [port["flags"] for port in json.loads(state.path.read_text())["ports"]]
+
+    with Lab(Topology.of(3, ipv6=None)) as lab, Switch(lab.ports, loop_detection=False) as switch:
+        switch.set_flags("pod2", coalesce=False)
+        before = switch.dump_config()
+        with switch.mirror(["pod1"], "pod2"), switch.mirror(["pod1"], "pod3"):
+            assert not switch.flags("pod3").coalesce
+            assert switch.dump_config() == before
+            assert kept(switch) == [{}, {"coalesce": False}, {}]
+        assert not switch.flags("pod2").coalesce and switch.flags("pod3").coalesce
+        with switch.mirror(["pod1"], "pod3"):
+            switch.set_flags("pod3", coalesce=False)
+            assert kept(switch)[2] == {"coalesce": False}
+        assert not switch.flags("pod3").coalesce
 
 
 def test_what_a_mirror_cannot_send_is_its_loss() -> None:

@@ -117,6 +117,18 @@ def test_what_never_joins_and_what_joins_once_it_is_free(
         becomes(switch, p1="up", p2="up", p3="up")
 
 
+def test_a_port_that_a_mirror_copies_to_is_one_again_and_coalesces(host: Host) -> None:
+    with Switch(["p1", "p2", "p3"], match=()) as switch:
+        switch.mirror(["p1"], "p3")
+        host.links.delete("p3")
+        eventually(lambda: states(switch)["p3"] == "gone")
+        assert not switch.flags("p3").coalesce
+        host.connect(3)
+        becomes(switch, p1="up", p2="up", p3="up")
+        assert switch.mirrors == ()
+        assert switch.flags("p3").coalesce
+
+
 def test_a_named_port_is_one_again_as_it_was(host: Host, caplog: pytest.LogCaptureFixture) -> None:
     with Switch(["p1", "p2", "p3"], match=()) as switch:
         switch.set_flags("p1", isolated=True, hairpin=True)
