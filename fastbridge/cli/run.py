@@ -501,7 +501,6 @@ def _follow(
     while not signals.stop and (configured.config.match or set(links.values()) != {"gone"}):
         report.check()
         helper.check()
-        service.watch()
         if signals.reload:
             signals.reload = False
             service.reloading()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-import time
+import threading
 from typing import TYPE_CHECKING
 
 from fastbridge.sd_notify import Notifier
@@ -15,16 +15,26 @@ _log = logging.getLogger(__name__)
 
 
 class Service:
-    """Tells the manager what a switch does, and that it is alive as long as its workers breathe."""
+    """Tells the manager what a switch does, and that it is alive as long as its workers breathe.
+
+    A manager that asked for it hears the latter twice in its time, from a thread that waits for nothing: what changes
+    ports may take longer.
+    """
 
     def __init__(self, notifier: Notifier, switch: Switch) -> None:
         self._notifier, self._switch = notifier, switch
-        self._due = 0.0
-        self._breaths: tuple[int, ...] = (-1,) * switch.options.workers
+        self._ends = threading.Event()
+        self._watching: threading.Thread | None = None
 
     def ready(self) -> None:
         """It forwards, by a new configuration, too."""
         self._notifier.ready(self._status())
+        if self._notifier.watchdog is not None and self._watching is None:
+            interval = self._notifier.watchdog / 2
+            self._watching = threading.Thread(
+                target=self._watch, args=(interval,), name="fastbridge-watchdog", daemon=True
+            )
+            self._watching.start()
 
     def reloading(self) -> None:
         """It reads its configuration again; ready() must follow."""
@@ -36,21 +46,23 @@ class Service:
 
     def stopping(self) -> None:
         """It ends now. Nothing follows."""
+        self._ends.set()
+        if self._watching is not None:
+            self._watching.join()
         self._notifier.stopping()
         self._notifier.close()
 
-    def watch(self) -> None:
-        """Call it often. A manager that asked for it hears twice in its time that every worker has breathed since."""
-        now = time.monotonic()
-        if self._notifier.watchdog is None or now < self._due:
-            return
-        self._due = now + self._notifier.watchdog / 2
-        before, self._breaths = self._breaths, self._switch.breaths()
-        stuck = [n for n, (was, breaths) in enumerate(zip(before, self._breaths, strict=True)) if was == breaths]
-        if stuck:
-            _log.error("worker %s is stuck; the service manager hears nothing", ", ".join(map(str, stuck)))
-        else:
-            self._notifier.ping()
+    def _watch(self, interval: float) -> None:
+        before: tuple[int, ...] = (-1,) * self._switch.options.workers
+        while not self._ends.is_set():
+            now = self._switch.breaths()
+            stuck = [str(n) for n, (was, breaths) in enumerate(zip(before, now, strict=True)) if was == breaths]
+            if stuck:
+                _log.error("worker %s is stuck; the service manager hears nothing", ", ".join(stuck))
+            else:
+                self._notifier.ping()
+            before = now
+            self._ends.wait(interval)
 
     def _status(self) -> str:
         ports = self._switch.ports

@@ -13,12 +13,13 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, TypedDict
 
 from fastbridge.core.codes import DROP_REASONS, TX_DROP_REASONS
+from fastbridge.core.filters import Filter
 from fastbridge.core.tapping import Tap
 from fastbridge.errors import ConfigError
 from fastbridge.pcap_filter import compile_filter
@@ -55,6 +56,8 @@ class Wish:
     snap: int = WHOLE
     copies: bool = False
     most_bytes: int | None = None
+    #: The filter, compiled: here, because that may take long, and no port comes or goes while a capture begins.
+    passing: Filter | None = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         known = (*DROP_REASONS, *TX_DROP_REASONS)
@@ -65,6 +68,7 @@ class Wish:
             raise ConfigError(f"a capture ends after 1 frame or more, not {self.count}")
         if not 1 <= self.snap <= 1 << 20:
             raise ConfigError(f"a capture keeps 1 … {1 << 20} bytes of a frame, not {self.snap}")
+        object.__setattr__(self, "passing", compile_filter(self.filter) if self.filter else None)
 
     @property
     def only_drops(self) -> bool:
@@ -151,7 +155,7 @@ class Capture:
             sent=not wish.only_drops,
             own=not wish.only_drops,
             reasons=wish.reasons or None,
-            passing=compile_filter(wish.filter) if wish.filter else None,
+            passing=wish.passing,
             every_copy=wish.copies,
         )
         self._entered = ExitStack()

@@ -22,6 +22,9 @@ from .config import Config, FdbEntryConfig, NeighbourConfig, PortConfig, StormLi
 from .port_flags import StormControl
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from fastbridge.policy.base import Policy
 
     from .live import Switch
@@ -71,37 +74,48 @@ def of_switch(switch: Switch, before: Config | None = None) -> Config:
 
     before: the configuration that it follows. Its patterns of ports are kept.
     """
-    options, match = switch.options, before.match if before else []
-    names = [port.name for port in switch.ports]
-    limits = {port: switch.storm_control(port) for port in names}
-    shared = next(iter(limits.values())) if len(set(limits.values())) == 1 else StormControl()
-    own = {port: _port_of(switch, port, shared) for port in names}
-    return Config(
-        name=switch.options.control if isinstance(switch.options.control, str) else None,
-        ports=[port for port in names if not any(fnmatchcase(port, pattern) for pattern in match)],
-        match=match,
-        policy=_policy_text(switch.policy()),
-        storm_control=_limits(shared),
-        loop_detection=options.loop_detection,
-        ageing="never" if options.ageing is None else options.ageing,
-        capacity=options.capacity,
-        neighbour_ageing="never" if options.neighbour_ageing is None else options.neighbour_ageing,
-        move_damping=options.move_damping,
-        filter_link_local=options.filter_link_local,
-        busy_poll=round(options.busy_poll * 1e6),
-        coalesce=options.coalesce,
-        fast_path=options.fast_path,  # type: ignore[arg-type] # one of these, as LiveOptions has checked
-        workers=options.workers,
-        fanout=options.fanout,
-        cpu=list(options.cpus),
-        port={port: settings for port, settings in own.items() if settings != PortConfig()},
-        fdb=[FdbEntryConfig(mac=str(e.mac), ifname=e.port, vlan=e.vlan) for e in switch.fdb if e.static],
-        neigh=[
-            NeighbourConfig(dst=str(n.ip), lladdr=str(n.mac), dev=n.port, vlan=n.vlan)
-            for n in switch.neighbours
-            if n.static
-        ],
-    )
+    with switch.still():
+        options, match = switch.options, before.match if before else []
+        names = [port.name for port in switch.ports]
+        limits = {port: switch.storm_control(port) for port in names}
+        shared = next(iter(limits.values())) if len(set(limits.values())) == 1 else StormControl()
+        own = {port: _port_of(switch, port, shared) for port in names}
+        return Config(
+            name=switch.options.control if isinstance(switch.options.control, str) else None,
+            ports=[port for port in names if not any(fnmatchcase(port, pattern) for pattern in match)],
+            match=match,
+            policy=_policy_text(switch.policy()),
+            storm_control=_limits(shared),
+            loop_detection=options.loop_detection,
+            ageing="never" if options.ageing is None else options.ageing,
+            capacity=options.capacity,
+            neighbour_ageing="never" if options.neighbour_ageing is None else options.neighbour_ageing,
+            move_damping=options.move_damping,
+            filter_link_local=options.filter_link_local,
+            busy_poll=round(options.busy_poll * 1e6),
+            coalesce=options.coalesce,
+            fast_path=options.fast_path,  # type: ignore[arg-type] # one of these, as LiveOptions has checked
+            workers=options.workers,
+            fanout=options.fanout,
+            cpu=list(options.cpus),
+            port={port: settings for port, settings in own.items() if settings != PortConfig()},
+            fdb=static_entries(switch, switch.fdb.to_numpy()),
+            neigh=[
+                NeighbourConfig(dst=str(n.ip), lladdr=str(n.mac), dev=n.port, vlan=n.vlan)
+                for n in switch.neighbours
+                if n.static
+            ],
+        )
+
+
+def static_entries(switch: Switch, rows: NDArray[np.void]) -> list[FdbEntryConfig]:
+    """Those among the rows of the switch's FDB. Call it while the switch is still()."""
+    names = {port.index: port.name for port in switch.ports}
+    statics = rows[rows["static"]]
+    return [
+        FdbEntryConfig(mac=str(MacAddress(mac)), ifname=names[port], vlan=vlan)
+        for mac, vlan, port in zip(*(statics[key].tolist() for key in ("mac", "vlan", "port")), strict=True)
+    ]
 
 
 def _port_of(switch: Switch, port: str, shared: StormControl) -> PortConfig:

@@ -26,6 +26,7 @@ from fastbridge.policy.builtin import parse_policy
 from fastbridge.policy.neighbour_entry import Neighbour
 
 from .config import Config, FdbEntryConfig, NeighbourConfig
+from .config_apply import static_entries
 from .config_values import WrongError, read
 from .port_flags import StormControl
 
@@ -209,9 +210,8 @@ def _of(switch: Switch) -> State:
     with switch.still():
         ports = [port for port in switch.ports if port.state != "gone"]
         places = {port.index: place for place, port in enumerate(ports)}
-        rows = switch.fdb.to_numpy()
-        rows = rows[~rows["static"] & np.isin(rows["port"], list(places))]
-        statics = [FdbEntryConfig(mac=str(e.mac), ifname=e.port, vlan=e.vlan) for e in switch.fdb if e.static]
+        every = switch.fdb.to_numpy()
+        rows = every[~every["static"] & np.isin(every["port"], list(places))]
         neigh = [
             NeighbourConfig(dst=str(n.ip), lladdr=str(n.mac), dev=n.port, vlan=n.vlan)
             for n in switch.neighbours
@@ -230,7 +230,7 @@ def _of(switch: Switch) -> State:
                 port=[places[index] for index in rows["port"].tolist()],
                 age=rows["age"].round(3).tolist(),
             ),
-            fdb=[entry for entry in statics if entry not in said.fdb],
+            fdb=[entry for entry in static_entries(switch, every) if entry not in said.fdb],
             neighbours=[_neighbour_of(switch, n, age) for n, age in switch.neighbours.learned()],
             neigh=[entry for entry in neigh if entry not in said.neigh],
         )

@@ -21,6 +21,7 @@ from command import ROOT, run, say
 from live import PATIENCE, eventually
 
 from fastbridge import Lab, Switch
+from fastbridge.cli.service import Service
 from fastbridge.sd_notify import Notifier
 
 UNIT = Path(__file__).parents[2] / "docs/examples/fastbridge@.service"
@@ -171,6 +172,21 @@ def test_a_hung_worker_is_not_reported_alive(lab: Lab, by_path: Manager) -> None
             eventually(lambda: by_path.hears_nothing(1.0), "silence")
             assert process.stderr is not None and "worker 0 is stuck" in process.stderr.readline()
         assert by_path.hear() == {"WATCHDOG": "1"}, "it breathes again"
+
+
+@pytest.mark.live
+def test_a_switch_that_changes_for_long_is_reported_alive(by_path: Manager) -> None:
+    environment = {**by_path.environment, "WATCHDOG_USEC": "100000"}
+    with Lab(2) as lab, Switch(lab.ports, fast_path="off") as switch, closing(Notifier(environment)) as notifier:
+        service = Service(notifier, switch)
+        with switch.still():
+            service.ready()
+            assert by_path.hear()["READY"] == "1"
+            for _ in range(3):
+                assert by_path.hear() == {"WATCHDOG": "1"}
+        service.stopping()
+        eventually(lambda: by_path.hear() == {"STOPPING": "1"}, "the end")
+        assert by_path.hears_nothing(0.2)
 
 
 def breathed(switch: Switch, before: list[int]) -> bool:

@@ -123,6 +123,19 @@ def test_what_is_no_filter_is_named(libpcap: object) -> None:
         compile_filter("tcp port")
 
 
+def test_a_long_filter_is_refused_before_anybody_reads_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pcap_filter, "_NAMES", ())
+    with pytest.raises(ConfigError, match=r"^the filter has 2,001 bytes; write one of 2,000 at most$"):
+        compile_filter("é" * 1000 + "x")
+    with pytest.raises(ConfigError, match="needs libpcap"):
+        compile_filter("é" * 1000)
+
+
+def test_text_that_is_no_unicode_is_no_filter(libpcap: object) -> None:
+    with pytest.raises(ConfigError, match="is no filter"):
+        compile_filter("host \ud800")
+
+
 def test_without_libpcap_its_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pcap_filter, "_NAMES", ("libnone.so.0",))
     with pytest.raises(ConfigError, match=r"install libpcap0\.8"):

@@ -16,9 +16,12 @@ from capture_files import capinfos, needs_libpcap, read_blocks, statistics, tsha
 from frames import GROUP, ethernet, tag
 from hypothesis import given
 from hypothesis import strategies as st
+from live import PATIENCE
 
 from fastbridge import CaptureError, ConfigError, Switch
+from fastbridge.core.filters import Filter
 from fastbridge.core.tapping import Tap
+from fastbridge.pcap_filter import compile_filter
 from fastbridge.switch import capture as capture_module
 from fastbridge.switch import file_capture
 from fastbridge.switch.capture_verbs import CaptureStream, CaptureVerbs
@@ -225,6 +228,31 @@ def test_a_capture_that_nobody_holds_ends() -> None:
     switch.capture()
     busy(switch)
     assert not switch._watching
+
+
+@needs_libpcap
+def test_ports_come_while_a_filter_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That takes long where a name is looked up."""
+    switch, begun, goes_on = Switch.in_memory(["a"]), threading.Event(), threading.Event()
+
+    def slow(text: str) -> Filter:
+        begun.set()
+        assert goes_on.wait(PATIENCE)
+        return compile_filter(text)
+
+    monkeypatch.setattr(capture_module, "compile_filter", slow)
+    found: list[Any] = []
+    thread = threading.Thread(target=lambda: found.append(switch.capture(filter="arp")))
+    thread.start()
+    assert begun.wait(PATIENCE)
+    adding = threading.Thread(target=switch.add_port, args=("b",))
+    adding.start()
+    adding.join(PATIENCE)
+    came = [port.name for port in switch.ports]
+    goes_on.set()
+    thread.join()
+    adding.join()
+    assert came == ["a", "b"] and len(found) == 1
 
 
 def test_captures_may_end_while_all_are_told_of_ports() -> None:

@@ -22,6 +22,7 @@ from meanwhile import meanwhile
 from fastbridge import ConfigError, Lab, PortError, StormControl, Switch
 from fastbridge.lab.namespaces import NamespaceHelper
 from fastbridge.policy.builtin import parse_policy
+from fastbridge.switch.matching import Matching
 from fastbridge.switch.port_flags import PortSettings
 
 pytestmark = pytest.mark.live
@@ -65,6 +66,23 @@ def test_interfaces_join_when_they_appear_and_leave_when_they_go(host: Host) -> 
         host.connect(1)
         host.connect(3)
         assert host.ping(1, 3)
+
+
+def test_changes_are_heard_of_while_no_port_is_added_or_removed(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both change what is known of the interfaces, from threads of their own."""
+    held: list[bool] = []
+    hear = Matching.hear
+
+    def seen(matching: Matching) -> bool:
+        held.append(switch._changing._is_owned())  # type: ignore[attr-defined]
+        return hear(matching)
+
+    with Switch(["p1", "p2"], match=["p3"]) as switch:
+        monkeypatch.setattr(Matching, "hear", seen)
+        becomes(switch, p1="up", p2="up", p3="up")
+        host.links.delete("p3")
+        becomes(switch, p1="up", p2="up")
+    assert held and all(held)
 
 
 def test_renames_into_and_out_of_a_pattern(host: Host) -> None:

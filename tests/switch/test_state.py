@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,7 +19,8 @@ from live import eventually
 
 from fastbridge import ConfigError, Lab, StormControl, Switch, Topology
 from fastbridge.switch.config import Config, FdbEntryConfig, PortConfig
-from fastbridge.switch.config_apply import Configured
+from fastbridge.switch.config_apply import Configured, of_switch
+from fastbridge.switch.fdb import Fdb
 from fastbridge.switch.state import StateFile, _parse, _StrangeError
 
 pytestmark = pytest.mark.live
@@ -53,6 +55,20 @@ def file(tmp_path: Path) -> StateFile:
 
 def edit(file: StateFile, **changes: Any) -> None:
     file.path.write_text(json.dumps(json.loads(file.path.read_text()) | changes))
+
+
+def test_static_entries_are_found_without_a_walk(lab: Lab, file: StateFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Among a million learned ones an object for each would hold up all that changes ports for seconds."""
+    monkeypatch.setattr(Fdb, "__iter__", None)
+    with made(lab) as switch:
+        switch.fdb.learn_many(np.arange(0x020000010000, 0x020000010100), "pod1")
+        switch.fdb.add(STATION, "pod2", 5)
+        switch.fdb.add(OTHER, "pod3")
+        file.save(switch)
+        kept = json.loads(file.path.read_text())
+        said = [FdbEntryConfig(mac=OTHER, ifname="pod3"), FdbEntryConfig(mac=STATION, ifname="pod2", vlan=5)]
+        assert [FdbEntryConfig(**entry) for entry in kept["fdb"]] == said == of_switch(switch).fdb
+        assert len(kept["stations"]["mac"]) == 256
 
 
 def test_what_was_learned_and_done_by_hand_is_taken_back(lab: Lab, file: StateFile) -> None:
