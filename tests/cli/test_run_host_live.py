@@ -450,5 +450,5 @@ def test_a_port_let_go_can_be_added_again(host: Host) -> None:
         ip("link set p1 nomaster")
         switch.add_port("p1")
         assert host.ping(1, 2)
-        with pytest.raises(ConfigError, match="p2 is named twice"):
+        with pytest.raises(ConfigError, match="p2 is a port of this switch already"):
             switch.add_port("p2")
