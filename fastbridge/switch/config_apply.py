@@ -95,7 +95,7 @@ def of_switch(switch: Switch, before: Config | None = None) -> Config:
         fanout=options.fanout,
         cpu=list(options.cpus),
         port={port: settings for port, settings in own.items() if settings != PortConfig()},
-        fdb=[FdbEntryConfig(mac=str(e.mac), ifname=e.port, vlan=e.vlan) for e in switch.fdb if e.static],
+        fdb=[FdbEntryConfig(mac=str(e.mac), ifname=e.port, vlan=e.vlan) for e in switch.fdb.static()],
         neigh=[
             NeighbourConfig(dst=str(n.ip), lladdr=str(n.mac), dev=n.port, vlan=n.vlan)
             for n in switch.neighbours

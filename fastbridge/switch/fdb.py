@@ -64,7 +64,14 @@ class Fdb:
         self._name_of = name_of
 
     def __iter__(self) -> Iterator[FdbEntry]:
+        yield from self._told(*self._live_rows())
+
+    def static(self) -> list[FdbEntry]:
+        """The static entries, also of many others, at once."""
         rows, ages = self._live_rows()
+        return list(self._told(rows[rows["static"]], ages[rows["static"]]))
+
+    def _told(self, rows: NDArray[np.void], ages: NDArray[np.uint32]) -> Iterator[FdbEntry]:
         order = np.lexsort((rows["mac"], rows["vlan"]))
         for row, age in zip(rows[order].tolist(), ages[order].tolist(), strict=True):
             mac, _, vlan, port, static = row

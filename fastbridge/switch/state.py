@@ -211,7 +211,7 @@ def _of(switch: Switch) -> State:
         places = {port.index: place for place, port in enumerate(ports)}
         rows = switch.fdb.to_numpy()
         rows = rows[~rows["static"] & np.isin(rows["port"], list(places))]
-        statics = [FdbEntryConfig(mac=str(e.mac), ifname=e.port, vlan=e.vlan) for e in switch.fdb if e.static]
+        statics = [FdbEntryConfig(mac=str(e.mac), ifname=e.port, vlan=e.vlan) for e in switch.fdb.static()]
         neigh = [
             NeighbourConfig(dst=str(n.ip), lladdr=str(n.mac), dev=n.port, vlan=n.vlan)
             for n in switch.neighbours
