@@ -29,6 +29,7 @@ _START, _END, _DROPPED, _ACCEPTED, _DELIVERED = 2, 3, 5, 6, 8  # of statistics
 _DIRECTIONS = {"inbound": 1, "outbound": 2}
 _UNICAST, _MULTICAST, _BROADCAST = 1 << 2, 2 << 2, 3 << 2  # how it was received, in the flags
 _LONGEST = 0xFFFF  # bytes of an option
+_CUT = b" (cut)"
 _FRAME_HEAD = struct.Struct("=IIIIIII")  # kind, size, interface, time's two halves, bytes here, bytes in all
 _FRAME_TAIL = struct.Struct("=HHQHHIHHI")  # frame id, queue, the end of the options, size
 
@@ -81,8 +82,11 @@ def statistics(number: int, start_ns: int, end_ns: int, *, accepted: int, droppe
 
 
 def comment(text: str) -> Option:
-    """A comment, as an option."""
-    return _COMMENT, _text(text)
+    """A comment, as an option. One that is too long says that it is cut."""
+    told = _text(text)
+    if len(told) == _LONGEST:
+        told = told[: -len(_CUT)].decode("utf-8", "ignore").encode() + _CUT
+    return _COMMENT, told
 
 
 def _reception(destination: bytes) -> int:

@@ -396,8 +396,11 @@ class SwitchBase:
 
         While it runs the fast path forwards nothing, unless it is for drops alone. Raises ConfigError.
         """
-        capture = self.watch(Wish(**wish))
-        return capture if file is None else record(capture, file, self.about())
+        wanted = Wish(**wish)
+        if file is None:
+            return self.watch(wanted)
+        comments = self.about()
+        return record(self.watch(wanted), file, comments)
 
     def watch(self, wish: Wish) -> Capture:
         """Capture what the wish says. Raises ConfigError."""
@@ -411,9 +414,9 @@ class SwitchBase:
             self._watching.add(capture)
         return capture
 
-    def about(self) -> str:
-        """What a capture file says of the switch."""
-        return repr(self)
+    def about(self) -> list[str]:
+        """What a capture file says of the switch: a comment each."""
+        return [repr(self)]
 
     def _port_names(self) -> dict[int, str]:
         return {index: member.name for index, member in list(self._members.items())}

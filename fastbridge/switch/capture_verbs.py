@@ -26,7 +26,7 @@ _MOST = 8  # captures at a time: each has 16 MB for each worker
 class CaptureVerbs:
     """The captures of a switch's clients, by number."""
 
-    def __init__(self, watch: Callable[[Wish], Capture], about: Callable[[], str]) -> None:
+    def __init__(self, watch: Callable[[Wish], Capture], about: Callable[[], list[str]]) -> None:
         """watch: starts a capture. about: what its file says of the switch."""
         self._watch, self._about = watch, about
         self._numbers = itertools.count(1)
@@ -52,9 +52,10 @@ class CaptureVerbs:
         if sum(not stream.finished for stream in list(self._streams.values())) >= _MOST:
             raise ConfigError(f"{_MOST} captures run by the control socket, which is the most: end one of them")
         wish = Wish(ports or (), drops, reasons or (), filter, count, snap, copies, most_bytes)
+        comments = [] if text else self._about()
         capture = self._watch(wish)
         number = next(self._numbers)
-        stream = CaptureStream(capture, None if text else Recorder(capture, [self._about()]), number)
+        stream = CaptureStream(capture, None if text else Recorder(capture, comments), number)
         self._streams[number] = stream
         return stream
 
@@ -92,14 +93,15 @@ class CaptureStream:
         events, self._first = self._first, []
         ended = self._capture.ended
         more = self._events(self._recorder.take() if self._recorder else b"")
-        if self._capture.ended:
+        events += more
+        if ended and not more:  # until then what is left comes in parts: each takes the server little time
+            self.finished = True
+            if self._recorder:
+                events += self._events(self._recorder.finish())
+            events.append({"event": "ended", "frames": self._capture.frames, "lost": self._capture.lost})
+        if self._capture.ended:  # last: taking frames makes the descriptor unreadable
             self._wake()
-        if more or not ended:  # what is left comes in parts, too: each takes the server little time
-            return events + more
-        self.finished = True
-        if self._recorder:
-            events += self._events(self._recorder.finish())
-        return [*events, {"event": "ended", "frames": self._capture.frames, "lost": self._capture.lost}]
+        return events
 
     def stop(self) -> None:
         """End the capture. What is left, and the statistics, can still be read."""

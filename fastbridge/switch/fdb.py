@@ -64,7 +64,9 @@ class Fdb:
         self._name_of = name_of
 
     def __iter__(self) -> Iterator[FdbEntry]:
-        rows, ages = self._live_rows()
+        yield from self._told(*self._live_rows())
+
+    def _told(self, rows: NDArray[np.void], ages: NDArray[np.uint32]) -> Iterator[FdbEntry]:
         order = np.lexsort((rows["mac"], rows["vlan"]))
         for row, age in zip(rows[order].tolist(), ages[order].tolist(), strict=True):
             mac, _, vlan, port, static = row

@@ -7,6 +7,7 @@ import os
 import select
 import stat
 import threading
+from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Union
 
@@ -37,10 +38,10 @@ class CaptureError(FastbridgeError):
     """A capture cannot be written."""
 
 
-def record(capture: Capture, file: CaptureFile, comment: str) -> FileCapture:
-    """Write a capture into a file. Raises ConfigError, and then the capture has ended."""
+def record(capture: Capture, file: CaptureFile, comments: Sequence[str]) -> FileCapture:
+    """Write a capture into a file, after some comments. Raises ConfigError, and then the capture has ended."""
     try:
-        recorder = Recorder(capture, [comment])
+        recorder = Recorder(capture, comments)
         if isinstance(file, (str, os.PathLike)):
             descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
             return FileCapture(capture, recorder, descriptor, str(file), own=True)

@@ -627,10 +627,16 @@ class Switch(SwitchBase):
         """Those that run."""
         return tuple(self._mirrors.values())
 
-    def about(self) -> str:
+    def about(self) -> list[str]:
         """See SwitchBase."""
+        with self._changing:
+            try:
+                configuration = self.dump_config()
+            except ConfigError as error:
+                configuration = str(error)
         workers = f"{self._options.workers} worker{'s' if self._options.workers > 1 else ''}"
-        return f"switch {self.name or repr(self)}; {len(self.ports)} ports; {workers}; fast path {self.fast_path}"
+        what = f"switch {self.name or repr(self)}; {len(self.ports)} ports; {workers}; fast path {self.fast_path}"
+        return [what, f"configuration:\n{configuration}"]
 
     def _coalesce_again(self, index: int) -> None:
         with self._changing, contextlib.suppress(ConfigError):  # removed meanwhile

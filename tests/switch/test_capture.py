@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from live import PATIENCE
 
-from fastbridge import CaptureError, ConfigError, Switch
+from fastbridge import CaptureError, ConfigError, Switch, pcapng
 from fastbridge.core.filters import Filter
 from fastbridge.core.tapping import Tap
 from fastbridge.pcap_filter import compile_filter
@@ -351,6 +351,12 @@ def test_a_capture_can_be_iterated_over_until_it_ends() -> None:
     assert [event.ingress for event in capture] == ["a", "b", "b", "b", "c"]
 
 
+def next_events(stream: CaptureStream) -> list[dict[str, Any]] | None:
+    """What comes next; a stream says so until it has ended."""
+    assert select.select([stream], [], [], 0)[0]
+    return stream.read()
+
+
 @pytest.mark.parametrize("text", [True, False])
 def test_a_stream_of_events_ends_when_it_is_stopped(text: bool, tmp_path: Path) -> None:
     switch = Switch.in_memory(["a", "b", "c"])
@@ -361,7 +367,7 @@ def test_a_stream_of_events_ends_when_it_is_stopped(text: bool, tmp_path: Path) 
     events = stream.read()
     busy(switch)
     stream.stop()
-    while select.select([stream], [], [], 0)[0] and (more := stream.read()) is not None:
+    while (more := next_events(stream)) is not None:
         assert events is not None
         events += more
     assert events is not None and events[0] == {"event": "capture", "capture": 7}
@@ -387,7 +393,7 @@ def test_the_tail_of_a_stopped_stream_comes_in_parts(text: bool, tmp_path: Path)
     stream.stop()
     events: list[dict[str, Any]] = []
     reads = 0
-    while select.select([stream], [], [], 0)[0] and (more := stream.read()) is not None:
+    while (more := next_events(stream)) is not None:
         events += more
         reads += 1
     assert events[-1] == {"event": "ended", "frames": 2000, "lost": 0}
@@ -400,6 +406,14 @@ def test_the_tail_of_a_stopped_stream_comes_in_parts(text: bool, tmp_path: Path)
         path = tmp_path / "parts.pcapng"
         path.write_bytes(b"".join(parts))
         assert statistics(path) == {"a": (2000, 0, 2000), "b": (0, 0, 0)}
+
+
+def test_a_comment_that_is_too_long_says_that_it_is_cut(tmp_path: Path) -> None:
+    path = tmp_path / "long.pcapng"
+    path.write_bytes(pcapng.section(["é" * 40_000, "short"]))
+    long, short = read_blocks(path)[0].options.get_all("opt_comment")
+    assert (long[:100], long[-7:], short) == ("é" * 100, "é (cut)", "short")
+    assert 65_530 <= len(long.encode()) <= 65_535
 
 
 def test_captures_by_the_control_socket_are_few() -> None:

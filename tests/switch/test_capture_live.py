@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from capture_files import capinfos, needs_libpcap, statistics, tshark
+from capture_files import capinfos, needs_libpcap, read_blocks, statistics, tshark
 from frames import GROUP, ethernet
 from live import PATIENCE, eventually, stage, wires
 from streams import Stream, families
@@ -208,6 +208,16 @@ def test_a_mirror_ends_with_its_port_and_follows_its_sources() -> None:
         assert switch.flags("pod3").coalesce
         assert [each.state for each in switch.ports] == ["up"] * 3
         mirror.close()
+
+
+def test_the_configuration_is_in_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "all.pcapng"
+    with Lab(Topology.of(2, ipv6=None)) as lab, Switch(lab.ports, loop_detection=False) as switch:
+        switch.set_flags("pod2", isolated=True)
+        switch.fdb.add("02:00:00:00:00:01", "pod1")
+        with switch.capture(path):
+            pass
+        assert f"configuration:\n{switch.dump_config()}" in read_blocks(path)[0].options.get_all("opt_comment")
 
 
 def test_what_a_mirror_changes_is_not_kept(tmp_path: Path) -> None:
