@@ -769,7 +769,7 @@ class Switch(SwitchBase):
         with contextlib.suppress(IndexError):  # removed meanwhile
             self._rules.set_takes(index, takes)
         with contextlib.suppress(OSError):  # closed meanwhile
-            set_send_buffer(member.sockets[-1], shaped)
+            (self._sockets.set_send_buffer if self._sockets else set_send_buffer)(member.sockets[-1], shaped)
         member.takes = takes
 
     def _forget_behind(self, index: int) -> None:
