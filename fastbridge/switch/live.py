@@ -68,7 +68,7 @@ from .ring_size import FEWEST, MOST, SLOW, ring_slots, smaller_ring
 from .shield import PRIORITY, let_pass
 from .state import StateFile
 from .status import Status
-from .take_over import take_over
+from .take_over import check_name, take_over
 from .verbs import switch_verbs
 from .vitals import Vitals
 
@@ -169,6 +169,9 @@ class Switch(SwitchBase):
             if wishes.match is not None:
                 self._matching = Matching(wishes.match, self._journal)
                 self._fast.open_here(self._links.open_here())
+            if wishes.take_over and self._name:
+                named = [port for port in wanted if isinstance(port, str)]
+                check_name(self._name, {*named, *(self._matching.names if self._matching else ())})
             self._add_wanted(wanted, wishes.take_over)
             if self._matching and wishes.take_over:
                 take_over(set(self._matching.names) - {port.name for port in self.ports})
