@@ -10,6 +10,7 @@ import os
 import re
 import socket
 import stat
+import sys
 from pathlib import Path
 
 from fastbridge.errors import ConfigError
@@ -87,15 +88,20 @@ def the_one(name: str | None = None) -> str:
 
 def answers(path: Path) -> bool:
     """Whether a process listens on this socket. That of a dead one refuses."""
+    return listener(path) is not None
+
+
+def listener(path: Path) -> int | None:
+    """The process that listens on this socket; 0: one that this process cannot see; None: there is none."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
         sock.setblocking(False)
         try:
             sock.connect(str(path))
         except BlockingIOError:  # many wait already
-            return True
+            return 0
         except OSError:
-            return False
-    return True
+            return None
+        return int.from_bytes(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 4), sys.byteorder)
 
 
 def _check(place: Path) -> None:

@@ -40,7 +40,7 @@ _T = TypeVar("_T")
 
 # What may be asked for, by thing.
 _REQUESTS = {
-    "sockets": {"open"},
+    "sockets": {"open", "set_send_buffer"},
     "inside": {"open_packet", "close"},
     "shield": {"add", "remove", "rename", "close"},
     "hand": {"attach", "detach", "rename", "look", "promote", "revoke", "idle", "clear", "close"},
@@ -109,9 +109,11 @@ class Helper:
     def _call(self, thing: str, method: str, *arguments: object) -> Any:
         if os.getpid() != self._owner:
             return None  # a forked child has no switch
+        files = [argument for argument in arguments if isinstance(argument, socket.socket)]
+        rest = [_pack(argument) for argument in arguments if not isinstance(argument, socket.socket)]
         try:
             with self._lock:
-                _send(self._socket, [thing, method, [_pack(argument) for argument in arguments]])
+                _send(self._socket, [thing, method, rest], files)
                 return self._receive()
         except EOFError:
             if method in _DONE | _NOTHING_FOUND:
@@ -175,14 +177,19 @@ def _confine(bpf: bool) -> None:
 
 
 def _serve(sock: socket.socket, things: Mapping[str, Any]) -> None:
-    """Answer one request. Whatever is wrong with it is the answer. Raises EOFError."""
-    data, _ = _read(sock)
+    """Answer one request. Whatever is wrong with it is the answer. Raises EOFError.
+
+    A socket that comes with it is its first argument.
+    """
+    data, came = _read(sock, files=1)
+    theirs: Sequence[socket.socket] = ()
     files: Sequence[socket.socket] = ()
     try:
+        theirs = [socket.socket(fileno=file) for file in came]
         thing, method, arguments = json.loads(data, object_hook=_unpack)
         if method not in _REQUESTS.get(thing, ()) or thing not in things:
             raise ValueError(f"there is no request {thing}.{method}")
-        found = getattr(things[thing], method)(*arguments)
+        found = getattr(things[thing], method)(*theirs, *arguments)
         files, found = ([found], None) if isinstance(found, socket.socket) else ((), found)
         answer = ["", _pack(found)]
     except RefusedError as error:
@@ -191,6 +198,10 @@ def _serve(sock: socket.socket, things: Mapping[str, Any]) -> None:
         answer = ["OSError", error.errno, error.strerror or str(error)]
     except Exception as error:  # a request that is none
         answer = ["OSError", errno.EINVAL, f"the helper refuses a request: {error}"]
+    for each in theirs:
+        each.detach()
+    for number in came:
+        os.close(number)
     _send(sock, answer, files)
     for file in files:
         file.close()

@@ -68,7 +68,7 @@ from .ring_size import FEWEST, MOST, SLOW, ring_slots, smaller_ring
 from .shield import PRIORITY, let_pass
 from .state import StateFile
 from .status import Status
-from .take_over import take_over
+from .take_over import check_name, take_over
 from .verbs import switch_verbs
 from .vitals import Vitals
 
@@ -170,6 +170,9 @@ class Switch(SwitchBase):
             if wishes.match is not None:
                 self._matching = Matching(wishes.match, self._journal)
                 self._fast.open_here(self._links.open_here())
+            if wishes.take_over and self._name:
+                named = [port for port in wanted if isinstance(port, str)]
+                check_name(self._name, {*named, *(self._matching.names if self._matching else ())})
             self._add_wanted(wanted, wishes.take_over)
             if self._matching and wishes.take_over:
                 take_over(set(self._matching.names) - {port.name for port in self.ports})
@@ -806,7 +809,7 @@ class Switch(SwitchBase):
         with contextlib.suppress(IndexError):  # removed meanwhile
             self._rules.set_takes(index, takes)
         with contextlib.suppress(OSError):  # closed meanwhile
-            set_send_buffer(member.sockets[-1], shaped)
+            (self._sockets.set_send_buffer if self._sockets else set_send_buffer)(member.sockets[-1], shaped)
         member.takes = takes
 
     def _forget_behind(self, index: int) -> None:

@@ -85,7 +85,7 @@ class Interface:
 
 
 class PacketSockets:
-    """Opens packet sockets in the current network namespace, for whoever may not."""
+    """Opens packet sockets in the current network namespace, and sizes their buffers, for whoever may not."""
 
     def __init__(self, priority: int) -> None:
         """priority: of the frames that they send, or 0."""
@@ -97,6 +97,10 @@ class PacketSockets:
         if self._priority:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_PRIORITY, self._priority)
         return sock
+
+    def set_send_buffer(self, tx: socket.socket, small: bool) -> None:
+        """Limit the bytes on their way out by a socket. Raises OSError."""
+        set_send_buffer(tx, small)
 
     def close(self) -> None:
         """It holds nothing."""

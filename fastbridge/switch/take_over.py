@@ -12,9 +12,10 @@ import select
 import signal
 import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
-from fastbridge.errors import PortError, PrivilegeError
+from fastbridge.control.directory import listener, socket_path
+from fastbridge.errors import ConfigError, PortError, PrivilegeError
 
 from .port_links import claim_of, connect, may_switch, peer
 
@@ -30,12 +31,7 @@ def take_over(names: Iterable[str]) -> None:
         held: dict[int, str] = {}  # by the descriptor of the connection to its holder
         holders: dict[int, str] = {}  # by process
         waiting = select.poll()
-        for name in names:
-            sock = opened.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC))
-            try:
-                connect(sock, claim_of(socket.if_nametoindex(name)), name)
-            except OSError:  # there is no such interface, which is said when it is opened; or nobody holds it
-                continue
+        for name, sock in _ask(names, opened):
             pid, uid = peer(sock)
             if pid == os.getpid():
                 raise PortError(f"{name} is a port of another switch in this process; stop that one first")
@@ -53,6 +49,26 @@ def take_over(names: Iterable[str]) -> None:
             for fd, _ in ready:
                 waiting.unregister(fd)
                 del held[fd]
+
+
+def check_name(name: str, ports: Iterable[str]) -> None:
+    """Raises ConfigError: another switch of this name has none of these ports, so a take-over does not end it."""
+    pid = listener(socket_path(name))
+    with contextlib.ExitStack() as opened:
+        if pid and pid not in {peer(sock)[0] for _, sock in _ask(ports, opened)}:
+            text = f"a switch named {name} runs already, in process {pid}, and has none of these ports"
+            raise ConfigError(f"{text}; give this one another name")
+
+
+def _ask(names: Iterable[str], opened: contextlib.ExitStack) -> Iterator[tuple[str, socket.socket]]:
+    """The interfaces that somebody holds, each with a connection to its holder. Raises PortError."""
+    for name in names:
+        sock = opened.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC))
+        try:
+            connect(sock, claim_of(socket.if_nametoindex(name)), name)
+        except OSError:  # there is no such interface, which is said when it is opened; or nobody holds it
+            continue
+        yield name, sock
 
 
 def _end(pid: int, name: str) -> None:

@@ -219,6 +219,24 @@ def test_only_its_first_ports_are_taken_over(lab: Lab) -> None:
             each.communicate()
 
 
+def test_a_name_of_a_third_switch_is_refused_before_any_ends(lab: Lab) -> None:
+    one, two = begin(lab, ports=("pod1", "pod2")), begin(lab, ports=("pod3", "pod4"), name="another")
+    try:
+        assert say(one)["event"] == say(two)["event"] == "ready"
+        refused = begin(lab, "--take-over", ports=("pod1", "pod2"), name="another")
+        error = refused.communicate(timeout=PATIENCE)[1]
+        assert f"a switch named another runs already, in process {two.pid}, and has none of these ports" in error
+        assert refused.returncode == 2
+        for each in (one, two):
+            assert each.poll() is None
+            each.terminate()
+            end(each)
+    finally:
+        for each in (one, two):
+            each.kill()
+            each.communicate()
+
+
 @pytest.mark.slow  # waits for the patience of who takes over
 def test_a_switch_that_does_not_let_go(lab: Lab) -> None:
     """One that was stopped, as by a debugger, is said to hold the port; and it still has it."""

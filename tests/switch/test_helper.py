@@ -19,7 +19,7 @@ import pytest
 from fastbridge.switch.fast_path.hand import Look, Pair, RefusedError
 from fastbridge.switch.fast_path.nft import PortEnds
 from fastbridge.switch.fast_path.punts import Punt
-from fastbridge.switch.helper import _MOST_BYTES, _pack, _read, _send, _serve, _unpack
+from fastbridge.switch.helper import _MOST_BYTES, Helper, _pack, _read, _send, _serve, _unpack
 
 
 class Hand:
@@ -35,6 +35,9 @@ class Hand:
 
     def idle(self) -> Any:
         return {PAIR: 1.5}
+
+    def look(self, sock: socket.socket, number: int) -> None:
+        self.asked.append((sock.getsockname(), number))
 
     def secret(self) -> None:
         self.asked.append("secret")
@@ -173,3 +176,31 @@ def test_descriptors_that_are_sent_along_are_not_taken(desk: tuple[socket.socket
         _read(sock)
         here.settimeout(60)
         assert here.recv(1) == b""  # nobody holds the other end
+
+
+def test_a_socket_goes_along_and_is_not_kept(desk: tuple[socket.socket, Hand, threading.Thread]) -> None:
+    sock, hand, _ = desk
+    helper = Helper.__new__(Helper)
+    helper._socket, helper._lock, helper._owner = sock, threading.Lock(), os.getpid()
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind("")
+        name = listener.getsockname()
+        listener.listen()
+        helper._call("hand", "look", listener, 5)
+        assert hand.asked == [(name, 5)]
+    with socket.socket(socket.AF_UNIX) as asking, pytest.raises(ConnectionRefusedError):
+        asking.connect(name)
+
+
+def test_a_file_that_is_no_socket_is_refused(desk: tuple[socket.socket, Hand, threading.Thread]) -> None:
+    sock, hand, _ = desk
+    reader, writer = os.pipe()
+    data = json.dumps(["hand", "look", [5]]).encode()
+    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [writer]))]
+    sock.sendmsg([struct.pack("=I", len(data))], rights)
+    sock.sendall(data)
+    os.close(writer)
+    assert json.loads(_read(sock)[0])[0] == "OSError"
+    assert hand.asked == []
+    assert os.read(reader, 1) == b""  # nobody holds the other end
+    os.close(reader)

@@ -241,7 +241,7 @@ def test_a_named_interface_must_be_there_at_start(host: Host) -> None:
 # -- made again and again -------------------------------------------------------------------------
 
 
-def kernel_objects(switch: Switch) -> dict[str, object]:
+def kernel_objects() -> dict[str, object]:
     """What a switch has in the kernel and in its process."""
     found: dict[str, object] = {
         "descriptors": sum(1 for _ in Path("/proc/self/fd").iterdir()),
@@ -261,7 +261,7 @@ def test_a_port_made_again_and_again_beside_a_tcp_stream(host: Host, times: int)
     with Switch(["p1", "p2", "p3"], match=(), shield=True) as switch:
         assert host.ping(1, 2) and host.ping(3, 1)
         gc.collect()
-        before = kernel_objects(switch)
+        before = kernel_objects()
         listener = host.pods[1].open_socket(socket.AF_INET, socket.SOCK_STREAM, 0)
         sender = host.pods[0].open_socket(socket.AF_INET, socket.SOCK_STREAM, 0)
         with listener, sender:
@@ -289,9 +289,7 @@ def test_a_port_made_again_and_again_beside_a_tcp_stream(host: Host, times: int)
             assert host.ping(3, 1) and host.ping(3, 2)
         print(f"back after {1000 * max(waits):.0f} ms at most, {1000 * sum(waits) / times:.0f} ms on average")
         gc.collect()
-        eventually(
-            lambda: kernel_objects(switch) == before, f"what there was before: {before}, now {kernel_objects(switch)}"
-        )
+        eventually(lambda: kernel_objects() == before, f"what there was before: {before}, now {kernel_objects()}")
         counters = switch.counters()
         check_fates(counters)
         for name in "p1", "p2":

@@ -60,7 +60,7 @@ class Punts:
         inner_fd: a descriptor of that namespace; None: both are the same.
         """
         self._outer, self._inner, self._inner_fd = outer, inner or outer, inner_fd
-        self._letters: dict[int, str] = {}  # of the names of outer and inner ends, by the port's index
+        self._letters: dict[int, str] = {}  # of the names of those to be made, by the port's index
         self._old: set[str] = set()  # outer ends from before, of ports taken over
         self._group = secrets.randbits(31) | 1 << 30  # of interfaces: these, and no other's
 
@@ -81,6 +81,7 @@ class Punts:
         is there was left behind by a killed process, and is removed: no other switch has this port.
         """
         known = dict(self._names(self._outer))
+        self._letters.clear()
         for _, index in ports:
             there = {letters: name for letters in _LETTERS if (name := f"fb{letters[0]}{index}") in known}
             if beside:
