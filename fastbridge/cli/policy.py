@@ -34,9 +34,11 @@ def set_(remote: Remote, policy: str, port: str | None) -> None:
     """Change the policy of one port, or of all ports without their own.
 
     A policy is one or more of flood, suppress, direct, guard, guard=strict, guard=router, ratelimit=RATE[:BURST],
-    separated by commas: see `fastbridge run --help`.
+    separated by commas: see `fastbridge run --help`. With --port, `default` is what all others have.
     """
-    remote.change("policy.set", policy=policy, port=port)
+    if policy == "default" and port is None:
+        raise click.UsageError("`default` is for one port: name it by --port")
+    remote.change("policy.set", policy=None if policy == "default" else policy, port=port)
 
 
 def _table(rows: Sequence[Row]) -> None:

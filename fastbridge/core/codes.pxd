@@ -21,7 +21,7 @@ cpdef enum Reason:
     RX_ISOLATED = 8
     RX_STORM_BROADCAST = 9  # by storm control; these three are in the order of Flood
     RX_STORM_MULTICAST = 10
-    RX_STORM_UNICAST = 11
+    RX_STORM_UNKNOWN_UNICAST = 11
     RX_RATE_LIMITED = 12
     RX_PUNT_FULL = 13       # the policy is behind, and its fallback drops
     RX_PUNT_TOO_LONG = 14   # … or the frame is longer than ARP and ND are (punt.pxd)

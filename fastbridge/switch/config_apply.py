@@ -121,9 +121,9 @@ def static_entries(switch: Switch, rows: NDArray[np.void]) -> list[FdbEntryConfi
 def _port_of(switch: Switch, port: str, shared: StormControl) -> PortConfig:
     usual = switch.default_flags(port)
     limits = switch.storm_control(port)
-    policy = _policy_text(switch.policy(port))
+    own = switch.own_policies.get(port)
     return PortConfig(
-        policy=None if policy == _policy_text(switch.policy()) else policy,
+        policy=None if own is None else _policy_text(own),
         storm_control=None if limits == shared else _limits(limits),
         **{flag: on for flag, on in asdict(switch.lasting_flags(port)).items() if on != getattr(usual, flag)},
     )

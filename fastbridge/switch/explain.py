@@ -35,7 +35,7 @@ REASONS = {
     "isolated": "this port and the destination's are isolated from each other",
     "storm_broadcast": "the port has used up its limit of broadcast",
     "storm_multicast": "the port has used up its limit of multicast",
-    "storm_unicast": "the port has used up its limit of unknown unicast",
+    "storm_unknown_unicast": "the port has used up its limit of unknown unicast",
 }
 _AT = {  # the step that drops a frame
     "parse": ("runt", "bad_tag", "bad_source", "truncated"),
@@ -44,7 +44,7 @@ _AT = {  # the step that drops a frame
     "policy": ("rate_limited", "punt_full", "punt_too_long"),
     "look up": (
         *("link_local", "filtered", "isolated"),
-        *("storm_broadcast", "storm_multicast", "storm_unicast"),
+        *("storm_broadcast", "storm_multicast", "storm_unknown_unicast"),
     ),
 }
 _DROPS_AT = {reason: stage for stage, reasons in _AT.items() for reason in reasons}

@@ -37,7 +37,7 @@ class StormControl:
     """How many frames a second a port may have flooded, by kind. None means no limit.
 
     A quarter of a second's frames may come at once. The rest is dropped as storm_broadcast, storm_multicast or
-    storm_unicast. Raises ConfigError.
+    storm_unknown_unicast. Raises ConfigError.
     """
 
     broadcast: float | None = None
@@ -47,7 +47,7 @@ class StormControl:
     def __post_init__(self) -> None:
         for name, rate in asdict(self).items():
             if rate is not None and not 0 < rate <= 1e9:
-                raise ConfigError(f"storm control: {name} must be more than 0 frames a second, or None, not {rate}")
+                raise ConfigError(f"storm control: {name} must be more than 0 frames a second, or none, not {rate}")
 
     @property
     def rates(self) -> dict[str, tuple[float, float]]:

@@ -286,7 +286,7 @@ def test_storm_control(clock: Clock) -> None:
     assert len(model.process(0, [ethernet(B, A)] * 2)) == 2
     assert len(model.process(1, [ethernet(GROUP, B)] * 30)) == 60
     assert len(model.process(0, [ethernet(B, A)] * 30)) == 30  # B is known by now: no flood, no limit
-    assert model.ports[0].dropped == {"storm_broadcast": 1, "storm_unicast": 1}
+    assert model.ports[0].dropped == {"storm_broadcast": 1, "storm_unknown_unicast": 1}
     clock.now = 0.124
     assert model.process(0, [ethernet(GROUP, A)]) == []
     clock.now = 0.125

@@ -165,7 +165,7 @@ class Model:
     def _flood(self, ingress: int, what: str) -> tuple[str, list[int]]:
         limit = self.ports[ingress].storm.get(what)
         if limit and not limit.take(self._now() * 1_000_000):
-            return f"storm_{what}", []
+            return f"storm_{'unknown_unicast' if what == 'unicast' else what}", []
         return "flooded", [index for index in range(len(self.ports)) if self._may_flood(ingress, index, what)]
 
     def _may_flood(self, ingress: int, egress: int, what: str) -> bool:

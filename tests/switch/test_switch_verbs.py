@@ -110,6 +110,8 @@ def test_neighbours_and_policies(ask: Asked) -> None:
     assert ask("neigh.show", port="b") == ask("neigh.show", ip="fd00:0::2") == [static]
     assert ask("policy.set", policy="guard", port="c") == [{"ifname": "c", "policy": "guard", "own": True}]
     assert ask("policy.set", policy="flood")[0] == {"ifname": None, "policy": "flood", "own": False}
+    assert ask("policy.set", policy=None, port="c") == [{"ifname": "c", "policy": "flood", "own": False}]
+    ask("policy.set", policy="guard", port="c")
     assert [row["policy"] for row in ask("policy.show")] == ["flood", "flood", "flood", "guard"]
     assert ask("neigh.delete", ip="10.0.0.1") == [learned] and ask("neigh.delete", ip="fd00::2") == [static]
     assert ask("neigh.show") == []
@@ -198,6 +200,7 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("policy.show", {"port": "z"}, "the switch has no port 'z'"),
     ("policy.set", {"policy": "strict"}, "'strict' is not a policy; write one or more of flood, suppress"),
     ("policy.set", {"policy": "guard", "port": "z"}, "the switch has no port 'z'"),
+    ("policy.set", {"policy": None}, "name the port"),
     ("stats", {"port": "z"}, "the switch has no port 'z'"),
     ("status", {"port": "a"}, 'status has no parameter "port"'),
 ]
