@@ -1,7 +1,8 @@
 """Command line, the entry.
 
-One file for each command group; those that ask a running switch share operate.py. They print, and decide nothing. Every error ends as one line on stderr that begins with
-`fastbridge:`, and an exit status: 2 for a wrong request, 1 for a request that failed.
+One file for each command group; those that ask a running switch share operate.py. They print, and decide nothing. Every
+error ends as one line on stderr that begins with `fastbridge:`, and an exit status: 2 for a wrong request, 1 for a
+request that failed.
 """
 
 from __future__ import annotations
