@@ -166,8 +166,8 @@ class _Operations:
             ]
         return rows if port is not None else [general, *rows]
 
-    def policy_set(self, policy: str | None, port: str | None = None) -> list[PolicyRow]:
-        """Change the policy for ARP and ND of one port, or of all ports without their own. null: the port has none."""
+    def policy_set(self, policy: str | None = None, port: str | None = None) -> list[PolicyRow]:
+        """Change the policy for ARP and ND of one port, or of all ports without their own; left out, the port has none."""
         if policy is None and port is None:
             raise ConfigError("name the port that is to have no policy of its own")
         self._switch.set_policy(policy, port)

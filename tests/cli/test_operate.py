@@ -386,6 +386,7 @@ def test_the_page_runs_as_written(tmp_path: Path) -> None:
     needs("bash", "jq")
     text = OPERATE.read_text(encoding="utf-8")
     begin, *blocks = re.findall(r"^```sh\n(.*?)^```$", text, re.M | re.S)
+    blocks = [re.sub(r"^fastbridge capture .*\n", "", block, flags=re.M) for block in blocks]  # it goes on until Ctrl-C
     (changes,) = re.findall(r"^```text\n(# changes.txt\n.*?)^```$", text, re.M | re.S)
     (tmp_path / "changes.txt").write_text(changes)
     (tmp_path / ".config/fish/completions").mkdir(parents=True)
