@@ -167,7 +167,7 @@ class _Operations:
         return rows if port is not None else [general, *rows]
 
     def policy_set(self, policy: str | None = None, port: str | None = None) -> list[PolicyRow]:
-        """Change the policy for ARP and ND of one port, or of all ports without their own; left out, the port has none."""
+        """Change the policy for ARP and ND of one port (left out: it has none), or of all without their own."""
         if policy is None and port is None:
             raise ConfigError("name the port that is to have no policy of its own")
         self._switch.set_policy(policy, port)
