@@ -31,8 +31,12 @@ MS_REC, MS_PRIVATE = 0x4000, 0x40000
 
 if importlib.util.find_spec("hypothesis"):  # the benchmarks do without the extra `test`
     from hypothesis import settings
+    from hypothesis.database import DirectoryBasedExampleDatabase
 
-    settings.register_profile("fastbridge", deadline=None)  # no timed assertions
+    # No timed assertions. What failed before is kept beside the tests, where this user may write; else nowhere.
+    _beside = Path(__file__).parents[1]
+    _kept = DirectoryBasedExampleDatabase(_beside / ".hypothesis/examples") if os.access(_beside, os.W_OK) else None
+    settings.register_profile("fastbridge", deadline=None, database=_kept)
     settings.load_profile("fastbridge")
 
 
