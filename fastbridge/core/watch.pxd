@@ -1,7 +1,7 @@
 # Watch: which taps see a frame, or the loss of a copy.
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 
-from .barrier cimport store_relaxed64
+from .barrier cimport load_relaxed8, store_relaxed64
 from .batch cimport BATCH, Frame
 from .codes cimport DROPPED, FLOODED, FORWARDED, LINK_FREE, RX_TRUNCATED
 from .filter cimport run_filter
@@ -52,7 +52,10 @@ cdef inline bint passes(const Tap *tap, const Frame *frame) noexcept nogil:
 
 cdef inline void mirror(Worker *worker, Tap *tap, const Frame *frame, uint32_t place) noexcept nogil:
     cdef uint16_t port = <uint16_t>tap.mirror
-    if frame.reason == RX_TRUNCATED or worker.ports[port].link == LINK_FREE or worker.shares[port].queued == BATCH:
+    if (
+        frame.reason == RX_TRUNCATED or load_relaxed8(&worker.ports[port].link) == LINK_FREE
+        or worker.shares[port].queued == BATCH
+    ):
         lose_frame(tap, port)
     else:
         enqueue_copy(worker, port, place)
