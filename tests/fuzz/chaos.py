@@ -179,7 +179,7 @@ def check_snapshot(switch: Switch) -> None:
 
 
 def check_events(events: list[dict[str, Any]]) -> None:
-    """Whatever happened, it is told by the names of ports that were there; where a station was, by a number if need be."""
+    """Whatever happened, it is told by the names of ports that were there; where a station was, perhaps by a number."""
     assert events, "nothing was told"
     for event in events:
         names = {event.get("ifname"), event.get("egress")} - {None}
