@@ -180,7 +180,7 @@ class ControlServer:
         self._epoll.close()
         self._listener.close()
         if self._file == _identity(self.path):
-            self.path.unlink()
+            self.path.unlink(missing_ok=True)  # another switch that starts removes it, too
 
     def _turn(self) -> None:
         happened = dict(self._epoll.poll(self._patience()))
@@ -432,8 +432,9 @@ def _listen(path: Path) -> socket.socket:
             _clear(path)
             if path.parent == directory():
                 for other in path.parent.glob("*.sock"):  # of switches that were killed with all their processes
-                    if stat.S_ISSOCK(other.lstat().st_mode) and not answers(other):
-                        other.unlink()
+                    with contextlib.suppress(FileNotFoundError):  # one that ends just now
+                        if stat.S_ISSOCK(other.lstat().st_mode) and not answers(other):
+                            other.unlink()
             listener.bind(str(path))
             path.chmod(0o600)
             listener.listen(_BACKLOG)  # until now nobody can connect
