@@ -93,9 +93,12 @@ class StationWatch:
         if now - self._read < _SETTLE_SECONDS:
             return _SETTLE_SECONDS - (now - self._read)
         self._read = now
-        events, self.lost = self._events.read()
+        return self._act(now)
+
+    def _act(self, now: float) -> float | None:
         suspects: set[int] = set()
         with self._lock:
+            events, self.lost = self._events.read()
             for kind, was, port, vlan, value in events:
                 if kind == "loop":
                     self._came_back(value, port, now)
@@ -110,7 +113,8 @@ class StationWatch:
             return self._release(now)
 
     def forget(self, port: int) -> None:
-        """A port was removed."""
+        """A port was removed: what has happened there is told now, while it has a name."""
+        self._act(self._clock())
         with self._lock:
             self._blocks.pop(port, None)
             self._tokens = {token: sent for token, sent in self._tokens.items() if sent[0] != port}

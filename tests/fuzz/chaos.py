@@ -179,10 +179,10 @@ def check_snapshot(switch: Switch) -> None:
 
 
 def check_events(events: list[dict[str, Any]]) -> None:
-    """Whatever happened, it is told by the names of ports that were there; where a station was, perhaps by a number."""
+    """Whatever happened, it is told by the names of ports that were there."""
     assert events, "nothing was told"
     for event in events:
-        names = {event.get("ifname"), event.get("egress")} - {None}
+        names = {event.get("ifname"), event.get("was"), event.get("egress")} - {None}
         assert not any(name.startswith("#") for name in names), event
 
 
