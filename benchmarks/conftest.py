@@ -9,6 +9,7 @@ between engines need `fastbridge compare`.
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import textwrap
 import warnings
 from collections.abc import Iterator, Mapping
@@ -67,6 +68,13 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     benchmarks = getattr(session.config, "_benchmarksession", None)
     if benchmarks is not None and benchmarks.compare and not benchmarks.compared_mapping:
         raise pytest.UsageError(f"there is no saved benchmark in {benchmarks.storage} to compare with")
+
+
+@pytest.fixture(autouse=True)
+def takes_its_time(request: pytest.FixtureRequest) -> None:
+    """A benchmark takes as long as its blocks; the tests' limit for one that hangs is not for it."""
+    if request.config.getoption("benchmark_only"):
+        faulthandler.cancel_dump_traceback_later()
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
