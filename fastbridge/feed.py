@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from .closes import Closes
 from .errors import ConfigError
 from .forks import in_child
 
@@ -42,7 +43,7 @@ EVENTS = {
 Event = dict[str, Any]
 
 
-class Monitor:
+class Monitor(Closes):
     """The events of a switch from now on. Iterate over it to wait for each; or read() when fileno() is readable.
 
     It ends with close(), or with the switch; until then it costs the switch some time. For one reader; close() may come
@@ -58,12 +59,6 @@ class Monitor:
         self._fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._ended = False
         in_child(self, Monitor._leave_to_parent)
-
-    def __enter__(self) -> Monitor:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
 
     def fileno(self) -> int:
         """A descriptor that is readable when events wait, or when it has ended; -1 after close()."""

@@ -13,6 +13,7 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
+from fastbridge.closes import Closes
 from fastbridge.errors import ConfigError
 
 from .directory import socket_path, the_one
@@ -22,7 +23,7 @@ _PIECE = 1 << 18  # bytes received at once
 _RETRY_SECONDS = 0.02  # where the server has no place
 
 
-class Client:
+class Client(Closes):
     """Asks a running switch: client.call("status").
 
     name: of the switch; None: the only one that runs. path: its socket, in place of a name. timeout: seconds to wait
@@ -59,14 +60,8 @@ class Client:
         with self._lock:
             self._line.close()
 
-    def __enter__(self) -> Client:
-        return self
 
-    def __exit__(self, *error: object) -> None:
-        self.close()
-
-
-class EventStream:
+class EventStream(Closes):
     """The events of one stream verb, as an iterator that waits for the next, or by fileno() and read()."""
 
     def __init__(self, line: _Line) -> None:
@@ -102,12 +97,6 @@ class EventStream:
             self._line.wait(math.inf)
             self._receive()
         return self._events.popleft()
-
-    def __enter__(self) -> EventStream:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
 
     def _receive(self) -> None:
         try:

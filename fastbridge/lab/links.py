@@ -19,13 +19,13 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface, ip_address
-from types import TracebackType
 from typing import Any
 
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from fastbridge.addresses import MacAddress
+from fastbridge.closes import Closes
 from fastbridge.errors import LabError, PrivilegeError
 from fastbridge.netlink import attribute
 
@@ -48,7 +48,7 @@ class Neighbour:
     state: str  #: "reachable", "stale", "failed", … as `ip neighbour` names them
 
 
-class Links:
+class Links(Closes):
     """The links of one network namespace, by default the current one; a context manager."""
 
     def __init__(self, namespace: Namespace | None = None) -> None:
@@ -60,12 +60,6 @@ class Links:
         except BaseException:
             self._sock.close()
             raise
-
-    def __enter__(self) -> Links:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self.close()
 
     def close(self) -> None:
         """Close the netlink socket."""

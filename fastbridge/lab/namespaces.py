@@ -18,9 +18,9 @@ import subprocess
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
+from fastbridge.closes import Closes
 from fastbridge.errors import LabError, PrivilegeError
 from fastbridge.forks import in_child
 from fastbridge.programs import find_program, find_python, search_path
@@ -39,7 +39,7 @@ SETTINGS_WRITABLE = (
 _PROGRAM = Path(__file__).with_name("namespace_helper.py")
 
 
-class NamespaceHelper:
+class NamespaceHelper(Closes):
     """The namespaces of one lab, and the process that makes them."""
 
     def __init__(self, inherit: Sequence[int] = ()) -> None:
@@ -144,12 +144,6 @@ class NamespaceHelper:
         for program in self._programs:
             program.kill()  # the helper did not find it if it went to another namespace
             program.wait()
-
-    def __enter__(self) -> NamespaceHelper:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self.close()
 
     @contextlib.contextmanager
     def command(

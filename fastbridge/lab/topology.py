@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network
 from pathlib import Path
 from socket import AF_NETLINK, SOCK_RAW
-from types import TracebackType
 from typing import Any
 
 from fastbridge.addresses import MacAddress
 from fastbridge.arp_nd import link_local
+from fastbridge.closes import Closes
 from fastbridge.errors import ConfigError, LabError, PrivilegeError
 from fastbridge.named import NamedList, refuse_text
 from fastbridge.open_files import reserve_files
@@ -105,7 +105,7 @@ class Topology:
         return cls(tuple(plans), mtu)
 
 
-class Lab:
+class Lab(Closes):
     """Pods that are really there, in private namespaces; a context manager.
 
     It is complete when the constructor returns. Only file descriptors of this process hold it, so nothing is left of it
@@ -231,12 +231,6 @@ class Lab:
 
     def __len__(self) -> int:
         return len(self._pods)
-
-    def __enter__(self) -> Lab:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self.close()
 
     def _realise(self, progress: Progress | None) -> None:
         total = len(self.topology.pods)

@@ -15,9 +15,9 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from functools import partial
-from types import TracebackType
 from typing import TYPE_CHECKING, TypedDict
 
+from fastbridge.closes import Closes
 from fastbridge.core.codes import DROP_REASONS, TX_DROP_REASONS
 from fastbridge.core.filters import Filter
 from fastbridge.core.tapping import Tap
@@ -27,8 +27,6 @@ from fastbridge.pcap_filter import compile_filter
 from .trace import TraceEvent, event
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
-
     from fastbridge.core.dataplane import Dataplane
 
 WHOLE = 1 << 18  #: bytes of a frame that are kept unless a capture says otherwise: more than any frame but BIG TCP's
@@ -139,7 +137,7 @@ class Watched:
         return {index: known[-1][1] for index, known in self._names.items()}
 
 
-class Capture:
+class Capture(Closes):
     """Frames and their fates, from its making to close(). read() never waits; wait for fileno() to be readable."""
 
     def __init__(self, watched: Watched, wish: Wish, seeing_all: Callable[[], AbstractContextManager[None]]) -> None:
@@ -167,14 +165,6 @@ class Capture:
             except BaseException:
                 self._tap.stop()
                 raise
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     __contains__: None = None  # `in` would read the frames, and so take them away
 

@@ -8,16 +8,16 @@ import select
 import stat
 import threading
 from collections.abc import Sequence
-from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Union
 
+from fastbridge.closes import Closes
 from fastbridge.errors import ConfigError, FastbridgeError
 
 from .capture import Capture, wait_for
 from .recorder import Recorder
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    pass
 
 _REST_SECONDS = 0.005  # between two reads, so that many frames are read at once
 _LOOK_SECONDS, _PATIENCE = 0.1, 2.0  # how often a pipe without a reader is looked at; that it is waited for at the end
@@ -55,7 +55,7 @@ def record(capture: Capture, file: CaptureFile, comments: Sequence[str]) -> File
         raise
 
 
-class FileCapture:
+class FileCapture(Closes):
     """A capture into a pcapng file, by a thread of its own, until close(), or until it ends by itself.
 
     When the reader of a pipe is gone the capture ends, without an error.
@@ -70,14 +70,6 @@ class FileCapture:
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._work, name="fastbridge-capture", daemon=True)
         self._thread.start()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     @property
     def frames(self) -> int:

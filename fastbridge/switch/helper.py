@@ -19,9 +19,9 @@ import struct
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, cast, get_type_hints
 
+from fastbridge.closes import Closes
 from fastbridge.control.directory import socket_path
 from fastbridge.control.server import remove_dead
 from fastbridge.errors import ConfigError, PortError, PrivilegeError
@@ -55,7 +55,7 @@ _MOST_BYTES = 64 << 20  # of a message: all pairs of a full fast path take some 
 _ENDED = "the helper process has ended"
 
 
-class Helper:
+class Helper(Closes):
     """The switch's side of it; a context manager."""
 
     def __init__(self, switch: Switch) -> None:
@@ -99,12 +99,6 @@ class Helper:
         if self._pid:
             os.waitpid(self._pid, 0)
             self._pid = 0
-
-    def __enter__(self) -> Helper:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self.close()
 
     def _call(self, thing: str, method: str, *arguments: object) -> Any:
         if os.getpid() != self._owner:

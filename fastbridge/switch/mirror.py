@@ -7,16 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from contextlib import ExitStack
-from types import TracebackType
 from typing import TYPE_CHECKING
 
+from fastbridge.closes import Closes
 from fastbridge.core.tapping import Tap
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    pass
 
 
-class Mirror:
+class Mirror(Closes):
     """Copies each frame that comes from a port, or goes to one, to another port, from its making to close().
 
     A frame is copied once, also one between two of the ports. Nothing else goes in or out of that port meanwhile.
@@ -35,14 +35,6 @@ class Mirror:
         self.sources, self.to = tuple(sources), to
         self._tap, self._index, self._ports, self._done = tap, index, ports, done
         self.note_ports()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     @property
     def frames(self) -> int:

@@ -13,8 +13,8 @@ import struct
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from types import TracebackType
 
+from fastbridge.closes import Closes
 from fastbridge.netlink import (
     NETLINK_NETFILTER,
     NLM_F_APPEND,
@@ -196,7 +196,7 @@ class Batch:
         self.messages.append((about, message(_SUBSYSTEM << 8 | kind, flags, body)))
 
 
-class Nftables:
+class Nftables(Closes):
     """A socket to the nf_tables of one network namespace, for any thread; a context manager.
 
     The tables that it owns end with it.
@@ -211,12 +211,6 @@ class Nftables:
             sock.close()
             raise
         self._lock = threading.Lock()
-
-    def __enter__(self) -> Nftables:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self.close()
 
     def close(self) -> None:
         """Close the socket; its tables go."""

@@ -21,12 +21,12 @@ from __future__ import annotations
 import socket
 import time
 from dataclasses import replace
-from types import TracebackType
 from typing import Any
 
 from fastbridge.bench.engines import Running
 from fastbridge.bench.machine.cpus import Layout
 from fastbridge.bench.machine.disturbance import Watch
+from fastbridge.closes import Closes
 from fastbridge.errors import BenchError, ConfigError
 from fastbridge.lab.link_counters import LinkCounters
 from fastbridge.lab.pods import POD_END, Pod
@@ -55,7 +55,7 @@ AGEING = 90.0  # seconds from learning to the end of a trial; VDE forgets after 
 ATTEMPTS = 3
 
 
-class Tester:
+class Tester(Closes):
     """The Measurer of a lab whose host ends `running` joins. Errors call it `name`.
 
     `settle`: after so many seconds without a frame the engine counts as drained.
@@ -82,14 +82,6 @@ class Tester:
         self._listening = False
         self._learned: tuple[set[tuple[int, int, int]], float] = set(), 0.0
         reserve_files(4 * len(self._pods))
-
-    def __enter__(self) -> Tester:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """End the tester's processes."""
