@@ -5,16 +5,16 @@ One switch in one lab, so that nothing else differs; each way once a block, in r
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import pytest
 from arp_parts import Sender
+from meanwhile import meanwhile
 from places import SEED, compared
 from work import Figures, Work, record
 
@@ -41,21 +41,12 @@ def asked(switch: Switch, path: Path, way: str) -> Iterator[None]:
         return
     verbs = Verbs()
     verbs.add("stats", lambda: [switch.counters().as_dict()])
-    over = threading.Event()
-
-    def ask() -> None:
-        while way == STATS and not over.is_set():
-            assert client.call("stats")
-            over.wait(1.0)
-
-    with ControlServer(path, verbs), Client(path=path) as client:
-        asks = threading.Thread(target=ask)
-        asks.start()
-        try:
-            yield
-        finally:
-            over.set()
-            asks.join()
+    with (
+        ControlServer(path, verbs),
+        Client(path=path) as client,
+        meanwhile(lambda: client.call("stats"), pause=1.0) if way == STATS else nullcontext(),
+    ):
+        yield
 
 
 @pytest.mark.parametrize("fast_path", ["off", "nft"])

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from live import eventually
-from talks import Asked, Raw, asked, environment
+from talks import Asked, Raw, environment
 
 from fastbridge.control import guest, server
 from fastbridge.control.client import Client
@@ -25,27 +25,14 @@ from fastbridge.open_files import reserve_files
 
 
 @pytest.fixture(autouse=True)
-def looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that tests need not wait for the server to look after its socket and its clients."""
-    monkeypatch.setattr(server, "_LOOK_SECONDS", 0.05)
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "one.sock"
-
-
-@pytest.fixture
-def there(path: Path, caplog: pytest.LogCaptureFixture) -> Iterator[Asked]:
-    with asked(path) as found:
-        yield found
+def nothing_failed(looks_often: None, caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    yield  # until the server has ended
     assert "failed; going on" not in caplog.text
 
 
 @pytest.fixture
-def good(there: Asked, path: Path) -> Iterator[Client]:
-    with Client(path=path, timeout=60) as client:
-        yield client
+def good(client: Client) -> Client:
+    return client
 
 
 def is_served(client: Client, path: Path) -> None:

@@ -12,7 +12,6 @@ import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,6 @@ import pytest
 from live import eventually
 from talks import Asked, Raw, asked, environment
 
-from fastbridge.control import server as server_module
 from fastbridge.control.client import Client, EventStream
 from fastbridge.control.protocol import (
     CONFIG,
@@ -40,28 +38,7 @@ from fastbridge.control.protocol import (
 from fastbridge.control.server import ControlServer
 from fastbridge.errors import ConfigError
 
-
-@pytest.fixture(autouse=True)
-def looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that tests need not wait for the server to look after its socket and its clients."""
-    monkeypatch.setattr(server_module, "_LOOK_SECONDS", 0.05)
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "one.sock"
-
-
-@pytest.fixture
-def there(path: Path) -> Iterator[Asked]:
-    with asked(path) as found:
-        yield found
-
-
-@pytest.fixture
-def client(there: Asked, path: Path) -> Iterator[Client]:
-    with Client(path=path, timeout=60) as made:
-        yield made
+pytestmark = pytest.mark.usefixtures("looks_often")
 
 
 def refusal(client: Client, verb: str, **params: Any) -> RpcError:
