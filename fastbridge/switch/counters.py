@@ -1,8 +1,8 @@
 """Counters, plain values.
 
 A snapshot is taken between two breaths of the data plane, so its sums are exact:
-`rx_frames == forwarded + flooded + consumed + sum(dropped.values()) + rx_in_flight` for every port, always. The interfaces count the
-frames of the kernel's fast path. So these counts are exact when no frame is on its way.
+`rx_frames == forwarded + flooded + consumed + sum(dropped.values()) + rx_in_flight` for every port, always. The
+interfaces count the frames of the kernel's fast path. So these counts are exact when no frame is on its way.
 A GSO frame of 64 KB counts as one frame, as it does on AF_PACKET.
 """
 
