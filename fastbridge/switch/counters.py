@@ -1,7 +1,7 @@
 """Counters, plain values.
 
 A snapshot is taken between two breaths of the data plane, so its sums are exact:
-`rx_frames == forwarded + flooded + consumed + sum(dropped.values())` for every port, always. The interfaces count the
+`rx_frames == forwarded + flooded + consumed + sum(dropped.values()) + rx_in_flight` for every port, always. The interfaces count the
 frames of the kernel's fast path. So these counts are exact when no frame is on its way.
 A GSO frame of 64 KB counts as one frame, as it does on AF_PACKET.
 """
@@ -54,6 +54,10 @@ class PortCounters:
     #: not in tx_frames: left by this port, sent by the kernel's fast path. Frames lost in the interface (`device`) may
     #: be the core's or the fast path's: they are subtracted here first
     fast_sent: int = 0
+    rx_in_flight: int = 0  #: of rx_frames: on the emulated link from the pod now
+    tx_in_flight: int = 0  #: copies on the emulated links to the pod now
+    #: copies that these links made of others: segments beyond a GSO frame's first, and duplicates
+    link_added: int = 0
     split: int = 0  #: GSO frames made of several that the kernel refused: sent frame by frame instead
 
     def __add__(self, other: PortCounters) -> PortCounters:
