@@ -8,7 +8,7 @@
 # Rate, loss, jitter and the like act on what a wire would see: the segments of a GSO frame. A link with delay alone
 # keeps frames whole; so does one that loses, when all segments of a frame come through.
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 
 from .batch cimport Frame
 from .checksum cimport finish_checksum
@@ -43,7 +43,7 @@ cdef inline void flip(Frame *frame, uint64_t bit) noexcept nogil:
     """Flip a bit, counted from 1. A pending checksum is completed first, or nobody would see the fault."""
     cdef virtio_net_hdr *vnet = <virtio_net_hdr *>(frame.data - VNET_HEADER)
     finish_checksum(vnet, frame.data, frame.length)
-    vnet.flags = 0
+    memset(vnet, 0, VNET_HEADER)            # nothing is pending any more, nor left to cut
     frame.data[(bit - 1) // 8] ^= <uint8_t>(1 << (bit - 1) % 8)
 
 
@@ -171,7 +171,6 @@ cdef inline bint take(
             if copies[i]:
                 fate = fly(worker, link, flights, frame, cut, start, bytes, cut == NULL and copies[i] == 1, earliest)
             if fate == FATE_PASSES:
-                link.counts.delivered += 1
                 return False
             if fate == FATE_FLIES and entering:
                 share.tally.rx_in_flight += 1
@@ -238,7 +237,6 @@ cdef inline void come_off(Link *link, const Flight *flight) noexcept nogil:
     pthread_mutex_lock(&link.mutex)
     link.waiting -= 1
     link.waiting_bytes -= flight.frame.length
-    link.counts.delivered += 1
     pthread_mutex_unlock(&link.mutex)
 
 
@@ -333,7 +331,6 @@ cdef inline void cut_off(Worker *worker, Flights *flights, uint32_t port, bint e
             continue
         share = worker.shares[link.ingress if entering else link.egress]
         come_off(link, flight)
-        link.counts.delivered -= 1
         link.counts.cut += 1
         if entering:
             share.tally.rx_in_flight -= 1

@@ -69,6 +69,7 @@ class MemorySwitch(SwitchBase):
         if len(set(names)) != len(names):
             raise ConfigError(f"a port is named twice in {', '.join(names)}; a switch has each port once")
         self._coalesce = coalesce
+        self._dark: set[int] = set()  # ports whose pods have no carrier
         for name in names:
             self.add_port(name)
 
@@ -82,9 +83,28 @@ class MemorySwitch(SwitchBase):
         return SwitchPort(index, name, "up")
 
     def remove_port(self, port: PortRef) -> None:
-        """Take a port out, and forget its FDB entries, static ones too."""
+        """Take a port out, and forget its link and its FDB entries, static ones too."""
         with self._changing:
-            self._remove_member(self._index_of(port))
+            index = self._index_of(port)
+            self._wires.forget(self._remove_member(index).name)
+            self._dark.discard(index)
+
+    def set_carrier(self, port: PortRef, up: bool) -> None:
+        """Take the carrier from a port's pod, or give it back (up).
+
+        A pod without a carrier sends nothing: process() takes no frames from its port.
+        """
+        with self._changing:
+            index = self._index_of(port)
+            if up is not (index in self._dark):
+                return
+            self._dark ^= {index}
+            name, link = self._name_of(index), "up" if up else "down"
+            self._dataplane.set_link(index, link)
+            self._tell_link(name, link, f"port {name} is {'up again' if up else 'down'}")
+            if not up:
+                self._forget_behind(index)
+            self._monitoring.settle()
 
     def process(self, ingress: int | str, frames: Sequence[bytes]) -> list[Egress]:
         """Switch frames (bytes from the destination MAC on, no FCS) arriving on one port.
@@ -94,9 +114,10 @@ class MemorySwitch(SwitchBase):
         due earlier. Raises ConfigError for an unknown port, TypeError for a frame that is not bytes.
         """
         index = self._index_of(ingress)
+        heard = [] if index in self._dark else list(frames)
         now = self._now_ns()
         copies = [arrival[1:] for arrival in self._deliver(now)]
-        copies += self._memory.process(index, list(frames), now)
+        copies += self._memory.process(index, heard, now)
         copies += self._policing.handle()
         copies += [arrival[1:] for arrival in self._deliver(now)]
         self._monitoring.settle()
@@ -155,6 +176,7 @@ class MemorySwitch(SwitchBase):
         neighbours with bindings in doubt.
         """
         self._entries.age(self._now_ms())
+        self._wires.tidy()
         self._journal.tick()
         self._monitoring.settle()
         self._monitoring.count()
@@ -175,6 +197,9 @@ class MemorySwitch(SwitchBase):
 
     def _now_ns(self) -> int:
         return round((self._given_clock() - self._began) * 1e9) + self._ahead
+
+    def _link_time(self) -> int:
+        return self._now_ns()
 
     def _now_ms(self) -> int:
         return self._now_ns() // 1_000_000 & 0xFFFFFFFF
