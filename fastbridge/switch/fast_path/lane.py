@@ -114,22 +114,21 @@ class FastLane:
         with self._lock:
             self.hand.attach(ports)
             self._ports.update(ports)
+            before, punts, own = self._stats(), self._stats(), self._stats()
             for index, links in ports.items():
-                self._begun[index], self._passed[index] = self._begin(links), Passed()
+                self._begun[index] = self._begin(links, before, punts, own)
+                self._passed[index] = Passed()
 
-    def _begin(self, links: PortEnds) -> Passed:
+    def _begin(self, links: PortEnds, before: Stats, punts: Stats, own: Stats) -> Passed:
         """The counts of a port's interface from before it was attached. Nothing is promoted from it yet.
 
         So what has come in, but was not handed to the core, came before. Frames handed over are read first. So no
         reading is too low, and one is too high only where frames were on their way: the lowest is exact.
         """
-        readings: list[Passed] = []
-        own: Stats = {}
-        for _ in range(_READINGS):
-            before, punt, own = own, self._stats(links.punt), self._stats(links.ifindex)
-            readings.append(_count(links, own, punt, {}) or Passed())
-            if own == before:  # nothing came meanwhile
-                break
+        readings = [_count(links, own, punts, {}) or Passed()]
+        while own.get(links.ifindex) != before.get(links.ifindex) and len(readings) < _READINGS:
+            before, punts, own = own, self._stats(links.punt), self._stats(links.ifindex)
+            readings.append(_count(links, own, punts, {}) or Passed())
         sent = self._sent_before.pop(links.ifindex, 0)
         return Passed(*map(min, *readings, readings[-1]))._replace(missed=0, sent=sent)
 
