@@ -114,10 +114,9 @@ class MemorySwitch(SwitchBase):
         due earlier. Raises ConfigError for an unknown port, TypeError for a frame that is not bytes.
         """
         index = self._index_of(ingress)
-        heard = [] if index in self._dark else list(frames)
         now = self._now_ns()
         copies = [arrival[1:] for arrival in self._deliver(now)]
-        copies += self._memory.process(index, heard, now)
+        copies += self._memory.process(index, [] if index in self._dark else list(frames), now)
         copies += self._policing.handle()
         copies += [arrival[1:] for arrival in self._deliver(now)]
         self._monitoring.settle()
