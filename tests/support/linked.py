@@ -20,7 +20,6 @@ from strategies import (
     SetLink,
     SetPolicy,
     SetStormControl,
-    Step,
     Sweep,
     Tick,
     flag_sets,
@@ -147,8 +146,8 @@ class LinkedPair(Pair):
 
 
 class OffloadedPair(LinkedPair):
-    """Frames are messages with vnet headers. What leaves is compared as a wire has it; that GSO frames stay whole, or not,
-    the counters say."""
+    """Frames are messages with vnet headers. What leaves is compared as a wire has it; the counters say whether GSO
+    frames stayed whole."""
 
     def __init__(self) -> None:
         super().__init__(3)
@@ -293,9 +292,7 @@ ways = st.fixed_dictionaries(
     {("from_pod", 0, None): some_stages() | st.none(), ("to_pod", None, 1): some_stages()},
     optional={("to_pod", None, 2): some_stages(), ("pair", 0, 1): some_stages()},
 )
-gso_steps = st.lists(
-    st.lists(sent(HOSTS[1:], HOSTS[0]), min_size=1, max_size=3) | times | ways, min_size=1, max_size=8
-)
+gso_steps = st.lists(st.lists(sent(HOSTS[1:], HOSTS[0]), min_size=1, max_size=3) | times | ways, min_size=1, max_size=8)
 gso_stories = st.tuples(ways, gso_steps).map(lambda drawn: [drawn[0], *drawn[1], 10_000 * MS])
 
 
