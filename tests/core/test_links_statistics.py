@@ -1,4 +1,4 @@
-"""What links do at random has the distribution that was asked for. The seeds are fixed: the result is always the same."""
+"""What links do at random has the distribution that was asked for. With fixed seeds: always the same result."""
 
 from __future__ import annotations
 
