@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import permutations
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 from fastbridge.core.links import MEMORY, Links
 from fastbridge.errors import ConfigError
@@ -18,9 +18,7 @@ from fastbridge.links.link import Link
 from fastbridge.links.stages import Stages
 from fastbridge.named import refuse_text
 
-if TYPE_CHECKING:
-    from fastbridge.core.links import Key
-
+_Key: TypeAlias = tuple[str, int | None, int | None]  # as core/links.pyx has it
 #: Where a link is: a port, by its name, or a pair of ports, (from, to).
 Place: TypeAlias = str | tuple[str, str]
 Direction: TypeAlias = Literal["to_pod", "from_pod"]
@@ -112,7 +110,7 @@ class Wires:
         """indices: of the ports, by name. now: ns, in memory. slow: called with each port that has got a link."""
         self._core, self._indices, self._now, self._slow = core, indices, now, slow
         self.wishes = Wishes()
-        self._held: dict[Key, Stages] = {}  # what the core has
+        self._held: dict[_Key, Stages] = {}  # what the core has
 
     def set(self, links: Mapping[Place, Link | None], *, restart: bool) -> None:
         """Replace these links; None: take one off. restart: random numbers and frame counts begin anew."""
@@ -182,7 +180,7 @@ class Wires:
     def _become(self, wishes: Wishes, places: Iterable[Place], anew: Collection[Place] = ()) -> None:
         """Have the core do what is wanted of these places. Those `anew` begin again, though nothing differs."""
         indices = self._indices()
-        orders: dict[Key, Stages | None] = {}
+        orders: dict[_Key, Stages | None] = {}
         for place in places:
             for _, key, stages in _keys(place, indices, wishes):
                 if stages != self._held.get(key) or (stages is not None and place in anew):
@@ -198,13 +196,13 @@ class Wires:
                 del self._held[key]
             else:
                 self._held[key] = stages
-        for index in {key[1] if key[2] is None else key[2] for key, stages in orders.items() if stages is not None}:
-            self._slow(index)
+        for _, ingress, egress in (key for key, stages in orders.items() if stages is not None):
+            at = ingress if egress is None else egress
+            assert at is not None  # a key has one or both
+            self._slow(at)
 
 
-def _keys(
-    place: Place, indices: Mapping[str, int], wishes: Wishes
-) -> Iterator[tuple[Direction, Key, Stages | None]]:
+def _keys(place: Place, indices: Mapping[str, int], wishes: Wishes) -> Iterator[tuple[Direction, _Key, Stages | None]]:
     """A place's directions, as the core knows them, and what each does. None of a port that is not there."""
     if isinstance(place, str):
         if place in indices:
@@ -235,6 +233,13 @@ def read_place(text: str, ports: Iterable[str] = ()) -> Place:
     return one, other
 
 
+def links_of(texts: Mapping[str, str], ports: Sequence[str]) -> dict[Place, Link]:
+    """Links in words by their places in words; `*` stands for all ports that have none of their own."""
+    every = Link.parse(texts["*"]) if "*" in texts else None
+    links: dict[Place, Link] = dict.fromkeys(ports, every) if every else {}
+    return links | {read_place(place, ports): Link.parse(text) for place, text in texts.items() if place != "*"}
+
+
 def read_groups(groups: Sequence[Sequence[str]]) -> list[list[str]]:
     """The groups of a partition. Raises ConfigError: a port is in two, or a group has none."""
     refuse_text(groups, "groups")
@@ -250,4 +255,3 @@ def read_groups(groups: Sequence[Sequence[str]]) -> list[list[str]]:
     if not groups:
         raise ConfigError("a partition has one or more groups; the ports that none of them names are one more")
     return [list(group) for group in groups]
-
