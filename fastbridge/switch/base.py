@@ -541,6 +541,15 @@ class SwitchBase:
     def _ask_interfaces(self) -> None:
         """Read the losses in the ports' interfaces and the fast path's counts, if there are any."""
 
+    def _forget_behind(self, index: int) -> None:
+        """Forget the stations behind a port: they may come back elsewhere."""
+        self._entries.flush(index)
+        self.neighbours.flush(index)
+        self._policing.bind()
+
+    def _tell_link(self, name: str, link: str, text: str) -> None:
+        self._journal.warn(_log, "links that changed", text, event=Event("link", {"ifname": name, "link": link}))
+
     def _report_conflict(self, conflict: Conflict) -> None:
         known, claimed = (
             {"lladdr": str(claim.mac), "ifname": claim.port} for claim in (conflict.known, conflict.claimed)

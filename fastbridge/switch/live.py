@@ -33,7 +33,7 @@ from fastbridge.core.dataplane import open_ring
 from fastbridge.core.tapping import Tap
 from fastbridge.errors import ConfigError, PortError
 from fastbridge.forks import in_child
-from fastbridge.journal import Event, Journal
+from fastbridge.journal import Journal
 from fastbridge.named import refuse_text
 from fastbridge.open_files import reserve_files
 from fastbridge.policy.base import Policy
@@ -492,6 +492,23 @@ class Switch(SwitchBase):
             self._fast.revoke_port(index)
         return changed
 
+    def set_carrier(self, port: PortRef, up: bool) -> None:
+        """Take the carrier from a port's pod, or give it back (up).
+
+        Meanwhile the port's interface is switched off, its state is "down", and the stations behind it are forgotten.
+        The pod has its carrier back when the port is removed, and when the switch stops. Raises ConfigError; PortError:
+        somebody else has switched the interface off, or it is gone.
+        """
+        with self._changing:
+            self._refuse_stopped()
+            index = self._index_of(port)
+            member = self._members[index]
+            assert member.link is not None  # only switches in memory have none
+            self._links.set_carrier(member.link, up)
+            if up:
+                self._links.wait_until_running(member.link)
+            self._set_link(index, "up" if is_running(member.sockets[-1]) else "down")
+
     def lasting_flags(self, port: PortRef) -> PortFlags:
         """A port's flags as they are again when no mirror copies to it."""
         with self._changing:
@@ -768,9 +785,6 @@ class Switch(SwitchBase):
                 self._set_link(index, "up")
         return after
 
-    def _tell_link(self, name: str, link: str, text: str) -> None:
-        self._journal.warn(_log, "links that changed", text, event=Event("link", {"ifname": name, "link": link}))
-
     def _hear(self) -> bool:
         """Whether interfaces have changed that may match."""
         if self._matching is None:
@@ -818,11 +832,9 @@ class Switch(SwitchBase):
         member.takes = takes
 
     def _forget_behind(self, index: int) -> None:
-        """Forget the stations behind a port: they may come back elsewhere."""
-        self._entries.flush(index)
+        """See SwitchBase."""
+        super()._forget_behind(index)
         self._fast.revoke_port(index)
-        self.neighbours.flush(index)
-        self._policing.bind()
 
     def _set_link(self, index: int, link: str) -> None:
         with contextlib.suppress(IndexError):  # removed meanwhile
@@ -895,3 +907,4 @@ _running: weakref.WeakSet[Switch] = weakref.WeakSet()
 def _stop_running() -> None:
     for switch in list(_running):
         switch._halt()  # the kernel closes the sockets
+        switch._links.give_carriers_back()

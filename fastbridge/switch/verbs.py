@@ -100,6 +100,16 @@ class _Operations:
                 self._switch.set_storm_control(limits, port)
             return self.port_list(port)
 
+    def link_down(self, port: str) -> list[PortRow]:
+        """Take the carrier from a port's pod: its `ip link` shows NO-CARRIER until link.up, or the switch's end."""
+        self._switch.set_carrier(port, False)
+        return self.port_list(port)
+
+    def link_up(self, port: str) -> list[PortRow]:
+        """Give a port's pod its carrier back, which link.down took."""
+        self._switch.set_carrier(port, True)
+        return self.port_list(port)
+
     def fdb_show(self, mac: str | None = None, port: str | None = None, vlan: int | None = None) -> list[FdbRow]:
         """The FDB's live entries: all, or those of a MAC address, a port, a VLAN (0: untagged)."""
         address = None if mac is None else MacAddress(mac)
