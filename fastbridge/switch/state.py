@@ -34,7 +34,6 @@ from .port_flags import StormControl
 from .wires import DIRECTIONS, Place, read_place, spoken
 
 if TYPE_CHECKING:
-    from .base import PlaceRef
     from .live import Switch
 
 _VERSION = 1
@@ -100,7 +99,8 @@ class State:
     fdb: list[FdbEntryConfig]
     neighbours: list[NeighbourState]
     neigh: list[NeighbourConfig]
-    links: dict[str, str] = field(default_factory=dict)  # with their seeds
+    links: dict[str, str] = field(default_factory=dict)
+    seeds: dict[str, int] = field(default_factory=dict)  # that links of the configuration have drawn
     cuts: dict[str, list[str]] = field(default_factory=dict)
     partition: list[list[str]] = field(default_factory=list)
 
@@ -240,7 +240,14 @@ def _of(switch: Switch) -> State:
             fdb=[entry for entry in static_entries(switch, every) if entry not in said.fdb],
             neighbours=[_neighbour_of(switch, n, age) for n, age in switch.neighbours.learned()],
             neigh=[entry for entry in neigh if entry not in said.neigh],
-            links={spoken(place): str(link) for place, link in switch.own_links.items()},
+            links={
+                spoken(place): str(link) for place, link in switch.own_links.items() if not _is_said(place, link, said)
+            },
+            seeds={
+                spoken(place): int(link.seed)
+                for place, link in switch.own_links.items()
+                if link.seed is not None and _is_said(place, link, said)
+            },
             cuts={spoken(place): list(state.cut) for place, state in switch.links.items() if state.cut},
             partition=[list(group) for group in switch.parts],
         )
@@ -318,13 +325,17 @@ def _give_port(switch: Switch, port: PortState, said: Config) -> None:
 
 
 def _give_links(switch: Switch, state: State, said: Config, same: Collection[str]) -> None:
-    """Those that the configuration says, too, get their seeds back."""
-    links: dict[PlaceRef, Link | str | None] = {}
+    """Those that the configuration says get only their seeds back."""
+    links: dict[Place, Link] = {}
     for name, text in state.links.items():
-        place, link = read_place(name, same), Link.parse(text)
-        saying = said.link_of(place)
-        if _is_among(place, same) and (saying is None or says(saying, link)):
-            links[place] = link
+        place = read_place(name, same)
+        if _is_among(place, same) and said.link_of(place) is None:
+            links[place] = Link.parse(text)
+    for name, seed in state.seeds.items():
+        place = read_place(name, same)
+        link = switch.own_links.get(place)
+        if _is_among(place, same) and link is not None and _is_said(place, link.change(seed=seed), said):
+            links[place] = link.change(seed=seed)
     switch.set_links(links)
     for name, directions in state.cuts.items():
         place = read_place(name, same)
@@ -334,6 +345,11 @@ def _give_links(switch: Switch, state: State, said: Config, same: Collection[str
     groups = [[port for port in group if port in same] for group in state.partition]
     if any(groups):
         switch.partition([group for group in groups if group])
+
+
+def _is_said(place: Place, link: Link, said: Config) -> bool:
+    text = said.link_of(place)
+    return text is not None and says(text, link)
 
 
 def _is_among(place: Place, ports: Collection[str]) -> bool:

@@ -29,7 +29,6 @@ class LinkCounts(NamedTuple):
     """What has happened in one direction of a link since it was set. Units are frames, or segments of GSO frames."""
 
     entered: int = 0
-    delivered: int = 0
     lost: int = 0
     queue_full: int = 0  #: dropped because the queue was full, or the memory for frames in flight
     cut: int = 0  #: dropped because the link was cut, or its port went
