@@ -53,7 +53,7 @@ from .status import Status, Table, held_capabilities
 from .trace import Trace
 from .vitals import Vitals
 from .watchers import Watchers
-from .wires import DIRECTIONS, Direction, LinkState, Place, Wires, read_groups
+from .wires import DIRECTIONS, Direction, LinkState, Place, Wires, read_groups, spoken
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -343,6 +343,9 @@ class SwitchBase:
             raise ConfigError(f"a direction is both, to_pod or from_pod, not {direction!r}")
         with self._changing:
             named = [self._place_of(place) for place in places]
+            pair = next((place for place in named if isinstance(place, tuple)), None)
+            if pair and direction == "from_pod":
+                raise ConfigError(f"the pair {spoken(pair)} has one direction, to the pod of {pair[1]}")
             self._wires.cut(named, DIRECTIONS if direction == "both" else (direction,))
 
     def mend(self, *places: PlaceRef) -> None:
@@ -356,6 +359,8 @@ class SwitchBase:
         The ports that no group names, and those that come later, are one more group. Raises ConfigError.
         """
         refuse_text(groups, "groups")
+        for group in groups:
+            refuse_text(group, "a group")
         with self._changing:
             names = [[self._name_of(self._index_of(port)) for port in group] for group in groups]
             self._wires.partition(read_groups(names))

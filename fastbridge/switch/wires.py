@@ -16,7 +16,6 @@ from fastbridge.core.links import MEMORY, Links
 from fastbridge.errors import ConfigError
 from fastbridge.links.link import Link
 from fastbridge.links.stages import Stages
-from fastbridge.named import refuse_text
 
 _Key: TypeAlias = tuple[str, int | None, int | None]  # as core/links.pyx has it
 #: Where a link is: a port, by its name, or a pair of ports, (from, to).
@@ -118,12 +117,13 @@ class Wires:
         self._become(replace(self.wishes, links=kept | wanted), links, anew=set(wanted) if restart else set())
 
     def cut(self, places: Iterable[Place], directions: Iterable[Direction]) -> None:
-        """Let these directions, and those cut before, drop all frames; (): mend them."""
+        """Let these directions, and those cut before, drop all frames; (): mend them. A pair has "to_pod" alone."""
         cuts, more = dict(self.wishes.cuts), frozenset(directions)
         changed: set[Place] = set(places)
         for place in changed:
-            cuts[place] = cuts.get(place, frozenset()) | more if more else frozenset()
-        cuts = {place: cut for place, cut in cuts.items() if cut}
+            cuts[place] = cuts.get(place, frozenset()) | more if more else more
+        one_way: frozenset[Direction] = frozenset(["to_pod"])
+        cuts = {place: cut if isinstance(place, str) else one_way for place, cut in cuts.items() if cut}
         into = {pair for pair in self.wishes.links if isinstance(pair, tuple) and pair[1] in changed}
         self._become(replace(self.wishes, cuts=cuts), changed | into)
 
@@ -241,10 +241,8 @@ def links_of(texts: Mapping[str, str], ports: Sequence[str]) -> dict[Place, Link
 
 def read_groups(groups: Sequence[Sequence[str]]) -> list[list[str]]:
     """The groups of a partition. Raises ConfigError: a port is in two, or a group has none."""
-    refuse_text(groups, "groups")
     found: set[str] = set()
     for group in groups:
-        refuse_text(group, "a group")
         if not group:
             raise ConfigError("a group of a partition has one or more ports")
         for port in group:
