@@ -14,13 +14,14 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
+from fastbridge.core.links import MEMORY
 from fastbridge.errors import ConfigError
 
 from . import distributions, units
 from .files import absolute
 from .loss import Gilbert, Lose, read_lose, read_model
 from .presets import PRESETS
-from .stages import MOST_OVERHEAD, POOL_BYTES, Stages
+from .stages import MOST_OVERHEAD, Stages
 from .traces import TraceSteps, read_trace
 from .units import Limit
 
@@ -282,9 +283,9 @@ class Link:
             needs = max(rate * max(round_trip, _QUEUE_NS) // (8 * 10**9), _QUEUE_FRAMES * _FULL_FRAME)
             limit = Limit(needs)
             said = f"rate {units.show_rate(rate)} without a limit over an RTT of {units.show_time(round_trip)}"
-        if needs > POOL_BYTES:
+        if needs > MEMORY:
             raise ConfigError(
-                f"{said} needs a queue of {needs >> 20} MiB; frames in flight have {POOL_BYTES >> 20} MiB a worker: "
+                f"{said} needs a queue of {needs >> 20} MiB; frames in flight have {MEMORY >> 20} MiB a worker: "
                 "write a smaller limit, such as limit=50ms"
             )
         return limit
@@ -377,11 +378,8 @@ def _preset(name: str) -> Mapping[str, Any]:
     if name.lower() in PRESETS:
         return PRESETS[name.lower()].words
     close = get_close_matches(name.lower(), PRESETS, 1, 0.5)
-    first, *rest = name.replace("=", " ").split()
-    if first.lower() in {*_WORDS, *_ELSEWHERE}:
-        raise ConfigError(
-            f"{name!r}: a word and its value are written {first}={rest[0] if rest else '…'}, with no space"
-        )
+    if name.split()[0].lower() in {*_WORDS, *_ELSEWHERE}:
+        raise ConfigError(f"{name!r} must be words with values, and commas between: delay=20ms,jitter=5ms,cut=true")
     hint = f"is it {close[0]}?" if close else "or words, such as delay=20ms,loss=1%"
     raise ConfigError(f"there is no preset {name!r} ({hint}); there are: {', '.join(PRESETS)}")
 

@@ -3,7 +3,8 @@
 import pytest
 
 from fastbridge import ConfigError
-from fastbridge.links.stages import TABLE_STEPS, Stages
+from fastbridge.core.links import TABLE_STEPS
+from fastbridge.links.stages import Stages
 
 TABLE = tuple(range(TABLE_STEPS + 1))
 
