@@ -61,9 +61,9 @@ def _read_distribution(word: str, value: Any) -> str:
         return str(value)
     path = absolute(word, value)
     if "/" not in value and not Path(path).exists():
-        names = ", ".join(distributions.NAMES)
         raise ConfigError(
-            f"{word} {value!r} is not known, nor is there such a file; there are {names}, or a table's path"
+            f"{word} {value!r} is not known, nor a file here; there are {', '.join(distributions.NAMES)}, or the path "
+            "of a table, such as tc's own, /usr/lib/tc/paretonormal.dist"
         )
     distributions.table(path)
     return path
@@ -104,7 +104,8 @@ _READERS: dict[str, Callable[[str, Any], Any]] = {
     "trace": _read_trace,
     "cut": units.read_switch,
 }
-_WORDS = (*_READERS, *DIRECTIONS, "seed")
+#: All words.
+WORDS = (*_READERS, "seed", *DIRECTIONS)
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -193,8 +194,8 @@ class Link:
     def of(cls, words: Mapping[str, Any]) -> Link:
         """A link from words, as `as_words` gives them and TOML or JSON has them. Raises ConfigError."""
         for word in words:
-            if word not in _WORDS:
-                raise _unknown(word, _WORDS)
+            if word not in WORDS:
+                raise _unknown(word, WORDS)
         return cls(**words)
 
     def change(self, text: str = "", /, **words: Any) -> Link:
@@ -330,7 +331,7 @@ _DEFAULTS: dict[str, Any] = {
     "overhead": 0,
     "cut": False,
 }
-assert {field.name for field in fields(Link)} == set(_WORDS)
+assert {field.name for field in fields(Link)} == set(WORDS)
 
 
 def _unknown(word: object, known: Any, before: str = "") -> ConfigError:
@@ -378,7 +379,7 @@ def _preset(name: str) -> Mapping[str, Any]:
     if name.lower() in PRESETS:
         return PRESETS[name.lower()].words
     close = get_close_matches(name.lower(), PRESETS, 1, 0.5)
-    if name.split()[0].lower() in {*_WORDS, *_ELSEWHERE}:
+    if name.split()[0].lower() in {*WORDS, *_ELSEWHERE}:
         raise ConfigError(f"{name!r} must be words with values, and commas between: delay=20ms,jitter=5ms,cut=true")
     hint = f"is it {close[0]}?" if close else "or words, such as delay=20ms,loss=1%"
     raise ConfigError(f"there is no preset {name!r} ({hint}); there are: {', '.join(PRESETS)}")

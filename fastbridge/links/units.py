@@ -165,7 +165,9 @@ def _read(word: str, value: Number, units: Mapping[str, Decimal], allowed: str, 
     else:
         match = _TEXT.fullmatch(value.strip()) if isinstance(value, str) else None
         if match is None:
-            raise ConfigError(f"{word} must be {allowed}, not {value!r}")
+            tail = isinstance(value, str) and _TEXT.fullmatch(value.strip().rpartition(" ")[2])
+            hint = "; it is one value, and there are no correlations as tc has them" if tail else ""
+            raise ConfigError(f"{word} must be {allowed}, not {value!r}{hint}")
         number = Decimal(match[1])
         found = units.get(match[2].lower(), Decimal(1) if not match[2] and not number else None)
         if found is None:
