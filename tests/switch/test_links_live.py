@@ -18,7 +18,7 @@ from live import PATIENCE, eventually, hear_each_other, stage, wires
 from meanwhile import meanwhile
 from streams import Stream, families
 
-from fastbridge import Link, Switch, Topology
+from fastbridge import Lab, Link, Switch, Topology
 from fastbridge.lab.namespaces import NamespaceHelper
 
 pytestmark = pytest.mark.live
@@ -51,6 +51,12 @@ def test_a_ping_over_a_delay_takes_the_sum_of_both_ways(workers: int) -> None:
         assert lab["pod1"].ping("pod2", count=5, interval=0.01, timeout=PATIENCE).received == 5
         eventually(lambda: drained(switch), "nothing in flight")
         assert by_links(switch) == 0 and switch.links == {}
+
+
+def test_the_links_of_a_lab() -> None:
+    with Lab(2, link="delay=20ms") as lab, Switch(lab.ports) as switch:
+        assert switch.own_links == {"pod1": Link(delay="20ms"), "pod2": Link(delay="20ms")}
+        assert min(lab["pod1"].ping("pod2", timeout=PATIENCE).rtts) >= 0.080
 
 
 @families
