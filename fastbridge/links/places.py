@@ -1,0 +1,44 @@
+"""Places: where a link is. A port, or a pair of ports: frames from the first to the second."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from fastbridge.errors import ConfigError
+from fastbridge.named import refuse_text
+
+Place = str | tuple[str, str]
+
+
+def read_place(text: str, ports: Iterable[str] = ()) -> Place:
+    """The place that a word names. A port of these may have > in its name; else it stands between the two of a pair."""
+    if ">" not in text or text in ports:
+        return text
+    known = set(ports)
+    halves = [(text[:at], text[at + 1 :]) for at, char in enumerate(text) if char == ">"]
+    one, other = next((pair for pair in halves if known.issuperset(pair)), halves[0])
+    if not one or not other or one == other:
+        raise ConfigError(f"{text!r} is no pair of ports, such as veth1>veth2: frames from the first to the second")
+    return one, other
+
+
+def show_place(place: Place) -> str:
+    """The place as text."""
+    return place if isinstance(place, str) else ">".join(place)
+
+
+def read_groups(groups: Sequence[Sequence[str]]) -> list[list[str]]:
+    """The groups of a partition. Raises ConfigError: a port is in two, or a group has none."""
+    refuse_text(groups, "groups")
+    found: set[str] = set()
+    for group in groups:
+        refuse_text(group, "a group")
+        if not group:
+            raise ConfigError("a group of a partition has one or more ports")
+        for port in group:
+            if port in found:
+                raise ConfigError(f"{port} is named twice; a port is in one group of a partition")
+            found.add(port)
+    if not groups:
+        raise ConfigError("a partition has one or more groups; the ports that none of them names are one more")
+    return [list(group) for group in groups]
