@@ -24,6 +24,7 @@ from fastbridge.extras import way_to
 from .engines import CommandEngine, Direct, Engine, Fastbridge, LinuxBridge, PythonSockets, Running
 from .machine.cpus import Layout
 from .machine.fingerprint import take_fingerprint
+from .methods import Method
 from .methods.measurer import Recorder
 from .methods.throughput import Throughput
 from .profiles import FINE, QUICK, Profile, Task
@@ -123,7 +124,7 @@ def check_request(engines: Sequence[Engine], *, baseline: str, profile: Profile)
             raise BenchError(f"{engine.name}: {reason}")
     found = [task.method.units for task in profile.tasks]
     needed = {
-        "hdrh": any({"µs", "s"} & {*units.values()} for units in found),  # such times are those of samples
+        "hdrh": any({"µs", "ms", "s"} & {*units.values()} for units in found),  # such times are those of samples
         "MLRsearch": any(Throughput.units.keys() <= units.keys() for units in found),
     }
     missing = [_PACKAGES[module] for module, is_needed in needed.items() if is_needed and find_spec(module) is None]
@@ -160,8 +161,7 @@ class _Contest:
                 self.unfit.append(Unfit(name, None, f"not available: {reason}"))
                 continue
             for task in self.profile.tasks:
-                if not engine.ceiling and engine.most_ports is not None and task.method.ports > engine.most_ports:
-                    text = f"joins {engine.most_ports} ports, and {task.method.ports} are needed"
+                if not engine.ceiling and (text := _lacking(engine, task.method)):
                     self.unfit.append(Unfit(name, task.name, text))
         groups: dict[int, list[Task]] = {}
         for task in self.profile.tasks:
@@ -305,7 +305,7 @@ class _Contest:
             return False  # one run against itself has no interval
         if engine.ceiling and not task.ceiling:
             return False
-        return engine.most_ports is None or task.method.ports <= engine.most_ports
+        return _lacking(engine, task.method) is None
 
 
 class _Clock:
@@ -349,6 +349,13 @@ class _Clock:
     def _seconds(self, name: str) -> float:
         known = self._each.get(name)
         return sum(known) / len(known) if known else self._guess[name]
+
+
+def _lacking(engine: Engine, method: Method) -> str | None:
+    """What an engine cannot do that a method needs; None if it can do it all."""
+    if engine.most_ports is not None and method.ports > engine.most_ports:
+        return f"joins {engine.most_ports} ports, and {method.ports} are needed"
+    return None if method.link is None else engine.lacks(method.link)
 
 
 def _beside(trial: Trial) -> str:

@@ -20,6 +20,7 @@ from .methods.address_learning import AddressLearning
 from .methods.back_to_back import BackToBack
 from .methods.broadcast import Broadcast
 from .methods.congestion import Congestion
+from .methods.emulation import Emulation
 from .methods.errored_frames import ErroredFrames
 from .methods.fdb_scaling import FdbScaling
 from .methods.forwarding_rate import ForwardingRate
@@ -36,6 +37,7 @@ from .methods.reset import Reset
 from .methods.tcp_bulk import TcpBulk
 from .methods.throughput import Throughput
 from .tester.offer import IMIX, SIZES
+from .wanted_link import WantedLink
 
 FINE = 0.05  #: the noise floor that is fine enough to end at
 
@@ -62,6 +64,19 @@ class Profile:
 
     name: str
     tasks: tuple[Task, ...]
+    asked: tuple[Task, ...] = ()  #: only where their method is asked for: most engines cannot do them
+
+
+def _emulation(link: WantedLink, seconds: float, load: float = 1000.0) -> Task:
+    return Task(Emulation(link, seconds, load), seconds=seconds + 4)
+
+
+def _rate(rate: int, seconds: float) -> Task:
+    return _emulation(WantedLink(rate=rate, limit=round(rate / 8 * _QUEUE_SECONDS)), seconds)
+
+
+_QUEUE_SECONDS = 0.05
+_SPREAD = WantedLink(delay=0.02, jitter=0.005, distribution="normal")
 
 
 # Ten blocks for claims about rates. Latency differs by factors, and so does a switch whose CPU the pods use themselves:
@@ -80,6 +95,15 @@ QUICK = Profile(
         Task(Ping(bulk=1, seconds=0.4), 5, ceiling=True, seconds=1.0),
         Task(LatencyAtLoad(1_000.0, seconds=0.4), 5, ceiling=True, seconds=0.7),
         Task(LatencyAtLoad(100_000.0, seconds=0.2), 5, ceiling=True, seconds=0.5),
+    ),
+    asked=(
+        _emulation(WantedLink(delay=0.02), 2),
+        _emulation(replace(_SPREAD, overtakes=True), 5, 2000),
+        _emulation(_SPREAD, 2, 2000),
+        _emulation(WantedLink(loss=0.01), 6, 10_000),
+        _emulation(WantedLink(loss=0.05, burst=5), 6, 10_000),
+        _rate(10_000_000, 3),
+        _rate(100_000_000, 3),
     ),
 )
 
@@ -122,6 +146,17 @@ STANDARD = Profile(
         Task(Broadcast(_FOUR, (64,), 0.5, _SECONDS, _SUM, _WIDTH), seconds=9),
         Task(FdbScaling((2, 1_000, 10_000, 100_000), seconds=_SECONDS), seconds=9),
         *(Task(PortScaling(ports, seconds=_SECONDS), seconds=2) for ports in (2, 16, 64, 256)),
+    ),
+    asked=(
+        *(_emulation(WantedLink(delay=delay), 10) for delay in (0.0001, 0.001, 0.02, 0.3)),
+        *(
+            _emulation(WantedLink(delay=0.02, jitter=0.005, distribution=kind, overtakes=True), 5, 2000)
+            for kind in ("uniform", "normal")
+        ),
+        _emulation(_SPREAD, 10, 2000),
+        *(_emulation(WantedLink(loss=loss), 50, 20_000) for loss in (0.01, 0.0005)),
+        _emulation(WantedLink(loss=0.05, burst=5), 50, 20_000),
+        *(_rate(rate, 10) for rate in (1_000_000, 10_000_000, 100_000_000, 1_000_000_000)),
     ),
 )
 
@@ -192,7 +227,7 @@ def chosen(
 
 def _tasks_of(method: str, profile: Profile) -> list[Task]:
     for known in (profile, STANDARD, QUICK):
-        if found := [task for task in known.tasks if task.method.name == method]:
+        if found := [task for task in (*known.tasks, *known.asked) if task.method.name == method]:
             return found
     return [Task(METHODS[method]())]
 

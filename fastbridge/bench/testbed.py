@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from types import TracebackType
 
+from fastbridge.errors import BenchError
 from fastbridge.lab.topology import Lab, Topology
 
 from .engines import Engine, Running
@@ -84,7 +85,12 @@ class Testbed:
         return len(self.lab)
 
     def trial(self, offer: Offer) -> Trial:
-        """Run one trial; raise BenchError when the engine has died, or nothing of a plain offer arrives."""
+        """Run one trial; raise BenchError when the engine has died, or nothing of a plain offer arrives.
+
+        It is refused where the engine cannot emulate the offer's link.
+        """
+        if offer.link is not None and (reason := self._engine.lacks(offer.link)):
+            raise BenchError(f"{self._name}: {offer.link}: {reason}")
         return self.tester.trial(offer)
 
     def restart(self) -> None:

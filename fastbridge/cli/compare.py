@@ -27,7 +27,7 @@ from fastbridge import bench
 from fastbridge.bench import Engine, Results
 from fastbridge.bench import report as page
 from fastbridge.bench.compare import Progress, check_request
-from fastbridge.bench.engines import ENGINES, Fastbridge, parse_command, parse_engines
+from fastbridge.bench.engines import EMULATORS, ENGINES, Fastbridge, parse_command, parse_engines
 from fastbridge.bench.machine.disturbance import survey
 from fastbridge.bench.methods.patterns import BUSY, MESH, PATTERNS
 from fastbridge.bench.profiles import PROFILES
@@ -99,7 +99,7 @@ _DIRECTORY = "fastbridge-compare"
     "--engines",
     metavar="NAMES",
     default="fastbridge,linux-bridge,python",
-    show_default=True,
+    show_default=f"fastbridge,linux-bridge,python; for emulation {','.join(each.name for each in EMULATORS)}",
     callback=_read_engines,
     help=f"Engines to measure, or `all`: {', '.join(ENGINES)}.",
 )
@@ -112,7 +112,11 @@ _DIRECTORY = "fastbridge-compare"
     "must stay in the foreground.",
 )
 @click.option(
-    "--baseline", metavar="NAME", default="linux-bridge", show_default=True, help="Show ratios to this engine."
+    "--baseline",
+    metavar="NAME",
+    default="linux-bridge",
+    show_default="linux-bridge; for emulation the first engine",
+    help="Show ratios to this engine.",
 )
 @click.option(
     "--out",
@@ -168,6 +172,13 @@ def compare(
     """
     if quick and profile != "quick":
         raise click.UsageError(f"--quick and --profile {profile}: choose one")
+    names = [name.strip() for name in methods.split(",") if name.strip()]
+    tasks = choose(PROFILES[profile], methods=names, sizes=sizes, pattern=pattern, blocks=blocks)
+    if all(task.method.link for task in tasks.tasks):  # those that are measured elsewhere emulate no links
+        if not _is_given(context, "engines"):
+            engines = EMULATORS
+        if not _is_given(context, "baseline"):
+            baseline = next((engine.name for engine in engines if engine.missing() is None), baseline)
     if arp and not any(isinstance(it, Fastbridge) for it in engines):
         raise click.UsageError("--arp is for fastbridge, which is not among the engines; add it to --engines")
     if directory is not None and file is not None:
@@ -179,8 +190,6 @@ def compare(
     chosen += map(parse_command, commands)
     if baseline in ENGINES and baseline not in [engine.name for engine in chosen]:
         chosen.append(ENGINES[baseline])
-    names = [name.strip() for name in methods.split(",") if name.strip()]
-    tasks = choose(PROFILES[profile], methods=names, sizes=sizes, pattern=pattern, blocks=blocks)
     check_request(chosen, baseline=baseline, profile=tasks)
     with _place(directory, file, is_replacing) as path, _progress() as report:
         ending = _Ending()
@@ -223,13 +232,16 @@ def _say_beforehand(engines: Sequence[Engine]) -> None:
         stderr.print(text, style="yellow", soft_wrap=True)
 
 
+def _is_given(context: click.Context, name: str) -> bool:
+    return context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+
+
 def _command(context: click.Context) -> str:
     """The command that repeats this measurement elsewhere, without this machine's paths."""
     words = ["fastbridge", "compare"]
     for parameter in context.command.params:
         name = str(parameter.name)
-        given = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
-        if not given or name in ("directory", "file", "is_replacing"):
+        if not _is_given(context, name) or name in ("directory", "file", "is_replacing"):
             continue
         value, option = context.params[name], parameter.opts[-1]
         if name == "sizes":

@@ -169,7 +169,6 @@ cdef inline bint take(
             if copies[i]:
                 fate = fly(worker, link, flights, frame, cut, start, bytes, cut == NULL and copies[i] == 1)
             if fate == FATE_PASSES:
-                link.counts.delivered += 1
                 return False
             if fate == FATE_FLIES and entering:
                 share.tally.rx_in_flight += 1
@@ -232,7 +231,6 @@ cdef inline void come_off(Link *link, const Flight *flight) noexcept nogil:
     pthread_mutex_lock(&link.mutex)
     link.waiting -= 1
     link.waiting_bytes -= flight.frame.length
-    link.counts.delivered += 1
     pthread_mutex_unlock(&link.mutex)
 
 
@@ -327,7 +325,6 @@ cdef inline void cut_off(Worker *worker, Flights *flights, uint32_t port, bint e
             continue
         share = worker.shares[link.ingress if entering else link.egress]
         come_off(link, flight)
-        link.counts.delivered -= 1
         link.counts.cut += 1
         if entering:
             share.tally.rx_in_flight -= 1

@@ -58,7 +58,7 @@ cdef struct Departure:          # a frame in the queue before the rate
 
 cdef struct LinkCounts:
     uint64_t entered            # frames, or segments of GSO frames
-    uint64_t delivered, lost, queue_full, cut, duplicated, corrupted, reordered
+    uint64_t lost, queue_full, cut, duplicated, corrupted, reordered
 
 cdef struct Link:
     pthread_mutex_t mutex       # several workers may send by it

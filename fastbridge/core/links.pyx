@@ -191,7 +191,7 @@ cdef class Links:
     def state(self, now=None):
         """Each link's counts, {key: {name: count}}.
 
-        The names: entered (frames, or segments of GSO frames), delivered, lost, queue_full, cut, duplicated, corrupted,
+        The names: entered (frames, or segments of GSO frames), lost, queue_full, cut, duplicated, corrupted,
         reordered; waiting and waiting_bytes (in flight); queued and queued_bytes (before the rate). now: ns, for a
         data plane in memory."""
         cdef dict found = {}

@@ -14,9 +14,9 @@ from .mac_table cimport hash_key, make_key
 from .memory_ports cimport collect_copies, collect_queued, copy_frames, place_of
 from .port cimport is_open
 from .ring cimport VNET_HEADER
-from .transmit cimport release, transmit
+from .send_out cimport send_out
 from .watch cimport watch
-from .worker cimport BIG_SIZE, Worker, lock, may_flood, monotonic_ns, notify, start_frame, unlock
+from .worker cimport BIG_SIZE, Worker, lock, may_flood, monotonic_ns, start_frame, unlock
 
 cdef struct Order:              # one frame to send
     uint8_t *data               # behind a zero vnet header
@@ -148,10 +148,3 @@ cdef void direct(Dataplane dataplane, Frame *frame, int ingress, int egress) noe
         return
     if ingress < 0 or may_flood(worker, frame, egress):
         frame.action, frame.egress = FORWARDED, egress
-
-
-cdef void send_out(Worker *worker) noexcept nogil:
-    transmit(worker)
-    release(worker)
-    if worker.wire.to_pods.count:
-        notify(worker.wake_fd)              # a copy may be due before the worker would wake

@@ -322,7 +322,7 @@ class Switch(SwitchBase):
             self._journal = Journal()
             self._fast.leave_to_parent()
             self._dataplane = self._rules = self._policing = self._stations = elsewhere
-            self._foresight = self._queues = elsewhere
+            self._foresight = self._queues = self._wires = elsewhere
             self._entries = self.fdb._core = elsewhere
 
     def _halt(self) -> None:
@@ -388,6 +388,7 @@ class Switch(SwitchBase):
             if self._matching and member.link:
                 self._matching.remove(member.name, member.link.link.index)
             self._drop_member(index)
+            self._wires.forget(member.name)
 
     def prepare_port(self, name: str, settings: PortSettings) -> None:
         """Give a port of this name these settings whenever it joins, from its first frame on."""
@@ -597,6 +598,9 @@ class Switch(SwitchBase):
         except OSError:
             return 0.0
 
+    def _note_link(self, index: int) -> None:
+        self._fast.revoke_port(index)
+
     def _is_promoted(self, ingress: int, egress: int, source: int, destination: int) -> bool:
         return self._fast.promotes(ingress, egress, source, destination)
 
@@ -732,6 +736,7 @@ class Switch(SwitchBase):
                 self._journal.tick()
                 if time.monotonic() - swept >= _SWEEP_SECONDS:
                     self._entries.age(self._dataplane.now())
+                    self._wires.tidy()
                     swept = time.monotonic()
                     self._links.hear_askers()
                     self._let_come_and_go()  # some could not be added before

@@ -69,10 +69,10 @@ class MemorySwitch(SwitchBase):
         return SwitchPort(index, name, "up")
 
     def remove_port(self, port: PortRef) -> None:
-        """Take a port out, and forget its FDB entries, static ones too."""
+        """Take a port out, and forget its link and its FDB entries, static ones too."""
         with self._changing:
             index = self._index_of(port)
-            self._remove_member(index)
+            self._wires.forget(self._remove_member(index).name)
             self._dark.discard(index)
 
     def set_carrier(self, port: PortRef, up: bool) -> None:
@@ -138,10 +138,14 @@ class MemorySwitch(SwitchBase):
         neighbours with bindings in doubt.
         """
         self._entries.age(self._now_ms())
+        self._wires.tidy()
         self._journal.tick()
         self._monitoring.settle()
         self._monitoring.count()
         return [Egress(*copy) for copy in self._policing.tick() + self._policing.settle()]
+
+    def _link_time(self) -> int:
+        return self._now_ms() * 1_000_000
 
     def _now_ms(self) -> int:
         return round((self._clock() - self._epoch) * 1000) & 0xFFFFFFFF

@@ -24,6 +24,7 @@ from fastbridge.policy.neighbour_entry import NeighbourEntry
 from .base import SwitchPort
 from .capture_verbs import CaptureVerbs
 from .fdb import check_vlan
+from .link_verbs import LinkVerbs
 from .port_flags import StormControl
 from .rows import ChangeRow, FdbRow, FileRow, FlushedRow, MirrorRow, NeighRow, PolicyRow, PortRow, Row, TomlRow
 
@@ -43,6 +44,10 @@ def switch_verbs(switch: Switch | MemorySwitch) -> Verbs:
     for name in vars(_Operations):
         if not name.startswith("_"):
             verbs.add(name.replace("_", ".", 1), getattr(operations, name), stream=name in _STREAMS)
+    links = LinkVerbs(switch)
+    for name in vars(LinkVerbs):
+        if not name.startswith("_"):
+            verbs.add(f"link.{name}", getattr(links, name))
     captures = CaptureVerbs(switch.watch, switch.about)
     verbs.add("capture", captures.capture, stream=True)
     verbs.add("capture.stop", captures.stop)

@@ -6,6 +6,7 @@ in a tmpfs that goes with the programs.
 
 - engine: the interface of an engine; running: an engine at work; probe: waits until it forwards
 - fastbridge, linux_bridge, ovs, vde: switches; testpmd, direct: for comparison with switches
+- qdiscs: the kernel's emulated links, behind the Linux bridge
 - python_sockets: the switch that anybody would write (forwarder is its program)
 - command: any other program, by its command line
 """
@@ -24,11 +25,13 @@ from .fastbridge import VARIANTS, Fastbridge
 from .linux_bridge import LinuxBridge
 from .ovs import OpenVSwitch
 from .python_sockets import PythonSockets
+from .qdiscs import QDISCS, Qdisc
 from .running import InKernel, Programs, Running
 from .testpmd import Testpmd
-from .vde import Vde
+from .vde import Vde, Wirefilter
 
 __all__ = [
+    "EMULATORS",
     "ENGINES",
     "CommandEngine",
     "Direct",
@@ -39,9 +42,11 @@ __all__ = [
     "OpenVSwitch",
     "Programs",
     "PythonSockets",
+    "Qdisc",
     "Running",
     "Testpmd",
     "Vde",
+    "Wirefilter",
     "parse_command",
     "parse_engines",
 ]
@@ -57,7 +62,11 @@ _KNOWN: tuple[Engine, ...] = (
     Vde(),
     Direct(),
 )
-ENGINES: Mapping[str, Engine] = MappingProxyType({engine.name: engine for engine in (*_KNOWN, *VARIANTS)})
+#: That emulate links. Their way of forwarding is another engine's, so "all" leaves them out.
+EMULATORS: tuple[Engine, ...] = (Fastbridge(), Wirefilter(), *QDISCS)
+ENGINES: Mapping[str, Engine] = MappingProxyType(
+    {engine.name: engine for engine in (*_KNOWN, *VARIANTS, *EMULATORS[1:])}
+)
 
 
 def parse_engines(text: str) -> tuple[Engine, ...]:

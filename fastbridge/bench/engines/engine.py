@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+from fastbridge.bench.wanted_link import WantedLink
 from fastbridge.errors import BenchError
 from fastbridge.lab.topology import Lab
 from fastbridge.programs import find_program
@@ -35,6 +36,10 @@ class Engine(ABC):
     def missing(self) -> str | None:
         """Why the engine cannot run here, and the way out, in one line; None if it can run."""
         return None
+
+    def lacks(self, link: WantedLink) -> str | None:
+        """Why it cannot emulate such a link, in a few words; None if it can. Its `attach` then heeds Running.link."""
+        return "emulates no links"
 
     @abstractmethod
     def attach(self, lab: Lab, cpu: int) -> AbstractContextManager[Running]:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from fastbridge.bench.wanted_link import WantedLink
 from fastbridge.errors import BenchError
 from fastbridge.lab.topology import Lab
 from fastbridge.programs import python_module
@@ -61,6 +62,10 @@ class Fastbridge(Engine):
         cpus = len(os.sched_getaffinity(0))
         return None if self.workers <= cpus else f"{self.workers} workers need as many CPUs; there are {cpus}"
 
+    def lacks(self, link: WantedLink) -> str | None:
+        """Nothing."""
+        return None
+
     @contextmanager
     def attach(self, lab: Lab, cpu: int) -> Iterator[Running]:
         """Run the switch until the block ends."""
@@ -68,13 +73,29 @@ class Fastbridge(Engine):
             yield running
 
     def _start(self, programs: Programs) -> None:
-        arguments = ["run", "--json", *self.options, *programs.interfaces]
+        links = ["--link", f"{programs.interfaces[1]}:{_words(programs.link)}"] if programs.link else []
+        arguments = ["run", "--json", *self.options, *links, *programs.interfaces]
         programs.command = shlex.join(["fastbridge", *arguments])
         switch = programs.run([*python_module("fastbridge"), *arguments])
         line = switch.line(READY_SECONDS)
         if json.loads(line).get("event") != "ready":
             raise BenchError(f"{self.name} said {line!r} when it should have been ready")
         programs.buffers = _rings(switch.process.pid)
+
+
+def _words(link: WantedLink) -> str:
+    """The link to the pod, as `--link` reads it."""
+    words = {
+        "delay": link.delay and f"{link.delay * 1e3:g}ms",
+        "jitter": link.jitter and f"{link.jitter * 1e3:g}ms",
+        "distribution": link.jitter and link.distribution,
+        "reorder": link.overtakes and "jitter",
+        "loss": not link.burst and link.loss and f"{link.loss * 100:g}%",
+        "loss_model": link.burst and f"gilbert({','.join(f'{share:.9g}' for share in link.leaving)})",
+        "rate": link.rate and f"{link.rate}bit",
+        "limit": link.limit and f"{link.limit}B",
+    }
+    return ",".join(f"to_pod.{name}={value}" for name, value in words.items() if value)
 
 
 def _rings(pid: int) -> str:

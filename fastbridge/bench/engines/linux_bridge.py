@@ -12,7 +12,6 @@ import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from fastbridge.lab.topology import Lab
@@ -47,5 +46,5 @@ class LinuxBridge(Engine):
     def attach(self, lab: Lab, cpu: int) -> Iterator[Running]:
         """Enslave the host ends; `cpu` is not used."""
         command = f"bridge over netlink, bridge-nf-call-*={int(self.netfilter)}; killed = deleted: it has no process"
-        with InKernel(command, partial(lab.bridge, call_iptables=self.netfilter)) as running:
+        with InKernel(command, lambda link: lab.bridge(call_iptables=self.netfilter)) as running:
             yield running

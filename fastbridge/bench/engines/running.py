@@ -18,6 +18,7 @@ from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
 from fastbridge.bench.machine.child import HOME, Child
+from fastbridge.bench.wanted_link import WantedLink
 from fastbridge.errors import BenchError
 from fastbridge.lab.topology import Lab
 
@@ -34,6 +35,7 @@ class Running(ABC):
 
     command: str  #: as a user would type it
     buffers: str  #: the buffers for frames that wait for it
+    link: WantedLink | None = None  #: that it emulates now
     processes: Sequence[Child] = ()  #: none where the kernel does the work
     #: Frames taken by its kernel fast path and by itself, as it says at its end; None: it does not say
     paths: tuple[int, int] | None = None
@@ -93,6 +95,11 @@ class Running(ABC):
         Returns when it is ready. Raises BenchError if it does not become ready.
         """
 
+    def emulate(self, link: WantedLink | None) -> None:
+        """Emulate this link, or none, from now on: a restart with it. Raises what restart does."""
+        self.link = link
+        self.restart(kill=False)
+
     @abstractmethod
     def stop(self) -> None:
         """End it. A second call does nothing."""
@@ -105,18 +112,18 @@ class Running(ABC):
 
 
 class InKernel(Running):
-    """A part of the kernel. `join` makes it while its context lasts."""
+    """A part of the kernel. `join` makes it, with the link that it emulates, while its context lasts."""
 
-    def __init__(self, command: str, join: Callable[[], AbstractContextManager[object]]) -> None:
+    def __init__(self, command: str, join: Callable[[WantedLink | None], AbstractContextManager[object]]) -> None:
         self.command, self.buffers = command, "none of its own"
         self._join = join
         self._joined = ExitStack()
-        self._joined.enter_context(join())
+        self._joined.enter_context(join(None))
 
     def restart(self, kill: bool) -> None:
         """Delete it and make it anew. There is no process to kill."""
         self.stop()
-        self._joined.enter_context(self._join())
+        self._joined.enter_context(self._join(self.link))
 
     def stop(self) -> None:
         """Delete it."""

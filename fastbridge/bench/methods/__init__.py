@@ -5,7 +5,7 @@ show. It decides from trials alone (no clock, no chance), so a replay finds the 
 
 - RFC 2544: throughput, latency, frame_loss, back_to_back, recovery, reset
 - RFC 2889: mesh, congestion, max_forwarding_rate, address_caching, address_learning, errored_frames, broadcast
-- from elsewhere: forwarding_rate, tcp_bulk, request_response, ping, fdb_scaling, port_scaling
+- from elsewhere: forwarding_rate, tcp_bulk, request_response, ping, fdb_scaling, port_scaling, emulation
 - shared: patterns (who sends to whom), search, bounds, learned_addresses
 - measurer: runs the trials, records and replays them; registry: all methods by name
 """
@@ -16,6 +16,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
+
+from fastbridge.bench.wanted_link import WantedLink
 
 from .measurer import Measurer
 from .patterns import subject_of
@@ -42,6 +44,7 @@ class Method(ABC):
     ports: int = 2  #: pods it needs
     sizes: tuple[int, ...]  #: frame sizes with FCS, sent in turn
     pattern: str = "pair"  #: who sends to whom
+    link: WantedLink | None = None  #: that the engine must be able to emulate
 
     if TYPE_CHECKING:  # every dataclass has its own
 

@@ -14,6 +14,7 @@ from .address_learning import AddressLearning
 from .back_to_back import BackToBack
 from .broadcast import Broadcast
 from .congestion import Congestion
+from .emulation import Emulation
 from .errored_frames import ErroredFrames
 from .fdb_scaling import FdbScaling
 from .forwarding_rate import ForwardingRate
@@ -50,5 +51,6 @@ _ALL: tuple[type[Method], ...] = (
     Broadcast,
     FdbScaling,
     PortScaling,
+    Emulation,
 )
 METHODS: Mapping[str, type[Method]] = MappingProxyType({method.name: method for method in _ALL})

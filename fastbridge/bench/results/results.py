@@ -20,9 +20,10 @@ from fastbridge.errors import BenchError
 from .files import write_whole
 from .shapes import Schema, decode, shape_of
 
-SCHEMA = 3
+SCHEMA = 4
 INTERRUPTED = "interrupted"  #: why a run was not finished although nothing failed
-READABLE = (2, SCHEMA)  # version 2 has no disturbances, and the whole command line of the kernel
+# Version 2 has no disturbances, and the whole command line of the kernel; 2 and 3 have no links.
+READABLE = (2, 3, SCHEMA)
 
 
 @dataclass(frozen=True)
@@ -185,7 +186,7 @@ def _other_schema(schema: int, value: Mapping[str, Any]) -> str:
     known = versions if isinstance(versions, dict) else {}
     writer = [f"{name} {known[name]}" for name in ("fastbridge", "commit") if known.get(name, "unknown") != "unknown"]
     written = f" ({', '.join(writer)})" if writer else ""
-    readable = " and ".join(map(str, READABLE))
+    readable = f"{', '.join(map(str, READABLE[:-1]))} and {READABLE[-1]}"
     return (
         f"schema: version {schema} is not known here; this fastbridge reads version {readable}. Measure again, or read "
         f"it with the fastbridge that wrote it{written}"

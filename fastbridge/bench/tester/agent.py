@@ -29,6 +29,7 @@ from fastbridge.core.tester.traffic import Addresses, Generator, Lane
 
 STAMPED, NEVER_SENT = 0x88B5, 0x88B6  # EtherTypes (IEEE 802 local experimental 1 and 2)
 TCP_TIMEOUT = 2.0
+_SO_SNDBUFFORCE = 32  # Linux: without a limit of the system's
 TCP_BUFFER = 1 << 20  # large enough to hide Python's own cost per byte
 
 
@@ -39,6 +40,7 @@ class Agent:
         self._log: tuple[memoryview, memoryview] | None = None
         self._sockets: list[socket.socket] = []
         self._attached: set[int] = set()
+        self._rooms: dict[int, int] = {}
         self._arrivals: Arrivals | None = None
         self._thread = ThreadPoolExecutor(1)
         self._heard: Future[Heard] | None = None
@@ -57,11 +59,14 @@ class Agent:
         most: int = 0,
         trial: int = 0,
         log: int = 0,
+        room: int = 0,
     ) -> dict[str, Any]:
         """Send, and say when that begins. Answer how many frames were intended, sent, refused and stamped.
 
-        At most `most` frames are stamped.
+        At most `most` frames are stamped. `room`: bytes of its frames that may be in the kernel's queues; 0: as usual.
         """
+        for lane in lanes:
+            self._make_room(lane["socket"], room)
         times = self._logs(log)[0][: most * 8] if sample else None
         generator = Generator([_lane(**lane) for lane in lanes], sample=sample, log=times, trial=trial)
         say({"sending": "begins"})
@@ -69,6 +74,13 @@ class Agent:
         sent = generator.send(phases)
         switches = resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw - before
         return {**sent._asdict(), "involuntary_switches": switches}
+
+    def _make_room(self, fd: int, room: int) -> None:
+        with socket.socket(fileno=os.dup(fd)) as sender:
+            usual = self._rooms.setdefault(fd, sender.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF))
+            wanted = room or usual // 2  # the kernel doubles what it is given
+            if sender.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) != 2 * wanted:
+                sender.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, wanted)
 
     def open(self, sockets: list[int], interface: str, log: int) -> dict[str, Any]:
         """Take the receiving sockets, one for each port. They hear nothing yet."""

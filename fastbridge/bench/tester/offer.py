@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from fastbridge.bench.wanted_link import WantedLink
 from fastbridge.errors import ConfigError
 
 Kind = Literal["ethernet", "udp", "arp", "nd", "tcp", "tcp-rr", "tcp-crr", "ping"]
@@ -85,6 +86,8 @@ class Offer:
     phases: tuple[Phase, ...]
     sample: int = 0  #: one frame in `sample` is stamped with number and time (latency, order, integrity); 0: none
     restart: Restart | None = None  #: restart the DUT half way through
+    delays: bool = False  #: keep the latency of each sample, too: a histogram knows three digits
+    link: WantedLink | None = None  #: to be emulated between ports 0 and 1; None: the engine as it is
     learn: bool = True  #: let the DUT learn every address of the offer before the first counted frame
 
     def __post_init__(self) -> None:

@@ -6,9 +6,11 @@ frame was sent and arrived, in ns of CLOCK_REALTIME. So the processes exchange n
 
 from __future__ import annotations
 
+import base64
 import mmap
 import os
 import time
+import zlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +38,7 @@ class Window:
     copies: int | None  #: ports that a broadcast sample should reach; None: unicast, one port
     ports: int
     started: int  #: ns of CLOCK_REALTIME, at the first frame
+    delays: bool = False  #: whether to keep the latency of each sample
 
 
 class SampleLog:
@@ -81,6 +84,8 @@ class SampleLog:
             histogram=encode(latency),
             last_lost=float(lost.max() - window.started) * 1e-9 if lost.size else None,
             longest_gap=float(gaps.max()) * 1e-9 if gaps.size else 0.0,
+            loss_runs=loss_runs(came[:, 0]) if window.copies is None else (),
+            delays=keep(latency) if window.delays else "",
             **heard,
         )
 
@@ -103,6 +108,18 @@ def encode(latency: Any) -> str:
         histogram.record_value(int(value), int(count))
     encoded = histogram.encode()
     return encoded.decode() if isinstance(encoded, bytes) else str(encoded)
+
+
+def loss_runs(came: Any) -> tuple[tuple[int, int], ...]:
+    """Lengths of runs of lost samples, ascending, and how many there are of each."""
+    edges = np.flatnonzero(np.diff(np.concatenate(([True], came, [True])).astype(np.int8)))
+    lengths, counts = np.unique(edges[1::2] - edges[::2], return_counts=True)
+    return tuple(zip(lengths.tolist(), counts.tolist(), strict=True))
+
+
+def keep(latency: Any) -> str:
+    """Latencies in ns as Samples.delays has them."""
+    return base64.b64encode(zlib.compress(latency.astype("<i8").tobytes(), 9)).decode()
 
 
 def clock_offset() -> int:

@@ -52,6 +52,9 @@ LEARN_RATE, LEARN_RATE_OF_MANY = 10_000.0, 50_000.0  # frames/s
 MANY = 20_000  # addresses
 ROUNDS = 2  # the second teaches what the first lost
 AGEING = 90.0  # seconds from learning to the end of a trial; VDE forgets after 100 s, others after 300 s
+# Frames that wait in a qdisc of the kernel's count as their sender's. With the usual buffer it would stop sending
+# before a link's queue is full.
+ROOM = 64 << 20  # bytes
 ATTEMPTS = 3
 
 
@@ -109,6 +112,9 @@ class Tester(Closes):
         if any(phase.seconds and phase.rate and phase.seconds * phase.rate < 0.5 for phase in offer.phases):
             raise BenchError(f"at so low a load a trial of {offer.seconds:g} s has no frame: make it longer")
         self._running.check()
+        if offer.link != self._running.link:
+            self._running.emulate(offer.link)
+            self._learned = set(), 0.0
         watch = Watch()  # throughout, not just in the window: looking at every process takes a while
         try:
             trial = self._end_to_end.trial(offer) if offer.is_end_to_end else self._frames(offer)
@@ -164,7 +170,7 @@ class Tester(Closes):
             _sleep_until(began + offer.seconds - TAIL)
             last = self._read(wanted)
         sent = self._sent(offer, _longest(offer) + ANSWER_SECONDS)
-        after = self._still()
+        after = self._still(offer.link.longest if offer.link else 0.0)
         if last is not None and not sent["started_ns"] * 1e-9 < first.time < last.time < sent["ended"]:
             raise MissedError("the machine is too busy, the windows were missed")
         window = first.until(last or self._read(wanted), None if last else sent["seconds"])
@@ -187,10 +193,10 @@ class Tester(Closes):
         )
 
     def _begin(self, lanes: list[LanePlan], offer: Offer) -> None:
-        sampling: dict[str, int] = {}
+        options = {"room": ROOM} if offer.link else {}
         if offer.sample:
             most = CAPACITY // (self.ports if offer.is_broadcast else 1)
-            sampling = {"sample": offer.sample, "most": most, "trial": self._number, "log": self._log.fd}
+            options |= {"sample": offer.sample, "most": most, "trial": self._number, "log": self._log.fd}
         for sender in offer.senders:
             own = [lane for lane, stream in zip(lanes, offer.streams, strict=True) if stream.sender == sender]
             share = len(own) / len(lanes)
@@ -198,16 +204,16 @@ class Tester(Closes):
                 (phase.seconds, phase.rate and phase.rate * share, phase.frames and round(phase.frames * share))
                 for phase in offer.phases
             ]
-            self._send(self._senders[sender], own, phases, **sampling)
+            self._send(self._senders[sender], own, phases, **options)
 
-    def _send(self, sender: AgentProcess, lanes: list[LanePlan], phases: list[Any], **sampling: int) -> None:
+    def _send(self, sender: AgentProcess, lanes: list[LanePlan], phases: list[Any], **options: int) -> None:
         # Returns when sending begins.
         sockets = sender.sockets()
         sender.ask(
             do="send",
             lanes=[{"socket": sockets[lane.port], **lane.described()} for lane in lanes],
             phases=phases,
-            **sampling,
+            **options,
         )
 
     def _sent(self, offer: Offer, timeout: float) -> dict[str, Any]:
@@ -279,15 +285,16 @@ class Tester(Closes):
             raise BenchError(
                 f"more than {sent['stamped']} samples in a trial: sample less often than 1 in {offer.sample}"
             )
-        return self._log.samples(Window(sent["stamped"], copies, self.ports, sent["started_ns"] + clock), heard)
+        window = Window(sent["stamped"], copies, self.ports, sent["started_ns"] + clock, offer.delays)
+        return self._log.samples(window, heard)
 
     # -- counters
 
     def _read(self, wanted: list[int]) -> Reading:
         return Reading.of([self._pods[port] for port in wanted], self._running)
 
-    def _still(self) -> list[LinkCounters]:
-        """The pods' counters, once no frame has come for `settle` seconds."""
+    def _still(self, longest: float = 0.0) -> list[LinkCounters]:
+        """The pods' counters, once no frame has come for `settle` seconds; on a link, `longest` seconds more."""
         limit = time.monotonic() + DRAIN_LIMIT
         counters: list[LinkCounters] = []
         while True:
@@ -298,7 +305,7 @@ class Tester(Closes):
                 raise BenchError(
                     f"{self.name}: frames still come {DRAIN_LIMIT:g} s after the last one: a loop, or endless buffers"
                 )
-            time.sleep(self._settle)
+            time.sleep(self._settle + longest)
 
     # -- agents
 

@@ -6,7 +6,11 @@ the sender's kernel accepted. Received: the frames that the pods' interfaces had
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import base64
+import sys
+import zlib
+from array import array
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -34,6 +38,8 @@ class Samples:
     last_lost: float | None = None  #: seconds from the first frame to the sending of the last lost sample
     longest_gap: float = 0.0  #: seconds between two arrivals in a row, over all ports
     early: int = 0  #: arrivals that the kernel stamped before a queue, because a program on the machine asked
+    loss_runs: tuple[tuple[int, ...], ...] = ()  #: samples lost in a row, and how often so many were; of unicast
+    delays: str = ""  #: latency in ns of each that arrived, in order of sending: 8 bytes, little-endian; zlib, base64
 
     @cached_property
     def latency(self) -> Any:
@@ -46,6 +52,21 @@ class Samples:
             return HdrHistogram.decode(self.histogram)
         except Exception as error:  # from base64, zlib or the package, by what is broken
             raise BenchError(f"samples.histogram is not an HdrHistogram in base64: {error}") from None
+
+    @cached_property
+    def delays_ns(self) -> Sequence[int]:
+        """One-way latency in ns of every sample that arrived, in the order of sending; empty if it was not kept.
+
+        Raise BenchError if it cannot be read.
+        """
+        numbers = array("q")
+        try:
+            numbers.frombytes(zlib.decompress(base64.b64decode(self.delays, validate=True)) if self.delays else b"")
+        except (ValueError, zlib.error) as error:
+            raise BenchError(f"samples.delays is not what zlib and base64 make: {error}") from None
+        if sys.byteorder == "big":
+            numbers.byteswap()
+        return numbers
 
     def percentiles(self, percents: Iterable[float]) -> dict[float, float]:
         """One-way latency in ns at each percentile; empty if no sample arrived."""
