@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import TypeAlias
 
 from fastbridge.errors import ConfigError
 from fastbridge.named import refuse_text
 
-Place = str | tuple[str, str]
+#: A port, by its name, or a pair of ports, (from, to).
+Place: TypeAlias = str | tuple[str, str]
 
 
 def read_place(text: str, ports: Iterable[str] = ()) -> Place:
@@ -22,8 +24,8 @@ def read_place(text: str, ports: Iterable[str] = ()) -> Place:
     return one, other
 
 
-def show_place(place: Place) -> str:
-    """The place as text."""
+def spoken(place: Place) -> str:
+    """A place in one word: `pod1`, or `pod1>pod2`."""
     return place if isinstance(place, str) else ">".join(place)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +18,7 @@ from fastbridge.toml_text import Document
 
 from .files import read_text
 from .link import DIRECTIONS, Link
-from .places import Place, read_groups, read_place, show_place
+from .places import Place, read_groups, read_place, spoken
 from .units import read_time, show_time
 
 ALL = "*"  #: as a link: those of all ports
@@ -75,8 +75,13 @@ class Step:
     value: Any = None
     where: str = ""  #: FILE:LINE
 
+    @property
+    def ports(self) -> tuple[str, ...]:
+        """The places that are ports: all but pairs."""
+        return tuple(place for place in self.places if isinstance(place, str))
+
     def __str__(self) -> str:
-        places = " ".join(map(show_place, self.places))
+        places = " ".join(map(spoken, self.places))
         value = "" if self.value is None else str(self.value)
         if self.do == "partition":
             value = " | ".join(" ".join(group) for group in self.value)
@@ -122,12 +127,19 @@ class Scenario:
         """One link or more that flap from now on."""
         return cls((Step(0, "flap", tuple(places), flap),), source="flap")
 
-    def bound(self, ports: Collection[str], links: Mapping[Place, Link]) -> Scenario:
+    def bound(
+        self,
+        ports: Collection[str],
+        links: Mapping[Place, Link],
+        may_come: Callable[[str], bool] = lambda name: False,
+    ) -> Scenario:
         """The scenario for a switch with these ports, and links that are not perfect: * stands for all ports.
+
+        may_come: whether a port of this name may join later.
 
         Raises ConfigError that names the line: there is no such port, or a change contradicts what a link is then.
         """
-        steps = tuple(_bound(step, ports) for step in self.steps)
+        steps = tuple(_bound(step, ports, may_come) for step in self.steps)
         now = dict(links)
         for step in steps * (2 if self.period else 1):  # the second time, links are as the first time left them
             for place in step.places:
@@ -139,7 +151,7 @@ class Scenario:
                     try:
                         now[place] = now.get(place, Link()).change(step.value)
                     except ConfigError as error:
-                        raise ConfigError(f"{step.where}: {show_place(place)}: {error}") from None
+                        raise ConfigError(f"{step.where}: {spoken(place)}: {error}") from None
         return replace(self, steps=steps)
 
     def moments(self) -> Iterator[Step]:
@@ -231,7 +243,7 @@ def _places(do: str, value: object) -> tuple[Place, ...]:
 def _no_pairs(do: str, places: tuple[Place, ...]) -> None:
     for place in places:
         if not isinstance(place, str):
-            raise ConfigError(f"{show_place(place)} is a pair, which has no carrier: cut it, or {do} one of its ports")
+            raise ConfigError(f"{spoken(place)} is a pair, which has no carrier: cut it, or {do} one of its ports")
 
 
 def _value(do: str, value: Any) -> Any:
@@ -259,12 +271,12 @@ def _value(do: str, value: Any) -> Any:
     return None
 
 
-def _bound(step: Step, ports: Collection[str]) -> Step:
+def _bound(step: Step, ports: Collection[str], may_come: Callable[[str], bool]) -> Step:
     """A step with names that there are. Raises ConfigError."""
     places = tuple(dict.fromkeys(each for place in step.places for each in (ports if place == ALL else (place,))))
     groups = step.value if step.do == "partition" else ()
     named = [port for place in (*places, *groups) for port in ((place,) if isinstance(place, str) else place)]
     for port in named:
-        if port not in ports:
+        if port not in ports and not may_come(port):
             raise ConfigError(f"{step.where}: the switch has no port {port!r}; it has: {', '.join(ports) or 'none'}")
     return replace(step, places=places)

@@ -9,10 +9,11 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from fastbridge.errors import ConfigError
-from fastbridge.links.link import Link
+from fastbridge.links.link import DIRECTIONS, Link
+from fastbridge.links.places import Place, read_place, spoken
 
 from .rows import LinkRow
-from .wires import DIRECTIONS, LinkState, Place, read_place, spoken
+from .wires import LinkState
 
 if TYPE_CHECKING:
     from .base import SwitchBase

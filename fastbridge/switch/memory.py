@@ -15,6 +15,7 @@ from .explain import Explanation, send
 from .fdb import PortRef
 from .mirror import Mirror
 from .options import Options
+from .player import Playing
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -75,22 +76,27 @@ class MemorySwitch(SwitchBase):
             self._wires.forget(self._remove_member(index).name)
             self._dark.discard(index)
 
-    def set_carrier(self, port: PortRef, up: bool) -> None:
-        """Take the carrier from a port's pod, or give it back (up).
+    def _switch_carrier(self, index: int, up: bool) -> None:
+        if up is not (index in self._dark):
+            return
+        self._dark ^= {index}
+        name, link = self._name_of(index), "up" if up else "down"
+        self._dataplane.set_link(index, link)
+        self._tell_link(name, link, f"port {name} is {'up again' if up else 'down'}")
+        if not up:
+            self._forget_behind(index)
+        self._monitoring.settle()
 
-        A pod without a carrier sends nothing: process() takes no frames from its port.
-        """
-        with self._changing:
-            index = self._index_of(port)
-            if up is not (index in self._dark):
-                return
-            self._dark ^= {index}
-            name, link = self._name_of(index), "up" if up else "down"
-            self._dataplane.set_link(index, link)
-            self._tell_link(name, link, f"port {name} is {'up again' if up else 'down'}")
-            if not up:
-                self._forget_behind(index)
-            self._monitoring.settle()
+    def _begin(self, playing: Playing) -> None:
+        playing.began = self._link_time()
+        self._play(playing.began)
+
+    def _play(self, until: int) -> None:
+        """Do the steps of scenarios that are due by then (ns), in the order of time."""
+        while soon := min(
+            (each for each in self.playing if each.due <= until), key=lambda each: each.due, default=None
+        ):
+            soon.do_next()
 
     def process(self, ingress: int | str, frames: Sequence[bytes]) -> list[Egress]:
         """Switch frames (bytes from the destination MAC on, no FCS) arriving on one port.
@@ -99,6 +105,7 @@ class MemorySwitch(SwitchBase):
         policy sends. Raises ConfigError for an unknown port, TypeError for a frame that is not bytes.
         """
         index = self._index_of(ingress)
+        self._play(self._link_time())
         heard = [] if index in self._dark else list(frames)
         copies = self._memory.process(index, heard, self._now_ms())
         copies += self._policing.handle()
@@ -137,6 +144,7 @@ class MemorySwitch(SwitchBase):
         It sweeps expired entries out of FDB and neighbour table. It asks neighbours that are about to expire, and
         neighbours with bindings in doubt.
         """
+        self._play(self._link_time())
         self._entries.age(self._now_ms())
         self._wires.tidy()
         self._journal.tick()

@@ -18,8 +18,7 @@ from fastbridge.links.scenario import Scenario, Step
 from fastbridge.links.units import show_time
 
 if TYPE_CHECKING:
-    from .live import Switch
-    from .memory import MemorySwitch
+    from .base import SwitchBase
 
 _log = logging.getLogger(__name__)
 
@@ -35,6 +34,8 @@ class Playing(Closes):
         self._do, self._journal = do, journal
         self._moments = scenario.moments()
         self._next = next(self._moments, None)
+        #: When it began, in ns by the switch's clock.
+        self.began = 0
         self._over = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -54,9 +55,10 @@ class Playing(Closes):
             self._thread.join()
 
     @property
-    def due(self) -> int | None:
-        """When its next step is due, in ns since it began; None: it has ended."""
-        return None if self.over or self._next is None else self._next.at
+    def due(self) -> int:
+        """When its next step is due, in ns by the switch's clock. There is one unless it is over."""
+        assert self._next is not None
+        return self.began + self._next.at
 
     def do_next(self) -> None:
         """Do the next step."""
@@ -73,18 +75,18 @@ class Playing(Closes):
 
     def start(self, clock: Callable[[], float]) -> None:
         """Have a thread do the steps at their times, from now on."""
-        began = clock()
+        self.began = round(clock() * 1e9)
 
         def play() -> None:
-            while (due := self.due) is not None:
-                if not self._over.wait(began + due / 1e9 - clock()):
+            while not self.over:
+                if not self._over.wait(self.due / 1e9 - clock()):
                     self.do_next()
 
         self._thread = threading.Thread(target=play, name="fastbridge-scenario", daemon=True)
         self._thread.start()
 
 
-def do_step(switch: Switch | MemorySwitch, step: Step) -> None:
+def do_step(switch: SwitchBase, step: Step) -> None:
     """Do what a step says. Raises FastbridgeError."""
     places = step.places
     if step.do == "set":
@@ -102,5 +104,5 @@ def do_step(switch: Switch | MemorySwitch, step: Step) -> None:
     elif step.do == "heal":
         switch.heal()
     else:
-        for port in places:
+        for port in step.ports:
             switch.set_carrier(port, step.do == "up")
