@@ -190,9 +190,10 @@ cdef inline bint takes_link(Worker *worker, const Frame *frame, uint16_t egress,
     """Send a copy along the egress port's link. False: it passes at once."""
     cdef PortLinks *links = worker.ports[egress].links
     cdef Link *link = links.to_pod
+    cdef Link *pair = links.pairs[frame.ingress] if links.pairs != NULL else NULL
     cdef bint taken
-    if links.pairs != NULL and links.pairs[frame.ingress] != NULL:
-        link = links.pairs[frame.ingress]
+    if pair != NULL and not (pair.leaving and pair.waiting == 0):
+        link = pair
     if link == NULL:
         return False
     pthread_mutex_lock(&link.mutex)

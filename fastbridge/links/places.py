@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeAlias
 
 from fastbridge.errors import ConfigError
 from fastbridge.named import refuse_text
+
+from .link import Link
 
 #: A port, by its name, or a pair of ports, (from, to).
 Place: TypeAlias = str | tuple[str, str]
@@ -27,6 +29,13 @@ def read_place(text: str, ports: Iterable[str] = ()) -> Place:
 def spoken(place: Place) -> str:
     """A place in one word: `pod1`, or `pod1>pod2`."""
     return place if isinstance(place, str) else ">".join(place)
+
+
+def links_of(texts: Mapping[str, str], ports: Sequence[str]) -> dict[Place, Link]:
+    """Links in words by their places in words; `*` stands for all ports that have none of their own."""
+    every = Link.parse(texts["*"]) if "*" in texts else None
+    links: dict[Place, Link] = dict.fromkeys(ports, every) if every else {}
+    return links | {read_place(place, ports): Link.parse(text) for place, text in texts.items() if place != "*"}
 
 
 def read_groups(groups: Sequence[Sequence[str]]) -> list[list[str]]:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from fastbridge.addresses import MacAddress
 from fastbridge.core.dataplane import Dataplane
@@ -30,7 +30,8 @@ from fastbridge.core.queues import Queues
 from fastbridge.errors import ConfigError
 from fastbridge.feed import Monitor
 from fastbridge.journal import Event, Journal
-from fastbridge.links.link import Link
+from fastbridge.links.link import DIRECTIONS, Direction, Link
+from fastbridge.links.places import Place, read_groups
 from fastbridge.links.scenario import Scenario
 from fastbridge.named import NamedTuple, refuse_text
 from fastbridge.policy.base import Policy
@@ -57,7 +58,7 @@ from .status import Status, Table, held_capabilities
 from .trace import Trace
 from .vitals import Vitals
 from .watchers import Watchers
-from .wires import DIRECTIONS, Direction, LinkState, Place, Wires, read_groups
+from .wires import LinkState, Wires
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -68,6 +69,7 @@ _log = logging.getLogger(__name__)
 
 #: Where a link is: a port, or a pair of ports, (from, to).
 PlaceRef = PortRef | tuple[PortRef, PortRef]
+_Place = TypeVar("_Place", bound=PlaceRef)
 #: The known stations behind a port: (MAC address, IP address) pairs.
 Owners = Sequence[tuple[MacAddress, IPv4Address | IPv6Address]]
 
@@ -298,6 +300,11 @@ class SwitchBase:
             return self._wires.states()
 
     @property
+    def own_links(self) -> Mapping[Place, Link]:
+        """The links that are set, by port or pair; also of ports that may come again under their names."""
+        return self._wires.wishes.links
+
+    @property
     def link_memory(self) -> tuple[int, int]:
         """Bytes that the frames in flight take now, and the most that they may for each worker."""
         return self._wires.memory
@@ -311,7 +318,7 @@ class SwitchBase:
         """
         self.set_links({place: link})
 
-    def set_links(self, links: Mapping[PlaceRef, Link | str | None], *, restart: bool = True) -> None:
+    def set_links(self, links: Mapping[_Place, Link | str | None], *, restart: bool = True) -> None:
         """As set_link(), for many at once: all or none.
 
         restart: their random numbers and frame counts begin anew; else they go on.
@@ -337,7 +344,7 @@ class SwitchBase:
             self._wires.reset()
 
     def cut(self, *places: PlaceRef, direction: Direction | Literal["both"] = "both") -> None:
-        """Let the links of ports or pairs drop all frames, silently: their pods keep the carrier. Raises ConfigError."""
+        """Let the links of ports or pairs drop all frames, silently: pods keep their carrier. Raises ConfigError."""
         if direction not in ("both", *DIRECTIONS):
             raise ConfigError(f"a direction is both, to_pod or from_pod, not {direction!r}")
         with self._changing:
@@ -358,6 +365,11 @@ class SwitchBase:
         with self._changing:
             names = [[self._name_of(self._index_of(port)) for port in group] for group in groups]
             self._wires.partition(read_groups(names))
+
+    @property
+    def parts(self) -> Sequence[frozenset[str]]:
+        """The groups of the partition, without that of all others; empty: there is none."""
+        return self._wires.wishes.groups
 
     def heal(self) -> None:
         """End the partition: the links are what they were."""
@@ -630,6 +642,8 @@ class SwitchBase:
             self._policing.set_policy(settings.policy, index, [index])
         self.trust(index, owners)
         self._wires.join(member.name)
+        if settings.link is not None and member.name not in self.own_links:
+            self.set_link(index, settings.link)
         self._note_ports()
         self.on_port(member.name)
         self._dataplane.set_blocked(index, False)

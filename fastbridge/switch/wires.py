@@ -10,28 +10,21 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import permutations
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from fastbridge.core.links import MEMORY, Links
 from fastbridge.errors import ConfigError
-from fastbridge.links.link import DIRECTIONS as DIRECTIONS
-from fastbridge.links.link import Direction as Direction
-from fastbridge.links.link import Link
-from fastbridge.links.places import Place as Place
-from fastbridge.links.places import read_groups as read_groups
-from fastbridge.links.places import read_place as read_place
-from fastbridge.links.places import spoken as spoken
+from fastbridge.links.link import DIRECTIONS, Direction, Link
+from fastbridge.links.places import Place, spoken
 from fastbridge.links.stages import Stages
 
-if TYPE_CHECKING:
-    from fastbridge.core.links import _Key as Key
+_Key: TypeAlias = tuple[str, int | None, int | None]  # as core/links.pyx has it
 
 
 class LinkCounts(NamedTuple):
     """What has happened in one direction of a link since it was set. Units are frames, or segments of GSO frames."""
 
     entered: int = 0
-    delivered: int = 0
     lost: int = 0
     queue_full: int = 0  #: dropped because the queue was full, or the memory for frames in flight
     cut: int = 0  #: dropped because the link was cut, or its port went
@@ -112,7 +105,7 @@ class Wires:
         """indices: of the ports, by name. now: ns, in memory. slow: called with each port that has got a link."""
         self._core, self._indices, self._now, self._slow = core, indices, now, slow
         self.wishes = Wishes()
-        self._held: dict[Key, Stages] = {}  # what the core has
+        self._held: dict[_Key, Stages] = {}  # what the core has
 
     def set(self, links: Mapping[Place, Link | None], *, restart: bool) -> None:
         """Replace these links; None: take one off. restart: random numbers and frame counts begin anew."""
@@ -182,7 +175,7 @@ class Wires:
     def _become(self, wishes: Wishes, places: Iterable[Place], anew: Collection[Place] = ()) -> None:
         """Have the core do what is wanted of these places. Those `anew` begin again, though nothing differs."""
         indices = self._indices()
-        orders: dict[Key, Stages | None] = {}
+        orders: dict[_Key, Stages | None] = {}
         for place in places:
             for _, key, stages in _keys(place, indices, wishes):
                 if stages != self._held.get(key) or (stages is not None and place in anew):
@@ -198,11 +191,13 @@ class Wires:
                 del self._held[key]
             else:
                 self._held[key] = stages
-        for index in {key[1] if key[2] is None else key[2] for key, stages in orders.items() if stages is not None}:
-            self._slow(index)
+        for _, ingress, egress in (key for key, stages in orders.items() if stages is not None):
+            at = ingress if egress is None else egress
+            assert at is not None  # a key has one or both
+            self._slow(at)
 
 
-def _keys(place: Place, indices: Mapping[str, int], wishes: Wishes) -> Iterator[tuple[Direction, Key, Stages | None]]:
+def _keys(place: Place, indices: Mapping[str, int], wishes: Wishes) -> Iterator[tuple[Direction, _Key, Stages | None]]:
     """A place's directions, as the core knows them, and what each does. None of a port that is not there."""
     if isinstance(place, str):
         if place in indices:

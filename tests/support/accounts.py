@@ -10,7 +10,7 @@ from fastbridge import Counters
 def check_fates(counters: Counters) -> None:
     """Every frame received has its fate."""
     for name, port in [*counters.ports.items(), ("total", counters.total)]:  # the total has ports that were removed
-        fates = port.forwarded + port.flooded + port.consumed + sum(port.dropped.values())
+        fates = port.forwarded + port.flooded + port.consumed + sum(port.dropped.values()) + port.rx_in_flight
         assert port.rx_frames == fates, f"{name}: received {port.rx_frames}, decided {fates}"
 
 
