@@ -29,6 +29,7 @@ _FLAP = re.compile(r"\s*(\S+?)\s*/\s*(\S+?)(?:\s+(down|cut))?\s*", re.IGNORECASE
 _ACTIONS = ("set", "change", "reset", "cut", "mend", "down", "up", "flap", "partition", "heal")
 _EVERYWHERE = ("partition", "heal")  # … no link in particular
 _CARRIER = ("down", "up")  # … a port's carrier, which a pair does not have
+_CUTS = ("cut", "mend")
 _KEYS = ("time", "link", *_ACTIONS)
 
 
@@ -74,6 +75,7 @@ class Step:
     #: A Link to set, words to change, a direction to cut, a Flap, the groups of a partition
     value: Any = None
     where: str = ""  #: FILE:LINE
+    flaps: bool = False  #: a flap has it happen
 
     @property
     def ports(self) -> tuple[str, ...]:
@@ -99,7 +101,12 @@ class Scenario:
     @classmethod
     def load(cls, path: str | Path) -> Scenario:
         """The scenario in a file. Raises ConfigError."""
-        return cls.parse(read_text("scenario", str(path)), str(path))
+        return cls.parse(cls.read(path), str(path))
+
+    @staticmethod
+    def read(path: str | Path) -> str:
+        """The text of a file. Raises ConfigError."""
+        return read_text("scenario", str(path))
 
     @classmethod
     def parse(cls, text: str, source: str = "the scenario") -> Scenario:
@@ -166,35 +173,40 @@ class Scenario:
     def _round(self) -> Iterator[Step]:
         waiting = [(step.at, number, step) for number, step in enumerate(self.steps)]  # a heap: it is sorted
         numbers = itertools.count(len(waiting))
-        flapping: dict[tuple[Place, bool], Step] = {}  # by place and kind: what comes next
+        flapping: dict[tuple[Place, bool], tuple[Flap, Step]] = {}  # by place and kind: with what comes next
+
+        def go_on(flap: Flap, place: Place, at: int, off: bool, where: str) -> None:
+            at += flap.down if off else flap.up
+            then = Step(at, flap.on if off else flap.off, (place,), where=where, flaps=True)
+            flapping[place, flap.cut] = flap, then
+            heapq.heappush(waiting, (at, next(numbers), then))
+
         while waiting:
-            at, number, step = heapq.heappop(waiting)
+            at, _, step = heapq.heappop(waiting)
             if self.period and at >= self.period:
                 break
-            if number < len(self.steps):  # its own: it ends the flaps of its kind
-                kind = step.value.cut if step.do == "flap" else step.do in ("cut", "mend")
-                if step.do in ("cut", "mend", "flap", *_CARRIER):
-                    for place in step.places:
-                        flapping.pop((place, kind), None)
-            elif flapping.get((step.places[0], step.value.cut)) is not step:
-                continue  # the flap has ended
-            if isinstance(step.value, Flap):
+            if step.flaps:
+                flap, then = flapping.get((step.places[0], step.do in _CUTS), (None, None))
+                if flap is None or then is not step:
+                    continue  # it has ended
+                go_on(flap, step.places[0], at, step.do == flap.off, step.where)
+            elif step.do in (*_CARRIER, *_CUTS):
                 for place in step.places:
-                    off = step.do == step.value.off
-                    then = Step(
-                        at + (step.value.down if off else step.value.up),
-                        step.value.on if off else step.value.off,
-                        (place,),
-                        step.value,
-                        step.where,
-                    )
-                    flapping[place, step.value.cut] = then
-                    heapq.heappush(waiting, (then.at, next(numbers), then))
-            if step.do != "flap":
-                yield replace(step, value=None) if isinstance(step.value, Flap) else step
-        for then in flapping.values():
-            if then.do == then.value.on:
-                yield replace(then, at=self.period, value=None)
+                    flapping.pop((place, step.do in _CUTS), None)
+            elif step.do == "flap":
+                for place in step.places:
+                    yield from _ended(flapping.pop((place, step.value.cut), None), at)
+                    go_on(step.value, place, at, False, step.where)
+                continue
+            yield step
+        for flap_and_next in flapping.values():
+            yield from _ended(flap_and_next, self.period)
+
+
+def _ended(flapping: tuple[Flap, Step] | None, at: int) -> Iterator[Step]:
+    """What ends a flap: the link is there again."""
+    if flapping and flapping[1].do == flapping[0].on:
+        yield replace(flapping[1], at=at)
 
 
 def _read(table: dict[str, Any], document: Document, path: tuple[str | int, ...]) -> Step:

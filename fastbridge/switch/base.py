@@ -31,7 +31,7 @@ from fastbridge.errors import ConfigError
 from fastbridge.feed import Monitor
 from fastbridge.journal import Event, Journal
 from fastbridge.links.link import DIRECTIONS, Direction, Link
-from fastbridge.links.places import Place, read_groups
+from fastbridge.links.places import Place, read_groups, spoken
 from fastbridge.links.scenario import Scenario
 from fastbridge.named import NamedTuple, refuse_text
 from fastbridge.policy.base import Policy
@@ -349,6 +349,9 @@ class SwitchBase:
             raise ConfigError(f"a direction is both, to_pod or from_pod, not {direction!r}")
         with self._changing:
             named = [self._place_of(place) for place in places]
+            pair = next((place for place in named if isinstance(place, tuple)), None)
+            if pair and direction == "from_pod":
+                raise ConfigError(f"the pair {spoken(pair)} has one direction, to the pod of {pair[1]}")
             self._wires.cut(named, DIRECTIONS if direction == "both" else (direction,))
 
     def mend(self, *places: PlaceRef) -> None:
@@ -362,6 +365,8 @@ class SwitchBase:
         The ports that no group names, and those that come later, are one more group. Raises ConfigError.
         """
         refuse_text(groups, "groups")
+        for group in groups:
+            refuse_text(group, "a group")
         with self._changing:
             names = [[self._name_of(self._index_of(port)) for port in group] for group in groups]
             self._wires.partition(read_groups(names))

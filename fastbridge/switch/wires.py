@@ -114,12 +114,13 @@ class Wires:
         self._become(replace(self.wishes, links=kept | wanted), links, anew=set(wanted) if restart else set())
 
     def cut(self, places: Iterable[Place], directions: Iterable[Direction]) -> None:
-        """Let these directions, and those cut before, drop all frames; (): mend them."""
+        """Let these directions, and those cut before, drop all frames; (): mend them. A pair has "to_pod" alone."""
         cuts, more = dict(self.wishes.cuts), frozenset(directions)
         changed: set[Place] = set(places)
         for place in changed:
-            cuts[place] = cuts.get(place, frozenset()) | more if more else frozenset()
-        cuts = {place: cut for place, cut in cuts.items() if cut}
+            cuts[place] = cuts.get(place, frozenset()) | more if more else more
+        one_way: frozenset[Direction] = frozenset(["to_pod"])
+        cuts = {place: cut if isinstance(place, str) else one_way for place, cut in cuts.items() if cut}
         into = {pair for pair in self.wishes.links if isinstance(pair, tuple) and pair[1] in changed}
         self._become(replace(self.wishes, cuts=cuts), changed | into)
 

@@ -221,6 +221,7 @@ def test_settings_of_a_port_to_come(switch: MemorySwitch) -> None:
         (lambda s: s.set_links({"a": "delay=1ms", "b": "delya=1ms"}), "delya"),
         (lambda s: s.change_links(["a", "b"], "reorder=1%"), "reorder"),
         (lambda s: s.cut("a", direction="up"), "a direction is both, to_pod or from_pod, not 'up'"),
+        (lambda s: s.cut("a", ("b", "c"), direction="from_pod"), "the pair b>c has one direction, to the pod of c"),
         (lambda s: s.cut("a", "z"), "the switch has no port 'z'"),
         (lambda s: s.mend("z"), "the switch has no port 'z'"),
         (lambda s: s.partition([]), "one or more groups"),
