@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from types import TracebackType
 
+from fastbridge.errors import BenchError
 from fastbridge.lab.topology import Lab, Topology
 
 from .engines import Engine, Running

@@ -64,7 +64,9 @@ _KNOWN: tuple[Engine, ...] = (
 )
 #: That emulate links. Their way of forwarding is another engine's, so "all" leaves them out.
 EMULATORS: tuple[Engine, ...] = (Fastbridge(), Wirefilter(), *QDISCS)
-ENGINES: Mapping[str, Engine] = MappingProxyType({engine.name: engine for engine in (*_KNOWN, *VARIANTS, *EMULATORS[1:])})
+ENGINES: Mapping[str, Engine] = MappingProxyType(
+    {engine.name: engine for engine in (*_KNOWN, *VARIANTS, *EMULATORS[1:])}
+)
 
 
 def parse_engines(text: str) -> tuple[Engine, ...]:
