@@ -62,7 +62,7 @@ class Fastbridge(Engine):
         cpus = len(os.sched_getaffinity(0))
         return None if self.workers <= cpus else f"{self.workers} workers need as many CPUs; there are {cpus}"
 
-    def lacks(self, link: WantedLink) -> str | None:
+    def refuses(self, link: WantedLink) -> str | None:
         """Nothing."""
         return None
 
