@@ -23,6 +23,7 @@ from fastbridge.bench.machine.cpus import Layout
 from fastbridge.bench.tester.agent_process import AgentProcess
 from fastbridge.core.tester.traffic import Generator, Lane
 from fastbridge.lab.pods import Pod
+from fastbridge.waiting import wait_for
 
 pytestmark = pytest.mark.live
 
@@ -88,7 +89,7 @@ def ask(pod: Pod, target: Pod, seconds: float) -> tuple[int, list[float]]:
         while (began := time.monotonic()) < end:
             asked += 1
             wire.send(question)
-            while select.select([wire], [], [], max(0.0, began + 1.0 - time.monotonic()))[0]:
+            while wait_for(wire.fileno(), select.POLLIN, max(0.0, began + 1.0 - time.monotonic())):
                 frame = wire.recv(2048)
                 if frame[20:22] == REPLY and frame[28:32] == question[38:42]:
                     answers.append(time.monotonic() - began)

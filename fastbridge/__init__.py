@@ -16,6 +16,8 @@ _HOMES = {
     "feed": "Monitor",
     "lab.pods": "Pod Port",
     "lab.topology": "Lab PodPlan Topology",
+    "links.link": "Link",
+    "links.loss": "Gilbert gilbert",
     "policy.base": "Answer Chain Drop Forward Policy Punt SendTo Verdict Wants",
     "policy.builtin": "Direct Flood Guard RateLimit Suppress parse_policy",
     "policy.neighbour_entry": "Conflict NeighbourEntry",

@@ -16,6 +16,9 @@ from .lab.pods import Port as Port
 from .lab.topology import Lab as Lab
 from .lab.topology import PodPlan as PodPlan
 from .lab.topology import Topology as Topology
+from .links.link import Link as Link
+from .links.loss import Gilbert as Gilbert
+from .links.loss import gilbert as gilbert
 from .policy.base import Answer as Answer
 from .policy.base import Chain as Chain
 from .policy.base import Drop as Drop

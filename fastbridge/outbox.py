@@ -14,6 +14,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
+from fastbridge.waiting import wait_for
+
 Line = TypeVar("Line")
 
 # Characters that wait at most: an hour of ordinary logging, and some 50 lines of the counters of 100 ports.
@@ -133,6 +135,4 @@ def write_text(descriptor: int, text: str, encoding: str = "utf-8") -> None:
         try:
             rest = rest[os.write(descriptor, rest) :]
         except BlockingIOError:  # somebody made it non-blocking
-            poll = select.poll()
-            poll.register(descriptor, select.POLLOUT)
-            poll.poll()
+            wait_for(descriptor, select.POLLOUT)

@@ -20,6 +20,7 @@ from rich.text import Text
 
 from fastbridge.console import make_console, plain
 from fastbridge.switch.counters import rates
+from fastbridge.waiting import wait_for
 
 from .operate import Remote, Row, operate
 
@@ -256,7 +257,7 @@ def _keys() -> Iterator[Callable[[float], str]]:
     before = termios.tcgetattr(terminal)
 
     def read(seconds: float) -> str:
-        if not select.select([terminal], [], [], seconds)[0]:
+        if not wait_for(terminal, select.POLLIN, seconds):
             return ""
         return os.read(terminal, 1).decode("ascii", "replace") or "q"  # a terminal that is gone
 

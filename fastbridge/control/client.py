@@ -15,6 +15,7 @@ from typing import Any
 
 from fastbridge.closes import Closes
 from fastbridge.errors import ConfigError
+from fastbridge.waiting import wait_for
 
 from .directory import socket_path, the_one
 from .protocol import BUSY, ENDED, MOST_BYTES, OTHER, SILENT, RpcError, load, request
@@ -167,9 +168,7 @@ class _Line:
         """Wait until something can be received or sent; returns whether it can."""
         if self.fileno() < 0:  # closed by another thread
             return True
-        poll = select.poll()
-        poll.register(self._sock, for_what)
-        return bool(poll.poll(None if seconds == math.inf else max(0.0, 1000 * seconds)))
+        return wait_for(self._sock.fileno(), for_what, None if seconds == math.inf else max(0.0, seconds))
 
     def fileno(self) -> int:
         """Readable when something has come."""

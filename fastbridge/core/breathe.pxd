@@ -4,6 +4,7 @@ from libc.stdint cimport uint32_t, uint64_t
 from .barrier cimport load_acquire, store_relaxed64
 from .batch cimport BATCH
 from .decide cimport decide
+from .emulate cimport arm, enter_links, is_due_soon, land
 from .linux cimport O_CLOEXEC, O_RDONLY, epoll_wait, open, pthread_mutex_lock, pthread_mutex_unlock, sched_yield
 from .receive cimport adapt_quota, receive, park_all, wake_ready
 from .transmit cimport LONG_BREATH_NS, TIMED_NS, release, transmit
@@ -16,12 +17,17 @@ cdef enum:
 
 
 cdef inline uint32_t breathe(Worker *worker) noexcept nogil:
-    """One batch, from the rings to the wire; returns how many frames were received."""
+    """One batch, from the rings to the wire; returns how many frames came, off links too."""
     cdef uint32_t received
     store_relaxed64(&worker.breaths, worker.breaths + 1)    # a watchdog reads it
     worker.now = monotonic_ns()
     wake_ready(worker)
+    if worker.wire.to_pods.count or worker.wire.from_pods.count:
+        land(worker)
+    worker.most = min(<uint32_t>BATCH, worker.batch_count + worker.quota)
     received = receive(worker)
+    if worker.wire.from_pod_links:
+        enter_links(worker)
     if received:
         decide(worker, worker.now - worker.epoch_ns)
         worker.breathing = True
@@ -47,7 +53,11 @@ cdef inline void work(Worker *worker) noexcept nogil:
             last = now
             if now - worker.now > LONG_BREATH_NS:
                 worker.timed_until = now + TIMED_NS
-        timeout = 0 if received or now - last < worker.busy_poll_ns else park_all(worker)
+        if received or now - last < worker.busy_poll_ns or is_due_soon(worker, now):
+            timeout = 0
+        else:
+            timeout = park_all(worker)
+            arm(worker)
         looks = not received or worker.copies > BATCH or worker.breaths % DISCOVER == 0
         pthread_mutex_unlock(&worker.mutex)
         while load_acquire(&worker.waiting):

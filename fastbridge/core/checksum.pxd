@@ -39,5 +39,7 @@ cdef inline void finish_checksum(const virtio_net_hdr *vnet, uint8_t *data, uint
     if not vnet.flags & VIRTIO_NET_HDR_F_NEEDS_CSUM or start > length or at + 2 > length:
         return
     value = ~add_checksum(data + start, length - start) & 0xFFFF
+    if value == 0:
+        value = 0xFFFF          # to UDP, 0 would mean: none. It is the same sum (the kernel's CSUM_MANGLED_0)
     data[at] = value >> 8
     data[at + 1] = value & 0xFF

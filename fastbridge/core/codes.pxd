@@ -26,6 +26,9 @@ cpdef enum Reason:
     RX_PUNT_FULL = 13       # the policy is behind, and its fallback drops
     RX_PUNT_TOO_LONG = 14   # … or the frame is longer than ARP and ND are (punt.pxd)
     RX_SOURCE_GUARD = 15
+    RX_LINK_LOSS = 16       # by an emulated link (link.pxd); these three are in the order of TX_LINK_LOSS …
+    RX_LINK_QUEUE = 17
+    RX_LINK_CUT = 18
 
 cpdef enum TxReason:
     # Why a copy is not sent.
@@ -36,6 +39,9 @@ cpdef enum TxReason:
     TX_REFUSED = 4          # any other error: the kernel finds the frame or its vnet header malformed
     TX_COSTLY = 5           # the port is too slow, and others shall not wait for it (transmit.pxd)
     TX_TAGGED_TOO_BIG = 6   # EMSGSIZE, but without its VLAN tags it would fit
+    TX_LINK_LOSS = 7        # by an emulated link, at random
+    TX_LINK_QUEUE = 8       # … its queue was full, or the pool of frames in flight
+    TX_LINK_CUT = 9         # … it was cut, or went with the frame on it
 
 cpdef enum Flood:
     # Kinds of floods. Storm control and the ports' flags tell them apart.
@@ -108,8 +114,8 @@ cpdef enum EventKind:
 
 cdef enum:
     # How many there are. KINDS: those that a policy may want, and ORDINARY.
-    RX_REASONS = RX_SOURCE_GUARD + 1
-    TX_REASONS = TX_TAGGED_TOO_BIG + 1
+    RX_REASONS = RX_LINK_CUT + 1
+    TX_REASONS = TX_LINK_CUT + 1
     FLOODS = UNKNOWN_UNICAST + 1
     KINDS = ND_UNICAST + 1
     NO_REASON = 255

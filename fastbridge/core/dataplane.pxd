@@ -26,6 +26,7 @@ cdef class Dataplane:
     cdef Port *_port(self, uint32_t index) noexcept nogil
     cdef void _list_floods(self) noexcept nogil
     cdef int _enter(self, uint32_t index, Port **port, WorkerPort **shares) noexcept nogil
+    cdef void _unlink(self, uint32_t index) noexcept nogil
     cdef void _leave(self, Worker *worker, uint32_t index, Ring *ring) noexcept nogil
 
 

@@ -19,7 +19,10 @@ from .codes cimport (
     FLAGS_DEFAULT, LINK_BLOCKED, LINK_DOWN, LINK_FREE, LINK_GONE, LINK_UP, RX_PUNT_FULL, RX_RATE_LIMITED, TX_FULL,
     TX_NO_BUFFER,
 )
+from .emulate cimport cut_off_links
 from .events cimport EventQueue
+from .link cimport NOBODY
+from .link_memory cimport free_link, free_links
 from .linux cimport (
     EFD_CLOEXEC, EFD_NONBLOCK, EPOLL_CTL_DEL, PACKET_STATISTICS, SOL_PACKET, close, epoll_ctl, epoll_event, errno,
     eventfd, getsockopt, pthread_mutex_init, pthread_mutex_lock, pthread_mutex_unlock, socklen_t, tpacket_stats,
@@ -101,6 +104,8 @@ cdef class Dataplane:
             end_worker(&self.workers[i])
         free(self.workers)
         for i in range(self.port_count):
+            if self.ports[i] != NULL:
+                free_links(self.ports[i], self.port_count)
             free(self.ports[i])
         free(self.ports)
         for fd in (self.events_fd, self.punts_fd, self.candidates_fd):
@@ -279,6 +284,7 @@ cdef class Dataplane:
             self._lock()
             port = self._port(index)
             if port != NULL:
+                self._unlink(index)
                 for i in range(self.worker_count):
                     self._leave(&self.workers[i], index, &rings[i])
                     add_tally(&tally, &self.workers[i].shares[index].tally)
@@ -295,6 +301,21 @@ cdef class Dataplane:
             port.leaving = False
             self._unlock()
         return name_tally(&tally)
+
+    cdef void _unlink(self, uint32_t index) noexcept nogil:
+        """Cut all links of a port with the frames that are on them, and free them."""
+        cdef uint32_t i
+        if not self.workers.wire.used:
+            return
+        for i in range(self.worker_count):
+            cut_off_links(&self.workers[i], index)
+        if self.ports[index].links != NULL and self.ports[index].links.from_pod != NULL:
+            for i in range(self.worker_count):
+                self.workers[i].wire.from_pod_links -= 1
+        free_links(self.ports[index], self.port_count)
+        for i in range(self.port_count):
+            if self.ports[i].links != NULL and self.ports[i].links.pairs != NULL:
+                free_link(&self.ports[i].links.pairs[index])
 
     cdef void _leave(self, Worker *worker, uint32_t index, Ring *ring) noexcept nogil:
         """End one worker's share of a port. The caller closes its rings."""
@@ -363,13 +384,17 @@ cdef class Dataplane:
         require_port(port)
 
     def count_unread(self):
-        """Count received but unread frames of the ports as missed. For a loop that has ended."""
+        """Count received but unread frames of the ports as missed, and those in flight as `link_cut`.
+
+        For a loop that has ended."""
         cdef uint32_t i, j
         with nogil:
             self._lock()
             for i in range(self.port_count):
                 for j in range(self.worker_count):
                     miss_unread(self.workers[j].shares[i])
+            for j in range(self.worker_count):
+                cut_off_links(&self.workers[j], NOBODY)
             self._unlock()
 
     def snapshot(self):
@@ -460,6 +485,7 @@ cdef void add_tally(Tally *total, const Tally *more) noexcept nogil:
 
 cdef dict name_tally(const Tally *tally):
     cdef dict named = tally[0]
+    named["rx_frames"] += named["rx_in_flight"]
     named["dropped"] = dict(zip(_DROP_REASONS, named["dropped"]))
     named["tx_dropped"] = dict(zip(_TX_DROP_REASONS, named["tx_dropped"]))
     return named

@@ -9,6 +9,7 @@ from .codes cimport (
     LEARN_DAMPED, LEARN_MOVED, LEARN_REFUSED, LOOP_PROBE, ORDINARY, RX_PUNT_FULL, RX_PUNT_TOO_LONG, RX_SOURCE_GUARD,
     RX_STORM_BROADCAST,
 )
+from .emulate cimport takes_link
 from .ethernet cimport load_mac, network_offset
 from .forward cimport LOOP_MAGIC, Forwarding, classify, drop, look_up_egress, parse
 from .port cimport Port, WorkerPort
@@ -35,14 +36,19 @@ cdef inline void account(WorkerPort *share, const Frame *frame) noexcept nogil:
         share.tally.dropped[frame.reason] += 1
 
 
+cdef inline void send_copy(Worker *worker, const Frame *frame, uint16_t egress, uint32_t place) noexcept nogil:
+    if worker.ports[egress].links == NULL or not takes_link(worker, frame, egress, place):
+        enqueue_copy(worker, egress, place)
+
+
 cdef inline void enqueue(Worker *worker, const Frame *frame, uint32_t place) noexcept nogil:
     cdef uint32_t i
     if frame.action == FORWARDED:
-        enqueue_copy(worker, frame.egress, place)
+        send_copy(worker, frame, frame.egress, place)
     elif frame.action == FLOODED:
         for i in range(worker.flood_count[frame.flood]):
             if may_flood(worker, frame, worker.flood[frame.flood][i]):
-                enqueue_copy(worker, worker.flood[frame.flood][i], place)
+                send_copy(worker, frame, worker.flood[frame.flood][i], place)
 
 
 cdef inline void fall_back(Forwarding *forwarding, Port *port, Frame *frame, uint8_t reason) noexcept nogil:
@@ -80,7 +86,7 @@ cdef inline void nominate(Worker *worker, const Frame *frame) noexcept nogil:
         add_candidate(&worker.candidates, CANDIDATE_STATION, frame, 0, no_ip)
     if (
         frame.action == FORWARDED and frame.kind == ORDINARY and frame.vid == 0 and frame.learned < LEARN_REFUSED
-        and frame.egress != frame.ingress
+        and frame.egress != frame.ingress and port.links == NULL and worker.ports[frame.egress].links == NULL
         and port.flags & (FLAG_LEARNING | FLAG_LOCKED) == FLAG_LEARNING
     ):
         name_pair(&worker.candidates, frame, port.guarded and not port.routes, worker.forwarding.now_ms)
@@ -89,15 +95,15 @@ cdef inline void nominate(Worker *worker, const Frame *frame) noexcept nogil:
 
 
 cdef inline void decide(Worker *worker, uint64_t now) noexcept nogil:
-    """Decide the batch at `now` (ns since the worker's epoch)."""
+    """Decide the batch, from `first` on, at `now` (ns since the worker's epoch)."""
     cdef Forwarding *forwarding = &worker.forwarding
     cdef Frame *frame
     cdef uint32_t i
     forwarding.now_ns = now
     forwarding.now_ms = <uint32_t>(now // 1000000)
-    for i in range(worker.batch_count):
+    for i in range(worker.first, worker.batch_count):
         parse(forwarding, &worker.batch[i])
-    for i in range(worker.batch_count):
+    for i in range(worker.first, worker.batch_count):
         frame = &worker.batch[i]
         classify(forwarding, frame)
         if frame.punted:

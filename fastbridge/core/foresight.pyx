@@ -27,7 +27,7 @@ from .memory_ports cimport copy_frames
 from .port cimport MAX_PORTS, Port, is_open
 from .punt cimport PUNT_BYTES, has_room
 from .ring cimport VNET_HEADER
-from .transmit cimport release, transmit
+from .send_out cimport send_out
 from .worker cimport BIG_SIZE, Worker, may_flood, monotonic_ns, start_frame
 
 from . import codes as _codes
@@ -158,6 +158,7 @@ cdef class Foresight:
         outcome.port = worker.ports[ingress][0]
         start_frame(&outcome.frame, ingress)
         worker.batch[0], worker.batch_count = outcome.frame, 1
+        worker.now = now
         if live:
             worker.now = monotonic_ns()
             now = worker.now - worker.epoch_ns
@@ -165,8 +166,7 @@ cdef class Foresight:
         outcome.frame = outcome.plain = worker.batch[0]
         outcome.was = worker.forwarding.moved_from
         fill_outcome(worker, &worker.forwarding, outcome)
-        transmit(worker)
-        release(worker)
+        send_out(worker)
 
     cdef Worker *_reader(self, uint32_t ingress) noexcept nogil:
         """The worker that reads a port, or the first of them."""

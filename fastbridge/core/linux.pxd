@@ -64,6 +64,13 @@ cdef extern from "<sys/epoll.h>" nogil:
     int epoll_ctl(int epfd, int op, int fd, epoll_event *event)
     int epoll_wait(int epfd, epoll_event *events, int maximum, int timeout_ms)
 
+cdef extern from "<sys/timerfd.h>" nogil:
+    struct itimerspec:
+        timespec it_interval, it_value
+    int TFD_NONBLOCK, TFD_CLOEXEC, TFD_TIMER_ABSTIME
+    int timerfd_create(int clock, int flags)
+    int timerfd_settime(int fd, int flags, const itimerspec *value, itimerspec *before)
+
 cdef extern from "<sys/ioctl.h>" nogil:
     unsigned long SIOCGIFMTU, SIOCGIFNAME
     int ioctl(int fd, unsigned long request, void *argument)

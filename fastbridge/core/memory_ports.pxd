@@ -1,5 +1,5 @@
 # Frames from memory: Python's bytes into a batch, and a decided batch's copies back to Python.
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 from libc.stdlib cimport calloc
@@ -7,6 +7,7 @@ from libc.string cimport memcpy
 
 from .batch cimport Frame
 from .codes cimport FLOODED, FORWARDED
+from .port cimport WorkerPort
 from .ring cimport VNET_HEADER
 from .worker cimport Worker, may_flood
 
@@ -54,4 +55,20 @@ cdef inline int collect_copies(Worker *worker, list frames, list out) except -1:
                 egress = worker.flood[frame.flood][j]
                 if may_flood(worker, frame, egress):
                     out.append((egress, frames[i]))
+    return 0
+
+
+cdef inline bytes read_frame(const Frame *frame, uint32_t before):
+    """A frame as a bytes object, with so many bytes before it."""
+    return PyBytes_FromStringAndSize(<const char *>frame.data - before, frame.length + before)
+
+
+cdef inline int collect_queued(Worker *worker, uint32_t before, list out) except -1:
+    """Append what the ports' queues hold of a batch of one frame, (egress port, frame)."""
+    cdef WorkerPort *share
+    cdef uint32_t i, j
+    for i in range(worker.touched_count):
+        share = worker.shares[worker.touched[i]]
+        for j in range(share.queued):
+            out.append((share.index, read_frame(&worker.batch[share.queue[j]], before)))
     return 0

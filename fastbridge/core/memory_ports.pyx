@@ -13,6 +13,8 @@ from .batch cimport BATCH, Frame
 from .cut cimport Cut, make_messages, must_cut
 from .dataplane cimport Dataplane, require_port
 from .decide cimport decide
+from .emulate cimport enter_links, first_due, land_from_pods, land_to_pods
+from .flights cimport next_due
 from .linux cimport iovec
 from .memory_ports cimport collect_copies, copy_frames, place_of
 from .port cimport WorkerPort
@@ -39,6 +41,8 @@ cdef class MemoryPorts:
         cdef Worker *worker = self.dataplane.workers
         cdef list out = [], chunk
         cdef Py_ssize_t start = 0
+        if worker.wire.used:
+            return self.receive(ingress, frames, <uint64_t>now * 1000000)
         with nogil:
             lock(worker)
         try:
@@ -47,6 +51,43 @@ cdef class MemoryPorts:
                 chunk = frames[start:start + BATCH]
                 start += BATCH
                 run_breath(worker, ingress, chunk, now, False, out)
+        finally:
+            unlock(worker)
+        return out
+
+    def receive(self, uint32_t ingress, list frames, uint64_t now):
+        """As process(), at `now` (ns), on a switch with links (links.pyx): the copies that pass at once.
+
+        They may be other bytes objects. advance() returns the others."""
+        cdef Worker *worker = self.dataplane.workers
+        cdef list out = []
+        with nogil:
+            lock(worker)
+        try:
+            require_port(self.dataplane._port(ingress))
+            for frame in frames:
+                run_linked(worker, ingress, [frame], now, 0, out)
+        finally:
+            unlock(worker)
+        return out
+
+    def advance(self, uint64_t until, bint offloaded=False):
+        """Let time pass up to `until` (ns): deliver the frames in flight that are due, each at its own time.
+
+        Returns [(time in ns, egress port, frame), …] in the order of time; offloaded: with their vnet headers. At one
+        time, copies for pods come before frames from pods, which are decided then. Raises MemoryError."""
+        cdef Worker *worker = self.dataplane.workers
+        cdef uint32_t before = VNET_HEADER if offloaded else 0
+        cdef uint64_t now
+        cdef list out = []
+        with nogil:
+            lock(worker)
+        try:
+            while first_due(worker) <= until:
+                now = first_due(worker)
+                copies = []
+                land_at(worker, now, before, copies)
+                out += [(now, egress, frame) for egress, frame in copies]
         finally:
             unlock(worker)
         return out
@@ -103,6 +144,9 @@ cdef int run_breath(Worker *worker, uint32_t ingress, list frames, uint32_t now,
     """Do one breath of frames from memory. Offloaded frames are each behind their vnet header."""
     cdef uint8_t *memory = fill_batch(worker, ingress, frames, VNET_HEADER if offloaded else 0)
     try:
+        if worker.wire.used:
+            worker.now = <uint64_t>now * 1000000
+            enter_links(worker)
         decide(worker, <uint64_t>now * 1000000)
         if offloaded:
             collect_messages(worker, out)
@@ -112,6 +156,40 @@ cdef int run_breath(Worker *worker, uint32_t ingress, list frames, uint32_t now,
         transmit(worker)
         release(worker)
         free(memory)
+    return 0
+
+
+cdef int run_linked(Worker *worker, uint32_t ingress, list frames, uint64_t now, uint32_t before, list out) except -1:
+    """Do one breath of one frame on a switch with links, and append the copies that pass at once."""
+    cdef uint8_t *memory = fill_batch(worker, ingress, frames, before)
+    worker.now = now
+    try:
+        enter_links(worker)
+        decide(worker, now)
+        collect_queued(worker, before, out)
+    finally:
+        transmit(worker)
+        release(worker)
+        free(memory)
+    return 0
+
+
+cdef int land_at(Worker *worker, uint64_t now, uint32_t before, list out) except -1:
+    """Do one breath of what is due at `now`: copies for pods, or else one frame from a pod."""
+    cdef uint32_t i
+    worker.now = now
+    try:
+        if next_due(&worker.wire.to_pods) <= now:
+            land_to_pods(worker, BATCH)
+            for i in range(worker.wire.landed_count):
+                out.append((worker.wire.landed[i].link.egress, read_frame(&worker.batch[i], before)))
+        else:
+            land_from_pods(worker, 1)
+            decide(worker, now)
+            collect_queued(worker, before, out)
+    finally:
+        transmit(worker)
+        release(worker)
     return 0
 
 

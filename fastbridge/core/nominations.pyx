@@ -116,7 +116,7 @@ cdef class Nominations:
 
 cdef bint allowed_now(Forwarding *f, const Port *port, const Port *out, uint16_t ingress, uint64_t source, bint by_ip,
                       const uint8_t *address) noexcept nogil:
-    if port.blocked or not is_open(out):
+    if port.blocked or not is_open(out) or port.links != NULL or out.links != NULL:
         return False
     if port.flags & (FLAG_LEARNING | FLAG_LOCKED) != FLAG_LEARNING or port.flags & out.flags & FLAG_ISOLATED:
         return False

@@ -1,7 +1,7 @@
 """Packet-out: frames that Python orders worker 0 to send. They are the policies' answers and the loop probes."""
 
 cimport cython
-from libc.stdint cimport uint8_t, uint32_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t
 from libc.stdlib cimport free, malloc
 
 from .batch cimport BATCH, Frame
@@ -11,10 +11,10 @@ from .decide cimport enqueue
 from .ethernet cimport ETHERNET_HEADER, load_mac, read_vid
 from .forward cimport look_up_egress
 from .mac_table cimport hash_key, make_key
-from .memory_ports cimport collect_copies, copy_frames, place_of
+from .memory_ports cimport collect_copies, collect_queued, copy_frames, place_of
 from .port cimport is_open
 from .ring cimport VNET_HEADER
-from .transmit cimport release, transmit
+from .send_out cimport send_out
 from .watch cimport watch
 from .worker cimport BIG_SIZE, Worker, lock, may_flood, monotonic_ns, start_frame, unlock
 
@@ -68,6 +68,8 @@ cdef class PacketOut:
                 at += place_of(prepared[i].length)
             while start < total:
                 count = <uint32_t>min(<Py_ssize_t>BATCH, total - start)
+                if self.dataplane.workers.wire.used and not is_live(self.dataplane):
+                    count = 1               # copies are read from the queues, one frame at a time
                 if is_live(self.dataplane):
                     with nogil:
                         lock(self.dataplane.workers)
@@ -92,7 +94,10 @@ cdef int send_in_memory(Dataplane dataplane, const Order *orders, list frames, l
         lock(dataplane.workers)
     try:
         load(dataplane, orders, <uint32_t>len(frames))
-        collect_copies(dataplane.workers, frames, out)
+        if dataplane.workers.wire.used:
+            collect_queued(dataplane.workers, 0, out)
+        else:
+            collect_copies(dataplane.workers, frames, out)
     finally:
         send_out(dataplane.workers)
         unlock(dataplane.workers)
@@ -105,11 +110,13 @@ cdef void load(Dataplane dataplane, const Order *orders, uint32_t count) noexcep
     cdef Frame *frame
     cdef uint32_t i
     if is_live(dataplane):              # in memory the time is that of the last process()
-        worker.forwarding.now_ns = monotonic_ns() - dataplane.epoch_ns
+        worker.now = monotonic_ns()
+        worker.forwarding.now_ns = worker.now - dataplane.epoch_ns
         worker.forwarding.now_ms = <uint32_t>(worker.forwarding.now_ns // 1000000)
     for i in range(count):
         frame = &worker.batch[i]
-        start_frame(frame, 0)
+        # Of no port, it takes no pair's link: a port has none to itself.
+        start_frame(frame, <uint16_t>max(orders[i].ingress if orders[i].ingress >= 0 else orders[i].egress, 0))
         frame.data, frame.length, frame.action = orders[i].data, orders[i].length, DROPPED
         frame.own = True
         if frame.length >= ETHERNET_HEADER:
@@ -141,8 +148,3 @@ cdef void direct(Dataplane dataplane, Frame *frame, int ingress, int egress) noe
         return
     if ingress < 0 or may_flood(worker, frame, egress):
         frame.action, frame.egress = FORWARDED, egress
-
-
-cdef void send_out(Worker *worker) noexcept nogil:
-    transmit(worker)
-    release(worker)

@@ -5,6 +5,7 @@ from .barrier cimport load_relaxed8
 from .batch cimport BATCH
 from .bucket cimport TokenBucket
 from .codes cimport FLOODS, KINDS, LINK_UP, RX_REASONS, TX_REASONS
+from .link cimport Link
 from .ring cimport Ring
 
 cdef enum:
@@ -15,6 +16,9 @@ cdef struct Tally:
     uint64_t coalesced          # frames sent inside another one's GSO frame: messages sent = tx_frames - coalesced
     uint64_t split              # GSO frames made of several that the kernel refused: sent frame by frame instead
     uint64_t shed               # messages that the kernel had no room for; the device or its queue counts them, too
+    uint64_t rx_in_flight       # frames that wait on the link from the pod; snapshot() adds them to rx_frames
+    uint64_t tx_in_flight       # … on the links to the pod
+    uint64_t link_added         # copies that these made of others: segments beyond a frame's first, and duplicates
     uint64_t messages           # that the kernel took: one for several merged frames, or several for one cut up
     uint64_t dropped[RX_REASONS]
     uint64_t tx_dropped[TX_REASONS]
@@ -22,6 +26,11 @@ cdef struct Tally:
 cdef enum Blocked:
     BLOCKED_LOOP = 1            # part of a loop, not set up yet, or no longer ours
     BLOCKED_MIRROR = 2          # a mirror's copies leave by it, nothing else
+
+cdef struct PortLinks:
+    Link *to_pod                # NULL: none
+    Link *from_pod
+    Link **pairs                # by ingress port, in place of to_pod; NULL: none has one
 
 cdef struct Port:
     # The part that all workers share. It changes between the breaths of all of them. Only `link` changes at any time:
@@ -38,6 +47,7 @@ cdef struct Port:
     uint8_t punt[KINDS]         # a Punt by Kind
     TokenBucket storm[FLOODS]
     TokenBucket arp, nd
+    PortLinks *links            # NULL: it has no link
 
 cdef struct WorkerPort:
     # One worker's share of a port.

@@ -31,7 +31,8 @@ cdef enum:
     IDLE_LOOKS = 64             # empty looks at a port before it is left to epoll
     STORM = 64                  # frames in a row that the port's limits or guard drop: a storm
     PAUSE_MS = 1                # between two looks at such a port, and at ports that epoll has no memory to watch
-    WAKE = 0xFFFFFFFF           # epoll's tag of the wake-up eventfd
+    WAKE = 0xFFFFFFFF           # epoll's tag of the wake-up eventfd …
+    TIMER = 0xFFFFFFFE          # … and of the timer for frames in flight
 
 
 cdef inline int watch(Worker *worker, int fd, uint32_t tag) noexcept nogil:
@@ -79,6 +80,10 @@ cdef inline void wake_ready(Worker *worker) noexcept nogil:
         if tag == WAKE:
             read(worker.wake_fd, &unused, sizeof(unused))
             continue
+        if tag == TIMER:
+            read(worker.wire.timer_fd, &unused, sizeof(unused))
+            worker.wire.armed = 0
+            continue
         # The port was removed since epoll named it, or it is another one by now that this worker does not read.
         if tag >= worker.port_count or worker.shares[tag].rx_fd < 0 or worker.shares[tag].active:
             continue
@@ -91,7 +96,7 @@ cdef inline void wake_ready(Worker *worker) noexcept nogil:
 cdef inline uint32_t receive_from(Worker *worker, uint16_t index) noexcept nogil:
     """Take at most BURST frames off one port."""
     cdef WorkerPort *share = worker.shares[index]
-    cdef uint32_t limit = min(max(1, worker.quota // (BATCH // BURST)), worker.quota - worker.batch_count)
+    cdef uint32_t limit = min(max(1, worker.quota // (BATCH // BURST)), worker.most - worker.batch_count)
     cdef uint32_t n = fill_from_slots(worker, share, index, limit)
     share.taken += n
     worker.batch_count += n
@@ -99,16 +104,18 @@ cdef inline uint32_t receive_from(Worker *worker, uint16_t index) noexcept nogil
 
 
 cdef inline uint32_t receive(Worker *worker) noexcept nogil:
-    """Fill the batch from the active ports, at most BURST from each. Each breath begins with another port."""
+    """Fill the batch from the active ports, at most BURST from each. Each breath begins with another port.
+
+    Returns how many frames are in it."""
     cdef uint32_t n = worker.active_count, i
     cdef uint16_t index
     cdef WorkerPort *share
     if n == 0:
-        return 0
+        return worker.batch_count
     worker.turn += 1
     for i in range(n):
         index = worker.active[(worker.turn + i) % n]
-        if worker.batch_count >= worker.quota or big_is_full(worker):
+        if worker.batch_count >= worker.most or big_is_full(worker):
             break                               # the other ports come first in the next breath
         share = worker.shares[index]
         if share.paused_until > worker.now:

@@ -107,6 +107,7 @@ cdef inline void record_frame(
         memcpy(&record.vnet, frame.data - VNET_HEADER, VNET_HEADER)
     else:
         memset(&record.vnet, 0, VNET_HEADER)
-    memcpy(<uint8_t *>record + sizeof(TapRecord), ports, listed * sizeof(uint16_t))
+    if listed:
+        memcpy(<uint8_t *>record + sizeof(TapRecord), ports, listed * sizeof(uint16_t))
     memcpy(<uint8_t *>record + head, frame.data, kept)
     end_record(tap, record)

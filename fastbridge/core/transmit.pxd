@@ -23,6 +23,7 @@ from .codes cimport (
 )
 from .cut cimport Cut, make_messages, must_cut
 from .ethernet cimport ETHERNET_HEADER, network_offset
+from .flights cimport free_landed
 from .linux cimport (
     EAGAIN, EINTR, EMSGSIZE, ENETDOWN, ENOBUFS, ENOMEM, ENXIO, MSG_DONTWAIT, VIRTIO_NET_HDR_GSO_NONE,
     VIRTIO_NET_HDR_GSO_UDP_L4, errno, pread, sendmmsg, virtio_net_hdr,
@@ -133,11 +134,12 @@ cdef inline void lose_copies(
     Worker *worker, WorkerPort *share, uint32_t at, uint32_t frames, int reason
 ) noexcept nogil:
     """Count frames of the queue that are not sent."""
-    cdef uint32_t i
+    cdef uint32_t i, place
     share.tally.tx_dropped[reason] += frames
     if worker.taps != NULL:
         for i in range(frames):
-            watch_loss(worker, share.index, share.queue[at + i], reason)
+            place = share.queue[at + i]
+            watch_loss(worker, share.index, &worker.batch[place], worker.frames + place, reason)
 
 
 cdef inline void note_refusal(Worker *worker, WorkerPort *share, uint32_t message, int reason) noexcept nogil:
@@ -357,5 +359,7 @@ cdef inline void release(Worker *worker) noexcept nogil:
         share = worker.shares[worker.active[i]]
         release_slots(&share.ring)
     worker.frames += worker.batch_count
-    worker.batch_count = worker.big_count = 0
+    worker.batch_count = worker.big_count = worker.first = 0
     worker.big_used = 0
+    if worker.wire.landed_count:
+        free_landed(&worker.wire)

@@ -1,5 +1,5 @@
 # Watch: which taps see a frame, or the loss of a copy.
-from libc.stdint cimport uint8_t, uint16_t, uint32_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from .barrier cimport load_relaxed8, store_relaxed64
 from .batch cimport BATCH, Frame
@@ -77,9 +77,10 @@ cdef inline void watch(Worker *worker, const Frame *frame, uint32_t place) noexc
         tap = tap.next
 
 
-cdef inline void watch_loss(Worker *worker, uint16_t egress, uint32_t place, int reason) noexcept nogil:
+cdef inline void watch_loss(
+    Worker *worker, uint16_t egress, const Frame *frame, uint64_t number, int reason
+) noexcept nogil:
     """Show a copy that is not sent to the taps that want it."""
-    cdef const Frame *frame = &worker.batch[place]
     cdef Tap *tap = worker.taps
     while tap != NULL:
         if tap.mirror >= 0:
@@ -90,5 +91,18 @@ cdef inline void watch_loss(Worker *worker, uint16_t egress, uint32_t place, int
             and passes(tap, frame)
         ):
             store_relaxed64(&tap.matched, tap.matched + 1)
-            record_frame(tap, frame, True, <uint8_t>reason, &egress, 1, worker.frames + place, monotonic_ns())
+            record_frame(tap, frame, True, <uint8_t>reason, &egress, 1, number, monotonic_ns())
+        tap = tap.next
+
+
+cdef inline void watch_drop(Worker *worker, const Frame *frame, uint64_t number) noexcept nogil:
+    """Show a frame that is dropped before it is decided to the taps that want it. It lies in no batch."""
+    cdef Tap *tap = worker.taps
+    while tap != NULL:
+        if wants(tap, frame) and concerns(tap, frame, NULL, 0) and passes(tap, frame):
+            store_relaxed64(&tap.matched, tap.matched + 1)
+            if tap.mirror >= 0:
+                lose_frame(tap, <uint16_t>tap.mirror)
+            else:
+                record_frame(tap, frame, False, frame.reason, NULL, 0, number, monotonic_ns())
         tap = tap.next

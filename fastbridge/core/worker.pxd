@@ -13,6 +13,7 @@ from .codes cimport (
     FLAG_BROADCAST_FLOOD, FLAG_HAIRPIN, FLAG_ISOLATED, FLOODS, LEARN_KNOWN, LINK_DOWN, LINK_GONE, NO_REASON, ORDINARY,
 )
 from .events cimport EventQueue, add_event
+from .flights cimport Wire
 from .forward cimport Forwarding
 from .linux cimport (
     CLOCK_MONOTONIC, SO_ERROR, SOL_SOCKET, clock_gettime, epoll_event, getsockname, getsockopt, iovec, mmsghdr,
@@ -62,6 +63,9 @@ cdef struct Worker:
 
     Frame *batch
     uint32_t batch_count
+    uint32_t first                      # frames before it came off links, decided before: the batch begins with them
+    uint32_t most                       # frames that this breath may bring the batch to
+    Wire wire                           # frames in flight
     uint32_t quota                      # frames the next breath may take (receive.pxd)
     uint32_t copies                     # queued to be sent in this breath
     uint8_t *big                        # BATCH buffers of BIG_SIZE

@@ -7,6 +7,7 @@ from .batch cimport BATCH, Frame
 from .coalesce cimport HEADERS
 from .codes cimport FLOODS
 from .events cimport EventQueue
+from .flights cimport Flight, free_wire
 from .linux cimport (
     EFD_CLOEXEC, EFD_NONBLOCK, EPOLL_CLOEXEC, close, epoll_create1, errno, eventfd, iovec, mmsghdr,
     pthread_mutex_destroy, pthread_mutex_init,
@@ -44,11 +45,12 @@ cdef inline int make_worker(Worker *worker, Port **ports, int event_fd, int punt
     worker.spans = <uint16_t *>calloc(BATCH, sizeof(uint16_t))
     worker.headers = <uint8_t *>malloc(<size_t>(BATCH // 2) * HEADERS)
     worker.piece_headers = <uint8_t *>malloc(<size_t>PIECES * PIECE_HEADERS)
+    worker.wire.landed = <Flight **>calloc(BATCH, sizeof(Flight *))
     worker.copy_ports = <uint16_t *>calloc(MAX_PORTS, sizeof(uint16_t))
     complete = (
         worker.shares and worker.active and worker.touched and worker.events and worker.spare_events and worker.batch
         and worker.big and worker.messages and worker.vectors and worker.spans and worker.headers
-        and worker.piece_headers and worker.copy_ports
+        and worker.piece_headers and worker.copy_ports and worker.wire.landed
     )
     for i in range(<uint32_t>FLOODS):
         worker.flood[i] = <uint16_t *>calloc(MAX_PORTS, sizeof(uint16_t))
@@ -72,6 +74,9 @@ cdef inline void end_worker(Worker *worker) noexcept nogil:
         close(worker.wake_fd)
     if worker.waits_fd > 0:
         close(worker.waits_fd)
+    if worker.wire.timer_fd > 0:
+        close(worker.wire.timer_fd)
+    free_wire(&worker.wire)
     free(worker.shares)
     free(worker.active)
     free(worker.touched)

@@ -112,6 +112,20 @@ def _of_ports(counters: Counters, states: Mapping[str, str]) -> Iterator[Metric]
         "Bytes of the copies that the core sent. Those of the kernel's are counted where they came in only.",
         {name: port.tx_bytes for name, port in ports.items()},
     )
+    flying = GaugeMetricFamily(
+        "fastbridge_port_in_flight_frames",
+        "Frames on the port's emulated link: received and not decided yet, or copies not sent yet.",
+        labels=["port", "direction"],
+    )
+    for name, port in ports.items():
+        flying.add_metric([name, "receive"], port.rx_in_flight)
+        flying.add_metric([name, "transmit"], port.tx_in_flight)
+    yield flying
+    yield _per_port(
+        "fastbridge_port_link_added_frames",
+        "Copies that the emulated link made of others: segments of GSO frames beyond the first, and duplicates.",
+        {name: port.link_added for name, port in ports.items()},
+    )
     yield _per_port(
         "fastbridge_port_coalesced_frames",
         "Copies that left inside another one's GSO frame.",
@@ -165,6 +179,10 @@ def _of_switch(counters: Counters, vitals: Vitals) -> Iterator[Metric]:
         "worker",
         {str(number): count for number, count in enumerate(vitals.breaths)},
     )
+    text = "Memory of the frames in flight on emulated links."
+    yield GaugeMetricFamily("fastbridge_link_memory_bytes", text, vitals.link_memory)
+    text = "The most that it may be, for each worker."
+    yield GaugeMetricFamily("fastbridge_link_memory_limit_bytes", text, vitals.link_memory_limit)
     fast = vitals.fast_path
     yield InfoMetricFamily("fastbridge_fast_path", "How the kernel forwards: nft, bpf or off.", {"path": fast.name})
     yield GaugeMetricFamily("fastbridge_fast_path_pairs", "Pairs of stations that the kernel forwards.", fast.pairs)

@@ -15,19 +15,21 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv6Address
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from fastbridge.addresses import MacAddress
 from fastbridge.core.dataplane import Dataplane
 from fastbridge.core.fdb import FdbAccess
 from fastbridge.core.foresight import Foresight
+from fastbridge.core.links import Links
 from fastbridge.core.mac_table import MacTable
 from fastbridge.core.port_rules import PortRules
 from fastbridge.core.queues import Queues
 from fastbridge.errors import ConfigError
 from fastbridge.feed import Monitor
 from fastbridge.journal import Event, Journal
-from fastbridge.named import NamedTuple
+from fastbridge.links.link import Link
+from fastbridge.named import NamedTuple, refuse_text
 from fastbridge.policy.base import Policy
 from fastbridge.policy.builtin import parse_policy
 from fastbridge.policy.neighbour_entry import Conflict, Neighbour
@@ -51,6 +53,7 @@ from .status import Status, Table, held_capabilities
 from .trace import Trace
 from .vitals import Vitals
 from .watchers import Watchers
+from .wires import DIRECTIONS, Direction, LinkState, Place, Wires, read_groups
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -59,6 +62,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+#: Where a link is: a port, or a pair of ports, (from, to).
+PlaceRef = PortRef | tuple[PortRef, PortRef]
 #: The known stations behind a port: (MAC address, IP address) pairs.
 Owners = Sequence[tuple[MacAddress, IPv4Address | IPv6Address]]
 
@@ -140,6 +145,7 @@ class SwitchBase:
         self._entries = FdbAccess(self._dataplane)
         self._rules = PortRules(self._dataplane)
         self._foresight, self._queues = Foresight(self._dataplane), Queues(self._dataplane)
+        self._wires = Wires(Links(self._dataplane), self._indices, self._link_time, self._note_link)
         self._entries.set_damping(round(options.move_damping * 1000))
         self._members: dict[int, Member] = {}
         self._leaving: dict[int, Member] = {}  # removed, and told by their names until that is done
@@ -280,6 +286,79 @@ class SwitchBase:
                     self._rules.set_storm_control(index, what, rate, burst)
                 self._members[index].storm_control = limits
 
+    @property
+    def links(self) -> Mapping[Place, LinkState]:
+        """The links that are not perfect, by port or pair (from, to), with their counts. See docs/links.md."""
+        with self._changing:
+            return self._wires.states()
+
+    @property
+    def link_memory(self) -> tuple[int, int]:
+        """Bytes that the frames in flight take now, and the most that they may for each worker."""
+        return self._wires.memory
+
+    def set_link(self, place: PlaceRef, link: Link | str | None) -> None:
+        """Replace the link of a port, or of a pair of ports (from, to), also while running. None: it is perfect.
+
+        link: a Link, or its text, "delay=20ms,loss=1%". Delays are one way, and a port has both: the RTT is the sum.
+        A pair has one way; it takes the place of `to_pod` of the second port's link. Frames in flight keep their times
+        and their order. A port that comes again under its name has its link again. Raises ConfigError.
+        """
+        self.set_links({place: link})
+
+    def set_links(self, links: Mapping[PlaceRef, Link | str | None], *, restart: bool = True) -> None:
+        """As set_link(), for many at once: all or none.
+
+        restart: their random numbers and frame counts begin anew; else they go on.
+        """
+        made = {place: Link.parse(link) if isinstance(link, str) else link for place, link in links.items()}
+        with self._changing:
+            self._wires.set({self._place_of(place): link for place, link in made.items()}, restart=restart)
+
+    def change_link(self, place: PlaceRef, words: str) -> None:
+        """Change some words of a link, "loss=2%"; the others stay, and its random numbers go on. Raises ConfigError."""
+        self.change_links([place], words)
+
+    def change_links(self, places: Iterable[PlaceRef], words: str) -> None:
+        """As change_link(), for many at once: all or none."""
+        with self._changing:
+            links = self._wires.wishes.links
+            named = map(self._place_of, places)
+            self._wires.set({place: links.get(place, Link()).change(words) for place in named}, restart=False)
+
+    def reset_links(self) -> None:
+        """Make all links perfect: no link, no cut, no partition."""
+        with self._changing:
+            self._wires.reset()
+
+    def cut(self, *places: PlaceRef, direction: Direction | Literal["both"] = "both") -> None:
+        """Let the links of ports or pairs drop all frames, silently: their pods keep the carrier. Raises ConfigError."""
+        if direction not in ("both", *DIRECTIONS):
+            raise ConfigError(f"a direction is both, to_pod or from_pod, not {direction!r}")
+        with self._changing:
+            named = [self._place_of(place) for place in places]
+            self._wires.cut(named, DIRECTIONS if direction == "both" else (direction,))
+
+    def mend(self, *places: PlaceRef) -> None:
+        """End cut(): the links are what they were. Raises ConfigError."""
+        with self._changing:
+            self._wires.cut([self._place_of(place) for place in places], ())
+
+    def partition(self, groups: Sequence[Sequence[PortRef]]) -> None:
+        """Let no frame pass between ports of different groups, until heal(). It takes the place of the last partition.
+
+        The ports that no group names, and those that come later, are one more group. Raises ConfigError.
+        """
+        refuse_text(groups, "groups")
+        with self._changing:
+            names = [[self._name_of(self._index_of(port)) for port in group] for group in groups]
+            self._wires.partition(read_groups(names))
+
+    def heal(self) -> None:
+        """End the partition: the links are what they were."""
+        with self._changing:
+            self._wires.partition(())
+
     def status(self) -> Status:
         """What the switch is and how it does, on one page."""
         total = self.counters().total
@@ -330,6 +409,8 @@ class SwitchBase:
             conflicts=neighbours.conflict_count,
             breaths=self._dataplane.breaths(),
             policy_waits=self._policing.waits,
+            link_memory=self._wires.memory[0],
+            link_memory_limit=self._wires.memory[1],
         )
 
     def trace(self, snap: int = 256, limit: int = 4096) -> Trace:
@@ -425,8 +506,38 @@ class SwitchBase:
         """While it is entered, every frame comes to the core."""
         return nullcontext()
 
+    def _indices(self) -> dict[str, int]:
+        return {member.name: index for index, member in self._members.items()}
+
+    def _place_of(self, place: PlaceRef) -> Place:
+        """A place by its names. Raises ConfigError."""
+        if not isinstance(place, tuple):
+            return self._name_of(self._index_of(place))
+        if len(place) != 2:
+            raise ConfigError(f"a pair has two ports, (from, to), not {len(place)}")
+        one, other = (self._name_of(self._index_of(port)) for port in place)
+        if one == other:
+            raise ConfigError(f"a pair has two ports, and {one} is one; its own link is named by it alone")
+        return one, other
+
+    def _link_time(self) -> int | None:
+        """The time on links in ns; None: that of the machine."""
+        return None
+
+    def _note_link(self, index: int) -> None:
+        """A port has got a link."""
+
     def _ask_interfaces(self) -> None:
         """Read the losses in the ports' interfaces and the fast path's counts, if there are any."""
+
+    def _forget_behind(self, index: int) -> None:
+        """Forget the stations behind a port: they may come back elsewhere."""
+        self._entries.flush(index)
+        self.neighbours.flush(index)
+        self._policing.bind()
+
+    def _tell_link(self, name: str, link: str, text: str) -> None:
+        self._journal.warn(_log, "links that changed", text, event=Event("link", {"ifname": name, "link": link}))
 
     def _report_conflict(self, conflict: Conflict) -> None:
         known, claimed = (
@@ -471,6 +582,7 @@ class SwitchBase:
         else:
             self._policing.set_policy(settings.policy, index, [index])
         self.trust(index, owners)
+        self._wires.join(member.name)
         self._note_ports()
         self.on_port(member.name)
         self._dataplane.set_blocked(index, False)
@@ -490,6 +602,7 @@ class SwitchBase:
             self._departed += member.count(self._dataplane.remove_port(index))
             self._policing.remove_port(index)
             self._stations.forget(index)
+            self._wires.leave(index)
             self._monitoring.settle()
             del self._leaving[index]
         self._journal.feed.tell("port_removed", ifname=member.name)

@@ -23,6 +23,7 @@ from fastbridge.core.filters import Filter
 from fastbridge.core.tapping import Tap
 from fastbridge.errors import ConfigError
 from fastbridge.pcap_filter import compile_filter
+from fastbridge.waiting import wait_for
 
 from .trace import TraceEvent, event
 
@@ -218,10 +219,3 @@ class Capture(Closes):
         self.watched.ended(self)
         self.ended = True
         os.eventfd_write(self._tap.fileno(), 1)  # whoever waits shall see it
-
-
-def wait_for(descriptor: int, event_mask: int, seconds: float | None = None) -> bool:
-    """Wait until it can be read or written; returns whether it can."""
-    poll = select.poll()
-    poll.register(descriptor, event_mask)
-    return bool(poll.poll(None if seconds is None else 1000 * seconds))

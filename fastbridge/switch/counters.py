@@ -1,8 +1,8 @@
 """Counters, plain values.
 
 A snapshot is taken between two breaths of the data plane, so its sums are exact:
-`rx_frames == forwarded + flooded + consumed + sum(dropped.values())` for every port, always. The interfaces count the
-frames of the kernel's fast path. So these counts are exact when no frame is on its way.
+`rx_frames == forwarded + flooded + consumed + sum(dropped.values()) + rx_in_flight` for every port, always. The
+interfaces count the frames of the kernel's fast path. So these counts are exact when no frame is on its way.
 A GSO frame of 64 KB counts as one frame, as it does on AF_PACKET.
 """
 
@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 
 from fastbridge.errors import ConfigError
 
+#: Counts of now, which have no rate.
+GAUGES = ("rx_in_flight", "tx_in_flight")
 #: The column heads of a table of ports.
 CELLS = ("received", "forwarded", "flooded", "dropped", "sent", "not sent")
 
@@ -55,6 +57,10 @@ class PortCounters:
     #: be the core's or the fast path's: they are subtracted here first
     fast_sent: int = 0
     split: int = 0  #: GSO frames made of several that the kernel refused: sent frame by frame instead
+    rx_in_flight: int = 0  #: of rx_frames: on the link from the pod now, and not decided yet
+    tx_in_flight: int = 0  #: copies on the link to the pod now, neither sent nor dropped yet
+    #: copies that the link to the pod made of others: segments of a GSO frame beyond the first, and duplicates
+    link_added: int = 0
 
     def __add__(self, other: PortCounters) -> PortCounters:
         return PortCounters(**{f.name: _sum(getattr(self, f.name), getattr(other, f.name)) for f in fields(self)})
@@ -78,9 +84,11 @@ class PortCounters:
 
     @property
     def reasons(self) -> list[str]:
-        """The drops by reason, and what the kernel forwarded or missed, in words; only what is not 0."""
+        """The drops by reason, what is in flight, and what the kernel forwarded or missed, in words; only what is not 0."""
         found = [("dropped", self.dropped), ("not sent", self.tx_dropped)]
         parts = [f"forwarded by the kernel: {self.fast:,}"] if self.fast else []
+        flying = {"from the pod": self.rx_in_flight, "to the pod": self.tx_in_flight}
+        parts += [f"in flight: {_listed(flying)}"] if any(flying.values()) else []
         parts += [f"{what}: {_listed(drops)}" for what, drops in found if any(drops.values())]
         return parts + ([f"missed by the kernel, ring full: {self.rx_missed:,}"] if self.rx_missed else [])
 
@@ -149,7 +157,7 @@ class Counters:
 def rates(rows: Sequence[Mapping[str, Any]], before: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The rates between two answers of Counters.rows(), the later one first; `seconds` are between them.
 
-    A port that has come since then, or come again, counts from 0. Raises ConfigError.
+    What is in flight stays as it is. A port that has come since then, or come again, counts from 0. Raises ConfigError.
     """
     seconds = rows[0]["time"] - before[0]["time"] if rows and before else 0.0
     if seconds <= 0:
@@ -160,7 +168,11 @@ def rates(rows: Sequence[Mapping[str, Any]], before: Sequence[Mapping[str, Any]]
         since = earlier.get(row["ifname"], {})
         if any(row[name] < since.get(name, 0) for name in ("rx_frames", "tx_bytes")):
             since = {}
-        counts = {name: _rate(row[name], since.get(name, 0), seconds) for name in row if name not in ("ifname", "time")}
+        counts = {
+            name: value if name in GAUGES else _rate(value, since.get(name, 0), seconds)
+            for name, value in row.items()
+            if name not in ("ifname", "time")
+        }
         found.append({"ifname": row["ifname"], "seconds": seconds, **counts})
     return found
 

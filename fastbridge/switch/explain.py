@@ -15,6 +15,8 @@ from fastbridge.dissect import dissect, header
 from fastbridge.errors import ConfigError
 from fastbridge.policy.base import Answer, Drop, Forward, SendTo, Verdict
 
+from .wires import Place, spoken
+
 if TYPE_CHECKING:
     from .base import SwitchBase
 
@@ -36,8 +38,12 @@ REASONS = {
     "storm_broadcast": "the port has used up its limit of broadcast",
     "storm_multicast": "the port has used up its limit of multicast",
     "storm_unknown_unicast": "the port has used up its limit of unknown unicast",
+    "link_loss": "the link from the pod loses it",
+    "link_queue": "the queue of the link from the pod is full",
+    "link_cut": "the link from the pod is cut",
 }
 _AT = {  # the step that drops a frame
+    "link": ("link_loss", "link_queue", "link_cut"),
     "parse": ("runt", "bad_tag", "bad_source", "truncated"),
     "port": ("blocked", "locked"),
     "guard": ("source_guard",),
@@ -55,7 +61,7 @@ _FLAG = {"broadcast": "broadcast_flood", "multicast": "multicast_flood", "unknow
 class Step(NamedTuple):
     """One step of a frame's way."""
 
-    stage: str  #: "parse", "port", "guard", "learn", "policy", "look up", "copies"
+    stage: str  #: "link", "parse", "port", "guard", "learn", "policy", "look up", "copies"
     result: str  #: "pass", "drop", "consume", "flood" or "forward"
     text: str  #: why
     reason: str | None = None  #: the drop reason
@@ -135,18 +141,51 @@ class _Way:
     def explanation(self, sent: bool) -> Explanation:
         facts = self._facts
         steps: list[Step] = []
+        link = None if sent else self._link()  # what is sent in here comes behind it
+        if link is not None:
+            steps.append(link)
+            if link.result == "drop":
+                return Explanation(
+                    self._name(self._ingress), self._frame, sent, "dropped", link.reason, None, [], steps
+                )
         for stage in (self._parse, self._port, self._guard, self._learn, self._policy, self._look_up):
             step = stage()
             if step is not None:
                 steps.append(step)
                 if step.result in ("drop", "consume"):
                     break
-        copies = self._copies()
-        steps.append(self._listed(copies))
+        every = self._copies()
+        copies = None if every is None else [(port, copy) for port, copy in every if not self._over(port)[1]]
+        steps.append(self._listed(every, copies))
         reason = self._verdict.reason if isinstance(self._verdict, Drop) else self._fate["reason"]
         learned = facts["learned"] if facts["learned"] in ("new", "moved", "refused") else None
         named = None if copies is None else [(self._name(port), copy) for port, copy in copies]
         return Explanation(self._name(self._ingress), self._frame, sent, facts["action"], reason, learned, named, steps)
+
+    def _link(self) -> Step | None:
+        """The link from the pod, before everything else."""
+        name, wishes = self._name(self._ingress), self._switch._wires.wishes
+        stages = wishes.of_port(name, "from_pod")
+        if stages is None:
+            return None
+        if stages.cut:
+            return Step("link", "drop", REASONS["link_cut"], "link_cut")
+        return Step("link", "pass", f"{name}'s link takes it first: {wishes.links[name]}; then, unless it is lost:")
+
+    def _over(self, egress: int) -> tuple[str, bool]:
+        """The link that a copy goes over, in words, "": none; and whether it drops all."""
+        wishes, names = self._switch._wires.wishes, (self._name(self._ingress), self._name(egress))
+        place: Place = names
+        stages = wishes.of_pair(*names)
+        if stages is None:
+            place = names[1]
+            stages = wishes.of_port(place, "to_pod")
+        if stages is None:
+            return "", False
+        if stages.cut:
+            apart = wishes.group_of(names[0]) != wishes.group_of(names[1])
+            return "in another part of the partition" if apart else "its link is cut", True
+        return f"over the link {spoken(place)}: {wishes.links[place]}", False
 
     def _dropped(self, stage: str) -> Step | None:
         reason = self._fate["reason"]
@@ -260,16 +299,19 @@ class _Way:
             return [(verdict.port, self._frame)] if verdict.port in self._facts["open"] else []
         return None if verdict is None else []
 
-    def _listed(self, copies: list[tuple[int, bytes]] | None) -> Step:
-        if copies is None:
+    def _listed(self, every: list[tuple[int, bytes]] | None, copies: list[tuple[int, bytes]] | None) -> Step:
+        if every is None or copies is None:
             return Step("copies", "pass", "as the policy decides")
-        names = ", ".join(self._name(port) for port, _ in copies)
+        cut = [(self._name(port), why) for port, _ in every for why, drops in [self._over(port)] if drops]
+        names = ", ".join(f"{self._name(port)}{_aside(self._over(port)[0])}" for port, _ in copies)
         if not names:
-            return Step("copies", "drop", "none", self._fate["reason"])
+            text = ", ".join(f"{name}{_aside(why)}" for name, why in cut)
+            return Step("copies", "drop", f"none; not: {text}" if cut else "none", "link_cut" if cut else self._fate["reason"])
         if self._fate["action"] != "flooded":
             answer = " (the policy's answer)" if isinstance(self._verdict, Answer) else ""
             return Step("copies", "forward", f"{names}{answer}")
-        without = [f"{name} ({why})" for name, why in self._left_out({port for port, _ in copies})]
+        left = [*cut, *self._left_out({port for port, _ in every})]
+        without = [f"{name}{_aside(why)}" for name, why in left]
         return Step("copies", "flood", names + (f"; not: {', '.join(without)}" if without else ""))
 
     def _left_out(self, taken: set[int]) -> list[tuple[str, str]]:
@@ -290,6 +332,10 @@ class _Way:
                 why = "isolated" if here.isolated and flags.isolated else "changed meanwhile"
             left.append((port.name, why))
         return left
+
+
+def _aside(text: str) -> str:
+    return f" ({text})" if text else ""
 
 
 def _in(vlan: int) -> str:

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Protocol, Union
 
 from fastbridge.closes import Closes
 from fastbridge.errors import ConfigError, FastbridgeError
+from fastbridge.waiting import wait_for
 
-from .capture import Capture, wait_for
+from .capture import Capture
 from .recorder import Recorder
 
 if TYPE_CHECKING:

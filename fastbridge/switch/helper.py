@@ -1,9 +1,9 @@
 """The helper: a process with the rights that its switch has given up.
 
-When it runs, a switch seldom needs rights: for the sockets of a port that joins, and for what it changes in the kernel,
-which are its tables, its programs and its punt pairs. All that is the helper's. It is forked when the switch is ready
-to start, and does what the switch asks for over a socket pair. The requests are few, and hold names, indexes and
-addresses only. It ends with the switch's process, SIGKILL included.
+When it runs, a switch seldom needs rights: for the sockets of a port that joins, for its pods' carriers, and for what
+it changes in the kernel, which are its tables, its programs and its punt pairs. All that is the helper's. It is forked
+when the switch is ready to start, and does what the switch asks for over a socket pair. The requests are few, and hold
+names, indexes and addresses only. It ends with the switch's process, SIGKILL included; then it gives the carriers back.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ _T = TypeVar("_T")
 _REQUESTS = {
     "sockets": {"open", "set_send_buffer"},
     "inside": {"open_packet", "close"},
+    "carriers": {"take", "give_back", "close"},
     "shield": {"add", "remove", "rename", "close"},
     "hand": {"attach", "detach", "rename", "look", "promote", "revoke", "idle", "clear", "close"},
     "punts": {"make", "inner_indices", "remove", "remove_all"},
@@ -158,6 +159,8 @@ def _live(sock: socket.socket, things: dict[str, Any], name: str) -> None:
     except (PrivilegeError, OSError) as error:
         _send(sock, ["PrivilegeError", f"the helper process cannot begin: {error}"])
     except EOFError:  # it alone has the other end
+        if "carriers" in things:  # its parent may have been killed
+            things["carriers"].close()
         if name:
             with contextlib.suppress(OSError, ConfigError):  # there is none, or it is another switch's by now
                 remove_dead(socket_path(name))

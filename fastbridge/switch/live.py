@@ -33,7 +33,7 @@ from fastbridge.core.dataplane import open_ring
 from fastbridge.core.tapping import Tap
 from fastbridge.errors import ConfigError, PortError
 from fastbridge.forks import in_child
-from fastbridge.journal import Event, Journal
+from fastbridge.journal import Journal
 from fastbridge.named import refuse_text
 from fastbridge.open_files import reserve_files
 from fastbridge.policy.base import Policy
@@ -322,7 +322,7 @@ class Switch(SwitchBase):
             self._journal = Journal()
             self._fast.leave_to_parent()
             self._dataplane = self._rules = self._policing = self._stations = elsewhere
-            self._foresight = self._queues = elsewhere
+            self._foresight = self._queues = self._wires = elsewhere
             self._entries = self.fdb._core = elsewhere
 
     def _halt(self) -> None:
@@ -388,6 +388,7 @@ class Switch(SwitchBase):
             if self._matching and member.link:
                 self._matching.remove(member.name, member.link.link.index)
             self._drop_member(index)
+            self._wires.forget(member.name)
 
     def prepare_port(self, name: str, settings: PortSettings) -> None:
         """Give a port of this name these settings whenever it joins, from its first frame on."""
@@ -491,6 +492,23 @@ class Switch(SwitchBase):
             self._fast.revoke_port(index)
         return changed
 
+    def set_carrier(self, port: PortRef, up: bool) -> None:
+        """Take the carrier from a port's pod, or give it back (up).
+
+        Meanwhile the port's interface is switched off, its state is "down", and the stations behind it are forgotten.
+        The pod has its carrier back when the port is removed, and when the switch stops. Raises ConfigError; PortError:
+        somebody else has switched the interface off, or it is gone.
+        """
+        with self._changing:
+            self._refuse_stopped()
+            index = self._index_of(port)
+            member = self._members[index]
+            assert member.link is not None  # only switches in memory have none
+            self._links.set_carrier(member.link, up)
+            if up:
+                self._links.wait_until_running(member.link)
+            self._set_link(index, "up" if is_running(member.sockets[-1]) else "down")
+
     def lasting_flags(self, port: PortRef) -> PortFlags:
         """A port's flags as they are again when no mirror copies to it."""
         with self._changing:
@@ -579,6 +597,9 @@ class Switch(SwitchBase):
             return 0.0 if thread is None else time.clock_gettime(~thread << 3 | _THREAD_CLOCK)
         except OSError:
             return 0.0
+
+    def _note_link(self, index: int) -> None:
+        self._fast.revoke_port(index)
 
     def _is_promoted(self, ingress: int, egress: int, source: int, destination: int) -> bool:
         return self._fast.promotes(ingress, egress, source, destination)
@@ -715,6 +736,7 @@ class Switch(SwitchBase):
                 self._journal.tick()
                 if time.monotonic() - swept >= _SWEEP_SECONDS:
                     self._entries.age(self._dataplane.now())
+                    self._wires.tidy()
                     swept = time.monotonic()
                     self._links.hear_askers()
                     self._let_come_and_go()  # some could not be added before
@@ -763,9 +785,6 @@ class Switch(SwitchBase):
                 self._set_link(index, "up")
         return after
 
-    def _tell_link(self, name: str, link: str, text: str) -> None:
-        self._journal.warn(_log, "links that changed", text, event=Event("link", {"ifname": name, "link": link}))
-
     def _hear(self) -> bool:
         """Whether interfaces have changed that may match."""
         if self._matching is None:
@@ -813,11 +832,9 @@ class Switch(SwitchBase):
         member.takes = takes
 
     def _forget_behind(self, index: int) -> None:
-        """Forget the stations behind a port: they may come back elsewhere."""
-        self._entries.flush(index)
+        """See SwitchBase."""
+        super()._forget_behind(index)
         self._fast.revoke_port(index)
-        self.neighbours.flush(index)
-        self._policing.bind()
 
     def _set_link(self, index: int, link: str) -> None:
         with contextlib.suppress(IndexError):  # removed meanwhile
@@ -890,3 +907,4 @@ _running: weakref.WeakSet[Switch] = weakref.WeakSet()
 def _stop_running() -> None:
     for switch in list(_running):
         switch._halt()  # the kernel closes the sockets
+        switch._links.give_carriers_back()

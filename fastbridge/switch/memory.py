@@ -55,6 +55,7 @@ class MemorySwitch(SwitchBase):
         if len(set(names)) != len(names):
             raise ConfigError(f"a port is named twice in {', '.join(names)}; a switch has each port once")
         self._coalesce = coalesce
+        self._dark: set[int] = set()  # ports whose pods have no carrier
         for name in names:
             self.add_port(name)
 
@@ -68,9 +69,28 @@ class MemorySwitch(SwitchBase):
         return SwitchPort(index, name, "up")
 
     def remove_port(self, port: PortRef) -> None:
-        """Take a port out, and forget its FDB entries, static ones too."""
+        """Take a port out, and forget its link and its FDB entries, static ones too."""
         with self._changing:
-            self._remove_member(self._index_of(port))
+            index = self._index_of(port)
+            self._wires.forget(self._remove_member(index).name)
+            self._dark.discard(index)
+
+    def set_carrier(self, port: PortRef, up: bool) -> None:
+        """Take the carrier from a port's pod, or give it back (up).
+
+        A pod without a carrier sends nothing: process() takes no frames from its port.
+        """
+        with self._changing:
+            index = self._index_of(port)
+            if up is not (index in self._dark):
+                return
+            self._dark ^= {index}
+            name, link = self._name_of(index), "up" if up else "down"
+            self._dataplane.set_link(index, link)
+            self._tell_link(name, link, f"port {name} is {'up again' if up else 'down'}")
+            if not up:
+                self._forget_behind(index)
+            self._monitoring.settle()
 
     def process(self, ingress: int | str, frames: Sequence[bytes]) -> list[Egress]:
         """Switch frames (bytes from the destination MAC on, no FCS) arriving on one port.
@@ -79,7 +99,8 @@ class MemorySwitch(SwitchBase):
         policy sends. Raises ConfigError for an unknown port, TypeError for a frame that is not bytes.
         """
         index = self._index_of(ingress)
-        copies = self._memory.process(index, list(frames), self._now_ms())
+        heard = [] if index in self._dark else list(frames)
+        copies = self._memory.process(index, heard, self._now_ms())
         copies += self._policing.handle()
         self._monitoring.settle()
         return [Egress(*copy) for copy in copies]
@@ -117,10 +138,14 @@ class MemorySwitch(SwitchBase):
         neighbours with bindings in doubt.
         """
         self._entries.age(self._now_ms())
+        self._wires.tidy()
         self._journal.tick()
         self._monitoring.settle()
         self._monitoring.count()
         return [Egress(*copy) for copy in self._policing.tick() + self._policing.settle()]
+
+    def _link_time(self) -> int:
+        return self._now_ms() * 1_000_000
 
     def _now_ms(self) -> int:
         return round((self._clock() - self._epoch) * 1000) & 0xFFFFFFFF

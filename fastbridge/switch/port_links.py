@@ -7,6 +7,7 @@ With a shield the host's own stack neither hears nor speaks on it.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import logging
@@ -26,6 +27,7 @@ from fastbridge.forks import in_child
 from fastbridge.journal import Journal
 from fastbridge.link_watch import Link, LinkWatch
 
+from .carrier import Carriers
 from .port_socket import Interface, PortLike
 from .shield import Shield
 
@@ -58,6 +60,7 @@ class PortLink:
     lost_after: int = 0  # … and since, as last reported, including those that were …
     lost_queued: int = 0  # … dropped by its queueing discipline
     queue_at: tuple[int, int] = (0, 0)  # that discipline's handle, and how many it had dropped
+    dark: bool = False  # set_carrier() has taken the carrier from its far end
     faltered: bool = False  # it did not run at some time since this was last set to False
 
     @property
@@ -86,6 +89,7 @@ class PortLinks:
         self._lock = threading.RLock()
         self._watches: dict[int, LinkWatch] = {}
         self._shields: dict[int, Shield] = {}
+        self._carriers: dict[int, Carriers] = {}
         self._held: dict[tuple[int, int], PortLink] = {}
         self._happened = select.epoll()
         self._asked = select.epoll()  # of the claims, and of …
@@ -101,11 +105,13 @@ class PortLinks:
     def _leave_to_parent(self) -> None:
         """In a forked child: leave the claims and the shield to the parent; they end with it."""
         self._lock = threading.RLock()
+        self._carriers.clear()
         self.close()
 
     def close(self) -> None:
         """Let go of all: the claims last, since a switch that waits for them has a shield of its own."""
         with self._lock:
+            self.give_carriers_back()
             for watch in self._watches.values():
                 watch.close()
             for shield in self._shields.values():
@@ -120,6 +126,12 @@ class PortLinks:
             self._shields.clear()
             self._happened.close()
             self._asked.close()
+
+    def give_carriers_back(self) -> None:
+        """Give back all carriers that set_carrier() took."""
+        with self._lock:
+            for carriers in self._carriers.values():
+                carriers.close()
 
     def open_here(self) -> int:
         """Watch and shield interfaces of the current network namespace that are to come; returns its number."""
@@ -137,10 +149,11 @@ class PortLinks:
         return bool(self._shields)
 
     def hand_over(self, helper: Helper) -> None:
-        """Have a helper shield them, before the switch starts."""
+        """Have a helper shield them, and take their carriers, before the switch starts."""
         self._shields = {
             namespace: helper.take("shield", shield) for namespace, shield in self._shields.items()
         }  # there is one at most: only interfaces of the current namespace are shielded
+        self._carriers = {namespace: helper.take("carriers", each) for namespace, each in self._carriers.items()}
 
     def find(self, sources: Sequence[PortLike]) -> list[PortLink]:
         """Find the interfaces of these ports: all or none. They are to be held next.
@@ -206,6 +219,26 @@ class PortLinks:
         # No less where it is gone.
         port.lost_after = max(port.lost_after, tx_dropped - port.ignored + port.lost_queued)
 
+    def set_carrier(self, port: PortLink, on: bool) -> None:
+        """Take the carrier from the far end of a port's interface, or give it back. Raises PortError."""
+        index = port.link.index
+        with self._lock:
+            carriers = self._carriers[port.namespace]
+            try:
+                lost: list[str] = []
+                if on:
+                    lost = carriers.give_back(index)
+                else:
+                    carriers.take(index)
+                port.dark = not on
+            except OSError as error:
+                what = "give the carrier back to" if on else "take the carrier from"
+                hint = f"; ip link set {port.link.name} up" if error.errno == errno.ENETDOWN else ""
+                raise PortError(f"cannot {what} {port.name}: {error.strerror}{hint}") from None
+        for what in lost:
+            text = f"port {port.name} is up again, without what the host had there: {what}"
+            self._journal.warn(_log, "losses of the host's", text)
+
     def wait_until_running(self, port: PortLink) -> None:
         """Wait until the kernel uses a carrier that has just come: frames sent before are lost."""
         deadline = time.monotonic() + _STARTING_SECONDS
@@ -224,6 +257,9 @@ class PortLinks:
                 self._askers.pop(fd)[1].close()
             if self._held.get(key) is port:
                 del self._held[key]
+                if port.dark:
+                    with contextlib.suppress(OSError):  # the interface is gone
+                        self._carriers[port.namespace].give_back(port.link.index)
                 if port.shielded:
                     self._shields[port.namespace].remove(port.link.index)
 
@@ -299,6 +335,7 @@ class PortLinks:
             watch = LinkWatch(source.open_socket)
             self._happened.register(watch.fileno(), select.EPOLLIN)
             self._watches[namespace] = watch
+            self._carriers[namespace] = Carriers(source.open_socket)
         return self._watches[namespace]
 
     def _check(self, name: str, link: Link | None, namespace: int) -> None:

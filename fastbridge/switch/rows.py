@@ -87,6 +87,21 @@ class MirrorRow(TypedDict):
     lost: int
 
 
+class _Counts(TypedDict, total=False):
+    to_pod: dict[str, int]  # of a direction that does something
+    from_pod: dict[str, int]
+
+
+class LinkRow(_Counts):
+    """As of `link show`: a port or a pair `from>to`, its link in one text and by words, and what happens there."""
+
+    ifname: str
+    link: str
+    words: dict[str, Any]
+    cut: list[str]
+    group: int | None
+
+
 class CaptureRow(TypedDict):
     """As of `capture.stop`: which."""
 

@@ -24,6 +24,7 @@ from fastbridge.policy.neighbour_entry import NeighbourEntry
 from .base import SwitchPort
 from .capture_verbs import CaptureVerbs
 from .fdb import check_vlan
+from .link_verbs import LinkVerbs
 from .port_flags import StormControl
 from .rows import ChangeRow, FdbRow, FileRow, FlushedRow, MirrorRow, NeighRow, PolicyRow, PortRow, Row, TomlRow
 
@@ -43,6 +44,10 @@ def switch_verbs(switch: Switch | MemorySwitch) -> Verbs:
     for name in vars(_Operations):
         if not name.startswith("_"):
             verbs.add(name.replace("_", ".", 1), getattr(operations, name), stream=name in _STREAMS)
+    links = LinkVerbs(switch)
+    for name in vars(LinkVerbs):
+        if not name.startswith("_"):
+            verbs.add(f"link.{name}", getattr(links, name))
     captures = CaptureVerbs(switch.watch, switch.about)
     verbs.add("capture", captures.capture, stream=True)
     verbs.add("capture.stop", captures.stop)
@@ -94,6 +99,16 @@ class _Operations:
             if storm_control:
                 self._switch.set_storm_control(limits, port)
             return self.port_list(port)
+
+    def link_down(self, port: str) -> list[PortRow]:
+        """Take the carrier from a port's pod: its `ip link` shows NO-CARRIER until link.up, or the switch's end."""
+        self._switch.set_carrier(port, False)
+        return self.port_list(port)
+
+    def link_up(self, port: str) -> list[PortRow]:
+        """Give a port's pod its carrier back, which link.down took."""
+        self._switch.set_carrier(port, True)
+        return self.port_list(port)
 
     def fdb_show(self, mac: str | None = None, port: str | None = None, vlan: int | None = None) -> list[FdbRow]:
         """The FDB's live entries: all, or those of a MAC address, a port, a VLAN (0: untagged)."""

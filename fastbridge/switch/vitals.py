@@ -32,6 +32,8 @@ class Vitals(NamedTuple):
     policy_waits: Waits  #: of the frames that a policy has decided; none in memory, where no frame waits
     cpu_seconds: Sequence[float] = ()  #: of each worker's thread; empty while none runs
     fast_path: FastPathVitals = FastPathVitals()
+    link_memory: int = 0  #: bytes of the frames in flight on emulated links
+    link_memory_limit: int = 0  #: most bytes of them, for each worker
 
     def as_dict(self) -> dict[str, Any]:
         """The same as plain JSON values."""
@@ -40,8 +42,8 @@ class Vitals(NamedTuple):
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> Vitals:
-        """As as_dict() has them; keys of a newer version are passed over."""
-        known = {name: plain[name] for name in cls._fields}
+        """As as_dict() has them; keys of a newer version are passed over, and an older one may lack some."""
+        known = {name: plain[name] for name in cls._fields if name in plain or name not in cls._field_defaults}
         waits = Waits(tuple(plain["policy_waits"]["counts"]), plain["policy_waits"]["seconds"])
         fast_path = FastPathVitals(*(plain["fast_path"][name] for name in FastPathVitals._fields))
         return cls(**{**known, "policy_waits": waits, "fast_path": fast_path})

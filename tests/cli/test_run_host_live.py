@@ -26,7 +26,8 @@ from frames import GROUP, ethernet
 from host import Host, ip
 from live import PATIENCE, eventually
 
-from fastbridge import ConfigError, PortError, Switch
+from fastbridge import Client, ConfigError, PortError, Switch
+from fastbridge.control.protocol import RpcError
 from fastbridge.lab.namespaces import NamespaceHelper
 
 pytestmark = pytest.mark.live
@@ -143,6 +144,35 @@ def test_nothing_differs_afterwards(
     end(process, number)
     assert differences(before, settle()) == {}
     assert not tables() and "fbo" not in ip("link")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=lambda number: number.name)
+def test_carriers_come_back_and_so_does_what_the_host_had_there(
+    host: Host, start: Callable[..., subprocess.Popen[str]], number: signal.Signals
+) -> None:
+    """The process that holds no right asks its helper, which outlives it."""
+    for line in SETTINGS.splitlines():
+        ip(line)
+    before = in_any_order(settle())
+    process = start("--name", "carriers", "p1", "p2", "p3")
+    with Client("carriers") as client:
+        assert client.call("link.down", port="p1")[0]["state"] == "down"
+        eventually(lambda: "NO-CARRIER" in host.ip(1, "link show eth0"), "a pod without a carrier")
+        assert "2001:db8::1" not in ip("-6 addr show dev p1")
+        assert host.ping(2, 3)
+        assert client.call("link.up", port="p1")[0]["state"] == "up"
+        assert host.ping(1, 2)
+        assert differences(before, in_any_order(settle())).keys() <= {"-d addr", "-d link"}  # promiscuous
+        client.call("link.down", port="p1")
+        with pytest.raises(RpcError, match="the switch has no port 'p9'"):
+            client.call("link.down", port="p9")
+    end(process, number)
+    eventually(lambda: "NO-CARRIER" not in host.ip(1, "link show eth0"), "the carrier")
+    assert differences(before, in_any_order(settle())) == {}
+
+
+def in_any_order(state: dict[str, str]) -> dict[str, str]:
+    return {key: "\n".join(sorted(text.splitlines())) for key, text in state.items()}
 
 
 def tables() -> list[str]:

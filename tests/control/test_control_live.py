@@ -30,6 +30,7 @@ import contextlib, itertools, os, random, select, sys, time
 from pathlib import Path
 from talks import Raw
 from fastbridge.open_files import reserve_files
+from fastbridge.waiting import wait_for
 
 path, good = Path(sys.argv[1]), b'{"jsonrpc": "2.0", "id": 1, "method": "echo"}\\n'
 stream = b'{"jsonrpc": "2.0", "id": 1, "method": "ticks"}\\n'
@@ -48,7 +49,7 @@ for number in itertools.count():
         print("there", flush=True)
     if number >= 1000:
         time.sleep(0.005)  # or it would be a test of who gets the CPUs
-        if select.select([sys.stdin], [], [], 0)[0]:
+        if wait_for(0, select.POLLIN, 0):
             break
 """
 

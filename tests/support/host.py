@@ -45,6 +45,10 @@ class Host:
         for pod in self.pods:
             pod.close()
 
+    def ip(self, n: int, command: str) -> str:
+        """What `ip` says in pod N."""
+        return self.pods[n - 1].run(["ip", *command.split()], stdout=subprocess.PIPE, text=True).stdout
+
     def ping(self, one: int, other: int) -> bool:
         """Whether pod `one` reaches pod `other` in the end."""
         command = ["ping", "-c1", "-W1", f"10.9.0.{other}"]

@@ -26,6 +26,7 @@ from fastbridge.switch import capture as capture_module
 from fastbridge.switch import file_capture
 from fastbridge.switch.capture_verbs import CaptureStream, CaptureVerbs
 from fastbridge.switch.recorder import Recorder
+from fastbridge.waiting import wait_for
 
 X, Y = 0x02_00_00_00_00_01, 0x02_00_00_00_00_02
 FIELDS = ("frame.interface_name", "frame.comment", "frame.packet_id", "frame.packet_flags_direction")
@@ -208,7 +209,7 @@ def test_what_is_not_read_at_once_is_still_announced() -> None:
     tap.start()
     switch.process("a", [ethernet(GROUP, X)] * 10)
     taken = 0
-    while select.select([tap], [], [], 0)[0]:
+    while wait_for(tap.fileno(), select.POLLIN, 0):
         taken += len(tap.read(1))  # a byte, and a frame
     assert taken == 10
 
@@ -353,7 +354,7 @@ def test_a_capture_can_be_iterated_over_until_it_ends() -> None:
 
 def next_events(stream: CaptureStream) -> list[dict[str, Any]] | None:
     """What comes next; a stream says so until it has ended."""
-    assert select.select([stream], [], [], 0)[0]
+    assert wait_for(stream.fileno(), select.POLLIN, 0)
     return stream.read()
 
 
@@ -363,7 +364,7 @@ def test_a_stream_of_events_ends_when_it_is_stopped(text: bool, tmp_path: Path) 
     capture = switch.capture()
     stream = CaptureStream(capture, None if text else Recorder(capture), 7)
     busy(switch)
-    assert select.select([stream], [], [], 0)[0]
+    assert wait_for(stream.fileno(), select.POLLIN, 0)
     events = stream.read()
     busy(switch)
     stream.stop()

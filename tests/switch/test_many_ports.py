@@ -104,6 +104,27 @@ def test_the_limit_on_open_files_is_raised_or_named(hard: int, said: str) -> Non
         assert "ulimit -n" in child.stdout
 
 
+HIGH = """
+import os
+from fastbridge import Client, Lab, Switch
+from fastbridge.open_files import reserve_files
+
+reserve_files(1_100)
+taken = [os.open(os.devnull, os.O_RDONLY) for _ in range(1_100)]
+with Lab(2) as lab, Switch(lab.ports, control=True) as switch, switch.capture(count=1) as frames:
+    assert min(sock.fileno() for member in switch._members.values() for sock in member.sockets) > 1_023
+    print(bool(lab["pod1"].ping("pod2", timeout=60)), len(list(frames)))
+    with Client(switch.name) as client:
+        print(client.call("status")[0]["running"])
+"""
+
+
+@pytest.mark.live
+def test_descriptors_above_those_that_select_takes() -> None:
+    child = subprocess.run([sys.executable, "-c", HIGH], capture_output=True, text=True)
+    assert child.stdout == "True 1\nTrue\n", child.stderr
+
+
 @pytest.mark.live
 @pytest.mark.slow
 def test_rings_of_ports_added_one_by_one_get_smaller() -> None:

@@ -24,6 +24,7 @@ from fastbridge.core.codes import CHANGE_KINDS
 from fastbridge.core.fdb import FdbAccess
 from fastbridge.core.mac_table import MacTable
 from fastbridge.feed import EVENTS, Monitor
+from fastbridge.waiting import wait_for
 
 X, Y = 0x02_00_00_00_FF_01, 0x02_00_00_00_FF_02
 
@@ -41,7 +42,7 @@ def told(monitor: Monitor) -> list[dict[str, Any]]:
 
 
 def readable(monitor: Monitor) -> bool:
-    return bool(select.select([monitor], [], [], 0)[0])
+    return wait_for(monitor.fileno(), select.POLLIN, 0)
 
 
 @given(histories() | guarded_histories())

@@ -15,13 +15,14 @@ import time
 from collections.abc import Callable
 
 from fastbridge.netlink import NETLINK_ROUTE, Netlink
+from fastbridge.waiting import wait_for
 
 from .hand import Pair, RefusedError
 from .nft import NftHand, OpenSocket, PortEnds
 from .punts import Punts
 
 _SECONDS = 3.0  # for a frame to arrive: it takes less than a millisecond, but a link may come up late
-_AGAIN_SECONDS = 0.0005  # a frame is lost in a link that is about to come up
+_AGAIN_SECONDS = 0.001  # a frame is lost in a link that is about to come up
 _NO_INDEX = 2_000_000_000  # no interface has such an index: punt pairs are named by it
 _ETHERTYPE = 0x88B5  # for experiments (IEEE 802)
 _SOURCE, _KNOWN, _UNKNOWN = 0x020000000001, 0x020000000002, 0x020000000003
@@ -69,7 +70,7 @@ def _send(sender: socket.socket, destination: int, hearer: socket.socket, failur
     deadline = time.monotonic() + _SECONDS
     while time.monotonic() < deadline:
         sender.send(frame)
-        while select.select([hearer], [], [], _AGAIN_SECONDS)[0]:
+        while wait_for(hearer.fileno(), select.POLLIN, _AGAIN_SECONDS):
             if hearer.recv(2048) == frame:
                 return
     raise OSError(failure)
