@@ -306,7 +306,9 @@ class _Way:
         names = ", ".join(f"{self._name(port)}{_aside(self._over(port)[0])}" for port, _ in copies)
         if not names:
             text = ", ".join(f"{name}{_aside(why)}" for name, why in cut)
-            return Step("copies", "drop", f"none; not: {text}" if cut else "none", "link_cut" if cut else self._fate["reason"])
+            return Step(
+                "copies", "drop", f"none; not: {text}" if cut else "none", "link_cut" if cut else self._fate["reason"]
+            )
         if self._fate["action"] != "flooded":
             answer = " (the policy's answer)" if isinstance(self._verdict, Answer) else ""
             return Step("copies", "forward", f"{names}{answer}")

@@ -202,9 +202,7 @@ class Wires:
             self._slow(index)
 
 
-def _keys(
-    place: Place, indices: Mapping[str, int], wishes: Wishes
-) -> Iterator[tuple[Direction, Key, Stages | None]]:
+def _keys(place: Place, indices: Mapping[str, int], wishes: Wishes) -> Iterator[tuple[Direction, Key, Stages | None]]:
     """A place's directions, as the core knows them, and what each does. None of a port that is not there."""
     if isinstance(place, str):
         if place in indices:
@@ -250,4 +248,3 @@ def read_groups(groups: Sequence[Sequence[str]]) -> list[list[str]]:
     if not groups:
         raise ConfigError("a partition has one or more groups; the ports that none of them names are one more")
     return [list(group) for group in groups]
-

@@ -91,7 +91,7 @@ def _words(link: WantedLink) -> str:
         "distribution": link.jitter and link.distribution,
         "reorder": link.overtakes and "jitter",
         "loss": not link.burst and link.loss and f"{link.loss * 100:g}%",
-        "loss_model": link.burst and f"gilbert({','.join(f'{share:.9g}' for share in link.leaving)})",
+        "loss_model": link.burst and f"gilbert({','.join(f'{share:.9%}' for share in link.leaving)})",
         "rate": link.rate and f"{link.rate}bit",
         "limit": link.limit and f"{link.limit}B",
     }
