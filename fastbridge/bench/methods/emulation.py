@@ -223,8 +223,8 @@ def _remarks(link: WantedLink, bare: Trial, trial: Trial) -> list[str]:
     for each, wanted in ((bare, WantedLink()), (trial, link)):
         samples = _samples(each)
         asked = replace(samples, reordered=0) if wanted.jitter else samples
-        where = "without a link" if each is bare else str(link)
-        remarks += [f"{where}: {text}" for text in irregular(asked) if not text.startswith("only ")]
+        where = "without a link, " if each is bare else ""
+        remarks += [where + text for text in irregular(asked) if not text.startswith("only ")]
     if link.rate and bare.gigabits_per_second * 1e9 < link.rate * (1 + _OVERLOAD) / 2:
         most = f"{bare.gigabits_per_second * 1e3:,.0f} Mb/s"
         remarks.append(f"without a link the engine forwards {most}: too little above the rate to judge it")
