@@ -11,7 +11,7 @@ _HOMES = {
     "arp_nd": "Kind Message",
     "control.client": "Client",
     "errors": "BenchError ConfigError FastbridgeError LabError PortError PrivilegeError",
-    "lab.link_counters": "LinkCounters",
+    "link_watch": "LinkCounters",
     "lab.ping": "PingResult",
     "feed": "Monitor",
     "lab.pods": "Pod Port",

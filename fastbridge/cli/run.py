@@ -25,7 +25,7 @@ from fastbridge.sd_notify import Notifier
 from fastbridge.switch.counters import Counters
 from fastbridge.switch.options import FAST_PATHS, LiveOptions
 
-from .options import read_policy_of_strangers, read_port_policies
+from .options import link_option, read_policy_of_strangers, read_port_policies
 from .service import Service
 from .streams import ERRORS, StreamBox
 from .wishes import Wishes
@@ -132,6 +132,7 @@ def _check_patterns(context: click.Context, parameter: click.Parameter, patterns
     help="A policy for one interface, in place of --arp, also for one that joins later. Repeatable. "
     "Use guard=router for a router's interface.",
 )
+@link_option
 @click.option(
     "--storm-control",
     metavar="FRAMES",

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv6Address
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from fastbridge.addresses import MacAddress
 from fastbridge.core.dataplane import Dataplane
@@ -53,7 +53,7 @@ from .status import Status, Table, held_capabilities
 from .trace import Trace
 from .vitals import Vitals
 from .watchers import Watchers
-from .wires import DIRECTIONS, Direction, LinkState, Place, Wires, read_groups
+from .wires import DIRECTIONS, Direction, LinkState, Place, Wires, read_groups, spoken
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -64,6 +64,7 @@ _log = logging.getLogger(__name__)
 
 #: Where a link is: a port, or a pair of ports, (from, to).
 PlaceRef = PortRef | tuple[PortRef, PortRef]
+_Place = TypeVar("_Place", bound=PlaceRef)
 #: The known stations behind a port: (MAC address, IP address) pairs.
 Owners = Sequence[tuple[MacAddress, IPv4Address | IPv6Address]]
 
@@ -293,6 +294,11 @@ class SwitchBase:
             return self._wires.states()
 
     @property
+    def own_links(self) -> Mapping[Place, Link]:
+        """The links that are set, by port or pair; also of ports that may come again under their names."""
+        return self._wires.wishes.links
+
+    @property
     def link_memory(self) -> tuple[int, int]:
         """Bytes that the frames in flight take now, and the most that they may for each worker."""
         return self._wires.memory
@@ -306,7 +312,7 @@ class SwitchBase:
         """
         self.set_links({place: link})
 
-    def set_links(self, links: Mapping[PlaceRef, Link | str | None], *, restart: bool = True) -> None:
+    def set_links(self, links: Mapping[_Place, Link | str | None], *, restart: bool = True) -> None:
         """As set_link(), for many at once: all or none.
 
         restart: their random numbers and frame counts begin anew; else they go on.
@@ -332,11 +338,14 @@ class SwitchBase:
             self._wires.reset()
 
     def cut(self, *places: PlaceRef, direction: Direction | Literal["both"] = "both") -> None:
-        """Let the links of ports or pairs drop all frames, silently: their pods keep the carrier. Raises ConfigError."""
+        """Let the links of ports or pairs drop all frames, silently: pods keep their carrier. Raises ConfigError."""
         if direction not in ("both", *DIRECTIONS):
             raise ConfigError(f"a direction is both, to_pod or from_pod, not {direction!r}")
         with self._changing:
             named = [self._place_of(place) for place in places]
+            pair = next((place for place in named if isinstance(place, tuple)), None)
+            if pair and direction == "from_pod":
+                raise ConfigError(f"the pair {spoken(pair)} has one direction, to the pod of {pair[1]}")
             self._wires.cut(named, DIRECTIONS if direction == "both" else (direction,))
 
     def mend(self, *places: PlaceRef) -> None:
@@ -350,9 +359,16 @@ class SwitchBase:
         The ports that no group names, and those that come later, are one more group. Raises ConfigError.
         """
         refuse_text(groups, "groups")
+        for group in groups:
+            refuse_text(group, "a group")
         with self._changing:
             names = [[self._name_of(self._index_of(port)) for port in group] for group in groups]
             self._wires.partition(read_groups(names))
+
+    @property
+    def parts(self) -> Sequence[frozenset[str]]:
+        """The groups of the partition, without that of all others; empty: there is none."""
+        return self._wires.wishes.groups
 
     def heal(self) -> None:
         """End the partition: the links are what they were."""
@@ -383,6 +399,11 @@ class SwitchBase:
             ports={state: states[state] for state in ("up", "down", "blocked", "gone")},
             fdb=Table(len(self.fdb), self._capacity, self._ageing),
             neighbours=Table(len(self.neighbours), self.neighbours.capacity, self.neighbours.ageing),
+            links={
+                "links": len(self.own_links),
+                "in_flight": total.rx_in_flight + total.tx_in_flight,
+                "bytes": self.link_memory[0],
+            },
             capabilities=held_capabilities(),
             lost={reason: count for reason, count in lost.items() if count},
         )
@@ -583,6 +604,8 @@ class SwitchBase:
             self._policing.set_policy(settings.policy, index, [index])
         self.trust(index, owners)
         self._wires.join(member.name)
+        if settings.link is not None and member.name not in self.own_links:
+            self.set_link(index, settings.link)
         self._note_ports()
         self.on_port(member.name)
         self._dataplane.set_blocked(index, False)

@@ -765,10 +765,10 @@ class Switch(SwitchBase):
                 self._fast.follow(index, port.link)
             if port and port.faltered:
                 port.faltered = False
-                self._forget_behind(index)  # though it may be back already
                 if not port.link.running and link in ("up", "blocked"):
-                    self._set_link(index, "down")
+                    self._set_link(index, "down")  # first: whoever sees that its stations are forgotten sees why
                     link = after[index] = "down"
+                self._forget_behind(index)  # though it may be back already
             if link == before.get(index) != "down":
                 continue
             name = self._name_of(index)
@@ -782,6 +782,8 @@ class Switch(SwitchBase):
             elif link == "up" and before.get(index) == "down":
                 self._tell_link(name, "up", f"port {name} is up again")
             if link == "down" and member and is_running(member.sockets[-1]):
+                if port:
+                    self._links.wait_until_running(port)  # the kernel says so a moment before it sends
                 self._set_link(index, "up")
         return after
 
