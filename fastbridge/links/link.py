@@ -9,7 +9,7 @@ import hashlib
 import re
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
@@ -233,6 +233,17 @@ class Link:
         of: the port's name, mixed into the seed, so that two ports with the same link lose other frames.
         Raises ConfigError: a file of the link cannot be read any more.
         """
+        made: dict[Direction, Stages | None] = self.__dict__.setdefault(
+            "_made", {}
+        )  # one link may be that of 100,000 pairs
+        if direction not in made:
+            made[direction] = self._make_stages(direction)
+        stages = made[direction]
+        if stages is None or self.seed is None:
+            return stages
+        return replace(stages, seed=_mixed(int(self.seed), of, direction))
+
+    def _make_stages(self, direction: Direction) -> Stages | None:
         words = self._words_of(direction)
         trace = _trace_of(words)
         model = read_model(words["loss_model"]) if words["loss_model"] else None
@@ -261,10 +272,8 @@ class Link:
             "steps": trace.steps if trace else (),
             "period_ns": trace.period_ns if trace else 0,
         }
-        if Stages(**numbers) == Stages():
-            return None
-        seed = 0 if self.seed is None else _mixed(int(self.seed), of, direction)
-        return Stages(seed=seed, **numbers)
+        stages = Stages(**numbers)
+        return None if stages == Stages() else stages
 
     def _words_of(self, direction: Direction) -> dict[str, Any]:
         own: dict[str, Any] = getattr(self, direction)

@@ -583,6 +583,8 @@ class Switch(SwitchBase):
         if not running:
             self._dataplane.set_link(index, "down")
         settings = self._prepared.get(member.name, DEFAULT_SETTINGS)
+        if settings.link is None:
+            settings = replace(settings, link=getattr(source, "link", None))
         self._add_member(index, member, source.owners if self._options.trusted else (), settings)
         return SwitchPort(index, member.name, "up" if running else "down")
 

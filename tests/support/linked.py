@@ -17,7 +17,6 @@ from strategies import (
     SetLink,
     SetPolicy,
     SetStormControl,
-    Step,
     Sweep,
     Tick,
     flag_sets,

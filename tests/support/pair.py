@@ -31,7 +31,6 @@ from strategies import (
 
 from fastbridge import Counters, Message, Neighbours, Policy, StormControl, Switch, Verdict
 
-
 COUNTED = ("rx_frames", "rx_bytes", "forwarded", "flooded", "consumed", "tx_frames", "tx_bytes")
 COUNTED += ("rx_in_flight", "tx_in_flight", "link_added")
 
