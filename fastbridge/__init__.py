@@ -30,7 +30,7 @@ _HOMES = {
     "switch.file_capture": "CaptureError FileCapture",
     "switch.live": "Switch",
     "switch.load": "Load RingLoad WorkerLoad",
-    "switch.memory": "Egress MemorySwitch",
+    "switch.memory": "Arrival Egress MemorySwitch",
     "switch.mirror": "Mirror",
     "switch.port_flags": "PortFlags PortSettings StormControl",
     "switch.port_socket": "PortLike",

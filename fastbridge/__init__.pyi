@@ -51,6 +51,7 @@ from .switch.live import Switch as Switch
 from .switch.load import Load as Load
 from .switch.load import RingLoad as RingLoad
 from .switch.load import WorkerLoad as WorkerLoad
+from .switch.memory import Arrival as Arrival
 from .switch.memory import Egress as Egress
 from .switch.memory import MemorySwitch as MemorySwitch
 from .switch.mirror import Mirror as Mirror

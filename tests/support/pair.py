@@ -107,7 +107,7 @@ class Pair:
         for port in self.model.ports:
             core_port = counters.ports[port.name]
             for name in COUNTED:
-                assert getattr(core_port, name) == port.counts[name], (port.name, name)
+                assert (name, getattr(core_port, name)) == (name, port.counts[name]), port.name
             assert nonzero(core_port.dropped) == port.dropped
             assert nonzero(core_port.tx_dropped) == port.tx_dropped
             check_copies(core_port, port.copies)
