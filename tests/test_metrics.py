@@ -68,6 +68,7 @@ class Gossip(Policy):
 def busy_switch(policy: Policy | str = "guard") -> Any:
     """One whose frames met many fates."""
     switch = Switch.in_memory(["one", "two", "three"], policy=policy)
+    switch.set_link("three", "delay=20ms")
     one, two = (int(mac.replace(":", ""), 16) for mac in (A, B))
     frames = [ethernet(GROUP, one), ethernet(two, one), b"short", bytes(60), ethernet(GROUP, GROUP)]
     switch.process("one", [*frames, bytes(make.arp(1, A, "10.0.0.1", "10.0.0.1"))])
@@ -95,6 +96,9 @@ def test_the_metrics_are_the_counters() -> None:
             for reason, count in reasons.items():
                 labels = {"port": name, "direction": direction, "reason": reason}
                 assert total(samples, "port_dropped_frames_total", **labels) == count
+        flying = {"receive": port.rx_in_flight, "transmit": port.tx_in_flight}
+        for direction, count in flying.items():
+            assert total(samples, "port_in_flight_frames", port=name, direction=direction) == count
         assert total(samples, "port_up", port=name) == 1
     accounted(samples)
     for event in "learned", "moved", "aged", "evicted", "refused":
@@ -103,6 +107,13 @@ def test_the_metrics_are_the_counters() -> None:
         assert total(samples, "policy_frames_total", fate=fate) == count
     assert (total(samples, "fdb_entries"), total(samples, "fdb_entries_limit")) == (len(switch.fdb), 65536)
     assert total(samples, "neighbour_entries") == len(switch.neighbours) > 0
+    assert (
+        total(samples, "link_memory_bytes")
+        == switch.link_memory[0]
+        > 0
+        == total(samples, "port_link_added_frames_total")
+    )
+    assert total(samples, "link_memory_limit_bytes") == switch.link_memory[1]
     assert total(samples, "fast_path_info", path="off") == 1
     assert total(samples, "build_info") == 1
 
@@ -112,7 +123,8 @@ def accounted(samples: Samples) -> None:
     drops = total(samples, "port_dropped_frames_total", direction="receive")
     drops -= total(samples, "port_dropped_frames_total", reason="rx_missed")
     fates = sum(total(samples, f"port_{fate}_frames_total") for fate in ("forwarded", "flooded", "consumed"))
-    assert total(samples, "port_receive_frames_total") == fates + drops
+    flying = total(samples, "port_in_flight_frames", direction="receive")
+    assert total(samples, "port_receive_frames_total") == fates + drops + flying
 
 
 def test_no_counter_is_left_out() -> None:

@@ -12,6 +12,7 @@ import signal
 import sys
 import time
 from collections import Counter
+from collections.abc import Mapping
 from typing import Literal
 
 import rich_click as click
@@ -25,13 +26,15 @@ from fastbridge.cli.counter_table import counter_table
 from fastbridge.console import make_console, make_table
 from fastbridge.dissect import dissect, header
 from fastbridge.lab.topology import Lab, Topology, kernel_has_ipv6
+from fastbridge.links.link import Link
+from fastbridge.links.places import Place
 from fastbridge.policy.base import Answer, Drop, Policy, SendTo, Verdict
 from fastbridge.policy.builtin import parse_policy
 from fastbridge.policy.neighbours import Neighbours
 from fastbridge.switch.live import Switch
 from fastbridge.switch.trace import Trace, TraceEvent
 
-from .options import read_policy
+from .options import link_option, read_links, read_policy
 
 _MOST_PODS = 32  # the most egress ports that a trace event names
 _NAMED = 6  # of a flooded frame's ports so many are named
@@ -58,7 +61,8 @@ _ACTION_STYLES = {"flooded": "yellow", "forwarded": "green", "dropped": "red", "
     show_default=True,
     help="What happens to ARP and IPv6 ND, as for `fastbridge run --arp`. With suppress the switch itself answers.",
 )
-def demo(pods: int, pause: float | None, arp: str) -> None:
+@link_option
+def demo(pods: int, pause: float | None, arp: str, links: dict[str, str]) -> None:
     """Show how pods find each other, frame by frame.
 
     Makes pods, joins them by a switch, lets them ping, and tells what the switch saw and did. Needs no
@@ -69,12 +73,13 @@ def demo(pods: int, pause: float | None, arp: str) -> None:
     story = _Story(console, pause if pause is not None else _PAUSE if sys.stdout.isatty() else 0.0)
     # A lab each for IPv4 and IPv6: with IPv6, kernels send by themselves, and the switch would learn too early.
     plan = Topology.of(pods, ipv6=None)
+    wires = read_links(links, [pod.name for pod in plan.pods])
     with _make_lab(plan) as lab:
         story.introduce(plan)
-        _tell_arp(story, lab, _Witness(parse_policy(arp)))
+        _tell_arp(story, lab, _Witness(parse_policy(arp)), wires)
     if kernel_has_ipv6():
         with _make_lab(Topology.of(pods, ipv4=None)) as lab:
-            _tell_discovery(story, lab, _Witness(parse_policy(arp)))
+            _tell_discovery(story, lab, _Witness(parse_policy(arp)), wires)
     else:
         story.say("This kernel has no IPv6, so the story ends here.")
     story.end()
@@ -116,8 +121,9 @@ class _Witness(Policy):
         return str(self._policy)
 
 
-def _tell_arp(story: _Story, lab: Lab, policy: _Witness) -> None:
+def _tell_arp(story: _Story, lab: Lab, policy: _Witness, links: Mapping[Place, Link]) -> None:
     with Switch(lab.ports, policy=policy, trusted=policy.trusting) as switch, switch.trace() as trace:
+        switch.set_links(links)
         story.scene = (lab, switch, trace, policy)
         story.ping(
             "pod1",
@@ -148,8 +154,9 @@ def _tell_arp(story: _Story, lab: Lab, policy: _Witness) -> None:
     story.say(counters.story)
 
 
-def _tell_discovery(story: _Story, lab: Lab, policy: _Witness) -> None:
+def _tell_discovery(story: _Story, lab: Lab, policy: _Witness, links: Mapping[Place, Link]) -> None:
     with Switch(lab.ports, policy=policy, trusted=policy.trusting) as switch, switch.trace() as trace:
+        switch.set_links(links)
         story.scene = (lab, switch, trace, policy)
         story.ping(
             "pod1",

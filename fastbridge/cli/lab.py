@@ -6,6 +6,7 @@ Named namespaces and host ends that outlive the command, until `lab down` remove
 from __future__ import annotations
 
 import os
+import shlex
 
 import rich_click as click
 from rich.progress import Progress
@@ -16,6 +17,8 @@ from fastbridge.lab import persistent as lab_store
 from fastbridge.lab.persistent import StoredLab
 from fastbridge.lab.topology import Topology, kernel_has_ipv6
 from fastbridge.programs import search_path
+
+from .options import link_option, read_links
 
 _SHOWN = 8  # pods of a big lab that are listed one by one
 
@@ -41,9 +44,14 @@ def lab() -> None:
 @click.option("--pods", metavar="N", type=click.IntRange(1), default=2, show_default=True, help="How many pods.")
 @click.option("--mtu", metavar="BYTES", type=int, default=1500, show_default=True, help="MTU of their links.")
 @_name
-def up(pods: int, mtu: int, name: str) -> None:
-    """Make a lab: namespaces NAME-pod1 …, host ends of the same names."""
+@link_option
+def up(pods: int, mtu: int, name: str, links: dict[str, str]) -> None:
+    """Make a lab: namespaces NAME-pod1 …, host ends of the same names.
+
+    --link takes pods for ports. A switch emulates links, so it becomes part of the command that joins them.
+    """
     topology = Topology.of(pods, ipv6="fd00::/64" if kernel_has_ipv6() else None, mtu=mtu)
+    read_links(links, [plan.name for plan in topology.pods])
     made = _make(name, topology)
     option = "" if name == "fb" else f" --name {name}"
     console = make_console()
@@ -54,7 +62,8 @@ def up(pods: int, mtu: int, name: str) -> None:
     if pods > _SHOWN:
         console.print(f"  … and {pods - _SHOWN} more, up to pod{pods}")
     ports = " ".join(made.ports) if pods <= 4 else f"{name}-pod{{1..{pods}}}"
-    console.print("\njoin them:    ", f"fastbridge run {ports}", soft_wrap=True)
+    wires = "".join(f" --link {shlex.quote(f'{_ends(made, at)}:{text}')}" for at, text in links.items())
+    console.print("\njoin them:    ", f"fastbridge run{wires} {ports}", soft_wrap=True)
     console.print("use a pod:    ", f"fastbridge lab exec{option} pod1 COMMAND", soft_wrap=True)
     console.print("remove it all:", f"fastbridge lab down{option}", soft_wrap=True)
 
@@ -102,6 +111,11 @@ def down(name: str) -> None:
     """
     removed = lab_store.down(name)
     click.echo(f"removed lab {removed.name}, {len(removed.ports)} pods")
+
+
+def _ends(lab: StoredLab, place: str) -> str:
+    """A pod, a pair of pods or `*`, by the names of their host ends."""
+    return place if place == "*" else ">".join(map(lab.namespace, place.split(">")))
 
 
 def _state(lab: StoredLab) -> str:

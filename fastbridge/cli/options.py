@@ -5,9 +5,16 @@ Options of more than one command. They are checked before anything is opened.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
 import rich_click as click
 
 from fastbridge.errors import ConfigError
+
+if TYPE_CHECKING:
+    from fastbridge.links.link import Link
+    from fastbridge.links.places import Place
 
 
 def read_policy(context: click.Context, parameter: click.Parameter, text: str | None) -> str | None:
@@ -31,6 +38,52 @@ def read_port_policies(context: click.Context, parameter: click.Parameter, texts
             raise click.BadParameter(f"{port} has two policies; give it one, such as {port}=guard,suppress")
         policies[port] = read_policy_of_strangers(context, parameter, policy) or ""
     return policies
+
+
+def link_option(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command --link, as a dict: the texts of links by port, pair or `*`."""
+    option = click.option(
+        "--link",
+        "links",
+        metavar="PORT:WORDS",
+        multiple=True,
+        callback=_read_links,
+        help="Emulate a port's link: delay=20ms,loss=1%, or a preset such as 4g. PORT may be a pair 'A>B', for frames "
+        "from A to B, or '*': all others. One way, per direction; the RTT is the sum. Repeatable.",
+    )
+    return option(command)
+
+
+def _read_links(context: click.Context, parameter: click.Parameter, texts: tuple[str, ...]) -> dict[str, str]:
+    """Read each PORT:WORDS. The command checks whether the ports are among its own."""
+    links: dict[str, str] = {}
+    for text in texts:
+        place, colon, words = text.partition(":")
+        if not place or not colon:
+            raise click.BadParameter(f"{text!r} is not PORT:WORDS, such as veth1:delay=20ms,loss=1%")
+        if place in links:
+            raise click.BadParameter(f"{place} has two links; give it one, with all its words")
+        links[place] = words
+    if links:
+        from fastbridge.links.link import Link  # `--help` of a command must not wait for it
+
+        for words in links.values():
+            try:
+                Link.parse(words)
+            except ConfigError as error:
+                raise click.BadParameter(str(error)) from None
+    return links
+
+
+def read_links(texts: Mapping[str, str], ports: Sequence[str]) -> dict[Place, Link]:
+    """The links that --link has given to these ports. Raises UsageError for another port."""
+    from fastbridge.links.places import links_of
+
+    links = links_of(texts, ports)
+    for port in (port for place in links for port in ((place,) if isinstance(place, str) else place)):
+        if port not in ports:
+            raise click.UsageError(f"--link names {port}, and there are: {', '.join(ports)}")
+    return links
 
 
 def read_policy_of_strangers(context: click.Context, parameter: click.Parameter, text: str | None) -> str | None:

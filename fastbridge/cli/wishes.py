@@ -55,6 +55,8 @@ class Wishes:
             elif name == "arp_ports":
                 own = {port: replace(config.port.get(port, PortConfig()), policy=text) for port, text in value.items()}
                 changes["port"] = config.port | own
+            elif name == "links":
+                changes["link"] = config.link | value
             elif name == "ageing":
                 changes[name] = "never" if value is None else value
             elif (word := words.get(name, name)) in config.__dataclass_fields__:

@@ -14,8 +14,10 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from ipaddress import IPv4Address, IPv6Address
-from typing import TYPE_CHECKING, Any, Literal, overload
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from fastbridge.addresses import MacAddress
 from fastbridge.core.dataplane import Dataplane
@@ -28,7 +30,9 @@ from fastbridge.core.queues import Queues
 from fastbridge.errors import ConfigError
 from fastbridge.feed import Monitor
 from fastbridge.journal import Event, Journal
-from fastbridge.links.link import Link
+from fastbridge.links.link import DIRECTIONS, Direction, Link
+from fastbridge.links.places import Place, read_groups, spoken
+from fastbridge.links.scenario import Scenario
 from fastbridge.named import NamedTuple, refuse_text
 from fastbridge.policy.base import Policy
 from fastbridge.policy.builtin import parse_policy
@@ -46,6 +50,7 @@ from .load import Load, RingLoad, WorkerLoad
 from .loops import StationWatch
 from .monitoring import Monitoring
 from .options import Options
+from .player import Playing, do_step
 from .port_flags import DEFAULT_SETTINGS, PortFlags, PortSettings, StormControl
 from .port_links import PortLink
 from .port_socket import Receiver
@@ -53,7 +58,7 @@ from .status import Status, Table, held_capabilities
 from .trace import Trace
 from .vitals import Vitals
 from .watchers import Watchers
-from .wires import DIRECTIONS, Direction, LinkState, Place, Wires, read_groups
+from .wires import LinkState, Wires
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -64,6 +69,7 @@ _log = logging.getLogger(__name__)
 
 #: Where a link is: a port, or a pair of ports, (from, to).
 PlaceRef = PortRef | tuple[PortRef, PortRef]
+_Place = TypeVar("_Place", bound=PlaceRef)
 #: The known stations behind a port: (MAC address, IP address) pairs.
 Owners = Sequence[tuple[MacAddress, IPv4Address | IPv6Address]]
 
@@ -155,6 +161,7 @@ class SwitchBase:
         # are always either its own or part of the departed ports' counts.
         self._changing = threading.RLock()
         self._watching = Watchers()
+        self._playing: list[Playing] = []
         #: Called with the name of each port that is added, before it forwards.
         self.on_port: Callable[[str], object] = lambda port: None
         self.fdb = Fdb(self._entries, options.ageing_ms, self._now_ms, self._index_of, self._name_of)
@@ -293,6 +300,11 @@ class SwitchBase:
             return self._wires.states()
 
     @property
+    def own_links(self) -> Mapping[Place, Link]:
+        """The links that are set, by port or pair; also of ports that may come again under their names."""
+        return self._wires.wishes.links
+
+    @property
     def link_memory(self) -> tuple[int, int]:
         """Bytes that the frames in flight take now, and the most that they may for each worker."""
         return self._wires.memory
@@ -306,7 +318,7 @@ class SwitchBase:
         """
         self.set_links({place: link})
 
-    def set_links(self, links: Mapping[PlaceRef, Link | str | None], *, restart: bool = True) -> None:
+    def set_links(self, links: Mapping[_Place, Link | str | None], *, restart: bool = True) -> None:
         """As set_link(), for many at once: all or none.
 
         restart: their random numbers and frame counts begin anew; else they go on.
@@ -332,11 +344,14 @@ class SwitchBase:
             self._wires.reset()
 
     def cut(self, *places: PlaceRef, direction: Direction | Literal["both"] = "both") -> None:
-        """Let the links of ports or pairs drop all frames, silently: their pods keep the carrier. Raises ConfigError."""
+        """Let the links of ports or pairs drop all frames, silently: pods keep their carrier. Raises ConfigError."""
         if direction not in ("both", *DIRECTIONS):
             raise ConfigError(f"a direction is both, to_pod or from_pod, not {direction!r}")
         with self._changing:
             named = [self._place_of(place) for place in places]
+            pair = next((place for place in named if isinstance(place, tuple)), None)
+            if pair and direction == "from_pod":
+                raise ConfigError(f"the pair {spoken(pair)} has one direction, to the pod of {pair[1]}")
             self._wires.cut(named, DIRECTIONS if direction == "both" else (direction,))
 
     def mend(self, *places: PlaceRef) -> None:
@@ -350,14 +365,63 @@ class SwitchBase:
         The ports that no group names, and those that come later, are one more group. Raises ConfigError.
         """
         refuse_text(groups, "groups")
+        for group in groups:
+            refuse_text(group, "a group")
         with self._changing:
             names = [[self._name_of(self._index_of(port)) for port in group] for group in groups]
             self._wires.partition(read_groups(names))
+
+    @property
+    def parts(self) -> Sequence[frozenset[str]]:
+        """The groups of the partition, without that of all others; empty: there is none."""
+        return self._wires.wishes.groups
 
     def heal(self) -> None:
         """End the partition: the links are what they were."""
         with self._changing:
             self._wires.partition(())
+
+    def set_carrier(self, port: PortRef, up: bool) -> None:
+        """Take the carrier from a port's pod (False), or give it back: the pod's `ip link` shows NO-CARRIER meanwhile.
+
+        The port's interface is switched off, its state is "down", and the stations behind it are forgotten. The carrier
+        comes back when the port is removed, and when the switch stops. In memory such a pod sends nothing: process()
+        takes no frames from its port. Raises ConfigError; PortError: somebody else has switched the interface off.
+        """
+        with self._changing:
+            self._switch_carrier(self._index_of(port), up)
+
+    def play(self, scenario: Scenario | str | Path) -> Playing:
+        """Do what a scenario says, each step when its time has come; see docs/links.md.
+
+        Its time begins now, or when the switch starts; in memory it is that of the switch's clock. scenario: a path, or
+        a Scenario. Raises ConfigError, which names the line, and then nothing is played.
+        """
+        read = scenario if isinstance(scenario, Scenario) else Scenario.load(scenario)
+        with self._changing:
+            ports = [port.name for port in self.ports]
+            playing = Playing(
+                read.bound(ports, self._wires.wishes.links, self._may_come), partial(do_step, self), self._journal
+            )
+            self._playing = [each for each in self._playing if not each.over] + [playing]
+            self._begin(playing)
+        return playing
+
+    @property
+    def playing(self) -> tuple[Playing, ...]:
+        """The scenarios that are played now."""
+        return tuple(each for each in self._playing if not each.over)
+
+    def _switch_carrier(self, index: int, up: bool) -> None:
+        raise NotImplementedError
+
+    def _begin(self, playing: Playing) -> None:
+        """Have its steps done."""
+        raise NotImplementedError
+
+    def _may_come(self, name: str) -> bool:
+        """Whether a port of this name may join by itself."""
+        return False
 
     def status(self) -> Status:
         """What the switch is and how it does, on one page."""
@@ -383,6 +447,11 @@ class SwitchBase:
             ports={state: states[state] for state in ("up", "down", "blocked", "gone")},
             fdb=Table(len(self.fdb), self._capacity, self._ageing),
             neighbours=Table(len(self.neighbours), self.neighbours.capacity, self.neighbours.ageing),
+            links={
+                "links": len(self.own_links),
+                "in_flight": total.rx_in_flight + total.tx_in_flight,
+                "bytes": self.link_memory[0],
+            },
             capabilities=held_capabilities(),
             lost={reason: count for reason, count in lost.items() if count},
         )
@@ -583,6 +652,8 @@ class SwitchBase:
             self._policing.set_policy(settings.policy, index, [index])
         self.trust(index, owners)
         self._wires.join(member.name)
+        if settings.link is not None and member.name not in self.own_links:
+            self.set_link(index, settings.link)
         self._note_ports()
         self.on_port(member.name)
         self._dataplane.set_blocked(index, False)

@@ -19,6 +19,8 @@ from typing import Annotated, Any, Literal, NoReturn
 from fastbridge.addresses import MacAddress
 from fastbridge.control.directory import check_name
 from fastbridge.errors import ConfigError, FastbridgeError
+from fastbridge.links.link import Link
+from fastbridge.links.places import Place, read_place, spoken
 from fastbridge.policy.builtin import parse_policy
 from fastbridge.policy.neighbours import Neighbours
 from fastbridge.toml_text import Document
@@ -103,6 +105,9 @@ class Config:
     fanout: Annotated[bool, "let all workers read every port"] = False
     cpu: Annotated[list[int], "the CPU of each worker"] = field(default_factory=list)
     port: Annotated[dict[str, PortConfig], "what differs for one port"] = field(default_factory=dict)
+    link: Annotated[dict[str, str], 'links by port, by pair ("veth1>veth2"), or "*": that of all other ports'] = field(
+        default_factory=dict
+    )
     fdb: Annotated[list[FdbEntryConfig], "static FDB entries"] = field(default_factory=list)
     neigh: Annotated[list[NeighbourConfig], "static neighbours"] = field(default_factory=list)
 
@@ -130,6 +135,11 @@ class Config:
         if isinstance(limits, StormLimits):
             return StormControl(**asdict(limits))
         return StormControl(limits, limits, limits)
+
+    def link_of(self, place: Place) -> str | None:
+        """The link of a port or pair, in words."""
+        own = self.link.get(spoken(place))
+        return self.link.get("*") if own is None and isinstance(place, str) else own
 
     def flags_of(self, port: str) -> dict[str, bool]:
         """The flags that it sets on a port."""
@@ -219,6 +229,9 @@ def _tests(config: Config) -> Iterator[tuple[Key, Callable[[], object]]]:
         yield ("port", port), partial(_check_port, config, port)
         yield ("port", port, "policy"), partial(parse_policy, own.policy or config.policy)
         yield ("port", port, "storm_control"), partial(config.storm_of, port)
+    for text, link in config.link.items():
+        yield ("link", text), partial(_check_place, config, text)
+        yield ("link", text), partial(Link.parse, link)
     yield ("neighbour_ageing",), partial(Neighbours, config.options()["neighbour_ageing"])
     stations: set[tuple[int, MacAddress]] = set()
     for place, entry in enumerate(config.fdb):
@@ -246,6 +259,12 @@ def _check_port(config: Config, port: str) -> None:
     if not config.covers(port):
         known = ", ".join([*config.ports, *config.match])
         raise ConfigError(f"there is no port {port!r} here; `ports` and `match` have: {known or 'none'}")
+
+
+def _check_place(config: Config, text: str) -> None:
+    place = read_place(text)
+    for port in () if text == "*" else (place,) if isinstance(place, str) else place:
+        _check_port(config, port)
 
 
 def _check_station(entry: FdbEntryConfig, before: set[tuple[int, MacAddress]]) -> None:

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 from fastbridge.addresses import MacAddress
 from fastbridge.errors import ConfigError, FastbridgeError, PortError
+from fastbridge.links.link import Link
+from fastbridge.links.places import Place, read_place, spoken
 from fastbridge.policy.builtin import parse_policy
 
 from .config import Config, FdbEntryConfig, NeighbourConfig, PortConfig, StormLimits
@@ -34,7 +36,7 @@ _T = TypeVar("_T")
 NO_FILE = "this switch has no configuration file; start it with one: fastbridge run -c FILE"
 
 # What a reload can change. All else is settled when a switch is made.
-_LIVE = {"ports", "policy", "storm_control", "port", "fdb", "neigh"}
+_LIVE = {"ports", "policy", "storm_control", "port", "link", "fdb", "neigh"}
 
 
 class Configured:
@@ -99,6 +101,7 @@ def of_switch(switch: Switch, before: Config | None = None) -> Config:
             fanout=options.fanout,
             cpu=list(options.cpus),
             port={port: settings for port, settings in own.items() if settings != PortConfig()},
+            link={spoken(place): str(link) for place, link in switch.own_links.items()},
             fdb=static_entries(switch, switch.fdb.to_numpy()),
             neigh=[
                 NeighbourConfig(dst=str(n.ip), lladdr=str(n.mac), dev=n.port, vlan=n.vlan)
@@ -191,6 +194,7 @@ def apply_to_port(switch: Switch, port: str, new: Config, old: Config | None = N
     """As apply(), for one port: for one that has just come, too."""
     old = old or Config()
     changes = [*_apply_flags(switch, port, new, old), *_apply_statics(switch, port, new, old)]
+    changes += _apply_links(switch, port, new, old)
     policy = new.policy_of(port)
     if (policy is None and old.policy_of(port) is not None) or (
         policy is not None and str(parse_policy(policy)) != str(switch.policy(port))
@@ -210,6 +214,31 @@ def _apply_flags(switch: Switch, port: str, new: Config, old: Config) -> list[st
     if differing:  # a change costs the port its fast path for a moment
         switch.set_flags(port, **differing)
     return [f"{port}: {flag} {'on' if on else 'off'}" for flag, on in differing.items()]
+
+
+def _apply_links(switch: Switch, port: str, new: Config, old: Config) -> list[str]:
+    """Of a port, and of its pairs with ports that are there."""
+    ports = {each.name for each in switch.ports}
+    pairs = [place for text in {**old.link, **new.link} if isinstance(place := read_place(text), tuple)]
+    now = switch.own_links
+    links: dict[Place, Link | None] = {}
+    places: list[Place] = [port, *(pair for pair in pairs if port in pair and ports.issuperset(pair))]
+    for place in places:
+        text, before = new.link_of(place), old.link_of(place)
+        if text is None and before is not None and place in now:
+            links[place] = None
+        elif text is not None and not says(text, now.get(place)):
+            links[place] = Link.parse(text)
+    switch.set_links(links)
+    return [f"{spoken(place)}: link {link or 'perfect'}" for place, link in links.items()]
+
+
+def says(text: str, link: Link | None) -> bool:
+    """Whether a link is as a configuration says. One whose seed it does not say has drawn its own."""
+    if link is None:
+        return False
+    wanted = Link.parse(text)
+    return link == (wanted if "seed=" in text else wanted.change(seed=link.seed))
 
 
 def _apply_statics(switch: Switch, port: str, new: Config, old: Config) -> list[str]:

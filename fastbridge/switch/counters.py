@@ -84,7 +84,7 @@ class PortCounters:
 
     @property
     def reasons(self) -> list[str]:
-        """The drops by reason, what is in flight, and what the kernel forwarded or missed, in words; only what is not 0."""
+        """What is not 0, in words: drops by reason, what is in flight, what the kernel forwarded or missed."""
         found = [("dropped", self.dropped), ("not sent", self.tx_dropped)]
         parts = [f"forwarded by the kernel: {self.fast:,}"] if self.fast else []
         flying = {"from the pod": self.rx_in_flight, "to the pod": self.tx_in_flight}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from fastbridge.errors import ConfigError
 
 if TYPE_CHECKING:
+    from fastbridge.links.link import Link
     from fastbridge.policy.base import Policy
 
 
@@ -62,6 +63,7 @@ class PortSettings:
     policy: Policy | None = None
     flags: Mapping[str, bool] = field(default_factory=dict)
     storm_control: StormControl | None = None
+    link: Link | None = None  #: unless it has had another one before
 
 
 DEFAULT_SETTINGS = PortSettings()

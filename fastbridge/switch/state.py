@@ -13,6 +13,7 @@ import os
 import secrets
 import stat
 import time
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
@@ -22,11 +23,13 @@ import numpy as np
 
 from fastbridge.addresses import MacAddress
 from fastbridge.errors import ConfigError, FastbridgeError
+from fastbridge.links.link import DIRECTIONS, Link
+from fastbridge.links.places import Place, read_place, spoken
 from fastbridge.policy.builtin import parse_policy
 from fastbridge.policy.neighbour_entry import Neighbour
 
 from .config import Config, FdbEntryConfig, NeighbourConfig
-from .config_apply import static_entries
+from .config_apply import says, static_entries
 from .config_values import WrongError, read
 from .port_flags import StormControl
 
@@ -96,6 +99,10 @@ class State:
     fdb: list[FdbEntryConfig]
     neighbours: list[NeighbourState]
     neigh: list[NeighbourConfig]
+    links: dict[str, str] = field(default_factory=dict)
+    seeds: dict[str, int] = field(default_factory=dict)  # that links of the configuration have drawn
+    cuts: dict[str, list[str]] = field(default_factory=dict)
+    partition: list[list[str]] = field(default_factory=list)
 
 
 class StateFile:
@@ -233,6 +240,16 @@ def _of(switch: Switch) -> State:
             fdb=[entry for entry in static_entries(switch, every) if entry not in said.fdb],
             neighbours=[_neighbour_of(switch, n, age) for n, age in switch.neighbours.learned()],
             neigh=[entry for entry in neigh if entry not in said.neigh],
+            links={
+                spoken(place): str(link) for place, link in switch.own_links.items() if not _is_said(place, link, said)
+            },
+            seeds={
+                spoken(place): int(link.seed)
+                for place, link in switch.own_links.items()
+                if link.seed is not None and _is_said(place, link, said)
+            },
+            cuts={spoken(place): list(state.cut) for place, state in switch.links.items() if state.cut},
+            partition=[list(group) for group in switch.parts],
         )
 
 
@@ -290,6 +307,7 @@ def _give(switch: Switch, state: State, elapsed: float) -> str:
     for static in state.neigh:
         if static.dev in same and not any((n.dst, n.vlan) == (static.dst, static.vlan) for n in said.neigh):
             switch.add_neighbour(static.dst, static.lladdr, static.dev, static.vlan)
+    _give_links(switch, state, said, same)
     learned = [(_neighbour(n, places[n.dev]), n.age + elapsed) for n in state.neighbours if n.dev in same]
     found = switch.take_back_neighbours(learned)
     return f"{taken:,} stations and {found:,} neighbours"
@@ -304,6 +322,38 @@ def _give_port(switch: Switch, port: PortState, said: Config) -> None:
     if port.storm_control is not None and said.storm_of(port.ifname) == StormControl():
         _require(set(port.storm_control) == set(StormControl.__slots__), "limits of unknown kinds")
         switch.set_storm_control(StormControl(**port.storm_control), port.ifname)
+
+
+def _give_links(switch: Switch, state: State, said: Config, same: Collection[str]) -> None:
+    """Those that the configuration says get only their seeds back."""
+    links: dict[Place, Link] = {}
+    for name, text in state.links.items():
+        place = read_place(name, same)
+        if _is_among(place, same) and said.link_of(place) is None:
+            links[place] = Link.parse(text)
+    for name, seed in state.seeds.items():
+        place = read_place(name, same)
+        link = switch.own_links.get(place)
+        if _is_among(place, same) and link is not None and _is_said(place, link.change(seed=seed), said):
+            links[place] = link.change(seed=seed)
+    switch.set_links(links)
+    for name, directions in state.cuts.items():
+        place = read_place(name, same)
+        for direction in DIRECTIONS:
+            if direction in directions and _is_among(place, same):
+                switch.cut(place, direction=direction)
+    groups = [[port for port in group if port in same] for group in state.partition]
+    if any(groups):
+        switch.partition([group for group in groups if group])
+
+
+def _is_said(place: Place, link: Link, said: Config) -> bool:
+    text = said.link_of(place)
+    return text is not None and says(text, link)
+
+
+def _is_among(place: Place, ports: Collection[str]) -> bool:
+    return set((place,) if isinstance(place, str) else place) <= set(ports)
 
 
 def _give_stations(switch: Switch, stations: Stations, indices: list[int], elapsed: float) -> int:

@@ -7,31 +7,27 @@ it or none, and noted then.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import permutations
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from fastbridge.core.links import MEMORY, Links
 from fastbridge.errors import ConfigError
-from fastbridge.links.link import Link
+from fastbridge.links.link import DIRECTIONS, Direction, Link
+from fastbridge.links.places import Place, spoken
 from fastbridge.links.stages import Stages
-from fastbridge.named import refuse_text
 
-if TYPE_CHECKING:
-    from fastbridge.core.links import _Key as Key
+_Key: TypeAlias = tuple[str, int | None, int | None]  # as core/links.pyx has it
 
-#: Where a link is: a port, by its name, or a pair of ports, (from, to).
-Place: TypeAlias = str | tuple[str, str]
-Direction: TypeAlias = Literal["to_pod", "from_pod"]
-DIRECTIONS: tuple[Direction, ...] = ("to_pod", "from_pod")
+
+_CUT = Stages(cut=True)
 
 
 class LinkCounts(NamedTuple):
-    """What has happened in one direction of a link since it was set. Units are frames, or segments of GSO frames."""
+    """What has happened in one direction of a link since there is one. Units are frames, or segments of GSO frames."""
 
     entered: int = 0
-    delivered: int = 0
     lost: int = 0
     queue_full: int = 0  #: dropped because the queue was full, or the memory for frames in flight
     cut: int = 0  #: dropped because the link was cut, or its port went
@@ -67,6 +63,10 @@ class Wishes:
     def group_of(self, port: str) -> int | None:
         """Which group of a partition a port is in; None: that of all others."""
         return next((place for place, group in enumerate(self.groups) if port in group), None)
+
+    def of(self, place: Place, direction: Direction) -> Stages | None:
+        """What a direction of a link does; None: there is none."""
+        return self.of_port(place, direction) if isinstance(place, str) else self.of_pair(*place)
 
     def of_port(self, port: str, direction: Direction) -> Stages | None:
         """What a direction of a port's link does; None: nothing."""
@@ -112,7 +112,7 @@ class Wires:
         """indices: of the ports, by name. now: ns, in memory. slow: called with each port that has got a link."""
         self._core, self._indices, self._now, self._slow = core, indices, now, slow
         self.wishes = Wishes()
-        self._held: dict[Key, Stages] = {}  # what the core has
+        self._held: dict[_Key, Stages] = {}  # what the core has
 
     def set(self, links: Mapping[Place, Link | None], *, restart: bool) -> None:
         """Replace these links; None: take one off. restart: random numbers and frame counts begin anew."""
@@ -121,12 +121,13 @@ class Wires:
         self._become(replace(self.wishes, links=kept | wanted), links, anew=set(wanted) if restart else set())
 
     def cut(self, places: Iterable[Place], directions: Iterable[Direction]) -> None:
-        """Let these directions, and those cut before, drop all frames; (): mend them."""
+        """Let these directions, and those cut before, drop all frames; (): mend them. A pair has "to_pod" alone."""
         cuts, more = dict(self.wishes.cuts), frozenset(directions)
         changed: set[Place] = set(places)
         for place in changed:
-            cuts[place] = cuts.get(place, frozenset()) | more if more else frozenset()
-        cuts = {place: cut for place, cut in cuts.items() if cut}
+            cuts[place] = cuts.get(place, frozenset()) | more if more else more
+        one_way: frozenset[Direction] = frozenset(["to_pod"])
+        cuts = {place: cut if isinstance(place, str) else one_way for place, cut in cuts.items() if cut}
         into = {pair for pair in self.wishes.links if isinstance(pair, tuple) and pair[1] in changed}
         self._become(replace(self.wishes, cuts=cuts), changed | into)
 
@@ -150,7 +151,10 @@ class Wires:
 
     def leave(self, index: int) -> None:
         """A port has gone, and the core has cut its links."""
-        self._held = {key: stages for key, stages in self._held.items() if index not in key[1:]}
+        keys: list[_Key] = [("to_pod", None, index), ("from_pod", index, None)]
+        keys += [key for at in self._indices().values() for key in (("pair", index, at), ("pair", at, index))]
+        for key in keys:
+            self._held.pop(key, None)
 
     def forget(self, port: str) -> None:
         """Nothing is wanted any more of a port that is gone."""
@@ -166,7 +170,7 @@ class Wires:
                 wishes.links.get(place),
                 tuple(each for each in DIRECTIONS if each in wishes.cuts.get(place, ())),
                 wishes.group_of(place) if isinstance(place, str) else None,
-                {each: counts[key] for each, key, _ in _keys(place, indices, wishes) if key in counts},
+                {each: counts[key] for each, key in _keys(place, indices) if key in counts},
             )
         return found
 
@@ -182,9 +186,10 @@ class Wires:
     def _become(self, wishes: Wishes, places: Iterable[Place], anew: Collection[Place] = ()) -> None:
         """Have the core do what is wanted of these places. Those `anew` begin again, though nothing differs."""
         indices = self._indices()
-        orders: dict[Key, Stages | None] = {}
+        orders: dict[_Key, Stages | None] = {}
         for place in places:
-            for _, key, stages in _keys(place, indices, wishes):
+            for direction, key in _keys(place, indices):
+                stages = wishes.of(place, direction)
                 if stages != self._held.get(key) or (stages is not None and place in anew):
                     orders[key] = stages
         try:
@@ -198,53 +203,21 @@ class Wires:
                 del self._held[key]
             else:
                 self._held[key] = stages
-        for index in {key[1] if key[2] is None else key[2] for key, stages in orders.items() if stages is not None}:
-            self._slow(index)
+        for _, ingress, egress in (key for key, stages in orders.items() if stages is not None):
+            at = ingress if egress is None else egress
+            assert at is not None  # a key has one or both
+            self._slow(at)
 
 
-def _keys(place: Place, indices: Mapping[str, int], wishes: Wishes) -> Iterator[tuple[Direction, Key, Stages | None]]:
-    """A place's directions, as the core knows them, and what each does. None of a port that is not there."""
+def _keys(place: Place, indices: Mapping[str, int]) -> Iterator[tuple[Direction, _Key]]:
+    """A place's directions, as the core knows them; none of a port that is not there."""
     if isinstance(place, str):
         if place in indices:
-            yield "to_pod", ("to_pod", None, indices[place]), wishes.of_port(place, "to_pod")
-            yield "from_pod", ("from_pod", indices[place], None), wishes.of_port(place, "from_pod")
+            yield "to_pod", ("to_pod", None, indices[place])
+            yield "from_pod", ("from_pod", indices[place], None)
     elif place[0] in indices and place[1] in indices:
-        yield "to_pod", ("pair", indices[place[0]], indices[place[1]]), wishes.of_pair(*place)
+        yield "to_pod", ("pair", indices[place[0]], indices[place[1]])
 
 
 def _cut(stages: Stages | None) -> Stages:
-    return replace(stages or Stages(), cut=True)
-
-
-def spoken(place: Place) -> str:
-    """A place in one word: `pod1`, or `pod1>pod2`."""
-    return place if isinstance(place, str) else ">".join(place)
-
-
-def read_place(text: str, ports: Iterable[str] = ()) -> Place:
-    """The place that a word names. A port of these may have > in its name; else it stands between the two of a pair."""
-    if ">" not in text or text in ports:
-        return text
-    known = set(ports)
-    halves = [(text[:at], text[at + 1 :]) for at, char in enumerate(text) if char == ">"]
-    one, other = next((pair for pair in halves if known.issuperset(pair)), halves[0])
-    if not one or not other or one == other:
-        raise ConfigError(f"{text!r} is no pair of ports, such as veth1>veth2: frames from the first to the second")
-    return one, other
-
-
-def read_groups(groups: Sequence[Sequence[str]]) -> list[list[str]]:
-    """The groups of a partition. Raises ConfigError: a port is in two, or a group has none."""
-    refuse_text(groups, "groups")
-    found: set[str] = set()
-    for group in groups:
-        refuse_text(group, "a group")
-        if not group:
-            raise ConfigError("a group of a partition has one or more ports")
-        for port in group:
-            if port in found:
-                raise ConfigError(f"{port} is named twice; a port is in one group of a partition")
-            found.add(port)
-    if not groups:
-        raise ConfigError("a partition has one or more groups; the ports that none of them names are one more")
-    return [list(group) for group in groups]
+    return _CUT if stages is None else replace(stages, cut=True)
