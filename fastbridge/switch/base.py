@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv6Address
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from fastbridge.addresses import MacAddress
 from fastbridge.core.dataplane import Dataplane
@@ -64,7 +64,6 @@ _log = logging.getLogger(__name__)
 
 #: Where a link is: a port, or a pair of ports, (from, to).
 PlaceRef = PortRef | tuple[PortRef, PortRef]
-_Place = TypeVar("_Place", bound=PlaceRef)
 #: The known stations behind a port: (MAC address, IP address) pairs.
 Owners = Sequence[tuple[MacAddress, IPv4Address | IPv6Address]]
 
@@ -312,8 +311,8 @@ class SwitchBase:
         """
         self.set_links({place: link})
 
-    def set_links(self, links: Mapping[_Place, Link | str | None], *, restart: bool = True) -> None:
-        """As set_link(), for many at once: all or none.
+    def set_links(self, links: Mapping[Any, Link | str | None], *, restart: bool = True) -> None:
+        """As set_link(), for many at once, {place: link}: all or none.
 
         restart: their random numbers and frame counts begin anew; else they go on.
         """
