@@ -99,6 +99,7 @@ def test_all_python_is_tried() -> None:
     assert sum(len(blocks(page, "python")) for page in PAGES) == len(WRITTEN)
     assert {page.name for page in WRITTEN} == {
         "README.md", "switch.md", "ports.md", "policies.md", "labs.md", "compare.md", "howto-policy.md", "capture.md",
+        "links.md",
     }  # fmt: skip
 
 
@@ -119,6 +120,7 @@ def test_embedding_runs_as_written() -> None:
         ("labs", r"10.0.0.1 dev eth0 lladdr 02:00:00:00:00:01"),
         ("compare", r"'frmol': \d{4,}"),
         ("howto-policy", ""),
+        ("links", r"^0 \(0, \d{9}\)$"),
         ("capture", r"pod1 → ICMP echo request, 10.0.0.1 > 10.0.0.2, .*: forwarded to pod2"),
     ],
 )
