@@ -45,6 +45,7 @@ ENGINES = parse_engines("fastbridge/nft,fastbridge/af-packet,linux-bridge,direct
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--storm-seconds", type=float, default=5.0, help="length of each ARP storm (default: 5)")
+    parser.addoption("--link-seconds", type=float, default=5.0, help="length of each test of test_links (default: 5)")
     parser.addoption("--blocks", type=int, default=6, help="of test_limit, interleaved (default: 6)")
     names = ",".join(engine.name for engine in ENGINES)
     parser.addoption("--engines", type=engines, default=ENGINES, help=f"measured from veth to veth (default: {names})")

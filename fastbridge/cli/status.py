@@ -38,6 +38,12 @@ def _facts(row: Row) -> Iterator[tuple[str, str]]:
     yield "policy", row["policy"]
     yield "MAC addresses", _fill(row["fdb"])
     yield "neighbours", _fill(row["neighbours"])
+    if any(row["links"].values()):
+        links = row["links"]
+        yield (
+            "links",
+            f"{links['links']:,} emulated; in flight: {links['in_flight']:,} frames, {links['bytes']:,} bytes",
+        )
     yield "shield", row["shield"]
     yield "capabilities", ", ".join(row["capabilities"]) or "none"
     yield "dropped", ", ".join(f"{reason} {count:,}" for reason, count in row["lost"].items()) or "nothing"

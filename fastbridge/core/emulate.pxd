@@ -8,7 +8,7 @@
 # Rate, loss, jitter and the like act on what a wire would see: the segments of a GSO frame. A link with delay alone
 # keeps frames whole; so does one that loses, when all segments of a frame come through.
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 
 from .batch cimport Frame
 from .checksum cimport finish_checksum
@@ -43,7 +43,7 @@ cdef inline void flip(Frame *frame, uint64_t bit) noexcept nogil:
     """Flip a bit, counted from 1. A pending checksum is completed first, or nobody would see the fault."""
     cdef virtio_net_hdr *vnet = <virtio_net_hdr *>(frame.data - VNET_HEADER)
     finish_checksum(vnet, frame.data, frame.length)
-    vnet.flags = 0
+    memset(vnet, 0, VNET_HEADER)            # nothing is pending any more, nor left to cut
     frame.data[(bit - 1) // 8] ^= <uint8_t>(1 << (bit - 1) % 8)
 
 
@@ -70,15 +70,16 @@ cdef inline Flight *copy_unit(
 
 cdef inline int fly(
     Worker *worker, Link *link, Flights *flights, const Frame *frame, const Cut *cut, uint32_t start, uint32_t bytes,
-    bint may_pass
+    bint may_pass, uint64_t earliest
 ) noexcept nogil:
-    """Send one copy along a link. Returns its Fate."""
+    """Send one copy along a link, due at `earliest` or later. Returns its Fate."""
     cdef uint32_t length = frame.length if cut == NULL else cut.payload - cut.jumbo + bytes
     cdef uint64_t bit = draw_corruption(link, length)
     cdef uint64_t due = schedule(link, worker.now, length)
     cdef Flight *flight
     if due == <uint64_t>FOR_EVER:
         return FATE_QUEUE
+    due = max(due, earliest)
     if may_pass and bit == 0 and due <= worker.now and link.waiting == 0:
         return FATE_PASSES
     flight = copy_unit(worker, flights, frame, cut, start, bytes)
@@ -138,7 +139,8 @@ cdef inline uint32_t count_units(const Link *link, const Frame *frame, Cut *cut)
 
 
 cdef inline bint take(
-    Worker *worker, Link *link, WorkerPort *share, const Frame *frame, bint entering, uint64_t number
+    Worker *worker, Link *link, WorkerPort *share, const Frame *frame, bint entering, uint64_t number,
+    uint64_t earliest
 ) noexcept nogil:
     """Send a frame along a link, whose mutex is held. False: it passes at once, as it is."""
     cdef Flights *flights = &worker.wire.from_pods if entering else &worker.wire.to_pods
@@ -167,7 +169,7 @@ cdef inline bint take(
             made += 1
             fate = FATE_LOST
             if copies[i]:
-                fate = fly(worker, link, flights, frame, cut, start, bytes, cut == NULL and copies[i] == 1)
+                fate = fly(worker, link, flights, frame, cut, start, bytes, cut == NULL and copies[i] == 1, earliest)
             if fate == FATE_PASSES:
                 return False
             if fate == FATE_FLIES and entering:
@@ -191,13 +193,16 @@ cdef inline bint takes_link(Worker *worker, const Frame *frame, uint16_t egress,
     cdef PortLinks *links = worker.ports[egress].links
     cdef Link *link = links.to_pod
     cdef Link *pair = links.pairs[frame.ingress] if links.pairs != NULL else NULL
+    cdef uint64_t earliest = 0
     cdef bint taken
-    if pair != NULL and not (pair.leaving and pair.waiting == 0):
+    if pair != NULL and pair.leaving and link != NULL:
+        earliest = pair.last_due            # what is on it still comes first
+    elif pair != NULL:
         link = pair
     if link == NULL:
         return False
     pthread_mutex_lock(&link.mutex)
-    taken = take(worker, link, worker.shares[egress], frame, False, worker.frames + place)
+    taken = take(worker, link, worker.shares[egress], frame, False, worker.frames + place, earliest)
     pthread_mutex_unlock(&link.mutex)
     return taken
 
@@ -215,7 +220,7 @@ cdef inline void enter_links(Worker *worker) noexcept nogil:
         link = links.from_pod if links != NULL else NULL
         if link != NULL and frame.reason == NO_REASON and not is_landed(worker, i):
             pthread_mutex_lock(&link.mutex)
-            taken = take(worker, link, worker.shares[frame.ingress], frame, True, worker.frames + i)
+            taken = take(worker, link, worker.shares[frame.ingress], frame, True, worker.frames + i, 0)
             pthread_mutex_unlock(&link.mutex)
             if taken:
                 continue

@@ -45,6 +45,7 @@ cdef struct Stages:
     uint64_t limit_bytes, limit_ns, limit_frames        # 0: none
     uint64_t delay, jitter      # ns
     uint64_t period             # ns
+    uint64_t period_work        # what a period serves: bit/s × ns
     # These three arrays belong to Python (links.pyx), which keeps them as long as the link.
     const uint64_t *lose_frames  # ascending
     uint64_t lose_count
@@ -179,18 +180,24 @@ cdef inline uint64_t serve(uint64_t bits, uint64_t rate) noexcept nogil:
 
 
 cdef inline uint64_t serve_by_steps(const Link *link, uint64_t start, uint64_t bits) noexcept nogil:
-    """When so many bits have left that begin at `start`, at a rate that changes."""
-    cdef uint64_t until, rate, fits
+    """When so many bits have left that begin at `start`, at a rate that changes; FOR_EVER: not in 500 years."""
+    cdef const Stages *stages = &link.stages
+    cdef uint64_t work = bits * 1000000000, periods, until, rate
     cdef const LinkStep *step
+    if stages.period and work > stages.period_work:         # whole periods, so that few steps are left
+        periods = (work - 1) // stages.period_work
+        if periods > (<uint64_t>FOR_EVER - start) // stages.period - 1:
+            return FOR_EVER
+        work -= periods * stages.period_work
+        start += periods * stages.period
     while True:
         step = step_at(link, start, &until)
-        rate = link.stages.rate if step.rate < 0 else <uint64_t>step.rate
+        rate = stages.rate if step.rate < 0 else <uint64_t>step.rate
+        if rate != 0 and (until == <uint64_t>FOR_EVER or (work + rate - 1) // rate <= until - start):
+            return start + (work + rate // 2) // rate
         if until == <uint64_t>FOR_EVER:
-            return start + serve(bits, rate) if rate else <uint64_t>FOR_EVER
-        fits = <uint64_t>(<double>(until - start) * <double>rate / 1e9)
-        if fits >= bits:
-            return min(start + serve(bits, rate), until)
-        bits -= fits
+            return FOR_EVER
+        work -= (until - start) * rate
         start = until
 
 
@@ -231,24 +238,23 @@ cdef inline bint queue_is_full(const Link *link, uint64_t now, uint32_t bytes) n
 
 
 cdef inline bint has_rate(const Link *link) noexcept nogil:
-    return link.stages.rate != 0 or link.stages.step_count != 0
+    """Whether it has one at any time: in all steps or in none."""
+    return link.stages.rate != 0 or (link.stages.step_count != 0 and link.stages.steps[0].rate >= 0)
 
 
 cdef inline uint64_t depart(Link *link, uint64_t now, uint32_t length) noexcept nogil:
     """When a frame has left the queue by the rate; FOR_EVER: the queue is full."""
     cdef uint32_t bytes = length + link.stages.overhead
-    cdef uint64_t start, unused
+    cdef uint64_t start
     cdef Departure *last
-    cdef const LinkStep *step
     leave_queue(link, now)
     if queue_is_full(link, now, bytes) or not grow_queue(link):
         return FOR_EVER
     start = max(now, link.free_at)
     if link.stages.step_count:
-        step = step_at(link, start, &unused)
-        if step.rate < 0 and link.stages.rate == 0:         # a trace of delays alone
-            return now
         start = serve_by_steps(link, start, 8 * <uint64_t>bytes)
+        if start == <uint64_t>FOR_EVER:
+            return FOR_EVER
     else:
         start += serve(8 * <uint64_t>bytes, link.stages.rate)
     link.free_at = start

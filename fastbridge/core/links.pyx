@@ -259,6 +259,8 @@ cdef void place(Order *order, Port **ports, bint anew, uint64_t now) noexcept no
         slot[0] = order.fresh
         order.fresh = NULL
     link = slot[0]
+    if slot != &links.to_pod and slot != &links.from_pod and links.to_pod != NULL:
+        link.last_due = max(link.last_due, links.to_pod.last_due)       # what is on that way still comes first
     if anew or link.leaving:
         link.epoch = now
         restart_link(link, order.seed)
@@ -311,6 +313,7 @@ cdef int read_stages(wanted, Arrays arrays, Stages *stages) except -1:
     made.rate, made.overhead = wanted.rate, wanted.overhead
     made.limit_bytes, made.limit_ns = wanted.limit_bytes, wanted.limit_ns
     made.limit_frames = wanted.limit_frames
+    made.period_work = min(work_of(wanted), 2 ** 64 - 1) if wanted.period_ns else 0
     made.delay, made.jitter, made.period = wanted.delay_ns, wanted.jitter_ns, wanted.period_ns
     made.lose_frames, made.lose_count = arrays.lose_frames, len(wanted.lose_frames)
     made.table, made.steps, made.step_count = arrays.table, arrays.steps, len(wanted.steps)
@@ -323,6 +326,12 @@ cdef int read_stages(wanted, Arrays arrays, Stages *stages) except -1:
     )
     stages[0] = made
     return 0
+
+
+cdef object work_of(wanted):
+    """What the steps of a link serve in a period, bit/s × ns."""
+    ends = [at for at, _, _ in wanted.steps[1:]] + [wanted.period_ns]
+    return sum([(end - at) * (wanted.rate if rate < 0 else rate) for end, (at, rate, _) in zip(ends, wanted.steps)])
 
 
 cdef int require_steps(wanted) except -1:

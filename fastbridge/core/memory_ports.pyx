@@ -15,6 +15,7 @@ from .dataplane cimport Dataplane, require_port
 from .decide cimport decide
 from .emulate cimport enter_links, first_due, land_from_pods, land_to_pods
 from .flights cimport next_due
+from .link cimport FOR_EVER
 from .linux cimport iovec
 from .memory_ports cimport collect_copies, copy_frames, place_of
 from .port cimport WorkerPort
@@ -32,41 +33,24 @@ cdef class MemoryPorts:
     def __cinit__(self, Dataplane dataplane not None):
         self.dataplane = dataplane
 
-    def process(self, uint32_t ingress, list frames, uint32_t now):
-        """Switch `frames` (bytes) arriving on a port at `now` (ms).
+    def process(self, uint32_t ingress, list frames, uint64_t now):
+        """Switch `frames` (bytes) arriving on a port at `now` (ns).
 
         Returns [(egress port, frame), …] in arrival order, a flooded frame's copies by ascending port. The frames are
-        the given bytes objects themselves. Raises IndexError (no such port), TypeError (not bytes), MemoryError.
+        the given bytes objects themselves. On a switch with links (links.pyx) they may be others, and those that do not
+        pass at once are returned by advance(). Raises IndexError (no such port), TypeError (not bytes), MemoryError.
         """
         cdef Worker *worker = self.dataplane.workers
         cdef list out = [], chunk
-        cdef Py_ssize_t start = 0
-        if worker.wire.used:
-            return self.receive(ingress, frames, <uint64_t>now * 1000000)
+        cdef Py_ssize_t start = 0, most = 1 if worker.wire.used else BATCH     # the ports' queues have no order by frame
         with nogil:
             lock(worker)
         try:
             require_port(self.dataplane._port(ingress))
             while start < len(frames):
-                chunk = frames[start:start + BATCH]
-                start += BATCH
+                chunk = frames[start:start + most]
+                start += most
                 run_breath(worker, ingress, chunk, now, False, out)
-        finally:
-            unlock(worker)
-        return out
-
-    def receive(self, uint32_t ingress, list frames, uint64_t now):
-        """As process(), at `now` (ns), on a switch with links (links.pyx): the copies that pass at once.
-
-        They may be other bytes objects. advance() returns the others."""
-        cdef Worker *worker = self.dataplane.workers
-        cdef list out = []
-        with nogil:
-            lock(worker)
-        try:
-            require_port(self.dataplane._port(ingress))
-            for frame in frames:
-                run_linked(worker, ingress, [frame], now, 0, out)
         finally:
             unlock(worker)
         return out
@@ -92,7 +76,17 @@ cdef class MemoryPorts:
             unlock(worker)
         return out
 
-    def process_offloaded(self, uint32_t ingress, list messages, uint32_t now):
+    def next_due(self):
+        """When the next frame in flight is due (ns); None: there is none."""
+        cdef Worker *worker = self.dataplane.workers
+        cdef uint64_t due
+        with nogil:
+            lock(worker)
+            due = first_due(worker)
+            unlock(worker)
+        return None if due == <uint64_t>FOR_EVER else due
+
+    def process_offloaded(self, uint32_t ingress, list messages, uint64_t now):
         """As process(), for at most BATCH frames as the kernel has them: each behind its struct virtio_net_hdr.
 
         Returns the messages that a live switch would send in one breath, port by port, coalesced where the port's flag
@@ -140,33 +134,19 @@ cdef class MemoryPorts:
             free(memory)
 
 
-cdef int run_breath(Worker *worker, uint32_t ingress, list frames, uint32_t now, bint offloaded, list out) except -1:
+cdef int run_breath(Worker *worker, uint32_t ingress, list frames, uint64_t now, bint offloaded, list out) except -1:
     """Do one breath of frames from memory. Offloaded frames are each behind their vnet header."""
     cdef uint8_t *memory = fill_batch(worker, ingress, frames, VNET_HEADER if offloaded else 0)
     try:
-        if worker.wire.used:
-            worker.now = <uint64_t>now * 1000000
-            enter_links(worker)
-        decide(worker, <uint64_t>now * 1000000)
-        if offloaded:
-            collect_messages(worker, out)
-        else:
-            collect_copies(worker, frames, out)
-    finally:
-        transmit(worker)
-        release(worker)
-        free(memory)
-    return 0
-
-
-cdef int run_linked(Worker *worker, uint32_t ingress, list frames, uint64_t now, uint32_t before, list out) except -1:
-    """Do one breath of one frame on a switch with links, and append the copies that pass at once."""
-    cdef uint8_t *memory = fill_batch(worker, ingress, frames, before)
-    worker.now = now
-    try:
+        worker.now = now
         enter_links(worker)
         decide(worker, now)
-        collect_queued(worker, before, out)
+        if offloaded:
+            collect_messages(worker, out)
+        elif worker.wire.used:
+            collect_queued(worker, 0, out)
+        else:
+            collect_copies(worker, frames, out)
     finally:
         transmit(worker)
         release(worker)

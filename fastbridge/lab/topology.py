@@ -21,6 +21,7 @@ from fastbridge.addresses import MacAddress
 from fastbridge.arp_nd import link_local
 from fastbridge.closes import Closes
 from fastbridge.errors import ConfigError, LabError, PrivilegeError
+from fastbridge.links.link import Link
 from fastbridge.named import NamedList, refuse_text
 from fastbridge.open_files import reserve_files
 
@@ -110,6 +111,9 @@ class Lab(Closes):
 
     It is complete when the constructor returns. Only file descriptors of this process hold it, so nothing is left of it
     after `close`, nor after SIGKILL.
+
+    link: the emulated link of each pod, or its words, for a switch that takes the lab's ports; the lab itself delays
+    nothing. One way, per direction; the RTT is the sum.
     """
 
     def __init__(
@@ -117,9 +121,11 @@ class Lab(Closes):
         pods: int | Sequence[str] | Topology = 2,
         *,
         mtu: int | None = None,
+        link: Link | str | None = None,
         progress: Progress | None = None,
     ) -> None:
         self.topology = _plan(pods, mtu)
+        self._link = Link.parse(link) if isinstance(link, str) else link
         self._pods: dict[str, Pod] = {}
         reserve_files(len(self.topology.pods) * _FILES_A_POD)
         self._helper = NamespaceHelper()
@@ -240,6 +246,7 @@ class Lab(Closes):
                 namespace = self._helper.create()
                 self._connect(links, plan, host_mac, namespace)
                 port = Port(self.namespace, plan.name, host_mac)
+                port.link = self._link
                 self._pods[plan.name] = Pod(
                     plan.name, namespace, port, plan.mac, plan.ipv4, plan.ipv6, self.__getitem__
                 )

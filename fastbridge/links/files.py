@@ -13,9 +13,13 @@ def absolute(word: str, path: object) -> str:
     """The path from the root, so that it means the same to every process. Raises ConfigError."""
     if not isinstance(path, str) or not path.strip():
         raise ConfigError(f"{word} must be the path of a file, not {path!r}")
-    if "," in path:
-        raise ConfigError(f"{word} {path!r} has a comma, which parts words; name the file without one")
-    return str(Path(path.strip()).expanduser().absolute())
+    try:
+        found = str(Path(path.strip()).expanduser().absolute())
+    except RuntimeError as error:
+        raise ConfigError(f"{word} {path!r} has no home: {error}") from None
+    if "," in found or not found.isprintable():
+        raise ConfigError(f"{word} {found!r} has a comma, which parts words, or worse; give the file another name")
+    return found
 
 
 def stamp(word: str, path: str) -> tuple[int, int, int]:

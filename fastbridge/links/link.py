@@ -9,18 +9,19 @@ import hashlib
 import re
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
+from fastbridge.core.links import MEMORY
 from fastbridge.errors import ConfigError
 
 from . import distributions, units
 from .files import absolute
 from .loss import Gilbert, Lose, read_lose, read_model
 from .presets import PRESETS
-from .stages import MOST_OVERHEAD, POOL_BYTES, Stages
+from .stages import MOST_OVERHEAD, Stages
 from .traces import TraceSteps, read_trace
 from .units import Limit
 
@@ -55,18 +56,14 @@ _ELSEWHERE = {
 }
 
 
-def _optional(read: Callable[[str, Any], Any]) -> Callable[[str, Any], Any]:
-    return lambda word, value: None if value is None else read(word, value)
-
-
 def _read_distribution(word: str, value: Any) -> str:
     if value in distributions.NAMES:
         return str(value)
     path = absolute(word, value)
     if "/" not in value and not Path(path).exists():
-        names = ", ".join(distributions.NAMES)
         raise ConfigError(
-            f"{word} {value!r} is not known, nor is there such a file; there are {names}, or a table's path"
+            f"{word} {value!r} is not known, nor a file here; there are {', '.join(distributions.NAMES)}, or the path "
+            "of a table, such as tc's own, /usr/lib/tc/paretonormal.dist"
         )
     distributions.table(path)
     return path
@@ -96,18 +93,19 @@ _READERS: dict[str, Callable[[str, Any], Any]] = {
     "jitter": _read_time,
     "distribution": _read_distribution,
     "loss": _read_probability,
-    "loss_model": _optional(lambda word, value: str(read_model(value))),
-    "lose": _optional(lambda word, value: str(read_lose(value))),
+    "loss_model": lambda word, value: str(read_model(value)),
+    "lose": lambda word, value: str(read_lose(value)),
     "rate": lambda word, value: units.show_rate(units.read_rate(word, value)),
-    "limit": _optional(lambda word, value: units.show_limit(units.read_limit(word, value))),
+    "limit": lambda word, value: units.show_limit(units.read_limit(word, value)),
     "duplicate": _read_probability,
     "corrupt": _read_probability,
     "reorder": _read_reorder,
     "overhead": lambda word, value: units.read_whole(word, value, MOST_OVERHEAD),
-    "trace": _optional(_read_trace),
+    "trace": _read_trace,
     "cut": units.read_switch,
 }
-_WORDS = (*_READERS, *DIRECTIONS, "seed")
+#: All words.
+WORDS = (*_READERS, "seed", *DIRECTIONS)
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -153,13 +151,12 @@ class Link:
     from_pod: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        for word, read in _READERS.items():
-            given = getattr(self, word)
-            self._keep(word, _DEFAULTS[word] if given is None else read(word, given))
+        for word in _READERS:
+            self._keep(word, _read_word(word, getattr(self, word)))
         for direction in DIRECTIONS:
             self._keep(direction, self._read_overrides(direction))
-        if self.seed is not None:
-            self._keep("seed", units.read_whole("seed", self.seed, _MOST_SEED))
+        seed: Any = self.seed
+        self._keep("seed", None if _is_none(seed) else units.read_whole("seed", seed, _MOST_SEED))
         for direction in DIRECTIONS:
             self._check(direction)
         if self.seed is None and self._is_random():
@@ -176,7 +173,7 @@ class Link:
         for word, value in (given or {}).items():
             if word not in _READERS:
                 raise _unknown(word, _READERS, f"{direction}.")
-            overrides[word] = _DEFAULTS[word] if value is None else _READERS[word](f"{direction}.{word}", value)
+            overrides[word] = _read_word(word, value, f"{direction}.")
         return {
             word: overrides[word]
             for word in _READERS
@@ -197,8 +194,8 @@ class Link:
     def of(cls, words: Mapping[str, Any]) -> Link:
         """A link from words, as `as_words` gives them and TOML or JSON has them. Raises ConfigError."""
         for word in words:
-            if word not in _WORDS:
-                raise _unknown(word, _WORDS)
+            if word not in WORDS:
+                raise _unknown(word, WORDS)
         return cls(**words)
 
     def change(self, text: str = "", /, **words: Any) -> Link:
@@ -214,8 +211,8 @@ class Link:
         if self.seed is not None:
             words["seed"] = self.seed
         for direction in DIRECTIONS:
-            if getattr(self, direction):
-                words[direction] = dict(getattr(self, direction))
+            if own := getattr(self, direction):
+                words[direction] = {word: "none" if value is None else value for word, value in own.items()}
         return words
 
     def __str__(self) -> str:
@@ -236,6 +233,17 @@ class Link:
         of: the port's name, mixed into the seed, so that two ports with the same link lose other frames.
         Raises ConfigError: a file of the link cannot be read any more.
         """
+        made: dict[Direction, Stages | None] = self.__dict__.setdefault(
+            "_made", {}
+        )  # one link may be that of 100,000 pairs
+        if direction not in made:
+            made[direction] = self._make_stages(direction)
+        stages = made[direction]
+        if stages is None or self.seed is None:
+            return stages
+        return replace(stages, seed=_mixed(int(self.seed), of, direction))
+
+    def _make_stages(self, direction: Direction) -> Stages | None:
         words = self._words_of(direction)
         trace = _trace_of(words)
         model = read_model(words["loss_model"]) if words["loss_model"] else None
@@ -264,10 +272,8 @@ class Link:
             "steps": trace.steps if trace else (),
             "period_ns": trace.period_ns if trace else 0,
         }
-        if Stages(**numbers) == Stages():
-            return None
-        seed = 0 if self.seed is None else _mixed(int(self.seed), of, direction)
-        return Stages(seed=seed, **numbers)
+        stages = Stages(**numbers)
+        return None if stages == Stages() else stages
 
     def _words_of(self, direction: Direction) -> dict[str, Any]:
         own: dict[str, Any] = getattr(self, direction)
@@ -287,9 +293,9 @@ class Link:
             needs = max(rate * max(round_trip, _QUEUE_NS) // (8 * 10**9), _QUEUE_FRAMES * _FULL_FRAME)
             limit = Limit(needs)
             said = f"rate {units.show_rate(rate)} without a limit over an RTT of {units.show_time(round_trip)}"
-        if needs > POOL_BYTES:
+        if needs > MEMORY:
             raise ConfigError(
-                f"{said} needs a queue of {needs >> 20} MiB; frames in flight have {POOL_BYTES >> 20} MiB a worker: "
+                f"{said} needs a queue of {needs >> 20} MiB; frames in flight have {MEMORY >> 20} MiB a worker: "
                 "write a smaller limit, such as limit=50ms"
             )
         return limit
@@ -300,39 +306,30 @@ class Link:
 
     def _check(self, direction: Direction) -> None:
         """See that the words of a direction go together. Raises ConfigError."""
-        words = self._words_of(direction)
-        own = getattr(self, direction)
-        is_set = {word for word in _READERS if words[word] != _DEFAULTS[word]}
+        words, own = self._words_of(direction), getattr(self, direction)
 
         def say(word: str) -> str:
-            name = f"{direction}.{word}" if word in own else word
-            return f"{name} {_shown(words[word])}"
+            return f"{f'{direction}.' if word in own else ''}{word} {_shown(words[word])}"
 
+        for word in _NEEDS:
+            lacks = _lacks(word, words)
+            # A word of both directions may be meant for the other one.
+            if lacks and (word in own or all(_lacks(word, self._words_of(each)) for each in DIRECTIONS)):
+                raise ConfigError(f"{say(word)} without {lacks}")
         trace = _trace_of(words)
-        delayed = "delay" in is_set or (trace is not None and trace.has_delay)
-        if "distribution" in is_set and "jitter" not in is_set:
-            raise ConfigError(f"{say('distribution')} without jitter does nothing; add jitter=5ms")
-        if "jitter" in is_set and words["distribution"] == "uniform" and not (trace and trace.has_delay):
-            delay = units.read_time("delay", words["delay"])
-            if units.read_time("jitter", words["jitter"]) > delay:
-                raise ConfigError(
-                    f"{say('jitter')} is more than {say('delay')}: a delay would be negative; with the uniform "
-                    "distribution jitter is at most the delay"
-                )
-        if words["reorder"] == "jitter" and "jitter" not in is_set:
-            raise ConfigError(f"{say('reorder')} without jitter does nothing; add jitter=5ms")
-        if "reorder" in is_set and not delayed:
-            raise ConfigError(f"{say('reorder')} without delay: a frame overtakes only those that wait; add delay=20ms")
+        is_set = {word for word in _READERS if words[word] != _DEFAULTS[word]}
         if {"loss", "loss_model"} <= is_set:
             raise ConfigError(f"{say('loss')} and {say('loss_model')}: give one of them, and loss=0 or loss_model=none")
         if trace and trace.rate and "rate" in is_set:
-            raise ConfigError(f"{say('rate')} and {say('trace')}, which has a rate of its own: give one of them")
+            raise ConfigError(f"{say('rate')} and {say('trace')}, which has rates of its own: give one of them")
         if trace and trace.has_delay and "delay" in is_set:
             raise ConfigError(f"{say('delay')} and {say('trace')}, which has delays of its own: give one of them")
-        rated = [each for each in DIRECTIONS if _rate_of(self._words_of(each))]
-        for word in sorted({"limit", "overhead"} & is_set):
-            if not rated or (word in own and direction not in rated):
-                raise ConfigError(f"{say(word)} without a rate does nothing; add rate=10mbit")
+        spread, delay = (units.read_time(word, words[word]) for word in ("jitter", "delay"))
+        if words["distribution"] == "uniform" and spread > delay and not (trace and trace.has_delay):
+            raise ConfigError(
+                f"{say('jitter')} is more than {say('delay')}: a delay would be negative; with the uniform "
+                "distribution jitter is at most the delay"
+            )
         self._limit(words)
 
 
@@ -343,11 +340,11 @@ _DEFAULTS: dict[str, Any] = {
     "overhead": 0,
     "cut": False,
 }
-assert {field.name for field in fields(Link)} == set(_WORDS)
+assert {field.name for field in fields(Link)} == set(WORDS)
 
 
 def _unknown(word: object, known: Any, before: str = "") -> ConfigError:
-    text = str(word)
+    text = str(word) if str(word).isprintable() else repr(word)
     hint = _ELSEWHERE.get(text.lower())
     close = get_close_matches(text, [str(one) for one in known], 1)
     if hint is None and close:
@@ -361,6 +358,8 @@ def _parse(text: str) -> dict[str, Any]:
         raise ConfigError(
             f'a link must be words, such as "delay=20ms,loss=1%", or a preset, such as "4g", not {text!r}'
         )
+    if not text.isprintable():
+        raise ConfigError(f"a link must be one line of words, not {text!r}")
     parts = [part.strip() for part in _PART.split(text.strip())]
     words: dict[str, Any] = {}
     preset: Mapping[str, Any] = {}
@@ -377,9 +376,11 @@ def _parse(text: str) -> dict[str, Any]:
         if not dot and word in DIRECTIONS:
             raise ConfigError(f"{part}: a direction stands before a word: {word}.rate=1mbit")
         value = value.strip()
+        if "," in value and value.rpartition(",")[2].lower() in PRESETS:
+            raise ConfigError(f"{part}: a preset comes first, then the words that differ: 4g,loss=2%")
         if not value:
             raise ConfigError(f"{name.strip()} has no value; write {name.strip()}=none for its default")
-        place[word] = None if value.lower() == "none" else value
+        place[word] = value
     return _merged(dict(preset), words)
 
 
@@ -387,11 +388,8 @@ def _preset(name: str) -> Mapping[str, Any]:
     if name.lower() in PRESETS:
         return PRESETS[name.lower()].words
     close = get_close_matches(name.lower(), PRESETS, 1, 0.5)
-    first, *rest = name.replace("=", " ").split()
-    if first.lower() in {*_WORDS, *_ELSEWHERE}:
-        raise ConfigError(
-            f"{name!r}: a word and its value are written {first}={rest[0] if rest else '…'}, with no space"
-        )
+    if name.split()[0].lower() in {*WORDS, *_ELSEWHERE}:
+        raise ConfigError(f"{name!r} must be words with values, and commas between: delay=20ms,jitter=5ms,cut=true")
     hint = f"is it {close[0]}?" if close else "or words, such as delay=20ms,loss=1%"
     raise ConfigError(f"there is no preset {name!r} ({hint}); there are: {', '.join(PRESETS)}")
 
@@ -410,6 +408,32 @@ def _merged(base: Mapping[str, Any], *changes: Mapping[str, Any]) -> dict[str, A
             if direction in change:
                 sides[direction] = {} if change[direction] is None else sides[direction] | change[direction]
     return words | {direction: side for direction, side in sides.items() if side}
+
+
+#: Words that do nothing alone.
+_NEEDS = ("distribution", "reorder", "limit", "overhead")
+
+
+def _lacks(word: str, words: Mapping[str, Any]) -> str:
+    """What a word of _NEEDS has to have beside it, where that is missing; else nothing."""
+    if words[word] == _DEFAULTS[word]:
+        return ""
+    if word == "distribution" or words[word] == "jitter":
+        return "jitter does nothing; add jitter=5ms" if words["jitter"] == "0" else ""
+    if word == "reorder":
+        trace = _trace_of(words)
+        waits = words["delay"] != "0" or (trace and trace.has_delay)
+        return "" if waits else "delay: a frame overtakes only those that wait; add delay=20ms"
+    return "" if _rate_of(words) else "a rate does nothing; add rate=10mbit"
+
+
+def _is_none(value: object) -> bool:
+    return value is None or (isinstance(value, str) and value.strip().lower() == "none")
+
+
+def _read_word(word: str, value: Any, before: str = "") -> Any:
+    """The canonical form of a word's value. Raises ConfigError."""
+    return _DEFAULTS[word] if _is_none(value) else _READERS[word](before + word, value)
 
 
 def _trace_of(words: Mapping[str, Any]) -> TraceSteps | None:

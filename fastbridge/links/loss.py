@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import NamedTuple
 
 from fastbridge.errors import ConfigError
@@ -72,7 +73,7 @@ def gilbert(p: Number, r: Number | None = None, loss_bad: Number = "100%", loss_
     The result has `mean_loss` and `mean_burst`. Raises ConfigError.
     """
     to_bad = _share("p", p)
-    to_good = 1 - to_bad if r is None else _share("r", r)
+    to_good = float(1 - Decimal(str(to_bad))) if r is None else _share("r", r)
     model = Gilbert(to_bad, to_good, _share("loss_bad", loss_bad), _share("loss_good", loss_good))
     if model.p and not model.r:
         raise ConfigError(f"loss_model {model}: r is 0, so a bad link stays bad; say cut or loss=100% for that")

@@ -9,10 +9,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 
+from fastbridge.core.links import TABLE_STEPS
 from fastbridge.errors import ConfigError
 
-TABLE_STEPS = 4096  #: A table of delays has one value more.
-POOL_BYTES = 256 << 20  #: What the frames in flight of one worker may take.
 MOST_RATE = 10**12  #: bit/s
 MOST_TIME = 3600 * 10**9  #: ns
 MOST_OVERHEAD = 65535  #: bytes a frame

@@ -94,9 +94,9 @@ def _csv(path: str, lines: list[tuple[int, str]]) -> TraceSteps:
         except ConfigError as error:
             raise ConfigError(f"{where}: {error}") from None
         if not steps and at:
-            raise ConfigError(f"{where}: the first t must be 0, not {values['t']}")
+            raise ConfigError(f"{where}: the first t must be 0, not {values['t']!r}")
         if steps and at <= steps[-1][0]:
-            raise ConfigError(f"{where}: t {values['t']} is not later than the row before; the rows must ascend")
+            raise ConfigError(f"{where}: t {values['t']!r} is not later than the row before; the rows must ascend")
         steps.append((at, rate, delay))
     if not steps:
         raise ConfigError(f"trace: {path} has a header and no rows")

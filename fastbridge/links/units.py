@@ -53,7 +53,10 @@ class Limit(NamedTuple):
 def read_time(word: str, value: Number) -> int:
     """Nanoseconds. A number is in seconds. Raises ConfigError, as all below."""
     allowed = "a time such as 20ms, 100us or 1.5s"
-    ns = round(_read(word, value, _NANOSECONDS, allowed, Decimal(10**9)))
+    exact = _read(word, value, _NANOSECONDS, allowed, Decimal(10**9))
+    ns = round(exact)
+    if exact and not ns:
+        raise ConfigError(f"{word} {value!r} is shorter than 1ns")
     if ns > MOST_TIME:
         raise ConfigError(f"{word} {value!r} is too long: at most {show_time(MOST_TIME)}")
     return ns
@@ -70,7 +73,7 @@ def show_time(ns: int) -> str:
 def read_probability(word: str, value: Number) -> float:
     """0 … 1. A number is a probability below 1."""
     allowed = "a share such as 1% or 0.05%"
-    if isinstance(value, int | float) and value >= 1:
+    if type(value) in (int, float) and float(value) >= 1:
         raise ConfigError(
             f"{word} {value!r} as a number is a probability, and below 1; for percent write a text: {word}={value}%"
         )
@@ -156,13 +159,15 @@ def read_switch(word: str, value: Number) -> bool:
 def _read(word: str, value: Number, units: Mapping[str, Decimal], allowed: str, number_unit: Decimal | None) -> Decimal:
     """A number that is not negative, in base units."""
     if isinstance(value, int | float) and not isinstance(value, bool) and number_unit is not None:
-        number, unit = Decimal(repr(value)), number_unit
+        number, unit = Decimal(str(value)), number_unit
         if not number.is_finite():
             raise ConfigError(f"{word} must be {allowed}, not {value!r}")
     else:
         match = _TEXT.fullmatch(value.strip()) if isinstance(value, str) else None
         if match is None:
-            raise ConfigError(f"{word} must be {allowed}, not {value!r}")
+            tail = isinstance(value, str) and _TEXT.fullmatch(value.strip().rpartition(" ")[2])
+            hint = "; it is one value, and there are no correlations as tc has them" if tail else ""
+            raise ConfigError(f"{word} must be {allowed}, not {value!r}{hint}")
         number = Decimal(match[1])
         found = units.get(match[2].lower(), Decimal(1) if not match[2] and not number else None)
         if found is None:

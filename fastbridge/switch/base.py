@@ -447,6 +447,11 @@ class SwitchBase:
             ports={state: states[state] for state in ("up", "down", "blocked", "gone")},
             fdb=Table(len(self.fdb), self._capacity, self._ageing),
             neighbours=Table(len(self.neighbours), self.neighbours.capacity, self.neighbours.ageing),
+            links={
+                "links": len(self.own_links),
+                "in_flight": total.rx_in_flight + total.tx_in_flight,
+                "bytes": self.link_memory[0],
+            },
             capabilities=held_capabilities(),
             lost={reason: count for reason, count in lost.items() if count},
         )

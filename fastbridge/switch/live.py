@@ -589,6 +589,8 @@ class Switch(SwitchBase):
         if not running:
             self._dataplane.set_link(index, "down")
         settings = self._prepared.get(member.name, DEFAULT_SETTINGS)
+        if settings.link is None:
+            settings = replace(settings, link=getattr(source, "link", None))
         self._add_member(index, member, source.owners if self._options.trusted else (), settings)
         return SwitchPort(index, member.name, "up" if running else "down")
 
@@ -771,10 +773,10 @@ class Switch(SwitchBase):
                 self._fast.follow(index, port.link)
             if port and port.faltered:
                 port.faltered = False
-                self._forget_behind(index)  # though it may be back already
                 if not port.link.running and link in ("up", "blocked"):
-                    self._set_link(index, "down")
+                    self._set_link(index, "down")  # first: whoever sees that its stations are forgotten sees why
                     link = after[index] = "down"
+                self._forget_behind(index)  # though it may be back already
             if link == before.get(index) != "down":
                 continue
             name = self._name_of(index)
@@ -788,6 +790,8 @@ class Switch(SwitchBase):
             elif link == "up" and before.get(index) == "down":
                 self._tell_link(name, "up", f"port {name} is up again")
             if link == "down" and member and is_running(member.sockets[-1]):
+                if port:
+                    self._links.wait_until_running(port)  # the kernel says so a moment before it sends
                 self._set_link(index, "up")
         return after
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
@@ -30,12 +31,23 @@ class Egress(NamedTuple):
     frame: bytes
 
 
+class Arrival(NamedTuple):
+    """A frame leaving an in-memory switch, and when: seconds since the switch was made."""
+
+    time: float
+    port: int
+    frame: bytes
+
+
 class MemorySwitch(SwitchBase):
     """A learning switch without interfaces or privileges: the same core, fed by process(). There is no loop detection.
 
+    With links, frames are in flight. advance() lets time pass and returns those that arrive meanwhile.
+
     ports: how many, or their names.
     coalesce: whether process_offloaded() and the counters merge frames; process() never does.
-    clock: monotonic seconds; tests pass their own to let time pass.
+    clock: monotonic seconds; tests pass their own to let time pass. None: only advance() does. Then a run with links is
+        the same every time.
     ageing, capacity, filter_link_local, policy, move_damping, neighbour_ageing: as for Switch.
 
     Raises ConfigError.
@@ -46,10 +58,12 @@ class MemorySwitch(SwitchBase):
         ports: int | Sequence[str] = 2,
         *,
         coalesce: bool = False,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] | None = time.monotonic,
         **options: Unpack[OptionWords],
     ) -> None:
-        super().__init__(Options(**options), clock=clock)
+        self._given_clock = clock or float  # that is 0.0
+        self._began, self._ahead = self._given_clock(), 0  # seconds; ns that advance() has added
+        super().__init__(Options(**options), clock=lambda: self._given_clock() + self._ahead / 1e9)
         self._memory = MemoryPorts(self._dataplane)
         refuse_text(ports, "ports")
         names = [str(i) for i in range(ports)] if isinstance(ports, int) else list(ports)
@@ -102,15 +116,37 @@ class MemorySwitch(SwitchBase):
         """Switch frames (bytes from the destination MAC on, no FCS) arriving on one port.
 
         Returns the copies in arrival order, those of a flooded frame by ascending port index; after them what the
-        policy sends. Raises ConfigError for an unknown port, TypeError for a frame that is not bytes.
+        policy sends. Frames in flight on links are among them when they are due by now, and before them when they were
+        due earlier. Raises ConfigError for an unknown port, TypeError for a frame that is not bytes.
         """
         index = self._index_of(ingress)
-        self._play(self._link_time())
-        heard = [] if index in self._dark else list(frames)
-        copies = self._memory.process(index, heard, self._now_ms())
+        now = self._now_ns()
+        copies = [arrival[1:] for arrival in self._deliver(now)]
+        copies += self._memory.process(index, [] if index in self._dark else list(frames), now)
         copies += self._policing.handle()
+        copies += [arrival[1:] for arrival in self._deliver(now)]
         self._monitoring.settle()
         return [Egress(*copy) for copy in copies]
+
+    def advance(self, seconds: float) -> list[Arrival]:
+        """Let time pass for the frames in flight on links, and for all that ages.
+
+        Returns the frames that leave meanwhile, in the order of time. A frame that is due from a pod is decided at that
+        time. Raises ConfigError: time does not go back, nor on for ever.
+        """
+        if not 0 <= seconds < math.inf:
+            raise ConfigError(f"time passes by 0 seconds or more, not by {seconds}")
+        until = self._now_ns() + round(seconds * 1e9)
+        arrivals = self._deliver(until)
+        self._go_on_to(until)
+        self._monitoring.settle()
+        return [Arrival(at / 1e9, port, frame) for at, port, frame in arrivals]
+
+    @property
+    def next_due(self) -> float | None:
+        """In how many seconds the next frame in flight is due, for advance(). None: no frame is in flight."""
+        due = self._memory.next_due()
+        return None if due is None else max(0, due - self._now_ns()) / 1e9
 
     def process_offloaded(self, ingress: int | str, messages: Sequence[bytes]) -> list[Egress]:
         """As process(), for at most 256 frames, each behind its struct virtio_net_hdr (10 bytes) as AF_PACKET has it.
@@ -119,12 +155,12 @@ class MemorySwitch(SwitchBase):
         merged into one where the port's `coalesce` flag is set. The policy's frames are left out. Raises ValueError
         for too many frames.
         """
-        sent = self._memory.process_offloaded(self._index_of(ingress), list(messages), self._now_ms())
+        sent = self._memory.process_offloaded(self._index_of(ingress), list(messages), self._now_ns())
         return [Egress(*message) for message in sent]
 
     def send_in(self, port: PortRef, frame: bytes) -> Explanation:
         """See SwitchBase. What the policy sends is not in the copies, and nowhere else: process() has it."""
-        said = send(self, self._foresight, self._index_of(port), frame, self._now_ms() * 1_000_000)
+        said = send(self, self._foresight, self._index_of(port), frame, self._now_ns())
         self._policing.handle()
         self._monitoring.settle()
         return said
@@ -144,16 +180,38 @@ class MemorySwitch(SwitchBase):
         It sweeps expired entries out of FDB and neighbour table. It asks neighbours that are about to expire, and
         neighbours with bindings in doubt.
         """
-        self._play(self._link_time())
         self._entries.age(self._now_ms())
         self._wires.tidy()
         self._journal.tick()
         self._monitoring.settle()
         self._monitoring.count()
-        return [Egress(*copy) for copy in self._policing.tick() + self._policing.settle()]
+        copies = self._policing.tick() + self._policing.settle()
+        return [Egress(*copy) for copy in copies + [arrival[1:] for arrival in self._deliver(self._now_ns())]]
+
+    def _deliver(self, until: int) -> list[tuple[int, int, bytes]]:
+        """Do the steps of scenarios and deliver the frames in flight that are due, each at its own time.
+
+        What the policy sends then is delivered, too. At one time, steps come first."""
+        arrivals = []
+        while (due := self._next_moment()) is not None and due <= until:
+            self._go_on_to(due)
+            self._play(due)
+            arrivals += self._memory.advance(due)
+            arrivals += [(due, *copy) for copy in self._policing.handle()]
+        return arrivals
+
+    def _next_moment(self) -> int | None:
+        flight = self._memory.next_due()
+        return min([*(each.due for each in self.playing), *([] if flight is None else [flight])], default=None)
+
+    def _go_on_to(self, time: int) -> None:
+        self._ahead += max(0, time - self._now_ns())
+
+    def _now_ns(self) -> int:
+        return round((self._given_clock() - self._began) * 1e9) + self._ahead
 
     def _link_time(self) -> int:
-        return self._now_ms() * 1_000_000
+        return self._now_ns()
 
     def _now_ms(self) -> int:
-        return round((self._clock() - self._epoch) * 1000) & 0xFFFFFFFF
+        return self._now_ns() // 1_000_000 & 0xFFFFFFFF

@@ -49,7 +49,8 @@ class PortLike(Protocol):
     """A candidate for a port: a name, and a way to open sockets in its network namespace.
 
     It may also have a method `pod_takes_merged() -> bool`: whether the switch may send merged frames to its pod. The
-    method must be cheap, and any thread may call it. It is called when the port is added, and now and then.
+    method must be cheap, and any thread may call it. It is called when the port is added, and now and then. And it may
+    have a `link: Link | None`, the emulated link that its port has in a switch.
     """
 
     @property

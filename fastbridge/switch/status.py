@@ -47,6 +47,7 @@ class Status:
     ports: Mapping[str, int]  #: how many are "up", "down", "blocked" and "gone"
     fdb: Table
     neighbours: Table
+    links: Mapping[str, int]  #: emulated `links`, frames `in_flight` on them, and the `bytes` that these take
     #: what any thread of the process may do: its effective capabilities
     capabilities: Sequence[str]
     lost: Mapping[str, int]  #: frames and copies by drop reason, and `rx_missed`; only what is not 0

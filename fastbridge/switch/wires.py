@@ -21,8 +21,11 @@ from fastbridge.links.stages import Stages
 _Key: TypeAlias = tuple[str, int | None, int | None]  # as core/links.pyx has it
 
 
+_CUT = Stages(cut=True)
+
+
 class LinkCounts(NamedTuple):
-    """What has happened in one direction of a link since it was set. Units are frames, or segments of GSO frames."""
+    """What has happened in one direction of a link since there is one. Units are frames, or segments of GSO frames."""
 
     entered: int = 0
     lost: int = 0
@@ -60,6 +63,10 @@ class Wishes:
     def group_of(self, port: str) -> int | None:
         """Which group of a partition a port is in; None: that of all others."""
         return next((place for place, group in enumerate(self.groups) if port in group), None)
+
+    def of(self, place: Place, direction: Direction) -> Stages | None:
+        """What a direction of a link does; None: there is none."""
+        return self.of_port(place, direction) if isinstance(place, str) else self.of_pair(*place)
 
     def of_port(self, port: str, direction: Direction) -> Stages | None:
         """What a direction of a port's link does; None: nothing."""
@@ -144,7 +151,10 @@ class Wires:
 
     def leave(self, index: int) -> None:
         """A port has gone, and the core has cut its links."""
-        self._held = {key: stages for key, stages in self._held.items() if index not in key[1:]}
+        keys: list[_Key] = [("to_pod", None, index), ("from_pod", index, None)]
+        keys += [key for at in self._indices().values() for key in (("pair", index, at), ("pair", at, index))]
+        for key in keys:
+            self._held.pop(key, None)
 
     def forget(self, port: str) -> None:
         """Nothing is wanted any more of a port that is gone."""
@@ -160,7 +170,7 @@ class Wires:
                 wishes.links.get(place),
                 tuple(each for each in DIRECTIONS if each in wishes.cuts.get(place, ())),
                 wishes.group_of(place) if isinstance(place, str) else None,
-                {each: counts[key] for each, key, _ in _keys(place, indices, wishes) if key in counts},
+                {each: counts[key] for each, key in _keys(place, indices) if key in counts},
             )
         return found
 
@@ -178,7 +188,8 @@ class Wires:
         indices = self._indices()
         orders: dict[_Key, Stages | None] = {}
         for place in places:
-            for _, key, stages in _keys(place, indices, wishes):
+            for direction, key in _keys(place, indices):
+                stages = wishes.of(place, direction)
                 if stages != self._held.get(key) or (stages is not None and place in anew):
                     orders[key] = stages
         try:
@@ -198,15 +209,15 @@ class Wires:
             self._slow(at)
 
 
-def _keys(place: Place, indices: Mapping[str, int], wishes: Wishes) -> Iterator[tuple[Direction, _Key, Stages | None]]:
-    """A place's directions, as the core knows them, and what each does. None of a port that is not there."""
+def _keys(place: Place, indices: Mapping[str, int]) -> Iterator[tuple[Direction, _Key]]:
+    """A place's directions, as the core knows them; none of a port that is not there."""
     if isinstance(place, str):
         if place in indices:
-            yield "to_pod", ("to_pod", None, indices[place]), wishes.of_port(place, "to_pod")
-            yield "from_pod", ("from_pod", indices[place], None), wishes.of_port(place, "from_pod")
+            yield "to_pod", ("to_pod", None, indices[place])
+            yield "from_pod", ("from_pod", indices[place], None)
     elif place[0] in indices and place[1] in indices:
-        yield "to_pod", ("pair", indices[place[0]], indices[place[1]]), wishes.of_pair(*place)
+        yield "to_pod", ("pair", indices[place[0]], indices[place[1]])
 
 
 def _cut(stages: Stages | None) -> Stages:
-    return replace(stages or Stages(), cut=True)
+    return _CUT if stages is None else replace(stages, cut=True)

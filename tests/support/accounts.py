@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from fastbridge import Counters
+from fastbridge import Counters, PortCounters
 
 
 def check_fates(counters: Counters) -> None:
@@ -12,6 +12,12 @@ def check_fates(counters: Counters) -> None:
     for name, port in [*counters.ports.items(), ("total", counters.total)]:  # the total has ports that were removed
         fates = port.forwarded + port.flooded + port.consumed + sum(port.dropped.values()) + port.rx_in_flight
         assert port.rx_frames == fates, f"{name}: received {port.rx_frames}, decided {fates}"
+
+
+def check_copies(port: PortCounters, copies: int) -> None:
+    """Every copy that was decided for a port has its fate, and so have those that its link has added."""
+    fates = port.tx_frames + sum(port.tx_dropped.values()) + port.tx_in_flight
+    assert copies + port.link_added == fates, f"{copies} copies and {port.link_added} added, {fates} of them known"
 
 
 def check_policy_fates(counters: Counters) -> int:

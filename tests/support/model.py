@@ -3,6 +3,9 @@
 One frame at a time, one dict as the FDB, integers for times (milliseconds) and MAC addresses. The tests run
 the same cases on this model and on the Cython core and ask for equal frames, equal entries, equal counters.
 
+Frames pass the links (link_model.py) of their ports: from the pod before they are decided, to the pod afterwards. Those
+in flight are decided, or leave, when advance() comes to their time.
+
 It has the policies guard, and "watch", which learns neighbours and has no opinion. It reads ARP and ND messages by
 `arp_nd.read`, whose own tests ask scapy. It finds by itself which frames are such messages, and where an IP header
 begins.
@@ -10,16 +13,24 @@ begins.
 
 from __future__ import annotations
 
+import heapq
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from link_model import Link, Unit
 
 from fastbridge.arp_nd import OVERRIDE, Kind, Message, read
+from fastbridge.links.stages import Stages
 
 VLAN_TPIDS = (0x8100, 0x88A8)  # 802.1Q customer tag, 802.1ad service tag
 BROADCAST = 0xFFFF_FFFF_FFFF
 FLAGS = ("learning", "broadcast_flood", "multicast_flood", "unicast_flood", "isolated", "hairpin", "locked")
 DEFAULT_FLAGS = FLAGS[:4]
+
+Copy = tuple[int, bytes]  # the port that it leaves by, and the frame
+LinkKey = tuple[str, int | None, int | None]  # "from_pod", "to_pod" or "pair"; ingress, egress
 
 
 @dataclass
@@ -54,6 +65,8 @@ class Port:
     storm: dict[str, Bucket] = field(default_factory=dict)  # "broadcast", "multicast", "unicast": all without a limit
     counts: Counter[str] = field(default_factory=Counter)  # rx_frames, rx_bytes, forwarded, flooded, tx_…
     dropped: Counter[str] = field(default_factory=Counter)
+    tx_dropped: Counter[str] = field(default_factory=Counter)
+    copies: int = 0  # decided; links make more of some of them
     policy: str = "flood"  # watch, guard, guard=strict, guard=router
 
     @property
@@ -70,6 +83,17 @@ class Neighbour:
     seen: float
     rank: int  # of entries that share a MAC the lowest rank has it: the last static entry, then the oldest learned one
     static: bool = False
+
+
+class Flight(NamedTuple):
+    """A frame on a link. At one time copies for pods come first; else they keep the order in which they came."""
+
+    due: int
+    deciding: bool  # it comes from a pod
+    number: int
+    link: Link
+    port: int  # the one that it comes from, or goes to
+    frame: bytes
 
 
 class Model:
@@ -90,7 +114,7 @@ class Model:
         self.damping = round(damping * 1000)
         self.capacity = capacity
         self.filter_link_local = filter_link_local
-        self.clock = clock
+        self._given_clock, self._moment = clock, None
         self.counts: Counter[str] = Counter()  # learned, moved, aged, refused
         self.neighbours: dict[tuple[int, bytes], Neighbour] = {}  # (VLAN ids, IP) -> Neighbour
         self.neighbour_ageing = neighbour_ageing
@@ -99,17 +123,38 @@ class Model:
         self.bound_macs: dict[tuple[int, bytes], int] = {}  # (outer VLAN id, MAC) -> port
         self.handed: list[tuple[int, bool, bytes]] = []  # to the policy: ingress, whether it alone decides, frame
         self.policy: Counter[str] = Counter()  # forwarded, dropped:…, undelivered, conflicts
+        self.links: dict[LinkKey, Link] = {}
+        self.flights: list[Flight] = []  # a heap
+        self.flown = 0
 
-    def process(self, ingress: int, frames: Iterable[bytes]) -> list[tuple[int, bytes]]:
+    def process(self, ingress: int, frames: Iterable[bytes]) -> list[Copy]:
         """Decide a batch by the bindings of before, then ask the policy."""
-        copies = [(port, frame) for frame in frames for port in self._one_frame(ingress, frame)]
-        for punt in self.handed:
-            copies += self._police(*punt)
+        return [copy for frame in frames for copy in self._receive(ingress, frame)] + self._consult()
+
+    def _consult(self) -> list[Copy]:
+        copies = [copy for punt in self.handed for copy in self._police(*punt)]
         self.handed.clear()
         self.bind()
         return copies
 
-    def _one_frame(self, ingress: int, frame: bytes) -> list[int]:
+    def _receive(self, ingress: int, frame: bytes) -> list[Copy]:
+        """A frame that a pod sends. It is decided when it has passed the port's link."""
+        link, port = self.links.get(("from_pod", ingress, None)), self.ports[ingress]
+        if link is None:
+            return self._decide(ingress, frame)
+        copies = list[Copy]()
+        for unit in link.enter(self._now_ns(), frame):
+            if unit.fate == "passes":
+                copies += self._decide(ingress, unit.frame)
+            elif unit.fate == "flies":
+                port.counts.update(rx_frames=1, rx_in_flight=1)
+                self._fly(link, ingress, unit, deciding=True)
+            else:
+                port.counts.update(rx_frames=1, rx_bytes=len(unit.frame))
+                port.dropped[unit.fate] += 1
+        return copies
+
+    def _decide(self, ingress: int, frame: bytes) -> list[Copy]:
         port = self.ports[ingress]
         port.counts.update(rx_frames=1, rx_bytes=len(frame))
         verdict, egress = self._classify(ingress, frame)
@@ -117,9 +162,93 @@ class Model:
             port.counts[verdict] += 1
         else:
             port.dropped[verdict] += 1
-        for index in egress:
-            self.ports[index].counts.update(tx_frames=1, tx_bytes=len(frame))
-        return egress
+        return [copy for index in egress for copy in self._send(ingress, index, frame)]
+
+    def _send(self, ingress: int, egress: int, frame: bytes) -> list[Copy]:
+        """A copy for a pod, by the link of the two ports, or of the one: what leaves at once."""
+        port = self.ports[egress]
+        port.copies += 1
+        link, pair = self.links.get(("to_pod", None, egress)), self.links.get(("pair", ingress, egress))
+        earliest = 0
+        if pair and not pair.stages and link:
+            earliest = pair.last_due
+        elif pair:
+            link = pair
+        units = link.enter(self._now_ns(), frame, earliest=earliest) if link else [Unit(frame, "passes")]
+        copies = list[Copy]()
+        for unit in units:
+            if unit.fate == "passes":
+                port.counts.update(tx_frames=1, tx_bytes=len(frame))
+                copies.append((egress, unit.frame))
+            elif link and unit.fate == "flies":
+                port.counts["tx_in_flight"] += 1
+                self._fly(link, egress, unit, deciding=False)
+            else:
+                port.tx_dropped[unit.fate] += 1
+        if len(units) > 1:
+            port.counts["link_added"] += len(units) - 1
+        return copies
+
+    def _fly(self, link: Link, port: int, unit: Unit, *, deciding: bool) -> None:
+        self.flown += 1
+        heapq.heappush(self.flights, Flight(unit.due, deciding, self.flown, link, port, unit.frame))
+
+    def advance(self, until: int | None = None) -> list[tuple[int, int, bytes]]:
+        """Let time pass up to `until` (ns; None: now): what leaves meanwhile, (time, port, frame)."""
+        until = self._now_ns() if until is None else until
+        left = list[tuple[int, int, bytes]]()
+        while self.flights and self.flights[0].due <= until:
+            self._moment = self.flights[0].due
+            copies = list[Copy]()
+            while self.flights and self.flights[0].due == self._moment:
+                copies += self._land(heapq.heappop(self.flights))
+            left += [(self._moment, *copy) for copy in copies + self._consult()]
+        self._moment = None
+        return left
+
+    def _land(self, flight: Flight) -> list[Copy]:
+        port, frame = self.ports[flight.port], flight.frame
+        flight.link.land(frame)
+        if flight.deciding:
+            port.counts.update(rx_frames=-1, rx_in_flight=-1)
+            return self._decide(flight.port, frame)
+        port.counts["tx_in_flight"] -= 1
+        if port.link != "up":
+            port.tx_dropped["port_down"] += 1
+            return []
+        port.counts.update(tx_frames=1, tx_bytes=len(frame))
+        return [(flight.port, frame)]
+
+    def set_link(self, key: LinkKey, stages: Stages | None, *, restart: bool = True) -> None:
+        if key in self.links or stages:
+            link = self.links.setdefault(key, Link(None))
+            link.set(stages, self._now_ns(), restart)
+            other = self.links.get(("to_pod", None, key[2]))
+            if key[0] == "pair" and stages and other:  # what is on that way still comes first
+                link.last_due = max(link.last_due, other.last_due)
+
+    def replace_port(self, index: int) -> Port:
+        """Take a port out, and add one with the same name; returns the old one, with its last counts."""
+        port, flights, self.flights = self.ports[index], self.flights, []
+        for flight in flights:
+            if not (flight.port == index or (key_of(self.links, flight.link)[1] == index)):
+                heapq.heappush(self.flights, flight)
+                continue
+            flight.link.land(flight.frame, delivered=False)
+            mine = self.ports[flight.port]
+            if flight.deciding:
+                mine.counts.update(rx_bytes=len(flight.frame), rx_in_flight=-1)
+                mine.dropped["link_cut"] += 1
+            else:
+                mine.counts["tx_in_flight"] -= 1
+                mine.tx_dropped["link_cut"] += 1
+        self.links = {key: link for key, link in self.links.items() if index not in key[1:]}
+        self.fdb = {key: entry for key, entry in self.fdb.items() if entry.port != index}
+        self.ports[index] = Port(port.name)
+        return port
+
+    def clock(self) -> float:
+        return self._given_clock() if self._moment is None else self._moment / 1e9
 
     def _classify(self, ingress: int, frame: bytes) -> tuple[str, list[int]]:
         """The fate of one frame ("forwarded", "flooded" or the drop reason), and its egress ports."""
@@ -164,7 +293,7 @@ class Model:
 
     def _flood(self, ingress: int, what: str) -> tuple[str, list[int]]:
         limit = self.ports[ingress].storm.get(what)
-        if limit and not limit.take(self._now() * 1_000_000):
+        if limit and not limit.take(self._now_ns()):
             return f"storm_{'unknown_unicast' if what == 'unicast' else what}", []
         return "flooded", [index for index in range(len(self.ports)) if self._may_flood(ingress, index, what)]
 
@@ -200,14 +329,18 @@ class Model:
             self.counts["moved"] += 1
         self.fdb[vid, source] = Entry(ingress, self._now())
 
+    def _now_ns(self) -> int:
+        return round(self.clock() * 1e9) if self._moment is None else self._moment
+
     def _now(self) -> int:
-        return int(self.clock() * 1000)
+        return self._now_ns() // 1_000_000
 
     def expired(self, entry: Entry) -> bool:
         return not entry.static and self.ageing is not None and self._now() - entry.seen >= self.ageing
 
     def tick(self) -> None:
-        """Sweep: remove what has expired."""
+        """Sweep: remove what has expired, and links without frames that were taken off."""
+        self.links = {key: link for key, link in self.links.items() if link.stages or link.waiting}
         for key in [key for key, entry in self.fdb.items() if self.expired(entry)]:
             del self.fdb[key]
             self.counts["aged"] += 1
@@ -238,7 +371,7 @@ class Model:
             return (port, mac) == (ingress, frame[6:12])
         return port in (None, ingress)
 
-    def _police(self, ingress: int, taken: bool, frame: bytes) -> list[tuple[int, bytes]]:
+    def _police(self, ingress: int, taken: bool, frame: bytes) -> list[Copy]:
         """Decide one frame as the policy does, send it, and learn from it."""
         message, egress = read(ingress, frame), list[int]()
         reason = self._inspect(message) if self.ports[ingress].guarded else None
@@ -251,10 +384,8 @@ class Model:
             self.policy["forwarded"] += 1
             verdict, egress = self._look_up(ingress, frame, message.vlan & 0xFFF if has_tag(frame) else 0)
             self.policy["undelivered"] += verdict not in ("forwarded", "flooded")
-            for index in egress:
-                self.ports[index].counts.update(tx_frames=1, tx_bytes=len(frame))
         self._observe(message)
-        return [(index, frame) for index in egress]
+        return [copy for index in egress for copy in self._send(ingress, index, frame)]
 
     def _inspect(self, message: Message) -> str | None:
         """Why guard drops a message."""
@@ -338,6 +469,10 @@ class Model:
     def flush(self, port: int | None = None) -> None:
         """Forget learned entries, of one port or all. Static entries stay."""
         self.fdb = {k: e for k, e in self.fdb.items() if e.static or port not in (None, e.port)}
+
+
+def key_of(links: dict[LinkKey, Link], link: Link) -> LinkKey:
+    return next(key for key, each in links.items() if each is link)
 
 
 def is_group(mac: int) -> bool:

@@ -166,7 +166,11 @@ def test_status(ask: Asked, clock: Clock) -> None:
     assert status["ports"] == {"up": 3, "down": 0, "blocked": 0, "gone": 0}
     assert status["fdb"] == {"entries": 1, "capacity": 65536, "ageing": 300}
     assert status["neighbours"] == {"entries": 1, "capacity": 65536, "ageing": 60}
-    assert status["lost"] == {"runt": 1}
+    assert status["lost"] == {"runt": 1} and status["links"] == {"links": 0, "in_flight": 0, "bytes": 0}
+    ask("link.set", places=["b"], link="delay=20ms")
+    ask.switch.process("a", [ethernet(GROUP, 0x020000000001)])
+    (status,) = ask("status")
+    assert status["links"] == {"links": 1, "in_flight": 1, "bytes": ask.switch.link_memory[0]}
 
 
 WRONG: list[tuple[str, dict[str, Any], str]] = [

@@ -1,0 +1,325 @@
+"""Emulated links, calibrated by other people's programs: ping, iperf3, tcpdump and trafgen.
+
+Every figure has a control beside it: the same without a link. The bench's method `emulation` measures the stages one by
+one with its own tester (`fastbridge compare --methods emulation`); this is what users see.
+
+    apt-get install iperf3 iputils-ping tcpdump netsniff-ng ethtool
+    pytest --benchmark-only benchmarks/test_links.py      # some minutes; --link-seconds 30 for the length of the docs
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import struct
+import subprocess
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
+from statistics import median, quantiles
+from typing import Any
+
+import pytest
+from live import eventually
+
+from fastbridge import Lab, PrivilegeError, Switch, Topology
+from fastbridge.bench.engines.engine import lacks_program
+from fastbridge.lab.pods import Pod
+
+pytestmark = [pytest.mark.live, pytest.mark.benchmark(group="links")]
+
+#: Of a full frame: what TCP carries (timestamps included in its header), and what it takes without FCS.
+TCP_PAYLOAD, FULL_FRAME = 1448, 1514
+
+
+@pytest.fixture
+def seconds(request: pytest.FixtureRequest) -> float:
+    return float(request.config.getoption("--link-seconds"))
+
+
+@contextmanager
+def pods(count: int) -> Iterator[tuple[Lab, Switch]]:
+    for package, program in (("iputils-ping", "ping"), ("iperf3", "iperf3")):
+        if reason := lacks_program(package, program):
+            pytest.skip(reason)
+    try:
+        with Lab(Topology.of(count, ipv6=None)) as lab, Switch(lab.ports) as switch:
+            yield lab, switch
+    except PrivilegeError as error:
+        pytest.skip(str(error))
+
+
+def note(benchmark: Any, what: str, **figures: float) -> None:
+    """Take the figures as they are: nothing is timed here."""
+    benchmark.pedantic(lambda: None, rounds=1)
+    benchmark.extra_info.update(what=what, figures={**figures, "load average": os.getloadavg()[0]})
+
+
+def pings(source: Pod, target: Pod, count: int, interval: float) -> list[float]:
+    """Round trips, in ms."""
+    assert target.ipv4
+    argv = ["ping", "-n", "-i", f"{interval}", "-c", f"{count}", str(target.ipv4.ip)]
+    said = source.run(argv, timeout=20 + 2 * count * interval, check=False).stdout
+    times = [float(each) for each in re.findall(r"time=([\d.]+) ms", said)]
+    assert times, said[-300:]
+    return times
+
+
+def percentiles(times: list[float]) -> dict[str, float]:
+    cuts = quantiles(times, n=100)
+    return {"least ms": min(times), "p50 ms": cuts[49], "p99 ms": cuts[98], "answered": len(times)}
+
+
+@contextmanager
+def iperf3_server(pod: Pod) -> Iterator[None]:
+    server = pod.popen(["iperf3", "-s"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        eventually(lambda: ":5201 " in pod.run(["ss", "-Hltn"]).stdout, "iperf3 to listen")
+        yield
+    finally:
+        server.kill()
+        server.wait()
+
+
+def iperf3(source: Pod, target: Pod, *options: str, timeout: float) -> dict[str, Any]:
+    assert target.ipv4
+    said = source.run(["iperf3", "-J", "-c", str(target.ipv4.ip), *options], timeout=timeout).stdout
+    end: dict[str, Any] = json.loads(said)["end"]
+    return end
+
+
+@contextmanager
+def noise(source: Pod, target: Pod, rate: int, directory: Path) -> Iterator[None]:
+    """Frames of 64 bytes at a rate, from one pod to another, while the block lasts."""
+    if reason := lacks_program("netsniff-ng", "trafgen"):
+        pytest.skip(reason)
+    destination, origin = target.mac.packed, source.mac.packed
+    frame = ", ".join(f"0x{byte:02x}" for byte in destination + origin + b"\x88\xb5" + bytes(46))
+    configuration = directory / "noise.cfg"
+    configuration.write_text("{ " + frame + " }")
+    argv = ["trafgen", "--in", str(configuration), "--out", "eth0", "--rate", f"{rate}pps", "--no-cpu-stats"]
+    sender = source.popen([*argv, "-P1"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        time.sleep(1.0)
+        assert sender.poll() is None
+        yield
+    finally:
+        sender.kill()
+        sender.wait()
+
+
+@pytest.mark.parametrize("loaded", [False, True], ids=["alone", "beside 100,000 frames a second"])
+@pytest.mark.parametrize("delay", ["0", "0.1ms", "1ms", "20ms", "300ms"], ids="{} each way".format)
+def test_ping(benchmark: Any, tmp_path: Path, seconds: float, delay: str, loaded: bool) -> None:
+    """The round trip over two links; "0" is the control."""
+    with pods(4) as (lab, switch):
+        one, other, third, fourth = lab.pods
+        pings(one, other, 3, 0.01)
+        third.ping(fourth)
+        for pod in (one, other):
+            switch.set_link(pod.port.name, f"to_pod.delay={delay}" if delay != "0" else None)
+        if not loaded:
+            times = pings(one, other, int(seconds * 200), 0.005)
+        else:
+            with noise(third, fourth, 100_000, tmp_path):
+                before = switch.counters().total
+                times = pings(one, other, int(seconds * 200), 0.005)
+                assert switch.counters().total.forwarded + switch.counters().total.fast > before.forwarded
+        note(benchmark, f"ping, {delay} each way, {'loaded' if loaded else 'alone'}", **percentiles(times))
+
+
+@pytest.mark.parametrize("delay", ["0", "10ms", "300ms"], ids="{} each way".format)
+def test_tcp_over_delay(benchmark: Any, seconds: float, delay: str) -> None:
+    """TCP's rate where the round trip is long: a window a round trip at most. "0" is the control."""
+    with pods(2) as (lab, switch), iperf3_server(lab.pods[1]):
+        one, other = lab.pods
+        for pod in (one, other):
+            pod.run(
+                ["sysctl", "-qw", "net.ipv4.tcp_rmem=4096 131072 16777216", "net.ipv4.tcp_wmem=4096 65536 33554432"]
+            )
+            switch.set_link(pod.port.name, None if delay == "0" else f"to_pod.delay={delay}")
+        round_trip = median(pings(one, other, 5, 0.2)) / 1e3
+        omit = round(max(2.0, 20 * round_trip))
+        end = iperf3(one, other, "-t", f"{seconds:.0f}", "-O", f"{omit}", timeout=60 + 3 * seconds + omit)
+        rate, sender = end["sum_received"]["bits_per_second"], end["streams"][0]["sender"]
+        window = sender["max_snd_wnd"]
+        note(
+            benchmark,
+            f"TCP, {delay} each way",
+            **{"Gb/s": rate / 1e9, "of window / RTT": rate * round_trip / 8 / window, "window MB": window / 1e6},
+            **{"retransmits": sender["retransmits"], "RTT ms": 1e3 * round_trip},
+        )
+
+
+@pytest.mark.parametrize("loss", [0.01, 0.0005], ids="{:.2%}".format)
+def test_loss(benchmark: Any, loss: float) -> None:
+    """A million datagrams, as iperf3 counts them; the control is the same without a link."""
+    count, size = 1_000_000, 64
+    with pods(2) as (lab, switch), iperf3_server(lab.pods[1]):
+        one, other = lab.pods
+        lost = {}
+        for name, link in (("control", None), ("link", f"to_pod.loss={loss},seed=7")):
+            switch.set_link(other.port.name, link)
+            options = ["-u", "-b", "30M", "-l", f"{size}", "-k", f"{count}"]
+            end = iperf3(one, other, *options, timeout=120.0)["sum"]
+            lost[name] = end["lost_packets"]
+        deviation = (count * loss * (1 - loss)) ** 0.5
+        z = (lost["link"] - lost["control"] - count * loss) / deviation
+        note(benchmark, f"loss {loss:.2%} of 1,000,000", **lost, wanted=count * loss, **{"standard deviations": z})
+        assert abs(z) <= 2.576 or lost["control"]
+
+
+def test_tcp_losses_are_single(benchmark: Any, seconds: float) -> None:
+    """How many segments of a TCP stream are lost in a row: a geometric number at 1 %, never a whole GSO frame.
+
+    The sender numbers its packets by their IPv4 ID, so what is missing among those that arrive is what was lost."""
+    for package, program in (("tcpdump", "tcpdump"), ("ethtool", "ethtool")):
+        if reason := lacks_program(package, program):
+            pytest.skip(reason)
+    with pods(2) as (lab, switch), iperf3_server(lab.pods[1]):
+        one, other = lab.pods
+        other.run(["ethtool", "-K", "eth0", "gro", "off"])
+        switch.set_link(other.port.name, "to_pod.loss=1%,seed=7")
+        argv = ["tcpdump", "-Z", "root", "-ni", "eth0", "-s", "40", "-B", "65536", "-w", "-", "dst port 5201"]
+        dump = other.popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        data: list[bytes] = []
+        reader = threading.Thread(target=lambda: data.append(dump.stdout.read()))
+        reader.start()
+        time.sleep(1.0)
+        iperf3(one, other, "-t", f"{min(seconds, 5):.0f}", "-b", "300M", timeout=60.0)
+        time.sleep(0.5)
+        dump.terminate()
+        reader.join()
+        said = dump.stderr.read().decode()
+        dump.wait()
+        runs = runs_of_losses(data[0])
+        state = switch.links[other.port.name]
+        assert "0 packets dropped by kernel" in said, said
+        count, in_runs = sum(runs.values()), sum(length * times for length, times in runs.items())
+        note(
+            benchmark,
+            "TCP at 1 % loss",
+            **{
+                "runs of losses": count,
+                "segments lost": in_runs,
+                "mean run": in_runs / count,
+                "longest run": max(runs),
+            },
+            **{"share of runs of one": runs[1] / count, "lost by the link": state.to_pod.lost if state.to_pod else 0},
+        )
+        assert max(runs) < 8
+
+
+def runs_of_losses(pcap: bytes) -> Counter[int]:
+    """How often so many packets in a row are missing, by the IPv4 IDs of the stream with the most packets."""
+    flows: dict[bytes, list[int]] = {}
+    at = 24
+    while at + 16 <= len(pcap):
+        (captured,) = struct.unpack_from("<I", pcap, at + 8)
+        packet = pcap[at + 16 : at + 16 + captured]
+        at += 16 + captured
+        if len(packet) >= 38 and packet[12:14] == b"\x08\x00":
+            flows.setdefault(packet[26:38], []).append(int.from_bytes(packet[18:20], "big"))
+    numbers = max(flows.values(), key=len)
+    gaps = ((later - earlier - 1) & 0xFFFF for earlier, later in pairwise(numbers))
+    return Counter(gap for gap in gaps if 0 < gap < 1000)
+
+
+@pytest.mark.parametrize("rate", [1, 10, 100, 1000], ids="{} Mb/s".format)
+def test_rate(benchmark: Any, seconds: float, rate: int) -> None:
+    """TCP's goodput against the link's rate by payload and frame, and what a full queue delays a ping."""
+    limit = max(30_000, rate * 2_500)  # 20 ms, or 20 frames
+    with pods(2) as (lab, switch), iperf3_server(lab.pods[1]):
+        one, other = lab.pods
+        idle = median(pings(one, other, 20, 0.05))
+        switch.set_link(other.port.name, f"to_pod.rate={rate}mbit,to_pod.limit={limit}B")
+        end = iperf3(one, other, "-t", f"{seconds:.0f}", "-O", "2", timeout=60 + 2 * seconds)
+        goodput = end["sum_received"]["bits_per_second"] / 1e6
+        stop = threading.Event()
+
+        def overload() -> None:
+            while not stop.is_set():
+                iperf3(one, other, "-u", "-b", f"{1.3 * rate}M", "-t", "4", "-l", "1400", timeout=60.0)
+
+        sender = threading.Thread(target=overload)
+        sender.start()
+        time.sleep(1.5)
+        try:
+            full = pings(one, other, 200, 0.01)
+        finally:
+            stop.set()
+            sender.join()
+        wanted = rate * TCP_PAYLOAD / FULL_FRAME
+        queued = median(full) - idle
+        note(
+            benchmark,
+            f"rate {rate} Mb/s",
+            **{"goodput Mb/s": goodput, "of what can be": goodput / wanted},
+            **{"queueing ms": queued, "of limit / rate": queued / (limit * 8 / rate / 1e3)},
+        )
+
+
+def test_regions(benchmark: Any) -> None:
+    """500 pods in 5 regions, with a matrix of delays; 10,000 pings of random pairs while 50 pods send."""
+    count, regions = 500, 5
+    rng = random.Random(7)
+    ways = {(a, b): 5.0 if a == b else 20.0 + 15 * (abs(a - b)) for a in range(regions) for b in range(regions)}
+    with pods(count) as (lab, switch):
+        names = [pod.port.name for pod in lab.pods]
+        began = time.perf_counter()
+        switch.set_links(
+            {
+                (names[a], names[b]): f"delay={ways[a % regions, b % regions]}ms"
+                for a in range(count)
+                for b in range(count)
+                if a != b
+            }
+        )
+        took = time.perf_counter() - began
+        senders = [
+            lab.pods[i].popen(
+                ["ping", "-q", "-n", "-i", "0.01", "-s", "1000", str(lab.pods[i + 50].ipv4.ip)],
+                stdout=subprocess.DEVNULL,
+            )
+            for i in range(50)
+        ]
+        off: list[float] = []
+        missing = 0
+        try:
+            for _ in range(200):
+                asked = [(*rng.sample(range(count), 2),) for _ in range(50)]
+                found = [
+                    lab.pods[a].popen(
+                        ["ping", "-n", "-c", "2", "-i", "0.3", "-W", "2", str(lab.pods[b].ipv4.ip)],
+                        stdout=subprocess.PIPE,
+                        text=True,
+                    )
+                    for a, b in asked
+                ]
+                for (a, b), each in zip(asked, found, strict=True):
+                    times = re.findall(r"time=([\d.]+) ms", each.communicate()[0])
+                    missing += len(times) < 2
+                    if times:
+                        off.append(float(times[-1]) - 2 * ways[a % regions, b % regions])
+        finally:
+            for sender in senders:
+                sender.kill()
+                sender.wait()
+        good = sum(abs(each) <= 1 for each in off) / len(off)
+        resident = next(
+            int(line.split()[1]) / 1024
+            for line in Path("/proc/self/status").read_text().splitlines()
+            if line.startswith("VmRSS")
+        )
+        note(
+            benchmark,
+            "500 pods in 5 regions",
+            **{"pings": len(off), "unanswered": missing, "within 1 ms": good, "median off ms": median(off)},
+            **{"p99 off ms": quantiles(off, n=100)[98], "seconds to set": took, "process MB": resident},
+        )
