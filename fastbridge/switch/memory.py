@@ -191,7 +191,8 @@ class MemorySwitch(SwitchBase):
     def _deliver(self, until: int) -> list[tuple[int, int, bytes]]:
         """Do the steps of scenarios and deliver the frames in flight that are due, each at its own time.
 
-        What the policy sends then is delivered, too. At one time, steps come first."""
+        What the policy sends then is delivered, too. At one time, steps come first.
+        """
         arrivals = []
         while (due := self._next_moment()) is not None and due <= until:
             self._go_on_to(due)
