@@ -199,7 +199,9 @@ def test_rate(megabits: int, size: int) -> None:
     assert times[0] == pytest.approx(8 * size / megabits / 1e6, rel=1e-4)
 
 
-@pytest.mark.parametrize(("limit", "wait"), [("100kB", 102_400 * 8 / 1e7), ("50ms", 0.05), ("20p", 20 * 1_514 * 8 / 1e7)])
+@pytest.mark.parametrize(
+    ("limit", "wait"), [("100kB", 102_400 * 8 / 1e7), ("50ms", 0.05), ("20p", 20 * 1_514 * 8 / 1e7)]
+)
 def test_queueing_delay_is_the_limit(limit: str, wait: float) -> None:
     """Overloaded twofold, a 10 Mb/s queue is full: a frame waits limit / rate, more or less one frame."""
     switch = linked(f"to_pod.rate=10mbit,to_pod.limit={limit}")

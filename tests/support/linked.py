@@ -292,9 +292,7 @@ ways = st.fixed_dictionaries(
     {("from_pod", 0, None): some_stages() | st.none(), ("to_pod", None, 1): some_stages()},
     optional={("to_pod", None, 2): some_stages(), ("pair", 0, 1): some_stages()},
 )
-gso_steps = st.lists(
-    st.lists(sent(HOSTS[1:], HOSTS[0]), min_size=1, max_size=3) | times | ways, min_size=1, max_size=8
-)
+gso_steps = st.lists(st.lists(sent(HOSTS[1:], HOSTS[0]), min_size=1, max_size=3) | times | ways, min_size=1, max_size=8)
 gso_stories = st.tuples(ways, gso_steps).map(lambda drawn: [drawn[0], *drawn[1], 10_000 * MS])
 
 
