@@ -9,7 +9,7 @@ import hashlib
 import re
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
@@ -234,9 +234,7 @@ class Link:
         of: the port's name, mixed into the seed, so that two ports with the same link lose other frames.
         """
         plain = self._plain[direction]
-        return (
-            plain if plain is None or self.seed is None else replace(plain, seed=_mixed(int(self.seed), of, direction))
-        )
+        return plain if plain is None or self.seed is None else plain.seeded(_mixed(int(self.seed), of, direction))
 
     def _plain_stages(self, direction: Direction) -> Stages | None:
         words = self._words_of(direction)
