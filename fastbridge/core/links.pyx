@@ -13,7 +13,7 @@ from .dataplane cimport Dataplane
 from .flights cimport FLIGHT_MEMORY
 from .link cimport NOBODY, TABLE, Link, LinkStep, Stages, leave_queue, restart as restart_link, take_off
 from .link_memory cimport free_link, is_on, make_places, slot_of, tidy_port
-from .linux cimport CLOCK_MONOTONIC, TFD_CLOEXEC, TFD_NONBLOCK, errno, pthread_mutex_init, timerfd_create
+from .linux cimport CLOCK_MONOTONIC, TFD_CLOEXEC, TFD_NONBLOCK, close, errno, pthread_mutex_init, timerfd_create
 from .port cimport Port, PortLinks
 from .receive cimport TIMER, watch
 from .worker cimport Worker, lock, monotonic_ns, notify, unlock
@@ -32,6 +32,7 @@ cdef struct Order:              # a link to set, or to take off
     uint32_t ingress, egress
     Stages stages
     uint64_t seed
+    bint anew                   # its random numbers and its count of frames begin anew
     Link *fresh                 # NULL: take it off, or the memory is used
 
 
@@ -75,19 +76,20 @@ cdef class Links:
     """
 
     cdef Dataplane dataplane
-    cdef dict arrays                    # by key: what the links point to
+    cdef dict arrays                    # by key: what the links point to …
+    cdef dict seeds                     # … and from which seeds they draw
     cdef object known                   # Arrays by the id() of what they are made of: links that are alike share them
 
     def __cinit__(self, Dataplane dataplane not None):
         self.dataplane = dataplane
-        self.arrays, self.known = {}, WeakValueDictionary()
+        self.arrays, self.seeds, self.known = {}, {}, WeakValueDictionary()
 
     def set(self, links, *, bint restart=True, now=None):
         """Set many links at once, {key: Stages or None}; the frames in flight stay, and keep their times and order.
 
-        None takes a link off. restart: its random numbers and its count of frames begin anew. now: ns, for a data
-        plane in memory. Raises IndexError (no such port), ValueError (stages that the core cannot hold, or no key of a
-        link), MemoryError, OSError; then nothing has changed."""
+        None takes a link off. restart: its random numbers and its count of frames begin anew, as they do with another
+        seed. now: ns, for a data plane in memory. Raises IndexError (no such port), ValueError (stages that the core
+        cannot hold, or no key of a link), MemoryError, OSError; then nothing has changed."""
         cdef uint32_t count = <uint32_t>len(links), i
         cdef Order *orders = <Order *>calloc(count + 1, sizeof(Order))
         cdef uint64_t time = monotonic_ns() if now is None else now
@@ -99,13 +101,14 @@ cdef class Links:
             for i, (key, wanted) in enumerate(links.items()):
                 arrays[key] = None if wanted is None else self._arrays_of(wanted)
                 make_order(&orders[i], key, wanted, arrays[key])
+                orders[i].anew = wanted is not None and (restart or self.seeds.get(key) != wanted.seed)
             self._open_timers()
             with nogil:
                 self.dataplane._lock()
                 done = self._prepare(orders, count)
                 if done:
                     for i in range(count):
-                        place(&orders[i], self.dataplane.ports, restart, time)
+                        place(&orders[i], self.dataplane.ports, time)
                     self._count()
                 self.dataplane._unlock()
             if not done and not all([self._there(&orders[i]) for i in range(count)]):
@@ -120,7 +123,7 @@ cdef class Links:
             if wanted is None:
                 self.arrays.pop(key, None)
             else:
-                self.arrays[key] = arrays[key]
+                self.arrays[key], self.seeds[key] = arrays[key], wanted.seed
         for i in range(self.dataplane.worker_count):
             notify(self.dataplane.workers[i].wake_fd)
 
@@ -161,7 +164,11 @@ cdef class Links:
                 continue
             worker.wire.timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC)
             if worker.wire.timer_fd < 0 or watch(worker, worker.wire.timer_fd, TIMER) < 0:
-                raise OSError(errno, os.strerror(errno))
+                error = errno
+                if worker.wire.timer_fd > 0:
+                    close(worker.wire.timer_fd)
+                worker.wire.timer_fd = 0        # the next call tries again
+                raise OSError(error, os.strerror(error))
         return 0
 
     cdef void _count(self) noexcept nogil:
@@ -178,12 +185,15 @@ cdef class Links:
         """Free the links that were taken off and have no frames in flight any more. Returns how many still have."""
         cdef uint32_t i, left = 0
         with nogil:
-            self.dataplane._lock()
+            # Port by port: for all pairs of hundreds of ports, frames would wait too long.
             for i in range(self.dataplane.port_count):
+                self.dataplane._lock()
                 left += tidy_port(self.dataplane.ports[i], self.dataplane.port_count)
+                self.dataplane._unlock()
             if self.dataplane.workers.wire.used:
+                self.dataplane._lock()
                 self._count()
-            self.dataplane._unlock()
+                self.dataplane._unlock()
         return left
 
     def linked(self):
@@ -223,7 +233,8 @@ cdef class Links:
         cdef uint64_t now = 0, most = 0
         cdef uint32_t i
         for i in range(self.dataplane.worker_count):
-            lock(&self.dataplane.workers[i])
+            with nogil:                         # who holds it may wait for the GIL
+                lock(&self.dataplane.workers[i])
             now += self.dataplane.workers[i].wire.bytes
             most += self.dataplane.workers[i].wire.most_bytes
             unlock(&self.dataplane.workers[i])
@@ -257,7 +268,7 @@ cdef int make_order(Order *order, key, wanted, Arrays arrays) except -1:
     return 0
 
 
-cdef void place(Order *order, Port **ports, bint anew, uint64_t now) noexcept nogil:
+cdef void place(Order *order, Port **ports, uint64_t now) noexcept nogil:
     """Carry out an order. Its memory for a link is used if there was none."""
     cdef PortLinks *links = ports[port_of(order)].links
     cdef Link **slot = slot_of(links, order.ingress, order.egress) if links != NULL else NULL
@@ -272,7 +283,7 @@ cdef void place(Order *order, Port **ports, bint anew, uint64_t now) noexcept no
     link = slot[0]
     if slot != &links.to_pod and slot != &links.from_pod and links.to_pod != NULL:
         link.last_due = max(link.last_due, links.to_pod.last_due)       # what is on that way still comes first
-    if anew or link.leaving:
+    if order.anew or link.leaving:
         link.epoch = now
         restart_link(link, order.seed)
     link.stages, link.leaving, link.lose_next = order.stages, False, 0

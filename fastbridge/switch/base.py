@@ -323,6 +323,9 @@ class SwitchBase:
         restart: their random numbers and frame counts begin anew; else they go on.
         """
         made = {place: Link.parse(link) if isinstance(link, str) else link for place, link in links.items()}
+        for link in made.values():
+            if link is not None and not isinstance(link, Link):
+                raise ConfigError(f"a link is a Link, its text or None, not {link!r}")
         with self._changing:
             ports = self._indices()
             # A matrix of 500 ports has 250,000 pairs: those that are plain names are not looked for.

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from .options import OptionWords
 
 
+_MOST_TIME = (1 << 63) - 1  # ns: 292 years
+
+
 class Egress(NamedTuple):
     """A frame leaving an in-memory switch by the port of this index; `switch.ports[egress.port].name` is its name."""
 
@@ -137,6 +140,8 @@ class MemorySwitch(SwitchBase):
         if not 0 <= seconds < math.inf:
             raise ConfigError(f"time passes by 0 seconds or more, not by {seconds}")
         until = self._now_ns() + round(seconds * 1e9)
+        if until > _MOST_TIME:
+            raise ConfigError(f"time passes up to {_MOST_TIME // 10**9:,} seconds in all; {seconds} more are too many")
         arrivals = self._deliver(until)
         self._go_on_to(until)
         self._monitoring.settle()

@@ -349,3 +349,40 @@ def test_an_explanation_names_the_links(switch: MemorySwitch) -> None:
     said = switch.explain("b", FRAME)
     assert (said.action, said.reason, said.copies, len(said.steps)) == ("dropped", "link_cut", [], 1)
     assert switch.send_in("b", FRAME).steps[0].stage == "parse"  # it comes behind the link
+
+
+def test_a_change_that_brings_a_seed_draws_from_it(switch: MemorySwitch) -> None:
+    def lost(words: str, *changes: str) -> list[bool]:
+        switch.set_link("b", words)
+        for change in changes:
+            switch.change_link("b", change)
+        return ["b" not in passes(switch) for _ in range(64)]
+
+    wanted = lost("loss=50%,seed=7")
+    assert lost("delay=0") == [False] * 64 and lost("delay=0", "loss=50%,seed=7") == wanted
+    assert lost("lose=every 2", "lose=none,loss=50%,seed=7") == wanted
+    assert lost("loss=50%,seed=1", "seed=7") == wanted
+    assert lost("loss=50%,seed=7", "delay=0") == wanted
+
+
+def test_ports_whose_links_come_to_lose_frames_lose_different_ones(switch: MemorySwitch) -> None:
+    switch.set_links(dict.fromkeys("bc", "lose=every 1000"))
+    switch.change_links(["b", "c"], "lose=none,loss=50%,seed=7")
+    copies = [passes(switch) for _ in range(64)]
+    assert ["b" in ports for ports in copies] != ["c" in ports for ports in copies]
+
+
+@pytest.mark.parametrize("link", [5, {"delay": "20ms"}, b"lan", True])
+def test_what_is_no_link_is_named(switch: MemorySwitch, link: Any) -> None:
+    with pytest.raises(ConfigError, match="a link is a Link, its text or None, not") as error:
+        switch.set_links({"a": "delay=20ms", "b": link})
+    assert repr(link) in str(error.value) and switch.links == {}
+
+
+def test_time_in_memory_has_an_end() -> None:
+    switch = MemorySwitch(["a", "b"], clock=None)
+    with pytest.raises(ConfigError, match=r"time passes up to 9,223,372,036 seconds in all; 1000000000000.0 more"):
+        switch.advance(1e12)
+    switch.set_link("b", "delay=20ms")
+    switch.advance(9.2e9)
+    assert passes(switch) == [] and len(switch.advance(0.02)) == 1
