@@ -110,8 +110,8 @@ class Stages:
                 raise ConfigError(f"a step's {name} must be -1 … {most}, not {min(values)} … {max(values)}")
         if -1 in rates and len(rates) > 1 and not self.rate:
             raise ConfigError("steps must all have a rate, or none, or the link must have one")
-        if rates == {0}:
-            raise ConfigError("steps without any rate let nothing leave; say cut")
+        if rates == {0} or (not self.period_ns and self.steps[-1][1] == 0):
+            raise ConfigError("steps whose rate stays 0 let nothing leave; say cut")
 
 
 def _ascends(numbers: Sequence[int]) -> bool:

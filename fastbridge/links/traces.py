@@ -103,6 +103,8 @@ def _csv(path: str, lines: list[tuple[int, str]]) -> TraceSteps:
     rate = max(rate for _, rate, _ in steps)
     if rate == 0:
         raise ConfigError(f"trace: {path} has no rate above 0: nothing would ever leave; say cut for that")
+    if steps[-1][1] == 0:
+        raise ConfigError(f"trace: {path} ends with a rate of 0, which stays: add a row with the rate that follows")
     return TraceSteps(tuple(steps), 0, max(rate, 0))
 
 

@@ -68,11 +68,11 @@ def test_an_opportunity_at_0_is_that_of_the_end(tmp_path):
 
 
 def test_csv(tmp_path):
-    trace = read_trace(write(tmp_path / "a", "# mine\nt,rate,delay\n0,10mbit,20ms\n1.5,500kbit,80ms\n1600ms,0,0\n"))
+    trace = read_trace(write(tmp_path / "a", "# mine\nt,rate,delay\n0,10mbit,20ms\n1.5,0,80ms\n1600ms,500kbit,0\n"))
     assert trace.steps == (
         (0, 10_000_000, 20_000_000),
-        (1_500_000_000, 500_000, 80_000_000),
-        (1_600_000_000, 0, 0),
+        (1_500_000_000, 0, 80_000_000),
+        (1_600_000_000, 500_000, 0),
     )
     assert (trace.period_ns, trace.rate, trace.has_delay) == (0, 10_000_000, True)
 
@@ -107,6 +107,7 @@ def test_csv_of_one_column(tmp_path):
         ("t,rate,loss\n0,1,1", "t,rate,delay"),
         ("t,rate", "no rows"),
         ("t,rate\n0,0\n1,0", "no rate above 0"),
+        ("t,rate\n0,5mbit\n1,0", "ends with a rate of 0"),
         ("t,rate\n1,5mbit", "the first t must be 0, not '1s'"),
         ("t,rate\n0,5mbit\n0,6mbit", ":3: t '0s' is not later"),
         ("t,rate\n0,5mbit,7", ":2: 3 values, not 2: t, rate"),
