@@ -9,13 +9,13 @@ from .errors import LabError as LabError
 from .errors import PortError as PortError
 from .errors import PrivilegeError as PrivilegeError
 from .feed import Monitor as Monitor
-from .lab.link_counters import LinkCounters as LinkCounters
 from .lab.ping import PingResult as PingResult
 from .lab.pods import Pod as Pod
 from .lab.pods import Port as Port
 from .lab.topology import Lab as Lab
 from .lab.topology import PodPlan as PodPlan
 from .lab.topology import Topology as Topology
+from .link_watch import LinkCounters as LinkCounters
 from .links.link import Link as Link
 from .links.loss import Gilbert as Gilbert
 from .links.loss import gilbert as gilbert
@@ -51,6 +51,7 @@ from .switch.live import Switch as Switch
 from .switch.load import Load as Load
 from .switch.load import RingLoad as RingLoad
 from .switch.load import WorkerLoad as WorkerLoad
+from .switch.memory import Arrival as Arrival
 from .switch.memory import Egress as Egress
 from .switch.memory import MemorySwitch as MemorySwitch
 from .switch.mirror import Mirror as Mirror

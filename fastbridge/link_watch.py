@@ -27,7 +27,7 @@ _IFLA_CARRIER_DOWN_COUNT = 48
 _STATS_LINK_64 = 1  # an attribute of RTM_NEWSTATS, and as 1 << (n - 1) its bit in the filter
 _LINK = struct.Struct("=BxHiII")  # struct ifinfomsg
 _STATS = struct.Struct("=BxxxII")  # struct if_stats_msg
-_COUNTERS = struct.Struct("=8Q")  # the start of struct rtnl_link_stats64; tx_dropped is the last
+_COUNTERS = struct.Struct("=8Q")  # the start of struct rtnl_link_stats64
 _TC = struct.Struct("=BxxxIIII")  # struct tcmsg: family, ifindex, handle, parent, info
 _TCA_STATS2, _TCA_STATS_QUEUE, _TC_ROOT = 7, 3, 0xFFFFFFFF
 _QUEUE = struct.Struct("=5I")  # struct gnet_stats_queue: qlen, backlog, drops, requeues, overlimits
@@ -37,6 +37,20 @@ _NAME_BYTES = 15  # the longest name; an altname has up to 127
 # Changes not yet read: each some 1,200 bytes, charged as 2,304. Room for those of 1,000 links at once; what does not
 # fit is noticed, and all links are looked at.
 _BUFFER_BYTES = 4 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class LinkCounters:
+    """What the kernel counted on one interface; a GSO frame of 64 KB is one frame."""
+
+    rx_frames: int
+    tx_frames: int
+    rx_bytes: int
+    tx_bytes: int
+    rx_errors: int
+    tx_errors: int
+    rx_dropped: int
+    tx_dropped: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,12 +140,11 @@ class LinkWatch:
 
     def tx_dropped(self) -> dict[int, int]:
         """How many frames each interface has lost on sending since it was made, by index. Raises PortError."""
-        found = {}
-        request = _STATS.pack(socket.AF_UNSPEC, 0, 1 << (_STATS_LINK_64 - 1))
-        for answer in self._dump(_RTM_GETSTATS, request, "counters"):
-            index = _STATS.unpack_from(answer)[1]
-            found[index] = _tx_dropped(dict(attributes(answer[_STATS.size :])).get(_STATS_LINK_64))
-        return found
+        try:
+            with self._asking:
+                return {index: counts.tx_dropped for index, counts in read_counts(self._questions).items()}
+        except OSError as error:
+            raise PortError(f"cannot read the interfaces' counters: {error.strerror}") from None
 
     def queue_drops(self) -> dict[int, tuple[int, int]]:
         """The handle and the drops of each interface's outermost queueing discipline, by index. Raises PortError."""
@@ -176,6 +189,24 @@ class LinkWatch:
             raise PortError(f"cannot read the interfaces' {what}: {error.strerror}") from None
 
 
+def read_counts(netlink: Netlink, index: int = 0) -> dict[int, LinkCounters]:
+    """The counts of all interfaces, by index, or of this one alone. Raises OSError.
+
+    By RTM_GETSTATS: with 1,000 pods, a dump of the links themselves takes ten times as long.
+    """
+    body = _STATS.pack(socket.AF_UNSPEC, index, 1 << (_STATS_LINK_64 - 1))
+    if index:
+        answers = [netlink.ask(message(_RTM_GETSTATS, 0, body))]
+    else:
+        answers = list(netlink.dump(message(_RTM_GETSTATS, NLM_F_DUMP, body)))
+    return {
+        _STATS.unpack_from(payload)[1]: LinkCounters(*_COUNTERS.unpack_from(value))
+        for _, _, payload in answers
+        for kind, value in attributes(payload[_STATS.size :])
+        if kind == _STATS_LINK_64
+    }
+
+
 def _links(data: bytes) -> Iterator[Link]:
     """The links that some netlink messages speak of."""
     for kind, _, payload in messages(data):
@@ -213,8 +244,8 @@ def _link(kind: int, payload: memoryview) -> Link | None:
     )
 
 
-def _tx_dropped(counters: bytes | memoryview | None) -> int:
-    return int(_COUNTERS.unpack_from(counters)[-1]) if counters else 0
+def _tx_dropped(counters: bytes | None) -> int:
+    return LinkCounters(*_COUNTERS.unpack_from(counters)).tx_dropped if counters else 0
 
 
 def _number(value: bytes | None) -> int:

@@ -69,12 +69,13 @@ def message(kind: int, flags: int, payload: bytes) -> bytes:
 def attributes(data: bytes | memoryview) -> Iterator[tuple[int, memoryview]]:
     """The attributes in a piece of memory: (kind, value)."""
     view = memoryview(data)
-    while len(view) >= _ATTRIBUTE.size:
-        length, kind = _ATTRIBUTE.unpack_from(view)
-        if not _ATTRIBUTE.size <= length <= len(view):
+    start, end = 0, len(view)
+    while start + _ATTRIBUTE.size <= end:
+        length, kind = _ATTRIBUTE.unpack_from(view, start)
+        if not _ATTRIBUTE.size <= length <= end - start:
             return
-        yield kind & 0x3FFF, view[_ATTRIBUTE.size : length]
-        view = view[(length + 3) & ~3 :]
+        yield kind & 0x3FFF, view[start + _ATTRIBUTE.size : start + length]
+        start += (length + 3) & ~3
 
 
 def messages(data: bytes) -> Iterator[Message]:

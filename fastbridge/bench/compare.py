@@ -355,7 +355,7 @@ def _lacking(engine: Engine, method: Method) -> str | None:
     """What an engine cannot do that a method needs; None if it can do it all."""
     if engine.most_ports is not None and method.ports > engine.most_ports:
         return f"joins {engine.most_ports} ports, and {method.ports} are needed"
-    return None if method.link is None else engine.lacks(method.link)
+    return None if method.link is None else engine.refuses(method.link)
 
 
 def _beside(trial: Trial) -> str:

@@ -89,7 +89,7 @@ class Testbed:
 
         It is refused where the engine cannot emulate the offer's link.
         """
-        if offer.link is not None and (reason := self._engine.lacks(offer.link)):
+        if offer.link is not None and (reason := self._engine.refuses(offer.link)):
             raise BenchError(f"{self._name}: {offer.link}: {reason}")
         return self.tester.trial(offer)
 

@@ -33,6 +33,7 @@ _COMMANDS = {
     "status": "Show what a running switch is and how it does.",
     "port": "List, add, remove or change the ports of a running switch.",
     "link": "Show or change the emulated links of a running switch: delay, loss, rate, failures.",
+    "scenario": "Play files that say what happens to links, and when: failures, partitions, delays.",
     "fdb": "Show or change which port of a running switch a MAC address is behind.",
     "neigh": "Show or change which MAC address of a running switch an IP address has.",
     "policy": "Show or change what a running switch does with ARP and ND.",

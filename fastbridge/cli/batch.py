@@ -21,7 +21,7 @@ from fastbridge.control.directory import the_one
 PATIENCE = 30.0  # seconds: an FDB of a million entries takes some to write down
 
 #: The commands that a line may begin with: they ask a running switch, and end.
-COMMANDS = ("status", "port", "link", "fdb", "neigh", "policy", "stats")
+COMMANDS = ("status", "port", "link", "scenario", "fdb", "neigh", "policy", "stats")
 
 
 @dataclass(frozen=True, slots=True)

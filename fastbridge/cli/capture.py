@@ -75,8 +75,8 @@ def capture(
 ) -> None:
     """Capture the frames of a running switch, with what became of each.
 
-    It ends with Ctrl-C. -w writes one pcapng file: an interface for each port, a block for each frame, its fate in a
-    comment.
+    It ends with Ctrl-C. When the switch ends, its status is 1. -w writes one pcapng file: an interface for each port, a
+    block for each frame, its fate in a comment.
     While it runs the fast path forwards nothing, unless it is for drops alone.
     """
     if file is None and (copies or most_bytes):

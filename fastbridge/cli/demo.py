@@ -27,12 +27,12 @@ from fastbridge.console import make_console, make_table
 from fastbridge.dissect import dissect, header
 from fastbridge.lab.topology import Lab, Topology, kernel_has_ipv6
 from fastbridge.links.link import Link
+from fastbridge.links.places import Place
 from fastbridge.policy.base import Answer, Drop, Policy, SendTo, Verdict
 from fastbridge.policy.builtin import parse_policy
 from fastbridge.policy.neighbours import Neighbours
 from fastbridge.switch.live import Switch
 from fastbridge.switch.trace import Trace, TraceEvent
-from fastbridge.switch.wires import Place
 
 from .options import link_option, read_links, read_policy
 

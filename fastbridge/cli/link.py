@@ -15,6 +15,7 @@ _WORDS = (
     "delay", "jitter", "distribution", "loss", "loss_model", "lose", "rate", "limit", "duplicate", "corrupt", "reorder",
     "overhead", "trace", "cut", "seed",
 )  # fmt: skip
+_ports = click.argument("ports", metavar="PORT...", nargs=-1, required=True, shell_complete=complete_port)
 _places = click.argument("places", metavar="PORT...", nargs=-1, required=True, shell_complete=complete_port)
 
 
@@ -92,6 +93,32 @@ def cut(remote: Remote, places: tuple[str, ...], direction: str) -> None:
 def mend(remote: Remote, places: tuple[str, ...]) -> None:
     """End a cut. The links are what they were."""
     remote.change("link.mend", places=list(places))
+
+
+@link.command(epilog="Example: fastbridge link down veth1")
+@operate
+@_ports
+def down(remote: Remote, ports: tuple[str, ...]) -> None:
+    """Take the carrier from ports' pods: their `ip link` shows NO-CARRIER until `link up`, or the switch's end."""
+    remote.change("link.down", ports=list(ports))
+
+
+@link.command(epilog="Example: fastbridge link up veth1")
+@operate
+@_ports
+def up(remote: Remote, ports: tuple[str, ...]) -> None:
+    """Give ports' pods the carrier back that `link down` took."""
+    remote.change("link.up", ports=list(ports))
+
+
+@link.command(epilog="Example: fastbridge link flap veth1 10s/2s")
+@operate
+@_places
+@click.argument("schedule", metavar="UP/DOWN")
+@click.option("--cut", is_flag=True, help="Cut the links, silently. By default their pods lose the carrier.")
+def flap(remote: Remote, places: tuple[str, ...], schedule: str, cut: bool) -> None:
+    """Let links fail again and again: 10s/2s is 10 s up, then 2 s down. `scenario stop` ends it."""
+    remote.change("link.flap", places=list(places), schedule=f"{schedule} cut" if cut else schedule)
 
 
 @link.command(epilog="Example: fastbridge link partition veth1,veth2 veth3")

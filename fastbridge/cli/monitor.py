@@ -27,7 +27,7 @@ from .operate import Remote, operate_events
 def monitor(remote: Remote, events: Sequence[str]) -> None:
     """Show what happens in a running switch as it happens.
 
-    It goes on until Ctrl-C, or the end of the switch.
+    It goes on until Ctrl-C. When the switch ends, its status is 1.
     """
     with remote.client.stream("monitor", events=list(events or EVENTS)) as stream:
         for event in stream:

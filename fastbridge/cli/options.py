@@ -14,7 +14,7 @@ from fastbridge.errors import ConfigError
 
 if TYPE_CHECKING:
     from fastbridge.links.link import Link
-    from fastbridge.switch.wires import Place
+    from fastbridge.links.places import Place
 
 
 def read_policy(context: click.Context, parameter: click.Parameter, text: str | None) -> str | None:
@@ -77,7 +77,7 @@ def _read_links(context: click.Context, parameter: click.Parameter, texts: tuple
 
 def read_links(texts: Mapping[str, str], ports: Sequence[str]) -> dict[Place, Link]:
     """The links that --link has given to these ports. Raises UsageError for another port."""
-    from fastbridge.switch.wires import links_of
+    from fastbridge.links.places import links_of
 
     links = links_of(texts, ports)
     for port in (port for place in links for port in ((place,) if isinstance(place, str) else place)):

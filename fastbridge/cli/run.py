@@ -134,6 +134,11 @@ def _check_patterns(context: click.Context, parameter: click.Parameter, patterns
 )
 @link_option
 @click.option(
+    "--scenario",
+    metavar="FILE",
+    help="Play this scenario from the start on: what happens to links, and when (docs/links.md).",
+)
+@click.option(
     "--storm-control",
     metavar="FRAMES",
     type=click.FloatRange(min=0, min_open=True),
@@ -220,6 +225,7 @@ def run(
     as_json: bool,
     interval: float | None,
     metrics: str | None,
+    scenario: str | None,
     **options: Any,
 ) -> None:
     """Forward frames between interfaces until Ctrl-C or SIGTERM.
@@ -234,6 +240,9 @@ def run(
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's threads would keep the privileges given up below
     wishes = Wishes.of(context, config)
     wanted = wishes.read()
+    from fastbridge.links.scenario import Scenario
+
+    played = Scenario.load(scenario) if scenario is not None else None
     endpoint = _open_endpoint(context, metrics, take_over) if metrics else None
     from fastbridge.switch.config_apply import Configured
     from fastbridge.switch.helper import Helper
@@ -248,6 +257,8 @@ def run(
     configured = Configured(switch, wanted, wishes.read if config else None)
     if state is not None:
         switch.state = _take_back(switch, state)
+    if played is not None:
+        switch.play(played)
     helper = Helper(switch)
     give_up(keep=(CAP_NET_ADMIN,) if switch.unshielded else ())  # to put settings of interfaces back
     refuse_calls()

@@ -8,7 +8,7 @@
 # Rate, loss, jitter and the like act on what a wire would see: the segments of a GSO frame. A link with delay alone
 # keeps frames whole; so does one that loses, when all segments of a frame come through.
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 
 from .batch cimport Frame
 from .checksum cimport finish_checksum
@@ -43,7 +43,7 @@ cdef inline void flip(Frame *frame, uint64_t bit) noexcept nogil:
     """Flip a bit, counted from 1. A pending checksum is completed first, or nobody would see the fault."""
     cdef virtio_net_hdr *vnet = <virtio_net_hdr *>(frame.data - VNET_HEADER)
     finish_checksum(vnet, frame.data, frame.length)
-    vnet.flags = 0
+    memset(vnet, 0, VNET_HEADER)            # nothing is pending any more, nor left to cut
     frame.data[(bit - 1) // 8] ^= <uint8_t>(1 << (bit - 1) % 8)
 
 

@@ -12,9 +12,9 @@ import os
 import socket
 import struct
 import time
-from dataclasses import dataclass
 
 from fastbridge.errors import LabError
+from fastbridge.link_watch import LinkCounters
 from fastbridge.netlink import PIECE, attributes, message, messages
 
 _NLMSG_ERROR, _RTM_GETLINK, _RTM_GETSTATS = 2, 18, 94
@@ -25,20 +25,6 @@ _LINK_REQUEST = struct.Struct("=BxHiII")  # struct ifinfomsg
 _IFLA_OPERSTATE, _OPER_UP = 16, 6
 _PATIENCE, _PAUSE = 10.0, 0.001  #: seconds; the kernel may take one second to find that a link is up
 _COUNTERS = struct.Struct("=8Q")  # the start of struct rtnl_link_stats64
-
-
-@dataclass(frozen=True, slots=True)
-class LinkCounters:
-    """What the kernel counted on one interface; a GSO frame of 64 KB is one frame."""
-
-    rx_frames: int
-    tx_frames: int
-    rx_bytes: int
-    tx_bytes: int
-    rx_errors: int
-    tx_errors: int
-    rx_dropped: int
-    tx_dropped: int
 
 
 def interface_index(sock: socket.socket, name: str) -> int:

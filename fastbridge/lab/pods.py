@@ -18,11 +18,12 @@ from fastbridge.addresses import MacAddress
 from fastbridge.arp_nd import link_local
 from fastbridge.errors import ConfigError, LabError
 from fastbridge.forks import in_child
+from fastbridge.link_watch import LinkCounters
 from fastbridge.links.link import Link
 from fastbridge.tso import has_tso
 
 from . import ping as icmp
-from .link_counters import LinkCounters, interface_index, read_counters
+from .link_counters import interface_index, read_counters
 from .links import Links, Neighbour
 from .namespaces import Argv, Namespace
 from .ping import PingResult

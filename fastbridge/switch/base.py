@@ -14,7 +14,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from fastbridge.addresses import MacAddress
@@ -28,7 +30,9 @@ from fastbridge.core.queues import Queues
 from fastbridge.errors import ConfigError
 from fastbridge.feed import Monitor
 from fastbridge.journal import Event, Journal
-from fastbridge.links.link import Link
+from fastbridge.links.link import DIRECTIONS, Direction, Link
+from fastbridge.links.places import Place, read_groups, spoken
+from fastbridge.links.scenario import Scenario
 from fastbridge.named import NamedTuple, refuse_text
 from fastbridge.policy.base import Policy
 from fastbridge.policy.builtin import parse_policy
@@ -46,6 +50,7 @@ from .load import Load, RingLoad, WorkerLoad
 from .loops import StationWatch
 from .monitoring import Monitoring
 from .options import Options
+from .player import Playing, do_step
 from .port_flags import DEFAULT_SETTINGS, PortFlags, PortSettings, StormControl
 from .port_links import PortLink
 from .port_socket import Receiver
@@ -53,7 +58,7 @@ from .status import Status, Table, held_capabilities
 from .trace import Trace
 from .vitals import Vitals
 from .watchers import Watchers
-from .wires import DIRECTIONS, Direction, LinkState, Place, Wires, read_groups, spoken
+from .wires import LinkState, Wires
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -155,6 +160,7 @@ class SwitchBase:
         # are always either its own or part of the departed ports' counts.
         self._changing = threading.RLock()
         self._watching = Watchers()
+        self._playing: list[Playing] = []
         #: Called with the name of each port that is added, before it forwards.
         self.on_port: Callable[[str], object] = lambda port: None
         self.fdb = Fdb(self._entries, options.ageing_ms, self._now_ms, self._index_of, self._name_of)
@@ -373,6 +379,48 @@ class SwitchBase:
         """End the partition: the links are what they were."""
         with self._changing:
             self._wires.partition(())
+
+    def set_carrier(self, port: PortRef, up: bool) -> None:
+        """Take the carrier from a port's pod (False), or give it back: the pod's `ip link` shows NO-CARRIER meanwhile.
+
+        The port's interface is switched off, its state is "down", and the stations behind it are forgotten. The carrier
+        comes back when the port is removed, and when the switch stops. In memory such a pod sends nothing: process()
+        takes no frames from its port. Raises ConfigError; PortError: somebody else has switched the interface off.
+        """
+        with self._changing:
+            self._switch_carrier(self._index_of(port), up)
+
+    def play(self, scenario: Scenario | str | Path) -> Playing:
+        """Do what a scenario says, each step when its time has come; see docs/links.md.
+
+        Its time begins now, or when the switch starts; in memory it is that of the switch's clock. scenario: a path, or
+        a Scenario. Raises ConfigError, which names the line, and then nothing is played.
+        """
+        read = scenario if isinstance(scenario, Scenario) else Scenario.load(scenario)
+        with self._changing:
+            ports = [port.name for port in self.ports]
+            playing = Playing(
+                read.bound(ports, self._wires.wishes.links, self._may_come), partial(do_step, self), self._journal
+            )
+            self._playing = [each for each in self._playing if not each.over] + [playing]
+            self._begin(playing)
+        return playing
+
+    @property
+    def playing(self) -> tuple[Playing, ...]:
+        """The scenarios that are played now."""
+        return tuple(each for each in self._playing if not each.over)
+
+    def _switch_carrier(self, index: int, up: bool) -> None:
+        raise NotImplementedError
+
+    def _begin(self, playing: Playing) -> None:
+        """Have its steps done."""
+        raise NotImplementedError
+
+    def _may_come(self, name: str) -> bool:
+        """Whether a port of this name may join by itself."""
+        return False
 
     def status(self) -> Status:
         """What the switch is and how it does, on one page."""

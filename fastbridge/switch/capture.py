@@ -62,7 +62,8 @@ class Wish:
         known = (*DROP_REASONS, *TX_DROP_REASONS)
         strange = next((reason for reason in self.reasons if reason not in known), None)
         if strange is not None:
-            raise ConfigError(f"there is no drop reason {strange!r}; there are: {', '.join(known)}")
+            text = f"there is no drop reason {strange!r}; there are: {', '.join(known)}"
+            raise ConfigError(f"{text}; what a policy drops is told by: fastbridge monitor --event guard")
         if self.count is not None and self.count < 1:
             raise ConfigError(f"a capture ends after 1 frame or more, not {self.count}")
         if not 1 <= self.snap <= 1 << 20:

@@ -20,6 +20,7 @@ from fastbridge.addresses import MacAddress
 from fastbridge.control.directory import check_name
 from fastbridge.errors import ConfigError, FastbridgeError
 from fastbridge.links.link import Link
+from fastbridge.links.places import Place, read_place, spoken
 from fastbridge.policy.builtin import parse_policy
 from fastbridge.policy.neighbours import Neighbours
 from fastbridge.toml_text import Document
@@ -30,7 +31,6 @@ from .config_values import WrongError, read
 from .config_values import schema as schema_of
 from .options import LiveOptions
 from .port_flags import PortFlags, StormControl
-from .wires import Place, read_place, spoken
 
 _LONGEST_FILE = 16 << 20
 

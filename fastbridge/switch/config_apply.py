@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, TypeVar
 from fastbridge.addresses import MacAddress
 from fastbridge.errors import ConfigError, FastbridgeError, PortError
 from fastbridge.links.link import Link
+from fastbridge.links.places import Place, read_place, spoken
 from fastbridge.policy.builtin import parse_policy
 
 from .config import Config, FdbEntryConfig, NeighbourConfig, PortConfig, StormLimits
 from .port_flags import StormControl
-from .wires import Place, read_place, spoken
 
 if TYPE_CHECKING:
     import numpy as np

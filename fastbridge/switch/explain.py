@@ -13,9 +13,8 @@ from fastbridge.addresses import MacAddress
 from fastbridge.core.foresight import Foresight
 from fastbridge.dissect import dissect, header
 from fastbridge.errors import ConfigError
+from fastbridge.links.places import Place, spoken
 from fastbridge.policy.base import Answer, Drop, Forward, SendTo, Verdict
-
-from .wires import Place, spoken
 
 if TYPE_CHECKING:
     from .base import SwitchBase

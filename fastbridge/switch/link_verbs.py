@@ -9,10 +9,11 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from fastbridge.errors import ConfigError
-from fastbridge.links.link import Link
+from fastbridge.links.link import DIRECTIONS, Link
+from fastbridge.links.places import Place, read_place, spoken
 
 from .rows import LinkRow
-from .wires import DIRECTIONS, LinkState, Place, read_place, spoken
+from .wires import LinkState
 
 if TYPE_CHECKING:
     from .base import SwitchBase
@@ -84,13 +85,7 @@ class LinkVerbs:
             return self.show()
 
     def _read(self, places: Sequence[str]) -> list[Place]:
-        ports = [port.name for port in self._switch.ports]
-        if not places:
-            raise ConfigError("name a port, a pair such as veth1>veth2, or * for all ports")
-        found: list[Place] = []
-        for text in places:
-            found += ports if text in _ALL and text not in ports else [read_place(text, ports)]
-        return list(dict.fromkeys(found))
+        return read_places(self._switch, places)
 
     def _rows(self, places: Iterable[Place]) -> list[LinkRow]:
         links = self._switch.links
@@ -101,6 +96,17 @@ class LinkVerbs:
         for port in (place,) if isinstance(place, str) else place:
             self._switch.flags(port)
         return LinkState(None)
+
+
+def read_places(switch: SwitchBase, places: Sequence[str]) -> list[Place]:
+    """The places that these words name. Raises ConfigError: there are none."""
+    ports = [port.name for port in switch.ports]
+    if not places:
+        raise ConfigError("name a port, a pair such as veth1>veth2, or * for all ports")
+    found: list[Place] = []
+    for text in places:
+        found += ports if text in _ALL and text not in ports else [read_place(text, ports)]
+    return list(dict.fromkeys(found))
 
 
 def _row(place: Place, state: LinkState) -> LinkRow:

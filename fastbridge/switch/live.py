@@ -21,6 +21,7 @@ import weakref
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
+from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -49,6 +50,7 @@ from .matching import Matching
 from .memory import MemorySwitch
 from .mirror import Mirror
 from .options import LiveOptions
+from .player import Playing
 from .port_flags import DEFAULT_SETTINGS, PortFlags, PortSettings
 from .port_links import PortLink, PortLinks
 from .port_socket import (
@@ -277,6 +279,8 @@ class Switch(SwitchBase):
         self._fast.start()
         self._policing.start()
         self._epoch = self._clock()
+        for playing in self._playing:
+            playing.start(self._clock)
         if self._name:
             self._serve()
 
@@ -313,7 +317,7 @@ class Switch(SwitchBase):
 
     def _leave_to_parent(self) -> None:
         """In a forked child: the switch is the parent's, and runs on there."""
-        self._threads = []
+        self._threads, self._playing = [], []
         _running.discard(self)
         self._changing = threading.RLock()
         if self._final is None:
@@ -330,6 +334,8 @@ class Switch(SwitchBase):
         server, self._server = self._server, None
         if server is not None:
             server.close()
+        for playing in self._playing:
+            playing.close()
         self._stopping.set()
         self._dataplane.stop()
         os.eventfd_write(self._dataplane.event_fd, 1)  # wakes the control thread
@@ -492,22 +498,22 @@ class Switch(SwitchBase):
             self._fast.revoke_port(index)
         return changed
 
-    def set_carrier(self, port: PortRef, up: bool) -> None:
-        """Take the carrier from a port's pod, or give it back (up).
+    def _switch_carrier(self, index: int, up: bool) -> None:
+        self._refuse_stopped()
+        member = self._members[index]
+        assert member.link is not None  # only switches in memory have none
+        self._links.set_carrier(member.link, up)
+        if up:
+            self._links.wait_until_running(member.link)
+        self._set_link(index, "up" if is_running(member.sockets[-1]) else "down")
 
-        Meanwhile the port's interface is switched off, its state is "down", and the stations behind it are forgotten.
-        The pod has its carrier back when the port is removed, and when the switch stops. Raises ConfigError; PortError:
-        somebody else has switched the interface off, or it is gone.
-        """
-        with self._changing:
-            self._refuse_stopped()
-            index = self._index_of(port)
-            member = self._members[index]
-            assert member.link is not None  # only switches in memory have none
-            self._links.set_carrier(member.link, up)
-            if up:
-                self._links.wait_until_running(member.link)
-            self._set_link(index, "up" if is_running(member.sockets[-1]) else "down")
+    def _begin(self, playing: Playing) -> None:
+        self._refuse_stopped()
+        if self._threads:
+            playing.start(self._clock)
+
+    def _may_come(self, name: str) -> bool:
+        return any(fnmatchcase(name, pattern) for pattern in self._options.match or ())
 
     def lasting_flags(self, port: PortRef) -> PortFlags:
         """A port's flags as they are again when no mirror copies to it."""
@@ -767,10 +773,10 @@ class Switch(SwitchBase):
                 self._fast.follow(index, port.link)
             if port and port.faltered:
                 port.faltered = False
-                self._forget_behind(index)  # though it may be back already
                 if not port.link.running and link in ("up", "blocked"):
-                    self._set_link(index, "down")
+                    self._set_link(index, "down")  # first: whoever sees that its stations are forgotten sees why
                     link = after[index] = "down"
+                self._forget_behind(index)  # though it may be back already
             if link == before.get(index) != "down":
                 continue
             name = self._name_of(index)
@@ -784,6 +790,8 @@ class Switch(SwitchBase):
             elif link == "up" and before.get(index) == "down":
                 self._tell_link(name, "up", f"port {name} is up again")
             if link == "down" and member and is_running(member.sockets[-1]):
+                if port:
+                    self._links.wait_until_running(port)  # the kernel says so a moment before it sends
                 self._set_link(index, "up")
         return after
 

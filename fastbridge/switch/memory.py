@@ -16,6 +16,7 @@ from .explain import Explanation, send
 from .fdb import PortRef
 from .mirror import Mirror
 from .options import Options
+from .player import Playing
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -89,22 +90,27 @@ class MemorySwitch(SwitchBase):
             self._wires.forget(self._remove_member(index).name)
             self._dark.discard(index)
 
-    def set_carrier(self, port: PortRef, up: bool) -> None:
-        """Take the carrier from a port's pod, or give it back (up).
+    def _switch_carrier(self, index: int, up: bool) -> None:
+        if up is not (index in self._dark):
+            return
+        self._dark ^= {index}
+        name, link = self._name_of(index), "up" if up else "down"
+        self._dataplane.set_link(index, link)
+        self._tell_link(name, link, f"port {name} is {'up again' if up else 'down'}")
+        if not up:
+            self._forget_behind(index)
+        self._monitoring.settle()
 
-        A pod without a carrier sends nothing: process() takes no frames from its port.
-        """
-        with self._changing:
-            index = self._index_of(port)
-            if up is not (index in self._dark):
-                return
-            self._dark ^= {index}
-            name, link = self._name_of(index), "up" if up else "down"
-            self._dataplane.set_link(index, link)
-            self._tell_link(name, link, f"port {name} is {'up again' if up else 'down'}")
-            if not up:
-                self._forget_behind(index)
-            self._monitoring.settle()
+    def _begin(self, playing: Playing) -> None:
+        playing.began = self._link_time()
+        self._play(playing.began)
+
+    def _play(self, until: int) -> None:
+        """Do the steps of scenarios that are due by then (ns), in the order of time."""
+        while soon := min(
+            (each for each in self.playing if each.due <= until), key=lambda each: each.due, default=None
+        ):
+            soon.do_next()
 
     def process(self, ingress: int | str, frames: Sequence[bytes]) -> list[Egress]:
         """Switch frames (bytes from the destination MAC on, no FCS) arriving on one port.
@@ -183,13 +189,21 @@ class MemorySwitch(SwitchBase):
         return [Egress(*copy) for copy in copies + [arrival[1:] for arrival in self._deliver(self._now_ns())]]
 
     def _deliver(self, until: int) -> list[tuple[int, int, bytes]]:
-        """Deliver the frames in flight that are due, each at its own time, and what the policy sends at that."""
+        """Do the steps of scenarios and deliver the frames in flight that are due, each at its own time.
+
+        What the policy sends then is delivered, too. At one time, steps come first.
+        """
         arrivals = []
-        while (due := self._memory.next_due()) is not None and due <= until:
+        while (due := self._next_moment()) is not None and due <= until:
             self._go_on_to(due)
+            self._play(due)
             arrivals += self._memory.advance(due)
             arrivals += [(due, *copy) for copy in self._policing.handle()]
         return arrivals
+
+    def _next_moment(self) -> int | None:
+        flight = self._memory.next_due()
+        return min([*(each.due for each in self.playing), *([] if flight is None else [flight])], default=None)
 
     def _go_on_to(self, time: int) -> None:
         self._ahead += max(0, time - self._now_ns())

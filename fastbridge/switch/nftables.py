@@ -13,6 +13,7 @@ import struct
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 
 from fastbridge.closes import Closes
 from fastbridge.netlink import (
@@ -46,13 +47,15 @@ DEVICES_A_CHAIN = 256  #: NFT_NETDEVICE_MAX
 _BATCH_BYTES = 100_000
 
 
-# Expressions: the steps of a rule, in order. Each leaves its value in the same register.
+# Expressions: the steps of a rule, in order. Each leaves its value in the same register. Those that many ports have in
+# common are packed once.
 
 
 def _expression(name: str, *parts: bytes) -> bytes:
     return nested(1, text(1, name), nested(2, *parts))  # NFTA_LIST_ELEM: NFTA_EXPR_NAME, NFTA_EXPR_DATA
 
 
+@cache
 def load_priority() -> bytes:
     """The frame's priority."""
     return _expression("meta", be32(1, _REGISTER), be32(2, _PRIORITY))
@@ -71,6 +74,7 @@ def verdict(name: str) -> bytes:
 # Expressions of the fast path. They name 32-bit registers, 0 … 15, because a key takes several in a row.
 
 
+@cache
 def load_frame(offset: int, length: int, into: int) -> bytes:
     """Load bytes of the frame, with zeros up to the end of their last register; go on only where the frame has them.
 
@@ -92,27 +96,32 @@ def set_bits(register: int, bits: bytes) -> bytes:
     return _expression("bitwise", be32(1, 8 + register), be32(2, 8 + register), be32(3, len(bits)), *parts)
 
 
+@cache
 def set_priority(register: int) -> bytes:
     """Give the frame the priority that is in a register."""
     return _expression("meta", be32(2, _PRIORITY), be32(3, 8 + register))
 
 
+@cache
 def compare(register: int, operation: str, value: bytes) -> bytes:
     """Go on only where a register's first bytes are "==", "<=" or ">=" the value."""
     number = {"==": 0, "<=": 3, ">=": 5}[operation]  # NFT_CMP_…
     return _expression("cmp", be32(1, 8 + register), be32(2, number), nested(3, attribute(1, value)))
 
 
+@cache
 def look_up(name: str, start: int, into: int) -> bytes:
     """Load a map's value for the key that begins in a register; go on only where the map has the key."""
     return _expression("lookup", text(1, name), be32(2, 8 + start), be32(3, 8 + into))
 
 
+@cache
 def contained(name: str, start: int) -> bytes:
     """Go on only where a set has the key that begins in a register."""
     return _expression("lookup", text(1, name), be32(2, 8 + start))
 
 
+@cache
 def forward(to: int) -> bytes:
     """Send the frame out of the interface whose index is in a register."""
     return _expression("fwd", be32(1, 8 + to))

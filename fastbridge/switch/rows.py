@@ -102,6 +102,14 @@ class LinkRow(_Counts):
     group: int | None
 
 
+class ScenarioRow(TypedDict):
+    """As of `scenario show`: what is played, what comes next, and when: seconds since it began."""
+
+    scenario: str
+    next: str | None
+    at: float | None
+
+
 class CaptureRow(TypedDict):
     """As of `capture.stop`: which."""
 

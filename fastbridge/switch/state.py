@@ -23,7 +23,8 @@ import numpy as np
 
 from fastbridge.addresses import MacAddress
 from fastbridge.errors import ConfigError, FastbridgeError
-from fastbridge.links.link import Link
+from fastbridge.links.link import DIRECTIONS, Link
+from fastbridge.links.places import Place, read_place, spoken
 from fastbridge.policy.builtin import parse_policy
 from fastbridge.policy.neighbour_entry import Neighbour
 
@@ -31,7 +32,6 @@ from .config import Config, FdbEntryConfig, NeighbourConfig
 from .config_apply import says, static_entries
 from .config_values import WrongError, read
 from .port_flags import StormControl
-from .wires import DIRECTIONS, Place, read_place, spoken
 
 if TYPE_CHECKING:
     from .live import Switch

@@ -27,6 +27,7 @@ from .fdb import check_vlan
 from .link_verbs import LinkVerbs
 from .port_flags import StormControl
 from .rows import ChangeRow, FdbRow, FileRow, FlushedRow, MirrorRow, NeighRow, PolicyRow, PortRow, Row, TomlRow
+from .scenario_verbs import ScenarioVerbs
 
 if TYPE_CHECKING:
     from .live import Switch
@@ -48,6 +49,10 @@ def switch_verbs(switch: Switch | MemorySwitch) -> Verbs:
     for name in vars(LinkVerbs):
         if not name.startswith("_"):
             verbs.add(f"link.{name}", getattr(links, name))
+    scenarios = ScenarioVerbs(switch)
+    for name in ("play", "show", "stop"):
+        verbs.add(f"scenario.{name}", getattr(scenarios, name))
+    verbs.add("link.flap", scenarios.flap)
     captures = CaptureVerbs(switch.watch, switch.about)
     verbs.add("capture", captures.capture, stream=True)
     verbs.add("capture.stop", captures.stop)
@@ -100,15 +105,21 @@ class _Operations:
                 self._switch.set_storm_control(limits, port)
             return self.port_list(port)
 
-    def link_down(self, port: str) -> list[PortRow]:
-        """Take the carrier from a port's pod: its `ip link` shows NO-CARRIER until link.up, or the switch's end."""
-        self._switch.set_carrier(port, False)
-        return self.port_list(port)
+    def link_down(self, ports: list[str]) -> list[PortRow]:
+        """Take the carrier from ports' pods: `ip link` there shows NO-CARRIER until link.up, or the switch's end."""
+        return self._set_carrier(ports, False)
 
-    def link_up(self, port: str) -> list[PortRow]:
-        """Give a port's pod its carrier back, which link.down took."""
-        self._switch.set_carrier(port, True)
-        return self.port_list(port)
+    def link_up(self, ports: list[str]) -> list[PortRow]:
+        """Give ports' pods the carrier back that link.down took."""
+        return self._set_carrier(ports, True)
+
+    def _set_carrier(self, ports: list[str], up: bool) -> list[PortRow]:
+        with self._switch.still():
+            for port in ports:
+                self._check(port)
+            for port in ports:
+                self._switch.set_carrier(port, up)
+            return [row for row in self.port_list() if row["ifname"] in ports]
 
     def fdb_show(self, mac: str | None = None, port: str | None = None, vlan: int | None = None) -> list[FdbRow]:
         """The FDB's live entries: all, or those of a MAC address, a port, a VLAN (0: untagged)."""

@@ -452,7 +452,7 @@ def broken(path: list[str | int], value: Any) -> str:
         (["runs"], {}, r"^runs: a list is needed"),
         (["fingerprint", "versions", "python"], 3, r"^fingerprint\.versions\.python: text is needed, not 3$"),
         (["interrupted"], 0, r"^interrupted: true or false is needed, not 0$"),
-        (["schema"], 99, r"^schema: version 99 is not known here; this fastbridge reads version 2 and 3\. Measure"),
+        (["schema"], 99, r"^schema: version 99 is not known here; this fastbridge reads version 2, 3 and 4\. Measure"),
         (["schema"], ..., r"^schema: the field is missing$"),
     ],
 )

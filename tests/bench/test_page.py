@@ -29,7 +29,18 @@ from fastbridge.bench.report.sections import document_of
 from fastbridge.console import make_console
 from fastbridge.errors import BenchError
 
-SECTIONS = ["verdict", "machine", "throughput", "loss", "latency", "cpu", "scaling", "rfc2889", "irregular"]
+SECTIONS = [
+    "verdict",
+    "machine",
+    "throughput",
+    "loss",
+    "latency",
+    "emulation",
+    "cpu",
+    "scaling",
+    "rfc2889",
+    "irregular",
+]
 
 
 class Page(HTMLParser):
@@ -105,7 +116,7 @@ def points(spec: Any, field: str) -> list[dict[str, Any]]:
 # -- what it says ----------------------------------------------------------------------------------
 
 
-def test_nine_parts_in_order_and_nothing_left_out() -> None:
+def test_ten_parts_in_order_and_nothing_left_out() -> None:
     shown = drawn()
     assert shown.ids("section") == SECTIONS
     assert "Left out" not in shown.text

@@ -133,6 +133,7 @@ def test_what_cannot_be_captured(stage: tuple[Lab, Switch]) -> None:
     complaints = {
         ("--port", "pod9"): "the switch has no port 'pod9'; it has: pod1, pod2, pod3",
         ("--reason", "rust"): "there is no drop reason 'rust'; there are: runt",
+        ("--reason", "dropped:late"): "what a policy drops is told by: fastbridge monitor --event guard",
         ("-c", "0"): "0 is not in the range x>=1",
         ("-C", "5x", "-w", "-"): "'5x' is not a number of bytes",
         ("-C", "5M"): "add -w FILE",

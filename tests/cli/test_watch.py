@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import select
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from live import PATIENCE, eventually, wires
 from fastbridge import Lab, StormControl, Switch
 from fastbridge.cli.top import Look, Sample
 from fastbridge.feed import EVENTS
+from fastbridge.waiting import wait_for
 
 X, Y = "02:00:00:00:ff:01", "02:00:00:00:ff:02"
 
@@ -249,6 +251,31 @@ def test_what_one_look_says() -> None:
         >= {"received": 2.0, "sent": 2.0, "dropped": 2.0, "reasons": {"runt": 2.0}, "ring": 0.25}.items()
     )
     assert (total["cpu"], total["workers"][1]) == (1.5, {"worker": 1, "cpu": 0.5, "punted": 3})
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("command", ["monitor", "capture"])
+def test_the_end_of_the_switch_is_told(lab: Lab, command: str) -> None:
+    with Switch(lab.ports, control="ends") as switch:
+        process = subprocess.Popen(
+            [*COMMAND, command, "--switch", "ends"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
+        )
+        assert process.stdout is not None
+        output = process.stdout.fileno()
+
+        def follows() -> bool:
+            switch.fdb.flush()
+            lab["pod1"].ping("pod2")
+            return wait_for(output, select.POLLIN, 0.1)
+
+        try:
+            eventually(follows, "a line")
+            switch.stop()
+            _, err = process.communicate(timeout=PATIENCE)
+        finally:
+            process.kill()
+            process.wait()
+    assert (process.returncode, err) == (1, "fastbridge: the switch ends has ended\n")
 
 
 def test_every_event_is_in_the_docs() -> None:

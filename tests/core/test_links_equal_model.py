@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from hypothesis import given, settings
-from linked import LinkedHistory, LinkedPair, linked_histories
+from linked import LinkedHistory, LinkedPair, gso_stories, linked_histories, live_gso
 
 
 def live(history: LinkedHistory) -> LinkedPair:
@@ -23,3 +25,9 @@ def test_any_history(history: LinkedHistory) -> None:
 @settings(max_examples=200)
 def test_any_policed_history(history: LinkedHistory) -> None:
     live(history)
+
+
+@given(gso_stories)
+@settings(max_examples=200)
+def test_gso_frames_pending_checksums_and_tunnels(story: list[Any]) -> None:
+    live_gso(story)

@@ -1,5 +1,5 @@
 """Chaos, live: pods that talk all the time while their links flap, are renamed, move to another namespace, get another
-MTU, are deleted, and ports come and go. At the end everything is put right, and then every frame must be accounted for.
+MTU, are deleted, and ports come and go, over emulated links that are set, changed, cut and reset. At the end everything is put right, and then every frame must be accounted for.
 
     python tests/fuzz/chaos.py --seconds 30 --workers 2
 
@@ -37,6 +37,9 @@ from fastbridge.lab.namespaces import NamespaceHelper
 
 PODS = 4
 FINAL_FRAMES = 200
+LINKS = ["delay=2ms", "delay=30ms,jitter=9ms", "loss=20%", "rate=2mbit,limit=20p", "delay=1ms,rate=50mbit,duplicate=5%"]
+LINKS += ["corrupt=5%,jitter=1ms,delay=1ms,reorder=30%", "loss_model=gilbert(5%,20%)", "to_pod.delay=300ms", "4g"]
+CHANGES = ["delay=0ms", "delay=12ms", "loss=1%", "loss=0%", "duplicate=50%", "from_pod.delay=3ms"]
 POLICIES = ["flood", "suppress", "guard", "guard,ratelimit=50,suppress", "direct"]
 
 
@@ -49,6 +52,7 @@ class Chaos:
         self.actions: list[Callable[[Any], None]] = [
             self.flap_pod_end, self.flap_host_end, self.rename, self.move_away, self.change_mtu, self.out_and_in,
             self.new_policy, self.new_flags, self.flush, self.look, self.foresee, self.capture, self.mirror,
+            self.link, self.link, self.change_link, self.cut, self.reset_links,
         ]  # fmt: skip
         self.captures: list[Capture] = []
 
@@ -108,6 +112,33 @@ class Chaos:
         flag = self.rng.choice(["isolated", "locked", "learning", "hairpin", "coalesce"])
         self.switch.set_flags(pod.name, **{flag: self.rng.random() < 0.5})
 
+    def place(self, pod: Any) -> Any:
+        """A port, or a pair of ports."""
+        other = self.rng.choice(self.lab.pods)
+        return pod.name if other is pod or self.rng.random() < 0.6 else (pod.name, other.name)
+
+    def link(self, pod: Any) -> None:
+        self.switch.set_link(self.place(pod), self.rng.choice([None, *LINKS]))
+
+    def change_link(self, pod: Any) -> None:
+        self.switch.change_link(self.place(pod), self.rng.choice(CHANGES))
+
+    def cut(self, pod: Any) -> None:
+        """Cut a link, mend one, divide the pods, or undo that."""
+        names = [each.name for each in self.lab]
+        match self.rng.randrange(4):
+            case 0:
+                self.switch.cut(pod.name, direction=self.rng.choice(["both", "to_pod", "from_pod"]))
+            case 1:
+                self.switch.mend(pod.name)
+            case 2:
+                self.switch.partition([names[: PODS // 2], names[PODS // 2 :]])
+            case _:
+                self.switch.heal()
+
+    def reset_links(self, pod: Any) -> None:
+        self.switch.reset_links()
+
     def flush(self, pod: Any) -> None:
         self.switch.fdb.flush(self.rng.choice([None, pod.name]))
 
@@ -152,6 +183,7 @@ class Chaos:
 
     def put_right(self) -> None:
         """As at the beginning; the ports anew, whatever has become of them."""
+        self.switch.reset_links()
         for watcher in (*self.captures, *self.switch.mirrors):
             watcher.close()
         for pod in self.lab:
@@ -174,8 +206,14 @@ class Chaos:
 def check_snapshot(switch: Switch) -> None:
     counters = switch.counters()
     check_fates(counters)
-    copies = counters.total.tx_frames + sum(counters.total.tx_dropped.values())
+    total = counters.total
+    copies = total.tx_frames + sum(total.tx_dropped.values()) + total.tx_in_flight - total.link_added
     assert copies >= counters.total.forwarded, f"{copies} copies of {counters.total.forwarded} frames to one port each"
+
+
+def in_flight(switch: Switch) -> int:
+    total = switch.counters().total
+    return total.rx_in_flight + total.tx_in_flight
 
 
 def check_events(events: list[dict[str, Any]]) -> None:
@@ -212,6 +250,7 @@ class Talk(threading.Thread):
 
 def final_count(lab: Lab, switch: Switch) -> None:
     """With all quiet and right: each pod sends known frames to each; all are heard, or in one of the counters."""
+    eventually(lambda: not in_flight(switch), "the end of what was in flight")
     check_snapshot(switch)
     for one in lab:
         for other in lab:
@@ -267,6 +306,7 @@ def run(seed: int, seconds: float, workers: int) -> Counter[str]:
             monitor.close()
             final_count(lab, switch)
         check_snapshot(switch)
+        assert not in_flight(switch)
         return chaos.done
 
 

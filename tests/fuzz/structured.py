@@ -5,7 +5,8 @@ is right. Meant for a core built with sanitizers:
     LD_PRELOAD="$(gcc -print-file-name=libasan.so) $(gcc -print-file-name=libubsan.so)" ASAN_OPTIONS=detect_leaks=0 \\
         python tests/fuzz/structured.py --seconds 60
 
-core: any history does the same to the core as to the model. policies: every frame has its fate whatever the policies,
+core: any history does the same to the core as to the model. links: so it does in virtual time, with links and with GSO
+frames. policies: every frame has its fate whatever the policies,
 and a strict guard lets nobody speak for another. coalescing: what leaves, segmented, is what came in, by the tests'
 segmentation. kernel: the same by the kernel's own, through a tap (root, or a user namespace).
 
@@ -42,6 +43,7 @@ from clock import Clock
 from frames import ethernet, tag
 from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
+from linked import LinkedHistory, LinkedPair, gso_stories, linked_histories, live_gso
 from pair import one_by_one, pair, whole
 from segmentation import GSO_NONE, UDP_L4, VNET, segment
 from strategies import histories
@@ -63,6 +65,21 @@ def core(history: Any, by_one: bool) -> None:
     both = pair(history, one_by_one if by_one else whole)
     for step in history.steps:
         both.live(step)
+
+
+# -- links ---------------------------------------------------------------------------------------------
+
+
+@given(linked_histories() | linked_histories(policed=True))
+def links(history: LinkedHistory) -> None:
+    both = LinkedPair(history.ports)
+    for step in history.steps:
+        both.live(step)
+
+
+@given(gso_stories)
+def gso(story: list[Any]) -> None:
+    live_gso(story)
 
 
 # -- policies ------------------------------------------------------------------------------------------
@@ -217,6 +234,8 @@ def by_kernel(tap: Tap) -> Callable[[], None]:
 
 def properties() -> Iterator[tuple[str, Callable[[], None]]]:
     yield "core", core
+    yield "links", links
+    yield "gso", gso
     yield "policies", policies
     yield "coalescing", coalesce
     try:
@@ -233,7 +252,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=seconds, help="how long  [default: %(default)s]")
     parser.add_argument("--seed", type=int, default=None, help="where to begin  [default: any]")
     parser.add_argument("--rounds", type=int, default=None, help="at most so many rounds")
-    parser.add_argument("--only", default=None, help="one property: core, policies, coalescing or kernel")
+    parser.add_argument("--only", default=None, help="one property: core, links, gso, policies, coalescing, kernel")
     given_ = parser.parse_args()
     seed = random.SystemRandom().randrange(1 << 30) if given_.seed is None else given_.seed
     print(f"seed {seed}", flush=True)

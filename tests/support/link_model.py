@@ -162,9 +162,7 @@ class Link:
         if stages.period_ns:  # whole periods first: there may be many
             ends = [at for at, _, _ in stages.steps[1:]] + [stages.period_ns]
             rates = [stages.rate if rate < 0 else rate for _, rate, _ in stages.steps]
-            work = sum(
-                (end - at) * rate for end, (at, _, _), rate in zip(ends, stages.steps, rates, strict=True)
-            )
+            work = sum((end - at) * rate for end, (at, _, _), rate in zip(ends, stages.steps, rates, strict=True))
             start += (left - 1) // work * stages.period_ns
             left -= (left - 1) // work * work
         while True:

@@ -11,6 +11,7 @@ from functools import cache
 from typing import Any
 
 from fake_dut import FakeDut
+from fake_link import FakeLink
 
 from fastbridge.bench import Results, Trial
 from fastbridge.bench.machine.fingerprint import Fingerprint
@@ -20,6 +21,7 @@ from fastbridge.bench.methods.address_learning import AddressLearning
 from fastbridge.bench.methods.back_to_back import BackToBack
 from fastbridge.bench.methods.broadcast import Broadcast
 from fastbridge.bench.methods.congestion import Congestion
+from fastbridge.bench.methods.emulation import Emulation
 from fastbridge.bench.methods.errored_frames import ErroredFrames
 from fastbridge.bench.methods.fdb_scaling import FdbScaling
 from fastbridge.bench.methods.forwarding_rate import ForwardingRate
@@ -36,6 +38,7 @@ from fastbridge.bench.methods.reset import Reset
 from fastbridge.bench.methods.tcp_bulk import TcpBulk
 from fastbridge.bench.methods.throughput import Throughput
 from fastbridge.bench.results.results import EngineRecord, Run, TaskRecord, Unfit
+from fastbridge.bench.wanted_link import WantedLink
 
 HOSTILE = (
     "<img src=x onerror=alert(1)> </script>|*_`[x](y)"  #: anybody may have written a name, a reason or a command line
@@ -67,6 +70,15 @@ SINGLE: tuple[Method, ...] = (
     Broadcast(4, (64,), 0.3, **SEARCH),
     FdbScaling((2, 100, 500), seconds=0.2),
     *(PortScaling(ports, seconds=0.2) for ports in (2, 4)),
+    *(
+        Emulation(link, 1.0, 5000.0)
+        for link in (
+            WantedLink(delay=0.02),
+            WantedLink(delay=0.02, jitter=0.005, distribution="normal", overtakes=True),
+            WantedLink(loss=0.05, burst=5),
+            WantedLink(rate=10_000_000, limit=62_500),
+        )
+    ),
 )
 # The properties of each engine. The tester sends 20,000 frames/s.
 DUTS: dict[str, dict[str, Any]] = {
@@ -75,6 +87,11 @@ DUTS: dict[str, dict[str, Any]] = {
     HOSTILE: {"rate": 6_000, "delay": 60e-6, "tcp_rate": 12e9, "capacity": 300},
     "linux-bridge (control)": {"rate": 12_000, "delay": 5e-6, "tcp_rate": 30e9},
     "direct": {"rate": None, "delay": 1e-6, "tcp_rate": 31e9},
+}
+# What its emulator makes of a link.
+FAULTS: dict[str, dict[str, Any]] = {
+    "linux-bridge": {"delay": lambda seconds: 1.1 * seconds},
+    HOSTILE: {"distribution": lambda kind: "uniform", "rate": lambda bits: round(0.8 * bits)},
 }
 BLOCKS = 5
 FINGERPRINT = Fingerprint(
@@ -113,7 +130,7 @@ def every_method() -> Results:
                     continue
                 runs.append(one_run(method, task, engine, block, position))
     return Results(
-        schema=3,
+        schema=4,
         profile="made up",
         started="2026-01-01T00:00:00+00:00",
         seed=1,
@@ -139,6 +156,10 @@ def one_run(method: Method, task: TaskRecord, engine: str, block: int, position:
         properties["rate"] *= speed
     properties["tcp_rate"] *= speed
     properties["delay"] *= speed
+    if method.link is not None:
+        emulated = Recorder(FakeLink(seed=block + 1, **FAULTS.get(engine, {})))
+        method.run(emulated)
+        return Run(engine, task.name, block, position, tuple(emulated.trials))
     recorder = Recorder(
         _WithCpu(FakeDut(method.ports, buffer=50, sender_rate=20_000, seed=block, **properties), engine)
     )

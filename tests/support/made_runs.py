@@ -58,7 +58,7 @@ def make_run(engine: str, block: int, rate: float, *, offered: int | None = None
 def make_results(runs: list[Run], **changes: Any) -> Results:
     names = ["base", "base (control)", *sorted({run.engine for run in runs} - {"base", "base (control)"})]
     made = Results(
-        schema=3,
+        schema=4,
         profile="quick",
         started="2026-01-01T00:00:00+00:00",
         seed=1,

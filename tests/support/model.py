@@ -150,7 +150,7 @@ class Model:
                 port.counts.update(rx_frames=1, rx_in_flight=1)
                 self._fly(link, ingress, unit, deciding=True)
             else:
-                port.counts.update(rx_frames=1, rx_bytes=len(frame))
+                port.counts.update(rx_frames=1, rx_bytes=len(unit.frame))
                 port.dropped[unit.fate] += 1
         return copies
 

@@ -122,5 +122,3 @@ def sent(draw: st.DrawFn, destinations: list[int], source: int) -> tuple[bytes, 
     kind, outer = draw(st.sampled_from([VXLAN, GRE, IPIP])), draw(st.sampled_from([4, 6]))
     message, segments = tunnelled(packet.but(tags=b""), size, kind, outer, draw(st.booleans()))
     return message, Offloaded(message[VNET.size :], segments)
-
-

@@ -31,7 +31,6 @@ from strategies import (
 
 from fastbridge import Counters, Message, Neighbours, Policy, StormControl, Switch, Verdict
 
-
 COUNTED = ("rx_frames", "rx_bytes", "forwarded", "flooded", "consumed", "tx_frames", "tx_bytes")
 COUNTED += ("rx_in_flight", "tx_in_flight", "link_added")
 
@@ -108,7 +107,7 @@ class Pair:
         for port in self.model.ports:
             core_port = counters.ports[port.name]
             for name in COUNTED:
-                assert getattr(core_port, name) == port.counts[name], (port.name, name)
+                assert (name, getattr(core_port, name)) == (name, port.counts[name]), port.name
             assert nonzero(core_port.dropped) == port.dropped
             assert nonzero(core_port.tx_dropped) == port.tx_dropped
             check_copies(core_port, port.copies)

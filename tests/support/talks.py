@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import socket
+import sys
+import termios
 import threading
 from collections import deque
 from collections.abc import Iterator
@@ -157,6 +160,10 @@ class Raw:
 
     def ask(self, number: int | str, verb: str, **params: Any) -> None:
         self.send(json.dumps({"jsonrpc": "2.0", "id": number, "method": verb, "params": params}).encode() + b"\n")
+
+    def on_its_way(self) -> int:
+        """Of what was sent, so much the server has not read; 0: it has read all (unix(7), SIOCOUTQ)."""
+        return int.from_bytes(fcntl.ioctl(self.sock, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
 
     def line(self) -> dict[str, Any] | None:
         """The next line; None: the connection has ended."""

@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 from accounts import check_fates
-from fast import HANDS_SLOW, fast, know_each_other, need, pairs
+from fast import HANDS, HANDS_SLOW, fast, know_each_other, need, pairs
 from frames import GROUP, ethernet
-from live import Wire, eventually, settled, state, wires
+from live import Wire, eventually, next_own, settled, state, wires
 from streams import Stream
 
 from fastbridge import Lab, Switch, Topology
+from fastbridge.switch.fast_path.lane import FastLane, Stats
 
 pytestmark = pytest.mark.live
 
@@ -156,6 +157,45 @@ def test_every_frame_is_counted_while_pairs_come_and_go(hand: str) -> None:
         total = switch.counters().total
         assert total.fast > 0 and total.forwarded > 0
         assert sent(lab) == total.tx_frames + total.fast_sent + total.tx_dropped["device"]
+
+
+@HANDS
+def test_frames_that_come_while_a_port_begins_are_counted(hand: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are handed to the core, whatever the interfaces counted when their counts were read."""
+    need(hand)
+    read, readings = FastLane._stats, [0]
+    with Lab(Topology.of(3, ipv6=None)) as lab, wires(lab) as (one, _, _):
+
+        def read_under_traffic(lane: FastLane, ifindex: int = 0) -> Stats:
+            readings[0] += 1
+            if readings[0] in range(2, 5):
+                one.mark()
+            return read(lane, ifindex)
+
+        monkeypatch.setattr(FastLane, "_stats", read_under_traffic)
+        with Switch(lab.ports, fast_path=hand) as switch:
+            monkeypatch.undo()
+            assert readings[0] > 5  # as long as frames came
+            know_each_other(lab, switch)
+            assert lab["pod1"].ping("pod2", count=10, interval=0.01, timeout=60)
+            eventually(lambda: all(a == b for a, b in accounts(lab, switch).values()), str(accounts(lab, switch)))
+
+
+@HANDS
+def test_what_a_switch_before_sent_is_its_own(hand: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Up to its end, which the new one waits for."""
+    need(hand)
+    with Lab(Topology.of(3, ipv6=None)) as lab, wires(lab) as (one, _, _):
+
+        def send_and_end(_: object) -> None:
+            with lab.ports[0].open_socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as before:
+                before.bind(("pod1", 0))
+                before.send(ethernet(one.mac, X, payload=b"fastbridge before"))
+            assert next_own(one)[0].endswith(b"before")
+
+        monkeypatch.setattr("fastbridge.switch.live.take_over", send_and_end)
+        with Switch(lab.ports, fast_path=hand, take_over=True) as switch:
+            assert switch.counters().ports["pod1"].fast_sent == 0
 
 
 @HANDS_SLOW

@@ -13,8 +13,9 @@ from clock import Clock
 from frames import GROUP, ethernet
 
 from fastbridge import ConfigError, FastbridgeError, Link, MemorySwitch, PortSettings
+from fastbridge.links.places import links_of, read_place
 from fastbridge.switch.verbs import switch_verbs
-from fastbridge.switch.wires import LinkState, links_of, read_place
+from fastbridge.switch.wires import LinkState
 
 ONE, TWO = 0x020000000001, 0x020000000002
 FRAME = ethernet(GROUP, ONE)

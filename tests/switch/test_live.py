@@ -323,6 +323,21 @@ def test_a_carrier_lost_for_a_moment_is_a_station_forgotten() -> None:
             eventually(lambda: state(switch, "pod2") == "up", "pod2 up")
 
 
+def test_a_port_without_a_carrier_is_down_before_its_stations_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else somebody who waited for both sends while it is about to be down, and the frame is dropped."""
+    with stage(Topology.of(2, ipv6=None), ports_fail=True) as (lab, switch):
+        states, forget = [], switch._forget_behind
+
+        def note_and_forget(index: int) -> None:
+            states.append(state(switch, "pod2"))
+            forget(index)
+
+        monkeypatch.setattr(switch, "_forget_behind", note_and_forget)
+        lab["pod2"].set_down()
+        eventually(lambda: states, "the flush")
+        assert states[0] == "down"
+
+
 def test_host_end_goes_down_and_comes_back() -> None:
     with stage(3, ports_fail=True) as (lab, switch):
         assert lab["pod1"].ping("pod3", timeout=PATIENCE)

@@ -37,7 +37,7 @@ class Engine(ABC):
         """Why the engine cannot run here, and the way out, in one line; None if it can run."""
         return None
 
-    def lacks(self, link: WantedLink) -> str | None:
+    def refuses(self, link: WantedLink) -> str | None:
         """Why it cannot emulate such a link, in a few words; None if it can. Its `attach` then heeds Running.link."""
         return "emulates no links"
 

@@ -62,7 +62,7 @@ class Fastbridge(Engine):
         cpus = len(os.sched_getaffinity(0))
         return None if self.workers <= cpus else f"{self.workers} workers need as many CPUs; there are {cpus}"
 
-    def lacks(self, link: WantedLink) -> str | None:
+    def refuses(self, link: WantedLink) -> str | None:
         """Nothing."""
         return None
 
@@ -91,7 +91,7 @@ def _words(link: WantedLink) -> str:
         "distribution": link.jitter and link.distribution,
         "reorder": link.overtakes and "jitter",
         "loss": not link.burst and link.loss and f"{link.loss * 100:g}%",
-        "loss_model": link.burst and f"gilbert({','.join(f'{share:.9g}' for share in link.leaving)})",
+        "loss_model": link.burst and f"gilbert({','.join(f'{share:.9%}' for share in link.leaving)})",
         "rate": link.rate and f"{link.rate}bit",
         "limit": link.limit and f"{link.limit}B",
     }

@@ -42,7 +42,7 @@ class Qdisc(Engine):
     def version(self) -> str:
         """Of the kernel and of tc."""
         said = subprocess.run([find_program("tc") or "tc", "-V"], capture_output=True, text=True, check=False)
-        return f"{platform.release()}, {said.stdout.strip()}"
+        return f"{platform.release()}, {said.stdout.split(',')[1].strip() if said.stdout.count(',') else '-'}"
 
     def missing(self) -> str | None:
         """The program, or the kernel's part of it: a trial shows whether there is one."""
@@ -56,7 +56,7 @@ class Qdisc(Engine):
                 return f"this kernel has no {self.kind} (CONFIG_NET_SCH_{self.kind.upper()}); {error}"
         return None
 
-    def lacks(self, link: WantedLink) -> str | None:
+    def refuses(self, link: WantedLink) -> str | None:
         """A rate is all that tbf and htb have; netem cannot keep the order under jitter."""
         if self.kind != "netem":
             return None if link == WantedLink(rate=link.rate, limit=link.limit) else "has a rate and nothing else"

@@ -72,7 +72,7 @@ class Wirefilter(Vde):
         """A program, or the tun device."""
         return super().missing() or lacks_program("vde2", "wirefilter")
 
-    def lacks(self, link: WantedLink) -> str | None:
+    def refuses(self, link: WantedLink) -> str | None:
         """Its delays are whole milliseconds."""
         return None if (link.delay * 1e3).is_integer() else "delays by whole milliseconds"
 

@@ -39,6 +39,7 @@ _KOLMOGOROV = math.sqrt(-math.log(0.01 / 2) / 2)  # distance times √n that cha
 _BARE_SECONDS = 1.0
 _OVERLOAD = 1.5  # times the rate: where the sender lost its CPU, the queue is full again in twice that time
 _LARGE = 1518  # bytes with FCS, where a rate decides
+_SIMPLE = WantedLink(delay=0.02)
 _POINTS = 100  # of a distribution's curve
 
 
@@ -61,7 +62,7 @@ class Emulation(Method):
     primary = "error"
     higher_is_better = False
 
-    link: WantedLink = WantedLink(delay=0.02)
+    link: WantedLink = _SIMPLE
     seconds: float = 2.0
     load: float = 1000.0  #: frames/s; a rate has its own, half as much again
 
@@ -222,11 +223,9 @@ def _remarks(link: WantedLink, bare: Trial, trial: Trial) -> list[str]:
     for each, wanted in ((bare, WantedLink()), (trial, link)):
         samples = _samples(each)
         asked = replace(samples, reordered=0) if wanted.jitter else samples
-        where = "without a link" if each is bare else str(link)
-        remarks += [f"{where}: {text}" for text in irregular(asked) if not text.startswith("only ")]
+        where = "without a link, " if each is bare else ""
+        remarks += [where + text for text in irregular(asked) if not text.startswith("only ")]
     if link.rate and bare.gigabits_per_second * 1e9 < link.rate * (1 + _OVERLOAD) / 2:
-        remarks.append(
-            f"without a link the engine forwards {bare.gigabits_per_second * 1e3:,.0f} Mb/s of it: too little above the "
-            "rate to judge it"
-        )
+        most = f"{bare.gigabits_per_second * 1e3:,.0f} Mb/s"
+        remarks.append(f"without a link the engine forwards {most}: too little above the rate to judge it")
     return remarks

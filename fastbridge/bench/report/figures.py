@@ -15,6 +15,7 @@ from fastbridge.bench.methods.latency import PERCENTILES, percentiles_of
 from fastbridge.bench.tester.trial import Samples, Trial
 
 from . import wording
+from .emulation import distributions
 from .evidence import LoadedRun, Record, Report, curve, single_trials
 from .parts import Figure
 from .rows import Row
@@ -28,6 +29,7 @@ PICTURES = (
     "requests",
     "loss",
     "latency",
+    "emulation",
     "cpu",
     "scaling",
     "forwarding-rate",
@@ -138,6 +140,18 @@ def latency(report: Report) -> Iterator[Figure]:
                 title = f"{name}, {load}" if own[0].methods[name].name == "latency" else name
                 shown = {"lines": lines, "trials": trials}
                 yield Figure(f"latency-{number}", title[0].upper() + title[1:], "latency", shown, caption, "latency")
+
+
+def emulation(report: Report) -> Iterator[Figure]:
+    """The distribution of delays with jitter: a figure for each task that lets frames overtake each other."""
+    for number, name in enumerate(_tasks(report, "emulation"), 1):
+        own = [loaded for loaded in report.runs if name in loaded.methods]
+        got = [record for loaded in own for record in distributions(loaded, name)]
+        if got:
+            wanted = next(row.series["wanted"] for loaded in own for row in loaded.rows_of(name) if row.series)
+            shown = {"got": got, "wanted": [{"x": x, "y": y} for x, y in wanted]}
+            title = f"Share of frames within a delay: {own[0].methods[name].subject}"
+            yield Figure(f"emulation-{number}", title, "distribution", shown, "Grey: as wanted.", "emulation")
 
 
 def cpu(report: Report) -> Iterator[Figure]:

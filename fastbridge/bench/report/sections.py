@@ -1,6 +1,6 @@
 """Sections, in order.
 
-The nine sections of a report, verdict first. A section with nothing to show stays, without parts, and says why.
+The ten sections of a report, verdict first. A section with nothing to show stays, without parts, and says why.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from fastbridge.bench.machine.fingerprint import UNKNOWN
 
 from . import figures, rfc2889, wording
 from .conditions import conditions, engines_table, facts_of, floor_table, unequal_tasks, when
+from .emulation import LEAD, emulation_table
 from .evidence import Report
 from .parts import ABOUT, Document, Facts, Figure, Fold, Lines, Part, Section, Table, Text
 from .statistics import FEWEST_BLOCKS
@@ -43,7 +44,7 @@ def _title(report: Report) -> str:
 
 
 def _sections(report: Report) -> list[Section]:
-    """All nine."""
+    """All ten."""
     unlike = report.unlikeness
     made = [_verdict(report, unlike), _conditions(report, unlike)]
     made += [_throughput_ratios(report)] if unlike else [_throughput(report)]
@@ -83,7 +84,8 @@ def _verdict(report: Report, unlike: Sequence[str]) -> Section:
     single = [task for loaded in report.runs for task in loaded.results.tasks if task.blocks < 2]
     if single:
         parts.append(Text("Tests that ran in a single block have no interval and no verdict. Their numbers are below."))
-    missing = "" if tables else "no test has run on any engine"
+    has_run = any(row.runs for loaded in report.runs for row in loaded.rows)
+    missing = "" if tables else "no test of this run has one" if has_run else "no test has run on any engine"
     return Section("verdict", "Verdict", lead, parts if tables else (), missing)
 
 
@@ -177,6 +179,9 @@ def _measured(report: Report) -> Iterator[Section]:
     parts += _folded("All values", value_tables(report, "latency"))
     lead = "Latency of sampled frames one way, and of pings there and back."
     yield Section("latency", "Latency", lead, parts, _absent(report, "latency", "latency-at-load", "ping"))
+    emulated = emulation_table(report)
+    parts = [*_filling(figures.emulation(report)), emulated] if emulated else []
+    yield Section("emulation", "Emulation", LEAD, parts, _absent(report, "emulation"))
     table = cpu_table(report)
     parts = [*figures.cpu(report), table] if table else []
     missing = "no forwarding rate was measured beside the direct veth pair's"
@@ -202,6 +207,7 @@ def _withheld() -> Iterator[Section]:
     for name, title in (
         ("loss", "Frame loss, bursts and recovery"),
         ("latency", "Latency"),
+        ("emulation", "Emulation"),
         ("cpu", "CPU time per frame"),
         ("scaling", "Scaling with FDB entries and ports"),
         ("rfc2889", "RFC 2889"),

@@ -55,10 +55,10 @@ def verdict_tables(report: Report, *, absolute: bool) -> Iterator[Table]:
                 if row.task == name and (absolute or not row.is_direct) and row.engine not in unfit[loaded.label]:
                     kind, columns, numbers = _absolute(loaded, row) if absolute else ("", (), [])
                     where = ", at 50 % of the PDR" if wording.latency_prefix(loaded.methods[name]) == "at_50_" else ""
-                    line = [Cell(name + where), *_names(report, loaded, row), *claim(row), *numbers]
+                    line = [Cell(name + where), *names_of(report, loaded, row), *claim(row), *numbers]
                     kinds.setdefault(kind, (columns, []))[1].append(line)
     for kind, (columns, lines) in kinds.items():
-        yield _without_empty(Table(kind, [Column("test", number=False), *_who(report), *_RATIO, *columns], lines))
+        yield _without_empty(Table(kind, [Column("test", number=False), *who(report), *_RATIO, *columns], lines))
 
 
 def value_tables(report: Report, *methods: str) -> Iterator[Table]:
@@ -80,7 +80,7 @@ def latency_table(report: Report) -> Table | None:
     columns = [
         Column("test", number=False),
         Column("load", number=False),
-        *_who(report),
+        *who(report),
         *(Column(wording.words(name), "µs") for name in PERCENTILES),
         Column("samples"),
     ]
@@ -93,7 +93,7 @@ def latency_table(report: Report) -> Table | None:
             for prefix, load in {"": "", **{f"{at}_": text for at, text in LOADS.items()}}.items():
                 if f"{prefix}p50" in row.values:
                     numbers = [_value(loaded, row, prefix + name) for name in (*PERCENTILES, "samples")]
-                    lines.append([Cell(row.task), Cell(load), *_names(report, loaded, row), *numbers])
+                    lines.append([Cell(row.task), Cell(load), *names_of(report, loaded, row), *numbers])
     tests = list(dict.fromkeys(line[0].text for line in lines))
     loads = ["", *LOADS.values()]
     lines.sort(key=lambda line: (tests.index(line[0].text), loads.index(line[1].text)))
@@ -106,7 +106,7 @@ def curve_tables(report: Report, *methods: str) -> Iterator[Table]:
         own = [loaded for loaded in report.runs if name in loaded.methods]
         units = {curve: unit.split(" → ") for curve, unit in own[0].methods[name].units.items() if " → " in unit}
         lines = [
-            [*_names(report, loaded, row), Cell(str(run.block + 1), run.block), *cells]
+            [*names_of(report, loaded, row), Cell(str(run.block + 1), run.block), *cells]
             for loaded in own
             for row in loaded.rows_of(name)
             for run in loaded.runs_of(name)
@@ -115,7 +115,7 @@ def curve_tables(report: Report, *methods: str) -> Iterator[Table]:
         ]
         if lines:
             columns = [
-                *_who(report),
+                *who(report),
                 Column("block"),
                 Column("at", next(iter(units.values()))[0]),
                 *(Column(wording.words(curve), wording.shown_unit(unit)) for curve, (_, unit) in units.items()),
@@ -139,14 +139,14 @@ def cpu_table(report: Report) -> Table | None:
     """CPU time per forwarded frame: a row for each test and engine that ran beside the direct veth pair."""
     columns = [
         Column("test", number=False),
-        *_who(report),
+        *who(report),
         Column("whole machine", "ns/frame", hint="busy time of all CPUs, less what the direct veth pair takes"),
         Column("own processes", "ns/frame", hint="the part of the engine's own processes"),
     ]
     lines = [
         [
             Cell(task.name),
-            *_names(report, loaded, row),
+            *names_of(report, loaded, row),
             _cell(row.cpu_added_ns, "{:,.0f}"),
             _cell(row.cpu_switch_ns, "{:,.0f}"),
         ]
@@ -182,7 +182,7 @@ def _value_table(report: Report, tasks: Sequence[str]) -> Table | None:
         claims = _RATIO[1:]
     columns = [
         Column("test", number=False),
-        *_who(report),
+        *who(report),
         *(_column(name, method.units[name]) for name in names),
         *claims,
     ]
@@ -192,7 +192,7 @@ def _value_table(report: Report, tasks: Sequence[str]) -> Table | None:
         [
             [
                 Cell(loaded.methods[row.task].subject),
-                *_names(report, loaded, row),
+                *names_of(report, loaded, row),
                 *(_value(loaded, row, name) for name in names),
                 *claim(row)[2 - len(claims) :],
             ]
@@ -232,11 +232,13 @@ def _is_single(loaded: LoadedRun, task: TaskRecord) -> bool:
     return wording.is_contest(task, loaded.rows)
 
 
-def _who(report: Report) -> list[Column]:
+def who(report: Report) -> list[Column]:
+    """Columns: the engine, and the run where there are several."""
     return [_ENGINE, _RUN] if report.is_comparison else [_ENGINE]
 
 
-def _names(report: Report, loaded: LoadedRun, row: Row) -> list[Cell]:
+def names_of(report: Report, loaded: LoadedRun, row: Row) -> list[Cell]:
+    """Cells: the engine, and the run where there are several."""
     style = "quiet" if row.is_direct or row.verdict == "control" else ""
     names = [Cell(wording.engine(row), style=style)]
     return [*names, Cell(loaded.label)] if report.is_comparison else names

@@ -28,9 +28,9 @@ from fastbridge.bench.machine.cpus import Layout
 from fastbridge.bench.machine.disturbance import Watch
 from fastbridge.closes import Closes
 from fastbridge.errors import BenchError, ConfigError
-from fastbridge.lab.link_counters import LinkCounters
 from fastbridge.lab.pods import POD_END, Pod
 from fastbridge.lab.topology import Lab
+from fastbridge.link_watch import LinkCounters
 from fastbridge.open_files import reserve_files
 
 from .agent_process import ANSWER_SECONDS, AgentProcess

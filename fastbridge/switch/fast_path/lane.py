@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import errno
 import socket
-import struct
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from fastbridge.journal import Journal
-from fastbridge.netlink import NETLINK_ROUTE, NLM_F_DUMP, Netlink, attributes, message
+from fastbridge.link_watch import LinkCounters, read_counts
+from fastbridge.netlink import NETLINK_ROUTE, Netlink
 from fastbridge.switch.counters import Passed
 from fastbridge.switch.port_socket import Receiver
 
@@ -29,12 +29,9 @@ if TYPE_CHECKING:
     from fastbridge.core.fdb import FdbAccess
     from fastbridge.switch.helper import Helper
 
-_GETLINK, _STATS64 = 18, 23
-_HEADER = struct.Struct("=BxHiII")  # struct ifinfomsg
-_RX_FRAMES, _TX_FRAMES, _RX_BYTES, _TX_BYTES, _RX_ERRORS, _TX_ERRORS, _RX_DROPPED, _TX_DROPPED = range(8)
-_READINGS = 8  # under traffic a reading may be some frames short
+_READINGS = 8  # under traffic a reading may be some frames off
 
-Stats = Mapping[int, tuple[int, ...]]  # an interface's counts, by its index
+Stats = Mapping[int, LinkCounters]  # of interfaces, by their indexes
 
 
 class FastLane:
@@ -98,30 +95,42 @@ class FastLane:
         with self._lock:
             made = self._punts.make(ports, beside)
             inner = self._punts.inner_indices([punt.inner for punt in made])
-            stats = self._stats()
-            # Before the core can send by them: its sent frames are subtracted from the first one on.
-            arrived = self._arrived([index for _, index in ports])
-            self._sent_before.update(
-                {index: _sent(index, stats[index], arrived) for _, index in ports if index in stats}
-            )
+            self._note_sent([index for _, index in ports])
         return [Receiver(self._open_inner, inner[punt.inner], punt.ifindex) for punt in made]
 
     def they_ended(self) -> None:
         """The switches before have the ports no more. Raises OSError."""
         with self._lock:
             self._punts.remove_old()
+            self._note_sent(list(self._sent_before))  # by those switches, too
+
+    def _note_sent(self, indices: Sequence[int]) -> None:
+        """Before the core can send by them: its sent frames are subtracted from the first one on."""
+        stats, arrived = self._stats(), self._arrived(indices)
+        self._sent_before.update({index: _sent(index, stats[index], arrived) for index in indices if index in stats})
 
     def attach(self, ports: Mapping[int, PortEnds]) -> None:
         """Take these ports' frames from now on, by the ports' indexes. Raises OSError."""
         with self._lock:
             self.hand.attach(ports)
             self._ports.update(ports)
-            punts, own = self._stats(), self._stats()
-            arrived = self._arrived([links.ifindex for links in ports.values()])
+            before, punts, own = self._stats(), self._stats(), self._stats()
             for index, links in ports.items():
-                begun = _count(links, own, punts, arrived) or Passed()
-                self._begun[index] = begun._replace(sent=self._sent_before.pop(links.ifindex, begun.sent))
+                self._begun[index] = self._begin(links, before, punts, own)
                 self._passed[index] = Passed()
+
+    def _begin(self, links: PortEnds, before: Stats, punts: Stats, own: Stats) -> Passed:
+        """The counts of a port's interface from before it was attached. Nothing is promoted from it yet.
+
+        So what has come in, but was not handed to the core, came before. Frames handed over are read first. So no
+        reading is too low, and one is too high only where frames were on their way: the lowest is exact.
+        """
+        readings = [_count(links, own, punts, {}) or Passed()]
+        while own.get(links.ifindex) != before.get(links.ifindex) and len(readings) < _READINGS:
+            before, punts, own = own, self._stats(links.punt), self._stats(links.ifindex)
+            readings.append(_count(links, own, punts, {}) or Passed())
+        sent = self._sent_before.pop(links.ifindex, 0)
+        return Passed(*map(min, *readings, readings[-1]))._replace(missed=0, sent=sent)
 
     def detach(self, index: int) -> Passed | None:
         """Stop taking a port's frames and forwarding frames to it.
@@ -198,22 +207,12 @@ class FastLane:
 
     def _stats(self, ifindex: int = 0) -> Stats:
         """The kernel's counts of all interfaces, or of one, if it exists."""
-        ask = _HEADER.pack(0, 0, ifindex, 0, 0)
         try:
-            if ifindex:
-                answers = [self._route.ask(message(_GETLINK, 0, ask))]
-            else:
-                answers = list(self._route.dump(message(_GETLINK, NLM_F_DUMP, ask)))
+            return read_counts(self._route, ifindex)
         except OSError as error:
             if error.errno != errno.ENODEV:
                 raise
             return {}
-        return {
-            _HEADER.unpack_from(payload)[2]: struct.unpack_from("=8Q", value)
-            for _, _, payload in answers
-            for kind, value in attributes(payload[_HEADER.size :])
-            if kind == _STATS64
-        }
 
 
 def _count(links: PortEnds, own: Stats, punts: Stats, arrived: Mapping[int, int]) -> Passed | None:
@@ -221,11 +220,11 @@ def _count(links: PortEnds, own: Stats, punts: Stats, arrived: Mapping[int, int]
     if links.ifindex not in own or links.punt not in punts:
         return None
     port, punt = own[links.ifindex], punts[links.punt]
-    handed, missed = punt[_TX_FRAMES], punt[_TX_DROPPED]
-    received, received_bytes = port[_RX_FRAMES] - handed - missed, port[_RX_BYTES] - punt[_TX_BYTES]
-    return Passed(received, missed, _sent(links.ifindex, port, arrived), received_bytes)
+    received = port.rx_frames - punt.tx_frames - punt.tx_dropped
+    sent = _sent(links.ifindex, port, arrived)
+    return Passed(received, punt.tx_dropped, sent, port.rx_bytes - punt.tx_bytes)
 
 
-def _sent(ifindex: int, port: tuple[int, ...], arrived: Mapping[int, int]) -> int:
+def _sent(ifindex: int, port: LinkCounters, arrived: Mapping[int, int]) -> int:
     """A frame sent by bpf_redirect_peer counts as received at the other end, not as sent here."""
-    return port[_TX_DROPPED] + arrived.get(ifindex, port[_TX_FRAMES])
+    return port.tx_dropped + arrived.get(ifindex, port.tx_frames)

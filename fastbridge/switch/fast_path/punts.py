@@ -37,6 +37,7 @@ _INET6, _ADDR_GEN_MODE, _NO_ADDRESS = 10, 8, 1
 # The longest a veth takes: whatever the port's MTU is or becomes, its frames fit.
 _MOST_MTU = 65535
 _GROUP, _GSO_MAX_SIZE, _GSO_IPV4_MAX_SIZE = 27, 41, 63
+_EXT_MASK, _NO_STATS = 29, 8  # RTEXT_FILTER_SKIP_STATS
 _LARGEST = 8 * 65535  # GSO_MAX_SIZE
 # Of the names of outer and inner ends: a port that is taken over has two pairs, and a killed process may have left one.
 _LETTERS = "oi", "pj", "qk"
@@ -181,11 +182,9 @@ class Punts:
 
     @staticmethod
     def _names(netlink: Netlink) -> Iterator[tuple[str, int]]:
-        for _, _, payload in netlink.dump(message(_GETLINK, NLM_F_DUMP, _HEADER.pack(0, 0, 0, 0, 0))):
-            index = _HEADER.unpack_from(payload)[2]
-            for kind, value in attributes(payload[_HEADER.size :]):
-                if kind == _IFNAME:
-                    yield bytes(value).rstrip(b"\0").decode(errors="surrogateescape"), index
+        for _, _, payload in netlink.dump(_link(_GETLINK, NLM_F_DUMP, u32(_EXT_MASK, _NO_STATS))):
+            name = next(value for kind, value in attributes(payload[_HEADER.size :]) if kind == _IFNAME)
+            yield bytes(name).rstrip(b"\0").decode(errors="surrogateescape"), _HEADER.unpack_from(payload)[2]
 
     def _outer_name(self, index: int) -> str:
         return f"fb{self._letters[index][0]}{index}"

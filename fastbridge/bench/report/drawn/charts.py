@@ -164,6 +164,21 @@ def latency(lines: Sequence[Record], trials: Sequence[Record]) -> dict[str, Any]
     return _dots_and_line(encodings, trials, lines, x, y, _HEIGHT + 20, tips)
 
 
+def distribution(got: Sequence[Record], wanted: Sequence[Record]) -> dict[str, Any]:
+    """Distributions of delay, over the one that was wanted."""
+    encodings = Encodings(got)
+    low, high = (end(record["x"] for record in (*got, *wanted)) for end in (min, max))
+    x = alt.X("x:Q", title="delay one way, ms", scale=alt.Scale(domain=[low, high], nice=True))
+    y = alt.Y("y:Q", title="frames within it", axis=alt.Axis(format="~%", tickCount=5), scale=alt.Scale(domain=[0, 1]))
+    behind = alt.Chart(data(wanted)).mark_line(strokeWidth=7, color=INK, opacity=0.2).encode(x=x, y=y)
+    lines = (
+        alt.Chart(data(got))
+        .mark_line(strokeWidth=2)
+        .encode(x=x, y=y, color=encodings.colour(), strokeDash=encodings.dash(), opacity=encodings.faded())
+    )
+    return finished(alt.layer(behind, lines.add_params(encodings.chosen)), _HEIGHT)
+
+
 def cpu(records: Sequence[Record], title: str) -> dict[str, Any]:
     """CPU time per frame: a bar for the whole machine, a tick for the engine's own processes."""
     encodings = Encodings(records)
@@ -243,7 +258,7 @@ _CHARTS: Mapping[str, Callable[..., dict[str, Any]]] = MappingProxyType(
         chart.__name__: chart
         for chart in (
             *(verdict, against_size, ratio_against_size, search_bounds, strip, loss_curve, forwarding_curve),
-            *(latency, cpu, fdb_scaling, port_scaling, trend),
+            *(latency, distribution, cpu, fdb_scaling, port_scaling, trend),
         )
     }
 )
