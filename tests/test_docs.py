@@ -133,6 +133,7 @@ def test_the_docs_run_as_written(page: str, found: str, tmp_path: Path, monkeypa
 IN_MEMORY = {
     "watch_a_switch": "moved 02:00:00:00:00:01 pod1 → pod2",
     "in_memory": "leaves by port 3: 60 bytes",
+    "lossy_link": "the same again: True and with another seed: False",
     "many_stations": "found 100000",
 }
 LIVE = {

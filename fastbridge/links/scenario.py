@@ -167,8 +167,12 @@ class Scenario:
         It may have no end. What has the same time is in the order of the file.
         """
         for begin in itertools.count(0, self.period) if self.period else (0,):
+            happens = False
             for step in self._round():
+                happens = True
                 yield replace(step, at=begin + step.at)
+            if not happens:  # no flap comes to its first outage
+                return
 
     def _round(self) -> Iterator[Step]:
         waiting = [(step.at, number, step) for number, step in enumerate(self.steps)]  # a heap: it is sorted
