@@ -16,6 +16,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from ipaddress import IPv4Address, IPv6Address
+from itertools import permutations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -324,7 +325,9 @@ class SwitchBase:
         """
         made = {place: Link.parse(link) if isinstance(link, str) else link for place, link in links.items()}
         with self._changing:
-            self._wires.set({self._place_of(place): link for place, link in made.items()}, restart=restart)
+            known = set(permutations(self._indices(), 2)) if len(made) > len(self._members) else ()  # a matrix
+            named = {place if place in known else self._place_of(place): link for place, link in made.items()}
+            self._wires.set(named, restart=restart)
 
     def change_link(self, place: PlaceRef, words: str) -> None:
         """Change some words of a link, "loss=2%"; the others stay, and its random numbers go on. Raises ConfigError."""
