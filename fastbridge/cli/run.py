@@ -248,6 +248,7 @@ def run(
     from fastbridge.switch.helper import Helper
     from fastbridge.switch.live import Switch
 
+    logging.getLogger("fastbridge.switch.player").setLevel(logging.INFO)  # who has it play wants to see what happens
     ERRORS.hold(True)
     notifier = Notifier()
     signals = _Signals(reloads=config is not None)
