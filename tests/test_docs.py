@@ -99,6 +99,7 @@ def test_all_python_is_tried() -> None:
     assert sum(len(blocks(page, "python")) for page in PAGES) == len(WRITTEN)
     assert {page.name for page in WRITTEN} == {
         "README.md", "switch.md", "ports.md", "policies.md", "labs.md", "compare.md", "howto-policy.md", "capture.md",
+        "links.md",
     }  # fmt: skip
 
 
@@ -119,6 +120,7 @@ def test_embedding_runs_as_written() -> None:
         ("labs", r"10.0.0.1 dev eth0 lladdr 02:00:00:00:00:01"),
         ("compare", r"'frmol': \d{4,}"),
         ("howto-policy", ""),
+        ("links", r"^0 \(0, \d{9}\)$"),
         ("capture", r"pod1 → ICMP echo request, 10.0.0.1 > 10.0.0.2, .*: forwarded to pod2"),
     ],
 )
@@ -131,6 +133,7 @@ def test_the_docs_run_as_written(page: str, found: str, tmp_path: Path, monkeypa
 IN_MEMORY = {
     "watch_a_switch": "moved 02:00:00:00:00:01 pod1 → pod2",
     "in_memory": "leaves by port 3: 60 bytes",
+    "lossy_link": "the same again: True and with another seed: False",
     "many_stations": "found 100000",
 }
 LIVE = {

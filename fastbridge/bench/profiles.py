@@ -72,10 +72,11 @@ def _emulation(link: WantedLink, seconds: float, load: float = 1000.0) -> Task:
 
 
 def _rate(rate: int, seconds: float) -> Task:
-    return _emulation(WantedLink(rate=rate, limit=round(rate / 8 * _QUEUE_SECONDS)), seconds)
+    limit = max(round(rate / 8 * _QUEUE_SECONDS), _QUEUE_BYTES)
+    return _emulation(WantedLink(rate=rate, limit=limit), seconds)
 
 
-_QUEUE_SECONDS = 0.05
+_QUEUE_SECONDS, _QUEUE_BYTES = 0.05, 60_000  # forty frames: with few, the one that has no room any more decides
 _SPREAD = WantedLink(delay=0.02, jitter=0.005, distribution="normal")
 
 

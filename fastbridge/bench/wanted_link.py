@@ -46,7 +46,7 @@ class WantedLink:
         if self.loss:
             parts.append(f"loss {self.loss * 100:g} %" + (f" in bursts of {self.burst:g}" if self.burst else ""))
         if self.rate:
-            parts.append(f"rate {self.rate / 1e6:g} Mb/s, limit {self.limit / 1e3:g} kB")
+            parts.append(f"rate {self.rate / 1e6:g} Mb/s, queue {self.limit * 8e3 / self.rate:g} ms")
         return ", ".join(parts) or "no link"
 
     @property

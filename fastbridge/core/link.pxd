@@ -4,7 +4,7 @@
 # jitter. A link never waits: it says when a frame is due. emulate.pxd holds the frame until then.
 #
 # Every stage draws from a stream of random numbers of its own. So a link's losses are the same with and without
-# jitter. docs/links.md says what is drawn when; tests/core/link_model.py repeats it.
+# jitter. docs/links.md says what is drawn when; tests/support/link_model.py repeats it.
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memset

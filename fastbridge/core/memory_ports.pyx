@@ -42,7 +42,8 @@ cdef class MemoryPorts:
         """
         cdef Worker *worker = self.dataplane.workers
         cdef list out = [], chunk
-        cdef Py_ssize_t start = 0, most = 1 if worker.wire.used else BATCH     # the ports' queues have no order by frame
+        # The ports' queues, which are read then, do not say which frame of several came first.
+        cdef Py_ssize_t start = 0, most = 1 if worker.wire.used else BATCH
         with nogil:
             lock(worker)
         try:

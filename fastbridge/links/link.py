@@ -9,7 +9,7 @@ import hashlib
 import re
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
@@ -129,7 +129,7 @@ class Link:
     seed: 64 bits for all that is left to chance; drawn once without one.
     to_pod, from_pod: words of one direction, which override.
 
-    Raises ConfigError, in one line.
+    Files are read now, once. Raises ConfigError, in one line.
     """
 
     delay: str | float | None = None
@@ -149,6 +149,7 @@ class Link:
     seed: str | int | None = None
     to_pod: Mapping[str, Any] | None = None
     from_pod: Mapping[str, Any] | None = None
+    _plain: dict[Direction, Stages | None] = field(init=False, compare=False)  # what a seed is still to be given
 
     def __post_init__(self) -> None:
         for word in _READERS:
@@ -161,6 +162,7 @@ class Link:
             self._check(direction)
         if self.seed is None and self._is_random():
             self._keep("seed", secrets.randbits(32))
+        self._keep("_plain", {direction: self._plain_stages(direction) for direction in DIRECTIONS})
 
     def _keep(self, word: str, value: Any) -> None:
         object.__setattr__(self, word, value)
@@ -231,19 +233,13 @@ class Link:
         """What the link does in one direction, for the core; None: nothing.
 
         of: the port's name, mixed into the seed, so that two ports with the same link lose other frames.
-        Raises ConfigError: a file of the link cannot be read any more.
         """
-        made: dict[Direction, Stages | None] = self.__dict__.setdefault(
-            "_made", {}
-        )  # one link may be that of 100,000 pairs
-        if direction not in made:
-            made[direction] = self._make_stages(direction)
-        stages = made[direction]
-        if stages is None or self.seed is None:
-            return stages
-        return replace(stages, seed=_mixed(int(self.seed), of, direction))
+        plain = self._plain[direction]
+        return (
+            plain if plain is None or self.seed is None else replace(plain, seed=_mixed(int(self.seed), of, direction))
+        )
 
-    def _make_stages(self, direction: Direction) -> Stages | None:
+    def _plain_stages(self, direction: Direction) -> Stages | None:
         words = self._words_of(direction)
         trace = _trace_of(words)
         model = read_model(words["loss_model"]) if words["loss_model"] else None
@@ -251,28 +247,27 @@ class Link:
         jitter = units.read_time("jitter", words["jitter"])
         limit = self._limit(words)
         by_jitter = words["reorder"] == "jitter"
-        numbers: dict[str, Any] = {
-            "cut": words["cut"],
-            "loss": units.read_probability("loss", words["loss"]),
-            "bursts": (model.p, model.r, model.loss_good, model.loss_bad) if model else None,
-            "lose_every": lose.every,
-            "lose_frames": lose.frames,
-            "duplicate": units.read_probability("duplicate", words["duplicate"]),
-            "corrupt": units.read_probability("corrupt", words["corrupt"]),
-            "reorder": 0.0 if by_jitter else units.read_probability("reorder", words["reorder"]),
-            "keeps_order": not by_jitter,
-            "rate": units.read_rate("rate", words["rate"]),
-            "overhead": words["overhead"] if _rate_of(words) else 0,
-            "limit_bytes": limit.bytes,
-            "limit_ns": limit.ns,
-            "limit_frames": limit.frames,
-            "delay_ns": units.read_time("delay", words["delay"]),
-            "jitter_ns": jitter,
-            "table": distributions.table(words["distribution"]) if jitter else (),
-            "steps": trace.steps if trace else (),
-            "period_ns": trace.period_ns if trace else 0,
-        }
-        stages = Stages(**numbers)
+        stages = Stages(
+            cut=words["cut"],
+            loss=units.read_probability("loss", words["loss"]),
+            bursts=(model.p, model.r, model.loss_good, model.loss_bad) if model else None,
+            lose_every=lose.every,
+            lose_frames=lose.frames,
+            duplicate=units.read_probability("duplicate", words["duplicate"]),
+            corrupt=units.read_probability("corrupt", words["corrupt"]),
+            reorder=0.0 if by_jitter else units.read_probability("reorder", words["reorder"]),
+            keeps_order=not by_jitter,
+            rate=units.read_rate("rate", words["rate"]),
+            overhead=words["overhead"] if _rate_of(words) else 0,
+            limit_bytes=limit.bytes,
+            limit_ns=limit.ns,
+            limit_frames=limit.frames,
+            delay_ns=units.read_time("delay", words["delay"]),
+            jitter_ns=jitter,
+            table=distributions.table(words["distribution"]) if jitter else (),
+            steps=trace.steps if trace else (),
+            period_ns=trace.period_ns if trace else 0,
+        )
         return None if stages == Stages() else stages
 
     def _words_of(self, direction: Direction) -> dict[str, Any]:
@@ -340,7 +335,7 @@ _DEFAULTS: dict[str, Any] = {
     "overhead": 0,
     "cut": False,
 }
-assert {field.name for field in fields(Link)} == set(WORDS)
+assert {each.name for each in fields(Link) if each.init} == set(WORDS)
 
 
 def _unknown(word: object, known: Any, before: str = "") -> ConfigError:

@@ -5,9 +5,8 @@ The stages are netem's, in its order: loss and duplication, corruption, a queue 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 from fastbridge.core.links import TABLE_STEPS
 from fastbridge.errors import ConfigError
@@ -77,7 +76,7 @@ class Stages:
             return
         if len(self.table) != TABLE_STEPS + 1:
             raise ConfigError(f"table must have {TABLE_STEPS + 1} values, not {len(self.table)}")
-        if any(after < before for before, after in pairwise(self.table)):
+        if list(self.table) != sorted(self.table):
             raise ConfigError("table must not descend")
         widest = max(-self.table[0], self.table[-1])
         if widest >= 1 << 31 or widest * max(self.jitter_ns, 1) >= 1 << 62:
@@ -93,18 +92,16 @@ class Stages:
             raise ConfigError("steps must ascend, from 0 ns")
         if self.period_ns and self.period_ns <= times[-1]:
             raise ConfigError(f"period_ns must be longer than the last step's start, {times[-1]} ns")
-        for _, rate, delay in self.steps:
-            if not -1 <= rate <= MOST_RATE:
-                raise ConfigError(f"a step's rate must be -1 … {MOST_RATE} bit/s, not {rate}")
-            if not -1 <= delay <= MOST_TIME:
-                raise ConfigError(f"a step's delay must be -1 … {MOST_TIME} ns, not {delay}")
-        # A rate that is some link's own and some step's would have no meaning where the link has none.
-        shared = {rate < 0 for _, rate, _ in self.steps}
-        if len(shared) > 1 and not self.rate:
-            raise ConfigError("steps must all have a rate, or none")
-        if all(rate == 0 for _, rate, _ in self.steps):
+        rates = {rate for _, rate, _ in self.steps}
+        delays = {delay for _, _, delay in self.steps}
+        for name, values, most in (("rate", rates, MOST_RATE), ("delay", delays, MOST_TIME)):
+            if min(values) < -1 or max(values) > most:
+                raise ConfigError(f"a step's {name} must be -1 … {most}, not {min(values)} … {max(values)}")
+        if -1 in rates and len(rates) > 1 and not self.rate:
+            raise ConfigError("steps must all have a rate, or none, or the link must have one")
+        if rates == {0}:
             raise ConfigError("steps without any rate let nothing leave; say cut")
 
 
-def _ascends(numbers: Iterable[int]) -> bool:
-    return all(before < after for before, after in pairwise(numbers))
+def _ascends(numbers: Sequence[int]) -> bool:
+    return list(numbers) == sorted(set(numbers))

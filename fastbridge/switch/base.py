@@ -69,7 +69,6 @@ _log = logging.getLogger(__name__)
 
 #: Where a link is: a port, or a pair of ports, (from, to).
 PlaceRef = PortRef | tuple[PortRef, PortRef]
-_Place = TypeVar("_Place", bound=PlaceRef)
 #: The known stations behind a port: (MAC address, IP address) pairs.
 Owners = Sequence[tuple[MacAddress, IPv4Address | IPv6Address]]
 
@@ -318,8 +317,8 @@ class SwitchBase:
         """
         self.set_links({place: link})
 
-    def set_links(self, links: Mapping[_Place, Link | str | None], *, restart: bool = True) -> None:
-        """As set_link(), for many at once: all or none.
+    def set_links(self, links: Mapping[Any, Link | str | None], *, restart: bool = True) -> None:
+        """As set_link(), for many at once, {place: link}: all or none.
 
         restart: their random numbers and frame counts begin anew; else they go on.
         """

@@ -270,7 +270,7 @@ def test_offloads_are_off_where_the_engine_says_so(engine: Engine) -> None:
 
 
 @pytest.mark.live
-@pytest.mark.parametrize("name", ["fastbridge", "ovs", "testpmd", "vde"])
+@pytest.mark.parametrize("name", ["fastbridge", "ovs", "testpmd", "vde", "vde/wirefilter"])
 @pytest.mark.parametrize("which", [0, -1])
 def test_an_engine_that_dies_is_noticed(name: str, which: int) -> None:
     with staged(ENGINES[name]) as stage:
@@ -474,7 +474,7 @@ PLACES = ("run/*", "run/*/*", "tmp/*dpdk*", "tmp/*ovs*", "tmp/*vde*", "sys/fs/bp
 
 
 @pytest.mark.live
-@pytest.mark.parametrize("name", ["fastbridge", "ovs", "testpmd", "testpmd-xdp", "vde"])
+@pytest.mark.parametrize("name", ["fastbridge", "ovs", "testpmd", "testpmd-xdp", "vde", "vde/wirefilter"])
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT])
 def test_nothing_is_left_when_the_bench_is_killed(name: str, end: signal.Signals) -> None:
     if ENGINES[name].missing():

@@ -1,4 +1,4 @@
-"""What links do at random has the distribution that was asked for. In memory, with fixed seeds: always the same result."""
+"""What links do at random has the distribution that was asked for. With fixed seeds: always the same result."""
 
 from __future__ import annotations
 

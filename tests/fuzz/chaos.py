@@ -1,5 +1,6 @@
 """Chaos, live: pods that talk all the time while their links flap, are renamed, move to another namespace, get another
-MTU, are deleted, and ports come and go, over emulated links that are set, changed, cut and reset. At the end everything is put right, and then every frame must be accounted for.
+MTU, are deleted, and ports come and go, over emulated links that are set, changed, cut and reset. At the end everything
+is put right, and then every frame must be accounted for.
 
     python tests/fuzz/chaos.py --seconds 30 --workers 2
 

@@ -1,13 +1,14 @@
 """Traces keep the rates and delays that were recorded."""
 
 import random
+from collections import Counter
 from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastbridge import ConfigError
+from fastbridge import ConfigError, Link, MemorySwitch
 from fastbridge.links.stages import Stages
 from fastbridge.links.traces import OPPORTUNITY, read_trace
 
@@ -125,3 +126,18 @@ def test_what_cannot_be_read_is_named(tmp_path):
         read_trace(str(tmp_path / "none"))
     with pytest.raises(ConfigError, match="is not a file"):
         read_trace("/dev/zero")
+
+
+def test_frames_leave_at_the_rate_of_each_second(tmp_path):
+    numbers, stamps = random.Random(3), []
+    for second in range(8):
+        stamps += [second * 1000 + numbers.randrange(1, 1001) for _ in range(round(10 ** numbers.uniform(2, 3)))]
+    path = write(tmp_path / "cell", "\n".join(map(str, sorted(stamps))))
+    frame = bytes.fromhex("ffffffffffff 020000000001 88b5").ljust(OPPORTUNITY, b"\0")
+    switch = MemorySwitch(ports=2, clock=None)
+    switch.set_link(1, Link(trace=path, limit="50MB"))
+    switch.process(ingress=0, frames=[frame] * len(stamps))
+    left = Counter(int(arrival.time) for arrival in switch.advance(8))
+    for second in range(7):
+        chances = sum(second * 1000 < stamp <= second * 1000 + 1000 for stamp in stamps)
+        assert left[second] == pytest.approx(chances, rel=0.02, abs=1)

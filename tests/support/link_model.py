@@ -1,7 +1,7 @@
 """A link, in plain Python: what docs/links.md says of an emulated wire, slow and simple.
 
-One frame at a time, integers for times (ns) and bits. A frame is bytes, as a wire has it; a GSO frame is bytes that know
-what they are on a wire (Offloaded), by the tests' own segmentation.
+One frame at a time, integers for times (ns) and bits. A frame is bytes, as a wire has it. A GSO frame knows what it is
+on a wire (Offloaded), by the tests' own segmentation.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class Link:
             self.number, self.bad, self.epoch = 0, False, now
 
     def enter(self, now: int, frame: bytes, *, earliest: int = 0) -> list[Unit]:
-        """What becomes of a frame that comes now. It is due at `earliest` or later, to overtake none on another link."""
+        """What becomes of a frame that comes now. It is due at `earliest` or later: after those on another link."""
         stages = self.stages or Stages()
         if stages.cut:
             self.counts["cut"] += 1

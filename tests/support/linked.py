@@ -146,8 +146,8 @@ class LinkedPair(Pair):
 
 
 class OffloadedPair(LinkedPair):
-    """Frames are messages with vnet headers. What leaves is compared as a wire has it; that GSO frames stay whole, or not,
-    the counters say."""
+    """Frames are messages with vnet headers. What leaves is compared as a wire has it; the counters say whether GSO
+    frames stayed whole."""
 
     def __init__(self) -> None:
         super().__init__(3)

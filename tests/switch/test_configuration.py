@@ -17,6 +17,7 @@ from fastbridge import ConfigError
 from fastbridge.switch.config import Config, ConfigFile, PortConfig, check, schema, write
 from fastbridge.switch.options import FAST_PATHS, LiveOptions
 from fastbridge.switch.port_flags import PortFlags
+from fastbridge.switch.wires import Place
 from fastbridge.toml_text import Document, tomllib
 from fastbridge.toml_text import write as write_toml
 
@@ -43,6 +44,11 @@ coalesce = false
 
 [port.tap5]
 storm_control = {}
+
+[link]
+"*" = "delay=1ms"
+veth1 = "4g,loss=1%"
+"veth 2>veth1" = "delay=5ms"
 
 [[fdb]]
 mac = "02:00:00:00:00:01"
@@ -72,6 +78,8 @@ def test_a_full_file() -> None:
     assert config.port["veth1"] == PortConfig(isolated=True, storm_control=7.0)
     assert config.storm_of("veth1").multicast == 7 and config.storm_of("veth 2").multicast == 5.5
     assert config.storm_of("tap5").broadcast is None, "a table that names no kind limits none"
+    places: list[Place] = ["veth1", "veth 2", "tap5", ("veth 2", "veth1"), ("veth1", "veth 2")]
+    assert [config.link_of(place) for place in places] == ["4g,loss=1%", "delay=1ms", "delay=1ms", "delay=5ms", None]
     assert [entry.vlan for entry in config.fdb] == [0, 7] and config.neigh[0].dev == "tap9"
 
 
@@ -117,6 +125,11 @@ WRONG: list[tuple[str, int, list[str]]] = [
     ('ports = ["a", "b"]\nport = 3', 2, ["port", "a table"]),
     ('ports = ["a", "b"]\nstorm_control = { broadcast = -1 }', 2, ["broadcast", "-1"]),
     ('ports = ["a", "b"]\n[port.a]\nstorm_control = 0', 3, ["more than 0"]),
+    ('ports = ["a", "b"]\n[link]\na = "4g"\nb = "dealy=20ms"', 4, ["dealy", "delay"]),
+    ('ports = ["a", "b"]\n[link]\nc = "4g"', 3, ["'c'", "a, b"]),
+    ('ports = ["a", "b"]\n[link]\n"a>c" = "4g"', 3, ["'c'", "a, b"]),
+    ('ports = ["a", "b"]\n[link]\n"a>a" = "4g"', 3, ["'a>a' is no pair of ports"]),
+    ('ports = ["a", "b"]\n[link]\na = 20', 3, ["link.a", "text", "20"]),
     ('ports = ["a", "b"]\n[[fdb]]\nmac = "x"\nifname = "a"', 3, ["'x'", "MAC"]),
     ('ports = ["a", "b"]\n[[fdb]]\nmac = "01:00:5e:00:00:01"\nifname = "a"', 3, ["unicast"]),
     ('ports = ["a", "b"]\n[[fdb]]\nmac = "02:00:00:00:00:01"\nifname = "c"', 4, ["'c'", "a, b"]),

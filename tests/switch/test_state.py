@@ -103,6 +103,30 @@ def test_what_was_learned_and_done_by_hand_is_taken_back(lab: Lab, file: StateFi
         assert switch.storm_control("pod3") == StormControl(7, None, 9)
 
 
+def test_links_with_their_seeds_cuts_and_the_partition(lab: Lab, file: StateFile) -> None:
+    said = Config(ports=["pod1", "pod2", "pod3"], link={"*": "loss=1%", "pod1>pod2": "delay=5ms"})
+    with made(lab, said) as switch:
+        switch.set_link("pod2", "loss=5%")
+        switch.set_link(("pod3", "pod1"), "jitter=1ms,delay=2ms")
+        switch.cut("pod3", direction="from_pod")
+        switch.partition([["pod1"], ["pod2", "pod3"]])
+        before = {place: (state.link, state.cut, state.group) for place, state in switch.links.items()}
+        file.save(switch)
+    state = json.loads(file.path.read_text())
+    assert state["links"].keys() == {"pod2", "pod3>pod1"} and state["seeds"].keys() == {"pod1", "pod3"}
+    with made(lab, said) as switch:
+        file.take_back(switch)
+        after = {place: (state.link, state.cut, state.group) for place, state in switch.links.items()}
+        said_again = switch.own_links["pod2"]
+        assert before.keys() == after.keys() and {p for p in before if before[p] != after[p]} == {"pod2"}
+        assert str(said_again).startswith("loss=1%,"), "what the file says comes first"
+    with made(lab, Config(ports=said.ports, link={"pod1": "loss=2%"})) as switch:
+        file.take_back(switch)
+        assert {place: str(link).partition(",seed")[0] for place, link in switch.own_links.items()} == {
+            "pod1": "loss=2%", "pod2": "loss=5%", ("pod3", "pod1"): "delay=2ms,jitter=1ms",
+        }, "a link went with its line in the file"  # fmt: skip
+
+
 def test_learned_neighbours_and_their_bindings(file: StateFile) -> None:
     """A claim of the address from elsewhere is spoofed from the first frame on."""
     with Lab(3) as lab:

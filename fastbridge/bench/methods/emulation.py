@@ -218,11 +218,15 @@ def _percentile_of(link: WantedLink, share: float) -> float:
 
 
 def _remarks(link: WantedLink, bare: Trial, trial: Trial) -> list[str]:
-    """What is wrong with the samples. Loss and reordering that the link was asked for are not."""
+    """What is wrong with the samples, but for what was asked for, or has no part in what is measured."""
     remarks = []
     for each, wanted in ((bare, WantedLink()), (trial, link)):
         samples = _samples(each)
-        asked = replace(samples, reordered=0) if wanted.jitter else samples
+        asked = replace(
+            samples,
+            reordered=0 if wanted.jitter else samples.reordered,
+            early=samples.early if trial.offer.delays else 0,
+        )
         where = "without a link, " if each is bare else ""
         remarks += [where + text for text in irregular(asked) if not text.startswith("only ")]
     if link.rate and bare.gigabits_per_second * 1e9 < link.rate * (1 + _OVERLOAD) / 2:
