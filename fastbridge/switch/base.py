@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from fastbridge.addresses import MacAddress
 from fastbridge.core.dataplane import Dataplane
