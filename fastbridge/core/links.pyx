@@ -19,6 +19,7 @@ from .receive cimport TIMER, watch
 from .worker cimport Worker, lock, monotonic_ns, notify, unlock
 
 import os
+from weakref import WeakValueDictionary
 
 #: What the frames in flight of one worker may take, bytes.
 MEMORY = FLIGHT_MEMORY
@@ -36,14 +37,17 @@ cdef struct Order:              # a link to set, or to take off
 
 @cython.final
 cdef class Arrays:
-    """The arrays of a link's stages, for the core to read. They live as long as this object."""
+    """The arrays of links' stages, for the core to read. They live as long as this object."""
 
+    cdef object __weakref__
+    cdef tuple made_of                  # lose_frames, table, steps: while they live, no others have their id()
     cdef uint64_t *lose_frames
     cdef int32_t *table
     cdef LinkStep *steps
 
     def __cinit__(self, stages):
         cdef Py_ssize_t i
+        self.made_of = stages.lose_frames, stages.table, stages.steps
         self.lose_frames = <uint64_t *>PyMem_Calloc(len(stages.lose_frames) + 1, sizeof(uint64_t))
         self.table = <int32_t *>PyMem_Calloc(TABLE + 1 if stages.table else 1, sizeof(int32_t))
         self.steps = <LinkStep *>PyMem_Calloc(len(stages.steps) + 1, sizeof(LinkStep))
@@ -72,10 +76,11 @@ cdef class Links:
 
     cdef Dataplane dataplane
     cdef dict arrays                    # by key: what the links point to
+    cdef object known                   # Arrays by the id() of what they are made of: links that are alike share them
 
     def __cinit__(self, Dataplane dataplane not None):
         self.dataplane = dataplane
-        self.arrays = {}
+        self.arrays, self.known = {}, WeakValueDictionary()
 
     def set(self, links, *, bint restart=True, now=None):
         """Set many links at once, {key: Stages or None}; the frames in flight stay, and keep their times and order.
@@ -86,15 +91,14 @@ cdef class Links:
         cdef uint32_t count = <uint32_t>len(links), i
         cdef Order *orders = <Order *>calloc(count + 1, sizeof(Order))
         cdef uint64_t time = monotonic_ns() if now is None else now
-        cdef dict arrays = {}                       # by id(): one for all links with the same stages
+        cdef dict arrays = {}
         cdef bint done
         try:
             if orders == NULL:
                 raise MemoryError("no memory for the links")
             for i, (key, wanted) in enumerate(links.items()):
-                if wanted is not None and id(wanted) not in arrays:
-                    arrays[id(wanted)] = Arrays(wanted)
-                make_order(&orders[i], key, wanted, arrays.get(id(wanted)))
+                arrays[key] = None if wanted is None else self._arrays_of(wanted)
+                make_order(&orders[i], key, wanted, arrays[key])
             self._open_timers()
             with nogil:
                 self.dataplane._lock()
@@ -116,9 +120,16 @@ cdef class Links:
             if wanted is None:
                 self.arrays.pop(key, None)
             else:
-                self.arrays[key] = arrays[id(wanted)]
+                self.arrays[key] = arrays[key]
         for i in range(self.dataplane.worker_count):
             notify(self.dataplane.workers[i].wake_fd)
+
+    cdef Arrays _arrays_of(self, stages):
+        cdef tuple which = (id(stages.lose_frames), id(stages.table), id(stages.steps))
+        cdef Arrays found = self.known.get(which)
+        if found is None:
+            found = self.known[which] = Arrays(stages)
+        return found
 
     cdef bint _there(self, const Order *order) noexcept nogil:
         """Whether there are the ports of a link."""

@@ -12,10 +12,10 @@ from functools import cache, lru_cache
 from pathlib import Path
 from statistics import NormalDist, fmean, pstdev
 
-from fastbridge.core.links import TABLE_STEPS
 from fastbridge.errors import ConfigError
 
 from .files import read_text, stamp
+from .stages import TABLE_STEPS
 
 NAMES = ("uniform", "normal", "pareto")
 

@@ -9,19 +9,18 @@ import hashlib
 import re
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
-from fastbridge.core.links import MEMORY
 from fastbridge.errors import ConfigError
 
 from . import distributions, units
 from .files import absolute
 from .loss import Gilbert, Lose, read_lose, read_model
 from .presets import PRESETS
-from .stages import MOST_OVERHEAD, Stages
+from .stages import MOST_OVERHEAD, POOL_BYTES, Stages
 from .traces import TraceSteps, read_trace
 from .units import Limit
 
@@ -235,9 +234,7 @@ class Link:
         of: the port's name, mixed into the seed, so that two ports with the same link lose other frames.
         """
         plain = self._plain[direction]
-        return (
-            plain if plain is None or self.seed is None else replace(plain, seed=_mixed(int(self.seed), of, direction))
-        )
+        return plain if plain is None or self.seed is None else plain.seeded(_mixed(int(self.seed), of, direction))
 
     def _plain_stages(self, direction: Direction) -> Stages | None:
         words = self._words_of(direction)
@@ -288,9 +285,9 @@ class Link:
             needs = max(rate * max(round_trip, _QUEUE_NS) // (8 * 10**9), _QUEUE_FRAMES * _FULL_FRAME)
             limit = Limit(needs)
             said = f"rate {units.show_rate(rate)} without a limit over an RTT of {units.show_time(round_trip)}"
-        if needs > MEMORY:
+        if needs > POOL_BYTES:
             raise ConfigError(
-                f"{said} needs a queue of {needs >> 20} MiB; frames in flight have {MEMORY >> 20} MiB a worker: "
+                f"{said} needs a queue of {needs >> 20} MiB; frames in flight have {POOL_BYTES >> 20} MiB a worker: "
                 "write a smaller limit, such as limit=50ms"
             )
         return limit

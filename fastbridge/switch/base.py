@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from fastbridge.addresses import MacAddress
 from fastbridge.core.dataplane import Dataplane
@@ -324,7 +324,10 @@ class SwitchBase:
         """
         made = {place: Link.parse(link) if isinstance(link, str) else link for place, link in links.items()}
         with self._changing:
-            self._wires.set({self._place_of(place): link for place, link in made.items()}, restart=restart)
+            ports = self._indices()
+            # A matrix of 500 ports has 250,000 pairs: those that are plain names are not looked for.
+            places = [place if _is_pair_of(place, ports) else self._place_of(place) for place in made]
+            self._wires.set(dict(zip(places, made.values(), strict=True)), restart=restart)
 
     def change_link(self, place: PlaceRef, words: str) -> None:
         """Change some words of a link, "loss=2%"; the others stay, and its random numbers go on. Raises ConfigError."""
@@ -677,6 +680,16 @@ class SwitchBase:
             del self._leaving[index]
         self._journal.feed.tell("port_removed", ifname=member.name)
         return member
+
+
+def _is_pair_of(place: object, ports: Mapping[str, int]) -> bool:
+    """Whether it is two names of these ports, one after the other."""
+    return (
+        type(place) is tuple
+        and len(place) == 2
+        and place[0] != place[1]
+        and all(type(one) is str and one in ports for one in place)
+    )
 
 
 def name_counters(tally: Mapping[str, Any], lost_after: int = 0) -> PortCounters:

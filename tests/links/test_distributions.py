@@ -7,8 +7,8 @@ from statistics import NormalDist
 import pytest
 
 from fastbridge import ConfigError
-from fastbridge.core.links import TABLE_STEPS
 from fastbridge.links.distributions import table
+from fastbridge.links.stages import TABLE_STEPS
 
 FINE = 8  # places looked at in each interval
 

@@ -9,9 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastbridge import ConfigError, Link, gilbert
-from fastbridge.core.links import MEMORY
 from fastbridge.links.presets import PRESETS
-from fastbridge.links.stages import Stages
+from fastbridge.links.stages import POOL_BYTES, Stages
 from fastbridge.toml_text import Document, write
 
 WORDS = [
@@ -271,7 +270,7 @@ def test_a_rate_has_a_queue_that_tcp_can_fill_it_with(text, limit):
 @pytest.mark.parametrize("text", ["rate=100gbit", "rate=10gbit,delay=500ms", "rate=1mbit,limit=300MB",
                                   "rate=1mbit,limit=200000p", "rate=100gbit,limit=30ms"])  # fmt: skip
 def test_a_queue_fits_into_the_pool(text):
-    with pytest.raises(ConfigError, match=f"MiB; frames in flight have {MEMORY >> 20} MiB"):
+    with pytest.raises(ConfigError, match=f"MiB; frames in flight have {POOL_BYTES >> 20} MiB"):
         Link.parse(text)
     assert Link.parse(text.partition(",limit")[0] + ",limit=1ms").limit == "1ms"
 

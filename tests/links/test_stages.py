@@ -1,12 +1,25 @@
 """The numbers that the core takes are checked in one place."""
 
+import subprocess
+import sys
+
 import pytest
 
 from fastbridge import ConfigError
-from fastbridge.core.links import TABLE_STEPS
-from fastbridge.links.stages import Stages
+from fastbridge.core import links
+from fastbridge.links.stages import POOL_BYTES, TABLE_STEPS, Stages
 
 TABLE = tuple(range(TABLE_STEPS + 1))
+
+
+def test_the_figures_are_those_of_the_core():
+    assert (POOL_BYTES, TABLE_STEPS) == (links.MEMORY, links.TABLE_STEPS)
+
+
+def test_words_are_read_without_the_core():
+    code = "import sys, fastbridge.links.link; print(sorted({'numpy', 'fastbridge.core.links'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
 
 
 def test_stages_do_nothing_by_default():
