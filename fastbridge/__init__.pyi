@@ -19,6 +19,8 @@ from .link_watch import LinkCounters as LinkCounters
 from .links.link import Link as Link
 from .links.loss import Gilbert as Gilbert
 from .links.loss import gilbert as gilbert
+from .links.matrix import matrix as matrix
+from .links.scenario import Scenario as Scenario
 from .policy.base import Answer as Answer
 from .policy.base import Chain as Chain
 from .policy.base import Drop as Drop
@@ -55,6 +57,7 @@ from .switch.memory import Arrival as Arrival
 from .switch.memory import Egress as Egress
 from .switch.memory import MemorySwitch as MemorySwitch
 from .switch.mirror import Mirror as Mirror
+from .switch.player import Playing as Playing
 from .switch.port_flags import PortFlags as PortFlags
 from .switch.port_flags import PortSettings as PortSettings
 from .switch.port_flags import StormControl as StormControl

@@ -142,6 +142,7 @@ LIVE = {
     "measure_one_engine": "frames/s",
     "own_policy": "10.0.0.2 → 02:00:00:00:00:02 on pod2",
     "programs_in_pods": "status 200",
+    "regions": "eu1 reaches asia1 afterwards: True",
     "see_every_frame": "pod1 flooded",
     "test_fixture": "1 passed",
 }

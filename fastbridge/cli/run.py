@@ -248,6 +248,7 @@ def run(
     from fastbridge.switch.helper import Helper
     from fastbridge.switch.live import Switch
 
+    logging.getLogger("fastbridge.switch.player").setLevel(logging.INFO)  # who has it play wants to see what happens
     ERRORS.hold(True)
     notifier = Notifier()
     signals = _Signals(reloads=config is not None)
@@ -258,7 +259,11 @@ def run(
     if state is not None:
         switch.state = _take_back(switch, state)
     if played is not None:
-        switch.play(played)
+        try:
+            switch.play(played)
+        except BaseException:
+            switch.stop()
+            raise
     helper = Helper(switch)
     give_up(keep=(CAP_NET_ADMIN,) if switch.unshielded else ())  # to put settings of interfaces back
     refuse_calls()

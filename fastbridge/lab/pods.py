@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import subprocess
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface, ip_address
 from socket import AF_NETLINK, SOCK_RAW, socket
+from types import MappingProxyType
 from typing import Any, Literal
 
 from fastbridge.addresses import MacAddress
@@ -20,6 +21,7 @@ from fastbridge.errors import ConfigError, LabError
 from fastbridge.forks import in_child
 from fastbridge.link_watch import LinkCounters
 from fastbridge.links.link import Link
+from fastbridge.links.places import Place
 from fastbridge.tso import has_tso
 
 from . import ping as icmp
@@ -85,8 +87,8 @@ class Port(_End):
     #: The (MAC address, IP address) pairs of its pod, with the IPv6 link-local one.
     owners: Sequence[tuple[MacAddress, IPv4Address | IPv6Address]] = ()
 
-    #: The emulated link that it has in a switch; None: it is perfect.
-    link: Link | None = None
+    #: The emulated links that it brings to a switch: its own, and those of pairs that lead to it.
+    links: Mapping[Place, Link] = MappingProxyType({})
 
     _pod: Pod | None = None
 

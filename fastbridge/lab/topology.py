@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import re
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network
 from pathlib import Path
@@ -22,6 +22,7 @@ from fastbridge.arp_nd import link_local
 from fastbridge.closes import Closes
 from fastbridge.errors import ConfigError, LabError, PrivilegeError
 from fastbridge.links.link import Link
+from fastbridge.links.places import Place, read_place
 from fastbridge.named import NamedList, refuse_text
 from fastbridge.open_files import reserve_files
 
@@ -113,7 +114,8 @@ class Lab(Closes):
     after `close`, nor after SIGKILL.
 
     link: the emulated link of each pod, or its words, for a switch that takes the lab's ports; the lab itself delays
-    nothing. One way, per direction; the RTT is the sum.
+    nothing. Or a dict of links by pod, by pair ("pod1", "pod2") or "pod1>pod2" (frames from the first to the second),
+    and "*": all pods that have none of their own. One way, per direction; the RTT is the sum.
     """
 
     def __init__(
@@ -121,11 +123,11 @@ class Lab(Closes):
         pods: int | Sequence[str] | Topology = 2,
         *,
         mtu: int | None = None,
-        link: Link | str | None = None,
+        link: Link | str | Mapping[Any, Link | str] | None = None,
         progress: Progress | None = None,
     ) -> None:
         self.topology = _plan(pods, mtu)
-        self._link = Link.parse(link) if isinstance(link, str) else link
+        self._links = _links(link, [pod.name for pod in self.topology.pods])
         self._pods: dict[str, Pod] = {}
         reserve_files(len(self.topology.pods) * _FILES_A_POD)
         self._helper = NamespaceHelper()
@@ -240,13 +242,16 @@ class Lab(Closes):
 
     def _realise(self, progress: Progress | None) -> None:
         total = len(self.topology.pods)
-        with Links(self.namespace) as links:
+        links: dict[str, dict[Place, Link]] = {}  # a pair's is its second pod's
+        for place, link in self._links.items():
+            links.setdefault(place if isinstance(place, str) else place[1], {})[place] = link
+        with Links(self.namespace) as netlink:
             for n, plan in enumerate(self.topology.pods, 1):
                 host_mac = MacAddress(_HOST_MACS + n)
                 namespace = self._helper.create()
-                self._connect(links, plan, host_mac, namespace)
+                self._connect(netlink, plan, host_mac, namespace)
                 port = Port(self.namespace, plan.name, host_mac)
-                port.link = self._link
+                port.links = links.get(plan.name, {})
                 self._pods[plan.name] = Pod(
                     plan.name, namespace, port, plan.mac, plan.ipv4, plan.ipv6, self.__getitem__
                 )
@@ -273,6 +278,19 @@ class Lab(Closes):
         configure_pod(namespace, plan)
         await_active(namespace, POD_END)
         await_active(self.namespace, plan.name)
+
+
+def _links(wish: Link | str | Mapping[Any, Link | str] | None, pods: Sequence[str]) -> dict[Place, Link]:
+    """The links by pod and pair. Raises ConfigError."""
+    wishes = wish if isinstance(wish, Mapping) else {} if wish is None else {"*": wish}
+    made = {place: Link.parse(link) if isinstance(link, str) else link for place, link in wishes.items()}
+    links: dict[Place, Link] = dict.fromkeys(pods, made.pop("*")) if "*" in made else {}
+    links |= {read_place(place, pods) if isinstance(place, str) else place: link for place, link in made.items()}
+    for place in links:
+        for pod in (place,) if isinstance(place, str) else place:
+            if pod not in pods:
+                raise ConfigError(f"a link names {pod!r}, which is no pod of the lab; its pods are {', '.join(pods)}")
+    return links
 
 
 def configure_pod(namespace: Namespace, plan: PodPlan) -> None:

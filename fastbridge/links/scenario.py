@@ -131,7 +131,9 @@ class Scenario:
 
     @classmethod
     def flapping(cls, places: Collection[Place], flap: Flap) -> Scenario:
-        """One link or more that flap from now on."""
+        """One link or more that flap from now on. Raises ConfigError: a pair has no carrier to lose."""
+        if not flap.cut:
+            _no_pairs("flap", places)
         return cls((Step(0, "flap", tuple(places), flap),), source="flap")
 
     def bound(
@@ -256,7 +258,7 @@ def _places(do: str, value: object) -> tuple[Place, ...]:
     return places
 
 
-def _no_pairs(do: str, places: tuple[Place, ...]) -> None:
+def _no_pairs(do: str, places: Collection[Place]) -> None:
     for place in places:
         if not isinstance(place, str):
             raise ConfigError(f"{spoken(place)} is a pair, which has no carrier: cut it, or {do} one of its ports")
@@ -294,5 +296,6 @@ def _bound(step: Step, ports: Collection[str], may_come: Callable[[str], bool]) 
     named = [port for place in (*places, *groups) for port in ((place,) if isinstance(place, str) else place)]
     for port in named:
         if port not in ports and not may_come(port):
-            raise ConfigError(f"{step.where}: the switch has no port {port!r}; it has: {', '.join(ports) or 'none'}")
+            where = f"{step.where}: " if step.where else ""
+            raise ConfigError(f"{where}the switch has no port {port!r}; it has: {', '.join(ports) or 'none'}")
     return replace(step, places=places)

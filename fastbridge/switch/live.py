@@ -60,6 +60,7 @@ from .port_socket import (
     Receiver,
     end_receiving,
     is_running,
+    links_of_port,
     open_port_sockets,
     pod_question,
     set_send_buffer,
@@ -447,6 +448,7 @@ class Switch(SwitchBase):
             for index in gone:  # its interface was deleted, and there is a new one
                 self._prepared[self._name_of(index)] = self._settings_of(index)
                 self._drop_member(index)
+            self._bring_links(sources)
             added = [self._attach(member, source) for member, source in zip(members, sources, strict=True)]
             for port in added:
                 self._fast.set_policy(port.index, self._policing.policy(port.index))
@@ -470,6 +472,12 @@ class Switch(SwitchBase):
             for link in taken:
                 self._links.release(link)
             raise
+
+    def _bring_links(self, sources: Sequence[PortLike]) -> None:
+        """Have the links that ports bring with them, where nothing else is wanted."""
+        wanted = self.own_links.keys() | {name for name, settings in self._prepared.items() if settings.link}
+        brought = [(place, link) for source in sources for place, link in links_of_port(source).items()]
+        self._wires.set({place: link for place, link in brought if place not in wanted}, restart=True)
 
     def _check_names(self, names: Sequence[str]) -> list[int]:
         """The ports of these names that are there, but gone."""
@@ -589,8 +597,6 @@ class Switch(SwitchBase):
         if not running:
             self._dataplane.set_link(index, "down")
         settings = self._prepared.get(member.name, DEFAULT_SETTINGS)
-        if settings.link is None:
-            settings = replace(settings, link=getattr(source, "link", None))
         self._add_member(index, member, source.owners if self._options.trusted else (), settings)
         return SwitchPort(index, member.name, "up" if running else "down")
 

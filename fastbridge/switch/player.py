@@ -97,11 +97,12 @@ class Playing(Closes):
         self._thread.start()
 
     def _try(self, step: Step, text: str) -> None:
+        level = logging.INFO
         try:
             self._do(step)
         except FastbridgeError as error:  # such as a port that has gone meanwhile
-            text += f": {error}; going on"
-        self._journal.warn(_log, "steps of scenarios", text)
+            level, text = logging.WARNING, f"{text}: {error}; going on"
+        self._journal.warn(_log, "steps of scenarios", text, level=level)
 
 
 def do_step(switch: SwitchBase, step: Step) -> None:

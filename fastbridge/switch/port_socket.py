@@ -14,15 +14,19 @@ import fcntl
 import os
 import socket
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from ipaddress import IPv4Address, IPv6Address
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from fastbridge.addresses import MacAddress
 from fastbridge.core import af_packet
 from fastbridge.errors import PortError, PrivilegeError
 from fastbridge.forks import in_child
 from fastbridge.tso import has_tso
+
+if TYPE_CHECKING:
+    from fastbridge.links.link import Link
+    from fastbridge.links.places import Place
 
 _SO_ATTACH_FILTER, _SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 26, 32, 33
 _SIOCGIFFLAGS = 0x8913
@@ -50,7 +54,7 @@ class PortLike(Protocol):
 
     It may also have a method `pod_takes_merged() -> bool`: whether the switch may send merged frames to its pod. The
     method must be cheap, and any thread may call it. It is called when the port is added, and now and then. And it may
-    have a `link: Link | None`, the emulated link that its port has in a switch.
+    have `links: Mapping[Place, Link]`, emulated links that it brings with it: its port's, and those of pairs.
     """
 
     @property
@@ -127,6 +131,12 @@ def pod_question(port: PortLike) -> Callable[[], bool] | None:
     """The function that tells whether its pod takes merged frames; None for a port that does not know."""
     question: Callable[[], bool] | None = getattr(port, "pod_takes_merged", None)
     return question
+
+
+def links_of_port(port: PortLike) -> Mapping[Place, Link]:
+    """The links that a port brings with it."""
+    links: Mapping[Place, Link] = getattr(port, "links", {})
+    return links
 
 
 def open_port_sockets(

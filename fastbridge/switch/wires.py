@@ -203,10 +203,8 @@ class Wires:
                 del self._held[key]
             else:
                 self._held[key] = stages
-        for _, ingress, egress in (key for key, stages in orders.items() if stages is not None):
-            at = ingress if egress is None else egress
-            assert at is not None  # a key has one or both
-            self._slow(at)
+        for index in {_port_of(key) for key, stages in orders.items() if stages is not None}:
+            self._slow(index)
 
 
 def _keys(place: Place, indices: Mapping[str, int]) -> Iterator[tuple[Direction, _Key]]:
@@ -217,6 +215,14 @@ def _keys(place: Place, indices: Mapping[str, int]) -> Iterator[tuple[Direction,
             yield "from_pod", ("from_pod", indices[place], None)
     elif place[0] in indices and place[1] in indices:
         yield "to_pod", ("pair", indices[place[0]], indices[place[1]])
+
+
+def _port_of(key: _Key) -> int:
+    """The port that a link is of: of a pair, the one that it leads to."""
+    _, ingress, egress = key
+    index = ingress if egress is None else egress
+    assert index is not None  # a key has one or both
+    return index
 
 
 def _cut(stages: Stages | None) -> Stages:

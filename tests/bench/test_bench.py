@@ -794,6 +794,7 @@ class Endless:
     higher_is_better = True
     ports = 2
     subject = "endless"
+    link = None
 
     def run(self, measurer: Measurer) -> Findings:
         measurer.trial(steady(Stream(0, (1,)), 0.2, 1000.0))

@@ -492,7 +492,7 @@ def test_coalesced_datagrams_are_told_apart_by_their_bytes(frames: int, octets: 
 def test_datagrams_that_the_switch_coalesces_are_counted_one_by_one(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     with Lab(Topology.of(2, ipv6=None)) as lab:
         switch = Switch(lab.ports, fast_path="off")  # it merges what goes through the core
-        running = InKernel("a switch of this process", lambda: switch)
+        running = InKernel("a switch of this process", lambda link: switch)
         with running, LiveTester(lab, running, name="switch", layout=Layout.of_machine()) as tester:
             monkeypatch.setattr("fastbridge.bench.tester.tester.ATTEMPTS", 1)  # or the counters have those before, too
             for _ in range(100):  # until frames come faster than they are sent on one by one

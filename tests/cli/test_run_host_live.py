@@ -156,16 +156,16 @@ def test_carriers_come_back_and_so_does_what_the_host_had_there(
     before = in_any_order(settle())
     process = start("--name", "carriers", "p1", "p2", "p3")
     with Client("carriers") as client:
-        assert client.call("link.down", port="p1")[0]["state"] == "down"
+        assert client.call("link.down", ports=["p1"])[0]["state"] == "down"
         eventually(lambda: "NO-CARRIER" in host.ip(1, "link show eth0"), "a pod without a carrier")
         assert "2001:db8::1" not in ip("-6 addr show dev p1")
         assert host.ping(2, 3)
-        assert client.call("link.up", port="p1")[0]["state"] == "up"
+        assert client.call("link.up", ports=["p1"])[0]["state"] == "up"
         assert host.ping(1, 2)
         assert differences(before, in_any_order(settle())).keys() <= {"-d addr", "-d link"}  # promiscuous
-        client.call("link.down", port="p1")
+        client.call("link.down", ports=["p1"])
         with pytest.raises(RpcError, match="the switch has no port 'p9'"):
-            client.call("link.down", port="p9")
+            client.call("link.down", ports=["p9"])
     end(process, number)
     eventually(lambda: "NO-CARRIER" not in host.ip(1, "link show eth0"), "the carrier")
     assert differences(before, in_any_order(settle())) == {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 from pathlib import Path
 
 import pytest
@@ -12,12 +13,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from live import eventually, stage
 
-from fastbridge import ConfigError, Lab, Link, MemorySwitch
+from fastbridge import ConfigError, Lab, Link, MemorySwitch, Switch, matrix
 from fastbridge.links.scenario import Flap, Scenario, Step
+
+pytestmark = pytest.mark.usefixtures("steps_are_logged")
 
 A, B, C = (0x020000000001 + n for n in range(3))
 PORTS = ["a", "b", "c"]
 MS, S = 10**6, 10**9
+
+
+@pytest.fixture
+def steps_are_logged(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "fastbridge.switch.player")
 
 
 def said(text: str, ports: list[str] | None = None, most: int = 20) -> list[tuple[float, str]]:
@@ -320,8 +328,6 @@ def test_a_flap_and_the_end_of_the_switch(caplog: pytest.LogCaptureFixture) -> N
 
 @pytest.mark.live
 def test_played_before_the_start() -> None:
-    from fastbridge import Switch
-
     with Lab(2) as lab:
         switch = Switch(lab.ports)
         playing = switch.play(Scenario.parse(at("0", 'link = "pod1"\nset = "delay=1ms"')))
@@ -329,3 +335,97 @@ def test_played_before_the_start() -> None:
         with switch:
             assert playing.wait(60)
             assert list(switch.links) == ["pod1"]
+
+
+# -- in virtual time ------------------------------------------------------------------------------
+
+
+def test_frames_in_flight_and_steps_share_one_time() -> None:
+    """A frame that the switch decides at 2 s meets the links of then; the same every time."""
+    text = (
+        at("0", 'link = "a"\nset = "from_pod.delay=2s"')
+        + at("1999ms", 'link = "b"\nset = "to_pod.delay=1s"')
+        + at("2s", 'link = "c"\ncut = true')
+        + at("2500ms", 'link = "b"\ncut = true')
+    )
+
+    def arrivals() -> list[tuple[float, int]]:
+        switch = MemorySwitch(PORTS, clock=None)
+        switch.play(Scenario.parse(text))
+        assert switch.process("a", [ethernet(GROUP, A)]) == []
+        return [(arrival.time, arrival.port) for arrival in switch.advance(10)]
+
+    assert arrivals() == [(3.0, 1)] == arrivals()
+
+
+# -- a matrix, and links of a lab -----------------------------------------------------------------
+
+
+def test_a_matrix() -> None:
+    regions = {"eu": ["a", "b"], "us": ["c"]}
+    found = matrix(regions, {("eu", "us"): "delay=40ms", ("us", "eu"): Link(delay="50ms"), ("eu", "eu"): "delay=1ms"})
+    assert {pair: str(link) for pair, link in found.items()} == {
+        ("a", "b"): "delay=1ms",
+        ("b", "a"): "delay=1ms",
+        ("a", "c"): "delay=40ms",
+        ("b", "c"): "delay=40ms",
+        ("c", "a"): "delay=50ms",
+        ("c", "b"): "delay=50ms",
+    }
+    assert set(matrix(regions, {("us", "eu"): "delay=9ms"})) == {("a", "c"), ("c", "a"), ("b", "c"), ("c", "b")}
+    switch = MemorySwitch(PORTS)
+    switch.set_links(found)
+    assert len(switch.links) == 6
+
+
+@pytest.mark.parametrize(
+    ("regions", "links", "line"),
+    [
+        ({"eu": ["a"], "us": ["a"]}, {("eu", "us"): "lan"}, "a is in the regions eu and us; a port is in one"),
+        ({"eu": ["a"], "us": ["b"]}, {("eu", "ys"): "lan"}, "there is no region 'ys'; there are: eu, us"),
+        ({"eu": ["a"], "us": ["b"]}, {("eu", "eu"): "lan"}, "there is no link between the regions eu and us; add"),
+        ({"eu": ["a"], "us": ["b"]}, {("eu", "us"): "delay=5"}, "delay '5': a unit is missing"),
+    ],
+)
+def test_a_wrong_matrix(regions: dict[str, list[str]], links: dict[tuple[str, str], str], line: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        matrix(regions, links)
+    assert str(refused.value).startswith(line)
+
+
+@pytest.mark.live
+def test_links_of_a_lab() -> None:
+    wish = {"*": "delay=1ms", "pod2": Link(delay="20ms"), ("pod1", "pod3"): "delay=30ms", "pod3>pod1": "delay=5ms"}
+    with Lab(3, link=wish) as lab, Switch(lab.ports) as switch:
+        assert {place: str(state.link) for place, state in switch.links.items()} == {
+            "pod1": "delay=1ms",
+            "pod2": "delay=20ms",
+            "pod3": "delay=1ms",
+            ("pod1", "pod3"): "delay=30ms",
+            ("pod3", "pod1"): "delay=5ms",
+        }
+        assert min(lab["pod1"].ping("pod3", count=3).rtts) >= 0.037
+        switch.set_link("pod2", None)
+        switch.set_link("pod1", "delay=2ms")
+        switch.remove_port("pod3")
+        switch.add_port(lab["pod3"].port)
+        assert {place: str(state.link) for place, state in switch.links.items()} == {
+            "pod1": "delay=2ms",
+            "pod3": "delay=1ms",
+            ("pod1", "pod3"): "delay=30ms",
+        }
+
+
+@pytest.mark.parametrize(
+    ("wish", "line"),
+    [
+        ({"pod9": "lan"}, "a link names 'pod9', which is no pod of the lab; its pods are pod1, pod2"),
+        ({("pod1", "pod9"): "lan"}, "a link names 'pod9', which is no pod of the lab"),
+        ({"pod1>pod1": "lan"}, "'pod1>pod1' is no pair of ports"),
+        ("dealy=5ms", "a link has no dealy"),
+    ],
+)
+def test_wrong_links_of_a_lab(wish: object, line: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        Lab(2, link=wish)  # type: ignore[arg-type]
+    assert str(refused.value).startswith(line)

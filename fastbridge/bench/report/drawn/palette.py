@@ -31,7 +31,7 @@ _KNOWN = {
     "vde": Marker("#3a9ba6", "triangle-right"),
     "direct": Marker("#808890", "triangle-left"),
     "linux-bridge-nf": Marker("#c2455a", "square"),
-    "vde/wirefilter": Marker("#3a9ba6", "cross"),
+    "vde/wirefilter": Marker("#b05cb8", "cross"),
     "fastbridge/no-coalesce": Marker("#2b7fd3", "diamond"),
 }
 _COLOURS = ("#7a8b2e", "#a66bbe", "#9a7b62", "#4c9aa8", "#5f6cc9", "#c2455a")
