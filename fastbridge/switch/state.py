@@ -307,10 +307,11 @@ def _give(switch: Switch, state: State, elapsed: float) -> str:
     for static in state.neigh:
         if static.dev in same and not any((n.dst, n.vlan) == (static.dst, static.vlan) for n in said.neigh):
             switch.add_neighbour(static.dst, static.lladdr, static.dev, static.vlan)
-    _give_links(switch, state, said, same)
+    lost = _give_links(switch, state, said, same)
     learned = [(_neighbour(n, places[n.dev]), n.age + elapsed) for n in state.neighbours if n.dev in same]
     found = switch.take_back_neighbours(learned)
-    return f"{taken:,} stations and {found:,} neighbours"
+    without = f"all links but {', '.join(lost)}; " if lost else ""
+    return f"{without}{taken:,} stations and {found:,} neighbours"
 
 
 def _give_port(switch: Switch, port: PortState, said: Config) -> None:
@@ -324,13 +325,17 @@ def _give_port(switch: Switch, port: PortState, said: Config) -> None:
         switch.set_storm_control(StormControl(**port.storm_control), port.ifname)
 
 
-def _give_links(switch: Switch, state: State, said: Config, same: Collection[str]) -> None:
-    """Those that the configuration says get only their seeds back."""
+def _give_links(switch: Switch, state: State, said: Config, same: Collection[str]) -> list[str]:
+    """Those that the configuration says get only their seeds back. Returns which it cannot make, each with why."""
     links: dict[Place, Link] = {}
+    lost = []
     for name, text in state.links.items():
         place = read_place(name, same)
         if _is_among(place, same) and said.link_of(place) is None:
-            links[place] = Link.parse(text)
+            try:
+                links[place] = Link.parse(text)
+            except ConfigError as error:  # such as a trace that is gone: the rest of the state is as good as ever
+                lost.append(f"{name} ({error})")
     for name, seed in state.seeds.items():
         place = read_place(name, same)
         link = switch.own_links.get(place)
@@ -345,6 +350,7 @@ def _give_links(switch: Switch, state: State, said: Config, same: Collection[str
     groups = [[port for port in group if port in same] for group in state.partition]
     if any(groups):
         switch.partition([group for group in groups if group])
+    return lost
 
 
 def _is_said(place: Place, link: Link, said: Config) -> bool:

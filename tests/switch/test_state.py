@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from live import eventually
 
-from fastbridge import ConfigError, Lab, StormControl, Switch, Topology
+from fastbridge import ConfigError, Lab, Link, StormControl, Switch, Topology
 from fastbridge.switch.config import Config, FdbEntryConfig, PortConfig
 from fastbridge.switch.config_apply import Configured, of_switch
 from fastbridge.switch.fdb import Fdb
@@ -125,6 +125,20 @@ def test_links_with_their_seeds_cuts_and_the_partition(lab: Lab, file: StateFile
         assert {place: str(link).partition(",seed")[0] for place, link in switch.own_links.items()} == {
             "pod1": "loss=2%", "pod2": "loss=5%", ("pod3", "pod1"): "delay=2ms,jitter=1ms",
         }, "a link went with its line in the file"  # fmt: skip
+
+
+def test_a_link_whose_trace_is_gone_is_named_and_the_rest_is_taken_back(lab: Lab, file: StateFile) -> None:
+    trace = file.path.with_name("trace")
+    trace.write_text("t,rate\n0,10mbit\n")
+    with made(lab) as switch:
+        switch.set_links({"pod1": f"trace={trace}", "pod2": "delay=5ms"})
+        switch.cut("pod3")
+        file.save(switch)
+    trace.unlink()
+    with made(lab) as switch:
+        assert f"all links but pod1 (trace: {trace} cannot be read" in file.take_back(switch)
+        assert switch.own_links == {"pod2": Link.parse("delay=5ms")} and switch.links["pod3"].cut
+        file.save(switch)
 
 
 def test_learned_neighbours_and_their_bindings(file: StateFile) -> None:
