@@ -22,9 +22,10 @@ cdef inline uint32_t breathe(Worker *worker) noexcept nogil:
     store_relaxed64(&worker.breaths, worker.breaths + 1)    # a watchdog reads it
     worker.now = monotonic_ns()
     wake_ready(worker)
+    worker.most = worker.quota
     if worker.wire.to_pods.count or worker.wire.from_pods.count:
         land(worker)
-    worker.most = min(<uint32_t>BATCH, worker.batch_count + worker.quota)
+    worker.most = min(<uint32_t>BATCH, worker.most)
     received = receive(worker)
     if worker.wire.from_pod_links:
         enter_links(worker)

@@ -15,7 +15,7 @@ from .checksum cimport finish_checksum
 from .codes cimport DROPPED, NO_REASON, RX_LINK_LOSS, TX_LINK_LOSS, TX_PORT_DOWN
 from .cut cimport CUT_MOST, Cut, locate, write_piece
 from .flights cimport (
-    Flight, Flights, add_flight, free_flight, make_flight, next_due, order_flights, pop_flight,
+    Flight, Flights, add_flight, free_flight, make_flight, next_due, order_flights, pool_is_full, pop_flight,
 )
 from .link cimport FOR_EVER, NOBODY, Link, draw_copies, draw_corruption, schedule
 from .linux cimport (
@@ -74,13 +74,17 @@ cdef inline int fly(
 ) noexcept nogil:
     """Send one copy along a link, due at `earliest` or later. Returns its Fate."""
     cdef uint32_t length = frame.length if cut == NULL else cut.payload - cut.jumbo + bytes
-    cdef uint64_t bit = draw_corruption(link, length)
-    cdef uint64_t due = schedule(link, worker.now, length)
+    cdef uint64_t bit = draw_corruption(link, length), due
     cdef Flight *flight
+    if (link.stages.timed or link.stages.delay) and pool_is_full(&worker.wire, length):
+        link.counts.queue_full += 1         # before it takes a turn of the rate
+        return FATE_QUEUE
+    due = schedule(link, worker.now, length)
     if due == <uint64_t>FOR_EVER:
         return FATE_QUEUE
     due = max(due, earliest)
-    if may_pass and bit == 0 and due <= worker.now and link.waiting == 0:
+    # Frames that are overdue, when the worker is behind, may be on the link that this one takes the place of.
+    if may_pass and bit == 0 and due <= worker.now and link.waiting == 0 and next_due(flights) >= worker.now:
         return FATE_PASSES
     flight = copy_unit(worker, flights, frame, cut, start, bytes)
     if flight == NULL:
@@ -283,15 +287,17 @@ cdef inline void land_from_pods(Worker *worker, uint32_t most) noexcept nogil:
         stow(worker, flight)
 
 
-cdef inline void land(Worker *worker) noexcept nogil:
-    """Begin the batch with what is due, half of it at most."""
-    cdef uint32_t most = max(1, worker.quota // 4)
-    land_to_pods(worker, most)
-    land_from_pods(worker, most)
-
-
 cdef inline uint64_t first_due(const Worker *worker) noexcept nogil:
     return min(next_due(&worker.wire.to_pods), next_due(&worker.wire.from_pods))
+
+
+cdef inline void land(Worker *worker) noexcept nogil:
+    """Begin the batch with what is due, three quarters of it at most, and say what may be received beside it.
+
+    That is less while more is due: or frames in flight would be behind for ever, and fill the pool."""
+    land_to_pods(worker, max(1, worker.quota // 2))
+    land_from_pods(worker, max(1, worker.quota // 4))
+    worker.most = worker.batch_count + max(1, worker.quota // 4 if first_due(worker) <= worker.now else worker.quota)
 
 
 cdef inline bint is_due_soon(const Worker *worker, uint64_t now) noexcept nogil:

@@ -28,7 +28,8 @@ cdef struct Flights:
 
 cdef struct Wire:               # a worker's
     Flights to_pods, from_pods
-    uint64_t number             # of the last flight
+    uint64_t number             # of the last flight …
+    uint64_t counted            # … when copies were last counted
     uint64_t bytes, most_bytes
     Flight **landed             # those in the batch: their memory is free when it is released
     uint32_t landed_count
@@ -108,11 +109,15 @@ cdef inline void order_flights(Flights *flights) noexcept nogil:
         sift_down(flights, flights.count // 2 - 1 - i)
 
 
+cdef inline bint pool_is_full(const Wire *wire, uint32_t length) noexcept nogil:
+    return wire.bytes + sizeof(Flight) + FLIGHT_HEADROOM + VNET_HEADER + length > FLIGHT_MEMORY
+
+
 cdef inline Flight *make_flight(Wire *wire, Flights *flights, const Frame *frame, uint32_t most) noexcept nogil:
     """A flight with room for `most` bytes of a frame. NULL: the pool has no room."""
     cdef size_t room = sizeof(Flight) + FLIGHT_HEADROOM + VNET_HEADER + most
     cdef Flight *flight
-    if wire.bytes + room > FLIGHT_MEMORY or not has_place(flights):
+    if pool_is_full(wire, most) or not has_place(flights):
         return NULL
     flight = <Flight *>malloc(room)
     if flight == NULL:

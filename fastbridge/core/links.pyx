@@ -8,6 +8,7 @@ cimport cython
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from libc.stdint cimport int32_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
+from libc.string cimport memcmp
 
 from .dataplane cimport Dataplane
 from .flights cimport FLIGHT_MEMORY
@@ -268,6 +269,12 @@ cdef int make_order(Order *order, key, wanted, Arrays arrays) except -1:
     return 0
 
 
+cdef bint have_same_steps(const Stages *one, const Stages *other) noexcept nogil:
+    return one.step_count == other.step_count and (
+        one.steps == other.steps or memcmp(one.steps, other.steps, one.step_count * sizeof(LinkStep)) == 0
+    )
+
+
 cdef void place(Order *order, Port **ports, uint64_t now) noexcept nogil:
     """Carry out an order. Its memory for a link is used if there was none."""
     cdef PortLinks *links = ports[port_of(order)].links
@@ -283,8 +290,9 @@ cdef void place(Order *order, Port **ports, uint64_t now) noexcept nogil:
     link = slot[0]
     if slot != &links.to_pod and slot != &links.from_pod and links.to_pod != NULL:
         link.last_due = max(link.last_due, links.to_pod.last_due)       # what is on that way still comes first
+    if order.anew or link.leaving or not have_same_steps(&link.stages, &order.stages):
+        link.epoch = now                                        # a trace begins when it is set
     if order.anew or link.leaving:
-        link.epoch = now
         restart_link(link, order.seed)
     link.stages, link.leaving, link.lose_next = order.stages, False, 0
 

@@ -134,10 +134,12 @@ cdef inline uint32_t receive(Worker *worker) noexcept nogil:
 
 
 cdef inline void adapt_quota(Worker *worker) noexcept nogil:
-    """How many frames the next breath may take, by the number of copies in this one."""
-    if worker.copies > COPIES:
-        worker.quota = max(1, <uint32_t>(<uint64_t>worker.batch_count * COPIES // worker.copies))
-    elif 2 * worker.copies <= COPIES:
+    """How many frames the next breath may take, by the number of copies in this one, those on links too."""
+    cdef uint64_t copies = worker.copies + worker.wire.number - worker.wire.counted
+    worker.wire.counted = worker.wire.number
+    if copies > COPIES:
+        worker.quota = max(1, <uint32_t>(<uint64_t>worker.batch_count * COPIES // copies))
+    elif 2 * copies <= COPIES:
         worker.quota = min(<uint32_t>BATCH, 2 * worker.quota)
 
 

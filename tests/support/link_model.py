@@ -75,11 +75,15 @@ class Link:
     counts: Counter[str] = field(default_factory=Counter)
 
     def set(self, stages: Stages | None, now: int, restart: bool) -> None:
-        anew = restart or self.stages is None
-        self.stages = stages
-        if stages is not None and (anew or not self.streams):
+        before, self.stages = self.stages, stages
+        if stages is None:
+            return
+        anew = restart or before is None or before.seed != stages.seed
+        if anew or before is None or before.steps != stages.steps:
+            self.epoch = now
+        if anew:
             self.streams = {name: Stream(stages.seed, k) for k, name in enumerate(STREAMS, 1)}
-            self.number, self.bad, self.epoch = 0, False, now
+            self.number, self.bad = 0, False
 
     def enter(self, now: int, frame: bytes, *, earliest: int = 0) -> list[Unit]:
         """What becomes of a frame that comes now. It is due at `earliest` or later: after those on another link."""
