@@ -254,6 +254,9 @@ def test_places() -> None:
     for wrong in ("a>", ">b", ">", "a>a"):
         with pytest.raises(ConfigError, match="is no pair of ports, such as veth1>veth2"):
             read_place(wrong)
+    for wrong in ("*>a", "a>*"):
+        with pytest.raises(ConfigError, match="stands for all ports, and not in a pair"):
+            read_place(wrong, ["a"])
     delay, preset = Link(delay="5ms"), Link.parse("4g")
     assert links_of({"a": "delay=5ms", "*": "4g", "a>b": "4g"}, ["a", "b"]) == {
         "a": delay, "b": preset, ("a", "b"): preset,
