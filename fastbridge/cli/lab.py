@@ -115,7 +115,12 @@ def down(name: str) -> None:
 
 def _ends(lab: StoredLab, place: str) -> str:
     """A pod, a pair of pods or `*`, by the names of their host ends."""
-    return place if place == "*" else ">".join(map(lab.namespace, place.split(">")))
+    from fastbridge.links.places import read_place, spoken
+
+    if place == "*":
+        return place
+    pods = read_place(place, [plan.name for plan in lab.topology.pods])
+    return spoken(lab.namespace(pods) if isinstance(pods, str) else (lab.namespace(pods[0]), lab.namespace(pods[1])))
 
 
 def _state(lab: StoredLab) -> str:

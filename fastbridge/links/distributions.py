@@ -67,7 +67,7 @@ def _pareto() -> list[float]:
 
 @lru_cache(maxsize=16)
 def _from_file(path: str, version: object) -> tuple[int, ...]:
-    """A table of netem (NAME.dist), or samples: any numbers."""
+    """A table of netem (NAME.dist), or samples: any numbers. Errors quote no word: the asker may not read the file."""
     numbers = []
     for line, text in enumerate(read_text("distribution", path).splitlines(), 1):
         for word in re.split(r"[\s,;]+", text.partition("#")[0].strip()):
@@ -79,7 +79,7 @@ def _from_file(path: str, version: object) -> tuple[int, ...]:
         return _resampled([number / _NETEM_ONE for number in sorted(numbers)], path)
     mean, deviation = fmean(numbers), pstdev(numbers)
     if not deviation:
-        raise ConfigError(f"distribution: all numbers of {path} are {numbers[0]:g}: there is no jitter")
+        raise ConfigError(f"distribution: all numbers of {path} are the same: there is no jitter")
     return _resampled([(number - mean) / deviation for number in sorted(numbers)], path)
 
 
@@ -89,7 +89,7 @@ def _number(word: str, where: str) -> float:
     except ValueError:
         number = math.nan
     if not math.isfinite(number):
-        raise ConfigError(f"distribution: {where}: {word!r} is not a number; samples have no units")
+        raise ConfigError(f"distribution: {where}: a word is not a number; samples have no units")
     return number
 
 

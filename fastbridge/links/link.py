@@ -8,11 +8,11 @@ from __future__ import annotations
 import hashlib
 import re
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from fastbridge.errors import ConfigError
 
@@ -150,6 +150,13 @@ class Link:
     from_pod: Mapping[str, Any] | None = None
     _plain: dict[Direction, Stages | None] = field(init=False, compare=False)  # what a seed is still to be given
 
+    if not TYPE_CHECKING:  # a type checker knows the words from the fields
+
+        def __new__(cls, **words: Any) -> Link:
+            """Raises ConfigError, with a hint, where Python would raise TypeError: there is no such word."""
+            _refuse_unknown(words)
+            return super().__new__(cls)
+
     def __post_init__(self) -> None:
         for word in _READERS:
             self._keep(word, _read_word(word, getattr(self, word)))
@@ -194,9 +201,7 @@ class Link:
     @classmethod
     def of(cls, words: Mapping[str, Any]) -> Link:
         """A link from words, as `as_words` gives them and TOML or JSON has them. Raises ConfigError."""
-        for word in words:
-            if word not in WORDS:
-                raise _unknown(word, WORDS)
+        _refuse_unknown(words)
         return cls(**words)
 
     def change(self, text: str = "", /, **words: Any) -> Link:
@@ -333,6 +338,12 @@ _DEFAULTS: dict[str, Any] = {
     "cut": False,
 }
 assert {each.name for each in fields(Link) if each.init} == set(WORDS)
+
+
+def _refuse_unknown(words: Iterable[object]) -> None:
+    for word in words:
+        if word not in WORDS:
+            raise _unknown(word, WORDS)
 
 
 def _unknown(word: object, known: Any, before: str = "") -> ConfigError:

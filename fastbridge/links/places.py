@@ -22,6 +22,8 @@ def read_place(text: str, ports: Iterable[str] = ()) -> Place:
     one, other = next((pair for pair in halves if known.issuperset(pair)), halves[0])
     if not one or not other or one == other:
         raise ConfigError(f"{text!r} is no pair of ports, such as veth1>veth2: frames from the first to the second")
+    if "*" in (one, other):
+        raise ConfigError(f"{text!r}: * stands for all ports, and not in a pair; name both ports")
     return one, other
 
 

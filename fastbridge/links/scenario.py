@@ -196,9 +196,9 @@ class Scenario:
                 if flap is None or then is not step:
                     continue  # it has ended
                 go_on(flap, step.places[0], at, step.do == flap.off, step.where)
-            elif step.do in (*_CARRIER, *_CUTS):
+            elif step.do in (*_CARRIER, *_CUTS, "reset"):  # which mends
                 for place in step.places:
-                    flapping.pop((place, step.do in _CUTS), None)
+                    flapping.pop((place, step.do not in _CARRIER), None)
             elif step.do == "flap":
                 for place in step.places:
                     yield from _ended(flapping.pop((place, step.value.cut), None), at)

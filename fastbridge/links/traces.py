@@ -4,6 +4,8 @@ Two kinds of file are read. mahimahi's: a line a delivery opportunity, each the 
 leave; the file begins anew at its last one. CSV: a header with `t` and at least one of `rate` and `delay`, then rows
 that each hold from their time on; the last one stays.
 
+Errors name file and line and quote nothing: who names a file to a switch may not be allowed to read it.
+
 Source of the first: R. Netravali et al., Mahimahi: Accurate Record-and-Replay for HTTP, USENIX ATC 2015, and the manual
 page of its mm-link.
 """
@@ -19,8 +21,8 @@ from typing import NamedTuple
 from fastbridge.errors import ConfigError
 
 from .files import read_text, stamp
-from .stages import MOST_RATE, Step
-from .units import read_rate, read_time
+from .stages import MOST_RATE, MOST_TIME, Step
+from .units import read_rate, read_time, show_rate, show_time
 
 OPPORTUNITY = 1504  #: bytes
 _MS = 10**6
@@ -59,45 +61,44 @@ def _mahimahi(path: str, lines: list[tuple[int, str]]) -> TraceSteps:
     stamps: list[int] = []
     for number, line in lines:
         if not re.fullmatch("[0-9]{1,10}", line):
-            raise ConfigError(f"trace: {path}:{number}: {line!r} is not a whole number of milliseconds")
+            raise ConfigError(f"trace: {path}:{number}: not a whole number of milliseconds, of 10 digits at most")
         if stamps and int(line) < stamps[-1]:
-            raise ConfigError(f"trace: {path}:{number}: {line} comes before {stamps[-1]}; the lines must ascend")
+            raise ConfigError(f"trace: {path}:{number}: earlier than the line before; the lines must ascend")
         stamps.append(int(line))
     period = stamps[-1]
     if not period:
         raise ConfigError(f"trace: {path} has no time: its last line must be later than 0 ms")
+    if period * _MS > MOST_TIME:  # an opportunity in this time is 3 bit/s: the mean is never 0
+        raise ConfigError(f"trace: {path} is too long: its last line must be at most {MOST_TIME // _MS} ms")
     # What may leave at t leaves in the millisecond that ends there. The end is the next round's 0.
     chances = Counter((stamp or period) - 1 for stamp in stamps)
     steps: list[Step] = []
     for begin in sorted(chances.keys() | {end + 1 for end in chances if end + 1 < period} | {0}):
         rate = chances[begin] * OPPORTUNITY * 8 * 1000
         if rate > MOST_RATE:
-            raise ConfigError(f"trace: {path}: too many lines say {begin + 1}")
+            raise ConfigError(f"trace: {path}: too many lines say the same millisecond")
         if not steps or steps[-1][1] != rate:
             steps.append((begin * _MS, rate, -1))
     return TraceSteps(tuple(steps), period * _MS, round(len(stamps) * OPPORTUNITY * 8 * 1000 / period))
 
 
 def _csv(path: str, lines: list[tuple[int, str]]) -> TraceSteps:
-    rows = [(number, [cell.strip() for cell in next(csv.reader([line]))]) for number, line in lines if line[0] != "#"]
+    rows = [(number, _cells(f"{path}:{number}", line)) for number, line in lines if line[0] != "#"]
     columns = _header(path, rows)
     steps: list[Step] = []
     for number, row in rows[1:]:
         where = f"trace: {path}:{number}"
         if len(row) != len(columns):
             raise ConfigError(f"{where}: {len(row)} values, not {len(columns)}: {', '.join(columns)}")
-        values = {name: _with_unit(cell, columns[name]) for name, cell in zip(columns, row, strict=True)}
-        try:
-            at = read_time("t", values["t"])
-            rate = read_rate("rate", values["rate"]) if "rate" in values else -1
-            delay = read_time("delay", values["delay"]) if "delay" in values else -1
-        except ConfigError as error:
-            raise ConfigError(f"{where}: {error}") from None
+        values = {
+            name: _value(where, name, _with_unit(cell, columns[name])) for name, cell in zip(columns, row, strict=True)
+        }
+        at = values["t"]
         if not steps and at:
-            raise ConfigError(f"{where}: the first t must be 0, not {values['t']!r}")
+            raise ConfigError(f"{where}: the first t must be 0")
         if steps and at <= steps[-1][0]:
-            raise ConfigError(f"{where}: t {values['t']!r} is not later than the row before; the rows must ascend")
-        steps.append((at, rate, delay))
+            raise ConfigError(f"{where}: t is not later than in the row before; the rows must ascend")
+        steps.append((at, values.get("rate", -1), values.get("delay", -1)))
     if not steps:
         raise ConfigError(f"trace: {path} has a header and no rows")
     rate = max(rate for _, rate, _ in steps)
@@ -119,6 +120,24 @@ def _header(path: str, rows: list[tuple[int, list[str]]]) -> dict[str, str]:
             "header t,rate,delay; units may follow in brackets: t [s],rate [mbit],delay [ms]"
         )
     return columns
+
+
+def _cells(where: str, line: str) -> list[str]:
+    try:
+        return [cell.strip() for cell in next(csv.reader([line]))]
+    except csv.Error:
+        raise ConfigError(f"trace: {where}: not a row of a CSV") from None
+
+
+def _value(where: str, column: str, text: str) -> int:
+    """Nanoseconds, or bit/s. Raises ConfigError."""
+    try:
+        return read_rate(column, text) if column == "rate" else read_time(column, text)
+    except ConfigError:
+        allowed = f"a time such as 20ms, 0 … {show_time(MOST_TIME)}"
+        if column == "rate":
+            allowed = f"a rate such as 10mbit, 0 … {show_rate(MOST_RATE)}"
+        raise ConfigError(f"{where}: {column} must be {allowed}") from None
 
 
 def _with_unit(cell: str, unit: str) -> str:

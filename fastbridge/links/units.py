@@ -40,6 +40,7 @@ _BYTES = {
 }
 _PERCENT = {"%": Decimal(1) / 100}
 _FRAMES = {"p": Decimal(1)}
+_MOST_LIMIT = (1 << 63) - 1  # bytes, ns or frames, as `Stages` takes them
 
 
 class Limit(NamedTuple):
@@ -119,6 +120,8 @@ def read_limit(word: str, value: Number) -> Limit:
         raise ConfigError(f"{word} must be {allowed}, not {value!r}{hint}")
     unit = match[2].lower()
     number = round(_read(word, value, units, allowed, None))
+    if number > _MOST_LIMIT:
+        raise ConfigError(f"{word} {value!r} is more than any queue holds; it must be {allowed}")
     if not number:
         raise ConfigError(f"{word} {value!r} holds no frame; it must be {allowed}")
     return Limit(frames=number) if unit in _FRAMES else Limit(ns=number) if unit in _NANOSECONDS else Limit(number)

@@ -309,7 +309,9 @@ class SwitchBase:
         return self._wires.memory
 
     def set_link(self, place: PlaceRef, link: Link | str | None) -> None:
-        """Replace the link of a port, or of a pair of ports (from, to), also while running. None: it is perfect.
+        """Replace the link of a port, or of a pair of ports (from, to), also while running.
+
+        None: it is perfect, but for what cut() and partition() have cut; reset_links() mends cuts, too.
 
         link: a Link, or its text, "delay=20ms,loss=1%". Delays are one way, and a port has both: the RTT is the sum.
         A pair has one way; it takes the place of `to_pod` of the second port's link. Frames in flight keep their times
@@ -343,10 +345,10 @@ class SwitchBase:
             named = map(self._place_of, places)
             self._wires.set({place: links.get(place, Link()).change(words) for place in named}, restart=False)
 
-    def reset_links(self) -> None:
-        """Make all links perfect: no link, no cut, no partition."""
+    def reset_links(self, places: Iterable[PlaceRef] | None = None) -> None:
+        """Make links perfect: no link, no cut. None: all links, and there is no partition. Raises ConfigError."""
         with self._changing:
-            self._wires.reset()
+            self._wires.reset(None if places is None else {self._place_of(place) for place in places})
 
     def cut(self, *places: PlaceRef, direction: Direction | Literal["both"] = "both") -> None:
         """Let the links of ports or pairs drop all frames, silently: pods keep their carrier. Raises ConfigError."""

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatchcase
-from functools import partial
+from functools import cached_property, partial
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
@@ -140,6 +140,11 @@ class Config:
         """The link of a port or pair, in words."""
         own = self.link.get(spoken(place))
         return self.link.get("*") if own is None and isinstance(place, str) else own
+
+    @cached_property
+    def links(self) -> dict[str, Link]:
+        """Its links by their words. The files that they name are read once. Raises ConfigError."""
+        return {text: Link.parse(text) for text in self.link.values()}
 
     def flags_of(self, port: str) -> dict[str, bool]:
         """The flags that it sets on a port."""

@@ -227,18 +227,22 @@ def _apply_links(switch: Switch, port: str, new: Config, old: Config) -> list[st
         text, before = new.link_of(place), old.link_of(place)
         if text is None and before is not None and place in now:
             links[place] = None
-        elif text is not None and not says(text, now.get(place)):
-            links[place] = Link.parse(text)
+        elif text is not None and not says(new, place, now.get(place)):
+            links[place] = new.links[text]
     switch.set_links(links)
     return [f"{spoken(place)}: link {link or 'perfect'}" for place, link in links.items()]
 
 
-def says(text: str, link: Link | None) -> bool:
-    """Whether a link is as a configuration says. One whose seed it does not say has drawn its own."""
-    if link is None:
+def says(config: Config, place: Place, link: Link | None) -> bool:
+    """Whether a configuration says that a link is so. One whose seed it does not say has drawn its own."""
+    text = config.link_of(place)
+    if text is None or link is None:
         return False
-    wanted = Link.parse(text)
-    return link == (wanted if "seed=" in text else wanted.change(seed=link.seed))
+    wanted, words = config.links[text].as_words(), link.as_words()
+    if "seed=" not in text:
+        wanted.pop("seed", None)
+        words.pop("seed", None)
+    return wanted == words
 
 
 def _apply_statics(switch: Switch, port: str, new: Config, old: Config) -> list[str]:

@@ -49,13 +49,8 @@ class LinkVerbs:
     def reset(self, places: list[str] | None = None) -> list[LinkRow]:
         """Make links perfect again, with what was cut; without places all of them, and end the partition."""
         with self._switch.still():
-            if places is None:
-                found = list(self._switch.links)
-                self._switch.reset_links()
-            else:
-                found = self._read(places)
-                self._switch.set_links(dict.fromkeys(found))
-                self._switch.mend(*found)
+            found = list(self._switch.links) if places is None else self._read(places)
+            self._switch.reset_links(None if places is None else found)
             return self._rows(found)
 
     def cut(self, places: list[str], direction: Literal["both", "to_pod", "from_pod"] = "both") -> list[LinkRow]:

@@ -78,6 +78,8 @@ from .vitals import Vitals
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+    from fastbridge.links.scenario import Scenario
+
     from .helper import Helper
     from .options import LiveOptionWords
 
@@ -90,6 +92,7 @@ _LINK_SECONDS, _SWEEP_SECONDS = 0.05, 1.0
 _LINK_SHARE = 0.01
 # How often pods are asked whether they take merged frames, and how many of them at a time: some 2 ms.
 _POD_SECONDS, _PODS_AT_A_TIME = 1.0, 500
+_STOPPED = "this switch was stopped; make a new Switch"
 _THREAD_CLOCK = 6  # CPUCLOCK_PERTHREAD_MASK | CPUCLOCK_SCHED (linux/posix-timers.h)
 # Of the switches of this process that have `control` and no name of their own.
 _unnamed = itertools.count(1)
@@ -262,7 +265,7 @@ class Switch(SwitchBase):
     def start(self) -> None:
         """Forward from now on. Does nothing while the switch runs. Raises ConfigError after stop()."""
         if self._final is not None:
-            raise ConfigError("this switch was stopped; make a new Switch")
+            raise ConfigError(_STOPPED)
         if self._threads:
             return
         self._dataplane.links()  # raises in a forked child
@@ -335,9 +338,10 @@ class Switch(SwitchBase):
         server, self._server = self._server, None
         if server is not None:
             server.close()
+        with self._changing:  # from here on none is played
+            self._stopping.set()
         for playing in self._playing:
             playing.close()
-        self._stopping.set()
         self._dataplane.stop()
         os.eventfd_write(self._dataplane.event_fd, 1)  # wakes the control thread
         for thread in self._threads:
@@ -515,8 +519,14 @@ class Switch(SwitchBase):
             self._links.wait_until_running(member.link)
         self._set_link(index, "up" if is_running(member.sockets[-1]) else "down")
 
+    def play(self, scenario: Scenario | str | Path) -> Playing:
+        """See SwitchBase."""
+        with self._changing:
+            if self._stopping.is_set():  # before it has stopped: then its scenarios end
+                raise ConfigError(_STOPPED)
+            return super().play(scenario)
+
     def _begin(self, playing: Playing) -> None:
-        self._refuse_stopped()
         if self._threads:
             playing.start(self._clock)
 
@@ -658,7 +668,7 @@ class Switch(SwitchBase):
 
     def _refuse_stopped(self) -> None:
         if self._final is not None:
-            raise ConfigError("this switch was stopped; make a new Switch")
+            raise ConfigError(_STOPPED)
 
     @property
     def mirrors(self) -> tuple[Mirror, ...]:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_ENDS = {"down": "up", "cut": "mend"}
+_ENDS = {"down": "up", "cut": "mend", "reset": "mend"}
 
 
 class Playing(Closes):
@@ -111,7 +111,7 @@ def do_step(switch: SwitchBase, step: Step) -> None:
     if step.do == "set":
         switch.set_links(dict.fromkeys(places, step.value))
     elif step.do == "reset":
-        switch.set_links(dict.fromkeys(places))
+        switch.reset_links(places)
     elif step.do == "change":
         switch.change_links(places, step.value)
     elif step.do == "cut":

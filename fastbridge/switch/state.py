@@ -240,13 +240,11 @@ def _of(switch: Switch) -> State:
             fdb=[entry for entry in static_entries(switch, every) if entry not in said.fdb],
             neighbours=[_neighbour_of(switch, n, age) for n, age in switch.neighbours.learned()],
             neigh=[entry for entry in neigh if entry not in said.neigh],
-            links={
-                spoken(place): str(link) for place, link in switch.own_links.items() if not _is_said(place, link, said)
-            },
+            links={spoken(place): str(link) for place, link in switch.own_links.items() if not says(said, place, link)},
             seeds={
                 spoken(place): int(link.seed)
                 for place, link in switch.own_links.items()
-                if link.seed is not None and _is_said(place, link, said)
+                if link.seed is not None and says(said, place, link)
             },
             cuts={spoken(place): list(state.cut) for place, state in switch.links.items() if state.cut},
             partition=[list(group) for group in switch.parts],
@@ -339,7 +337,7 @@ def _give_links(switch: Switch, state: State, said: Config, same: Collection[str
     for name, seed in state.seeds.items():
         place = read_place(name, same)
         link = switch.own_links.get(place)
-        if _is_among(place, same) and link is not None and _is_said(place, link.change(seed=seed), said):
+        if _is_among(place, same) and link is not None and says(said, place, link.change(seed=seed)):
             links[place] = link.change(seed=seed)
     switch.set_links(links)
     for name, directions in state.cuts.items():
@@ -351,11 +349,6 @@ def _give_links(switch: Switch, state: State, said: Config, same: Collection[str
     if any(groups):
         switch.partition([group for group in groups if group])
     return lost
-
-
-def _is_said(place: Place, link: Link, said: Config) -> bool:
-    text = said.link_of(place)
-    return text is not None and says(text, link)
 
 
 def _is_among(place: Place, ports: Collection[str]) -> bool:

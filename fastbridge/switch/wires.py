@@ -128,16 +128,20 @@ class Wires:
             cuts[place] = cuts.get(place, frozenset()) | more if more else more
         one_way: frozenset[Direction] = frozenset(["to_pod"])
         cuts = {place: cut if isinstance(place, str) else one_way for place, cut in cuts.items() if cut}
-        into = {pair for pair in self.wishes.links if isinstance(pair, tuple) and pair[1] in changed}
-        self._become(replace(self.wishes, cuts=cuts), changed | into)
+        self._become(replace(self.wishes, cuts=cuts), {*changed, *self._pairs_into(changed)})
 
     def partition(self, groups: Iterable[Iterable[str]]) -> None:
         """Cut all pairs of ports of different groups; (): heal the last partition."""
         wishes = replace(self.wishes, groups=tuple(map(frozenset, groups)))
         self._become(wishes, permutations(self._indices(), 2))
 
-    def reset(self) -> None:
-        """Take all links off, with cuts and partition."""
+    def reset(self, places: Collection[Place] | None) -> None:
+        """Take links off, with their cuts; None: all, with the partition."""
+        if places is not None:
+            links = {place: link for place, link in self.wishes.links.items() if place not in places}
+            cuts = {place: cut for place, cut in self.wishes.cuts.items() if place not in places}
+            self._become(replace(self.wishes, links=links, cuts=cuts), {*places, *self._pairs_into(places)})
+            return
         pairs = permutations(self._indices(), 2) if self.wishes.groups else ()
         self._become(Wishes(), {*self.wishes.links, *self.wishes.cuts, *pairs})
 
@@ -182,6 +186,10 @@ class Wires:
     def tidy(self) -> None:
         """Free what is not used any more."""
         self._core.tidy()
+
+    def _pairs_into(self, places: Collection[Place]) -> list[Place]:
+        """The links of pairs that end at these ports: a cut of the port cuts them."""
+        return [pair for pair in self.wishes.links if isinstance(pair, tuple) and pair[1] in places]
 
     def _become(self, wishes: Wishes, places: Iterable[Place], anew: Collection[Place] = ()) -> None:
         """Have the core do what is wanted of these places. Those `anew` begin again, though nothing differs."""

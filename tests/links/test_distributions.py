@@ -104,8 +104,8 @@ def test_a_file_that_changes_is_read_again(tmp_path):
         ("", "two numbers"),
         ("5", "two numbers"),
         ("5 5 5", "no jitter"),
-        ("1\n2\n3ms", ":3: '3ms' is not a number"),
-        ("1 nan", "'nan' is not a number"),
+        ("1\n2\n3ms", ":3: a word is not a number"),
+        ("1 nan", ":1: a word is not a number"),
         ("1 2e999", "is not a number"),
     ],
 )
@@ -113,6 +113,13 @@ def test_what_is_no_table_is_named(tmp_path, text, says):
     with pytest.raises(ConfigError, match=r"\A[^\n]*\Z") as error:
         table(write(tmp_path / "a", text))
     assert says in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["1 2\nhunter2 3", "77077", "77077 77077"])
+def test_errors_quote_nothing_of_the_file(tmp_path, text):
+    with pytest.raises(ConfigError) as error:
+        table(write(tmp_path / "a", text))
+    assert "hunter" not in str(error.value) and "77077" not in str(error.value)
 
 
 def test_a_table_too_wide_for_the_core_is_refused(tmp_path):

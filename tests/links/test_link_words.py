@@ -57,6 +57,14 @@ def links(draw):
     )
 
 
+def test_a_word_that_there_is_not_has_the_same_hint_in_python():
+    with pytest.raises(ConfigError) as text:
+        Link.parse("bw=10")
+    with pytest.raises(ConfigError) as python:
+        Link(bw=10)
+    assert str(python.value) == str(text.value) and "rate=10mbit" in str(text.value)
+
+
 # -- there and back --------------------------------------------------------------------------------
 
 

@@ -95,10 +95,10 @@ def test_csv_of_one_column(tmp_path):
         ("", "is empty"),
         ("\n \n", "is empty"),
         ("0\n0\n", "no time"),
-        ("5\n3\n", ":2: 3 comes before 5"),
-        ("5\nx\n", ":2: 'x' is not a whole number of milliseconds"),
-        ("5\n-6\n", ":2: '-6' is not"),
-        ("1\n" * 100_000, "too many lines say 1"),
+        ("5\n3\n", ":2: earlier than the line before"),
+        ("5\nx\n", ":2: not a whole number of milliseconds"),
+        ("5\n-6\n", ":2: not a whole number"),
+        ("1\n" * 100_000, "too many lines say the same millisecond"),
         ("hello", "t,rate,delay"),
         ("# only a comment", "t,rate,delay"),
         ("t\n0", "t,rate,delay"),
@@ -108,18 +108,48 @@ def test_csv_of_one_column(tmp_path):
         ("t,rate", "no rows"),
         ("t,rate\n0,0\n1,0", "no rate above 0"),
         ("t,rate\n0,5mbit\n1,0", "ends with a rate of 0"),
-        ("t,rate\n1,5mbit", "the first t must be 0, not '1s'"),
-        ("t,rate\n0,5mbit\n0,6mbit", ":3: t '0s' is not later"),
+        ("t,rate\n1,5mbit", ":2: the first t must be 0"),
+        ("t,rate\n0,5mbit\n0,6mbit", ":3: t is not later"),
         ("t,rate\n0,5mbit,7", ":2: 3 values, not 2: t, rate"),
         ("t,rate\n0,fast", ":2: rate must be"),
-        ("t,delay\n0,20", ":2: delay '20': a unit is missing"),
-        ("t [parsec],delay\n0,20ms", "the unit 'parsec' is not known"),
+        ("t,delay\n0,20", ":2: delay must be a time such as 20ms, 0 … 3600s"),
+        ("t [parsec],delay\n0,20ms", ":2: t must be a time"),
+        ("t,rate\n0," + "1" * 200_000, ":2: not a row of a CSV"),
+        ("1\n3600001\n", "is too long: its last line must be at most 3600000 ms"),
+        ("9999999999\n", "is too long"),
     ],
 )
 def test_what_is_no_trace_is_named(tmp_path, text, says):
     with pytest.raises(ConfigError, match=r"\Atrace: [^\n]*\Z") as error:
         read_trace(write(tmp_path / "a", text))
     assert says in str(error.value)
+
+
+def test_the_longest_trace_has_a_rate(tmp_path):
+    trace = read_trace(write(tmp_path / "a", "3600000\n"))
+    assert (trace.period_ns, trace.rate) == (3600 * SECOND, 3)
+
+
+SECRET = "hunter2"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"{SECRET}:x:0",
+        f"1\n{SECRET}",
+        f"t,rate\n{SECRET},1",
+        f"t,rate\n0,{SECRET}",
+        f"t,delay\n0,1{SECRET}",
+        f"t [{SECRET}],rate\n0,1",
+        f"t [hunter],{SECRET}\n0,1",
+        f"t,rate\n0,1\n{SECRET}",
+    ],
+)
+def test_errors_quote_nothing_of_the_file(tmp_path, text):
+    with pytest.raises(ConfigError) as error:
+        Link(trace=write(tmp_path / "a", text))
+    assert "hunter" not in str(error.value)
 
 
 def test_what_cannot_be_read_is_named(tmp_path):

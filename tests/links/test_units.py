@@ -145,6 +145,8 @@ def test_a_limit_as_text_is_the_same_limit(kind, size):
         (read_probability, "-1%", "negative"),
         (read_limit, "100", "100p"),
         (read_limit, 100, "100p"),
+        (read_limit, "1e300ms", "x '1e300ms' is more than any queue holds"),
+        (read_limit, "1e999p", "is more than any queue holds"),
         (read_limit, "0p", "holds no frame"),
         (read_limit, "0", "100kB"),
         (read_limit, "-5p", "negative"),

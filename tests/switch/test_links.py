@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -12,8 +13,10 @@ from accounts import check_fates
 from clock import Clock
 from frames import GROUP, ethernet
 
-from fastbridge import ConfigError, FastbridgeError, Link, MemorySwitch, PortSettings
+from fastbridge import ConfigError, FastbridgeError, Lab, Link, MemorySwitch, PortSettings, Switch
 from fastbridge.links.places import links_of, read_place
+from fastbridge.switch.config import Config
+from fastbridge.switch.config_apply import Configured, apply
 from fastbridge.switch.verbs import switch_verbs
 from fastbridge.switch.wires import LinkState
 
@@ -251,10 +254,49 @@ def test_places() -> None:
     for wrong in ("a>", ">b", ">", "a>a"):
         with pytest.raises(ConfigError, match="is no pair of ports, such as veth1>veth2"):
             read_place(wrong)
+    for wrong in ("*>a", "a>*"):
+        with pytest.raises(ConfigError, match="stands for all ports, and not in a pair"):
+            read_place(wrong, ["a"])
     delay, preset = Link(delay="5ms"), Link.parse("4g")
     assert links_of({"a": "delay=5ms", "*": "4g", "a>b": "4g"}, ["a", "b"]) == {
         "a": delay, "b": preset, ("a", "b"): preset,
     }  # fmt: skip
+
+
+def test_reset_mends_and_setting_no_link_does_not(switch: MemorySwitch) -> None:
+    switch.set_links({"a": "delay=1ms", "b": "delay=1ms", ("c", "a"): "delay=1ms"})
+    switch.cut("a", "b")
+    switch.set_link("a", None)
+    assert switch.links["a"] == LinkState(None, ("to_pod", "from_pod"), None, switch.links["a"].counts)
+    assert passes(switch, "c") == []
+    switch.reset_links(["a"])
+    assert list(switch.links) == ["b", ("c", "a")] and passes(switch, "a") == ["c"]
+    assert passes(switch, "c") == [] and waiting(switch)["c", "a"] == (1, 0)  # no longer cut
+    switch.reset_links([])
+    assert list(switch.links) == ["b", ("c", "a")]
+    switch.reset_links()
+    assert switch.links == {}
+
+
+@pytest.mark.live
+def test_a_file_that_is_gone_keeps_no_port_from_its_link(tmp_path: Path) -> None:
+    """Traces of a configuration are read when it is, and not again for a port that comes, or comes again."""
+    trace = tmp_path / "trace"
+    trace.write_text("1\n")
+    with Lab(3) as lab, Switch(lab.ports[:2], fast_path="off") as switch:
+        pod3 = lab["pod3"].port
+        config = Config(
+            ports=["pod1", "pod2"], match=["pod3"], link={"*": f"loss=1%,trace={trace}", "pod2": "delay=1ms"}
+        )
+        configured = Configured(switch, config)
+        trace.unlink()
+        switch.add_port(pod3)
+        switch.remove_port("pod1")
+        switch.add_port(lab["pod1"].port)
+        links = {place: link.as_words() for place, link in switch.own_links.items()}
+        assert links["pod2"] == {"delay": "1ms"}
+        assert links["pod1"] == links["pod3"] and links["pod1"]["trace"] == str(trace)
+        assert apply(switch, configured.config, configured.config) == []
 
 
 # The verbs.

@@ -258,6 +258,20 @@ def test_a_flap_that_is_ended_leaves_the_link_whole(caplog: pytest.LogCaptureFix
     assert [port.state for port in switch.ports] == ["up", "up", "down"]
 
 
+def test_reset_does_as_the_verb() -> None:
+    """It mends cuts, and a link that flaps by cuts does not go on."""
+    switch = MemorySwitch(PORTS, clock=None)
+    switch.set_links({"a": "delay=1ms", "b": "delay=1ms"})
+    switch.cut("a", "b")
+    text = at("0", "link = 'a'\nreset = true") + at("1s", "link = 'c'\nflap = '1s/1s cut'")
+    playing = switch.play(Scenario.parse(text + at("2500ms", "link = 'c'\nreset = true")))
+    assert list(switch.links) == ["b"] and switch.links["b"].cut
+    switch.advance(2.2)
+    assert list(switch.links) == ["b", "c"]
+    switch.advance(1)
+    assert list(switch.links) == ["b"] and playing.over
+
+
 def test_a_port_that_has_gone_does_not_end_it(caplog: pytest.LogCaptureFixture) -> None:
     clock = Clock()
     switch = MemorySwitch(PORTS, clock=clock)
@@ -324,6 +338,27 @@ def test_a_flap_and_the_end_of_the_switch(caplog: pytest.LogCaptureFixture) -> N
         switch.stop()
         assert playing.over
         eventually(lambda: "NO-CARRIER" not in lab["pod1"].run(["ip", "link", "show", "eth0"]).stdout, "the carrier")
+
+
+@pytest.mark.live
+def test_none_begins_while_the_switch_stops() -> None:
+    """The switch ends its scenarios; one that is played meanwhile, as by this step, would go on."""
+    late = Scenario.parse(at("3600s", "heal = true"))
+    with Lab(2) as lab, Switch(lab.ports) as switch:
+        playing = switch.play(Scenario.parse(at("0", "link = 'pod1'\nflap = '10ms/10ms cut'")))
+        eventually(lambda: "pod1" in switch.links, "an outage")
+        refused = []
+        close = playing.close
+
+        def play_and_close() -> None:
+            with pytest.raises(ConfigError, match="this switch was stopped") as error:
+                switch.play(late)
+            refused.append(error)
+            close()
+
+        playing.close = play_and_close  # type: ignore[method-assign]
+        switch.stop()
+        assert refused and switch.playing == () and playing.over
 
 
 @pytest.mark.live
