@@ -164,7 +164,7 @@ def test_loss(benchmark: Any, loss: float) -> None:
     with pods(2) as (lab, switch), iperf3_server(lab.pods[1]):
         one, other = lab.pods
         lost = {}
-        for name, link in (("control", None), ("link", f"to_pod.loss={loss},seed=7")):
+        for name, link in (("control", None), ("link", f"to_pod.loss={loss:.2%},seed=7")):
             switch.set_link(other.port.name, link)
             options = ["-u", "-b", "30M", "-l", f"{size}", "-k", f"{count}"]
             end = iperf3(one, other, *options, timeout=120.0)["sum"]
@@ -187,19 +187,18 @@ def test_tcp_losses_are_single(benchmark: Any, seconds: float) -> None:
         other.run(["ethtool", "-K", "eth0", "gro", "off"])
         switch.set_link(other.port.name, "to_pod.loss=1%,seed=7")
         argv = ["tcpdump", "-Z", "root", "-ni", "eth0", "-s", "40", "-B", "65536", "-w", "-", "dst port 5201"]
-        dump = other.popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        data: list[bytes] = []
-        reader = threading.Thread(target=lambda: data.append(dump.stdout.read()))
-        reader.start()
-        time.sleep(1.0)
-        iperf3(one, other, "-t", f"{min(seconds, 5):.0f}", "-b", "300M", timeout=60.0)
-        time.sleep(0.5)
-        dump.terminate()
-        reader.join()
-        said = dump.stderr.read().decode()
-        dump.wait()
-        runs = runs_of_losses(data[0])
-        state = switch.links[other.port.name]
+        with other.popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as dump:
+            time.sleep(1.0)
+            ending = threading.Timer(min(seconds, 5) + 3, dump.terminate)
+            ending.start()
+            sender = threading.Thread(
+                target=lambda: iperf3(one, other, "-t", f"{min(seconds, 5):.0f}", "-b", "300M", timeout=60.0)
+            )
+            sender.start()
+            packets, text = dump.communicate()
+            sender.join()
+        said, runs = text.decode(), runs_of_losses(packets)
+        lost = switch.links[other.port.name].counts["to_pod"].lost
         assert "0 packets dropped by kernel" in said, said
         count, in_runs = sum(runs.values()), sum(length * times for length, times in runs.items())
         note(
@@ -211,7 +210,7 @@ def test_tcp_losses_are_single(benchmark: Any, seconds: float) -> None:
                 "mean run": in_runs / count,
                 "longest run": max(runs),
             },
-            **{"share of runs of one": runs[1] / count, "lost by the link": state.to_pod.lost if state.to_pod else 0},
+            **{"share of runs of one": runs[1] / count, "lost by the link": lost},
         )
         assert max(runs) < 8
 
@@ -233,40 +232,18 @@ def runs_of_losses(pcap: bytes) -> Counter[int]:
 
 @pytest.mark.parametrize("rate", [1, 10, 100, 1000], ids="{} Mb/s".format)
 def test_rate(benchmark: Any, seconds: float, rate: int) -> None:
-    """TCP's goodput against the link's rate by payload and frame, and what a full queue delays a ping."""
-    limit = max(30_000, rate * 2_500)  # 20 ms, or 20 frames
+    """TCP's goodput against the link's rate by payload and frame."""
     with pods(2) as (lab, switch), iperf3_server(lab.pods[1]):
         one, other = lab.pods
-        idle = median(pings(one, other, 20, 0.05))
-        switch.set_link(other.port.name, f"to_pod.rate={rate}mbit,to_pod.limit={limit}B")
+        switch.set_link(other.port.name, f"to_pod.rate={rate}mbit")
         end = iperf3(one, other, "-t", f"{seconds:.0f}", "-O", "2", timeout=60 + 2 * seconds)
         goodput = end["sum_received"]["bits_per_second"] / 1e6
-        stop = threading.Event()
-
-        def overload() -> None:
-            while not stop.is_set():
-                iperf3(one, other, "-u", "-b", f"{1.3 * rate}M", "-t", "4", "-l", "1400", timeout=60.0)
-
-        sender = threading.Thread(target=overload)
-        sender.start()
-        time.sleep(1.5)
-        try:
-            full = pings(one, other, 200, 0.01)
-        finally:
-            stop.set()
-            sender.join()
         wanted = rate * TCP_PAYLOAD / FULL_FRAME
-        queued = median(full) - idle
-        note(
-            benchmark,
-            f"rate {rate} Mb/s",
-            **{"goodput Mb/s": goodput, "of what can be": goodput / wanted},
-            **{"queueing ms": queued, "of limit / rate": queued / (limit * 8 / rate / 1e3)},
-        )
+        note(benchmark, f"rate {rate} Mb/s", **{"goodput Mb/s": goodput, "of what can be": goodput / wanted})
 
 
 def test_regions(benchmark: Any) -> None:
-    """500 pods in 5 regions, with a matrix of delays; 10,000 pings of random pairs while 50 pods send."""
+    """500 pods in 5 regions, with a matrix of delays; 10,000 pings of 2,500 random pairs while 50 pods send."""
     count, regions = 500, 5
     rng = random.Random(7)
     ways = {(a, b): 5.0 if a == b else 20.0 + 15 * (abs(a - b)) for a in range(regions) for b in range(regions)}
@@ -292,11 +269,11 @@ def test_regions(benchmark: Any) -> None:
         off: list[float] = []
         missing = 0
         try:
-            for _ in range(200):
+            for _ in range(50):
                 asked = [(*rng.sample(range(count), 2),) for _ in range(50)]
                 found = [
                     lab.pods[a].popen(
-                        ["ping", "-n", "-c", "2", "-i", "0.3", "-W", "2", str(lab.pods[b].ipv4.ip)],
+                        ["ping", "-n", "-c", "5", "-i", "0.2", "-W", "2", str(lab.pods[b].ipv4.ip)],
                         stdout=subprocess.PIPE,
                         text=True,
                     )
@@ -304,9 +281,8 @@ def test_regions(benchmark: Any) -> None:
                 ]
                 for (a, b), each in zip(asked, found, strict=True):
                     times = re.findall(r"time=([\d.]+) ms", each.communicate()[0])
-                    missing += len(times) < 2
-                    if times:
-                        off.append(float(times[-1]) - 2 * ways[a % regions, b % regions])
+                    missing += 5 - len(times)
+                    off += [float(each) - 2 * ways[a % regions, b % regions] for each in times[1:]]  # without ARP
         finally:
             for sender in senders:
                 sender.kill()
