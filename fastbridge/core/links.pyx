@@ -38,7 +38,7 @@ cdef struct Order:              # a link to set, or to take off
 
 
 @cython.final
-cdef class Arrays:
+cdef class _Arrays:
     """The arrays of links' stages, for the core to read. They live as long as this object."""
 
     cdef object __weakref__
@@ -79,7 +79,7 @@ cdef class Links:
     cdef Dataplane dataplane
     cdef dict arrays                    # by key: what the links point to …
     cdef dict seeds                     # … and from which seeds they draw
-    cdef object known                   # Arrays by the id() of what they are made of: links that are alike share them
+    cdef object known                   # _Arrays by the id() of what they are made of: links that are alike share them
 
     def __cinit__(self, Dataplane dataplane not None):
         self.dataplane = dataplane
@@ -128,11 +128,11 @@ cdef class Links:
         for i in range(self.dataplane.worker_count):
             notify(self.dataplane.workers[i].wake_fd)
 
-    cdef Arrays _arrays_of(self, stages):
+    cdef _Arrays _arrays_of(self, stages):
         cdef tuple which = (id(stages.lose_frames), id(stages.table), id(stages.steps))
-        cdef Arrays found = self.known.get(which)
+        cdef _Arrays found = self.known.get(which)
         if found is None:
-            found = self.known[which] = Arrays(stages)
+            found = self.known[which] = _Arrays(stages)
         return found
 
     cdef bint _there(self, const Order *order) noexcept nogil:
@@ -247,7 +247,7 @@ cdef inline uint32_t port_of(const Order *order) noexcept nogil:
     return order.ingress if order.egress == <uint32_t>NOBODY else order.egress
 
 
-cdef int make_order(Order *order, key, wanted, Arrays arrays) except -1:
+cdef int make_order(Order *order, key, wanted, _Arrays arrays) except -1:
     """Read a key and its stages; and get memory for a link, in case there is none."""
     kind, ingress, egress = key
     if (kind, ingress is None, egress is None) not in (
@@ -328,7 +328,7 @@ cdef uint64_t threshold(double probability) except? 0:
     return <uint64_t>min(int(probability * 2.0 ** 64), 2 ** 64 - 1)
 
 
-cdef int read_stages(wanted, Arrays arrays, Stages *stages) except -1:
+cdef int read_stages(wanted, _Arrays arrays, Stages *stages) except -1:
     """Make the core's stages of Python's."""
     cdef Stages made
     made.cut, made.keeps_order = wanted.cut, wanted.keeps_order
