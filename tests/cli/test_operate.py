@@ -389,6 +389,7 @@ def test_the_page_runs_as_written(tmp_path: Path) -> None:
     blocks = [re.sub(r"^fastbridge capture .*\n", "", block, flags=re.M) for block in blocks]  # it goes on until Ctrl-C
     (changes,) = re.findall(r"^```text\n(# changes.txt\n.*?)^```$", text, re.M | re.S)
     (tmp_path / "changes.txt").write_text(changes)
+    (tmp_path / "outage.toml").write_text('[[at]]\ntime = "60s"\nlink = "veth1"\ncut = true\n')
     (tmp_path / ".config/fish/completions").mkdir(parents=True)
     command = tmp_path / "fastbridge"
     command.write_text(f'#!/bin/sh\nexec {sys.executable} -m fastbridge "$@"\n')
