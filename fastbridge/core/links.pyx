@@ -182,19 +182,27 @@ cdef class Links:
             self.dataplane.workers[i].wire.from_pod_links = count
             self.dataplane.workers[i].wire.used = True
 
+    cdef uint32_t _ports(self) noexcept nogil:
+        """How many indices are in use or once were; that never falls."""
+        cdef uint32_t count
+        lock(self.dataplane.workers)
+        count = self.dataplane.port_count
+        unlock(self.dataplane.workers)
+        return count
+
     def tidy(self):
         """Free the links that were taken off and have no frames in flight any more. Returns how many still have."""
         cdef uint32_t i, left = 0
         with nogil:
             # Port by port: for all pairs of hundreds of ports, frames would wait too long.
-            for i in range(self.dataplane.port_count):
+            for i in range(self._ports()):
                 self.dataplane._lock()
                 left += tidy_port(self.dataplane.ports[i], self.dataplane.port_count)
                 self.dataplane._unlock()
+            self.dataplane._lock()
             if self.dataplane.workers.wire.used:
-                self.dataplane._lock()
                 self._count()
-                self.dataplane._unlock()
+            self.dataplane._unlock()
         return left
 
     def linked(self):
@@ -219,7 +227,7 @@ cdef class Links:
         cdef dict found = {}
         cdef uint64_t time = monotonic_ns() if now is None else now
         cdef uint32_t i
-        for i in range(self.dataplane.port_count):
+        for i in range(self._ports()):
             with nogil:
                 self.dataplane._lock()
             try:

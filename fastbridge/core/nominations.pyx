@@ -97,19 +97,19 @@ cdef class Nominations:
 
         ip: as read() has it. Raises ValueError for an ip of another length."""
         cdef Worker *worker = &self.dataplane.workers[0]
-        cdef bint allowed
+        cdef bint allowed = False
         cdef bint by_ip = len(ip) != 0
-        cdef Port *port = self.dataplane._port(ingress)
-        cdef Port *out = self.dataplane._port(egress)
+        cdef Port *port
+        cdef Port *out
         cdef const uint8_t *address = ip
         cdef uint64_t source = make_key(mac, 0)
         if len(ip) != 0 and len(ip) != 16:
             raise ValueError(f"an IP address here has 16 bytes, not {len(ip)}")
-        if port == NULL or out == NULL:
-            return False
         with nogil:
             lock(worker)  # whoever changes rules holds it
-            allowed = allowed_now(&worker.forwarding, port, out, ingress, source, by_ip, address)
+            port, out = self.dataplane._port(ingress), self.dataplane._port(egress)
+            if port != NULL and out != NULL:
+                allowed = allowed_now(&worker.forwarding, port, out, ingress, source, by_ip, address)
             unlock(worker)
         return allowed
 

@@ -54,6 +54,7 @@ cdef class PacketOut:
         cdef list frames = [frame for frame, _, _ in orders], out = []
         cdef Py_ssize_t total = len(frames), i, start = 0
         cdef uint32_t count
+        cdef bint live, singly
         cdef uint8_t *memory = copy_frames(frames, 0)
         cdef uint8_t *at = memory + VNET_HEADER
         cdef Order *prepared = <Order *>malloc((total + 1) * sizeof(Order))
@@ -66,11 +67,14 @@ cdef class PacketOut:
                 _, prepared[i].ingress, prepared[i].egress = orders[i]
                 prepared[i].data, prepared[i].length = at, <uint32_t>len(frames[i])
                 at += place_of(prepared[i].length)
+            with nogil:
+                lock(self.dataplane.workers)
+                live = is_live(self.dataplane)
+                singly = not live and self.dataplane.workers.wire.used      # their copies are read from the queues
+                unlock(self.dataplane.workers)
             while start < total:
-                count = <uint32_t>min(<Py_ssize_t>BATCH, total - start)
-                if self.dataplane.workers.wire.used and not is_live(self.dataplane):
-                    count = 1               # copies are read from the queues, one frame at a time
-                if is_live(self.dataplane):
+                count = 1 if singly else <uint32_t>min(<Py_ssize_t>BATCH, total - start)
+                if live:
                     with nogil:
                         lock(self.dataplane.workers)
                         load(self.dataplane, prepared + start, count)
