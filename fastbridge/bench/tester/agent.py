@@ -80,7 +80,10 @@ class Agent:
             usual = self._rooms.setdefault(fd, sender.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF))
             wanted = room or usual // 2  # the kernel doubles what it is given
             if sender.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) != 2 * wanted:
-                sender.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, wanted)
+                try:
+                    sender.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, wanted)
+                except PermissionError:  # an ordinary user gets what net.core.wmem_max allows
+                    sender.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, wanted)
 
     def open(self, sockets: list[int], interface: str, log: int) -> dict[str, Any]:
         """Take the receiving sockets, one for each port. They hear nothing yet."""
