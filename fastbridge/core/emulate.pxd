@@ -106,7 +106,8 @@ cdef inline void lose_unit(
     """Count a frame or a segment that a link drops, and show it to the taps."""
     cdef uint32_t length = frame.length if cut == NULL else cut.payload - cut.jumbo + bytes
     cdef Flights unused
-    cdef Flight *flight
+    cdef Flight *flight = NULL
+    cdef Frame lost
     if entering:
         share.tally.rx_frames += 1
         share.tally.rx_bytes += length
@@ -115,16 +116,19 @@ cdef inline void lose_unit(
         share.tally.tx_dropped[<int>TX_LINK_LOSS + fate] += 1
     if worker.taps == NULL:
         return
-    unused.count, unused.room = 0, 1            # the copy is for the taps alone
-    flight = copy_unit(worker, &unused, frame, cut, start, bytes)
-    if flight == NULL:
-        return
+    lost = frame[0]
+    if cut != NULL:
+        unused.count, unused.room = 0, 1        # the segment is put together for the taps alone
+        flight = copy_unit(worker, &unused, frame, cut, start, bytes)
+        if flight != NULL:                      # without room for that they see the whole frame
+            lost = flight.frame
     if entering:
-        flight.frame.action, flight.frame.reason = DROPPED, <uint8_t>(<int>RX_LINK_LOSS + fate)
-        watch_drop(worker, &flight.frame, number)
+        lost.action, lost.reason = DROPPED, <uint8_t>(<int>RX_LINK_LOSS + fate)
+        watch_drop(worker, &lost, number)
     else:
-        watch_loss(worker, share.index, &flight.frame, number, <int>TX_LINK_LOSS + fate)
-    free_flight(&worker.wire, flight)
+        watch_loss(worker, share.index, &lost, number, <int>TX_LINK_LOSS + fate)
+    if flight != NULL:
+        free_flight(&worker.wire, flight)
 
 
 # -- a frame -------------------------------------------------------------------------------------------

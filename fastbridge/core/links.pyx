@@ -205,19 +205,6 @@ cdef class Links:
             self.dataplane._unlock()
         return left
 
-    def linked(self):
-        """The ports that have a link, one that was taken off but is not empty yet included: a set of indices."""
-        cdef uint32_t i, n
-        cdef list found = []
-        with nogil:
-            lock(self.dataplane.workers)
-        n = self.dataplane.port_count
-        for i in range(n):
-            if self.dataplane.ports[i].links != NULL:
-                found.append(i)
-        unlock(self.dataplane.workers)
-        return set(found)
-
     def state(self, now=None):
         """Each link's counts, {key: {name: count}}.
 
