@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import pytest
 from accounts import check_fates
+from asked import Asked
 from clock import Clock
 from frames import GROUP, ethernet
 
@@ -17,7 +16,6 @@ from fastbridge import ConfigError, FastbridgeError, Lab, Link, MemorySwitch, Po
 from fastbridge.links.places import links_of, read_place
 from fastbridge.switch.config import Config
 from fastbridge.switch.config_apply import Configured, apply
-from fastbridge.switch.verbs import switch_verbs
 from fastbridge.switch.wires import LinkState
 
 ONE, TWO = 0x020000000001, 0x020000000002
@@ -300,18 +298,6 @@ def test_a_file_that_is_gone_keeps_no_port_from_its_link(tmp_path: Path) -> None
 
 
 # The verbs.
-
-
-class Asked:
-    def __init__(self, switch: MemorySwitch) -> None:
-        self.switch, self.verbs = switch, switch_verbs(switch)
-
-    def __call__(self, verb: str, **params: Any) -> Any:
-        answer = json.loads(json.dumps(self.verbs.call(verb, params), allow_nan=False))
-        schema = self.verbs.schema()["verbs"][verb]
-        jsonschema.validate(params, schema["params"])
-        jsonschema.validate(answer, schema["result"])
-        return answer
 
 
 @pytest.fixture

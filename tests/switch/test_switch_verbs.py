@@ -17,6 +17,7 @@ import arp_nd_frames as make
 import click
 import jsonschema
 import pytest
+from asked import Asked
 from clock import Clock
 from frames import GROUP, ethernet, tag
 from live import PATIENCE, eventually

@@ -1,0 +1,25 @@
+"""Verbs, as a control socket asks them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import jsonschema
+
+from fastbridge import MemorySwitch
+from fastbridge.switch.verbs import switch_verbs
+
+
+class Asked:
+    """A switch in memory, asked as by its socket. Each answer is as the schema of its verb says."""
+
+    def __init__(self, switch: MemorySwitch) -> None:
+        self.switch, self.verbs = switch, switch_verbs(switch)
+
+    def __call__(self, verb: str, **params: Any) -> Any:
+        answer = json.loads(json.dumps(self.verbs.call(verb, params), allow_nan=False))
+        schema = self.verbs.schema()["verbs"][verb]
+        jsonschema.validate(params, schema["params"])
+        jsonschema.validate(answer, schema["result"])
+        return answer
