@@ -11,18 +11,18 @@ from fastbridge.console import make_console, make_table
 
 from .operate import Remote, Row, complete_port, in_order, operate
 
-_WORDS = (
-    "delay", "jitter", "distribution", "loss", "loss_model", "lose", "rate", "limit", "duplicate", "corrupt", "reorder",
-    "overhead", "trace", "cut", "seed",
-)  # fmt: skip
 _ports = click.argument("ports", metavar="PORT...", nargs=-1, required=True, shell_complete=complete_port)
 _places = click.argument("places", metavar="PORT...", nargs=-1, required=True, shell_complete=complete_port)
 
 
 def _complete_words(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Ports, and after them words; after a comma words again."""
+    from fastbridge.links.link import DIRECTIONS, WORDS  # `--help` must not wait for it
+
     before, comma, last = incomplete.rpartition(",")
-    words = [CompletionItem(f"{before}{comma}{word}=") for word in _WORDS if word.startswith(last)]
+    words = [
+        CompletionItem(f"{before}{comma}{word}=") for word in WORDS if word.startswith(last) and word not in DIRECTIONS
+    ]
     return words if comma else [*complete_port(context, parameter, incomplete), *words]
 
 
