@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import subprocess
@@ -26,28 +25,9 @@ from fastbridge import Client, ConfigError, FastbridgeError, Lab, MemorySwitch, 
 from fastbridge.cli import group
 from fastbridge.control.directory import make_directory, running, socket_path
 from fastbridge.control.verbs import Verbs
-from fastbridge.switch.verbs import switch_verbs
 
 CONTROL = Path(__file__).parents[2] / "docs/control.md"
 ONE, TWO = "02:00:00:00:00:01", "02:00:00:00:00:02"
-
-
-class Asked:
-    """A switch in memory, asked as by its socket. Each answer is as the schema of its verb says."""
-
-    def __init__(self, switch: MemorySwitch) -> None:
-        self.switch, self.verbs = switch, switch_verbs(switch)
-
-    def __call__(self, verb: str, **params: Any) -> Any:
-        answer = json.loads(json.dumps(self.verbs.call(verb, params), allow_nan=False))
-        schema = self.verbs.schema()["verbs"][verb]
-        jsonschema.validate(params, schema["params"])
-        jsonschema.validate(answer, schema["result"])
-        return answer
-
-    def everything(self) -> list[Any]:
-        """What a change would change."""
-        return [self("port.list"), self("fdb.show"), self("neigh.show"), self("policy.show")]
 
 
 @pytest.fixture
