@@ -23,3 +23,7 @@ class Asked:
         jsonschema.validate(params, schema["params"])
         jsonschema.validate(answer, schema["result"])
         return answer
+
+    def everything(self) -> list[Any]:
+        """What a change would change."""
+        return [self("port.list"), self("fdb.show"), self("neigh.show"), self("policy.show")]
