@@ -79,11 +79,12 @@ cdef class Links:
     cdef Dataplane dataplane
     cdef dict arrays                    # by key: what the links point to …
     cdef dict seeds                     # … and from which seeds they draw
+    cdef set emptying                   # ports with links that were taken off and may not be empty yet
     cdef object known                   # _Arrays by the id() of what they are made of: links that are alike share them
 
     def __cinit__(self, Dataplane dataplane not None):
         self.dataplane = dataplane
-        self.arrays, self.seeds, self.known = {}, {}, WeakValueDictionary()
+        self.arrays, self.seeds, self.emptying, self.known = {}, {}, set(), WeakValueDictionary()
 
     def set(self, links, *, bint restart=True, now=None):
         """Set many links at once, {key: Stages or None}; the frames in flight stay, and keep their times and order.
@@ -123,6 +124,7 @@ cdef class Links:
         for key, wanted in links.items():
             if wanted is None:
                 self.arrays.pop(key, None)
+                self.emptying.add(key[1] if key[2] is None else key[2])     # the port that keeps it
             else:
                 self.arrays[key], self.seeds[key] = arrays[key], wanted.seed
         for i in range(self.dataplane.worker_count):
@@ -192,18 +194,19 @@ cdef class Links:
 
     def tidy(self):
         """Free the links that were taken off and have no frames in flight any more. Returns how many still have."""
-        cdef uint32_t i, left = 0
-        with nogil:
-            # Port by port: for all pairs of hundreds of ports, frames would wait too long.
-            for i in range(self._ports()):
+        cdef uint32_t index, left, total = 0
+        # Port by port: for all pairs of hundreds of ports, frames would wait too long.
+        for index in sorted(self.emptying):
+            self.emptying.discard(index)        # before: what is taken off meanwhile enters it again
+            with nogil:
                 self.dataplane._lock()
-                left += tidy_port(self.dataplane.ports[i], self.dataplane.port_count)
-                self.dataplane._unlock()
-            self.dataplane._lock()
-            if self.dataplane.workers.wire.used:
+                left = tidy_port(self.dataplane.ports[index], self.dataplane.port_count)
                 self._count()
-            self.dataplane._unlock()
-        return left
+                self.dataplane._unlock()
+            total += left
+            if left:
+                self.emptying.add(index)
+        return total
 
     def state(self, now=None):
         """Each link's counts, {key: {name: count}}.

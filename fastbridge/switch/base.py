@@ -324,7 +324,9 @@ class SwitchBase:
 
         restart: their random numbers and frame counts begin anew; else they go on.
         """
-        made = {place: Link.parse(link) if isinstance(link, str) else link for place, link in links.items()}
+        # A matrix has few texts for many pairs. Those that are alike share a seed, mixed with the names of their ports.
+        texts = {link: Link.parse(link) for link in {link for link in links.values() if isinstance(link, str)}}
+        made = {place: texts[link] if isinstance(link, str) else link for place, link in links.items()}
         for link in made.values():
             if link is not None and not isinstance(link, Link):
                 raise ConfigError(f"a link is a Link, its text or None, not {link!r}")
