@@ -44,12 +44,12 @@ def seconds(request: pytest.FixtureRequest) -> float:
 
 
 @contextmanager
-def pods(count: int) -> Iterator[tuple[Lab, Switch]]:
+def pods(count: int, workers: int = 1) -> Iterator[tuple[Lab, Switch]]:
     for package, program in (("iputils-ping", "ping"), ("iperf3", "iperf3")):
         if reason := lacks_program(package, program):
             pytest.skip(reason)
     try:
-        with Lab(Topology.of(count, ipv6=None)) as lab, Switch(lab.ports) as switch:
+        with Lab(Topology.of(count, ipv6=None)) as lab, Switch(lab.ports, workers=workers) as switch:
             yield lab, switch
     except PrivilegeError as error:
         pytest.skip(str(error))
@@ -244,7 +244,8 @@ def test_rate(benchmark: Any, seconds: float, rate: int) -> None:
         note(benchmark, f"rate {rate} Mb/s", **{"goodput Mb/s": goodput, "of what can be": goodput / wanted})
 
 
-def test_regions(benchmark: Any) -> None:
+@pytest.mark.parametrize("workers", [1, 2], ids="{} workers".format)
+def test_regions(benchmark: Any, workers: int) -> None:
     """500 pods in 5 regions, with a matrix of delays; 10,000 pings of 400 random pairs while 50 pods send.
 
     Every pair takes two places in the neighbour table that all namespaces share, and it has 1,024 by default."""
@@ -252,7 +253,7 @@ def test_regions(benchmark: Any) -> None:
     starting = 6
     rng = random.Random(7)
     ways = {(a, b): 5.0 if a == b else 20.0 + 15 * (abs(a - b)) for a in range(regions) for b in range(regions)}
-    with pods(count) as (lab, switch):
+    with pods(count, workers) as (lab, switch):
         names = [pod.port.name for pod in lab.pods]
         began = time.perf_counter()
         switch.set_links(
@@ -296,7 +297,7 @@ def test_regions(benchmark: Any) -> None:
         )
         note(
             benchmark,
-            "500 pods in 5 regions",
+            f"500 pods in 5 regions, {workers} workers",
             **{"pings": len(off), "unanswered": missing, "within 1 ms": good, "median off ms": median(off)},
             **{"p99 off ms": quantiles(off, n=100)[98], "seconds to set": took, "process MB": resident},
         )
