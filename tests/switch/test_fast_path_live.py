@@ -22,7 +22,7 @@ from fast import HANDS, fast, know_each_other, need, pairs, promoted
 from frames import GROUP, ethernet
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from live import PATIENCE, Wire, check_accounts, eventually, holds, wires
+from live import PATIENCE, Wire, check_accounts, eventually, in_the_end, wires
 from strategies import frames, host_frames
 
 from fastbridge import ConfigError, Lab, Switch, Topology
@@ -71,7 +71,7 @@ def test_what_the_kernel_forwards_is_counted_where_it_leaves(hand: str) -> None:
     with fast(hand) as (lab, switch), wires(lab) as (one, two, _):
         know_each_other(lab, switch)
         talk(lab, one, two)
-        eventually(lambda: holds(accounts_are_exact, lab, switch), "exact accounts")
+        in_the_end(accounts_are_exact, lab, switch)
         assert switch.counters().total.fast >= 400
 
 
@@ -106,7 +106,7 @@ def test_the_accounts_are_exact_after_all_that_revokes(hand: str) -> None:
                 talk(lab, one, two)
         know_each_other(lab, switch)
         talk(lab, one, two)
-        eventually(lambda: holds(accounts_are_exact, lab, switch), "exact accounts")
+        in_the_end(accounts_are_exact, lab, switch)
         assert switch.counters().total.fast > 400
 
 
@@ -134,7 +134,7 @@ def test_what_the_kernel_loses_is_counted_where_it_was_to_leave(hand: str) -> No
         for _ in range(5):
             one.send(frame)
         eventually(lambda: switch.counters().ports["pod3"].tx_dropped["device"] == lost + 5, "the loss")
-        eventually(lambda: holds(accounts_are_exact, lab, switch), "exact accounts")
+        in_the_end(accounts_are_exact, lab, switch)
 
 
 def test_what_was_forwarded_stays_counted_when_its_port_goes() -> None:
@@ -143,7 +143,7 @@ def test_what_was_forwarded_stays_counted_when_its_port_goes() -> None:
         know_each_other(lab, switch)
         with wires(lab) as (one, two, _):
             talk(lab, one, two)
-            eventually(lambda: holds(accounts_are_exact, lab, switch), "exact accounts")
+            in_the_end(accounts_are_exact, lab, switch)
             counted = switch.counters().total
             switch.remove_port("pod1")
             lab.run_host(["ip", "link", "delete", lab["pod2"].port.name])  # and one that goes by itself
@@ -155,7 +155,7 @@ def test_what_was_forwarded_stays_counted_when_its_port_goes() -> None:
 
 
 def test_what_finds_no_room_on_the_way_to_the_core_is_missed() -> None:
-    """A core that does not run, and more than its ring holds: each frame is counted."""
+    """A core that does not run, and more than its ring in_the_end: each frame is counted."""
     need("nft")
     with Lab(Topology.of(2, ipv6=None)) as lab, wires(lab) as (one, _):
         switch = Switch(lab.ports, fast_path="nft", loop_detection=False)  # never started
