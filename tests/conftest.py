@@ -30,13 +30,15 @@ CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWNET = 0x00020000, 0x10000000, 0x40000000
 MS_REC, MS_PRIVATE = 0x4000, 0x40000
 
 if importlib.util.find_spec("hypothesis"):  # the benchmarks do without the extra `test`
-    from hypothesis import settings
+    from hypothesis import Phase, settings
     from hypothesis.database import DirectoryBasedExampleDatabase
 
     # No timed assertions. What failed before is kept beside the tests, where this user may write; else nowhere.
     _beside = Path(__file__).parents[1]
     _kept = DirectoryBasedExampleDatabase(_beside / ".hypothesis/examples") if os.access(_beside, os.W_OK) else None
-    settings.register_profile("fastbridge", deadline=None, database=_kept)
+    # What fails is made short, and not explained: that traces each line of the model, which takes minutes.
+    _phases = [phase for phase in Phase if phase is not Phase.explain]
+    settings.register_profile("fastbridge", deadline=None, database=_kept, phases=_phases)
     settings.load_profile("fastbridge")
 
 

@@ -55,6 +55,20 @@ def test_gso_frames_pending_checksums_and_tunnels(story: list[Any]) -> None:
     live_gso(story)
 
 
+def test_a_frame_without_bytes_waits_for_a_trace_as_any_other() -> None:
+    steps = ((0, 1_000, -1), (4_769, 0, -1), (412_817, 1_000_000, -1))
+    live(
+        LinkedHistory(
+            2,
+            [
+                SetLinks({FROM_POD: Stages(steps=steps, period_ns=11_889_153)}, True),
+                Process(0, [ethernet(B, A, payload=b"one"), b"", ethernet(B, A, payload=b"two")]),
+                Wait(10_000 * MS),
+            ],
+        )
+    )
+
+
 A, B = 0x02_00_00_00_00_01, 0x02_00_00_00_00_02
 TO_POD, FROM_POD, PAIR = ("to_pod", None, 1), ("from_pod", 0, None), ("pair", 0, 1)
 

@@ -163,7 +163,7 @@ class Link:
     def serve(self, stages: Stages, start: int, bits: int) -> int:
         """When so many bits have left that begin at `start`, to the nearest ns."""
         left = bits * 10**9  # in bits a second, for so many ns
-        if stages.period_ns:  # whole periods first: there may be many
+        if stages.period_ns and left:  # whole periods first: there may be many; a frame may have no bytes
             ends = [at for at, _, _ in stages.steps[1:]] + [stages.period_ns]
             rates = [stages.rate if rate < 0 else rate for _, rate, _ in stages.steps]
             work = sum((end - at) * rate for end, (at, _, _), rate in zip(ends, stages.steps, rates, strict=True))
@@ -171,9 +171,10 @@ class Link:
             left -= (left - 1) // work * work
         while True:
             rate, _, until = self.step(stages, start)
-            if until is None or (until - start) * rate >= left:
+            if rate and (until is None or (until - start) * rate >= left):
                 done = start + (left + rate // 2) // rate
                 return done if until is None else min(done, until)
+            assert until is not None  # a trace that ends with rate 0 has a period
             left -= (until - start) * rate
             start = until
 
