@@ -44,12 +44,12 @@ def seconds(request: pytest.FixtureRequest) -> float:
 
 
 @contextmanager
-def pods(count: int, workers: int = 1) -> Iterator[tuple[Lab, Switch]]:
+def pods(count: int, **options: Any) -> Iterator[tuple[Lab, Switch]]:
     for package, program in (("iputils-ping", "ping"), ("iperf3", "iperf3")):
         if reason := lacks_program(package, program):
             pytest.skip(reason)
     try:
-        with Lab(Topology.of(count, ipv6=None)) as lab, Switch(lab.ports, workers=workers) as switch:
+        with Lab(Topology.of(count, ipv6=None)) as lab, Switch(lab.ports, **options) as switch:
             yield lab, switch
     except PrivilegeError as error:
         pytest.skip(str(error))
@@ -114,11 +114,15 @@ def noise(source: Pod, target: Pod, rate: int, directory: Path) -> Iterator[None
         sender.wait()
 
 
+REAL_TIME = pytest.mark.parametrize("real_time", [False, True], ids=["as others", "in real time"])
+
+
+@REAL_TIME
 @pytest.mark.parametrize("loaded", [False, True], ids=["alone", "beside 100,000 frames a second"])
 @pytest.mark.parametrize("delay", ["0", "0.1ms", "1ms", "20ms", "300ms"], ids="{} each way".format)
-def test_ping(benchmark: Any, tmp_path: Path, seconds: float, delay: str, loaded: bool) -> None:
+def test_ping(benchmark: Any, tmp_path: Path, seconds: float, delay: str, loaded: bool, real_time: bool) -> None:
     """The round trip over two links; "0" is the control."""
-    with pods(4) as (lab, switch):
+    with pods(4, real_time=real_time) as (lab, switch):
         one, other, third, fourth = lab.pods
         pings(one, other, 3, 0.01)
         third.ping(fourth)
@@ -131,7 +135,8 @@ def test_ping(benchmark: Any, tmp_path: Path, seconds: float, delay: str, loaded
                 before = switch.counters().total
                 times = pings(one, other, int(seconds * 200), 0.005)
                 assert switch.counters().total.forwarded + switch.counters().total.fast > before.forwarded
-        note(benchmark, f"ping, {delay} each way, {'loaded' if loaded else 'alone'}", **percentiles(times))
+        what = f"ping, {delay} each way, {'loaded' if loaded else 'alone'}{', in real time' if real_time else ''}"
+        note(benchmark, what, **percentiles(times))
 
 
 @pytest.mark.parametrize("delay", ["0", "10ms", "300ms"], ids="{} each way".format)
@@ -244,8 +249,9 @@ def test_rate(benchmark: Any, seconds: float, rate: int) -> None:
         note(benchmark, f"rate {rate} Mb/s", **{"goodput Mb/s": goodput, "of what can be": goodput / wanted})
 
 
+@REAL_TIME
 @pytest.mark.parametrize("workers", [1, 2], ids="{} workers".format)
-def test_regions(benchmark: Any, workers: int) -> None:
+def test_regions(benchmark: Any, workers: int, real_time: bool) -> None:
     """500 pods in 5 regions, with a matrix of delays; 10,000 pings of 400 random pairs while 50 pods send.
 
     Every pair takes two places in the neighbour table that all namespaces share, and it has 1,024 by default."""
@@ -253,7 +259,7 @@ def test_regions(benchmark: Any, workers: int) -> None:
     starting = 6
     rng = random.Random(7)
     ways = {(a, b): 5.0 if a == b else 20.0 + 15 * (abs(a - b)) for a in range(regions) for b in range(regions)}
-    with pods(count, workers) as (lab, switch):
+    with pods(count, workers=workers, real_time=real_time) as (lab, switch):
         names = [pod.port.name for pod in lab.pods]
         began = time.perf_counter()
         switch.set_links(
@@ -297,7 +303,7 @@ def test_regions(benchmark: Any, workers: int) -> None:
         )
         note(
             benchmark,
-            f"500 pods in 5 regions, {workers} workers",
+            f"500 pods in 5 regions, {workers} workers{', in real time' if real_time else ''}",
             **{"pings": len(off), "unanswered": missing, "within 1 ms": good, "median off ms": median(off)},
             **{"p99 off ms": quantiles(off, n=100)[98], "seconds to set": took, "process MB": resident},
         )

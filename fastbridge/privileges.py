@@ -17,7 +17,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from fastbridge.errors import PrivilegeError
 
-CAP_NET_ADMIN, CAP_NET_RAW, CAP_SYS_RESOURCE = 12, 13, 24
+CAP_NET_ADMIN, CAP_NET_RAW, CAP_SYS_NICE, CAP_SYS_RESOURCE = 12, 13, 23, 24
 _CAP_SETPCAP = 8
 _VERSION_3 = 0x20080522  # linux/capability.h: 64 bits in two words
 _PR_CAPBSET_READ, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = 23, 24, 38  # linux/prctl.h

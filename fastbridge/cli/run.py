@@ -13,14 +13,15 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
 from fastbridge.errors import FastbridgeError, PortError
-from fastbridge.privileges import CAP_NET_ADMIN, give_up, refuse_calls
+from fastbridge.privileges import CAP_NET_ADMIN, CAP_SYS_NICE, give_up, refuse_calls
+from fastbridge.real_time import may_be_real_time
 from fastbridge.sd_notify import Notifier
 from fastbridge.switch.counters import Counters
 from fastbridge.switch.options import FAST_PATHS, LiveOptions
@@ -211,6 +212,11 @@ def _check_patterns(context: click.Context, parameter: click.Parameter, patterns
     help="Run the data plane on this CPU, or each worker on its own CPU.  [default: any]",
 )
 @click.option(
+    "--real-time",
+    is_flag=True,
+    help="Let the data plane run before all ordinary programs, so that busy pods do not delay it (SCHED_RR).",
+)
+@click.option(
     "--metrics",
     metavar="[ADDR:]PORT|unix:PATH",
     help="Serve metrics for Prometheus there, on 127.0.0.1 if no address is given. Takes the extra `metrics`.",
@@ -265,7 +271,7 @@ def run(
             switch.stop()
             raise
     helper = Helper(switch)
-    give_up(keep=(CAP_NET_ADMIN,) if switch.unshielded else ())  # to put settings of interfaces back
+    give_up(_kept(switch))
     refuse_calls()
     ERRORS.hold(False)
     report = _JsonReport() if as_json else _TextReport()
@@ -338,6 +344,14 @@ def _open_endpoint(context: click.Context, address: str, take_over: bool) -> End
     endpoint = Endpoint(address, take_over=take_over)
     context.call_on_close(endpoint.close)
     return endpoint
+
+
+def _kept(switch: Switch) -> Iterator[int]:
+    """The capabilities that a running switch needs itself."""
+    if switch.unshielded:
+        yield CAP_NET_ADMIN  # to put settings of interfaces back
+    if switch.options.real_time and not may_be_real_time():
+        yield CAP_SYS_NICE
 
 
 class _Silence(contextlib.ExitStack):

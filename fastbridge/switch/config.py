@@ -104,6 +104,7 @@ class Config:
     workers: Annotated[int, "threads of the data plane"] = 1
     fanout: Annotated[bool, "let all workers read every port"] = False
     cpu: Annotated[list[int], "the CPU of each worker"] = field(default_factory=list)
+    real_time: Annotated[bool, "let the workers run before all ordinary programs"] = False
     port: Annotated[dict[str, PortConfig], "what differs for one port"] = field(default_factory=dict)
     link: Annotated[dict[str, str], 'links by port, by pair ("veth1>veth2"), or "*": that of all other ports'] = field(
         default_factory=dict

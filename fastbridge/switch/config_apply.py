@@ -100,6 +100,7 @@ def of_switch(switch: Switch, before: Config | None = None) -> Config:
             workers=options.workers,
             fanout=options.fanout,
             cpu=list(options.cpus),
+            real_time=options.real_time,
             port={port: settings for port, settings in own.items() if settings != PortConfig()},
             link={spoken(place): str(link) for place, link in switch.own_links.items()},
             fdb=static_entries(switch, switch.fdb.to_numpy()),

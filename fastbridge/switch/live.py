@@ -38,6 +38,7 @@ from fastbridge.journal import Journal
 from fastbridge.named import refuse_text
 from fastbridge.open_files import reserve_files
 from fastbridge.policy.base import Policy
+from fastbridge.real_time import allow_real_time, run_in_real_time
 
 from .base import Member, SwitchBase, SwitchPort
 from .capture import Capture, Wish
@@ -112,6 +113,8 @@ class Switch(SwitchBase):
         IP flow (PACKET_FANOUT by hash), and one takes all other frames. Frames of different flows may overtake each
         other. IP fragments have no ports to hash, so they may overtake whole frames of their own flow.
     cpu: the CPU to run the data plane on, or one for each worker; None: any.
+    real_time: let the workers run before all ordinary programs (SCHED_RR, sched(7)), as a bridge in the kernel does. So
+        busy pods do not delay frames, and emulated links are more exact. It takes root, or RLIMIT_RTPRIO.
     coalesce: send consecutive TCP segments, or UDP datagrams, of one flow as one GSO frame, by every port whose
         interface takes these (veth: yes); set_flags(port, coalesce=…) changes it. Receivers see no difference.
     policy: the handling of ARP and ND (see set_policy); by default that of a plain bridge.
@@ -141,6 +144,8 @@ class Switch(SwitchBase):
 
     def __init__(self, ports: Iterable[str | PortLike], **options: Unpack[LiveOptionWords]) -> None:
         self._options = wishes = LiveOptions(**options)
+        if wishes.real_time:
+            allow_real_time()
         super().__init__(
             wishes,
             busy_poll=wishes.busy_poll,
@@ -728,6 +733,8 @@ class Switch(SwitchBase):
     def _forward(self, worker: int) -> None:
         if cpus := self._options.cpus:
             os.sched_setaffinity(threading.get_native_id(), {cpus[worker]})
+        if self._options.real_time:
+            run_in_real_time()
         self._dataplane.run(worker)
 
     def _control(self) -> None:

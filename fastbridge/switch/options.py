@@ -54,6 +54,7 @@ class LiveOptions(Options):
     workers: int = 1
     fanout: bool = False
     cpu: int | Sequence[int] | None = None
+    real_time: bool = False
     coalesce: bool = True
     trusted: bool = False
     loop_detection: bool = True
@@ -130,6 +131,7 @@ class LiveOptionWords(OptionWords, total=False):
     workers: int
     fanout: bool
     cpu: int | Sequence[int] | None
+    real_time: bool
     coalesce: bool
     trusted: bool
     loop_detection: bool

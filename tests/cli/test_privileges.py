@@ -14,8 +14,9 @@ import pytest
 from command import say
 from live import PATIENCE, eventually
 
-from fastbridge import Lab
-from fastbridge.privileges import _AUDIT_ARCH, _REFUSED, BPF_COMMANDS, _filter
+from fastbridge import Lab, PrivilegeError
+from fastbridge.privileges import _AUDIT_ARCH, _REFUSED, BPF_COMMANDS, CAP_SYS_NICE, _filter
+from fastbridge.real_time import allow_real_time, may_be_real_time
 
 NET_ADMIN_AND_RAW = 1 << 12 | 1 << 13
 TRY = """
@@ -97,6 +98,23 @@ def test_a_run_keeps_nothing_and_its_helper_little(
     process.send_signal(signal.SIGTERM)
     assert say(process)["event"] == "stopped" and process.wait(timeout=PATIENCE) == 0
     assert not Path(f"/proc/{helper}").exists()
+
+
+@pytest.mark.live
+def test_a_run_in_real_time_keeps_what_that_takes_at_most(
+    lab: Lab, start: Callable[..., subprocess.Popen[str]]
+) -> None:
+    try:
+        allow_real_time()
+    except PrivilegeError as error:
+        pytest.skip(str(error))
+    process = start("run", "--json", "--real-time", "pod1", "pod2")
+    assert say(process)["event"] == "ready"
+    of_threads = [int(task.name) for task in Path(f"/proc/{process.pid}/task").iterdir()]
+    eventually(lambda: [os.sched_getscheduler(task) for task in of_threads].count(os.SCHED_RR) == 1, "one worker")
+    kept = 0 if may_be_real_time() else 1 << CAP_SYS_NICE
+    assert all(held == NONE | {"CapEff": kept, "CapPrm": kept} for held in capabilities(process.pid))
+    assert lab["pod1"].ping("pod2", timeout=PATIENCE)
 
 
 @pytest.mark.live
