@@ -25,7 +25,7 @@ cdef extern from "<time.h>" nogil:
     struct timespec:
         long tv_sec
         long tv_nsec
-    int CLOCK_MONOTONIC, CLOCK_REALTIME
+    int CLOCK_MONOTONIC, CLOCK_REALTIME, CLOCK_THREAD_CPUTIME_ID
     int clock_gettime(int clock, timespec *time)
     int clock_nanosleep(int clock, int flags, const timespec *request, timespec *remain)
     int TIMER_ABSTIME

@@ -10,7 +10,9 @@
 # longer than COSTLY_NS are sent to last, frame by frame. All of them together get 1/COSTLY_SHARE of the time; the rest
 # of their frames is dropped as `costly`. The average rises by an eighth of a slow send's excess over it, and falls by a
 # sixteenth. So a pod that is slow for one frame in ten is costly, too. The time that other threads had of the CPU in
-# a send is subtracted: a frame that wakes a pod's program makes it run at once, where they share a CPU.
+# a send is subtracted: a frame that wakes a pod's program makes it run at once, where they share a CPU. So is the time
+# that the hypervisor took, where it shows: if the kernel counts a pod's part of a send (a softirq) as CPU time of the
+# thread, which short sends tell, a send takes no more than that. CONFIG_IRQ_TIME_ACCOUNTING counts it apart.
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport strtoull
 from libc.string cimport memset
@@ -31,7 +33,7 @@ from .linux cimport (
 from .port cimport Port, WorkerPort
 from .ring cimport VNET_HEADER, release_slots
 from .watch cimport watch_loss
-from .worker cimport Worker, lose_link, monotonic_ns, tell
+from .worker cimport Worker, lose_link, monotonic_ns, tell, thread_ns
 
 cdef enum:
     # A frame is dropped as `full` after so many tries against a full send buffer.
@@ -41,6 +43,7 @@ cdef enum:
     # A port is costly beyond so much for each 16 KB begun. A frame of 60 bytes takes 2 µs; one of 64 KB that must be
     # segmented in the pod, some 200 µs.
     COSTLY_NS = 200000
+    SHORT_NS = 20000            # nothing else had the CPU in a send as short as this
     COSTLY_SHARE = 16           # costly ports get one part in so many of the time …
     COSTLY_BURST_NS = 2000000   # … and so much at once
     COSTLY_TOLD_NS = 1000000000
@@ -278,9 +281,17 @@ cdef inline uint64_t waited(Worker *worker) noexcept nogil:
     return worker.waited - before
 
 
-cdef inline uint64_t time_taken(Worker *worker, uint64_t elapsed) noexcept nogil:
-    """A send's part of the `elapsed` ns: without the time that other threads had the CPU."""
-    cdef uint64_t away = waited(worker) if elapsed > COSTLY_NS and worker.breathing else 0
+cdef inline uint64_t time_taken(Worker *worker, uint64_t elapsed, uint64_t counted) noexcept nogil:
+    """A send's part of the `elapsed` ns, `counted` of them as the worker's: the time that nobody else had the CPU."""
+    cdef uint64_t away
+    if elapsed < SHORT_NS:
+        worker.counted += counted
+        worker.elapsed += elapsed
+    if elapsed <= COSTLY_NS:
+        return elapsed
+    away = waited(worker)
+    if 4 * worker.counted > 3 * worker.elapsed and counted < elapsed:
+        away = max(away, elapsed - counted)
     return elapsed - away if away < elapsed else 0
 
 
@@ -295,14 +306,17 @@ cdef inline void note_cost(WorkerPort *share, uint64_t took, uint32_t weight) no
 cdef inline void transmit_costly(Worker *worker, WorkerPort *share, uint64_t *now) noexcept nogil:
     """Send a costly port's queue frame by frame, as far as there is time for it. `now` is ns, and goes on."""
     cdef uint32_t queued = share.queued, at = 0, split_until = 0, weight
-    cdef uint64_t began, took
+    cdef uint64_t began, took, counted, counted_before = thread_ns()
     worker.timed_until = now[0] + TIMED_NS
     while at < queued and worker.costly_from <= now[0] + COSTLY_SHARE * COSTLY_BURST_NS:
         share.queued = at + 1
         weight = units(worker, share, at)
         at = transmit_some(worker, share, at, &split_until)
         began, now[0] = now[0], monotonic_ns()
-        took = time_taken(worker, now[0] - began)
+        took = now[0] - began
+        if worker.breathing:
+            counted, counted_before = counted_before, thread_ns()
+            took = time_taken(worker, took, counted_before - counted)
         if share.cost > COSTLY_NS:
             worker.costly_from = max(worker.costly_from, began) + COSTLY_SHARE * took
         if worker.breathing:
@@ -318,7 +332,7 @@ cdef inline void transmit_costly(Worker *worker, WorkerPort *share, uint64_t *no
 
 cdef inline void transmit_timed(Worker *worker) noexcept nogil:
     """As transmit(), with costly ports last."""
-    cdef uint64_t now = monotonic_ns(), began
+    cdef uint64_t now = monotonic_ns(), began, counted, counted_before = thread_ns()
     cdef uint32_t i, costly = 0, weight
     cdef WorkerPort *share
     if worker.breathing:
@@ -334,7 +348,8 @@ cdef inline void transmit_timed(Worker *worker) noexcept nogil:
         transmit_to(worker, share)
         began, now = now, monotonic_ns()
         if worker.breathing:                     # else another thread sends, and its waits are not known
-            note_cost(share, time_taken(worker, now - began), weight)
+            counted, counted_before = counted_before, thread_ns()
+            note_cost(share, time_taken(worker, now - began, counted_before - counted), weight)
     for i in range(costly):
         transmit_costly(worker, worker.shares[worker.touched[i]], &now)
 

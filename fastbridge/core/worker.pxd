@@ -16,8 +16,9 @@ from .events cimport EventQueue, add_event
 from .flights cimport Wire
 from .forward cimport Forwarding
 from .linux cimport (
-    CLOCK_MONOTONIC, SO_ERROR, SOL_SOCKET, clock_gettime, epoll_event, getsockname, getsockopt, iovec, mmsghdr,
-    pthread_mutex_lock, pthread_mutex_t, pthread_mutex_unlock, sockaddr, sockaddr_ll, socklen_t, timespec, write,
+    CLOCK_MONOTONIC, CLOCK_THREAD_CPUTIME_ID, SO_ERROR, SOL_SOCKET, clock_gettime, epoll_event, getsockname, getsockopt,
+    iovec, mmsghdr, pthread_mutex_lock, pthread_mutex_t, pthread_mutex_unlock, sockaddr, sockaddr_ll, socklen_t,
+    timespec, write,
 )
 from .port cimport Port, WorkerPort, is_open
 from .punt cimport PuntQueue, PuntSlot
@@ -74,6 +75,7 @@ cdef struct Worker:
     uint64_t timed_until                # ns; sends are timed until then
     int waits_fd                        # the worker's own /proc/thread-self/schedstat
     uint64_t waited                     # ns that the worker had waited for a CPU when last asked
+    uint64_t counted, elapsed           # of some short sends, ns: CPU time of the worker, and all
     bint breathing                      # the worker's own thread sends
     uint64_t costly_from                # ns; costly ports may be sent to again from then on
     uint16_t *touched                   # egress ports with queued frames
@@ -98,6 +100,13 @@ cdef struct Worker:
 cdef inline uint64_t monotonic_ns() noexcept nogil:
     cdef timespec time
     clock_gettime(CLOCK_MONOTONIC, &time)
+    return <uint64_t>time.tv_sec * 1000000000 + <uint64_t>time.tv_nsec
+
+
+cdef inline uint64_t thread_ns() noexcept nogil:
+    """The CPU time of the calling thread."""
+    cdef timespec time
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time)
     return <uint64_t>time.tv_sec * 1000000000 + <uint64_t>time.tv_nsec
 
 
