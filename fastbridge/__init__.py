@@ -32,6 +32,7 @@ _HOMES = {
     "switch.fdb": "Fdb FdbEntry",
     "switch.file_capture": "CaptureError FileCapture",
     "switch.live": "Switch",
+    "switch.flight_recorder": "FlightRecorder",
     "switch.load": "Load RingLoad WorkerLoad",
     "switch.memory": "Arrival Egress MemorySwitch",
     "switch.mirror": "Mirror",

@@ -52,6 +52,7 @@ from .switch.fdb import Fdb as Fdb
 from .switch.fdb import FdbEntry as FdbEntry
 from .switch.file_capture import CaptureError as CaptureError
 from .switch.file_capture import FileCapture as FileCapture
+from .switch.flight_recorder import FlightRecorder as FlightRecorder
 from .switch.live import Switch as Switch
 from .switch.load import Load as Load
 from .switch.load import RingLoad as RingLoad

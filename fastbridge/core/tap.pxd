@@ -6,6 +6,9 @@
 #
 # One worker writes a ring, between two of whose breaths others may, and one thread reads it. `head` is the writer's and
 # `tail` the reader's. Both only grow. A record lies in one piece; a size of 0 sends the reader back to the beginning.
+#
+# A tap that keeps the last frames forgets the oldest instead. Then `tail` is the writer's, too, and the ring is read
+# when nobody writes any more.
 from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
@@ -45,6 +48,7 @@ cdef struct Tap:
     int mirror                  # -1, or the port that the frames are copied to
     uint32_t snap, limit        # bytes of a frame, and unread records, at most
     bint every_copy
+    bint keep_last              # a full ring forgets the oldest
     uint8_t *ring
     uint64_t room, head, tail
     uint64_t written, taken     # records
@@ -59,13 +63,31 @@ cdef inline void lose_frame(Tap *tap, uint16_t port) noexcept nogil:
         store_relaxed64(&tap.lost_of[port], tap.lost_of[port] + 1)
 
 
+cdef inline bint has_room(const Tap *tap, uint64_t size) noexcept nogil:
+    return (
+        tap.head - load_acquire64(&tap.tail) + size <= tap.room
+        and tap.written - load_acquire64(&tap.taken) < tap.limit
+    )
+
+
+cdef inline void forget_oldest(Tap *tap) noexcept nogil:
+    cdef uint64_t place = tap.tail % tap.room
+    cdef uint32_t size = (<TapRecord *>(tap.ring + place)).size
+    if size:
+        tap.taken += 1
+        tap.tail += size
+    else:
+        tap.tail += tap.room - place
+
+
 cdef inline TapRecord *start_record(Tap *tap, uint32_t size) noexcept nogil:
     """Room for a record of this size in the ring; NULL: there is none."""
     cdef uint64_t place = tap.head % tap.room
     cdef uint64_t skipped = tap.room - place if tap.room - place < size else 0
-    cdef uint64_t used = tap.head - load_acquire64(&tap.tail)
-    if used + skipped + size > tap.room or tap.written - load_acquire64(&tap.taken) >= tap.limit:
-        return NULL
+    while not has_room(tap, skipped + size):
+        if not tap.keep_last or tap.tail == tap.head:
+            return NULL
+        forget_oldest(tap)
     if skipped:
         (<TapRecord *>(tap.ring + place)).size = 0
         place = 0

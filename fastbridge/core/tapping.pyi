@@ -24,6 +24,7 @@ class Tap:
         reasons: Collection[str] | None = None,
         passing: Filter | None = None,
         every_copy: bool = False,
+        keep_last: bool = False,
         mirror: int = -1,
     ) -> Self: ...
     def fileno(self) -> int: ...

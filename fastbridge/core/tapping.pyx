@@ -37,7 +37,7 @@ cdef class Tap:
     sent, drops, own: show frames that went on, that were dropped (copies that were not sent, too), and that the switch
     itself sends. reasons: of the dropped ones those for these reasons, of received frames or of copies; None: all.
     passing: show only frames that this filter lets pass. every_copy: tell all ports that a flooded frame goes to, not
-    just 32.
+    just 32. keep_last: a full ring forgets the oldest frames and loses none; read() it after stop().
     mirror: instead of showing them, send the frames by this port, by which nothing else goes in or out meanwhile.
 
     Raises OSError, MemoryError; start() raises IndexError for no such port, and ValueError for a mirror's port that is
@@ -53,7 +53,7 @@ cdef class Tap:
     def __cinit__(
         self, Dataplane dataplane not None, *, uint32_t snap=0, size_t room=8, uint32_t limit=0xFFFFFFFF,
         bint sent=True, bint drops=True, bint own=True, reasons=None, Filter passing=None, bint every_copy=False,
-        int mirror=-1,
+        bint keep_last=False, int mirror=-1,
     ):
         cdef TapState *state
         cdef uint32_t i
@@ -69,6 +69,7 @@ cdef class Tap:
         for i in range(dataplane.worker_count):
             state = &self.states[i]
             state.event_fd, state.mirror, state.every_copy = event_fd, mirror, every_copy
+            state.keep_last = keep_last
             state.snap, state.room, state.limit = snap, (room + 7) & ~<size_t>7, limit
             state.wishes = (TAP_SENT if sent else 0) | (TAP_DROPS if drops else 0) | (TAP_OWN if own else 0)
             state.reasons, state.tx_reasons = bits(reasons, _REASONS), bits(reasons, _TX_REASONS)
@@ -183,11 +184,13 @@ cdef class Tap:
 
         action is None for a copy that was not sent. ingress is None for a frame of the switch's own. segment: how many
         bytes of payload each frame has that it still must be cut into, or 0. For one thread at a time; raises
-        MemoryError."""
+        MemoryError, and ValueError before stop() if it keeps the last frames."""
         cdef uint64_t unused, one = 1
         cdef list out = []
         cdef uint32_t i
         cdef bint more = False
+        if self.started and self.states[0].keep_last:
+            raise ValueError("what keeps the last frames is read after its end")
         read(self.states[0].event_fd, &unused, sizeof(unused))
         for i in range(self.dataplane.worker_count):
             read_ring(&self.states[i], i, most, out)

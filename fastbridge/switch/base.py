@@ -46,6 +46,7 @@ from .counters import Counters, Passed, PortCounters
 from .explain import Explanation, explain, send
 from .fdb import Fdb, PortRef
 from .file_capture import CaptureFile, FileCapture, record
+from .flight_recorder import FlightRecorder
 from .load import Load, RingLoad, WorkerLoad
 from .loops import StationWatch
 from .monitoring import Monitoring
@@ -66,6 +67,8 @@ if TYPE_CHECKING:
     from .capture import WishWords
 
 _log = logging.getLogger(__name__)
+
+_SNAP_OF_LAST = 2048  # bytes of a frame that a flight recorder keeps: all but those of GSO and jumbo frames
 
 #: Where a link is: a port, or a pair of ports, (from, to).
 PlaceRef = PortRef | tuple[PortRef, PortRef]
@@ -561,17 +564,27 @@ class SwitchBase:
         comments = self.about()
         return record(self.watch(wanted), file, comments)
 
-    def watch(self, wish: Wish) -> Capture:
-        """Capture what the wish says. Raises ConfigError."""
+    def watch(self, wish: Wish, last: int | None = None) -> Capture:
+        """Capture what the wish says. last: as Capture has it. Raises ConfigError."""
         self._dataplane.now()  # a forked child's says whose it is
         with self._changing:
             for name in wish.ports:
                 self._index_of(name)
-            capture = Capture(
-                Watched(self._dataplane, self._port_names, self._watching.discard), wish, self._seeing_all
-            )
+            watched = Watched(self._dataplane, self._port_names, self._watching.discard)
+            capture = Capture(watched, wish, self._seeing_all, last)
             self._watching.add(capture)
         return capture
+
+    def flight_recorder(self, limit: int = 10_000) -> FlightRecorder:
+        """Keep the last frames of all ports, with what became of them, for when something has gone wrong.
+
+        limit: how many frames; of each worker, in 4 MiB at most, and 2,048 bytes of each frame. Frames that the fast
+        path forwards are not among them; fast_path="off" lets it see all. It ends with the switch, and is read then or
+        later. Raises ConfigError.
+        """
+        if not 0 < limit <= 1 << 20:
+            raise ConfigError(f"a flight recorder keeps 1 … {1 << 20} frames, not {limit}")
+        return FlightRecorder(self.watch(Wish(snap=_SNAP_OF_LAST), limit))
 
     def about(self) -> list[str]:
         """What a capture file says of the switch: a comment each."""

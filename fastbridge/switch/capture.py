@@ -3,6 +3,7 @@
 What the switch saw and did, frame by frame, read from a tap in the core (core/tap.pxd). A capture that is read too
 slowly loses frames and counts them; the switch never waits for it. The tap's rings are all the memory that it takes.
 recorder.py makes a file of it, file_capture.py writes one, and capture_verbs.py sends it to a client.
+flight_recorder.py keeps the last frames instead.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 WHOLE = 1 << 18  #: bytes of a frame that are kept unless a capture says otherwise: more than any frame but BIG TCP's
 _ROOM = 1 << 24  # bytes of each worker's ring: 50 ms of small frames at a million a second, in memory once touched
+_ROOM_OF_LAST = 1 << 22  # the same of a flight recorder: for as long as the switch is there, most often for nobody
 _AT_A_TIME = 1 << 18  # bytes of a ring read at once
 
 
@@ -142,16 +144,28 @@ class Watched:
 class Capture(Closes):
     """Frames and their fates, from its making to close(). read() never waits; wait for fileno() to be readable."""
 
-    def __init__(self, watched: Watched, wish: Wish, seeing_all: Callable[[], AbstractContextManager[None]]) -> None:
-        """seeing_all: while it is entered, every frame comes to the core."""
+    def __init__(
+        self,
+        watched: Watched,
+        wish: Wish,
+        seeing_all: Callable[[], AbstractContextManager[None]],
+        last: int | None = None,
+    ) -> None:
+        """seeing_all: while it is entered, every frame comes to the core.
+
+        last: keep that many frames, the last ones, to be read after close(). The fast path goes on meanwhile.
+        """
         self.wish = wish
+        self.began = time.time_ns()
         self.frames = 0  #: read so far
         self.ended = False  #: nothing more will come: it was closed, or has read as many frames as it was to read
         self.watched = watched
         self._tap = Tap(
             watched.dataplane,
             snap=wish.snap,
-            room=_ROOM,
+            room=_ROOM if last is None else _ROOM_OF_LAST,
+            limit=0xFFFFFFFF if last is None else last,
+            keep_last=last is not None,
             sent=not wish.only_drops,
             own=not wish.only_drops,
             reasons=wish.reasons or None,
@@ -161,7 +175,7 @@ class Capture(Closes):
         self._entered = ExitStack()
         self.note_ports()
         self._tap.start()
-        if not wish.only_drops:
+        if not wish.only_drops and last is None:
             try:
                 self._entered.enter_context(seeing_all())
             except BaseException:
@@ -181,6 +195,11 @@ class Capture(Closes):
     def fileno(self) -> int:
         """Readable when there are frames to read."""
         return self._tap.fileno()
+
+    @property
+    def seen(self) -> int:
+        """Frames that it was to show, read or not."""
+        return self._tap.counts[0]
 
     @property
     def lost(self) -> int:

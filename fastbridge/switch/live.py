@@ -667,11 +667,11 @@ class Switch(SwitchBase):
             self._watching.add(mirror)
             return mirror
 
-    def watch(self, wish: Wish) -> Capture:
+    def watch(self, wish: Wish, last: int | None = None) -> Capture:
         """See SwitchBase."""
         with self._changing:
             self._refuse_stopped()
-            return super().watch(wish)
+            return super().watch(wish, last)
 
     def _refuse_stopped(self) -> None:
         if self._final is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 
 from fastbridge import pcapng
@@ -25,7 +25,6 @@ class Recorder:
     def __init__(self, capture: Capture, comments: Sequence[str] = ()) -> None:
         self._capture = capture
         self._wall = time.time_ns() - time.monotonic_ns()
-        self._start = time.time_ns()
         self._numbers: dict[str, int] = {}
         self._written: Counter[str] = Counter()
         self._full = False  # the next frame would be too much
@@ -36,9 +35,13 @@ class Recorder:
 
     def take(self) -> bytes:
         """The blocks of frames seen since the last call; b"" if there are none. Never waits."""
+        return self.tell(() if self._full else self._capture.read())
+
+    def tell(self, frames: Iterable[TraceEvent]) -> bytes:
+        """The blocks of frames that were read from the capture."""
         made, self._head = [self._head], b""
         self._use(len(made[0]))
-        for seen in () if self._full else self._capture.read():
+        for seen in frames:
             blocks = list(self._blocks(seen))
             heads = [head for head, _, _ in blocks]
             size = sum(map(len, heads)) + sum(len(block) for _, _, block in blocks)
@@ -65,7 +68,12 @@ class Recorder:
             accepted = self._written[name] + lost[name]
             rest.append(
                 pcapng.statistics(
-                    number, self._start, end, accepted=accepted, dropped=lost[name], delivered=self._written[name]
+                    number,
+                    self._capture.began,
+                    end,
+                    accepted=accepted,
+                    dropped=lost[name],
+                    delivered=self._written[name],
                 )
             )
         return b"".join(rest)

@@ -1,0 +1,146 @@
+"""What a failing test's report says of its labs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from capture_files import tshark
+from projects import PLUGIN, outcomes, run_tests
+
+pytestmark = pytest.mark.live
+
+FAILING = """
+    import pytest
+
+    @pytest.mark.lab(pods=3, link={"pod1": "from_pod.lose=frames 1"}, policy="suppress")
+    def test_loses(lab):
+        assert lab["pod1"].ping("pod2", timeout=0.01), "lost"
+
+    def test_passes(lab):
+        assert lab["pod1"].ping("pod2", timeout=60)
+
+    @pytest.mark.xfail
+    def test_is_meant_to_fail(lab):
+        raise AssertionError
+"""
+
+
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_counters_tables_and_frames(tmp_path: Path, workers: str) -> None:
+    if workers != "0":
+        pytest.importorskip("xdist")
+    arguments = ("-n", workers, "--lab-artifacts", "seen/here")
+    done = run_tests(tmp_path, FAILING, *arguments, plugins=[PLUGIN, "xdist"])
+    assert outcomes(done) == {"failed": 1, "passed": 1, "xfailed": 1}, done.stdout
+    assert done.stdout.count("- lab: pod1, pod2, pod3 -") == 1 and "lab: pod1, pod2 -" not in done.stdout
+    section = done.stdout.partition("lab: pod1, pod2, pod3 -")[2]
+    for said in (
+        "port   received  forwarded",
+        "pod1: dropped: link_loss 1",
+        "pod1: from_pod.lose=frames 1",
+        "FDB:",
+        "neighbours, policy suppress:",
+        "neighbours in pods:",
+        "(link_loss)",
+    ):
+        assert said in section, said
+    (path,) = (tmp_path / "seen/here").iterdir()
+    assert f"as pcapng: {path}" in section
+    rows = tshark(path, "frame.interface_name", "frame.comment", options=("-Y", 'frame.comment contains "link_loss"'))
+    assert rows == [("pod1", "dropped: link_loss")]
+
+
+PHASES = """
+    import pytest
+
+    @pytest.fixture
+    def broken(lab):
+        lab["pod1"].ping("pod2", timeout=60)
+        raise RuntimeError("in the setup")
+
+    def test_setup(broken): ...
+
+    @pytest.fixture
+    def breaks(request):
+        lab = request.getfixturevalue("lab")
+        lab["pod1"].ping("pod2", timeout=60)
+        yield
+        raise RuntimeError("in the teardown")
+
+    @pytest.fixture
+    def breaks_late():
+        yield
+        raise RuntimeError("after the lab's end")
+
+    def test_teardown(breaks_late, lab):
+        lab["pod1"].ping("pod2", timeout=60)
+
+    def test_closed(make_lab):
+        with make_lab(policy="suppress") as lab:
+            assert lab["pod1"].ping("pod2", timeout=60)
+            raise RuntimeError("in the body")
+
+    def test_stopped(lab):
+        assert lab["pod1"].ping("pod2", timeout=60)
+        lab.switch.stop()
+        raise RuntimeError("after its stop")
+
+    @pytest.mark.parametrize("name", ["a/b", "a b", "ü" * 200], ids=str)
+    def test_names(lab, name):
+        raise RuntimeError(name)
+"""
+
+
+def test_in_all_phases_with_any_name(tmp_path: Path) -> None:
+    done = run_tests(tmp_path, PHASES, "--lab-artifacts", "seen")
+    assert outcomes(done) == {"failed": 5, "errors": 2, "passed": 1}, done.stdout
+    sections = done.stdout.split("lab: pod1, pod2 -")[1:]
+    assert len(sections) == 7 and "cannot tell" not in done.stdout
+    for section in sections[:3]:
+        assert "02:00:00:00:00:01 → pod1" in section and "ICMP echo reply" in section, section
+    assert "10.0.0.1 → 02:00:00:00:00:01 on pod1" in done.stdout  # of the lab that was closed
+    names = sorted(
+        path.name.removeprefix("test_it.py-test_").rpartition("-")[0] for path in (tmp_path / "seen").iterdir()
+    )
+    assert names[:2] == ["closed", "names-a-b"] and names[1] == names[2]
+    assert names[3].startswith("names-xfc-xfc-") and len(names[3]) < 100
+    assert names[4:] == ["setup-setup", "stopped", "teardown-teardown"]
+
+
+SHARED = """
+    import pytest
+
+    @pytest.fixture(scope="module")
+    def net(lab_factory):
+        with lab_factory() as lab:
+            yield lab
+
+    @pytest.mark.parametrize("n", [3, 0])
+    def test_shared(net, n):
+        if n:
+            assert net["pod1"].ping("pod2", count=n, interval=0, timeout=60)
+        raise RuntimeError
+
+    def test_does_without(lab):
+        raise RuntimeError
+"""
+
+
+def test_a_lab_that_is_shared_tells_each_test_its_own_frames(tmp_path: Path) -> None:
+    done = run_tests(tmp_path, SHARED)
+    assert outcomes(done) == {"failed": 3}, done.stdout
+    _, first, second, alone = done.stdout.split("lab: pod1, pod2 -")
+    assert first.count("ICMP echo request") == 3 and "--lab-artifacts DIR keeps them" in first
+    assert "ICMP echo" not in second and "02:00:00:00:00:02 → pod2" in second
+    assert "ICMP echo" not in alone
+    assert [path.name for path in tmp_path.iterdir() if path.suffix == ".pcapng"] == []
+
+
+def test_where_the_file_cannot_be_written(tmp_path: Path) -> None:
+    code = "def test_it(lab): raise RuntimeError"
+    done = run_tests(tmp_path, code, "--lab-artifacts", "/proc/nowhere")
+    assert outcomes(done) == {"failed": 1} and "cannot write /proc/nowhere/test_it.py-test_it-" in done.stdout
+    (tmp_path / "file").touch()
+    done = run_tests(tmp_path, code, "--lab-artifacts", "file")
+    assert done.returncode == 4 and "--lab-artifacts file: this is no directory; name another one" in done.stderr
