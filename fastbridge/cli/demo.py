@@ -13,7 +13,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import rich_click as click
 from rich.columns import Columns
@@ -28,13 +28,14 @@ from fastbridge.dissect import dissect, header
 from fastbridge.lab.topology import Lab, Topology, kernel_has_ipv6
 from fastbridge.links.link import Link
 from fastbridge.links.places import Place
+from fastbridge.links.scenario import Scenario
 from fastbridge.policy.base import Answer, Drop, Policy, SendTo, Verdict
 from fastbridge.policy.builtin import parse_policy
 from fastbridge.policy.neighbours import Neighbours
 from fastbridge.switch.live import Switch
 from fastbridge.switch.trace import Trace, TraceEvent
 
-from .options import link_option, read_links, read_policy
+from .options import link_option, read_links, read_policy, scenario_option
 
 _MOST_PODS = 32  # the most egress ports that a trace event names
 _NAMED = 6  # of a flooded frame's ports so many are named
@@ -62,7 +63,8 @@ _ACTION_STYLES = {"flooded": "yellow", "forwarded": "green", "dropped": "red", "
     help="What happens to ARP and IPv6 ND, as for `fastbridge run --arp`. With suppress the switch itself answers.",
 )
 @link_option
-def demo(pods: int, pause: float | None, arp: str, links: dict[str, str]) -> None:
+@scenario_option
+def demo(pods: int, pause: float | None, arp: str, links: dict[str, str], scenario: Scenario | None) -> None:
     """Show how pods find each other, frame by frame.
 
     Makes pods, joins them by a switch, lets them ping, and tells what the switch saw and did. Needs no
@@ -70,10 +72,12 @@ def demo(pods: int, pause: float | None, arp: str, links: dict[str, str]) -> Non
     """
     console = make_console(markup=True)
     logging.getLogger("fastbridge").setLevel(logging.ERROR)  # the story itself tells of a policy's drops
+    logging.getLogger("fastbridge.switch.player").setLevel(logging.INFO)  # it does not of a scenario's steps
     story = _Story(console, pause if pause is not None else _PAUSE if sys.stdout.isatty() else 0.0)
     # A lab each for IPv4 and IPv6: with IPv6, kernels send by themselves, and the switch would learn too early.
     plan = Topology.of(pods, ipv6=None)
-    wires = read_links(links, [pod.name for pod in plan.pods])
+    wires = _Wires(read_links(links, [pod.name for pod in plan.pods]), scenario)
+    wires.check(plan)
     with _make_lab(plan) as lab:
         story.introduce(plan)
         _tell_arp(story, lab, _Witness(parse_policy(arp)), wires)
@@ -99,6 +103,24 @@ def _make_lab(plan: Topology) -> Lab:
     return lab
 
 
+class _Wires(NamedTuple):
+    """What the pods' links do, and what happens to them."""
+
+    links: Mapping[Place, Link]
+    scenario: Scenario | None
+
+    def check(self, plan: Topology) -> None:
+        """Raise ConfigError for a scenario that these pods cannot have."""
+        if self.scenario is not None:
+            self.scenario.bound([pod.name for pod in plan.pods], self.links)
+
+    def put_on(self, switch: Switch) -> None:
+        """Have a switch's links do it, from now on."""
+        switch.set_links(self.links)
+        if self.scenario is not None:
+            switch.play(self.scenario)
+
+
 class _Witness(Policy):
     """Asks a policy, and remembers its verdicts."""
 
@@ -121,9 +143,9 @@ class _Witness(Policy):
         return str(self._policy)
 
 
-def _tell_arp(story: _Story, lab: Lab, policy: _Witness, links: Mapping[Place, Link]) -> None:
+def _tell_arp(story: _Story, lab: Lab, policy: _Witness, wires: _Wires) -> None:
     with Switch(lab.ports, policy=policy, trusted=policy.trusting) as switch, switch.trace() as trace:
-        switch.set_links(links)
+        wires.put_on(switch)
         story.scene = (lab, switch, trace, policy)
         story.ping(
             "pod1",
@@ -154,9 +176,9 @@ def _tell_arp(story: _Story, lab: Lab, policy: _Witness, links: Mapping[Place, L
     story.say(counters.story)
 
 
-def _tell_discovery(story: _Story, lab: Lab, policy: _Witness, links: Mapping[Place, Link]) -> None:
+def _tell_discovery(story: _Story, lab: Lab, policy: _Witness, wires: _Wires) -> None:
     with Switch(lab.ports, policy=policy, trusted=policy.trusting) as switch, switch.trace() as trace:
-        switch.set_links(links)
+        wires.put_on(switch)
         story.scene = (lab, switch, trace, policy)
         story.ping(
             "pod1",

@@ -15,6 +15,7 @@ from fastbridge.errors import ConfigError
 if TYPE_CHECKING:
     from fastbridge.links.link import Link
     from fastbridge.links.places import Place
+    from fastbridge.links.scenario import Scenario
 
 
 def read_policy(context: click.Context, parameter: click.Parameter, text: str | None) -> str | None:
@@ -84,6 +85,25 @@ def read_links(texts: Mapping[str, str], ports: Sequence[str]) -> dict[Place, Li
         if port not in ports:
             raise click.UsageError(f"--link names {port}, and there are: {', '.join(ports)}")
     return links
+
+
+def scenario_option(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command --scenario, as a Scenario: what happens to links, and when. The whole file is checked."""
+    option = click.option(
+        "--scenario",
+        metavar="FILE",
+        callback=_read_scenario,
+        help="Play this scenario from the start on: what happens to links, and when (docs/links.md).",
+    )
+    return option(command)
+
+
+def _read_scenario(context: click.Context, parameter: click.Parameter, path: str | None) -> Scenario | None:
+    if path is None:
+        return None
+    from fastbridge.links.scenario import Scenario  # `--help` of a command must not wait for it
+
+    return Scenario.load(path)
 
 
 def read_policy_of_strangers(context: click.Context, parameter: click.Parameter, text: str | None) -> str | None:

@@ -26,7 +26,7 @@ from fastbridge.sd_notify import Notifier
 from fastbridge.switch.counters import Counters
 from fastbridge.switch.options import FAST_PATHS, LiveOptions
 
-from .options import link_option, read_policy_of_strangers, read_port_policies
+from .options import link_option, read_policy_of_strangers, read_port_policies, scenario_option
 from .service import Service
 from .streams import ERRORS, StreamBox
 from .wishes import Wishes
@@ -34,6 +34,7 @@ from .wishes import Wishes
 _log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
+    from fastbridge.links.scenario import Scenario
     from fastbridge.metrics.endpoint import Endpoint
     from fastbridge.switch.config_apply import Configured
     from fastbridge.switch.helper import Helper
@@ -134,11 +135,7 @@ def _check_patterns(context: click.Context, parameter: click.Parameter, patterns
     "Use guard=router for a router's interface.",
 )
 @link_option
-@click.option(
-    "--scenario",
-    metavar="FILE",
-    help="Play this scenario from the start on: what happens to links, and when (docs/links.md).",
-)
+@scenario_option
 @click.option(
     "--storm-control",
     metavar="FRAMES",
@@ -231,7 +228,7 @@ def run(
     as_json: bool,
     interval: float | None,
     metrics: str | None,
-    scenario: str | None,
+    scenario: Scenario | None,
     **options: Any,
 ) -> None:
     """Forward frames between interfaces until Ctrl-C or SIGTERM.
@@ -246,9 +243,6 @@ def run(
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's threads would keep the privileges given up below
     wishes = Wishes.of(context, config)
     wanted = wishes.read()
-    from fastbridge.links.scenario import Scenario
-
-    played = Scenario.load(scenario) if scenario is not None else None
     endpoint = _open_endpoint(context, metrics, take_over) if metrics else None
     from fastbridge.switch.config_apply import Configured
     from fastbridge.switch.helper import Helper
@@ -264,9 +258,9 @@ def run(
     configured = Configured(switch, wanted, wishes.read if config else None)
     if state is not None:
         switch.state = _take_back(switch, state)
-    if played is not None:
+    if scenario is not None:
         try:
-            switch.play(played)
+            switch.play(scenario)
         except BaseException:
             switch.stop()
             raise

@@ -226,6 +226,30 @@ cdef class Links:
                 self.dataplane._unlock()
         return found
 
+    def state_of(self, keys, now=None):
+        """As state(), of these links alone. Those that are not there are left out."""
+        cdef dict found = {}
+        cdef uint64_t time = monotonic_ns() if now is None else now
+        cdef Order order
+        cdef Link *link
+        for key in keys:
+            make_order(&order, key, None, None)
+            with nogil:
+                self.dataplane._lock()
+            try:
+                link = self._link(&order)
+                if is_on(link):
+                    found[key] = name_link(link, time)
+            finally:
+                self.dataplane._unlock()
+        return found
+
+    cdef Link *_link(self, const Order *order) noexcept nogil:
+        """The link that an order is about; NULL: there is none."""
+        cdef PortLinks *links = self.dataplane.ports[port_of(order)].links if self._there(order) else NULL
+        cdef Link **slot = slot_of(links, order.ingress, order.egress) if links != NULL else NULL
+        return NULL if slot == NULL else slot[0]
+
     @property
     def memory(self):
         """What the frames in flight take, and took at most: a pair of bytes, of all workers."""

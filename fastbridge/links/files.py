@@ -3,10 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from fastbridge.errors import ConfigError
 
 _MOST_BYTES = 64 << 20
+
+
+class KnownFile(str):
+    """The path of a file with what was read from it: a link that is changed in other words reads it not again."""
+
+    content: Any
+
+    @classmethod
+    def of(cls, path: str, content: object) -> KnownFile:
+        """A path, and what was read."""
+        known = cls(path)
+        known.content = content
+        return known
 
 
 def absolute(word: str, path: object) -> str:

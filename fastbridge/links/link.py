@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from fastbridge.errors import ConfigError
 
 from . import distributions, units
-from .files import absolute
+from .files import KnownFile, absolute
 from .loss import Gilbert, Lose, read_lose, read_model
 from .presets import PRESETS
 from .stages import MOST_OVERHEAD, POOL_BYTES, Stages
@@ -56,6 +56,8 @@ _ELSEWHERE = {
 
 
 def _read_distribution(word: str, value: Any) -> str:
+    if isinstance(value, KnownFile):
+        return value
     if value in distributions.NAMES:
         return str(value)
     path = absolute(word, value)
@@ -64,14 +66,14 @@ def _read_distribution(word: str, value: Any) -> str:
             f"{word} {value!r} is not known, nor a file here; there are {', '.join(distributions.NAMES)}, or the path "
             "of a table, such as tc's own, /usr/lib/tc/paretonormal.dist"
         )
-    distributions.table(path)
-    return path
+    return KnownFile.of(path, distributions.table(path))
 
 
-def _read_trace(word: str, value: Any) -> str:
+def _read_trace(word: str, value: Any) -> KnownFile:
+    if isinstance(value, KnownFile):
+        return value
     path = absolute(word, value)
-    read_trace(path)
-    return path
+    return KnownFile.of(path, read_trace(path))
 
 
 def _read_reorder(word: str, value: Any) -> str:
@@ -266,7 +268,7 @@ class Link:
             limit_frames=limit.frames,
             delay_ns=units.read_time("delay", words["delay"]),
             jitter_ns=jitter,
-            table=distributions.table(words["distribution"]) if jitter else (),
+            table=_table_of(words) if jitter else (),
             steps=trace.steps if trace else (),
             period_ns=trace.period_ns if trace else 0,
         )
@@ -440,7 +442,16 @@ def _read_word(word: str, value: Any, before: str = "") -> Any:
 
 
 def _trace_of(words: Mapping[str, Any]) -> TraceSteps | None:
-    return read_trace(words["trace"]) if words["trace"] else None
+    trace: TraceSteps | None = words["trace"].content if words["trace"] else None
+    return trace
+
+
+def _table_of(words: Mapping[str, Any]) -> tuple[int, ...]:
+    distribution: str = words["distribution"]
+    if isinstance(distribution, KnownFile):
+        table: tuple[int, ...] = distribution.content
+        return table
+    return distributions.table(distribution)
 
 
 def _rate_of(words: Mapping[str, Any]) -> int:

@@ -301,6 +301,11 @@ class SwitchBase:
         with self._changing:
             return self._wires.states()
 
+    def links_of(self, places: Iterable[Place]) -> Mapping[Place, LinkState]:
+        """As `links`, of these places alone, by the names of ports. One that is perfect is left out."""
+        with self._changing:
+            return self._wires.states_of(places)
+
     @property
     def own_links(self) -> Mapping[Place, Link]:
         """The links that are set, by port or pair; also of ports that may come again under their names."""

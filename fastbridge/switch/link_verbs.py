@@ -5,7 +5,7 @@ A place is a port, a pair `from>to`, or `*`: all ports.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from fastbridge.errors import ConfigError
@@ -44,7 +44,9 @@ class LinkVerbs:
     def show(self, places: list[str] | None = None) -> list[LinkRow]:
         """The links that are not perfect, or some, with their counts. `group`: of a partition; null: all others."""
         with self._switch.still():
-            return self._rows(self._switch.links if places is None else self._read(places))
+            if places is not None:
+                return self._rows(self._read(places))
+            return [_row(place, state) for place, state in self._switch.links.items()]
 
     def reset(self, places: list[str] | None = None) -> list[LinkRow]:
         """Make links perfect again, with what was cut; without places all of them, and end the partition."""
@@ -82,8 +84,8 @@ class LinkVerbs:
     def _read(self, places: Sequence[str]) -> list[Place]:
         return read_places(self._switch, places)
 
-    def _rows(self, places: Iterable[Place]) -> list[LinkRow]:
-        links = self._switch.links
+    def _rows(self, places: Collection[Place]) -> list[LinkRow]:
+        links = self._switch.links_of(places)
         return [_row(place, links.get(place) or self._perfect(place)) for place in places]
 
     def _perfect(self, place: Place) -> LinkState:

@@ -166,17 +166,29 @@ class Wires:
 
     def states(self) -> dict[Place, LinkState]:
         """All links that are wanted or cut; during a partition those of all ports that are there."""
-        counts = {key: LinkCounts(**found) for key, found in self._core.state(self._now()).items()}
+        wishes = self.wishes
+        places = dict.fromkeys([*(self._indices() if wishes.groups else ()), *wishes.links, *wishes.cuts])
+        return self._states(places, self._core.state(self._now()))
+
+    def states_of(self, places: Iterable[Place]) -> dict[Place, LinkState]:
+        """As states(), of these places alone; there may be a million others."""
         indices, wishes = self._indices(), self.wishes
-        found: dict[Place, LinkState] = {}
-        for place in dict.fromkeys([*(indices if wishes.groups else ()), *wishes.links, *wishes.cuts]):
-            found[place] = LinkState(
+        groups = indices if wishes.groups else ()
+        found = [place for place in places if place in wishes.links or place in wishes.cuts or place in groups]
+        keys = [key for place in found for _, key in _keys(place, indices)]
+        return self._states(found, self._core.state_of(keys, self._now()))
+
+    def _states(self, places: Iterable[Place], counts: Mapping[_Key, dict[str, int]]) -> dict[Place, LinkState]:
+        indices, wishes = self._indices(), self.wishes
+        return {
+            place: LinkState(
                 wishes.links.get(place),
                 tuple(each for each in DIRECTIONS if each in wishes.cuts.get(place, ())),
                 wishes.group_of(place) if isinstance(place, str) else None,
-                {each: counts[key] for each, key in _keys(place, indices) if key in counts},
+                {each: LinkCounts(**counts[key]) for each, key in _keys(place, indices) if key in counts},
             )
-        return found
+            for place in places
+        }
 
     @property
     def memory(self) -> tuple[int, int]:

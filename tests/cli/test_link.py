@@ -19,6 +19,7 @@ from fastbridge import Client, Lab, MemorySwitch
 from fastbridge.cli.link import _split
 from fastbridge.control.directory import make_directory, running, socket_path
 from fastbridge.control.server import ControlServer
+from fastbridge.lab.topology import kernel_has_ipv6
 from fastbridge.switch.verbs import switch_verbs
 
 PORTS = ("pod1", "pod2", "pod3")
@@ -182,6 +183,22 @@ def test_links_of_ports_to_come(lab: Lab, start: Started) -> None:
     out, _ = process.communicate(timeout=PATIENCE)
     final = json.loads(out.splitlines()[-1])["counters"]["total"]
     assert final["rx_in_flight"] == final["tx_in_flight"] == 0 and "link_added" in final
+
+
+@pytest.mark.live
+@pytest.mark.slow
+def test_the_demo_plays_a_scenario_in_each_of_its_labs(tmp_path: Path) -> None:
+    file = tmp_path / "slower.toml"
+    file.write_text('[[at]]\ntime = "0s"\nlink = "*"\nset = "delay=1ms"\n')
+    done = run("demo", "--scenario", str(file), timeout=PATIENCE)
+    said = "fastbridge: scenario at 0: pod1 pod2 pod3 set delay=1ms\n"
+    assert done.returncode == 0 and done.stderr == said * (2 if kernel_has_ipv6() else 1)
+    file.write_text('[[at]]\ntime = "1h"\nlink = "pod4"\ncut = true\n')
+    line = f"{file}:2: time '1h'"  # nothing is made before all of it is checked
+    assert complaint(run("demo", "--scenario", str(file)), 2).startswith(line)
+    file.write_text('[[at]]\ntime = "1s"\nlink = "pod4"\ncut = true\n')
+    line = f"{file}:1: the switch has no port 'pod4'; it has: pod1, pod2, pod3"
+    assert complaint(run("demo", "--scenario", str(file)), 2) == line
 
 
 @pytest.mark.live

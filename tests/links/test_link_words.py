@@ -354,6 +354,23 @@ def test_what_makes_no_sense_is_said_in_one_line(text, says):
     assert says in str(error.value)
 
 
+def test_a_change_of_other_words_reads_no_file_again(tmp_path):
+    trace, table = tmp_path / "cell", tmp_path / "rtts"
+    trace.write_text("1\n")
+    table.write_text("1 2 3\n")
+    link = Link.parse(f"trace={trace},delay=20ms,jitter=1ms,seed=1,to_pod.distribution={table}")
+    trace.write_text("5\n")
+    table.unlink()
+    changed = link.change("delay=30ms")
+    assert changed.stages("to_pod").steps == link.stages("to_pod").steps == ((0, 12_032_000, -1),)
+    assert changed.stages("to_pod").table == link.stages("to_pod").table
+    assert json.loads(json.dumps(changed.as_words()))["trace"] == str(trace)
+    assert changed == pickle.loads(pickle.dumps(changed)) == Link.of(changed.as_words())
+    assert changed.change(f"trace={trace}").stages("to_pod").steps != link.stages("to_pod").steps
+    with pytest.raises(ConfigError, match="rtts"):
+        link.change(f"distribution={table}")
+
+
 def test_a_trace_and_words_do_not_contradict(tmp_path):
     (tmp_path / "both").write_text("t,rate,delay\n0,1mbit,20ms\n")
     for word, value in [("rate", "1mbit"), ("delay", "20ms")]:

@@ -71,6 +71,45 @@ def test_a_link_taken_off_lets_what_is_in_flight_arrive_in_order(switch: MemoryS
     check_accounts(switch)
 
 
+def test_who_asks_for_some_links_does_not_wait_for_all(switch: MemorySwitch, monkeypatch: pytest.MonkeyPatch) -> None:
+    switch.set_links({"a": "delay=20ms", ("c", "b"): "delay=20ms", ("b", "a"): "delay=1ms"})
+    switch.cut("c", direction="to_pod")
+    assert passes(switch, "c") == []
+    every, ask = switch.links, Asked(switch)
+    assert every["a"].counts["to_pod"].waiting == 1 and every[("c", "b")].counts["to_pod"].waiting == 1
+    core = switch._wires._core
+    asked: list[Any] = []
+
+    class Watched:
+        """The core's links, of which nobody asks for all."""
+
+        def state_of(self, keys: Any, now: Any) -> Any:
+            asked.extend(keys)
+            return core.state_of(keys, now)
+
+    monkeypatch.setattr(switch._wires, "_core", Watched())
+    some = switch.links_of(["a", ("c", "b"), "c", "b", "z"])
+    assert some == {place: every[place] for place in ("a", ("c", "b"), "c")}
+    assert asked == [
+        ("to_pod", None, 0),
+        ("from_pod", 0, None),
+        ("pair", 2, 1),
+        ("to_pod", None, 2),
+        ("from_pod", 2, None),
+    ]
+    (row,) = ask("link.show", places=["c>b"])
+    assert (row["link"], row["to_pod"]["waiting"]) == ("delay=20ms", 1)
+    assert [row["link"] for row in ask("link.show", places=["a>c", "b"])] == ["", ""]
+
+
+def test_links_of_a_port_that_has_gone_have_no_counts(switch: MemorySwitch) -> None:
+    switch.set_links({"a": "delay=20ms", ("b", "c"): "delay=20ms"})
+    switch.partition([["b"]])
+    assert switch._wires._core.state_of([("pair", 1, 3), ("to_pod", None, 4), ("pair", 9999, 1)]) == {}
+    assert list(switch.links_of(["b", ("b", "c"), ("c", "b")])) == ["b", ("b", "c")]
+    assert switch.links_of(["b"])["b"].group == 0
+
+
 def test_a_link_in_words_or_as_an_object(switch: MemorySwitch) -> None:
     switch.set_links({"a": Link(delay="20ms"), "b": "delay=20ms", ("a", "b"): "delay=5ms,seed=7"})
     assert switch.own_links == {"a": Link(delay="20ms"), "b": Link(delay="20ms"), ("a", "b"): Link(delay="5ms", seed=7)}
