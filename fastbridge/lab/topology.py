@@ -12,7 +12,7 @@ import re
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Interface, IPv6Network
 from pathlib import Path
 from socket import AF_NETLINK, SOCK_RAW
 from typing import Any
@@ -30,6 +30,7 @@ from .link_counters import await_up
 from .links import Links
 from .namespaces import Argv, Namespace, NamespaceHelper, os_reason
 from .pods import POD_END, Pod, Port, run_text
+from .uplink import HOST, Uplink, refuse_taken
 
 Progress = Callable[[int, int], None]
 
@@ -204,6 +205,24 @@ class Lab(Closes):
         finally:
             if self._helper.is_ours:
                 self._reconnect()
+
+    @contextlib.contextmanager
+    def uplink(self, *pods: str | Pod) -> Iterator[IPv4Address]:
+        """Give these pods, by default all, a way out while the context lasts; gives this host's address there.
+
+        Each gets an interface `uplink` and a default route over it, by pasta or slirp4netns, which opens the pod's
+        connections from the namespace of this process. At the address are the servers on 127.0.0.1 of this host. Name
+        servers are the host's. IPv4 only; one process a pod.
+
+        Raises LabError when neither program is installed, or none works, and ConfigError for pods with addresses of the
+        uplink's network.
+        """
+        chosen = [self[pod] if isinstance(pod, str) else pod for pod in pods] or list(self)
+        refuse_taken(chosen)
+        with contextlib.ExitStack() as uplinks:
+            for pod in chosen:
+                uplinks.enter_context(Uplink(pod))
+            yield HOST
 
     def close(self) -> None:
         """Kill the programs in the pods and remove everything. A second call does nothing."""
