@@ -10,10 +10,13 @@ from .errors import PortError as PortError
 from .errors import PrivilegeError as PrivilegeError
 from .feed import Monitor as Monitor
 from .lab.ping import PingResult as PingResult
+from .lab.plans import InterfacePlan as InterfacePlan
+from .lab.plans import PodPlan as PodPlan
+from .lab.plans import RoutePlan as RoutePlan
 from .lab.pods import Pod as Pod
+from .lab.pods import PodEnd as PodEnd
 from .lab.pods import Port as Port
 from .lab.topology import Lab as Lab
-from .lab.topology import PodPlan as PodPlan
 from .lab.topology import Topology as Topology
 from .link_watch import LinkCounters as LinkCounters
 from .links.link import Link as Link

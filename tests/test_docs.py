@@ -99,7 +99,7 @@ def test_all_python_is_tried() -> None:
     assert sum(len(blocks(page, "python")) for page in PAGES) == len(WRITTEN)
     assert {page.name for page in WRITTEN} == {
         "README.md", "switch.md", "ports.md", "policies.md", "labs.md", "compare.md", "howto-policy.md", "capture.md",
-        "links.md",
+        "links.md", "topologies.md",
     }  # fmt: skip
 
 
@@ -118,6 +118,7 @@ def test_embedding_runs_as_written() -> None:
         ("ports", r"<Switch of 0 ports"),
         ("policies", r"10.0.0.2 → 02:00:00:00:00:02 on pod2"),
         ("labs", r"10.0.0.1 dev eth0 lladdr 02:00:00:00:00:01"),
+        ("topologies", r"sent=1, rtts=\(\d.*\n10.2.0.2/16 02:00:00:00:00:02 → h2 .*\nfd00:0:0:2::1 +h2"),
         ("compare", r"'frmol': \d{4,}"),
         ("howto-policy", ""),
         ("links", r"^0 \(0, \d{9}\)$"),
@@ -145,6 +146,7 @@ LIVE = {
     "regions": "eu1 reaches asia1 afterwards: True",
     "see_every_frame": "pod1 flooded",
     "test_fixture": "1 passed",
+    "three_routers": "with its link cut: False\nby the other router: True",
 }
 
 

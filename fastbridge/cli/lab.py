@@ -105,7 +105,7 @@ def list_() -> None:
     table = make_table("", "lab", "pods", "host ends", "MTU", "state", right=("pods", "MTU"))
     for found in labs:
         ends = found.ports[0] if len(found.ports) == 1 else f"{found.ports[0]} … {found.ports[-1]}"
-        table.add_row(found.name, str(len(found.ports)), ends, str(found.topology.mtu), _state(found))
+        table.add_row(found.name, str(len(found.topology.pods)), ends, str(found.topology.mtu), _state(found))
     make_console().print(table)
 
 
@@ -149,7 +149,7 @@ def down(name: str) -> None:
     Also works after a crash of `lab up`.
     """
     removed = lab_store.down(name)
-    click.echo(f"removed lab {removed.name}, {len(removed.ports)} pods")
+    click.echo(f"removed lab {removed.name}, {len(removed.topology.pods)} pods")
 
 
 def _become(argv: list[str], **variables: str) -> NoReturn:
@@ -176,7 +176,7 @@ def _state(lab: StoredLab) -> str:
         return "complete"
     if not lab.complete:
         what = "incomplete"
-    elif len(missing) == len(lab.ports):
+    elif {pod.name for pod in lab.topology.pods} <= set(missing):
         what = "gone"
     else:
         more = f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""

@@ -18,7 +18,7 @@ import struct
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface, ip_address
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network, ip_address
 from typing import Any
 
 from pyroute2 import IPRoute
@@ -66,11 +66,11 @@ class Links(Closes):
         self._ip.close()
 
     def add_pair(
-        self, host_end: str, host_mac: MacAddress | None, pod_end: str, pod_mac: MacAddress, fd: int, mtu: int
+        self, host_end: str, host_mac: MacAddress | None, far_end: str, far_mac: MacAddress | None, fd: int, mtu: int
     ) -> None:
-        """Make a veth pair, both ends down: the host end here, the pod end in the namespace `fd`."""
-        peer = {"ifname": pod_end, "net_ns_fd": fd, "address": str(pod_mac), "mtu": mtu}
-        address = {} if host_mac is None else {"address": str(host_mac)}
+        """Make a veth pair, both ends down: the host end here, the far end in the namespace `fd`. None: any MAC."""
+        address, far_address = ({} if mac is None else {"address": str(mac)} for mac in (host_mac, far_mac))
+        peer = {"ifname": far_end, "net_ns_fd": fd, "mtu": mtu, **far_address}
         with _naming(host_end):
             self._ip.link("add", ifname=host_end, kind="veth", mtu=mtu, peer=peer, **address)
 
@@ -111,6 +111,19 @@ class Links(Closes):
         options = {"flags": _NODAD} if address.version == 6 else {}
         with _naming(str(address)):
             self._ip.addr(command, index=index, address=str(address.ip), prefixlen=address.network.prefixlen, **options)
+
+    def add_route(
+        self,
+        destination: IPv4Network | IPv6Network,
+        gateway: IPv4Address | IPv6Address,
+        *,
+        exist_ok: bool = False,
+    ) -> None:
+        """Add a route by a gateway that is reached without one."""
+        family = socket.AF_INET if gateway.version == 4 else socket.AF_INET6
+        with _naming(f"route to {destination} via {gateway}"):
+            command = "replace" if exist_ok else "add"
+            self._ip.route(command, family=family, dst=str(destination), gateway=str(gateway))
 
     def delete(self, name: str) -> None:
         """Remove a link. A veth pair loses both ends."""

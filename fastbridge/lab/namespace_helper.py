@@ -16,8 +16,8 @@ Nothing escapes them. A program comes into a namespace through a door, a path in
 the door is shut none comes in, not even one that the owner had begun to start when it was killed. The others are all to
 be seen: on its way in a process has the lab's tag as its name, and then it is in the namespace.
 
-Called as `namespace_helper.py exec PATH PROGRAM …` it is no helper. It becomes that program, in the network namespace
-of this name.
+Called as `namespace_helper.py exec PATH HOSTS PROGRAM …` it is no helper. It becomes that program, in the network
+namespace of this name.
 """
 
 from __future__ import annotations
@@ -37,10 +37,11 @@ from collections.abc import Callable, Sequence
 Answer = tuple[list[str], list[int]]
 
 CLONE_NEWNET, CLONE_NEWUSER, CLONE_NEWNS = 0x40000000, 0x10000000, 0x00020000
+MS_NOSUID, MS_NODEV, MS_NOEXEC = 2, 4, 8
 MS_BIND, MS_REC, MS_SLAVE, MS_SHARED, MNT_DETACH = 0x1000, 0x4000, 0x80000, 0x100000, 2
 MS_OF_STATVFS = 0xF  #: read-only, no setuid, no devices, no execution: mount and statvfs use the same bits
 PR_SET_NAME = 15
-SYS_NET, SYS_DEVICES = "/sys/class/net", "/sys/devices/virtual/net"
+SYS_NET, SYS_DEVICES, HOSTS = "/sys/class/net", "/sys/devices/virtual/net", "/etc/hosts"
 CAP_NET_ADMIN, CAP_NET_RAW, CAP_SYS_ADMIN = 12, 13, 21
 KILL_PATIENCE = 5.0  #: seconds; a killed process is gone in milliseconds unless the kernel is stuck
 
@@ -156,21 +157,37 @@ def write(path: str, text: str) -> None:
         os.close(fd)
 
 
-def show_interfaces() -> bool:
-    """Get mounts of our own, with the interfaces of our network namespace in /sys; False where there is no /sys.
+def show_lab(hosts: bytes) -> bool:
+    """Get mounts of our own: in /sys the interfaces of our network namespace, in /etc/hosts these lines first.
 
-    All other mounts stay, and later mounts from outside come in. A sysfs shows the network namespace of the process
-    that mounted it. Both directories are needed: the links in one lead to the other.
+    False where there is no /sys. All other mounts stay, and later mounts from outside come in. A sysfs shows the
+    network namespace of the process that mounted it. Both directories are needed: the links in one lead to the other.
     """
     if not os.path.isdir(SYS_NET):  # noqa: PTH112 - as above
         return False
     call("unshare", CLONE_NEWNS)
     call("mount", b"", b"/", b"none", MS_SLAVE | MS_REC, None)
+    if hosts and os.path.isfile(HOSTS):  # noqa: PTH113 - as above
+        show_hosts(hosts)
     flags = os.statvfs("/sys").f_flag & MS_OF_STATVFS
     call("mount", b"fastbridge", SYS_NET.encode(), b"sysfs", flags, None)
     call("mount", (SYS_NET + SYS_DEVICES.removeprefix("/sys")).encode(), SYS_DEVICES.encode(), b"none", MS_BIND, None)
     call("mount", (SYS_NET + SYS_NET.removeprefix("/sys")).encode(), SYS_NET.encode(), b"none", MS_BIND, None)
     return True
+
+
+def show_hosts(lines: bytes) -> None:
+    """Put lines before those of /etc/hosts. They are in a tmpfs that only its file's mount there keeps.
+
+    It is made where the sysfs will be: that is a directory, and nobody looks there yet.
+    """
+    call("mount", b"fastbridge", SYS_NET.encode(), b"tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, None)
+    path = f"{SYS_NET}/hosts"
+    with open(HOSTS, "rb") as before, open(path, "wb") as file:  # noqa: PTH123 - as above
+        file.write(lines + before.read())
+    os.chmod(path, 0o644)  # noqa: PTH101 - as above
+    call("mount", path.encode(), HOSTS.encode(), b"none", MS_BIND, None)
+    call("umount2", SYS_NET.encode(), MNT_DETACH)
 
 
 def is_entered_whole() -> bool:
@@ -190,6 +207,7 @@ class Helper:
         self.guard: socket.socket | None = None
         self.namespaces: set[int] = set()
         self.mounts: dict[str, int] = {}
+        self.hosts = b""
         self.here = -1
         # Leads to the namespaces, as /proc/PID/fd/DOOR/NUMBER.
         self.door = os.open("/proc/self/fd", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -201,6 +219,7 @@ class Helper:
             "create": self.create,
             "adopt": lambda: self.keep(fds.pop()),
             "borrow": lambda: self.lend(fds.pop()),
+            "hosts": lambda: self.take_hosts(fds.pop()),
             "socket": self.open_socket,
             "sysctl": self.sysctl,
             "proc": self.open_proc,
@@ -259,6 +278,12 @@ class Helper:
         self.enter(number)
         return [], [os.open(f"/proc/self/net/{path}", os.O_RDONLY | os.O_CLOEXEC)]
 
+    def take_hosts(self, fd: int) -> Answer:
+        """Take the lines that programs in the network namespaces find in their /etc/hosts."""
+        with open(fd, "rb") as file:
+            self.hosts = file.read()
+        return [], []
+
     def make_mounts(self, number: str) -> Answer:
         """The mount namespace for the programs in a network namespace, made once. Raises OSError if refused."""
         if number not in self.mounts:
@@ -269,7 +294,7 @@ class Helper:
             if not child:
                 os.close(answers)
                 os.close(end)
-                os.write(answer, str(self.show_interfaces()).encode())
+                os.write(answer, str(self.show_lab()).encode())
                 os.read(ends, 1)  # until our parent has the descriptor, or is dead
                 os._exit(0)
             os.close(answer)
@@ -285,11 +310,10 @@ class Helper:
                 os.waitpid(child, 0)
         return [], [self.mounts[number]]
 
-    @staticmethod
-    def show_interfaces() -> int:
+    def show_lab(self) -> int:
         """The same, for the parent: 0, or the error's number."""
         try:
-            return 0 if show_interfaces() and is_entered_whole() else errno.EPERM
+            return 0 if show_lab(self.hosts) and is_entered_whole() else errno.EPERM
         except OSError as error:
             return error.errno or errno.EIO
 
@@ -460,13 +484,16 @@ def serve(control: socket.socket, helper: Helper) -> None:
             os.close(fd)
 
 
-def become(path: str, argv: list[str]) -> None:
-    """Become a program in the network namespace of this name."""
+def become(path: str, hosts: str, argv: list[str]) -> None:
+    """Become a program in the network namespace of this name, with the lines of a file in its /etc/hosts."""
+    lines = b""
+    with contextlib.suppress(FileNotFoundError), open(hosts, "rb") as file:  # noqa: PTH123 - as above
+        lines = file.read()
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         call("setns", fd, CLONE_NEWNET)
         with contextlib.suppress(PermissionError):  # then /sys is not the pod's
-            show_interfaces()
+            show_lab(lines)
     except OSError as error:
         sys.exit(f"cannot enter {path}: {error.strerror}")
     for ignored in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them; the program must not
@@ -506,6 +533,6 @@ def main() -> None:
 
 if __name__ == "__main__":
     if sys.argv[1] == "exec":
-        become(sys.argv[2], sys.argv[3:])
+        become(sys.argv[2], sys.argv[3], sys.argv[4:])
     else:
         main()

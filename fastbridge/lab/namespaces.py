@@ -42,8 +42,11 @@ _PROGRAM = Path(__file__).with_name("namespace_helper.py")
 class NamespaceHelper(Closes):
     """The namespaces of one lab, and the process that makes them."""
 
-    def __init__(self, inherit: Sequence[int] = ()) -> None:
-        """`inherit`: file descriptors, such as a lock, that the helper holds as long as it lives."""
+    def __init__(self, inherit: Sequence[int] = (), hosts: str = "") -> None:
+        """`inherit`: file descriptors, such as a lock, that the helper holds as long as it lives.
+
+        `hosts`: lines that programs in the namespaces find in their /etc/hosts, before those of this machine.
+        """
         command = helper_command()
         self._tag = f"fastbridge-{secrets.token_hex(8)}"
         self._lock = threading.Lock()
@@ -77,6 +80,12 @@ class NamespaceHelper(Closes):
             raise
         self._door = f"/proc/{self._process.pid}/fd/{door}"
         self._user_fd = fds[0] if fds else None
+        if hosts:
+            try:
+                self._pass_hosts(hosts)
+            except BaseException:
+                self.close()
+                raise
 
     @property
     def is_ours(self) -> bool:
@@ -88,6 +97,12 @@ class NamespaceHelper(Closes):
         if self.is_ours:
             return LabError("the lab is closed")
         return LabError(f"this lab belongs to process {self._owner}; a forked child makes a Lab of its own")
+
+    def _pass_hosts(self, hosts: str) -> None:
+        with os.fdopen(os.memfd_create("hosts"), "w+") as file:  # a request has no room for many
+            file.write(hosts)
+            file.seek(0)
+            self._request("hosts", fds=[file.fileno()])
 
     def create(self) -> Namespace:
         """Make a network namespace. It has no name, and only a loopback interface that is down."""
@@ -217,7 +232,7 @@ class NamespaceHelper(Closes):
         return None if self._user_fd is None else f"/proc/{self._process.pid}/ns/user"
 
     def _mounts(self, namespace: Namespace) -> int | None:
-        """A mount namespace in which /sys shows the interfaces of a network namespace; None where it is refused."""
+        """A mount namespace for a network namespace, with its /sys and /etc/hosts; None where it is refused."""
         if not self._has_mounts:
             return None
         try:
@@ -225,7 +240,8 @@ class NamespaceHelper(Closes):
         except PermissionError as error:
             self._has_mounts = False
             _log.info(
-                "/sys in pods is that of this process: the kernel gives them no sysfs of their own (%s)", error.strerror
+                "/sys and /etc/hosts in pods are those of this process: the kernel gives pods no mounts (%s)",
+                error.strerror,
             )
             return None
         except OSError as error:

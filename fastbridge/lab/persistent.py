@@ -1,10 +1,11 @@
 """Labs that stay, in named namespaces.
 
 A stored lab outlives the command that made it. Each pod is a namespace NAME-POD under /run/netns, so `ip netns exec`
-works. Its host end has the same name and is in the current namespace. `up` writes the plan to /run/fastbridge/NAME.json
-before it makes the first pod. All that is ours bears the lab's random identity as an alias: the host end, and the
-loopback interface inside a namespace, which gets it before the namespace gets its name. So `down` removes exactly what
-`up` made, whenever `up` died.
+works. Its host end has the same name and is in the current namespace; so are the two ends of each trunk. `up` writes
+the plan to /run/fastbridge/NAME.json before it makes the first pod. All that is ours bears the lab's random identity as
+an alias: the host ends, the ends of trunks before they come into the current namespace, and the loopback interface
+inside a namespace, which gets it before the namespace gets its name. So `down` removes exactly what `up` made, whenever
+`up` died.
 """
 
 from __future__ import annotations
@@ -19,22 +20,22 @@ import secrets
 import socket
 import stat
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from ipaddress import IPv4Interface, IPv6Interface
 from pathlib import Path
-from typing import Any
 
-from fastbridge.addresses import MacAddress
 from fastbridge.errors import ConfigError, LabError, PrivilegeError
+from fastbridge.links.link import Link
+from fastbridge.links.places import Place
 from fastbridge.open_files import reserve_files
 
 from .link_counters import await_up
 from .links import Links
 from .namespaces import NamespaceHelper, helper_command
-from .pods import POD_END
+from .plans import PodPlan, trunk_ends
 from .silence import make_silent
-from .topology import PodPlan, Progress, Topology, await_active, configure_pod
+from .stack import add_routes, await_active, configure_pod
+from .topology import Progress, Topology
 
 _log = logging.getLogger(__name__)
 
@@ -56,21 +57,47 @@ class StoredLab:
 
     @property
     def ports(self) -> list[str]:
-        """The host ends: interfaces of the namespace in which the lab was made."""
-        return [self.namespace(pod.name) for pod in self.topology.pods]
+        """The host ends, and the ends of trunks: interfaces of the namespace in which the lab was made."""
+        return [self.port(name) for name in self.topology.ports]
+
+    @property
+    def switches(self) -> dict[str, list[str]]:
+        """The ports of each switch, by its name."""
+        found: dict[str, list[str]] = {switch: [] for switch in self.topology.switches}
+        for name, switch in self.topology.ports.items():
+            found[switch].append(self.port(name))
+        return found
+
+    @property
+    def links(self) -> dict[Place, Link]:
+        """The emulated links of the topology, by ports and pairs of ports."""
+        return {
+            self.port(place) if isinstance(place, str) else (self.port(place[0]), self.port(place[1])): link
+            for place, link in self.topology.links_at(self.topology.link).items()
+        }
 
     def namespace(self, pod: str) -> str:
-        """The name of a pod's namespace, and of its host end."""
+        """The name of a pod's namespace, and of the host end of its first interface."""
         return f"{self.name}-{pod}"
 
+    def port(self, name: str) -> str:
+        """The name of the interface that a port of the topology is."""
+        return f"{self.name}-{name}"
+
+    def path(self, pod: str) -> str:
+        """The name of a pod's namespace in the file system."""
+        return str(_NETNS / self.namespace(pod))
+
     def missing(self) -> list[str]:
-        """The pods whose namespace is gone, or whose host end is not in the current one."""
+        """The pods whose namespace is gone, or a host end of which is not in the current one; lost ends of trunks."""
         with Links() as links:
-            return [
-                pod.name
-                for pod, port in zip(self.topology.pods, self.ports, strict=True)
-                if not _is_namespace(_NETNS / port) or links.alias(port) != self.identity
-            ]
+            there = {name for name in self.topology.ports if links.alias(self.port(name)) == self.identity}
+        pods = [
+            pod.name
+            for pod in self.topology.pods
+            if not _is_namespace(_NETNS / self.namespace(pod.name)) or not there.issuperset(pod.ports)
+        ]
+        return pods + [end for trunk in self.topology.trunks for end in trunk_ends(trunk) if end not in there]
 
     def command(self, pod: str, argv: Sequence[str]) -> list[str]:
         """The command line that runs `argv` in a pod."""
@@ -81,14 +108,14 @@ class StoredLab:
             raise LabError(
                 f"pod {pod} is gone: its namespace was removed; remove the rest: fastbridge lab down --name {self.name}"
             )
-        return [*helper_command(), "exec", str(_NETNS / self.namespace(pod)), *argv]
+        return [*helper_command(), "exec", self.path(pod), str(_hosts(self.name)), *argv]
 
 
 def up(name: str, topology: Topology, progress: Progress | None = None) -> StoredLab:
     """Make a lab that stays. When that fails half-way, nothing is left."""
     lab = StoredLab(name, f"fastbridge:{secrets.token_hex(8)}", topology, complete=False)
     _check(lab)
-    reserve_files(len(topology.pods))
+    reserve_files(len(topology.ports))
     # The helper may still work when this process is killed, so it holds the lock too.
     with _locked() as lock, NamespaceHelper(inherit=[lock]) as helper:
         _refuse_taken(lab)
@@ -138,42 +165,83 @@ def _refuse_taken(lab: StoredLab) -> None:
         raise LabError(f"there is a lab {lab.name!r} already; remove it (fastbridge lab down) or choose another --name")
     taken = {name for _, name in socket.if_nameindex()}
     for port in lab.ports:
-        if port in taken or (_NETNS / port).exists():
-            what = "an interface" if port in taken else "a network namespace"
-            raise LabError(f"there is {what} {port} already, and it is not ours: choose another --name")
+        if port in taken:
+            raise LabError(f"there is an interface {port} already, and it is not ours: choose another --name")
+    for pod in lab.topology.pods:
+        name = lab.namespace(pod.name)
+        if (_NETNS / name).exists():
+            raise LabError(f"there is a network namespace {name} already, and it is not ours: choose another --name")
 
 
 def _make(lab: StoredLab, helper: NamespaceHelper, progress: Progress | None) -> None:
     pods = lab.topology.pods
     with Links() as links, socket.socket(socket.AF_NETLINK, socket.SOCK_RAW) as states:
         for n, plan in enumerate(pods, 1):
-            port = lab.namespace(plan.name)
-            namespace = helper.create()
-            with Links(namespace) as inside:
-                inside.set("lo", ifalias=lab.identity)
-            namespace.pin(str(_NETNS / port))
-            links.add_pair(port, None, POD_END, plan.mac, namespace.fd, lab.topology.mtu)
-            links.set(port, ifalias=lab.identity)
-            make_silent(links, port)
-            links.set(port, state="up")
-            configure_pod(namespace, plan)
-            await_active(namespace, POD_END)
-            await_up(states, port)
-            namespace.close()
+            _make_pod(lab, plan, helper, links, states)
             if progress is not None:
                 progress(n, len(pods))
+        if lab.topology.trunks:
+            _make_trunks(lab, helper, links, states)
+
+
+def _make_pod(lab: StoredLab, plan: PodPlan, helper: NamespaceHelper, links: Links, states: socket.socket) -> None:
+    namespace = helper.create()
+    with Links(namespace) as inside:
+        inside.set("lo", ifalias=lab.identity)
+    namespace.pin(str(_NETNS / lab.namespace(plan.name)))
+    for name, end in plan.ports.items():
+        port = lab.port(name)
+        links.add_pair(port, None, end.name, end.mac, namespace.fd, lab.topology.mtu)
+        links.set(port, ifalias=lab.identity)
+        _set_up(links, port)
+    configure_pod(namespace, plan)
+    await_active(namespace, *(end.name for end in plan.interfaces))
+    for name in plan.ports:
+        await_up(states, lab.port(name))
+    if plan.routes:
+        add_routes(namespace, plan.routes)
+    namespace.close()
+
+
+def _make_trunks(lab: StoredLab, helper: NamespaceHelper, links: Links, states: socket.socket) -> None:
+    """They are made aside, in a namespace that ends with the helper, and come here when they bear the identity."""
+    aside = helper.create()
+    with Links(aside) as there, Path("/proc/thread-self/ns/net").open() as here:
+        for trunk in lab.topology.trunks:
+            one, other = map(lab.port, trunk_ends(trunk))
+            there.add_pair(one, None, other, None, aside.fd, lab.topology.mtu)
+            for port in (one, other):
+                there.set(port, ifalias=lab.identity)
+            for port in (one, other):
+                there.set(port, net_ns_fd=here.fileno())
+            for port in (one, other):
+                _set_up(links, port)
+            for port in (one, other):
+                await_up(states, port)
+    aside.close()
+
+
+def _set_up(links: Links, port: str) -> None:
+    make_silent(links, port)
+    links.set(port, state="up")
 
 
 def _remove(lab: StoredLab) -> None:
-    """Remove all that bears the lab's identity, then the state file."""
+    """Remove all that bears the lab's identity, then its files."""
     with Links() as links:
-        host_ends = [port for port in lab.ports if links.alias(port) == lab.identity]
+        for trunk in lab.topology.trunks:
+            for port in map(lab.port, trunk_ends(trunk)):
+                if links.alias(port) == lab.identity:
+                    links.delete(port)  # and with it the other end
+        ours = {port for port in lab.ports if links.alias(port) == lab.identity}
         with NamespaceHelper() as helper:
-            for port in lab.ports:
-                path = _NETNS / port
-                if path.exists() and _adopt(helper, path, lab.identity, marked=port in host_ends):
+            for pod in lab.topology.pods:
+                path = _NETNS / lab.namespace(pod.name)
+                unmarked = [end.name for name, end in pod.ports.items() if lab.port(name) not in ours]
+                if path.exists() and _adopt(helper, path, lab.identity, unmarked):
                     helper.unpin(str(path))
-        _remove_host_ends(links, host_ends)
+        _remove_host_ends(links, sorted(ours))
+    _hosts(lab.name).unlink(missing_ok=True)
     _path(lab.name).unlink()
 
 
@@ -194,10 +262,11 @@ def _remove_host_ends(links: Links, host_ends: list[str]) -> None:
         time.sleep(0.005)
 
 
-def _adopt(helper: NamespaceHelper, path: Path, identity: str, *, marked: bool) -> bool:
+def _adopt(helper: NamespaceHelper, path: Path, identity: str, unmarked: Iterable[str]) -> bool:
     """Take up the namespace of this name; returns whether it is ours. A crash may have left a name alone.
 
-    The programs in it end with the helper. A host end that is not `marked` as ours yet is removed now, by its pod end.
+    The programs in it end with the helper. The pod ends in `unmarked`, whose host ends are not marked as ours yet, are
+    removed now.
     """
     if not _is_namespace(path):
         return True
@@ -206,8 +275,9 @@ def _adopt(helper: NamespaceHelper, path: Path, identity: str, *, marked: bool) 
         if inside.alias("lo") != identity:
             namespace.disown()
             return False
-        if not marked and inside.exists(POD_END):
-            inside.delete(POD_END)
+        for end in unmarked:
+            if inside.exists(end):
+                inside.delete(end)
     namespace.close()
     return True
 
@@ -224,6 +294,11 @@ def _path(name: str) -> Path:
     if not _NAME.fullmatch(name):
         raise ConfigError(f"{name!r} cannot be a lab's name: 1 to 12 of A-Z a-z 0-9 _ -")
     return _STATE / f"{name}.json"
+
+
+def _hosts(name: str) -> Path:
+    """The lines of the pods' /etc/hosts."""
+    return _STATE / f"{name}.hosts"
 
 
 @contextlib.contextmanager
@@ -273,19 +348,19 @@ def _holder(file: int) -> str:
 
 
 def _save(lab: StoredLab) -> None:
-    pods = [{key: _text(getattr(pod, key)) for key in ("name", "mac", "ipv4", "ipv6")} for pod in lab.topology.pods]
+    """Write its files. A reader sees the whole old state or the whole new one, also after a crash."""
     state = {
         "name": lab.name,
         "identity": lab.identity,
         "complete": lab.complete,
-        "mtu": lab.topology.mtu,
-        "pods": pods,
+        "topology": lab.topology.to_dict(),
     }
     path = _path(lab.name)
     fresh = path.with_suffix(".new")
     try:
+        _hosts(lab.name).write_text(lab.topology.hosts)
         fresh.write_text(json.dumps(state, indent=1))
-        fresh.replace(path)  # a reader sees the whole old text or the whole new one, also after a crash
+        fresh.replace(path)
     except OSError as error:
         raise LabError(f"cannot write {path}: {error.strerror}") from error
 
@@ -293,16 +368,8 @@ def _save(lab: StoredLab) -> None:
 def _load(path: Path) -> StoredLab:
     try:
         state = json.loads(path.read_text(encoding="utf-8"))
-        pods = tuple(
-            PodPlan(
-                pod["name"],
-                MacAddress(pod["mac"]),
-                _parse(IPv4Interface, pod["ipv4"]),
-                _parse(IPv6Interface, pod["ipv6"]),
-            )
-            for pod in state["pods"]
-        )
-        lab = StoredLab(state["name"], state["identity"], Topology(pods, state["mtu"]), state["complete"])
+        topology = Topology.from_dict(state["topology"])
+        lab = StoredLab(state["name"], state["identity"], topology, state["complete"])
         if lab.name != path.stem or not _NAME.fullmatch(lab.name):
             raise ValueError(f"it is the file of another lab, {lab.name!r}")
         if not isinstance(lab.identity, str) or not isinstance(lab.complete, bool):
@@ -310,11 +377,3 @@ def _load(path: Path) -> StoredLab:
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise LabError(f"{path} is not a lab's file: {error}; remove it if there is no such lab") from error
     return lab
-
-
-def _text(value: Any) -> str | None:
-    return None if value is None else str(value)
-
-
-def _parse(kind: Callable[[str], Any], text: str | None) -> Any:
-    return None if text is None else kind(text)

@@ -1,7 +1,7 @@
-"""Pods and ports, the two ends of a veth pair.
+"""Pods and ports, the two ends of veth pairs.
 
-A pod is a network namespace with one interface, the pod end. Its port is the host end. All host ends are in one
-namespace, where a switch can join them.
+A pod is a network namespace with one interface or more, its pod ends. The host end of each is a port. All host ends are
+in one namespace, where switches can join them.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import subprocess
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface, ip_address
+from ipaddress import IPv4Address, IPv6Address, IPv6Interface, ip_address
 from socket import AF_NETLINK, SOCK_RAW, socket
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -31,14 +31,14 @@ from .links import Links, Neighbour
 from .listening import wait_listening
 from .namespaces import Argv, Namespace
 from .ping import PingResult
+from .plans import POD_END as POD_END
+from .plans import SWITCH, InterfacePlan, PodPlan, RoutePlan, needs_scope
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVarTuple, Unpack
 
     _Arguments = TypeVarTuple("_Arguments")
 _Result = TypeVar("_Result")
-
-POD_END = "eth0"
 
 
 class _End:
@@ -98,16 +98,19 @@ class Port(_End):
     #: The emulated links that it brings to a switch: its own, and those of pairs that lead to it.
     links: Mapping[Place, Link] = MappingProxyType({})
 
-    _pod: Pod | None = None
+    #: The name of the switch that it is a port of.
+    switch: str = SWITCH
+
+    _pod_end: PodEnd | None = None
 
     @property
     def name(self) -> str:
-        """The interface name of the host end: the pod's name."""
+        """The interface name of the host end: POD, POD-INTERFACE after the first one, or SWITCH-SWITCH for a trunk."""
         return self.interface
 
     def pod_takes_merged(self) -> bool:
-        """Whether a switch may send its pod several frames merged into one: see `Pod.takes_merged`."""
-        return self._pod is None or self._pod.takes_merged()
+        """Whether a switch may send its pod several frames merged into one: see `PodEnd.takes_merged`."""
+        return self._pod_end is None or self._pod_end.takes_merged()
 
     def open_socket(self, family: int, type: int, proto: int = 0) -> socket:  # noqa: A002 - as in socket
         """A socket in the namespace of the host ends."""
@@ -122,45 +125,41 @@ class Port(_End):
         return f"Port({self.name!r}, {self.mac})"
 
 
-class Pod(_End):
-    """A network namespace with one interface, `eth0`."""
+class PodEnd(_End):
+    """An interface of a pod, with its addresses and its port."""
 
-    def __init__(
-        self,
-        name: str,
-        namespace: Namespace,
-        port: Port,
-        mac: MacAddress,
-        ipv4: IPv4Interface | None,
-        ipv6: IPv6Interface | None,
-        find: Callable[[str], Pod],
-    ) -> None:
-        super().__init__(namespace, POD_END, mac)
-        self.name = name
+    def __init__(self, namespace: Namespace, plan: InterfacePlan, routes: Sequence[RoutePlan], port: Port) -> None:
+        super().__init__(namespace, plan.name, plan.mac)
         self.port = port
-        self.ipv4 = ipv4
-        self.ipv6 = ipv6
-        self._find = find
+        self.ipv4 = plan.ipv4
+        self.ipv6 = plan.ipv6
+        self._routes = [route for route in routes if plan.reaches(route.gateway)]
         self._lost: list[IPv6Interface] = []
-        ips = [address.ip for address in (ipv4, ipv6) if address is not None]
-        port._pod = self
-        port.owners = [(mac, ip) for ip in (*ips, *([IPv6Address(link_local(mac.packed))] if ipv6 else []))]
+        own = [] if plan.ipv6 is None else [IPv6Address(link_local(self.mac.packed))]
+        ips = [address.ip for address in (plan.ipv4, plan.ipv6) if address is not None]
+        port._pod_end = self
+        port.owners = [(self.mac, ip) for ip in dict.fromkeys([*ips, *own])]
 
     def set_up(self) -> None:
-        """Set the interface up, with the IPv6 addresses that it had before `set_down`. They can be used at once."""
+        """Set the interface up, with the IPv6 addresses that it had before `set_down`, and its static routes.
+
+        They can be used at once.
+        """
         with Links(self.namespace) as links:
-            index = links.index(POD_END)
+            index = links.index(self.interface)
             own = [] if self.ipv6 is None else [IPv6Interface((link_local(self.mac.packed), 64))]
             for address in (*self._lost, *own):
                 links.add_address(index, address, exist_ok=True)
-            links.set(POD_END, state="up")
+            links.set(self.interface, state="up")
+            for route in self._routes:
+                links.add_route(route.destination, route.gateway, exist_ok=True)
         self._lost = []
 
     def set_down(self) -> None:
-        """Set the interface down. The other end loses its carrier, and the kernel removes the IPv6 addresses."""
+        """Set the interface down. The other end loses its carrier, and the kernel removes IPv6 addresses and routes."""
         with Links(self.namespace) as links:
-            self._lost += links.ipv6_addresses().get(links.index(POD_END), [])
-            links.set(POD_END, state="down")
+            self._lost += links.ipv6_addresses().get(links.index(self.interface), [])
+            links.set(self.interface, state="down")
 
     def takes_merged(self) -> bool:
         """Whether the interface takes several frames merged into one. It does while its TSO is on.
@@ -172,6 +171,23 @@ class Pod(_End):
                 return has_tso(self._ask()[0], self.interface)
             except (OSError, LabError):
                 return True
+
+    def __repr__(self) -> str:
+        return f"PodEnd({self.interface!r}, {self.mac}, {self.ipv4}, {self.ipv6})"
+
+
+class Pod(PodEnd):
+    """A network namespace with one interface, `eth0`, or more. It stands for its first interface, too."""
+
+    def __init__(self, plan: PodPlan, namespace: Namespace, ports: Sequence[Port], find: Callable[[str], Pod]) -> None:
+        first, *more = plan.interfaces
+        super().__init__(namespace, first, plan.routes, ports[0])
+        self.name = plan.name
+        #: All its interfaces by their names, in the order of the plan.
+        self.interfaces: Mapping[str, PodEnd] = {first.name: self} | {
+            end.name: PodEnd(namespace, end, plan.routes, port) for end, port in zip(more, ports[1:], strict=True)
+        }
+        self._find = find
 
     def popen(self, argv: Argv | str, **options: Any) -> subprocess.Popen[Any]:
         """Start a program in the pod, with the options of `subprocess.Popen`. It is killed with the lab."""
@@ -240,7 +256,7 @@ class Pod(_End):
     def _why_unanswered(self, version: int) -> str | None:
         """A reason that the kernel does not tell: with a full neighbour table it drops frames and answers no ARP."""
         with Links(self.namespace) as links:
-            if not links.exists(POD_END) or links.has_room_for_neighbours(POD_END, version):
+            if not links.exists(self.interface) or links.has_room_for_neighbours(self.interface, version):
                 return None
         return (
             f"the neighbour table of this machine is full: raise the sysctl net.ipv{version}.neigh.default.gc_thresh3"
@@ -249,7 +265,7 @@ class Pod(_End):
     def neighbours(self) -> list[Neighbour]:
         """The neighbour table of the pod's own kernel: the MAC addresses behind IP addresses."""
         with Links(self.namespace) as links:
-            return links.neighbours(links.index(POD_END))
+            return [found for interface in self.interfaces for found in links.neighbours(links.index(interface))]
 
     def _address(
         self, target: str | Pod | IPv4Address | IPv6Address, family: Literal[4, 6] | None
@@ -260,10 +276,11 @@ class Pod(_End):
             if family is not None and target.version != family:
                 raise ConfigError(f"{target} is not an IPv{family} address")
             return target
-        choice = {4: target.ipv4, 6: target.ipv6, None: target.ipv4 or target.ipv6}[family]
-        if choice is None:
+        addresses = [address for end in target.interfaces.values() for address in (end.ipv4, end.ipv6) if address]
+        ips = [each.ip for each in addresses if family in (None, each.version) and not needs_scope(each.ip)]
+        if not ips:
             raise ConfigError(f"pod {target.name} has no {'IP' if family is None else f'IPv{family}'} address")
-        return choice.ip
+        return min(ips, key=lambda ip: ip.version)
 
     def __repr__(self) -> str:
         return f"Pod({self.name!r}, {self.mac}, {self.ipv4}, {self.ipv6})"

@@ -1,87 +1,76 @@
 """Topology and lab, the plan and the real thing.
 
-A topology is data. A lab realises it: one network namespace for each pod, and a veth pair from each to the namespace of
-the host ends. By default names and addresses follow from the pod's number N: `podN`, 02:00:00:00:00:NN, 10.0.0.N/16,
-fd00::N/64. The host end has the name of its pod.
+A topology is data. A lab realises it: one network namespace for each pod, and a veth pair from each of its interfaces
+to the namespace of the host ends. By default names and addresses follow from the pod's number N: `podN`,
+02:00:00:00:00:NN, 10.0.0.N/16, fd00::N/64. The host end has the name of its pod. A trunk is a veth pair there.
 """
 
 from __future__ import annotations
 
 import contextlib
-import re
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Interface, IPv6Network
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address
 from pathlib import Path
-from socket import AF_NETLINK, SOCK_RAW
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from fastbridge.addresses import MacAddress
-from fastbridge.arp_nd import link_local
 from fastbridge.closes import Closes
-from fastbridge.errors import ConfigError, LabError, PrivilegeError
+from fastbridge.errors import ConfigError, LabError
+from fastbridge.links.files import read_text
 from fastbridge.links.link import Link
 from fastbridge.links.places import Place, read_place
 from fastbridge.named import NamedList, refuse_text
 from fastbridge.open_files import reserve_files
+from fastbridge.toml_text import Document
 
-from .link_counters import await_up
+from . import generators
 from .links import Links
 from .namespaces import Argv, Namespace, NamespaceHelper, os_reason
-from .pods import POD_END, Pod, Port, run_text
+from .plan_checks import check, refuse_twice
+from .plans import PlanError, PodPlan, needs_scope, some, trunk_ends
+from .pods import Pod, Port, run_text
+from .stack import add_routes, await_active, configure_pod, quieten
+from .tables import NONE, plan_of, table_of
 from .uplink import HOST, Uplink, refuse_taken
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 Progress = Callable[[int, int], None]
 
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}")  # a name that an interface can have (IFNAMSIZ)
-_RESERVED = {"lo", "all", "default", "fb-bridge"}
-_POD_MACS, _HOST_MACS = 0x02_00_00_00_00_00, 0x06_00_00_00_00_00
-_MTU_MIN, _MTU_MIN_IPV6, _MTU_MAX = 68, 1280, 65535
-_FILES_A_POD = 4  #: its namespace, its counters, its port's counters and socket
-_Quieten = Callable[[Links, str], None]
+_HOST_MACS = 0x06_00_00_00_00_00
+_FILES_A_POD, _FILES_A_PORT = 1, 3  #: its namespace; the counters of both ends, its socket
 _BRIDGE = "fb-bridge"
 _NETFILTER = ("bridge-nf-call-iptables", "bridge-nf-call-ip6tables", "bridge-nf-call-arptables")
 
 
 @dataclass(frozen=True, slots=True)
-class PodPlan:
-    """The plan of one pod."""
-
-    name: str
-    mac: MacAddress
-    ipv4: IPv4Interface | None = None
-    ipv6: IPv6Interface | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Topology:
-    """A plan, checked: pods and the MTU of their links."""
+    """A plan, checked: pods, and the switches that join them.
+
+    switches: their names; (): those that the pods are on, in the order of the pods.
+    trunks: pairs of switches that are joined.
+    link: emulated links in words, by port, interface ("r1.eth1"), pair of ports ("pod1>pod2"), or "*": of all pods.
+    loops: trunks may make loops. The loop detection of the switches has to end them.
+
+    Raises ConfigError.
+    """
 
     pods: tuple[PodPlan, ...]
     mtu: int = 1500
+    switches: tuple[str, ...] = ()
+    trunks: tuple[tuple[str, str], ...] = ()
+    link: Mapping[str, str] = field(default_factory=dict, hash=False)
+    loops: bool = False
 
     def __post_init__(self) -> None:
-        if not self.pods:
-            raise ConfigError("a lab needs at least one pod")
-        for pod in self.pods:
-            if not _NAME.fullmatch(pod.name) or pod.name in _RESERVED:
-                raise ConfigError(
-                    f"{pod.name!r} cannot be a pod's name: 1 to 15 of A-Z a-z 0-9 _ . -, and not a reserved word"
-                )
-            if pod.mac.is_group or not pod.mac:
-                raise ConfigError(f"pod {pod.name}: {pod.mac} is not a unicast MAC address, which a pod needs")
-        for field in ("name", "mac", "ipv4", "ipv6"):
-            values = [str(value) for pod in self.pods if (value := getattr(pod, field)) is not None]
-            if (
-                twice := next((value for value in values if values.count(value) > 1), None)
-                if _repeats(values)
-                else None
-            ):
-                raise ConfigError(f"two pods have the {field} {twice}")
-        least = _MTU_MIN_IPV6 if any(pod.ipv6 for pod in self.pods) else _MTU_MIN
-        if not least <= self.mtu <= _MTU_MAX:
-            raise ConfigError(f"MTU {self.mtu} is out of range: {least} to {_MTU_MAX}")
+        if not self.switches:
+            named = dict.fromkeys(interface.switch for pod in self.pods for interface in pod.interfaces)
+            object.__setattr__(self, "switches", tuple(named))
+        check(self)
+        self.links_at(self.link)
 
     @classmethod
     def of(
@@ -95,17 +84,115 @@ class Topology:
         """The usual plan for this many pods, or for pods of these names. None leaves an address family out."""
         refuse_text(pods, "pods")
         names = [f"pod{n}" for n in range(1, pods + 1)] if isinstance(pods, int) else list(pods)
-        network4, network6 = _network(IPv4Network, ipv4, len(names)), _network(IPv6Network, ipv6, len(names))
-        plans = [
-            PodPlan(
-                name,
-                MacAddress(_POD_MACS + n),
-                None if network4 is None else IPv4Interface((network4[n], network4.prefixlen)),
-                None if network6 is None else IPv6Interface((network6[n], network6.prefixlen)),
-            )
-            for n, name in enumerate(names, 1)
+        refuse_twice(("pod",), names, "two pods have the name {}")
+        return cls._generated({"pod": {name: {} for name in names}}, ipv4=ipv4, ipv6=ipv6, mtu=mtu)
+
+    @classmethod
+    def star(cls, pods: int = 2, **options: Unpack[_Options]) -> Topology:
+        """Pods around one switch. options: ipv4, ipv6 and mtu, as for `of`."""
+        return cls._generated(generators.star(pods), **options)
+
+    @classmethod
+    def linear(cls, switches: int = 2, pods: int = 1, **options: Unpack[_Options]) -> Topology:
+        """Switches in a line, each with so many pods. options: ipv4, ipv6 and mtu, as for `of`."""
+        return cls._generated(generators.linear(switches, pods), **options)
+
+    @classmethod
+    def tree(cls, depth: int = 2, fanout: int = 2, **options: Unpack[_Options]) -> Topology:
+        """Switches in a tree of so many levels, each with `fanout` below it: switches, or pods at the lowest level."""
+        return cls._generated(generators.tree(depth, fanout), **options)
+
+    @classmethod
+    def ring(cls, switches: int = 3, pods: int = 1, **options: Unpack[_Options]) -> Topology:
+        """Switches in a loop, each with so many pods. Their loop detection has to end the loop."""
+        return cls._generated(generators.ring(switches, pods), **options)
+
+    @classmethod
+    def mesh(cls, switches: int = 3, pods: int = 1, **options: Unpack[_Options]) -> Topology:
+        """Switches, each joined to each other one, with so many pods. Their loop detection has to end the loops."""
+        return cls._generated(generators.mesh(switches, pods), **options)
+
+    @classmethod
+    def routed_star(cls, lans: int = 2, pods: int = 1, **options: Unpack[_Options]) -> Topology:
+        """A router between so many LANs, each a switch with so many pods. options: as for `of`.
+
+        Each LAN has a part of the networks ipv4, 10.0.0.0/8, and ipv6, fd00::/48.
+        """
+        return cls._generated(generators.routed_star(lans, pods), **options)
+
+    @classmethod
+    def _generated(cls, table: Mapping[str, Any], **options: Unpack[_Options]) -> Topology:
+        return cls.from_dict({**table, **{word: NONE if value is None else value for word, value in options.items()}})
+
+    @classmethod
+    def read(cls, path: str | Path) -> Topology:
+        """The topology in a file, in TOML. Raises ConfigError, with the line."""
+        return cls.parse(read_text("topology", str(path)), str(path))
+
+    @classmethod
+    def parse(cls, text: str, source: str = "the topology") -> Topology:
+        """A topology from TOML. source: what errors call it. Raises ConfigError, with the line."""
+        document = Document(text, source)
+        try:
+            return cls.from_dict(document.table)
+        except PlanError as error:
+            raise ConfigError(f"{document.where(error.path)}: {error}") from None
+
+    @classmethod
+    def from_dict(cls, table: Mapping[str, Any]) -> Topology:
+        """A topology from what a file in TOML says, as a dict: "pod", "switch", "link", … Raises ConfigError."""
+        return cls(**plan_of(table))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The dict from which `from_dict` makes this topology. It leaves nothing out, and is fit for JSON."""
+        return table_of(self)
+
+    @property
+    def ports(self) -> dict[str, str]:
+        """The ports, each with its switch: those of the pods, then the two of each trunk."""
+        found = {port: interface.switch for pod in self.pods for port, interface in pod.ports.items()}
+        for trunk in self.trunks:
+            found |= trunk_ends(trunk)
+        return found
+
+    @property
+    def hosts(self) -> str:
+        """The addresses and names of the pods, as lines of /etc/hosts."""
+        lines = [
+            f"{address.ip}\t{pod.name}\n"
+            for pod in self.pods
+            for interface in pod.interfaces
+            for address in (interface.ipv4, interface.ipv6)
+            if address is not None and not needs_scope(address.ip)
         ]
-        return cls(tuple(plans), mtu)
+        return "".join(lines)
+
+    def links_at(self, links: Mapping[Any, Link | str]) -> dict[Place, Link]:
+        """Links by the ports and pairs of ports that their places mean. Raises ConfigError."""
+        ports = self.ports
+        words = {f"{pod.name}.{interface.name}": port for pod in self.pods for port, interface in pod.ports.items()} | {
+            port: port for port in ports
+        }
+        every: dict[Place, Link] = {}
+        found: dict[Place, Link] = {}
+        for place, wish in links.items():
+            try:
+                link = Link.parse(wish) if isinstance(wish, str) else wish
+                if place == "*":
+                    every = dict.fromkeys((port for pod in self.pods for port in pod.ports), link)
+                else:
+                    found[_place(place, words, ports)] = link
+            except ConfigError as error:
+                raise PlanError(("link", place), str(error)) from None
+        return every | found
+
+
+class _Options(TypedDict, total=False):
+    """What each generator takes."""
+
+    ipv4: str | None
+    ipv6: str | None
+    mtu: int
 
 
 class Lab(Closes):
@@ -115,8 +202,9 @@ class Lab(Closes):
     after `close`, nor after SIGKILL.
 
     link: the emulated link of each pod, or its words, for a switch that takes the lab's ports; the lab itself delays
-    nothing. Or a dict of links by pod, by pair ("pod1", "pod2") or "pod1>pod2" (frames from the first to the second),
-    and "*": all pods that have none of their own. One way, per direction; the RTT is the sum.
+    nothing. Or a dict of links by pod, by interface "r1.eth1", by trunk "s1-s2", by pair ("pod1", "pod2") or
+    "pod1>pod2" (frames from the first to the second), and "*": all pods that have none of their own. One way, per
+    direction; the RTT is the sum. They take the place of those of the topology.
     """
 
     def __init__(
@@ -128,13 +216,17 @@ class Lab(Closes):
         progress: Progress | None = None,
     ) -> None:
         self.topology = _plan(pods, mtu)
-        self._links = _links(link, [pod.name for pod in self.topology.pods])
+        wishes = link if isinstance(link, Mapping) else {} if link is None else {"*": link}
+        self._links_to: dict[str, dict[Place, Link]] = {}  # by port: a pair's is that of its second port
+        for place, each in self.topology.links_at({**self.topology.link, **wishes}).items():
+            self._links_to.setdefault(place if isinstance(place, str) else place[1], {})[place] = each
         self._pods: dict[str, Pod] = {}
-        reserve_files(len(self.topology.pods) * _FILES_A_POD)
-        self._helper = NamespaceHelper()
+        self._ports: dict[str, Port] = {}
+        reserve_files(len(self.topology.pods) * _FILES_A_POD + len(self.topology.ports) * _FILES_A_PORT)
+        self._helper = NamespaceHelper(hosts=self.topology.hosts)
         try:
             self.namespace = self._helper.create()
-            self._quieten = _quieten(self.namespace, "all", "default")  # host ends stay silent
+            self._quieten = quieten(self.namespace, ["all", "default"])  # host ends stay silent
             self._realise(progress)
         except OSError as error:
             self.close()
@@ -150,8 +242,19 @@ class Lab(Closes):
 
     @property
     def ports(self) -> NamedList[Port]:
-        """The host ends, in the order of the plan. A `Switch` takes them as its ports. `in` takes names too."""
-        return NamedList(pod.port for pod in self)
+        """The host ends, in the order of the plan; then those of trunks. `in` takes names too.
+
+        A `Switch` takes them as its ports, where the lab has one switch; else see `switches`.
+        """
+        return NamedList(self._ports.values())
+
+    @property
+    def switches(self) -> dict[str, NamedList[Port]]:
+        """The ports of each switch, by its name. `Switches` takes them."""
+        found: dict[str, NamedList[Port]] = {switch: NamedList() for switch in self.topology.switches}
+        for port in self._ports.values():
+            found[port.switch].append(port)
+        return found
 
     def run_host(
         self, argv: Argv | str, *, timeout: float | None = None, check: bool = True, **options: Any
@@ -169,7 +272,11 @@ class Lab(Closes):
 
         call_iptables: let bridged frames pass the netfilter hooks of IP (the settings bridge-nf-call-*, where this
         kernel has them). They cost the bridge some speed, so a fair comparison leaves them off.
+
+        Raises ConfigError: the lab has several switches.
         """
+        if len(self.topology.switches) > 1:
+            raise ConfigError(f"one bridge stands for one switch, and this lab has {some(self.topology.switches)}")
         for name in _NETFILTER:
             self.namespace.write_sysctl(f"net/bridge/{name}", int(call_iptables))
         with Links(self.namespace) as links:
@@ -190,17 +297,19 @@ class Lab(Closes):
         """
         if len(self) != 2:
             raise ConfigError(f"a veth pair joins two pods, not {len(self)}")
+        if len(self._ports) != 2:
+            raise ConfigError(f"a veth pair joins two pods of one interface each, not {', '.join(self._ports)}")
         one, two = self.pods
         try:
             for port in self.ports:
                 port.delete()
             with Links(one.namespace) as links:
-                links.add_pair(POD_END, one.mac, POD_END, two.mac, two.namespace.fd, self.topology.mtu)
+                links.add_pair(one.interface, one.mac, two.interface, two.mac, two.namespace.fd, self.topology.mtu)
             for plan, pod in zip(self.topology.pods, self, strict=True):
                 configure_pod(pod.namespace, plan)
                 pod._close()
             for pod in self:
-                await_active(pod.namespace, POD_END)
+                await_active(pod.namespace, pod.interface)
             yield
         finally:
             if self._helper.is_ours:
@@ -227,9 +336,11 @@ class Lab(Closes):
     def close(self) -> None:
         """Kill the programs in the pods and remove everything. A second call does nothing."""
         self._helper.close()
+        for port in self._ports.values():
+            port._close()
         for pod in self:
-            pod._close()
-            pod.port._close()
+            for end in pod.interfaces.values():
+                end._close()
             pod.namespace.close()
         if hasattr(self, "namespace"):
             self.namespace.close()
@@ -260,107 +371,80 @@ class Lab(Closes):
         return len(self._pods)
 
     def _realise(self, progress: Progress | None) -> None:
-        total = len(self.topology.pods)
-        links: dict[str, dict[Place, Link]] = {}  # a pair's is its second pod's
-        for place, link in self._links.items():
-            links.setdefault(place if isinstance(place, str) else place[1], {})[place] = link
-        with Links(self.namespace) as netlink:
-            for n, plan in enumerate(self.topology.pods, 1):
-                host_mac = MacAddress(_HOST_MACS + n)
+        plan = self.topology
+        with Links(self.namespace) as links:
+            for n, pod in enumerate(plan.pods, 1):
                 namespace = self._helper.create()
-                self._connect(netlink, plan, host_mac, namespace)
-                port = Port(self.namespace, plan.name, host_mac)
-                port.links = links.get(plan.name, {})
-                self._pods[plan.name] = Pod(
-                    plan.name, namespace, port, plan.mac, plan.ipv4, plan.ipv6, self.__getitem__
-                )
+                ports = [self._new_port(name, interface.switch) for name, interface in pod.ports.items()]
+                self._connect(links, pod, ports, namespace)
+                self._pods[pod.name] = Pod(pod, namespace, ports, self.__getitem__)
                 if progress is not None:
-                    progress(n, total)
+                    progress(n, len(plan.pods))
+            for trunk in plan.trunks:
+                self._join(links, *(self._new_port(*end) for end in trunk_ends(trunk).items()))
+
+    def _new_port(self, name: str, switch: str) -> Port:
+        port = Port(self.namespace, name, MacAddress(_HOST_MACS + len(self._ports) + 1))
+        port.switch = switch
+        port.links = self._links_to.get(name, {})
+        self._ports[name] = port
+        return port
 
     def _reconnect(self) -> None:
         # Some pods may have no link: nobody knows how far direct() has come.
         for pod in self:
             with Links(pod.namespace) as links:
-                if links.exists(POD_END):
-                    links.delete(POD_END)  # the other end goes with it, wherever it is
+                if links.exists(pod.interface):
+                    links.delete(pod.interface)  # the other end goes with it, wherever it is
         with Links(self.namespace) as links:
             for plan, pod in zip(self.topology.pods, self, strict=True):
-                self._connect(links, plan, pod.port.mac, pod.namespace)
+                self._connect(links, plan, [pod.port], pod.namespace)
                 pod._close()
                 pod.port._close()
 
-    def _connect(self, links: Links, plan: PodPlan, host_mac: MacAddress, namespace: Namespace) -> None:
-        links.add_pair(plan.name, host_mac, POD_END, plan.mac, namespace.fd, self.topology.mtu)
-        for quieten in self._quieten:
-            quieten(links, plan.name)
-        links.set(plan.name, state="up", arp=False)
+    def _connect(self, links: Links, plan: PodPlan, ports: Sequence[Port], namespace: Namespace) -> None:
+        """Make a pod's veth pairs and its network stack."""
+        for port, end in zip(ports, plan.interfaces, strict=True):
+            links.add_pair(port.name, port.mac, end.name, end.mac, namespace.fd, self.topology.mtu)
+            self._set_up(links, port)
         configure_pod(namespace, plan)
-        await_active(namespace, POD_END)
-        await_active(self.namespace, plan.name)
+        await_active(namespace, *(end.name for end in plan.interfaces))
+        await_active(self.namespace, *(port.name for port in ports))
+        if plan.routes:
+            add_routes(namespace, plan.routes)
+
+    def _join(self, links: Links, one: Port, other: Port) -> None:
+        """Make a trunk."""
+        links.add_pair(one.name, one.mac, other.name, other.mac, self.namespace.fd, self.topology.mtu)
+        for port in (one, other):
+            self._set_up(links, port)
+        await_active(self.namespace, one.name, other.name)
+
+    def _set_up(self, links: Links, port: Port) -> None:
+        """Set a host end up, and keep the host's stack off it."""
+        for instead in self._quieten:
+            instead(links, port.name)
+        links.set(port.name, state="up", arp=False)
 
 
-def _links(wish: Link | str | Mapping[Any, Link | str] | None, pods: Sequence[str]) -> dict[Place, Link]:
-    """The links by pod and pair. Raises ConfigError."""
-    wishes = wish if isinstance(wish, Mapping) else {} if wish is None else {"*": wish}
-    made = {place: Link.parse(link) if isinstance(link, str) else link for place, link in wishes.items()}
-    links: dict[Place, Link] = dict.fromkeys(pods, made.pop("*")) if "*" in made else {}
-    links |= {read_place(place, pods) if isinstance(place, str) else place: link for place, link in made.items()}
-    for place in links:
-        for pod in (place,) if isinstance(place, str) else place:
-            if pod not in pods:
-                raise ConfigError(f"a link names {pod!r}, which is no pod of the lab; its pods are {', '.join(pods)}")
-    return links
-
-
-def configure_pod(namespace: Namespace, plan: PodPlan) -> None:
-    """Make a namespace with its pod end an end host: addresses, loopback and pod end up, no forwarding.
-
-    It gets its link-local address here. One that the kernel makes would be in duplicate detection, and unusable, for a
-    second or two.
-    """
-    quieten = _quieten(namespace, "all", POD_END) if plan.ipv6 is None else _quieten(namespace)
-    if plan.ipv6 is not None:
-        for name in ("lo", POD_END):
-            namespace.write_sysctl(f"net/ipv6/conf/{name}/disable_ipv6", 0)  # a kernel can be booted with 1 as default
-    with Links(namespace) as links:
-        for instead in quieten:
-            instead(links, POD_END)
-        index = links.index(POD_END)
-        links.set("lo", state="up")
-        for address in (plan.ipv4, plan.ipv6):
-            if address is not None:
-                links.add_address(index, address)
-        own = IPv6Interface((link_local(plan.mac.packed), 64))
-        if plan.ipv6 is not None and plan.ipv6.ip != own.ip:
-            links.add_address(index, own)
-        links.set(POD_END, state="up")
-
-
-def await_active(namespace: Namespace, interface: str) -> None:
-    """Return when an interface that is up at both ends can send and is heard."""
-    with namespace.open_socket(AF_NETLINK, SOCK_RAW, 0) as sock:
-        await_up(sock, interface)
+def _place(place: Place, words: Mapping[str, str], ports: Mapping[str, str]) -> Place:
+    """A place by the names of ports, each of which several words can mean. Raises ConfigError."""
+    place = read_place(place, words) if isinstance(place, str) else place
+    for word in (place,) if isinstance(place, str) else place:
+        if word not in words:
+            raise ConfigError(f"a link names {word!r}, which is no port of the lab; its ports are {some(ports)}")
+    if isinstance(place, str):
+        return words[place]
+    one, other = (words[word] for word in place)
+    if ports[one] != ports[other]:
+        text = f"{one} is a port of {ports[one]}, and {other} of {ports[other]}; a pair is of two ports of one switch"
+        raise ConfigError(text)
+    return one, other
 
 
 def kernel_has_ipv6() -> bool:
     """False on a kernel that was built or booted without IPv6."""
     return Path("/proc/sys/net/ipv6").exists()
-
-
-def _quieten(namespace: Namespace, *without_ipv6: str) -> list[_Quieten]:
-    """Switch off forwarding of IPv4, and IPv6 on these interfaces (all: the present ones; default: the coming ones).
-
-    A container may refuse to write some settings. Returns what must be done to each link instead.
-    """
-    settings = [("net/ipv4/ip_forward", 0, Links.stop_forwarding)]  # a new namespace inherits it from the first one
-    settings += [(f"net/ipv6/conf/{name}/disable_ipv6", 1, Links.stop_link_local) for name in without_ipv6]
-    by_link: list[_Quieten] = []
-    for name, value, instead in settings:
-        try:
-            namespace.write_sysctl(name, value)
-        except PrivilegeError:
-            by_link.append(instead)
-    return by_link
 
 
 def _plan(pods: int | Sequence[str] | Topology, mtu: int | None) -> Topology:
@@ -370,19 +454,3 @@ def _plan(pods: int | Sequence[str] | Topology, mtu: int | None) -> Topology:
         return pods
     ipv6 = "fd00::/64" if kernel_has_ipv6() else None
     return Topology.of(pods, ipv6=ipv6, mtu=1500 if mtu is None else mtu)
-
-
-def _network(kind: Any, text: str | None, count: int) -> Any:
-    if text is None:
-        return None
-    try:
-        network = kind(text)
-    except ValueError as error:
-        raise ConfigError(f"{text!r} is not an IP network: {error}") from error
-    if count + 2 > network.num_addresses:  # nobody gets the first and the last address
-        raise ConfigError(f"{network} has no room for {count} pods")
-    return network
-
-
-def _repeats(values: list[str]) -> bool:
-    return len(set(values)) < len(values)

@@ -6,7 +6,7 @@
   watchers: all that watch
 - verbs, rows: what a running switch can be asked, and its answers; status: on one page; load, vitals: how busy it is
 - monitoring: what happens, as events; explain: what would become of a frame
-- config, config_values: a switch as a file; config_apply: a file upon a running one; state: what a restart takes back
+- config: a switch as a file; config_apply: a file upon a running one; state: what a restart takes back
 - matching: interfaces that come and go; take_over: from another process; helper: who has the rights
 - port_socket, ring_size: open a port's sockets; port_links: the interfaces that are ports
 - shield, nftables: keep the host out of the ports

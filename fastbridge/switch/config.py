@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
 from fastbridge.addresses import MacAddress
+from fastbridge.config_values import WrongError, read
+from fastbridge.config_values import schema as schema_of
 from fastbridge.control.directory import check_name
 from fastbridge.errors import ConfigError, FastbridgeError
 from fastbridge.links.link import Link
@@ -27,8 +29,6 @@ from fastbridge.toml_text import Document
 from fastbridge.toml_text import Path as Key
 from fastbridge.toml_text import write as write_toml
 
-from .config_values import WrongError, read
-from .config_values import schema as schema_of
 from .options import LiveOptions
 from .port_flags import PortFlags, StormControl
 

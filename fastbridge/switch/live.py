@@ -64,6 +64,7 @@ from .port_socket import (
     links_of_port,
     open_port_sockets,
     pod_question,
+    refuse_several_switches,
     set_send_buffer,
     start_receiving,
     takes_gso,
@@ -173,6 +174,7 @@ class Switch(SwitchBase):
         self._server: ControlServer | None = None
         in_child(self, Switch._leave_to_parent)
         wanted = list(ports)
+        refuse_several_switches(wanted)
         self._most_slots = self._slots = MOST  # slots that the kernel has memory for; slots that a ring is to have
         self._prepared = dict(wishes.settings)
         self._matching: Matching | None = None

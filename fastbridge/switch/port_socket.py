@@ -14,13 +14,13 @@ import fcntl
 import os
 import socket
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from fastbridge.addresses import MacAddress
 from fastbridge.core import af_packet
-from fastbridge.errors import PortError, PrivilegeError
+from fastbridge.errors import ConfigError, PortError, PrivilegeError
 from fastbridge.forks import in_child
 from fastbridge.tso import has_tso
 
@@ -53,8 +53,9 @@ class PortLike(Protocol):
     """A candidate for a port: a name, and a way to open sockets in its network namespace.
 
     It may also have a method `pod_takes_merged() -> bool`: whether the switch may send merged frames to its pod. The
-    method must be cheap, and any thread may call it. It is called when the port is added, and now and then. And it may
-    have `links: Mapping[Place, Link]`, emulated links that it brings with it: its port's, and those of pairs.
+    method must be cheap, and any thread may call it. It is called when the port is added, and now and then. It may have
+    `links: Mapping[Place, Link]`, emulated links that it brings with it: its port's, and those of pairs. And it may
+    have `switch: str`, where it belongs to one of several switches: a Switch is made of the ports of one.
     """
 
     @property
@@ -67,6 +68,16 @@ class PortLike(Protocol):
     @property
     def owners(self) -> Sequence[tuple[MacAddress, IPv4Address | IPv6Address]]:
         """The stations known beforehand behind the port: (MAC address, IP address) pairs."""
+
+
+def refuse_several_switches(ports: Iterable[object]) -> None:
+    """Raise ConfigError for ports that belong to several switches: one switch would join what they keep apart."""
+    switches = list(dict.fromkeys(name for port in ports if (name := getattr(port, "switch", None))))
+    if len(switches) > 1:
+        raise ConfigError(
+            f"these are ports of {len(switches)} switches, {switches[0]} … {switches[-1]}, which one would join: make "
+            f"one of each, Switches(lab.switches), or one alone, Switch(lab.switches[{switches[0]!r}])"
+        )
 
 
 class Interface:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fastbridge.addresses import MacAddress
+from fastbridge.config_values import WrongError, read
 from fastbridge.errors import ConfigError, FastbridgeError
 from fastbridge.links.link import DIRECTIONS, Link
 from fastbridge.links.places import Place, read_place, spoken
@@ -30,7 +31,6 @@ from fastbridge.policy.neighbour_entry import Neighbour
 
 from .config import Config, FdbEntryConfig, NeighbourConfig
 from .config_apply import says, static_entries
-from .config_values import WrongError, read
 from .port_flags import StormControl
 
 if TYPE_CHECKING:

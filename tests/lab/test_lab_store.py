@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import signal
 import socket
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 from live import eventually
 
+from fastbridge import Switch
 from fastbridge.addresses import MacAddress
 from fastbridge.errors import ConfigError, LabError
 from fastbridge.lab import persistent as lab_store
@@ -187,7 +189,7 @@ def test_a_state_directory_that_others_may_write_to_is_refused(tmp_path: Path, m
     assert not (place / ".lock").exists() and not (tmp_path / ".lock").exists()
 
 
-GOOD = '{"name": "x", "identity": "fastbridge:1", "complete": true, "mtu": 1500, "pods": []}'
+GOOD = '{"name": "x", "identity": "fastbridge:1", "complete": true, "topology": {"pod": {"pod1": {}}}}'
 
 
 @pytest.mark.parametrize(
@@ -198,7 +200,8 @@ GOOD = '{"name": "x", "identity": "fastbridge:1", "complete": true, "mtu": 1500,
         ("x", "\udcff"),
         ("x", "[]"),
         ("x", "5"),
-        ("x", '{"pods": [5]}'),
+        ("x", GOOD.replace("{}", "5")),
+        ("x", GOOD.replace('"pod1": {}', "")),
         ("[b]", GOOD),
         ("x", GOOD.replace('"x"', '"[/]"')),
         ("a\x1b[31mb", GOOD),
@@ -260,5 +263,75 @@ lab_store.up("fb", Topology.of(100))
         process.stdout.readline()
         time.sleep(delay)
         process.kill()
+    lab_store.down("fb")
+    assert (links(), names()) == before
+
+
+SEVERAL = Topology.from_dict(
+    {
+        "switch": {"a": {"trunks": ["b"]}, "b": {}, "c": {}},
+        "pod": {
+            "one": {"interfaces": {"eth0": "a"}},
+            "r": {"interfaces": {"eth0": "b", "eth1": "c"}, "forward": True},
+            "two": {"interfaces": {"wan": "c"}},
+        },
+        "link": {"a-b": "delay=1ms", "one>a-b": "delay=2ms", "r.eth1": "delay=3ms"},
+    }
+)
+
+
+def test_a_lab_of_several_switches_stays() -> None:
+    before = links(), names()
+    lab = lab_store.up("fb", SEVERAL)
+    try:
+        assert lab_store.get("fb") == lab and lab.complete and not lab.missing()
+        assert lab.switches == {
+            "a": ["fb-one", "fb-a-b"],
+            "b": ["fb-r", "fb-b-a"],
+            "c": ["fb-r-eth1", "fb-two"],
+        }
+        assert {place: str(link) for place, link in lab.links.items()} == {
+            "fb-a-b": "delay=1ms",
+            ("fb-one", "fb-a-b"): "delay=2ms",
+            "fb-r-eth1": "delay=3ms",
+        }
+        listing = subprocess.run(["ip", "-o", "link"], capture_output=True, text=True, check=True).stdout
+        assert all(re.search(rf"^\d+: {port}@.*NOARP.* state UP ", listing, re.M) for port in lab.ports)
+        with contextlib.ExitStack() as stack:
+            for ports in lab.switches.values():
+                stack.enter_context(Switch(ports))
+            ping = "import socket as s; c = s.create_connection(('two', 9), 60)"
+            refused = subprocess.run(lab.command("one", [sys.executable, "-c", ping]), capture_output=True, text=True)
+            assert "ConnectionRefusedError" in refused.stderr  # by name, over trunk and router, there and back
+        with Links() as network:
+            network.delete("fb-b-a")
+            assert lab.missing() == ["a-b", "b-a"]
+            network.delete("fb-r-eth1")
+            assert lab.missing() == ["r", "a-b", "b-a"]
+    finally:
+        lab_store.down("fb")
+    assert (links(), names()) == before and not list(Path("/run/fastbridge").glob("fb.*"))
+
+
+@pytest.mark.parametrize("calls", [4, 13, 14, 15, 16, 20])
+def test_down_after_sigkill_between_any_two_steps(calls: int) -> None:
+    """In a pod, with a trunk not yet marked, marked, with one end here, and with both."""
+    before = links(), names()
+    script = f"""
+import os, signal
+from fastbridge.lab import persistent as lab_store
+from fastbridge.lab.links import Links
+from fastbridge.lab.topology import Topology
+left, set_link = {calls}, Links.set
+def set_or_die(*arguments, **settings):
+    global left
+    left -= 1
+    if not left:
+        os.kill(os.getpid(), signal.SIGKILL)
+    set_link(*arguments, **settings)
+Links.set = set_or_die
+lab_store.up("fb", Topology.linear(2, 1))
+"""
+    assert subprocess.run([sys.executable, "-c", script]).returncode == -signal.SIGKILL
     lab_store.down("fb")
     assert (links(), names()) == before

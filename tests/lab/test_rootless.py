@@ -142,7 +142,7 @@ def test_where_no_sysfs_is_to_be_had_programs_run_all_the_same(unprivileged: lis
     command = [*masked, *unprivileged, WHERE_SYS_IS_MASKED]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd="/")
     assert (done.returncode, done.stdout) == (0, "['/', '0']\n" * 2)
-    assert done.stderr.count("\n") == 1 and "/sys in pods is that of this process" in done.stderr
+    assert done.stderr.count("\n") == 1 and "/sys and /etc/hosts in pods are those of this process" in done.stderr
 
 
 @pytest.mark.parametrize("path", ["off", "nft"])

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
 import struct
-from collections.abc import Iterator
 from pathlib import Path
 
 import arp_nd_frames as make
 import pytest
+from daemons import log_of, needs, running
 from live import PATIENCE, Wire, eventually, wires
 from scapy.layers.dhcp import BOOTP, DHCP
 from scapy.layers.inet import IP, UDP
@@ -25,33 +24,6 @@ pytestmark = pytest.mark.live
 
 POLICIES = ["suppress", "guard", "guard,suppress"]
 VIRTUAL = {4: "10.0.0.50", 6: "fd00::50"}
-
-
-def needs(program: str) -> str:
-    found = shutil.which(program, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
-    if found is None:
-        pytest.skip(f"no {program} on this machine")
-    return found
-
-
-@contextlib.contextmanager
-def running(pod: Pod, argv: list[str], log: Path) -> Iterator[int]:
-    """A program in a pod, in a mount namespace and a process group of its own; the latter's id."""
-    script = 'mount -t tmpfs none /run && exec "$@"'
-    with log.open("w") as out:
-        process = pod.popen(
-            ["unshare", "-m", "sh", "-c", script, "sh", *argv], stdout=out, stderr=out, start_new_session=True
-        )
-    try:
-        yield process.pid
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGTERM)
-        try:
-            process.wait(10)
-        except Exception:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
 
 
 # VRRP.
@@ -124,10 +96,6 @@ def test_keepalived_fails_over(policy: str, family: int, virtual_mac: bool, tmp_
         os.killpg(groups[master.name], signal.SIGTERM)
         eventually(lambda: served_by(backup, master), "what the master gave up")
         assert client.ping(ip, count=3, timeout=PATIENCE).received == 3
-
-
-def log_of(directory: Path, pod: Pod) -> str:
-    return (directory / f"{pod.name}.log").read_text()[-500:]
 
 
 # DHCP: one address, two clients in turn.

@@ -454,8 +454,8 @@ def test_links_of_a_lab() -> None:
 @pytest.mark.parametrize(
     ("wish", "line"),
     [
-        ({"pod9": "lan"}, "a link names 'pod9', which is no pod of the lab; its pods are pod1, pod2"),
-        ({("pod1", "pod9"): "lan"}, "a link names 'pod9', which is no pod of the lab"),
+        ({"pod9": "lan"}, "a link names 'pod9', which is no port of the lab; its ports are pod1, pod2"),
+        ({("pod1", "pod9"): "lan"}, "a link names 'pod9', which is no port of the lab"),
         ({"pod1>pod1": "lan"}, "'pod1>pod1' is no pair of ports"),
         ("dealy=5ms", "a link has no dealy"),
     ],

@@ -1,0 +1,82 @@
+"""Generators: the usual topologies, of any size, as the tables of a topology's file.
+
+Switches are s1, s2, …, and pods pod1, pod2, … in the order of their switches. `linear` and `tree` are Mininet's.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+from fastbridge.errors import ConfigError
+
+Table = dict[str, Any]
+
+
+def star(pods: int) -> Table:
+    """Pods around one switch."""
+    _need("a star", 1, pods=pods)
+    return _table([pods], [])
+
+
+def linear(switches: int, pods: int) -> Table:
+    """Switches in a line, each with pods."""
+    _need("a line", 1, switches=switches, pods=pods)
+    return _table([pods] * switches, itertools.pairwise(range(switches)))
+
+
+def ring(switches: int, pods: int) -> Table:
+    """Switches in a loop, each with pods."""
+    _need("a ring", 3, switches=switches)
+    _need("a ring", 1, pods=pods)
+    return _table([pods] * switches, [(n, (n + 1) % switches) for n in range(switches)]) | {"loops": True}
+
+
+def mesh(switches: int, pods: int) -> Table:
+    """Switches, each joined to each other one, and each with pods."""
+    _need("a mesh", 2, switches=switches)
+    _need("a mesh", 1, pods=pods)
+    return _table([pods] * switches, itertools.combinations(range(switches), 2)) | {"loops": switches > 2}
+
+
+def tree(depth: int, fanout: int) -> Table:
+    """Switches in a tree of so many levels; below each are `fanout` switches, or at the lowest level pods."""
+    _need("a tree", 1, depth=depth, fanout=fanout)
+    pods: list[int] = []
+    trunks: list[tuple[int, int]] = []
+
+    def grow(levels: int) -> int:
+        node = len(pods)
+        pods.append(fanout if levels == 1 else 0)
+        for _ in range(fanout if levels > 1 else 0):
+            trunks.append((node, grow(levels - 1)))
+        return node
+
+    grow(depth)
+    return _table(pods, trunks)
+
+
+def routed_star(lans: int, pods: int) -> Table:
+    """A router with an interface on each of so many switches, each with pods: a LAN of its own."""
+    _need("a routed star", 1, lans=lans, pods=pods)
+    table = _table([pods] * lans, [])
+    ends = {f"eth{n}": switch for n, switch in enumerate(table["switch"])}
+    return table | {"pod": {"router": {"interfaces": ends, "forward": True}} | table["pod"]}
+
+
+def _table(pods: list[int], trunks: Any) -> Table:
+    """Switches, each with so many pods; trunks by the places of their switches."""
+    switches: Table = {f"s{n}": {"trunks": []} for n in range(1, len(pods) + 1)}
+    for one, other in trunks:
+        switches[f"s{one + 1}"]["trunks"].append(f"s{other + 1}")
+    homes = itertools.chain.from_iterable([switch] * count for switch, count in zip(switches, pods, strict=True))
+    return {
+        "switch": switches,
+        "pod": {f"pod{n}": {"interfaces": {"eth0": switch}} for n, switch in enumerate(homes, 1)},
+    }
+
+
+def _need(what: str, least: int, **counts: int) -> None:
+    for name, count in counts.items():
+        if count < least:
+            raise ConfigError(f"{what} has a {name} of {least} or more, not {count}")
