@@ -7,22 +7,49 @@ from __future__ import annotations
 
 import os
 import shlex
+from collections.abc import Callable
+from typing import NoReturn
 
 import rich_click as click
+from click.shell_completion import CompletionItem
 from rich.progress import Progress
 
 from fastbridge.console import make_console, make_table
-from fastbridge.errors import LabError
+from fastbridge.errors import FastbridgeError, LabError
 from fastbridge.lab import persistent as lab_store
 from fastbridge.lab.persistent import StoredLab
 from fastbridge.lab.topology import Topology, kernel_has_ipv6
-from fastbridge.programs import search_path
+from fastbridge.programs import find_program, search_path
 
 from .options import link_option, read_links
 
+_LAB = "fb"  # the lab that is meant when none is named
 _SHOWN = 8  # pods of a big lab that are listed one by one
 
-_name = click.option("--name", default="fb", show_default=True, help="The lab's name.")
+
+def _complete_lab(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    return _beginning(incomplete, lambda: [found.name for found in lab_store.list_labs()])
+
+
+def _complete_pod(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    lab = context.params.get("name") or _LAB
+    return _beginning(incomplete, lambda: [plan.name for plan in lab_store.get(lab).topology.pods])
+
+
+def _beginning(start: str, names: Callable[[], list[str]]) -> list[CompletionItem]:
+    try:
+        return [CompletionItem(name) for name in names() if name.startswith(start)]
+    except FastbridgeError:  # a shell's Tab key has no place for errors
+        return []
+
+
+_name = click.option("--name", default=_LAB, show_default=True, shell_complete=_complete_lab, help="The lab's name.")
+
+
+_BASHRC = """[ -f ~/.bashrc ] && . ~/.bashrc
+PS1="[{pod}] $PS1"
+exec {file}<&-
+"""
 
 
 class _InOrder(click.RichGroup):
@@ -53,7 +80,7 @@ def up(pods: int, mtu: int, name: str, links: dict[str, str]) -> None:
     topology = Topology.of(pods, ipv6="fd00::/64" if kernel_has_ipv6() else None, mtu=mtu)
     read_links(links, [plan.name for plan in topology.pods])
     made = _make(name, topology)
-    option = "" if name == "fb" else f" --name {name}"
+    option = "" if name == _LAB else f" --name {name}"
     console = make_console()
     table = make_table(f"Lab {name}", "pod", "namespace = host end", "MAC", "IPv4", "IPv6")
     for plan in made.topology.pods[:_SHOWN]:
@@ -88,18 +115,30 @@ def list_() -> None:
     epilog="Example: fastbridge lab exec pod1 ip neighbour",
 )
 @_name
-@click.argument("pod", metavar="POD")
+@click.argument("pod", metavar="POD", shell_complete=_complete_pod)
 @click.argument("command", metavar="CMD...", nargs=-1, required=True, type=click.UNPROCESSED)
 def exec_(name: str, pod: str, command: tuple[str, ...]) -> None:
     """Run a command in a pod; its exit status is the one you get."""
     words = command[1:] if command[0] == "--" else command
     if not words:
         raise click.UsageError("there is no command after --")
-    argv = lab_store.get(name).command(pod, words)
-    try:
-        os.execve(argv[0], argv, os.environ | {"PATH": search_path()})  # noqa: S606 - what `lab exec` is for
-    except OSError as error:
-        raise LabError(f"cannot run {argv[0]}: {error.strerror}") from error
+    _become(lab_store.get(name).command(pod, words))
+
+
+@lab.command(epilog="Example: fastbridge lab shell pod1")
+@_name
+@click.argument("pod", metavar="POD", shell_complete=_complete_pod)
+def shell(name: str, pod: str) -> None:
+    """Open a shell in a pod: bash, or sh where there is no bash. Its prompt begins with [POD].
+
+    For another shell: fastbridge lab exec pod1 zsh
+    """
+    stored = lab_store.get(name)
+    if find_program("bash") is None:
+        _become(stored.command(pod, ["sh", "-i"]), PS1=f"[{pod}] # ")
+    file = os.memfd_create("fastbridge-shell", 0)  # bash reads it, and closes it by its last line
+    os.write(file, _BASHRC.format(pod=pod, file=file).encode())
+    _become(stored.command(pod, ["bash", "--rcfile", f"/proc/self/fd/{file}", "-i"]))
 
 
 @lab.command(epilog="Example: fastbridge lab down --name test")
@@ -111,6 +150,14 @@ def down(name: str) -> None:
     """
     removed = lab_store.down(name)
     click.echo(f"removed lab {removed.name}, {len(removed.topology.pods)} pods")
+
+
+def _become(argv: list[str], **variables: str) -> NoReturn:
+    """Become a program that runs in a pod."""
+    try:
+        os.execve(argv[0], argv, os.environ | {"PATH": search_path()} | variables)  # noqa: S606 - what it is for
+    except OSError as error:
+        raise LabError(f"cannot run {argv[0]}: {error.strerror}") from error
 
 
 def _ends(lab: StoredLab, place: str) -> str:

@@ -218,10 +218,14 @@ class Helper:
         actions: dict[str, Callable[..., Answer]] = {
             "create": self.create,
             "adopt": lambda: self.keep(fds.pop()),
+            "borrow": lambda: self.lend(fds.pop()),
             "hosts": lambda: self.take_hosts(fds.pop()),
             "socket": self.open_socket,
             "sysctl": self.sysctl,
+            "proc": self.open_proc,
             "mounts": self.make_mounts,
+            "cover": self.cover,
+            "uncover": self.uncover,
             "pin": self.pin,
             "unpin": self.unpin,
             "disown": self.disown,
@@ -239,6 +243,11 @@ class Helper:
     def keep(self, fd: int) -> Answer:
         """Hold a namespace, so that no other can get its inode number while this process lives."""
         self.namespaces.add(fd)
+        return [str(fd)], [fd]
+
+    @staticmethod
+    def lend(fd: int) -> Answer:
+        """Hold a namespace that is another's: who runs in it is left alone."""
         return [str(fd)], [fd]
 
     def enter(self, number: str) -> None:
@@ -263,6 +272,11 @@ class Helper:
                 return [], []
         write(f"/proc/sys/{path}", value)
         return [], []
+
+    def open_proc(self, number: str, path: str) -> Answer:
+        """Open a file below /proc/self/net for reading. It shows the network namespace in which it was opened."""
+        self.enter(number)
+        return [], [os.open(f"/proc/self/net/{path}", os.O_RDONLY | os.O_CLOEXEC)]
 
     def take_hosts(self, fd: int) -> Answer:
         """Take the lines that programs in the network namespaces find in their /etc/hosts."""
@@ -302,6 +316,44 @@ class Helper:
             return 0 if show_lab(self.hosts) and is_entered_whole() else errno.EPERM
         except OSError as error:
             return error.errno or errno.EIO
+
+    def cover(self, number: str, path: str, text: str) -> Answer:
+        """Lay a file of this text over another, for the programs in a network namespace."""
+        self.make_mounts(number)
+        beside = f"{os.environ.get('TMPDIR', '/tmp')}/{self.tag}"  # noqa: S108 - a name that nobody can know
+
+        def lay() -> None:
+            file = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+            try:
+                os.write(file, text.encode())
+                call("mount", beside.encode(), path.encode(), b"none", MS_BIND, None)
+            finally:
+                os.close(file)
+                os.unlink(beside)  # noqa: PTH108 - the mount keeps what it was
+
+        return self.in_mounts(number, lay)
+
+    def uncover(self, number: str, path: str) -> Answer:
+        """Take it away again."""
+        return self.in_mounts(number, lambda: call("umount2", path.encode(), MNT_DETACH))
+
+    def in_mounts(self, number: str, action: Callable[[], None]) -> Answer:
+        """Act in the mount namespace of a network namespace. That takes a child: it is no way back for this process."""
+        child = os.fork()
+        if not child:
+            code = errno.EIO
+            try:
+                call("setns", self.mounts[number], CLONE_NEWNS)
+                action()
+                code = 0
+            except OSError as error:
+                code = error.errno or errno.EIO
+            finally:
+                os._exit(code)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        if code:
+            raise OSError(code, os.strerror(code))
+        return [], []
 
     def pin(self, number: str, path: str) -> Answer:
         """Give a namespace a name in the file system, the way `ip netns` does."""
@@ -409,7 +461,7 @@ class Helper:
                 name = os.read(cmdline, 64).split(b"\0")[0]
             finally:
                 os.close(cmdline)
-            return name == self.tag.encode() or os.stat(f"/proc/{pid}/ns/net").st_ino in ours  # noqa: PTH116
+            return name.split(b"/")[0] == self.tag.encode() or os.stat(f"/proc/{pid}/ns/net").st_ino in ours  # noqa: PTH116
         except OSError:  # a zombie, or a process that we may not look at: neither is in one
             return False
 
@@ -421,7 +473,7 @@ def serve(control: socket.socket, helper: Helper) -> None:
         if not data:
             return
         request = data.decode().split("\0")
-        kept = request[0] in ("create", "adopt", "mounts")
+        kept = request[0] in ("create", "adopt", "borrow", "mounts")
         try:
             fields, passed = helper.answer(request, fds)
             fields = ["ok", *fields]

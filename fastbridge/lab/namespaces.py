@@ -113,10 +113,17 @@ class NamespaceHelper(Closes):
         return Namespace(self, number, fd)
 
     def adopt(self, path: str) -> Namespace:
-        """Take up the network namespace that has this name in the file system."""
+        """Take up the network namespace that has this name in the file system. What runs in it ends with the helper."""
+        return self._open("adopt", path)
+
+    def borrow(self, path: str) -> Namespace:
+        """The same, but what runs in it stays, except for programs that this process starts there."""
+        return self._open("borrow", path)
+
+    def _open(self, how: str, path: str) -> Namespace:
         fd = os.open(path, os.O_RDONLY)
         try:
-            (number,), (kept,) = self._request("adopt", fds=[fd])
+            (number,), (kept,) = self._request(how, fds=[fd])
         finally:
             os.close(fd)
         return Namespace(self, number, kept)
@@ -183,7 +190,7 @@ class NamespaceHelper(Closes):
             raise LabError("there is no program 'nsenter' on the PATH: install util-linux")
         fds = []
         # Not a descriptor of our own: the helper shuts this door before it kills what has come in.
-        entry = [f"--net={self._door}/{namespace.number}"]
+        entry = [f"--net={self.door(namespace)}"]
         if self._user_fd is not None:
             fds.append(self._user_fd)
             entry = [f"--user=/proc/self/fd/{self._user_fd}", *entry, "--preserve-credentials"]
@@ -204,6 +211,25 @@ class NamespaceHelper(Closes):
         finally:
             if mounts is not None:
                 os.close(mounts)
+
+    def popen_beside(self, program: str, arguments: Sequence[str], **options: Any) -> subprocess.Popen[Any]:
+        """See `Namespace.popen_beside`."""
+        if self._control.fileno() < 0 or not self.is_ours:
+            raise self.closed()
+        # By the beginning of argv[0] the helper knows it; by the rest the program knows what it is.
+        argv = [f"{self._tag}/{Path(program).name}", *arguments]
+        started = subprocess.Popen(argv, executable=program, stdin=subprocess.DEVNULL, **options)
+        self.watch(started)
+        return started
+
+    def door(self, namespace: Namespace) -> str:
+        """See `Namespace.door`."""
+        return f"{self._door}/{namespace.number}"
+
+    @property
+    def user_door(self) -> str | None:
+        """See `Namespace.user_door`."""
+        return None if self._user_fd is None else f"/proc/{self._process.pid}/ns/user"
 
     def _mounts(self, namespace: Namespace) -> int | None:
         """A mount namespace for a network namespace, with its /sys and /etc/hosts; None where it is refused."""
@@ -263,6 +289,11 @@ class Namespace:
         in_child(self, Namespace.close)
 
     @property
+    def is_ours(self) -> bool:
+        """False in a forked child of the process that made it."""
+        return self._helper.is_ours
+
+    @property
     def fd(self) -> int:
         """The file descriptor that holds it."""
         if self._fd < 0:
@@ -297,6 +328,12 @@ class Namespace:
             raise PrivilegeError(f"cannot write /proc/sys/{name}: {error.strerror}; {SETTINGS_WRITABLE}") from error
         return True
 
+    def read_net(self, name: str) -> str:
+        """The text of /proc/net/NAME in this namespace. Raises FileNotFoundError where this kernel has no such file."""
+        _, (fd,) = self._helper._request("proc", self._number, name)
+        with open(fd) as file:  # noqa: PTH123 - there is no path
+            return file.read()
+
     def pin(self, path: str) -> None:
         """Give it a name in the file system. Then it outlives every process."""
         try:
@@ -317,6 +354,28 @@ class Namespace:
         """Run a program here to its end."""
         with self._helper.command(self, argv, options) as (command, options):
             return subprocess.run(command, **options)
+
+    @property
+    def door(self) -> str:
+        """A path by which programs of this user enter it as long as the lab lives; not by a descriptor of our own."""
+        return self._helper.door(self)
+
+    @property
+    def user_door(self) -> str | None:
+        """The same for the user namespace that it belongs to; None where that is this process's own."""
+        return self._helper.user_door
+
+    def popen_beside(self, program: str, arguments: Sequence[str], **options: Any) -> subprocess.Popen[Any]:
+        """Start a program outside, by its path, which ends with the lab all the same if it enters by the door."""
+        return self._helper.popen_beside(program, arguments, **options)
+
+    def cover(self, path: str, text: str) -> None:
+        """Lay a file of this text over another, for the programs here. Raises OSError where the kernel refuses."""
+        self._helper._request("cover", self._number, path, text)
+
+    def uncover(self, path: str) -> None:
+        """Take away what covers it."""
+        self._helper._request("uncover", self._number, path)
 
     def disown(self) -> None:
         """Give it up as not ours: `kill_programs` and the end of the helper spare its processes."""

@@ -84,6 +84,10 @@ class StoredLab:
         """The name of the interface that a port of the topology is."""
         return f"{self.name}-{name}"
 
+    def path(self, pod: str) -> str:
+        """The name of a pod's namespace in the file system."""
+        return str(_NETNS / self.namespace(pod))
+
     def missing(self) -> list[str]:
         """The pods whose namespace is gone, or a host end of which is not in the current one; lost ends of trunks."""
         with Links() as links:
@@ -104,7 +108,7 @@ class StoredLab:
             raise LabError(
                 f"pod {pod} is gone: its namespace was removed; remove the rest: fastbridge lab down --name {self.name}"
             )
-        return [*helper_command(), "exec", str(_NETNS / self.namespace(pod)), str(_hosts(self.name)), *argv]
+        return [*helper_command(), "exec", self.path(pod), str(_hosts(self.name)), *argv]
 
 
 def up(name: str, topology: Topology, progress: Progress | None = None) -> StoredLab:

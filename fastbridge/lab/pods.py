@@ -13,7 +13,7 @@ from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address, IPv6Interface, ip_address
 from socket import AF_NETLINK, SOCK_RAW, socket
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from fastbridge.addresses import MacAddress
 from fastbridge.arp_nd import link_local
@@ -25,12 +25,20 @@ from fastbridge.links.places import Place
 from fastbridge.tso import has_tso
 
 from . import ping as icmp
+from .calls import call
 from .link_counters import interface_index, read_counters
 from .links import Links, Neighbour
+from .listening import wait_listening
 from .namespaces import Argv, Namespace
 from .ping import PingResult
 from .plans import POD_END as POD_END
 from .plans import SWITCH, InterfacePlan, PodPlan, RoutePlan, needs_scope
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeVarTuple, Unpack
+
+    _Arguments = TypeVarTuple("_Arguments")
+_Result = TypeVar("_Result")
 
 
 class _End:
@@ -190,6 +198,31 @@ class Pod(PodEnd):
     ) -> subprocess.CompletedProcess[str]:
         """Run a program in the pod to its end. Captures its output as text unless the options say otherwise."""
         return run_text(self.namespace, argv, timeout=timeout, check=check, **options)
+
+    def call(
+        self,
+        function: Callable[[Unpack[_Arguments]], _Result],
+        *arguments: Unpack[_Arguments],
+        timeout: float | None = None,
+    ) -> _Result:
+        """Call a function in the pod: returns what it returns, raises what it raises, with the traceback as the cause.
+
+        It runs in a new Python process, with this one's module search path, working directory and environment; what it
+        prints appears here. Arguments and result go by pickle. The extra `call` (cloudpickle) also takes functions of
+        the main program, lambdas and closures. For keyword arguments there is `functools.partial`.
+
+        timeout: seconds after which the process is killed. Raises ConfigError for what cannot go there, and LabError
+        for a process that takes too long, ends without a result, or returns what cannot be pickled.
+        """
+        result: _Result = call(self.namespace, self.name, function, arguments, timeout)
+        return result
+
+    def wait_listening(self, port: int, *, udp: bool = False, timeout: float = 10.0) -> None:
+        """Return when something in the pod listens on this TCP (or UDP) port, on any address. It connects to nothing.
+
+        timeout: seconds. Raises LabError after it, with what does listen, and ConfigError for what is no port.
+        """
+        wait_listening(self.namespace, self.name, port, "udp" if udp else "tcp", timeout)
 
     def socket(self, family: int, type: int, proto: int = 0) -> socket:  # noqa: A002 - as in socket
         """A socket inside the pod, for use in this process."""

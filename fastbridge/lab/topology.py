@@ -11,6 +11,7 @@ import contextlib
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -32,6 +33,7 @@ from .plans import PlanError, PodPlan, needs_scope, some, trunk_ends
 from .pods import Pod, Port, run_text
 from .stack import add_routes, await_active, configure_pod, quieten
 from .tables import NONE, plan_of, table_of
+from .uplink import HOST, Uplink, refuse_taken
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -312,6 +314,24 @@ class Lab(Closes):
         finally:
             if self._helper.is_ours:
                 self._reconnect()
+
+    @contextlib.contextmanager
+    def uplink(self, *pods: str | Pod) -> Iterator[IPv4Address]:
+        """Give these pods, by default all, a way out while the context lasts; gives this host's address there.
+
+        Each gets an interface `uplink` and a default route over it, by pasta or slirp4netns, which opens the pod's
+        connections from the namespace of this process. At the address are the servers on 127.0.0.1 of this host. Name
+        servers are the host's. IPv4 only; one process a pod.
+
+        Raises LabError when neither program is installed, or none works, and ConfigError for pods with addresses of the
+        uplink's network.
+        """
+        chosen = [self[pod] if isinstance(pod, str) else pod for pod in pods] or list(self)
+        refuse_taken(chosen)
+        with contextlib.ExitStack() as uplinks:
+            for pod in chosen:
+                uplinks.enter_context(Uplink(pod))
+            yield HOST
 
     def close(self) -> None:
         """Kill the programs in the pods and remove everything. A second call does nothing."""

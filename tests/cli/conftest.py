@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 
 import pytest
-from command import COMMAND, ROOT
+from command import COMMAND, ROOT, run
 
 from fastbridge import Lab
 
@@ -31,3 +31,10 @@ def start(lab: Lab) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     for process in started:
         process.kill()
         process.communicate()
+
+
+@pytest.fixture(scope="session")
+def netns_directory() -> None:
+    """The first lab makes /run/netns a mount of its own, which stays."""
+    run("lab", "up")
+    run("lab", "down")

@@ -229,7 +229,7 @@ def test_a_run_with_closed_streams(closed: str, lab: Lab) -> None:
 def test_version_and_help() -> None:
     assert run("--version").stdout.startswith("fastbridge ")
     commands: list[tuple[str, ...]] = [(), ("demo",), ("run",), ("compare",), ("report",), ("track",), ("lab",)]
-    commands += [("lab", each) for each in ("up", "list", "exec", "down")]
+    commands += [("lab", each) for each in ("up", "list", "exec", "shell", "down")]
     for command, done in zip(commands, run_each(*((*command, "--help") for command in commands)), strict=True):
         assert (done.returncode, done.stderr) == (0, "")
         assert f"Usage: {' '.join(['fastbridge', *command])}" in done.stdout
@@ -503,13 +503,6 @@ def test_demo_that_is_killed_leaves_nothing(number: int) -> None:
 
 
 # -- lab ------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def netns_directory() -> None:
-    """The first lab makes /run/netns a mount of its own, which stays."""
-    run("lab", "up")
-    run("lab", "down")
 
 
 @pytest.mark.live

@@ -87,6 +87,28 @@ def test_programs_and_what_they_started_die_with_the_helper() -> None:
     assert not alive(daemon)
 
 
+def test_programs_of_any_user_die_with_the_helper() -> None:
+    if Path("/proc/self/uid_map").read_text().split() != ["0", "0", "4294967295"]:
+        pytest.skip("there is no other user in the sandbox; test_rootless.py has users that are lent")
+    with NamespaceHelper() as helper:
+        namespace = helper.create()
+        as_nobody = [
+            "setpriv",
+            "--reuid=65534",
+            "--regid=65534",
+            "--clear-groups",
+            "sh",
+            "-c",
+            "id -u; exec sleep 1000",
+        ]
+        program = namespace.popen(as_nobody, stdout=subprocess.PIPE, text=True)
+        assert program.stdout is not None
+        with program.stdout:
+            assert program.stdout.readline() == "65534\n"
+    namespace.close()
+    assert program.returncode == -signal.SIGKILL
+
+
 def test_a_program_on_its_way_in_dies_too() -> None:
     for _ in range(20):
         with NamespaceHelper() as helper:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import subprocess
 import sys
 import threading
@@ -21,6 +22,10 @@ def use_everything() -> None:
         with Switch(lab.ports):
             assert one.ping("pod2", timeout=PATIENCE)
             assert two.mac in [neighbour.mac for neighbour in one.neighbours()]
+            assert one.call(abs, -1) == 1
+            with two.socket(socket.AF_INET, socket.SOCK_STREAM) as server:
+                server.listen()
+                two.wait_listening(server.getsockname()[1], timeout=PATIENCE)
             two.port.set_down()
             two.port.set_up()
         with lab.bridge():
@@ -76,6 +81,7 @@ from fastbridge import Lab, Switch
 def use():
     with Lab(2) as lab, Switch(lab.ports):
         assert lab["pod1"].ping("pod2", timeout=60) and lab["pod1"].neighbours()
+        assert lab["pod1"].call(abs, -1) == 1
         lab["pod2"].set_down()
 async def main():
     use()

@@ -140,7 +140,8 @@ if not pid:
         lambda: switch.fdb.flush(), lambda: switch.add_port("pod9"), lambda: switch.remove_port("pod1"),
         lambda: switch.set_policy("guard"),
         pod.counters, pod.neighbours, pod.set_down, lambda: pod.namespace.fd, lambda: pod.ping("pod2"),
-        lambda: pod.run(["true"]), lambda: pod.popen(["true"]), lambda: lab.run_host(["true"]),
+        lambda: pod.run(["true"]), lambda: pod.popen(["true"]), lambda: pod.call(abs, -1),
+        lambda: pod.wait_listening(80), lambda: lab.uplink().__enter__(), lambda: lab.run_host(["true"]),
         lambda: lab.bridge().__enter__(), lambda: lab.direct().__enter__(),
     ):
         print(refusal(ask))
