@@ -3,9 +3,7 @@
 Run it: python three_routers.py
 """
 
-import contextlib
-
-from fastbridge import Lab, Switch, Topology
+from fastbridge import Lab, Switches, Topology
 
 PLAN = """
 [switch.home]   # 10.1.0.0/16
@@ -39,8 +37,7 @@ routes = ["10.1.0.0/16 via 10.4.0.1"]  # by r2: the answers go around
 "r1.eth2" = "delay=10ms"
 """
 
-with Lab(Topology.parse(PLAN)) as lab, contextlib.ExitStack() as stack:
-    switches = {name: stack.enter_context(Switch(ports)) for name, ports in lab.switches.items()}
+with Lab(Topology.parse(PLAN)) as lab, Switches(lab.switches) as switches:
     client, r1 = lab["client"], lab["r1"]
     print("the client reaches the server:", bool(client.ping("server", timeout=5)))
     switches["net13"].cut("r1-eth2")

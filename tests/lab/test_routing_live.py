@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 from daemons import log_of, needs, running
 from live import PATIENCE, eventually
-from several import switched
 
-from fastbridge import Lab, Topology
+from fastbridge import Lab, Switches, Topology
 
 pytestmark = [pytest.mark.live, pytest.mark.slow]
 
@@ -39,7 +38,7 @@ def test_ospf_finds_the_way_and_another_when_a_link_is_cut(tmp_path: Path) -> No
             },
         }
     )
-    with Lab(plan) as lab, switched(lab) as switches, contextlib.ExitStack() as stack:
+    with Lab(plan) as lab, Switches(lab.switches) as switches, contextlib.ExitStack() as stack:
         if lab["r1"].run(["setpriv", "--reuid", "frr", "--clear-groups", "true"], check=False).returncode:
             pytest.skip("FRR becomes the user frr, whom an ordinary user's namespace does not have")
         for number, router in enumerate(lab, 1):
@@ -84,7 +83,7 @@ def test_radvd_gives_addresses_and_a_way_out(tmp_path: Path) -> None:
     (tmp_path / "conf").write_text(
         "interface eth0 { AdvSendAdvert on; MinRtrAdvInterval 3; MaxRtrAdvInterval 4; prefix fd00:0:0:1::/64 {}; };"
     )
-    with Lab(plan) as lab, switched(lab):
+    with Lab(plan) as lab, Switches(lab.switches):
         argv = [radvd, "-n", "-C", str(tmp_path / "conf"), "-p", "/run/radvd.pid", "-m", "stderr"]
         with running(lab["router"], argv, tmp_path / "router.log"):
             host = lab["host"]
@@ -107,7 +106,7 @@ def test_dnsmasq_leases_an_address(tmp_path: Path) -> None:
     script = tmp_path / "script"
     script.write_text('#!/bin/sh\n[ "$1" != bound ] || ip addr add "$ip/$mask" dev "$interface"\n')
     script.chmod(0o755)
-    with Lab(plan) as lab, switched(lab):
+    with Lab(plan) as lab, Switches(lab.switches):
         client = lab["client"]
         argv = [dnsmasq, "-d", "-p", "0", "-C", "/dev/null", "-i", "eth0", "-u", "root", "-g", "root", "--no-ping"]
         argv += ["--dhcp-range=10.0.0.100,10.0.0.100,1h", f"--dhcp-leasefile={tmp_path}/leases", "--dhcp-authoritative"]

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 from live import PATIENCE, eventually
-from several import switched
 
-from fastbridge import ConfigError, Lab, Switch, Topology
+from fastbridge import ConfigError, Lab, Switch, Switches, Topology
 
 pytestmark = pytest.mark.live
 
@@ -24,7 +23,7 @@ def all_reach_all(lab: Lab) -> bool:
 
 
 def test_a_router_joins_two_lans() -> None:
-    with Lab(Topology.routed_star(2, 1)) as lab, switched(lab) as switches:
+    with Lab(Topology.routed_star(2, 1)) as lab, Switches(lab.switches) as switches:
         router, one, two = lab
         assert [port.name for port in lab.ports] == ["router", "router-eth1", "pod1", "pod2"]
         assert {name: [port.name for port in ports] for name, ports in lab.switches.items()} == {
@@ -45,7 +44,7 @@ def test_a_router_joins_two_lans() -> None:
 
 
 def test_an_interface_that_was_down_has_its_routes_again() -> None:
-    with Lab(Topology.routed_star(2, 1)) as lab, switched(lab):
+    with Lab(Topology.routed_star(2, 1)) as lab, Switches(lab.switches):
         router, one, two = lab
         for end in (one, router.interfaces["eth1"]):
             end.set_down()
@@ -57,7 +56,7 @@ def test_an_interface_that_was_down_has_its_routes_again() -> None:
 
 def test_programs_find_pods_by_their_names(tmp_path: Path) -> None:
     before = Path("/etc/hosts").read_bytes()
-    with Lab(Topology.routed_star(2, 1, ipv6=None)) as lab, switched(lab):
+    with Lab(Topology.routed_star(2, 1, ipv6=None)) as lab, Switches(lab.switches):
         text = lab["pod1"].run(["cat", "/etc/hosts"]).stdout
         assert text.startswith(lab.topology.hosts) and text.encode().endswith(before)
         assert lab["pod1"].run(["getent", "ahostsv4", "pod2"]).stdout.startswith("10.2.0.2 ")
@@ -66,7 +65,7 @@ def test_programs_find_pods_by_their_names(tmp_path: Path) -> None:
 
 
 def test_trunks_join_switches() -> None:
-    with Lab(Topology.linear(3, 2)) as lab, switched(lab) as switches:
+    with Lab(Topology.linear(3, 2)) as lab, Switches(lab.switches) as switches:
         assert [port.name for port in lab.switches["s2"]] == ["pod3", "pod4", "s2-s1", "s2-s3"]
         assert lab["pod1"].ping("pod6", timeout=PATIENCE) and lab["pod6"].ping("pod3", timeout=PATIENCE, family=6)
         entry = switches["s1"].fdb.lookup(lab["pod6"].mac)
@@ -90,7 +89,7 @@ def test_links_of_a_topology_delay_where_they_are() -> None:
             "link": {"lan-far": "delay=10ms", "r.eth1": "delay=15ms"},
         }
     )
-    with Lab(plan, link={"r.eth1": "delay=25ms"}) as lab, switched(lab) as switches:
+    with Lab(plan, link={"r.eth1": "delay=25ms"}) as lab, Switches(lab.switches) as switches:
         assert {str(p): str(state.link) for s in switches.values() for p, state in s.links.items()} == {
             "lan-far": "delay=10ms",
             "r-eth1": "delay=25ms",
@@ -112,7 +111,7 @@ def test_one_switch_does_not_join_what_several_keep_apart() -> None:
 
 def test_switches_in_a_ring_end_the_loop() -> None:
     """Broadcasts circle until the probes of a switch come back; then one port is blocked, and all pods are reached."""
-    with Lab(Topology.ring(3, 1, ipv6=None)) as lab, switched(lab):
+    with Lab(Topology.ring(3, 1, ipv6=None)) as lab, Switches(lab.switches):
         for one in lab:
             for other in lab:
                 eventually(lambda o=one, t=other: bool(o.ping(t, timeout=0.5)), f"{one} to {other}")  # type: ignore[misc]
