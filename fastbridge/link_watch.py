@@ -7,16 +7,18 @@ rtnetlink(7), <linux/if_link.h> and Documentation/netlink/specs/rt-link.yaml.
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import socket
 import struct
+import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from fastbridge.errors import PortError
-from fastbridge.netlink import NLM_F_DUMP, PIECE, Netlink, attributes, message, messages, text
+from fastbridge.netlink import NLM_F_DUMP, PIECE, Message, Netlink, attributes, message, messages, text
 
 _RTM_NEWLINK, _RTM_DELLINK, _RTM_GETLINK, _RTM_NEWSTATS, _RTM_GETSTATS = 16, 17, 18, 92, 94
 _RTM_NEWQDISC, _RTM_DELQDISC, _RTM_GETQDISC = 36, 37, 38
@@ -33,10 +35,15 @@ _TCA_STATS2, _TCA_STATS_QUEUE, _TC_ROOT = 7, 3, 0xFFFFFFFF
 _QUEUE = struct.Struct("=5I")  # struct gnet_stats_queue: qlen, backlog, drops, requeues, overlimits
 _IFF_UP, _IFF_RUNNING, _ARPHRD_ETHER = 0x1, 0x40, 1
 _OPER_DOWN, _OPER_LOWER_DOWN = 2, 3
+_SO_ATTACH_FILTER = 26
+_LOAD, _EQUAL, _RETURN, _ALL = 0x20, 0x15, 0x06, 0xFFFFFFFF  # classic BPF: ld [k], jeq, ret
+_INDEX_AT = 20  # behind struct nlmsghdr, in struct ifinfomsg and in struct tcmsg
+_MOST_TOLD_APART = 200  # a jump goes over 255 steps
 _NAME_BYTES = 15  # the longest name; an altname has up to 127
 # Changes not yet read: each some 1,200 bytes, charged as 2,304. Room for those of 1,000 links at once; what does not
 # fit is noticed, and all links are looked at.
 _BUFFER_BYTES = 4 << 20
+_FEW = 32  # interfaces whose counts are asked for one by one
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +120,16 @@ class LinkWatch:
         """Readable when there are changes."""
         return self._events.fileno()
 
+    def hear_of(self, indices: Collection[int]) -> None:
+        """From now on hear of changes of these interfaces, and of others only where they are too many to tell apart.
+
+        In a process of many switches each would hear of the interfaces of all.
+        """
+        program = _only(indices) if len(indices) <= _MOST_TOLD_APART else [(_RETURN, 0, 0, _ALL)]
+        code = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *step) for step in program))
+        fprog = struct.pack("HP", len(program), ctypes.addressof(code))  # struct sock_fprog
+        self._events.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, fprog)
+
     def close(self) -> None:
         """Close the sockets."""
         self._questions.close()
@@ -138,11 +155,11 @@ class LinkWatch:
         found = self._dump(_RTM_GETLINK, _LINK.pack(socket.AF_UNSPEC, 0, 0, 0, 0), "names")
         return [link for payload in found if (link := _link(_RTM_NEWLINK, payload))]
 
-    def tx_dropped(self) -> dict[int, int]:
-        """How many frames each interface has lost on sending since it was made, by index. Raises PortError."""
+    def tx_dropped(self, indices: Collection[int]) -> dict[int, int]:
+        """How many frames these interfaces have lost on sending since they were made, by index. Raises PortError."""
         try:
             with self._asking:
-                return {index: counts.tx_dropped for index, counts in read_counts(self._questions).items()}
+                return {index: counts.tx_dropped for index, counts in read_counts(self._questions, indices).items()}
         except OSError as error:
             raise PortError(f"cannot read the interfaces' counters: {error.strerror}") from None
 
@@ -189,22 +206,42 @@ class LinkWatch:
             raise PortError(f"cannot read the interfaces' {what}: {error.strerror}") from None
 
 
-def read_counts(netlink: Netlink, index: int = 0) -> dict[int, LinkCounters]:
-    """The counts of all interfaces, by index, or of this one alone. Raises OSError.
+def _only(indices: Collection[int]) -> list[tuple[int, int, int, int]]:
+    """Classic BPF, each step (code, jt, jf, k): messages about these interfaces. All have the index at one place."""
+    wanted = [int.from_bytes(index.to_bytes(4, sys.byteorder), "big") for index in indices]
+    tests = [(_EQUAL, len(wanted) - place, 0, index) for place, index in enumerate(wanted)]
+    return [(_LOAD, 0, 0, _INDEX_AT), *tests, (_RETURN, 0, 0, 0), (_RETURN, 0, 0, _ALL)]
 
-    By RTM_GETSTATS: with 1,000 pods, a dump of the links themselves takes ten times as long.
+
+def read_counts(netlink: Netlink, indices: Collection[int]) -> dict[int, LinkCounters]:
+    """The counts of those of these interfaces that exist, by index; others may be among them. Raises OSError.
+
+    By RTM_GETSTATS: with 1,000 pods, a dump of the links themselves takes ten times as long. A few are asked for one by
+    one: there may be thousands of others.
     """
-    body = _STATS.pack(socket.AF_UNSPEC, index, 1 << (_STATS_LINK_64 - 1))
-    if index:
-        answers = [netlink.ask(message(_RTM_GETSTATS, 0, body))]
+    if len(indices) > _FEW:
+        answers = netlink.dump(_stats_request(0, NLM_F_DUMP))
     else:
-        answers = list(netlink.dump(message(_RTM_GETSTATS, NLM_F_DUMP, body)))
+        answers = (answer for index in indices if (answer := _ask_stats(netlink, index)))
     return {
         _STATS.unpack_from(payload)[1]: LinkCounters(*_COUNTERS.unpack_from(value))
         for _, _, payload in answers
         for kind, value in attributes(payload[_STATS.size :])
         if kind == _STATS_LINK_64
     }
+
+
+def _ask_stats(netlink: Netlink, index: int) -> Message | None:
+    try:
+        return netlink.ask(_stats_request(index))
+    except OSError as error:
+        if error.errno != errno.ENODEV:
+            raise
+        return None
+
+
+def _stats_request(index: int, flags: int = 0) -> bytes:
+    return message(_RTM_GETSTATS, flags, _STATS.pack(socket.AF_UNSPEC, index, 1 << (_STATS_LINK_64 - 1)))
 
 
 def _links(data: bytes) -> Iterator[Link]:

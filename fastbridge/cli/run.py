@@ -1,4 +1,4 @@
-"""`fastbridge run`, the switch.
+"""`fastbridge run`, one switch or several.
 
 Forwards between interfaces of the current network namespace until SIGTERM, SIGINT or SIGHUP. With --json stdout holds
 only JSON lines: the first has the event "ready", the last "stopped". Nothing here waits for their reader (streams.py).
@@ -6,15 +6,11 @@ only JSON lines: the first has the event "ready", the last "stopped". Nothing he
 
 from __future__ import annotations
 
-import contextlib
-import json
 import logging
 import os
-import signal
-import sys
-import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import rich_click as click
@@ -23,12 +19,13 @@ from fastbridge.errors import FastbridgeError, PortError
 from fastbridge.privileges import CAP_NET_ADMIN, CAP_SYS_NICE, give_up, refuse_calls
 from fastbridge.real_time import may_be_real_time
 from fastbridge.sd_notify import Notifier
-from fastbridge.switch.counters import Counters
 from fastbridge.switch.options import FAST_PATHS, LiveOptions
 
 from .options import link_option, read_policy_of_strangers, read_port_policies, scenario_option
+from .reports import Reports
+from .running import Running, Signals, Silence, follow
 from .service import Service
-from .streams import ERRORS, StreamBox
+from .streams import ERRORS
 from .wishes import Wishes
 
 _log = logging.getLogger(__name__)
@@ -36,14 +33,12 @@ _log = logging.getLogger(__name__)
 if TYPE_CHECKING:
     from fastbridge.links.scenario import Scenario
     from fastbridge.metrics.endpoint import Endpoint
-    from fastbridge.switch.config_apply import Configured
-    from fastbridge.switch.helper import Helper
+    from fastbridge.switch.config import Config
     from fastbridge.switch.live import Switch
+    from fastbridge.switch.several import Switches
     from fastbridge.switch.state import StateFile
 
 _DEFAULTS = LiveOptions()
-# Between two looks at the links. Each holds the data plane for some microseconds.
-_LOOK_SECONDS = 0.1
 
 
 def _read_ageing(context: click.Context, parameter: click.Parameter, text: str) -> float | None:
@@ -77,6 +72,19 @@ def _check_patterns(context: click.Context, parameter: click.Parameter, patterns
     return patterns
 
 
+def _read_switches(context: click.Context, parameter: click.Parameter, texts: tuple[str, ...]) -> dict[str, list[str]]:
+    """Read each NAME=IFACE,IFACE. The names and the interfaces are checked with what a file says."""
+    switches: dict[str, list[str]] = {}
+    for text in texts:
+        name, equals, ports = text.partition("=")
+        if not name or not equals:
+            raise click.BadParameter(f"{text!r} is not NAME=IFACE,IFACE, such as s1=veth1,veth2")
+        if name in switches:
+            raise click.BadParameter(f"{name} is named twice; name each switch once, with all its interfaces")
+        switches[name] = ports.split(",") if ports else []
+    return switches
+
+
 @click.command(epilog="Example: fastbridge run --arp guard,ratelimit=50,suppress veth1 veth2 veth3")
 @click.argument("interfaces", metavar="[IFACE...]", nargs=-1, callback=_check_ports)
 @click.option(
@@ -104,10 +112,24 @@ def _check_patterns(context: click.Context, parameter: click.Parameter, patterns
     callback=_check_patterns,
     help="Interfaces whose names match (such as 'veth*') join when they appear and leave when they go. Repeatable.",
 )
+@click.option(
+    "--switch",
+    "switches",
+    metavar="NAME=IFACE,IFACE...",
+    multiple=True,
+    callback=_read_switches,
+    help="A switch of this name between these interfaces, in place of IFACE. Repeatable: all run in this process. "
+    "Commands find each by its name; `port add` gives it more ports.",
+)
 @click.option("--json", "as_json", is_flag=True, help="JSON lines on stdout: ready, port events, stopped.")
 @click.option(
     "--name",
     help="The name by which `fastbridge status` and the like find this switch.  [default: run- and the process id]",
+)
+@click.option(
+    "--until-eof",
+    is_flag=True,
+    help="End when stdin ends, as it does when the program that holds its other end ends, even by SIGKILL.",
 )
 @click.option(
     "--interval",
@@ -225,6 +247,7 @@ def run(
     config: str | None,
     state: str | None,
     take_over: bool,
+    until_eof: bool,
     as_json: bool,
     interval: float | None,
     metrics: str | None,
@@ -243,49 +266,84 @@ def run(
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's threads would keep the privileges given up below
     wishes = Wishes.of(context, config)
     wanted = wishes.read()
+    if wanted.switch:
+        _check_several({"--state": state, "--take-over": take_over, "--scenario": scenario, "--metrics": metrics})
     endpoint = _open_endpoint(context, metrics, take_over) if metrics else None
-    from fastbridge.switch.config_apply import Configured
     from fastbridge.switch.helper import Helper
-    from fastbridge.switch.live import Switch
 
     logging.getLogger("fastbridge.switch.player").setLevel(logging.INFO)  # who has it play wants to see what happens
     ERRORS.hold(True)
     notifier = Notifier()
-    signals = _Signals(reloads=config is not None)
-    switch = Switch(wanted.ports, **wanted.options(), shield=True, take_over=take_over, control=wanted.name or True)
+    signals = Signals(reloads=config is not None, until_eof=until_eof)
+    reports = Reports(as_json)
+    opened = _open_several(wanted) if wanted.switch else _open_one(wanted, take_over)
+    switches = list(opened.values()) if isinstance(opened, Mapping) else [opened]
     if endpoint:
         endpoint.move_in()  # while it may
-    configured = Configured(switch, wanted, wishes.read if config else None)
+    running = _configure(switches, wanted, wishes if config else None, reports)
     if state is not None:
-        switch.state = _take_back(switch, state)
+        switches[0].state = _take_back(switches[0], state)
     if scenario is not None:
         try:
-            switch.play(scenario)
+            switches[0].play(scenario)
         except BaseException:
-            switch.stop()
+            opened.stop()
             raise
-    helper = Helper(switch)
-    give_up(_kept(switch))
+    helper = Helper(switches)
+    unshielded = next((switch.unshielded for switch in switches if switch.unshielded), "")
+    give_up(_kept(switches))
     refuse_calls()
     ERRORS.hold(False)
-    report = _JsonReport() if as_json else _TextReport()
-    with helper, _Silence(switch) as silence, switch:
+    with helper, Silence(unshielded, [port.name for each in switches for port in each.ports]) as silence, opened:
         if endpoint:
-            endpoint.start(switch)
-        names = [port.name for port in switch.ports]
-        report.ready(names, wanted.match, switch.fast_path, switch.name, endpoint.url if endpoint else None)
-        service = Service(notifier, switch)
+            endpoint.start(switches[0])
+        for one in running:
+            one.ready(endpoint.url if endpoint else None)
+        service = Service(notifier, switches)
         try:
-            _follow(switch, report, helper, silence, interval, signals, configured, service)
+            follow(running, reports, helper, silence, interval, signals, service)
         finally:  # also when nobody reads its output, or its helper has ended
             service.stopping()
             if endpoint:
                 endpoint.close()  # before the ports: who takes over waits for these
-            _keep(switch)
-    report.stopped(switch.counters())
-    report.close()
+            _keep(switches[0])
+    for one in running:
+        one.report.stopped(one.switch.counters())
+    reports.close()
     if not signals.stop:
         raise PortError("all interfaces are gone: nothing is left to forward between")
+
+
+def _open_one(wanted: Config, take_over: bool) -> Switch:
+    from fastbridge.switch.live import Switch
+
+    return Switch(wanted.ports, **wanted.options(), shield=True, take_over=take_over, control=wanted.name or True)
+
+
+def _open_several(wanted: Config) -> Switches:
+    from fastbridge.switch.several import Switches
+
+    ports = {name: switch.ports for name, switch in wanted.switch.items()}
+    # match: each would hear of every interface of every other one.
+    return Switches(ports, **{**wanted.options(), "match": None}, shield=True, control=True)
+
+
+def _configure(switches: Sequence[Switch], wanted: Config, again: Wishes | None, reports: Reports) -> list[Running]:
+    """Apply what the configuration says of each switch. again: where it can be read again."""
+    from fastbridge.switch.config_apply import Configured
+
+    if not wanted.switch:
+        (switch,) = switches
+        return [Running(switch, reports.of(), Configured(switch, wanted, again.read if again else None))]
+    apart = wanted.apart()
+    return [
+        Running(
+            switch,
+            reports.of(switch.name),
+            Configured(switch, apart[switch.name], partial(again.read_of, switch.name) if again else None),
+        )
+        for switch in switches
+    ]
 
 
 def _take_back(switch: Switch, path: str) -> StateFile:
@@ -314,6 +372,8 @@ def _check_together(
     interfaces: Sequence[str],
     match: Sequence[str],
     arp_ports: Mapping[str, str],
+    switches: Mapping[str, Sequence[str]],
+    name: str | None,
     workers: int,
     fanout: bool,
     **_: Any,
@@ -323,13 +383,23 @@ def _check_together(
         return
     if fanout and workers == 1:
         raise click.UsageError("--fanout lets several workers read each port; add --workers 2 or more")
-    if len(interfaces) < 2 and not match:
+    if switches and (interfaces or match or name):
+        raise click.UsageError("--switch names switches and their interfaces; leave out --name, --match and IFACE")
+    if len(interfaces) < 2 and not match and not switches:
         raise click.UsageError(
             "a switch joins at least two interfaces: IFACE IFACE, a pattern: --match 'veth*', or a file: -c FILE"
         )
-    for name in arp_ports:
-        if name not in interfaces and not any(fnmatchcase(name, pattern) for pattern in match):
-            raise click.UsageError(f"--arp-port names {name}, which is not among the interfaces; name one of them")
+    named = {*interfaces, *(port for ports in switches.values() for port in ports)}
+    for port in arp_ports:
+        if port not in named and not any(fnmatchcase(port, pattern) for pattern in match):
+            raise click.UsageError(f"--arp-port names {port}, which is not among the interfaces; name one of them")
+
+
+def _check_several(given: Mapping[str, object]) -> None:
+    """Raise UsageError for an option that only a run of one switch has."""
+    for option, value in given.items():
+        if value:
+            raise click.UsageError(f"{option} is for a run of one switch; leave it out, or run each switch by itself")
 
 
 def _open_endpoint(context: click.Context, address: str, take_over: bool) -> Endpoint:
@@ -340,215 +410,9 @@ def _open_endpoint(context: click.Context, address: str, take_over: bool) -> End
     return endpoint
 
 
-def _kept(switch: Switch) -> Iterator[int]:
-    """The capabilities that a running switch needs itself."""
-    if switch.unshielded:
+def _kept(switches: Sequence[Switch]) -> Iterator[int]:
+    """The capabilities that a process with running switches needs itself."""
+    if any(switch.unshielded for switch in switches):
         yield CAP_NET_ADMIN  # to put settings of interfaces back
-    if switch.options.real_time and not may_be_real_time():
+    if any(switch.options.real_time for switch in switches) and not may_be_real_time():
         yield CAP_SYS_NICE
-
-
-class _Silence(contextlib.ExitStack):
-    """Where the switch has no shield: settings of its interfaces, which are the next best."""
-
-    def __init__(self, switch: Switch) -> None:
-        super().__init__()
-        self._needed = bool(switch.unshielded)
-        self._silent: list[tuple[set[str], contextlib.ExitStack]] = []
-        if self._needed:
-            _log.warning(
-                "nf_tables is not available (%s): interface settings keep the host silent instead, but it hears the "
-                "pods",
-                switch.unshielded,
-            )
-            self.callback(self.follow, ())
-            self.follow([port.name for port in switch.ports])
-
-    def follow(self, names: Collection[str]) -> None:
-        """These are the ports now."""
-        if not self._needed:
-            return
-        from fastbridge.lab.silence import silence  # pyroute2 is slow to import
-
-        fresh = set(names)
-        for some, undo in list(self._silent):
-            fresh -= some
-            some &= set(names)
-            if not some:
-                undo.close()
-        self._silent = [(some, undo) for some, undo in self._silent if some]
-        if fresh:
-            undo = contextlib.ExitStack()
-            undo.enter_context(silence(sorted(fresh)))
-            self._silent.append((fresh, undo))
-
-
-class _Signals:
-    """Notes the signals that end a run, and, with a file to read again, SIGHUP.
-
-    Signals ignored at the start stay ignored: SIGHUP under nohup, SIGINT in the background of a script. SIGTERM never
-    is, and with a file SIGHUP is not either.
-    """
-
-    def __init__(self, reloads: bool) -> None:
-        self.stop = False
-        self.reload = False
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            if number == signal.SIGTERM or signal.getsignal(number) != signal.SIG_IGN:
-                signal.signal(number, self._end)
-        if reloads:
-            signal.signal(signal.SIGHUP, self._again)
-
-    def _end(self, number: int, frame: object) -> None:
-        self.stop = True
-
-    def _again(self, number: int, frame: object) -> None:
-        self.reload = True
-
-
-class _Report:
-    """The output of a run on stdout."""
-
-    lost = "{:,} lines lost: nobody read them in time"
-
-    def __init__(self) -> None:
-        self._box = StreamBox("stdout", self.lost)
-
-    def check(self) -> None:
-        """Raise OSError when stdout cannot be written."""
-        self._box.check()
-
-    def close(self) -> None:
-        """Wait for the reader, for 2 s at most. Raises OSError, ClickException."""
-        read = self._box.close()
-        self._box.check()
-        if not read:
-            raise click.ClickException("nobody reads stdout: the last lines are lost")
-
-    def ready(self, names: Sequence[str], match: Sequence[str], fast_path: str, name: str, metrics: str | None) -> None:
-        """Forwarding works; commands find the switch by this name. metrics: where they are."""
-
-    def link(self, name: str, link: str) -> None:
-        """A port joined or went up, down, or is gone."""
-
-    def reloaded(self, changes: Sequence[str]) -> None:
-        """What a configuration that was read again has changed."""
-
-    def counters(self, counters: Counters) -> None:
-        """An interval has passed."""
-
-    def stopped(self, counters: Counters) -> None:
-        """Forwarding has ended."""
-
-
-class _JsonReport(_Report):
-    lost = '{{"event": "lost", "lines": {}}}'
-
-    def ready(self, names: Sequence[str], match: Sequence[str], fast_path: str, name: str, metrics: str | None) -> None:
-        found = {"metrics": metrics} if metrics else {}
-        self._say("ready", ports=list(names), fast_path=fast_path, name=name, **found)
-
-    def link(self, name: str, link: str) -> None:
-        self._say("port", name=name, link=link)
-
-    def reloaded(self, changes: Sequence[str]) -> None:
-        self._say("reloaded", changes=list(changes))
-
-    def counters(self, counters: Counters) -> None:
-        self._say("counters", counters=counters.as_dict())
-
-    def stopped(self, counters: Counters) -> None:
-        self._say("stopped", counters=counters.as_dict())
-
-    def _say(self, event: str, **fields: Any) -> None:
-        self._box.put(json.dumps({"event": event, **fields}), always=event == "stopped")
-
-
-class _TextReport(_Report):
-    """For people. Changes of links are in the log, on stderr."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._before: Counters | None = None
-        self._since = time.monotonic()
-
-    def ready(self, names: Sequence[str], match: Sequence[str], fast_path: str, name: str, metrics: str | None) -> None:
-        by_hand = sys.stdin.isatty() and signal.getsignal(signal.SIGINT) != signal.SIG_IGN
-        how = "Ctrl-C ends it" if by_hand else "SIGTERM ends it"
-        between = [*names, *(f"all that match {pattern}" for pattern in match)]
-        self._box.put(f"forwarding between {', '.join(between)}; {how}")
-        if metrics:
-            self._box.put(f"metrics at {metrics}")
-
-    def reloaded(self, changes: Sequence[str]) -> None:
-        self._box.put(f"read again: {', '.join(changes) or 'nothing differs'}")
-
-    def counters(self, counters: Counters) -> None:
-        now = time.monotonic()
-        total, before = counters.total, self._before.total if self._before else type(counters.total)()
-        seconds = now - self._since
-        self._before, self._since = counters, now
-        lost = sum(total.dropped.values()) + sum(total.tx_dropped.values()) + total.rx_missed
-        lost -= sum(before.dropped.values()) + sum(before.tx_dropped.values()) + before.rx_missed
-        self._box.put(
-            f"{time.strftime('%H:%M:%S')}  "
-            f"received {(total.rx_frames - before.rx_frames) / seconds:>11,.0f} frames/s"
-            f" {(total.rx_bytes - before.rx_bytes) * 8e-6 / seconds:>10,.1f} Mb/s"
-            f"   flooded {(total.flooded - before.flooded) / seconds:,.0f}/s   lost {lost / seconds:,.0f}/s"
-        )
-
-    def stopped(self, counters: Counters) -> None:
-        from fastbridge.cli.counter_table import counter_table  # --json needs no tables
-        from fastbridge.console import make_console
-
-        console = make_console()
-        with console.capture() as captured:
-            console.print()
-            console.print(counter_table(counters))
-            console.print(counters.story)
-        self._box.put(captured.get().removesuffix("\n"), always=True)
-
-
-def _follow(
-    switch: Switch,
-    report: _Report,
-    helper: Helper,
-    silence: _Silence,
-    interval: float | None,
-    signals: _Signals,
-    configured: Configured,
-    service: Service,
-) -> None:
-    """Report changes of links, and counters every `interval`, until a signal comes or all interfaces are gone."""
-    links = {port.name: "up" for port in switch.ports}
-    due = time.monotonic() + interval if interval else float("inf")
-    service.ready()
-    while not signals.stop and (configured.config.match or set(links.values()) != {"gone"}):
-        report.check()
-        helper.check()
-        if signals.reload:
-            signals.reload = False
-            service.reloading()
-            _reload(configured, report)
-            service.ready()
-        with switch.still():  # a port that is on its way out looks blocked
-            before, links = links, {port.name: port.state for port in switch.ports}
-        for name, link in {**dict.fromkeys(before, "gone"), **links}.items():
-            if link != before.get(name):
-                report.link(name, link)
-        if links != before:
-            service.changed()
-            silence.follow([name for name, link in links.items() if link != "gone"])
-        if time.monotonic() >= due:
-            report.counters(switch.counters())
-            due += interval or 0
-        time.sleep(max(0.0, min(_LOOK_SECONDS, due - time.monotonic())))
-
-
-def _reload(configured: Configured, report: _Report) -> None:
-    try:
-        changes = configured.reload()
-    except FastbridgeError as error:
-        _log.error("%s; the switch goes on as it is", error)
-    else:
-        report.reloaded(changes)

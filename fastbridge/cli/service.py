@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from fastbridge.sd_notify import Notifier
@@ -15,14 +16,14 @@ _log = logging.getLogger(__name__)
 
 
 class Service:
-    """Tells the manager what a switch does, and that it is alive as long as its workers breathe.
+    """Tells the manager what a run's switches do, and that it is alive as long as their workers breathe.
 
     A manager that asked for it hears the latter twice in its time, from a thread that waits for nothing: what changes
     ports may take longer.
     """
 
-    def __init__(self, notifier: Notifier, switch: Switch) -> None:
-        self._notifier, self._switch = notifier, switch
+    def __init__(self, notifier: Notifier, switches: Sequence[Switch]) -> None:
+        self._notifier, self._switches = notifier, switches
         self._ends = threading.Event()
         self._watching: threading.Thread | None = None
 
@@ -53,9 +54,9 @@ class Service:
         self._notifier.close()
 
     def _watch(self, interval: float) -> None:
-        before: tuple[int, ...] = (-1,) * self._switch.options.workers
+        before = [-1 for switch in self._switches for _ in range(switch.options.workers)]
         while not self._ends.is_set():
-            now = self._switch.breaths()
+            now = [breaths for switch in self._switches for breaths in switch.breaths()]
             stuck = [str(n) for n, (was, breaths) in enumerate(zip(before, now, strict=True)) if was == breaths]
             if stuck:
                 _log.error("worker %s is stuck; the service manager hears nothing", ", ".join(stuck))
@@ -65,6 +66,7 @@ class Service:
             self._ends.wait(interval)
 
     def _status(self) -> str:
-        ports = self._switch.ports
+        ports = [port for switch in self._switches for port in switch.ports]
         up = sum(port.state == "up" for port in ports)
-        return f"forwarding, {up} of {len(ports)} ports up, fast path {self._switch.fast_path}"
+        several = f"{len(self._switches)} switches, " if len(self._switches) > 1 else ""
+        return f"forwarding, {several}{up} of {len(ports)} ports up, fast path {self._switches[0].fast_path}"

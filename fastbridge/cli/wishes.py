@@ -42,9 +42,19 @@ class Wishes:
         check(config, file)
         return config
 
+    def read_of(self, switch: str) -> Config:
+        """What it says of one of several switches. Raises ConfigError."""
+        from fastbridge.errors import ConfigError
+
+        apart = self.read().apart()
+        if switch not in apart:
+            known = ", ".join(apart) or "none"
+            raise ConfigError(f"{self._file} has no switch {switch} any more, but {known}; restart for other switches")
+        return apart[switch]
+
     def _over(self, config: Config) -> Config:
         """The configuration, with the options in place of what it says."""
-        from fastbridge.switch.config import PortConfig
+        from fastbridge.switch.config import PortConfig, SwitchConfig
 
         words = {"interfaces": "ports", "arp": "policy", "cpu": "cpu"}
         negated = {"no_loop_detection": "loop_detection", "no_coalesce": "coalesce"}
@@ -55,6 +65,8 @@ class Wishes:
             elif name == "arp_ports":
                 own = {port: replace(config.port.get(port, PortConfig()), policy=text) for port, text in value.items()}
                 changes["port"] = config.port | own
+            elif name == "switches":
+                changes["switch"] = {switch: SwitchConfig(ports=ports) for switch, ports in value.items()}
             elif name == "links":
                 changes["link"] = config.link | value
             elif name == "ageing":

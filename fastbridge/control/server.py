@@ -54,6 +54,8 @@ _LOOK_SECONDS = 2.0  # between two looks at the socket's file and at clients tha
 _PATIENCE = 2.0  # seconds that close() waits for the verb being called
 _CREDENTIALS = struct.Struct("=iII")  # struct ucred: pid, uid, gid
 
+_ours: set[Path] = set()  # sockets that this process listens on: nobody needs to ask whether they are dead
+
 
 class ControlServer:
     """The control socket of one switch, from start() to close().
@@ -80,6 +82,7 @@ class ControlServer:
     def start(self) -> None:
         """Listen. Raises ConfigError where another switch has the name, or the socket cannot be made."""
         self._listener = _listen(self.path)
+        _ours.add(self.path)
         self._file = _identity(self.path)
         self._epoll = select.epoll()
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -121,6 +124,7 @@ class ControlServer:
         if not self._threads:  # not started, or closed
             return
         self._threads = []
+        _ours.discard(self.path)
         self._epoll.close()
         os.close(self._wake)
         for sock in (self._listener, *(guest.sock for guest in self._guests.values())):
@@ -179,6 +183,7 @@ class ControlServer:
             self._dismiss(guest)
         self._epoll.close()
         self._listener.close()
+        _ours.discard(self.path)
         if self._file == _identity(self.path):
             self.path.unlink(missing_ok=True)  # another switch that starts removes it, too
 
@@ -433,7 +438,7 @@ def _listen(path: Path) -> socket.socket:
             if path.parent == directory():
                 for other in path.parent.glob("*.sock"):  # of switches that were killed with all their processes
                     with contextlib.suppress(FileNotFoundError):  # one that ends just now
-                        if stat.S_ISSOCK(other.lstat().st_mode) and not answers(other):
+                        if other not in _ours and stat.S_ISSOCK(other.lstat().st_mode) and not answers(other):
                             other.unlink()
             listener.bind(str(path))
             path.chmod(0o600)

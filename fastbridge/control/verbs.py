@@ -6,6 +6,7 @@ is checked.
 
 from __future__ import annotations
 
+import functools
 import inspect
 import json
 import math
@@ -56,15 +57,16 @@ class Verb:
     def __init__(self, name: str, function: Callable[..., Any], *, stream: bool = False) -> None:
         self.name, self.function, self.stream = name, function, stream
         self.help = inspect.cleandoc(function.__doc__ or "")
-        hints = typing.get_type_hints(function)
-        signature = inspect.signature(function).parameters.values()
-        self._others = next((p.name for p in signature if p.kind is p.VAR_KEYWORD), None)
-        self._named = [p for p in signature if p.name != self._others]
-        self.parameters = {p.name: schema_of(hints.get(p.name, Any)) for p in self._named}
-        self.others = schema_of(hints.get(self._others, Any)) if self._others else None
+        plain = getattr(function, "__func__", function)
+        signature, schemas = _read(plain)
+        named = signature[1:] if plain is not function else signature  # a method has its object already
+        self._others = next((p.name for p in named if p.kind is p.VAR_KEYWORD), None)
+        self._named = [p for p in named if p.name != self._others]
+        self.parameters = {p.name: schemas.get(p.name, {}) for p in self._named}
+        self.others = schemas.get(self._others, {}) if self._others else None
         self.result = {"type": "object", "properties": {"stream": {"type": "integer"}}} if stream else {}
         if not stream:
-            self.result = schema_of(hints.get("return", Any))
+            self.result = schemas.get("return", {})
 
     def __call__(self, params: Mapping[str, Any]) -> Any:
         """Call it. Raises RpcError where the parameters are wrong, and whatever it raises."""
@@ -139,6 +141,13 @@ class Verbs(Mapping[str, Verb]):
 
     def __len__(self) -> int:
         return len(self._verbs)
+
+
+@functools.cache
+def _read(function: Callable[..., Any]) -> tuple[Sequence[inspect.Parameter], Mapping[str, Schema]]:
+    """A function's parameters, and its hints as JSON Schema; once: all switches have the same verbs."""
+    schemas = {name: schema_of(hint) for name, hint in typing.get_type_hints(function).items()}
+    return list(inspect.signature(function).parameters.values()), schemas
 
 
 def schema_of(hint: Any) -> Schema:

@@ -8,8 +8,8 @@ names goes back to the default, and what was only changed by hand stays.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import cached_property, partial
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -63,6 +63,13 @@ class PortConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SwitchConfig:
+    """One of several switches. All else is the same for all."""
+
+    ports: Annotated[list[str], "its interfaces"] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True)
 class FdbEntryConfig:
     """A static FDB entry."""
 
@@ -88,6 +95,9 @@ class Config:
     name: Annotated[str | None, "the switch's name, for --switch"] = None
     ports: Annotated[list[str], "its interfaces"] = field(default_factory=list)
     match: Annotated[list[str], "patterns of further interfaces, which join as they come"] = field(default_factory=list)
+    switch: Annotated[dict[str, SwitchConfig], "several switches in one process, in place of `ports`"] = field(
+        default_factory=dict
+    )
     policy: Annotated[str, "what becomes of ARP and ND, as --arp"] = "flood"
     storm_control: Annotated[
         float | StormLimits | None, "frames a second that a port may have flooded, of each kind"
@@ -122,8 +132,25 @@ class Config:
         return words
 
     def covers(self, port: str) -> bool:
-        """Whether a port of this name can be one of the switch."""
-        return port in self.ports or any(fnmatchcase(port, pattern) for pattern in self.match)
+        """Whether a port of this name can be one of the switch, or of one of the switches."""
+        named = port in self.ports or any(port in switch.ports for switch in self.switch.values())
+        return named or any(fnmatchcase(port, pattern) for pattern in self.match)
+
+    def apart(self) -> dict[str, Config]:
+        """Each of several switches by itself, with what is said of its ports."""
+        return {name: self._of(name, switch.ports) for name, switch in self.switch.items()}
+
+    def _of(self, name: str, ports: list[str]) -> Config:
+        return replace(
+            self,
+            name=name,
+            switch={},
+            ports=ports,
+            port={port: own for port, own in self.port.items() if port in ports},
+            link={text: link for text, link in self.link.items() if text == "*" or set(_ports_of(text)) <= set(ports)},
+            fdb=[entry for entry in self.fdb if entry.ifname in ports],
+            neigh=[neighbour for neighbour in self.neigh if neighbour.dev in ports],
+        )
 
     def policy_of(self, port: str) -> str | None:
         """The policy that a port has to itself."""
@@ -227,6 +254,7 @@ def _tests(config: Config) -> Iterator[tuple[Key, Callable[[], object]]]:
     yield ("storm_control",), partial(config.storm_of, "")
     yield ("busy_poll",), partial(_require, 0 <= config.busy_poll <= 1_000_000, "busy_poll is 0 … 1000000 microseconds")
     yield ("ports",), partial(_check_ports, config)
+    yield from _tests_of_several(config)
     for place, port in enumerate(config.ports):
         twice = port in config.ports[:place]
         yield ("ports", place), partial(_require, port != "", "a port has no name; name its interface")
@@ -251,13 +279,28 @@ def _tests(config: Config) -> Iterator[tuple[Key, Callable[[], object]]]:
         yield ("neigh", place, "dst"), partial(_check_neighbour, neighbour, neighbours)
 
 
+def _tests_of_several(config: Config) -> Iterator[tuple[Key, Callable[[], object]]]:
+    """What must not raise where there are several switches."""
+    owners: dict[str, str] = {}
+    for name, switch in config.switch.items():
+        yield ("switch", name), partial(check_name, name)
+        for place, port in enumerate(switch.ports):
+            path = "switch", name, "ports", place
+            yield path, partial(_require, port != "", "a port has no name; name its interface")
+            yield path, partial(_require, port not in owners, f"{port} is named twice; name each interface once")
+            owners[port] = name
+
+
 def _require(holds: bool, text: str) -> None:
     if not holds:
         raise ConfigError(text)
 
 
 def _check_ports(config: Config) -> None:
-    if len(config.ports) < 2 and not config.match:
+    if config.switch:
+        alone = config.ports or config.match or config.name
+        _require(not alone, "several switches have their own names and ports; leave out `name`, `ports` and `match`")
+    elif len(config.ports) < 2 and not config.match:
         raise ConfigError("a switch joins at least two interfaces; name them in `ports`, or a pattern in `match`")
 
 
@@ -268,9 +311,17 @@ def _check_port(config: Config, port: str) -> None:
 
 
 def _check_place(config: Config, text: str) -> None:
-    place = read_place(text)
-    for port in () if text == "*" else (place,) if isinstance(place, str) else place:
+    ports = _ports_of(text)
+    for port in ports:
         _check_port(config, port)
+    owners = [name for name, switch in config.switch.items() if not set(ports).isdisjoint(switch.ports)]
+    _require(len(owners) < 2, f"the ports of {text} are of different switches: {', '.join(owners)}")
+
+
+def _ports_of(text: str) -> Sequence[str]:
+    """The ports that a link's place names; none for all."""
+    place = read_place(text)
+    return () if text == "*" else (place,) if isinstance(place, str) else place
 
 
 def _check_station(entry: FdbEntryConfig, before: set[tuple[int, MacAddress]]) -> None:

@@ -1,9 +1,10 @@
-"""The helper: a process with the rights that its switch has given up.
+"""The helper: a process with the rights that its switches have given up.
 
 When it runs, a switch seldom needs rights: for the sockets of a port that joins, for its pods' carriers, and for what
 it changes in the kernel, which are its tables, its programs and its punt pairs. All that is the helper's. It is forked
 when the switch is ready to start, and does what the switch asks for over a socket pair. The requests are few, and hold
-names, indexes and addresses only. It ends with the switch's process, SIGKILL included; then it gives the carriers back.
+names, indexes and addresses only. The switches of one process share it. It ends with that process, SIGKILL included;
+then it gives the carriers back.
 """
 
 from __future__ import annotations
@@ -17,12 +18,13 @@ import signal
 import socket
 import struct
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast, get_type_hints
 
 from fastbridge.closes import Closes
-from fastbridge.control.directory import socket_path
+from fastbridge.control.directory import listener, socket_path
 from fastbridge.control.server import remove_dead
 from fastbridge.errors import ConfigError, PortError, PrivilegeError
 from fastbridge.forks import in_child
@@ -54,16 +56,18 @@ _NOTHING_FOUND = {"idle", "received"}
 _LENGTH = struct.Struct("=I")
 _MOST_BYTES = 64 << 20  # of a message: all pairs of a full fast path take some 6 MB
 _ENDED = "the helper process has ended"
+_ENDING_SECONDS = 10.0  # that a killed process may take to let go of its files
 
 
 class Helper(Closes):
-    """The switch's side of it; a context manager."""
+    """The switches' side of it; a context manager."""
 
-    def __init__(self, switch: Switch) -> None:
-        """Fork the helper of a switch that is not started yet. Raises PrivilegeError, PortError."""
+    def __init__(self, switches: Collection[Switch]) -> None:
+        """Fork the helper of switches that are not started yet. Raises PrivilegeError, PortError."""
         self._things: dict[str, Any] = {}
         self._lock = threading.Lock()
-        switch.hand_over(self)
+        for self._switch, switch in enumerate(switches):
+            switch.hand_over(self)
         self._owner = os.getpid()
         self._socket, theirs = socket.socketpair()
         try:
@@ -72,7 +76,7 @@ class Helper(Closes):
             raise PortError(f"cannot start the helper process: {error.strerror}") from None
         if not self._pid:
             self._socket.close()
-            _live(theirs, self._things, switch.name)
+            _live(theirs, self._things, [switch.name for switch in switches])
         theirs.close()
         in_child(self._socket, socket.socket.close)
         for thing in self._things.values():
@@ -84,7 +88,8 @@ class Helper(Closes):
             raise PortError(_ENDED) from None
 
     def take(self, name: str, thing: _T) -> _T:
-        """Take a thing over. What is returned stands for it: the helper calls its methods."""
+        """Take a thing of a switch over. What is returned stands for it: the helper calls its methods."""
+        name = f"{name} {self._switch}"
         self._things[name] = thing
         return cast(_T, _Far(partial(self._call, name)))
 
@@ -140,18 +145,19 @@ class _Far:
 # -- in the helper --------------------------------------------------------------------------------
 
 
-def _live(sock: socket.socket, things: dict[str, Any], name: str) -> None:
-    """Do what is asked for, until the parent ends. If it was killed, remove the switch's control socket."""
+def _live(sock: socket.socket, things: dict[str, Any], names: Sequence[str]) -> None:
+    """Do what is asked for, until the parent ends. If it was killed, remove the switches' control sockets."""
+    parent = os.getppid()
     try:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
             signal.signal(number, signal.SIG_IGN)  # they are for the parent, which ends this process
         nothing = os.open(os.devnull, os.O_RDWR)
         for stream in range(3):
             os.dup2(nothing, stream)
-        confine = partial(_confine, "hand" in things and things["hand"].name == "bpf")
-        if "inside" in things:
-            things["inside"] = Inside(things["inside"].fd)  # its thread is the parent's
-            things["inside"].run(confine)
+        confine = partial(_confine, any(thing.name == "bpf" for _, thing in _of_kind(things, "hand")))
+        for name, inside in _of_kind(things, "inside"):
+            things[name] = Inside(inside.fd)  # its thread is the parent's
+            things[name].run(confine)
         confine()
         _send(sock, ["", None])
         while True:
@@ -159,13 +165,22 @@ def _live(sock: socket.socket, things: dict[str, Any], name: str) -> None:
     except (PrivilegeError, OSError) as error:
         _send(sock, ["PrivilegeError", f"the helper process cannot begin: {error}"])
     except EOFError:  # it alone has the other end
-        if "carriers" in things:  # its parent may have been killed
-            things["carriers"].close()
-        if name:
+        for _, carriers in _of_kind(things, "carriers"):  # its parent may have been killed
+            carriers.close()
+        for name in filter(None, names):
             with contextlib.suppress(OSError, ConfigError):  # there is none, or it is another switch's by now
-                remove_dead(socket_path(name))
+                path = socket_path(name)
+                ends = time.monotonic() + _ENDING_SECONDS
+                while listener(path) == parent and time.monotonic() < ends:  # it is dying: its files go one by one
+                    time.sleep(0.01)
+                remove_dead(path)
     finally:
         os._exit(0)
+
+
+def _of_kind(things: Mapping[str, Any], kind: str) -> Sequence[tuple[str, Any]]:
+    """Those of all switches, by their names."""
+    return [(name, thing) for name, thing in things.items() if name.split()[0] == kind]
 
 
 def _confine(bpf: bool) -> None:
@@ -184,7 +199,7 @@ def _serve(sock: socket.socket, things: Mapping[str, Any]) -> None:
     try:
         theirs = [socket.socket(fileno=file) for file in came]
         thing, method, arguments = json.loads(data, object_hook=_unpack)
-        if method not in _REQUESTS.get(thing, ()) or thing not in things:
+        if thing not in things or method not in _REQUESTS[thing.split()[0]]:
             raise ValueError(f"there is no request {thing}.{method}")
         found = getattr(things[thing], method)(*theirs, *arguments)
         files, found = ([found], None) if isinstance(found, socket.socket) else ((), found)

@@ -182,6 +182,7 @@ class Switch(SwitchBase):
         try:
             if wishes.match is not None:
                 self._matching = Matching(wishes.match, self._journal)
+            if wishes.match is not None or (wishes.shield and not wanted):  # its ports come when rights are given up
                 self._fast.open_here(self._links.open_here())
             if wishes.take_over and self._name:
                 named = [port for port in wanted if isinstance(port, str)]

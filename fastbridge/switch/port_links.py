@@ -204,7 +204,7 @@ class PortLinks:
             for namespace, watch in self._watches.items():
                 ports = [port for (where, _), port in self._held.items() if where == namespace]
                 self._note_queues(ports)
-                found = watch.tx_dropped() if ports else {}
+                found = watch.tx_dropped([port.link.index for port in ports])
                 for port in ports:
                     self._note_losses(port, found.get(port.link.index, 0))
 
@@ -321,6 +321,9 @@ class PortLinks:
             namespace = _namespace(claim)
             watch = self._watch(namespace, source)
             link = watch.look(name)
+            if link is not None:
+                watch.hear_of([link.index, *(index for where, index in self._held if where == namespace)])
+                link = watch.look(link.index)  # what has changed before is not heard of
             self._check(name, link, namespace)
             assert link is not None
         except BaseException:
@@ -333,6 +336,7 @@ class PortLinks:
     def _watch(self, namespace: int, source: PortLike) -> LinkWatch:
         if namespace not in self._watches:
             watch = LinkWatch(source.open_socket)
+            watch.hear_of(())
             self._happened.register(watch.fileno(), select.EPOLLIN)
             self._watches[namespace] = watch
             self._carriers[namespace] = Carriers(source.open_socket)

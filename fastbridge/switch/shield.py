@@ -32,7 +32,7 @@ class Shield:
 
         Raises OSError where there is no shield: no CAP_NET_ADMIN, no nf_tables, or a kernel older than 5.16.
         """
-        self._name = f"fastbridge-{os.getpid()}-{secrets.token_hex(2)}"
+        self._name = f"fastbridge-{os.getpid()}-{secrets.token_hex(6)}"
         self._nftables = Nftables(open_socket)
         try:
             batch = Batch(self._name)

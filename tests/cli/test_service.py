@@ -178,7 +178,7 @@ def test_a_hung_worker_is_not_reported_alive(lab: Lab, by_path: Manager) -> None
 def test_a_switch_that_changes_for_long_is_reported_alive(by_path: Manager) -> None:
     environment = {**by_path.environment, "WATCHDOG_USEC": "100000"}
     with Lab(2) as lab, Switch(lab.ports, fast_path="off") as switch, closing(Notifier(environment)) as notifier:
-        service = Service(notifier, switch)
+        service = Service(notifier, [switch])
         with switch.still():
             service.ready()
             assert by_path.hear()["READY"] == "1"

@@ -66,6 +66,23 @@ def test_what_is_not_there_is_none(pair: tuple[LinkWatch, Links, Namespace], whi
     assert pair[0].look(which) is None
 
 
+@pytest.mark.parametrize("others", [0, 150, 500])
+def test_only_changes_of_some_are_heard(pair: tuple[LinkWatch, Links, Namespace], others: int) -> None:
+    """With very many all are: one that hears too much is right, too."""
+    watch, links, _ = pair
+    index = the_link(watch).index
+    watch.hear_of([*range(100_000, 100_000 + others), index])
+    links.set("lo", mtu=60_000)
+    links.set("lo", mtu=65_536)
+    links.set("here", mtu=1400)
+    heard: list[Link] = []
+    eventually(lambda: heard.extend(watch.changes([])) or (heard and heard[-1].mtu == 1400), "its own change")
+    assert ("lo" in {link.name for link in heard}) == (others > 200)
+    watch.hear_of([])
+    links.set("here", mtu=1500)
+    assert not list(watch.changes([]))
+
+
 def test_changes_are_heard(pair: tuple[LinkWatch, Links, Namespace]) -> None:
     watch, links, elsewhere = pair
     index = the_link(watch).index

@@ -5,10 +5,9 @@ All ports live in one network namespace, that of the first; one of another names
 
 from __future__ import annotations
 
-import errno
 import socket
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from fastbridge.journal import Journal
@@ -106,7 +105,7 @@ class FastLane:
 
     def _note_sent(self, indices: Sequence[int]) -> None:
         """Before the core can send by them: its sent frames are subtracted from the first one on."""
-        stats, arrived = self._stats(), self._arrived(indices)
+        stats, arrived = self._stats(indices), self._arrived(indices)
         self._sent_before.update({index: _sent(index, stats[index], arrived) for index in indices if index in stats})
 
     def attach(self, ports: Mapping[int, PortEnds]) -> None:
@@ -114,7 +113,9 @@ class FastLane:
         with self._lock:
             self.hand.attach(ports)
             self._ports.update(ports)
-            before, punts, own = self._stats(), self._stats(), self._stats()
+            punt_indices = [links.punt for links in ports.values()]
+            indices = [links.ifindex for links in ports.values()]
+            before, punts, own = self._stats(indices), self._stats(punt_indices), self._stats(indices)
             for index, links in ports.items():
                 self._begun[index] = self._begin(links, before, punts, own)
                 self._passed[index] = Passed()
@@ -127,7 +128,7 @@ class FastLane:
         """
         readings = [_count(links, own, punts, {}) or Passed()]
         while own.get(links.ifindex) != before.get(links.ifindex) and len(readings) < _READINGS:
-            before, punts, own = own, self._stats(links.punt), self._stats(links.ifindex)
+            before, punts, own = own, self._stats([links.punt]), self._stats([links.ifindex])
             readings.append(_count(links, own, punts, {}) or Passed())
         sent = self._sent_before.pop(links.ifindex, 0)
         return Passed(*map(min, *readings, readings[-1]))._replace(missed=0, sent=sent)
@@ -144,7 +145,7 @@ class FastLane:
                 return None
             links = self._ports[index]
             for _ in range(_READINGS):  # now none is forwarded any more, so the highest reading is exact
-                self._note({index: links}, self._stats(links.ifindex), self._stats(links.punt))
+                self._note({index: links})
             self.hand.detach(index)
             del self._ports[index], self._begun[index]
             return self._passed.pop(index)
@@ -164,7 +165,7 @@ class FastLane:
     def passed(self) -> dict[int, Passed]:
         """The counts of each port's frames; the last known ones where its interface is gone."""
         with self._lock:
-            self._note(self._ports, self._stats(), self._stats())
+            self._note(self._ports)
             return dict(self._passed)
 
     def follow_mtu(self, index: int, mtu: int) -> None:
@@ -191,10 +192,12 @@ class FastLane:
         if self._inside is not None:
             self._inside.close()
 
-    def _note(self, ports: Mapping[int, PortEnds], own: Stats, punts: Stats) -> None:
+    def _note(self, ports: Mapping[int, PortEnds]) -> None:
         """Received frames are read first, frames handed to the core second. So no frame between the two readings counts
         as forwarded. Under traffic a reading may be some frames short, so the highest is kept.
         """
+        own = self._stats([links.ifindex for links in ports.values()])
+        punts = self._stats([links.punt for links in ports.values()])
         arrived = self._arrived([links.ifindex for links in ports.values()])
         for index, links in ports.items():
             if now := _count(links, own, punts, arrived):
@@ -205,14 +208,9 @@ class FastLane:
         """How many frames the other ends of ports have received, where the hand sends by them."""
         return self._peers.received(indices) if self._peers else {}
 
-    def _stats(self, ifindex: int = 0) -> Stats:
-        """The kernel's counts of all interfaces, or of one, if it exists."""
-        try:
-            return read_counts(self._route, ifindex)
-        except OSError as error:
-            if error.errno != errno.ENODEV:
-                raise
-            return {}
+    def _stats(self, indices: Collection[int]) -> Stats:
+        """The kernel's counts of these interfaces, where they exist."""
+        return read_counts(self._route, indices)
 
 
 def _count(links: PortEnds, own: Stats, punts: Stats, arrived: Mapping[int, int]) -> Passed | None:

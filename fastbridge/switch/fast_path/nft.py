@@ -72,7 +72,7 @@ class NftHand:
 
         Raises OSError where there is no nf_tables, or this process may not use it.
         """
-        self._table = f"fastbridge-fast-{os.getpid()}-{secrets.token_hex(2)}"
+        self._table = f"fastbridge-fast-{os.getpid()}-{secrets.token_hex(6)}"
         self._links: dict[int, PortEnds] = {}
         self._looks: dict[int, Look] = {}
         self._nftables = Nftables(open_socket)

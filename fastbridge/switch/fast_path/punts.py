@@ -41,6 +41,7 @@ _EXT_MASK, _NO_STATS = 29, 8  # RTEXT_FILTER_SKIP_STATS
 _LARGEST = 8 * 65535  # GSO_MAX_SIZE
 # Of the names of outer and inner ends: a port that is taken over has two pairs, and a killed process may have left one.
 _LETTERS = "oi", "pj", "qk"
+_FEW = 64  # interfaces that are asked for one by one
 _A_PIECE = 64  # pairs made at a time, so that their answers find room
 
 
@@ -81,10 +82,11 @@ class Punts:
         beside: other switches may still have pairs for these ports, and need them until remove_old(). Else a pair that
         is there was left behind by a killed process, and is removed: no other switch has this port.
         """
-        known = dict(self._names(self._outer))
+        candidates = {index: {letters: f"fb{letters[0]}{index}" for letters in _LETTERS} for _, index in ports}
+        known = self._known(self._outer, [name for names in candidates.values() for name in names.values()])
         self._letters.clear()
         for _, index in ports:
-            there = {letters: name for letters in _LETTERS if (name := f"fb{letters[0]}{index}") in known}
+            there = {letters: name for letters, name in candidates[index].items() if name in known}
             if beside:
                 self._old.update(there.values())
             else:
@@ -93,7 +95,7 @@ class Punts:
             self._letters[index] = next((letters for letters in _LETTERS if letters not in there), _LETTERS[0])
         for start in range(0, len(ports), _A_PIECE):
             self._make(ports[start : start + _A_PIECE])
-        indices = dict(self._names(self._outer))
+        indices = self._known(self._outer, [self._outer_name(index) for _, index in ports])
         return [
             Punt(self._outer_name(index), indices[self._outer_name(index)], self._inner_name(index))
             for _, index in ports
@@ -101,13 +103,13 @@ class Punts:
 
     def inner_indices(self, names: Sequence[str]) -> dict[str, int]:
         """The indexes of the ends the core listens on, by name. Raises OSError."""
-        known = dict(self._names(self._inner))
+        known = self._known(self._inner, names)
         return {name: known[name] for name in names}
 
     def remove_old(self) -> None:
         """The switches before have ended. Raises OSError."""
         if self._inner_fd < 0:  # else theirs end with their namespaces, all at once
-            self._remove_named(self._old & dict(self._names(self._outer)).keys())
+            self._remove_named(self._known(self._outer, list(self._old)))
         self._old.clear()
 
     def remove(self, punt: int) -> None:
@@ -181,6 +183,18 @@ class Punts:
         netlink.send(messages, ["a punt pair"] * len(messages))
 
     @staticmethod
+    def _known(netlink: Netlink, names: Sequence[str]) -> dict[str, int]:
+        """The indexes of those of these interfaces that exist, by name. Raises OSError.
+
+        A few are asked for one by one: there may be thousands of others.
+        """
+        if len(names) > _FEW:
+            wanted = set(names)
+            return {name: index for name, index in Punts._names(netlink) if name in wanted}
+        found = {name: _index_of(netlink, name) for name in names}
+        return {name: index for name, index in found.items() if index}
+
+    @staticmethod
     def _names(netlink: Netlink) -> Iterator[tuple[str, int]]:
         for _, _, payload in netlink.dump(_link(_GETLINK, NLM_F_DUMP, u32(_EXT_MASK, _NO_STATS))):
             name = next(value for kind, value in attributes(payload[_HEADER.size :]) if kind == _IFNAME)
@@ -199,6 +213,17 @@ def is_punt_end(name: str) -> bool:
 
 
 _HEADER = struct.Struct("=BxHiII")  # struct ifinfomsg
+
+
+def _index_of(netlink: Netlink, name: str) -> int:
+    """The index of the interface of this name; 0: there is none. Raises OSError."""
+    try:
+        answer = netlink.ask(_link(_GETLINK, 0, text(_IFNAME, name), u32(_EXT_MASK, _NO_STATS)))
+    except OSError as error:
+        if error.errno != errno.ENODEV:
+            raise
+        return 0
+    return int(_HEADER.unpack_from(answer.payload)[2])
 
 
 def _link(kind: int, message_flags: int, *parts: bytes, flags: int = 0, index: int = 0) -> bytes:
