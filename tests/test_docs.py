@@ -161,10 +161,11 @@ def test_the_examples_in_memory_run(name: str) -> None:
 
 @pytest.mark.live
 @pytest.mark.parametrize("name", LIVE)
-def test_the_examples_with_pods_run(name: str) -> None:
+def test_the_examples_with_pods_run(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # of those that are installed, only ours
+    by_pytest = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "fastbridge.pytest_plugin", "-c", os.devnull]
     path = str(ROOT / f"docs/examples/{name}.py")
-    by_pytest = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", os.devnull) if name.startswith("test_") else ()
-    assert LIVE[name] in run(*by_pytest, path)
+    assert LIVE[name] in run(*(by_pytest if name.startswith("test_") else []), path)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("mypy") is None, reason="mypy comes with the extra `dev`")

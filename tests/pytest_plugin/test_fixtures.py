@@ -220,6 +220,7 @@ PARALLEL = """
 """
 
 
+@pytest.mark.slow
 def test_four_at_a_time_in_random_order(tmp_path: Path) -> None:
     pytest.importorskip("xdist")
     pytest.importorskip("pytest_randomly")
@@ -290,7 +291,7 @@ WAITING = """
 """
 
 
-@pytest.mark.parametrize("workers", ["0", "2"])
+@pytest.mark.parametrize("workers", ["0", pytest.param("2", marks=pytest.mark.slow)])
 def test_sigkill_leaves_nothing(tmp_path: Path, workers: str) -> None:
     """pytest is killed; its worker ends with it."""
     pytest.importorskip("xdist")

@@ -26,7 +26,7 @@ FAILING = """
 """
 
 
-@pytest.mark.parametrize("workers", ["0", "2"])
+@pytest.mark.parametrize("workers", ["0", pytest.param("2", marks=pytest.mark.slow)])
 def test_counters_tables_and_frames(tmp_path: Path, workers: str) -> None:
     if workers != "0":
         pytest.importorskip("xdist")
