@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import os
 import signal
 import sys
 import time
@@ -234,7 +233,6 @@ def run(
     opens the ports that join later.
     """
     _check_together(config, **options)
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's threads would keep the privileges given up below
     wishes = Wishes.of(context, config)
     wanted = wishes.read()
     endpoint = _open_endpoint(context, metrics, take_over) if metrics else None
