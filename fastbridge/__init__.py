@@ -1,6 +1,6 @@
 """fastbridge: a learning software switch for Linux pods with a Cython core, and the bench that measures it.
 
-A name's module is imported when the name is first used: `fastbridge --help` waits for no numpy. What type checkers read
+A name's module is imported when the name is first used: `fastbridge --help` waits for no core. What type checkers read
 is `__init__.pyi`; a test holds the two together.
 """
 

@@ -43,6 +43,44 @@ def test_help_waits_for_nothing_heavy() -> None:
     assert (done.returncode, done.stderr.split()) == (0, [])
 
 
+WITHOUT_NUMPY = """
+import json, sys
+sys.modules["numpy"] = None  # as if it were not there
+from fastbridge import ConfigError, FastbridgeError, MemorySwitch
+from fastbridge.switch.live import Switch
+from fastbridge.switch.verbs import switch_verbs
+from fastbridge.cli import batch, capture, config, demo, fdb, lab, link, monitor, operate, run, state, top, trace
+
+switch = MemorySwitch(["a", "b"])
+switch.process("a", [bytes.fromhex("ffffffffffff02000000000188b5").ljust(60, b"\\0")])
+switch.fdb.add("02:00:00:00:00:02", "b", 7)
+assert switch.fdb.learn_rows([(2, 0, 0, 1.5)]) == 1
+assert [(str(entry.mac), entry.port, entry.static) for entry in switch.fdb][1:] == [
+    ("02:00:00:00:00:01", "a", False), ("02:00:00:00:00:02", "b", True)
+]
+verbs = switch_verbs(switch)
+assert [row["stations"] for row in verbs.call("port.list", {})] == [2, 1]
+assert [row["ifname"] for row in verbs.call("fdb.show", {"vlan": 7})] == ["b"]
+for ask in (switch.fdb.to_numpy, lambda: switch.fdb.lookup_many([2]), lambda: switch.fdb.learn_many([2], 0)):
+    try:
+        ask()
+    except ConfigError as error:
+        print(error)
+try:
+    import fastbridge.bench
+except FastbridgeError as error:
+    print(error)
+"""
+
+
+def test_numpy_is_asked_for_only_where_it_is_used() -> None:
+    done = subprocess.run([sys.executable, "-c", WITHOUT_NUMPY], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    arrays = "the FDB as arrays takes the package numpy: in a clone of fastbridge, pip install -e '.[arrays]'"
+    bench = "the bench takes the package numpy: in a clone of fastbridge, pip install -e '.[bench]'"
+    assert done.stdout.splitlines() == [arrays, arrays, arrays, bench]
+
+
 def test_commands_are_listed_by_their_own_words() -> None:
     for name, line in _COMMANDS.items():
         command = getattr(import_module(f"fastbridge.cli.{name}"), name)

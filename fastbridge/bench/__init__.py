@@ -25,6 +25,14 @@ Its parts, from the ground up:
 
 from __future__ import annotations
 
+from fastbridge.errors import BenchError
+from fastbridge.extras import way_to
+
+try:
+    import numpy as _  # noqa: F401
+except ImportError:
+    raise BenchError(f"the bench takes the package numpy: {way_to('bench')}") from None
+
 from .compare import compare
 from .engines import ENGINES, CommandEngine, Engine
 from .methods import Findings, Method

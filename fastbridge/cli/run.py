@@ -7,7 +7,6 @@ only JSON lines: the first has the event "ready", the last "stopped". Nothing he
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import partial
@@ -263,7 +262,6 @@ def run(
     opens the ports that join later.
     """
     _check_together(config, **options)
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's threads would keep the privileges given up below
     wishes = Wishes.of(context, config)
     wanted = wishes.read()
     if wanted.switch:

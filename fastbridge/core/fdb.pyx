@@ -7,9 +7,10 @@ Or no data plane has the table; then any number stands for a port.
 """
 
 cimport cython
+from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stddef cimport size_t
-from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free
+from libc.stdint cimport int32_t, int64_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free, malloc, qsort, realloc
 from libc.string cimport memcpy, memset
 
 from .dataplane cimport Dataplane
@@ -22,10 +23,7 @@ from .mac_table cimport (
 )
 from .worker cimport lock, unlock
 
-import numpy as np
-
 from .codes import CHANGE_KINDS as _CHANGE_KINDS
-from .mac_table import ENTRY_DTYPE as _ENTRY_DTYPE
 
 cdef enum:
     # Keys learned between two breaths. At 1 M entries that is at most 40 µs (benchmarks/ group "FDB: growth"), less
@@ -69,45 +67,92 @@ cdef class FdbAccess:
         return self.dataplane is None or self.dataplane._port(port) != NULL
 
     def export(self):
-        """All entries, live or not, as a structured array of ENTRY_DTYPE, in no order.
+        """All entries, live or not, by VLAN and MAC, as bytes: 24 of each, struct's "=QIHH?7x".
 
-        An entry that is there all the time is in it once. Raises MemoryError."""
+        These are mac, seen (ms of the clock given to learn), vlan, port, static. An entry that is there all the time is
+        in it once. Raises MemoryError."""
+        cdef EntryRow *rows = NULL
+        cdef uint64_t count = self._copy(&rows)
+        try:
+            return PyBytes_FromStringAndSize(<const char *>rows, <Py_ssize_t>(count * sizeof(EntryRow)))
+        finally:
+            free(rows)
+
+    def rows(self, uint32_t now, ageing=None, mac=None, port=None, vlan=None):
+        """The live entries, [(mac, vlan, port, age), …], by VLAN and MAC; or those of a MAC address, a port, a VLAN.
+
+        now, ageing, age: in ms; ageing None: none expires; age None: the entry is static. Raises MemoryError."""
+        cdef int64_t expired = -1 if ageing is None else ageing
+        cdef int64_t of_mac = -1 if mac is None else mac
+        cdef int64_t of_port = -1 if port is None else port
+        cdef int64_t of_vlan = -1 if vlan is None else vlan
+        cdef EntryRow *rows = NULL
+        cdef const EntryRow *row
+        cdef uint64_t i, count = self._copy(&rows)
+        cdef uint32_t age
+        cdef list out = []
+        try:
+            for i in range(count):
+                row = &rows[i]
+                age = now - row.seen
+                if (
+                    (row.fixed or expired < 0 or <int64_t>age < expired)
+                    and (of_mac < 0 or <int64_t>row.mac == of_mac)
+                    and (of_port < 0 or <int64_t>row.port == of_port)
+                    and (of_vlan < 0 or <int64_t>row.vlan == of_vlan)
+                ):
+                    out.append((row.mac, row.vlan, row.port, None if row.fixed else age))
+        finally:
+            free(rows)
+        return out
+
+    cdef uint64_t _copy(self, EntryRow **rows) except? 0:
+        """Copy all entries, live or not, by VLAN and MAC, into memory that the caller frees. Returns how many."""
         cdef EntryRow *step = <EntryRow *>calloc(COPY_ROOM, sizeof(EntryRow))
-        cdef uint64_t count = 0, taken = 0, steps = 0
-        cdef uint8_t[::1] memory
-        cdef Cursor cursor
+        cdef uint64_t count = 0
         if step == NULL:
             raise MemoryError("no memory to copy the FDB")
         memset(step, 0, COPY_ROOM * sizeof(EntryRow))   # touch its pages now: later the data plane waits for us
-        try:
-            with nogil:
-                self._lock()
-                taken = self.state.count
-                self._unlock()
-            rows = np.zeros(taken + COPY_ROOM, _ENTRY_DTYPE)
-            start_walk(self.state, &cursor)
-            while not cursor.done:
-                with nogil:
-                    self._lock()
-                    taken = copy_some(self.state, &cursor, step)
-                    self._unlock()
-                steps += 1
-                if cursor.restarted:
-                    cursor.restarted, count = False, 0
-                if count + taken > <uint64_t>len(rows):
-                    larger = np.zeros(2 * len(rows), _ENTRY_DTYPE)
-                    larger[:count] = rows[:count]
-                    rows = larger
-                memory = rows.view(np.uint8)
-                memcpy(&memory[count * sizeof(EntryRow)], step, taken * sizeof(EntryRow))
-                count += taken
-        finally:
+        with nogil:
+            rows[0] = self._walk(step, &count)
             free(step)
-        return rows[:count] if steps == 1 else _latest(rows[:count])
+            if rows[0] != NULL:
+                count = in_order(rows[0], count)
+        if rows[0] == NULL:
+            raise MemoryError("no memory to copy the FDB")
+        return count
+
+    cdef EntryRow *_walk(self, EntryRow *step, uint64_t *count) noexcept nogil:
+        """All entries, some perhaps twice, in steps between which frames pass. NULL: no memory."""
+        cdef EntryRow *rows
+        cdef EntryRow *larger
+        cdef uint64_t room, taken
+        cdef Cursor cursor
+        self._lock()
+        room = self.state.count + COPY_ROOM
+        self._unlock()
+        rows = <EntryRow *>malloc(room * sizeof(EntryRow))
+        start_walk(self.state, &cursor)
+        while rows != NULL and not cursor.done:
+            self._lock()
+            taken = copy_some(self.state, &cursor, step)
+            self._unlock()
+            if cursor.restarted:
+                cursor.restarted, count[0] = False, 0
+            if count[0] + taken > room:
+                room *= 2
+                larger = <EntryRow *>realloc(rows, room * sizeof(EntryRow))
+                if larger == NULL:
+                    free(rows)
+                    return NULL
+                rows = larger
+            memcpy(&rows[count[0]], step, taken * sizeof(EntryRow))
+            count[0] += taken
+        return rows
 
     def lookup_many(self, const uint64_t[::1] keys, uint32_t now):
         """The ports of `vlan << 48 | mac` keys, as int32. -1: no live entry."""
-        ports = np.full(len(keys), -1, np.int32)
+        ports = memoryview(bytearray(sizeof(int32_t) * len(keys))).cast("i")
         cdef int32_t[::1] found = ports
         if len(keys):
             with nogil:
@@ -244,7 +289,25 @@ cdef class FdbAccess:
         return log
 
 
-def _latest(rows):
-    """The rows without those that have a later copy, by VLAN and MAC."""
-    newest = rows[::-1]
-    return newest[np.unique(newest["vlan"].astype(np.uint64) << 48 | newest["mac"], return_index=True)[1]]
+cdef uint64_t in_order(EntryRow *rows, uint64_t count) noexcept nogil:
+    """Put rows in the order of VLAN and MAC, and leave the latest copy of each entry. Returns how many are left."""
+    cdef uint64_t i, left = 0
+    for i in range(count):
+        rows[i].number = <uint32_t>i
+    qsort(rows, count, sizeof(EntryRow), compare)
+    for i in range(count):
+        if left == 0 or rows[i].mac != rows[left - 1].mac or rows[i].vlan != rows[left - 1].vlan:
+            rows[left] = rows[i]
+            left += 1
+    return left
+
+
+cdef int compare(const void *one, const void *other) noexcept nogil:
+    """By VLAN, then by MAC, then the latest copy first."""
+    cdef const EntryRow *a = <const EntryRow *>one
+    cdef const EntryRow *b = <const EntryRow *>other
+    if a.vlan != b.vlan:
+        return -1 if a.vlan < b.vlan else 1
+    if a.mac != b.mac:
+        return -1 if a.mac < b.mac else 1
+    return -1 if a.number > b.number else 1

@@ -216,12 +216,12 @@ cdef enum:
     # Buckets in one step, 128 KiB. A whole sweep of 1 M entries took 5 ms, and one step has 1/256 of its buckets.
     SWEEP_STEP = 2048
 
-cdef struct EntryRow:           # one entry, copied out, in the layout of ENTRY_DTYPE
+cdef struct EntryRow:           # one entry, copied out; FdbAccess.export() says how Python reads it
     uint64_t mac
     uint32_t seen
     uint16_t vlan, port
     uint8_t fixed               # static
-    uint8_t unused[7]
+    uint32_t number             # of the copy; a later one has a higher one
 
 
 # Remove the entries that have expired at `now`, counted as aged, or that point to a port. Other threads may write

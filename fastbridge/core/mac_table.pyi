@@ -1,9 +1,6 @@
 from typing import final
 
-import numpy as np
 from typing_extensions import Self
-
-ENTRY_DTYPE: np.dtype[np.void]
 
 @final
 class MacTable:

@@ -24,8 +24,6 @@ from .mac_growth cimport (
 
 import secrets
 
-import numpy as np
-
 cdef enum:
     # Buckets looked at for an older entry to evict, 4 KiB of memory. The oldest of some 160 entries goes.
     EVICT_LOOKS = 64
@@ -34,14 +32,6 @@ cdef enum:
     # Keys that lookup_many and learn_many hash and prefetch ahead, as a breath does. There are enough misses on their
     # way to hide the memory's latency, and few enough lines to stay in L1.
     AHEAD = 64
-
-#: One row of FdbAccess.export(): `seen` is ms of the clock given to learn. The layout of mac_table.pxd's EntryRow.
-ENTRY_DTYPE = np.dtype({
-    "names": ["mac", "seen", "vlan", "port", "static"],
-    "formats": ["u8", "u4", "u2", "u2", "?"],
-    "offsets": [0, 8, 12, 14, 16],
-    "itemsize": 24,
-})
 
 
 cdef void count_entry(MacTableState *state, uint16_t port) noexcept nogil:

@@ -29,7 +29,7 @@ from fastbridge.forks import in_child
 from .collector import collector
 
 if TYPE_CHECKING:
-    from fastbridge.switch.base import SwitchBase  # numpy, which starts threads with the privileges of its import
+    from fastbridge.switch.base import SwitchBase
 
 _log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, fields
 from fnmatch import fnmatchcase
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -24,11 +24,9 @@ from .config import Config, FdbEntryConfig, NeighbourConfig, PortConfig, StormLi
 from .port_flags import StormControl
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from fastbridge.policy.base import Policy
 
+    from .fdb import PlainEntry
     from .live import Switch
 
 _T = TypeVar("_T")
@@ -103,7 +101,7 @@ def of_switch(switch: Switch, before: Config | None = None) -> Config:
             real_time=options.real_time,
             port={port: settings for port, settings in own.items() if settings != PortConfig()},
             link={spoken(place): str(link) for place, link in switch.own_links.items()},
-            fdb=static_entries(switch, switch.fdb.to_numpy()),
+            fdb=static_entries(switch, switch.fdb.rows()),
             neigh=[
                 NeighbourConfig(dst=str(n.ip), lladdr=str(n.mac), dev=n.port, vlan=n.vlan)
                 for n in switch.neighbours
@@ -112,13 +110,13 @@ def of_switch(switch: Switch, before: Config | None = None) -> Config:
         )
 
 
-def static_entries(switch: Switch, rows: NDArray[np.void]) -> list[FdbEntryConfig]:
+def static_entries(switch: Switch, rows: Iterable[PlainEntry]) -> list[FdbEntryConfig]:
     """Those among the rows of the switch's FDB. Call it while the switch is still()."""
     names = {port.index: port.name for port in switch.ports}
-    statics = rows[rows["static"]]
     return [
         FdbEntryConfig(mac=str(MacAddress(mac)), ifname=names[port], vlan=vlan)
-        for mac, vlan, port in zip(*(statics[key].tolist() for key in ("mac", "vlan", "port")), strict=True)
+        for mac, vlan, port, age in rows
+        if age is None
     ]
 
 

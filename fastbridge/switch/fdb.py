@@ -1,32 +1,32 @@
 """FDB, the view.
 
-Python's view of the MAC table: entries with port names and ages, the few ways to change it, and the same for many
-entries at once as numpy arrays. Operations on many entries run in steps, and frames pass between the steps.
+Python's view of the MAC table: entries with port names and ages, and the few ways to change it; many entries at once as
+numpy arrays are fdb_arrays.py. Operations on many entries run in steps, and frames pass between the steps.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
-
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from array import array
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from fastbridge.addresses import MacAddress
 from fastbridge.errors import ConfigError, PortError
 from fastbridge.named import HasName
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import ArrayLike, NDArray
+    from typing_extensions import Buffer
+
     from fastbridge.core.fdb import FdbAccess
 
-_Number = TypeVar("_Number", bound=np.generic)
-_AGES = 256  # how many ages are told apart in many entries
+MOST_AGES = 256  #: how many ages are told apart in many entries
+_MOST_AGE = (1 << 21) - 1  # seconds
 
+#: A live entry in plain numbers: the MAC address, VLAN id, index of the port, age in ms; None: it is static.
+PlainEntry: TypeAlias = tuple[int, int, int, int | None]
 PortRef = str | int | HasName  #: a port's name or index, or a SwitchPort, or a Port or Pod of a Lab
-
-#: A row of `Fdb.to_numpy()`. mac: the address as a number, its first byte highest; vlan: 0 for untagged; port: the
-#: index, as in `Switch.ports`; age: seconds since a frame came from it, NaN for a static entry.
-FDB_DTYPE = np.dtype([("mac", "u8"), ("vlan", "u2"), ("port", "u2"), ("age", "f8"), ("static", "?")])
 
 
 class FdbEntry(NamedTuple):
@@ -64,16 +64,11 @@ class Fdb:
         self._name_of = name_of
 
     def __iter__(self) -> Iterator[FdbEntry]:
-        yield from self._told(*self._live_rows())
-
-    def _told(self, rows: NDArray[np.void], ages: NDArray[np.uint32]) -> Iterator[FdbEntry]:
-        order = np.lexsort((rows["mac"], rows["vlan"]))
-        for row, age in zip(rows[order].tolist(), ages[order].tolist(), strict=True):
-            mac, _, vlan, port, static = row
-            yield FdbEntry(MacAddress(mac), self._name_of(port), None if static else age / 1000, static, vlan)
+        for mac, vlan, port, age in self.rows():
+            yield FdbEntry(MacAddress(mac), self._name_of(port), None if age is None else age / 1000, age is None, vlan)
 
     def __len__(self) -> int:
-        return len(self._live_rows()[0])
+        return len(self.rows())
 
     def __contains__(self, item: object) -> bool:
         """Whether a MAC address has a live entry, in any VLAN; or whether an FdbEntry still holds.
@@ -86,36 +81,35 @@ class Fdb:
         if isinstance(item, bool) or not isinstance(item, int | str | bytes):
             raise TypeError(f"an FDB has MAC addresses and FdbEntry, not {type(item).__name__}")
         mac = MacAddress(item)
-        return self.lookup(mac) is not None or bool((self._live_rows()[0]["mac"] == int(mac)).any())
+        return self.lookup(mac) is not None or bool(self.rows(mac=int(mac)))
 
     def __repr__(self) -> str:
         return f"<Fdb of {len(self)} entries>"
 
-    def _live_rows(self) -> tuple[NDArray[np.void], NDArray[np.uint32]]:
-        """The live entries and their ages in ms."""
-        rows = self._core.export()
-        ages = np.uint32(self._now_ms()) - rows["seen"]
-        if self._ageing_ms is None:
-            return rows, ages
-        live = rows["static"] | (ages < self._ageing_ms)
-        return rows[live], ages[live]
+    def rows(self, mac: int | None = None, port: int | None = None, vlan: int | None = None) -> list[PlainEntry]:
+        """The live entries in plain numbers, by VLAN and MAC: all, or those of a MAC address, a port, a VLAN.
+
+        There may be a million: this is quicker than one FdbEntry each.
+        """
+        return self._core.rows(self._now_ms(), self._ageing_ms, mac, port, vlan)
 
     def to_numpy(self) -> NDArray[np.void]:
-        """The live entries as a structured array of FDB_DTYPE, by VLAN and MAC."""
-        rows, ages = self._live_rows()
-        order = np.lexsort((rows["mac"], rows["vlan"]))
-        entries = np.empty(len(rows), FDB_DTYPE)
-        for name in ("mac", "vlan", "port", "static"):
-            entries[name] = rows[name][order]
-        entries["age"] = np.where(rows["static"], np.nan, ages / 1000)[order]
-        return entries
+        """The live entries as a structured array of fdb_arrays.FDB_DTYPE, by VLAN and MAC.
+
+        This, lookup_many and learn_many need numpy, by the extra `arrays`. Raises ConfigError where it is missing.
+        """
+        from . import fdb_arrays
+
+        return fdb_arrays.live_rows(self._core.export(), self._ageing_ms, self._now_ms())
 
     def lookup_many(self, macs: ArrayLike, vlan: ArrayLike = 0) -> NDArray[np.int32]:
         """The index of the port that each MAC address is behind (int32), -1 where there is no live entry.
 
         macs: one dimension of whole numbers, as `mac` in FDB_DTYPE; vlan: of all, or as many. Raises ConfigError.
         """
-        return self._core.lookup_many(_keys(macs, vlan), self._now_ms())
+        from . import fdb_arrays
+
+        return fdb_arrays.as_array(self._core.lookup_many(fdb_arrays.keys_of(macs, vlan).data, self._now_ms()))
 
     def learn_many(self, macs: ArrayLike, ports: str | ArrayLike, vlan: ArrayLike = 0, age: ArrayLike = 0.0) -> int:
         """Learn MAC addresses as if a frame had come from each; they age, move and are evicted like others.
@@ -125,33 +119,39 @@ class Fdb:
         now. A full FDB refuses some, and `move_damping` forbids some moves. Static entries stay as they are. Raises
         ConfigError, and then learns nothing; PortError when a port was removed meanwhile.
         """
-        keys = _keys(macs, vlan)
-        stations = keys & np.uint64((1 << 48) - 1)
-        if len(wrong := stations[(stations == 0) | (stations >> np.uint64(40) & np.uint64(1) == 1)]):
-            raise ConfigError(f"{MacAddress(int(wrong[0]))} is not a unicast MAC address; only these are learned")
-        indices = np.asarray(self._index_of(ports)) if isinstance(ports, str) else _numbers(ports, "ports")
-        for index in _distinct(indices).tolist():
-            self._index_of(index)
-        behind = np.ascontiguousarray(_spread(indices, len(keys), "ports"), np.uint16)
+        from . import fdb_arrays
+
+        indices = self._index_of(ports) if isinstance(ports, str) else ports
+        return self._learn(fdb_arrays.by_age(macs, indices, vlan, age, self._index_of, self._ageing_ms))
+
+    def learn_rows(self, rows: Iterable[tuple[int, int, int, float]]) -> int:
+        """As learn_many(), of stations in plain numbers: (MAC address, VLAN id, index of the port, age in seconds)."""
+        heard: list[tuple[int, int, int]] = []
+        for mac, vlan, port, age in rows:
+            if not 0 < mac < 1 << 48 or mac >> 40 & 1:
+                raise ConfigError(f"{MacAddress(mac)} is not a unicast MAC address; only these are learned")
+            ms = _age_in_ms(age)
+            self._index_of(port)
+            if self._ageing_ms is None or ms <= self._ageing_ms:
+                heard.append((ms, check_vlan(vlan) << 48 | mac, port))
+        ages = {ms for ms, _, _ in heard}
+        step = 1 if len(ages) <= MOST_AGES else max(ages) // MOST_AGES + 1
+        groups: dict[int, tuple[array[int], array[int]]] = {}
+        for ms, key, port in heard:
+            keys, ports = groups.setdefault(ms // step * step, (array("Q"), array("H")))
+            keys.append(key)
+            ports.append(port)
+        return self._learn((ago, *groups[ago]) for ago in sorted(groups, reverse=True))
+
+    def _learn(self, groups: Iterable[tuple[int, Buffer, Buffer]]) -> int:
+        """Learn keys on ports, each group as if heard so many ms ago."""
         now = self._now_ms()
         try:
-            taken = 0
-            for ago, some in self._by_age(_spread(_ages(age), len(keys), "age")):
-                taken += self._core.learn_many(keys[some], behind[some], (now - ago) & 0xFFFFFFFF)
+            taken = sum(self._core.learn_many(keys, ports, now - ago & 0xFFFFFFFF) for ago, keys, ports in groups)
         except IndexError:
             raise PortError("a port was removed while its stations were being learned") from None
         self.on_change()
         return taken
-
-    def _by_age(self, ages: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.intp]]]:
-        """The places of these ages (ms) that have not expired, those of about one age together, the oldest first."""
-        live = np.arange(len(ages)) if self._ageing_ms is None else np.flatnonzero(ages <= self._ageing_ms)
-        if not len(live):
-            return
-        step = 1 if len(_distinct(ages[live])) <= _AGES else int(ages[live].max()) // _AGES + 1
-        rounded = ages[live] // step * step
-        for ago in _distinct(rounded)[::-1].tolist():
-            yield ago, live[rounded == ago]
 
     def lookup(self, mac: MacAddress | str | int, vlan: int = 0) -> FdbEntry | None:
         """The live entry of a MAC address in a VLAN, or None."""
@@ -204,46 +204,8 @@ def check_vlan(vlan: int) -> int:
     return vlan
 
 
-def _keys(macs: ArrayLike, vlan: ArrayLike) -> NDArray[np.uint64]:
-    """The core's keys, vlan << 48 | mac, checked."""
-    addresses, vlans = _numbers(macs, "macs"), _numbers(vlan, "vlan")
-    if addresses.ndim != 1:
-        raise ConfigError(f"macs must be an array of one dimension, not of shape {addresses.shape}")
-    if len(wrong := addresses[(addresses < 0) | (addresses >= 1 << 48)]):
-        raise ConfigError(f"{wrong[0]} is not a MAC address; give a number of 48 bits")
-    for number in _distinct(vlans).tolist():
-        check_vlan(number)
-    return addresses.astype(np.uint64) | _spread(vlans, len(addresses), "vlan").astype(np.uint64) << np.uint64(48)
-
-
-def _numbers(values: ArrayLike, what: str) -> NDArray[np.integer[Any]]:
-    try:
-        array = np.asarray(values)
-    except ValueError:  # rows of unequal length
-        raise ConfigError(f"{what} must be an array of whole numbers") from None
-    if array.size == 0 and not isinstance(values, np.ndarray):
-        array = array.astype(np.uint64)  # [] has no type of its own
-    if array.dtype.kind not in "ui":
-        raise ConfigError(f"{what} must be whole numbers, not {array.dtype}")
-    return array
-
-
-def _distinct(array: NDArray[_Number]) -> NDArray[_Number]:
-    """Each value once, ascending. numpy.unique would import numpy.ma, 50 ms that a start cannot spare."""
-    values = np.sort(array, axis=None)
-    return values[np.concatenate(([True], values[1:] != values[:-1]))] if len(values) else values
-
-
-def _ages(age: ArrayLike) -> NDArray[np.int64]:
-    """Seconds as ms."""
-    seconds = np.asarray(age, np.float64)
-    if not np.all((seconds >= 0) & (seconds < 1 << 21)):
-        raise ConfigError(f"an age must be 0 … {(1 << 21) - 1} seconds")
-    return np.asarray(seconds * 1000, np.int64)
-
-
-def _spread(array: NDArray[_Number], count: int, what: str) -> NDArray[_Number]:
-    """One for all, or one each."""
-    if array.shape not in ((), (count,)):
-        raise ConfigError(f"{what} must be one value, or {count} like macs, not an array of shape {array.shape}")
-    return np.broadcast_to(array, (count,))
+def _age_in_ms(seconds: float) -> int:
+    """An age in ms. Raises ConfigError where it is none."""
+    if not 0 <= seconds <= _MOST_AGE:
+        raise ConfigError(f"an age must be 0 … {_MOST_AGE} seconds")
+    return int(seconds * 1000)

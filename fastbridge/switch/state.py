@@ -19,8 +19,6 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from fastbridge.addresses import MacAddress
 from fastbridge.config_values import WrongError, read
 from fastbridge.errors import ConfigError, FastbridgeError
@@ -217,8 +215,12 @@ def _of(switch: Switch) -> State:
     with switch.still():
         ports = [port for port in switch.ports if port.state != "gone"]
         places = {port.index: place for place, port in enumerate(ports)}
-        every = switch.fdb.to_numpy()
-        rows = every[~every["static"] & np.isin(every["port"], list(places))]
+        every = switch.fdb.rows()
+        learned = [
+            (mac, vlan, places[port], age / 1000)
+            for mac, vlan, port, age in every
+            if age is not None and port in places
+        ]
         neigh = [
             NeighbourConfig(dst=str(n.ip), lladdr=str(n.mac), dev=n.port, vlan=n.vlan)
             for n in switch.neighbours
@@ -232,10 +234,10 @@ def _of(switch: Switch) -> State:
             policy=_unless(str(switch.policy()), said.policy),
             ports=[_port_of(switch, port.name, said) for port in ports],
             stations=Stations(
-                mac=rows["mac"].tolist(),
-                vlan=rows["vlan"].tolist(),
-                port=[places[index] for index in rows["port"].tolist()],
-                age=rows["age"].round(3).tolist(),
+                mac=[mac for mac, _, _, _ in learned],
+                vlan=[vlan for _, vlan, _, _ in learned],
+                port=[port for _, _, port, _ in learned],
+                age=[age for _, _, _, age in learned],
             ),
             fdb=[entry for entry in static_entries(switch, every) if entry not in said.fdb],
             neighbours=[_neighbour_of(switch, n, age) for n, age in switch.neighbours.learned()],
@@ -356,14 +358,14 @@ def _is_among(place: Place, ports: Collection[str]) -> bool:
 
 
 def _give_stations(switch: Switch, stations: Stations, indices: list[int], elapsed: float) -> int:
-    places = np.asarray(stations.port, np.int64)
-    macs, vlans = np.asarray(stations.mac, np.uint64), np.asarray(stations.vlan, np.uint64)
-    ages = np.asarray(stations.age, np.float64)
-    _require(len(places) == len(macs) == len(vlans) == len(ages), "columns of unequal length")
-    _require(bool(np.all((places >= 0) & (places < len(indices)))), "a station behind no port")
-    behind = np.asarray(indices, np.int64)[places] if len(places) else places
-    there = behind >= 0
-    return switch.fdb.learn_many(macs[there], behind[there], vlans[there], ages[there] + elapsed)
+    columns = stations.mac, stations.vlan, stations.port, stations.age
+    _require(len({len(column) for column in columns}) == 1, "columns of unequal length")
+    _require(all(0 <= place < len(indices) for place in stations.port), "a station behind no port")
+    return switch.fdb.learn_rows(
+        (mac, vlan, indices[place], age + elapsed)
+        for mac, vlan, place, age in zip(*columns, strict=True)
+        if indices[place] >= 0
+    )
 
 
 def _neighbour(state: NeighbourState, port: int) -> Neighbour:

@@ -7,12 +7,11 @@ the keys that iproute2 uses. A verb that fails has changed nothing.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from fastbridge.addresses import MacAddress
 from fastbridge.control.verbs import Verbs
@@ -74,10 +73,8 @@ class _Operations:
         with self._switch.still():
             self._check(port)
             ports = self._switch.ports
-            stations = np.bincount(
-                self._switch.fdb.to_numpy()["port"], minlength=1 + max((p.index for p in ports), default=0)
-            )
-            return [self._port_row(each, int(stations[each.index])) for each in ports if port in (None, each.name)]
+            stations = Counter(at for _, _, at, _ in self._switch.fdb.rows())
+            return [self._port_row(each, stations[each.index]) for each in ports if port in (None, each.name)]
 
     def port_add(self, port: str) -> list[PortRow]:
         """Make an interface a port. A deleted interface's port of the same name is replaced."""
@@ -128,16 +125,10 @@ class _Operations:
             check_vlan(vlan)
         with self._switch.still():
             self._check(port)
-            rows = self._switch.fdb.to_numpy()  # quicker than entry by entry: there may be a million
             names = {each.index: each.name for each in self._switch.ports}
-        wanted = np.ones(len(rows), bool)
-        if address is not None:
-            wanted &= rows["mac"] == int(address)
-        if port is not None:
-            wanted &= rows["port"] == next(index for index, name in names.items() if name == port)
-        if vlan is not None:
-            wanted &= rows["vlan"] == vlan
-        return [_fdb_row(mac, vlan, names[at], age, static) for mac, vlan, at, age, static in rows[wanted].tolist()]
+            index = None if port is None else next(index for index, name in names.items() if name == port)
+            rows = self._switch.fdb.rows(address, index, vlan)
+        return [_fdb_row(mac, vlan, names[at], age) for mac, vlan, at, age in rows]
 
     def fdb_add(self, mac: str, port: str, vlan: int = 0) -> list[FdbRow]:
         """Add a static entry, or make the one there static. No frame changes it, and it does not age."""
@@ -313,13 +304,13 @@ def _live(switch: Switch | MemorySwitch) -> Switch:
     return switch
 
 
-def _fdb_row(mac: int, vlan: int, port: str, age: float, static: bool) -> FdbRow:
-    state = "static" if static else ""
+def _fdb_row(mac: int, vlan: int, port: str, age: int | None) -> FdbRow:
+    state = "static" if age is None else ""
     row: FdbRow = {"mac": mac.to_bytes(6, "big").hex(":"), "ifname": port, "flags": [], "state": state}
     if vlan:
         row["vlan"] = vlan
-    if not static:
-        row["age"] = round(age, 3)
+    if age is not None:
+        row["age"] = age / 1000
     return row
 
 

@@ -7,6 +7,7 @@ import threading
 
 import numpy as np
 import pytest
+from exported import exported
 from frames import GROUP, ethernet, tag
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,13 +15,13 @@ from hypothesis import strategies as st
 from fastbridge import ConfigError, FastbridgeError, MacAddress, Switch
 from fastbridge.core.fdb import FdbAccess
 from fastbridge.core.mac_table import MacTable
-from fastbridge.switch.fdb import FDB_DTYPE
+from fastbridge.switch.fdb_arrays import FDB_DTYPE
 
 Dict = dict[tuple[int, int], tuple[int, int, bool]]  # (VLAN id, MAC) -> port, seen, static
 
 
 def content(table: MacTable) -> Dict:
-    rows = FdbAccess(table).export()
+    rows = exported(FdbAccess(table))
     result = {(int(r["vlan"]), int(r["mac"])): (int(r["port"]), int(r["seen"]), bool(r["static"])) for r in rows}
     assert len(result) == len(rows) == len(table)  # no entry twice
     return result
@@ -33,7 +34,7 @@ def random_keys(rng: np.random.Generator, count: int) -> np.ndarray:
 
 
 def look_up(table: MacTable, keys: np.ndarray, now: int) -> np.ndarray:
-    return FdbAccess(table).lookup_many(keys, now)
+    return np.asarray(FdbAccess(table).lookup_many(keys, now))
 
 
 @pytest.mark.parametrize("count", [1, 63, 64, 65, 1_000, 30_000, 300_000])
@@ -48,7 +49,7 @@ def test_large_random_tables_find_all_and_nothing_else(count: int) -> None:
     assert table.statistics == (count, 0, 0, 0, 0)
     assert (look_up(table, known, 6) == ports).all()
     assert (look_up(table, unknown, 6) == -1).all()
-    rows = FdbAccess(table).export()
+    rows = exported(FdbAccess(table))
     order, expected = np.argsort(rows["mac"] | rows["vlan"].astype(np.uint64) << 48), np.argsort(known)
     assert (rows["mac"][order] == known[expected] & ((1 << 48) - 1)).all()
     assert (rows["vlan"][order] == known[expected] >> 48).all()
@@ -490,4 +491,4 @@ def test_expired_entries_heard_again_while_the_table_grows_are_not_lost(seed: in
         if mac % 30 == 0:
             for old in numbers.sample(range(1, 642), 150):
                 table.learn(old, 0, 1, now)
-    assert len(table) == table.held(1) == len(FdbAccess(table).export())
+    assert len(table) == table.held(1) == len(exported(FdbAccess(table)))

@@ -13,6 +13,7 @@ from collections.abc import Callable
 import live
 import numpy as np
 import pytest
+from exported import exported
 from frames import ethernet
 from meanwhile import meanwhile
 
@@ -91,11 +92,11 @@ def test_the_same_stations_learned_and_moved_by_all_workers() -> None:
     _, (learned, moved, aged, evicted, refused) = dataplane.snapshot()
     assert (learned, aged, evicted, refused) == (stations, 0, 0, 0)
     assert moved >= stations  # each was heard from every port
-    rows = FdbAccess(dataplane).export()
+    rows = exported(FdbAccess(dataplane))
     assert sorted(rows["mac"]) == [LOCAL | i for i in range(stations)]  # each once
     # The table's own count agrees with what is in it: a port's entries are found and removed to the last.
     assert sum(FdbAccess(dataplane).flush(port) for port in range(WORKERS)) == stations
-    assert len(FdbAccess(dataplane).export()) == 0
+    assert len(exported(FdbAccess(dataplane))) == 0
 
 
 def test_known_stations_are_never_missed_while_others_make_the_table_grow() -> None:
@@ -122,7 +123,7 @@ def test_known_stations_are_never_missed_while_others_make_the_table_grow() -> N
     counts = dataplane.snapshot()[0][0]
     assert counts["rx_frames"] == counts["forwarded"] == replayed * len(ours) > 0
     assert counts["flooded"] == 0
-    assert len(FdbAccess(dataplane).export()) == known + 1 + (WORKERS - 1) * new
+    assert len(exported(FdbAccess(dataplane))) == known + 1 + (WORKERS - 1) * new
     first, second, third = total(dataplane)
     assert first == second <= third  # (to port 0, some are filtered; all others leave)
 
@@ -172,7 +173,7 @@ def test_ports_come_and_go_while_all_workers_forward() -> None:
     rx, decided, _ = total(dataplane)
     assert rx == decided == WORKERS * rounds * len(batch)
     assert len(gone) > 1
-    assert set(FdbAccess(dataplane).export()["port"]) <= {0, 1}  # nothing points to a port that is gone
+    assert set(exported(FdbAccess(dataplane))["port"]) <= {0, 1}  # nothing points to a port that is gone
 
 
 def test_an_index_is_given_away_only_when_nothing_points_to_it() -> None:
@@ -209,7 +210,7 @@ def test_what_ages_is_forgotten_once() -> None:
 
     at_once(*(lambda n=n: worker(n) for n in range(WORKERS)))
     _, (learned, _, aged, _, _) = dataplane.snapshot()
-    assert learned - aged == len(FdbAccess(dataplane).export())
+    assert learned - aged == len(exported(FdbAccess(dataplane)))
 
 
 @pytest.mark.parametrize(

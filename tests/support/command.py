@@ -54,7 +54,7 @@ def run_each(*requests: tuple[str, ...]) -> list[subprocess.CompletedProcess[str
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", RUN_EACH],
         input=json.dumps(requests),
-        env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},  # numpy's threads would not survive a fork
+        env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},  # the bench's numpy has threads that would not survive a fork
         capture_output=True,
         text=True,
         timeout=120,

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from clock import Clock
+from exported import exported
 from frames import GROUP, ethernet
 from hypothesis import given, settings
 from live import PATIENCE, eventually, stage, wires
@@ -67,7 +68,7 @@ def test_the_events_make_the_fdb(history: History) -> None:
                 else:
                     assert key not in entries or kind == "fixed"
                     entries[key] = event["ifname"]
-            rows = both.core._entries.export()
+            rows = exported(both.core._entries)
             names = [port.name for port in both.core.ports]
             assert entries == {(row["vlan"], str(MacAddress(int(row["mac"])))): names[row["port"]] for row in rows}
     counters = both.core.counters()

@@ -16,12 +16,11 @@ import os
 import select
 import threading
 import time
+from array import array
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from fastbridge.addresses import MacAddress
 from fastbridge.core.nominations import Nominations
@@ -140,9 +139,9 @@ class FastPath:
                 at = pair.source, pair.ingress
                 stations[at] = min(idle, stations.get(at, idle))
             if stations:
-                keys = np.array([mac for mac, _ in stations], np.uint64)
-                ports = np.array([port for _, port in stations], np.uint16)
-                idle_ms = np.array([round(1000 * idle) for idle in stations.values()], np.uint32)
+                keys = array("Q", [mac for mac, _ in stations])
+                ports = array("H", [port for _, port in stations])
+                idle_ms = array("I", [round(1000 * idle) for idle in stations.values()])
                 self._entries.refresh_many(keys, ports, idle_ms, self._now_ms())
             now = time.monotonic()
             idle_for = {pair: heard.get(pair, now - since) for pair, since in self._since.items()}
@@ -283,11 +282,11 @@ class FastPath:
         known = list(pairs)
         if not known:
             return []
-        macs = np.array([mac for pair in known for mac in (pair.source, pair.destination)], np.uint64)
-        ports = self._entries.lookup_many(macs, self._now_ms()).reshape(-1, 2).tolist()
+        macs = array("Q", [mac for pair in known for mac in (pair.source, pair.destination)])
+        ports = self._entries.lookup_many(macs, self._now_ms()).tolist()
         return [
             pair
-            for pair, (source, destination) in zip(known, ports, strict=True)
+            for pair, source, destination in zip(known, ports[::2], ports[1::2], strict=True)
             if source != pair.ingress or destination != self._pairs.get(pair) or not self._allowed(pair)
         ]
 
