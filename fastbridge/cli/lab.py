@@ -1,14 +1,18 @@
 """`fastbridge lab`, pods that stay.
 
-Named namespaces and host ends that outlive the command, until `lab down` removes them again.
+Named namespaces and host ends that outlive the command, until `lab down` removes them again. `graph`, `pingall` and
+`iperf` also take a file with a topology: the last two make a lab of it, with its switches, for as long as they need it.
 """
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import shlex
-from collections.abc import Callable
-from typing import NoReturn
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import rich_click as click
 from click.shell_completion import CompletionItem
@@ -21,7 +25,12 @@ from fastbridge.lab.persistent import StoredLab
 from fastbridge.lab.topology import Topology, kernel_has_ipv6
 from fastbridge.programs import find_program, search_path
 
-from .options import link_option, read_links
+from .options import link_option
+
+if TYPE_CHECKING:
+    from fastbridge.lab.pods import Pod
+    from fastbridge.lab.trials import Reach
+    from fastbridge.named import NamedList
 
 _LAB = "fb"  # the lab that is meant when none is named
 _SHOWN = 8  # pods of a big lab that are listed one by one
@@ -32,8 +41,8 @@ def _complete_lab(context: click.Context, parameter: click.Parameter, incomplete
 
 
 def _complete_pod(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    lab = context.params.get("name") or _LAB
-    return _beginning(incomplete, lambda: [plan.name for plan in lab_store.get(lab).topology.pods])
+    name, file = context.params.get("name"), context.params.get("file")
+    return _beginning(incomplete, lambda: [plan.name for plan in _plan(name, file).pods])
 
 
 def _beginning(start: str, names: Callable[[], list[str]]) -> list[CompletionItem]:
@@ -44,6 +53,16 @@ def _beginning(start: str, names: Callable[[], list[str]]) -> list[CompletionIte
 
 
 _name = click.option("--name", default=_LAB, show_default=True, shell_complete=_complete_lab, help="The lab's name.")
+_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+
+
+def _lab_or_file(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command --name and -f, of which one at most may be given."""
+    name = click.option("--name", shell_complete=_complete_lab, help=f"The lab's name.  [default: {_LAB}]")
+    file = click.option(
+        "-f", "--file", metavar="FILE", help="A topology in TOML (docs/topologies.md), in place of a lab that stays."
+    )
+    return name(file(command))
 
 
 _BASHRC = """[ -f ~/.bashrc ] && . ~/.bashrc
@@ -68,30 +87,39 @@ def lab() -> None:
 
 
 @lab.command(epilog="Example: fastbridge lab up --pods 3 --name test")
-@click.option("--pods", metavar="N", type=click.IntRange(1), default=2, show_default=True, help="How many pods.")
-@click.option("--mtu", metavar="BYTES", type=int, default=1500, show_default=True, help="MTU of their links.")
+@click.option("--pods", metavar="N", type=click.IntRange(1), help="How many pods.  [default: 2]")
+@click.option("--mtu", metavar="BYTES", type=int, help="MTU of their links.  [default: 1500]")
+@click.option(
+    "-f",
+    "--file",
+    metavar="FILE",
+    help="A topology in TOML (docs/topologies.md) in place of a star: several switches, routers, links.",
+)
 @_name
 @link_option
-def up(pods: int, mtu: int, name: str, links: dict[str, str]) -> None:
+def up(pods: int | None, mtu: int | None, file: str | None, name: str, links: dict[str, str]) -> None:
     """Make a lab: namespaces NAME-pod1 …, host ends of the same names.
 
-    --link takes pods for ports. A switch emulates links, so it becomes part of the command that joins them.
+    --link takes pods for ports. Switches emulate links: `fastbridge run --lab` reads those of the lab.
     """
-    topology = Topology.of(pods, ipv6="fd00::/64" if kernel_has_ipv6() else None, mtu=mtu)
-    read_links(links, [plan.name for plan in topology.pods])
-    made = _make(name, topology)
-    option = "" if name == _LAB else f" --name {name}"
+    if file and (pods or mtu):
+        raise click.UsageError(f"{file} says which pods there are, and their MTU; leave out --pods and --mtu")
+    plan = Topology.read(file) if file else _star(pods or 2, mtu or 1500)
+    made = _make(name, replace(plan, link={**plan.link, **links}))
     console = make_console()
-    table = make_table(f"Lab {name}", "pod", "namespace = host end", "MAC", "IPv4", "IPv6")
-    for plan in made.topology.pods[:_SHOWN]:
-        table.add_row(plan.name, made.namespace(plan.name), str(plan.mac), str(plan.ipv4), str(plan.ipv6 or ""))
+    table = make_table(f"Lab {name}", "pod", "namespace", "switch", "host end", "MAC", "IPv4", "IPv6")
+    for pod in made.topology.pods[:_SHOWN]:
+        for port, end in pod.ports.items():
+            addresses = str(end.mac), str(end.ipv4 or ""), str(end.ipv6 or "")
+            table.add_row(pod.name, made.namespace(pod.name), end.switch, made.port(port), *addresses)
     console.print(table)
-    if pods > _SHOWN:
-        console.print(f"  … and {pods - _SHOWN} more, up to pod{pods}")
-    ports = " ".join(made.ports) if pods <= 4 else f"{name}-pod{{1..{pods}}}"
-    wires = "".join(f" --link {shlex.quote(f'{_ends(made, at)}:{text}')}" for at, text in links.items())
-    console.print("\njoin them:    ", f"fastbridge run{wires} {ports}", soft_wrap=True)
-    console.print("use a pod:    ", f"fastbridge lab exec{option} pod1 COMMAND", soft_wrap=True)
+    if (more := len(made.topology.pods) - _SHOWN) > 0:
+        console.print(f"  … and {more} more, up to {made.topology.pods[-1].name}")
+    option = "" if name == _LAB else f" --name {name}"
+    first = made.topology.pods[0].name
+    for switch, command in _runs(made).items():
+        console.print(f"\njoin {switch}:".ljust(15), command, soft_wrap=True)
+    console.print("use a pod:    ", f"fastbridge lab shell{option} {first}", soft_wrap=True)
     console.print("remove it all:", f"fastbridge lab down{option}", soft_wrap=True)
 
 
@@ -141,6 +169,66 @@ def shell(name: str, pod: str) -> None:
     _become(stored.command(pod, ["bash", "--rcfile", f"/proc/self/fd/{file}", "-i"]))
 
 
+@lab.command(epilog="Example: fastbridge lab graph -f lab.toml --format dot | dot -Tsvg > lab.svg")
+@_lab_or_file
+@click.option(
+    "--format", "how", type=click.Choice(["mermaid", "dot"]), default="mermaid", show_default=True, help="The language."
+)
+def graph(name: str | None, file: str | None, how: str) -> None:
+    """Print a lab as a drawing: Mermaid for Markdown, DOT for Graphviz."""
+    from fastbridge.lab.graph import dot, mermaid
+
+    click.echo((dot if how == "dot" else mermaid)(_plan(name, file)))
+
+
+@lab.command(epilog="Example: fastbridge lab pingall --name test")
+@_lab_or_file
+@click.option(
+    "--timeout",
+    metavar="SECONDS",
+    type=click.FloatRange(min=0, min_open=True),
+    default=1.0,
+    show_default=True,
+    help="How long each answer may take.",
+)
+@_json
+def pingall(name: str | None, file: str | None, timeout: float, as_json: bool) -> int:
+    """Let each pod ping each other one; the exit status is 1 when an answer is missing.
+
+    X stands for a pod that does not answer. A lab of a file is made for it, with its switches, and removed.
+    """
+    from fastbridge.lab.trials import ping_all
+
+    with _pods(name, file) as pods:
+        reached = ping_all(pods, timeout)
+    _print_pings(reached, as_json)
+    return 0 if all(reach.result for reach in reached) else 1
+
+
+@lab.command(epilog="Example: fastbridge lab iperf pod1 pod2")
+@_lab_or_file
+@click.option("--seconds", metavar="N", type=click.IntRange(1), default=5, show_default=True, help="How long to send.")
+@_json
+@click.argument("client", metavar="POD", shell_complete=_complete_pod)
+@click.argument("server", metavar="POD", shell_complete=_complete_pod)
+def iperf(name: str | None, file: str | None, seconds: int, as_json: bool, client: str, server: str) -> None:
+    """Measure TCP from one pod to another, by iperf3.
+
+    A lab of a file is made for it, with its switches, and removed.
+    """
+    from fastbridge.lab.trials import iperf as measure
+
+    with _pods(name, file) as pods:
+        one, other = (_find(pods, pod) for pod in (client, server))
+        found = measure(one, other, seconds)
+    if as_json:
+        rate = {"bits_per_second": found.bits_per_second, "retransmits": found.retransmits, "seconds": found.seconds}
+        click.echo(json.dumps({"from": client, "to": server, **rate}))
+    else:
+        gigabits = found.bits_per_second / 1e9
+        click.echo(f"{client} → {server}: {gigabits:.3g} Gbit/s over {found.seconds:.1f} s, {found.retransmits} resent")
+
+
 @lab.command(epilog="Example: fastbridge lab down --name test")
 @_name
 def down(name: str) -> None:
@@ -160,14 +248,85 @@ def _become(argv: list[str], **variables: str) -> NoReturn:
         raise LabError(f"cannot run {argv[0]}: {error.strerror}") from error
 
 
-def _ends(lab: StoredLab, place: str) -> str:
-    """A pod, a pair of pods or `*`, by the names of their host ends."""
-    from fastbridge.links.places import read_place, spoken
+def _runs(lab: StoredLab) -> dict[str, str]:
+    """The command that runs each of the lab's switches, with its links."""
+    from fastbridge.lab.graph import links_in_words
+    from fastbridge.links.places import spoken
 
-    if place == "*":
-        return place
-    pods = read_place(place, [plan.name for plan in lab.topology.pods])
-    return spoken(lab.namespace(pods) if isinstance(pods, str) else (lab.namespace(pods[0]), lab.namespace(pods[1])))
+    runs = {}
+    for switch, ports in lab.switches.items():
+        words = [f"--name {lab.port(switch)}"]
+        for place, link in links_in_words(lab.topology).items():
+            ends = [lab.port(port) for port in ((place,) if isinstance(place, str) else place)]
+            if set(ends) <= set(ports):
+                at = spoken(ends[0] if isinstance(place, str) else (ends[0], ends[1]))
+                words.append(f"--link {shlex.quote(f'{at}:{link}')}")
+        runs[switch] = " ".join(["fastbridge run", *words, *ports])
+    return runs
+
+
+def _star(pods: int, mtu: int) -> Topology:
+    return Topology.of(pods, ipv6="fd00::/64" if kernel_has_ipv6() else None, mtu=mtu)
+
+
+def _stored(name: str | None, file: str | None) -> StoredLab | None:
+    """A lab that stays; None where a file is meant."""
+    if file is None:
+        return lab_store.get(name or _LAB)
+    if name is not None:
+        raise click.UsageError(f"--name is for a lab that stays, and {file} is none; leave out one of them")
+    return None
+
+
+def _plan(name: str | None, file: str | None) -> Topology:
+    stored = _stored(name, file)
+    return stored.topology if stored else Topology.read(str(file))
+
+
+@contextlib.contextmanager
+def _pods(name: str | None, file: str | None) -> Iterator[NamedList[Pod]]:
+    """The pods of a lab that stays, or of one that is made of a file, with its switches, and removed."""
+    stored = _stored(name, file)
+    if stored:
+        from fastbridge.lab.visits import visit
+
+        with visit(stored) as pods:
+            yield pods
+        return
+    from fastbridge.lab.topology import Lab
+    from fastbridge.switch.several import Switches
+
+    with Lab(Topology.read(str(file))) as made, Switches(made.switches):
+        yield made.pods
+
+
+def _find(pods: NamedList[Pod], name: str) -> Pod:
+    for pod in pods:
+        if pod.name == name:
+            return pod
+    raise LabError(f"there is no pod {name!r}; the pods are {', '.join(pod.name for pod in pods)}")
+
+
+def _print_pings(reached: list[Reach], as_json: bool) -> None:
+    received = sum(bool(reach.result) for reach in reached)
+    if as_json:
+        pings = [
+            {
+                "from": reach.source,
+                "to": reach.target,
+                "rtt": next(iter(reach.result.rtts), None),
+                "error": reach.result.error,
+            }
+            for reach in reached
+        ]
+        click.echo(json.dumps({"sent": len(reached), "received": received, "pings": pings}))
+        return
+    rows: dict[str, list[str]] = {}
+    for reach in reached:
+        rows.setdefault(reach.source, []).append(reach.target if reach.result else "X")
+    for source, targets in rows.items():
+        click.echo(f"{source} → {' '.join(targets)}")
+    click.echo(f"{received:,} of {len(reached):,} pings answered, {1 - received / len(reached):.0%} lost")
 
 
 def _state(lab: StoredLab) -> str:

@@ -83,8 +83,9 @@ class Uplink(Closes):
 def refuse_taken(pods: Sequence[Pod]) -> None:
     """Raise ConfigError where a pod has an address of the uplink's network."""
     for pod in pods:
-        if pod.ipv4 is not None and pod.ipv4.ip in NETWORK:
-            raise ConfigError(f"pod {pod.name} has {pod.ipv4.ip}, and {NETWORK} is the uplink's: give the lab another")
+        for end in pod.interfaces.values():
+            if end.ipv4 is not None and end.ipv4.ip in NETWORK:
+                raise ConfigError(f"pod {pod.name} has {end.ipv4.ip}, and {NETWORK} is the uplink's: give it another")
 
 
 def _start(pod: Pod) -> subprocess.Popen[Any]:

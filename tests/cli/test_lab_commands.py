@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from command import COMMAND, ROOT, complaint, run
+from click.shell_completion import ShellComplete
+from command import COMMAND, ROOT, complaint, run, run_each
 from live import PATIENCE
+
+from fastbridge import Switch
+from fastbridge.cli import group
 
 pytestmark = pytest.mark.live
 
@@ -73,18 +80,143 @@ def test_a_shell_in_no_pod(stored: str) -> None:
 
 
 def offered(*words: str) -> list[str]:
-    """What bash's Tab key offers for the last word."""
-    environment = {"_FASTBRIDGE_COMPLETE": "bash_complete", "COMP_WORDS": " ".join(["fastbridge", *words])}
-    environment |= {"COMP_CWORD": str(len(words))}
-    done = subprocess.run(
-        COMMAND, capture_output=True, text=True, timeout=PATIENCE, cwd=ROOT, env=os.environ | environment
-    )
-    assert done.stderr == ""
-    return [word.partition(",")[2] for word in done.stdout.split()]
+    """What the Tab key offers for the last word."""
+    *before, last = words
+    return [item.value for item in ShellComplete(group, {}, "fastbridge", "").get_completions(before, last)]
 
 
-def test_the_tab_key_knows_labs_and_their_pods(stored: str) -> None:
+def test_the_tab_key_knows_labs_and_their_pods(stored: str, routed: str) -> None:
     assert offered("lab", "down", "--name", "t") == ["tst"]
-    for command in "exec", "shell":
+    for command in "exec", "shell", "iperf":
         assert offered("lab", command, "--name", "tst", "pod") == ["pod1", "pod2", "pod3"]
         assert offered("lab", command, "pod") == []  # there is no lab fb
+    assert offered("lab", "iperf", "-f", routed, "h1", "") == ["h1", "h2", "r1"]
+
+
+# -- graph, pingall, iperf ------------------------------------------------------------------------
+
+ROUTED = """
+[switch.lan1]
+[switch.lan2]
+trunks = ["lan3"]
+[switch.lan3]
+[pod.h1]
+interfaces = { eth0 = "lan1" }
+[pod.h2]
+interfaces = { eth0 = "lan3" }
+[pod.r1]
+interfaces = { eth0 = "lan1", eth1 = "lan2" }
+forward = true
+[link]
+h1 = "delay=1ms"
+"lan2-lan3" = "loss=0.1%,seed=7"
+"r1.eth1>lan2-lan3" = "delay=2ms"
+"""
+
+
+@pytest.fixture
+def routed(tmp_path: Path) -> str:
+    """The file of a topology with a router and a trunk."""
+    file = tmp_path / "routed.toml"
+    file.write_text(ROUTED)
+    return str(file)
+
+
+def test_a_topology_as_mermaid(routed: str) -> None:
+    assert run("lab", "graph", "-f", routed).stdout.splitlines() == [
+        "flowchart LR",
+        '  switch1["lan1"]',
+        '  switch2["lan2"]',
+        '  switch3["lan3"]',
+        '  node1(["h1<br>10.1.0.1/16"])',
+        '  node2(["h2<br>10.2.0.1/16"])',
+        '  node3{{"r1<br>10.1.0.2/16<br>10.2.0.2/16"}}',
+        '  node1 ---|"delay=1ms"| switch1',
+        "  node2 --- switch3",
+        '  node3 ---|"eth0"| switch1',
+        '  node3 ---|"eth1"| switch2',
+        '  switch2 ---|"lan2-lan3: loss=0.1%,seed=7"| switch3',
+        '  node3 -.->|"delay=2ms"| switch3',
+    ]
+
+
+def test_a_topology_as_dot(routed: str) -> None:
+    drawn = run("lab", "graph", "-f", routed, "--format", "dot").stdout
+    lines = drawn.splitlines()
+    assert lines[0] == "graph lab {" and lines[-1] == "}"
+    assert '  node3 [label="r1\\n10.1.0.2/16\\n10.2.0.2/16", shape=hexagon];' in lines
+    assert '  node1 -- switch1 [label="delay=1ms"];' in lines
+    assert '  node3 -- switch3 [label="delay=2ms", style=dotted, dir=forward];' in lines
+    if shutil.which("dot"):
+        subprocess.run(["dot", "-Tsvg"], input=drawn, text=True, check=True, stdout=subprocess.DEVNULL)
+
+
+def test_a_lab_that_stays_is_drawn(stored: str) -> None:
+    lines = run("lab", "graph", "--name", stored).stdout.splitlines()
+    assert '  node2(["pod2<br>10.0.0.2/16"])' in lines and "  node2 --- switch1" in lines
+
+
+def test_all_pods_of_a_lab_of_a_file_ping_each_other(routed: str) -> None:
+    done = run("lab", "pingall", "-f", routed, "--timeout", "20")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == [
+        "h1 → h2 r1", "h2 → h1 r1", "r1 → h1 h2", "6 of 6 pings answered, 0% lost",
+    ]  # fmt: skip
+
+
+def test_pods_of_a_lab_that_stays_ping_each_other(stored: str) -> None:
+    """What runs in them goes on."""
+    sleeper = subprocess.Popen([*COMMAND, "lab", "exec", "--name", stored, "pod1", "sleep", "1000"], cwd=ROOT)
+    try:
+        nobody = run("lab", "pingall", "--name", stored, "--timeout", "0.05")
+        assert (nobody.returncode, nobody.stderr) == (1, "")
+        assert nobody.stdout.splitlines() == [
+            "pod1 → X X", "pod2 → X X", "pod3 → X X", "0 of 6 pings answered, 100% lost",
+        ]  # fmt: skip
+        with Switch([f"{stored}-pod{n}" for n in (1, 2)]):
+            some = run("lab", "pingall", "--name", stored, "--timeout", "3", "--json")
+        assert some.returncode == 1
+        found = json.loads(some.stdout)
+        assert (found["sent"], found["received"]) == (6, 2)
+        answered = {(ping["from"], ping["to"]) for ping in found["pings"] if ping["rtt"] is not None}
+        assert answered == {("pod1", "pod2"), ("pod2", "pod1")}
+        assert sleeper.poll() is None
+    finally:
+        sleeper.kill()
+        sleeper.wait()
+
+
+@pytest.mark.skipif(shutil.which("iperf3") is None, reason="iperf3 is not installed (package iperf3)")
+def test_iperf_between_two_pods(stored: str, routed: str) -> None:
+    with Switch([f"{stored}-pod{n}" for n in (1, 2, 3)]):
+        done = run("lab", "iperf", "--name", stored, "--seconds", "1", "pod1", "pod3")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.fullmatch(r"pod1 → pod3: [\d.]+ Gbit/s over [\d.]+ s, \d+ resent\n", done.stdout)
+    done = run("lab", "iperf", "-f", routed, "--seconds", "1", "h1", "h2", "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    found = json.loads(done.stdout)
+    assert (found["from"], found["to"]) == ("h1", "h2") and found["bits_per_second"] > 0
+
+
+def test_wrong_requests_of_labs(stored: str, routed: str) -> None:
+    asked = {
+        ("lab", "pingall", "--name", stored, "-f", routed): (
+            2,
+            f"that stays, and {routed} is none; leave out one",
+        ),
+        ("lab", "iperf", "-f", routed, "h1", "pod9"): (1, "there is no pod 'pod9'; the pods are h1, h2, r1"),
+        ("lab", "up", "-f", routed, "--pods", "3"): (2, "leave out --pods and --mtu"),
+        ("lab", "up", "-f", "/no/such/file"): (2, "/no/such/file is not a file"),
+    }
+    for done, (status, words) in zip(run_each(*asked), asked.values(), strict=True):
+        assert words in complaint(done, status)
+
+
+def test_a_pod_that_is_gone_is_named(netns_directory: None) -> None:
+    assert run("lab", "up", "--name", "gon").returncode == 0
+    try:
+        subprocess.run(["ip", "netns", "del", "gon-pod2"], check=True)
+        line = complaint(run("lab", "pingall", "--name", "gon"), 1)
+        assert line == "lab gon is not whole, pod2 gone; remove it: fastbridge lab down --name gon"
+    finally:
+        assert run("lab", "down", "--name", "gon").returncode == 0

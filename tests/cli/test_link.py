@@ -104,7 +104,10 @@ def test_wrong_requests(switch: MemorySwitch, command: str, says: str) -> None:
         (["run", "--link", "a>a:4g", "a", "b"], "'a>a' is no pair of ports"),
         (["demo", "--link", "pod9:4g"], "--link names pod9, and there are: pod1, pod2, pod3"),
         (["demo", "--link", "pod1:5g"], "5g"),
-        (["lab", "up", "--link", "pod9:4g"], "--link names pod9, and there are: pod1, pod2"),
+        (
+            ["lab", "up", "--link", "pod9:4g"],
+            "a link names 'pod9', which is no port of the lab",
+        ),
     ],
 )
 def test_wrong_options(arguments: list[str], says: str) -> None:

@@ -223,7 +223,9 @@ class TestLab:
             pod.run(["pwd"], cwd=tmp_path / "nowhere")
         mounts = mount_points(read_pod(pod, "/proc/self/mountinfo"))
         outside = mount_points(Path("/proc/self/mountinfo").read_text())
-        assert sorted(mounts) == sorted([*outside, "/sys/class/net", "/sys/class/net", "/sys/devices/virtual/net"])
+        assert sorted(mounts) == sorted(
+            [*outside, "/etc/hosts", "/sys/class/net", "/sys/class/net", "/sys/devices/virtual/net"]
+        )
 
     def test_a_mount_made_inside_stays_inside(self, lab: Lab, tmp_path: Path) -> None:
         pod = lab["pod1"]

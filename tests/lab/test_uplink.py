@@ -19,7 +19,7 @@ from live import PATIENCE, eventually, holders_of, namespaces_of
 from scapy.layers.dns import DNS, DNSRR
 
 import fastbridge
-from fastbridge import ConfigError, Lab, LabError, MacAddress, Switch, Topology
+from fastbridge import ConfigError, Lab, LabError, MacAddress, Pod, Switch, Topology
 from fastbridge.lab import uplink
 from fastbridge.lab.links import Links
 from fastbridge.lab.namespaces import NamespaceHelper
@@ -69,10 +69,15 @@ def server() -> Iterator[int]:
         thread.join()
 
 
-def fetch(url: str) -> bytes:
-    with urllib.request.urlopen(url, timeout=PATIENCE) as answer:
-        data: bytes = answer.read()
-        return data
+def fetch(pod: Pod, url: str) -> bytes:
+    """What the server says to a pod."""
+
+    def read() -> bytes:  # goes by itself: the pod's Python need not import this module
+        with urllib.request.urlopen(url, timeout=60) as answer:
+            data: bytes = answer.read()
+            return data
+
+    return pod.call(read)
 
 
 @needs_slirp4netns
@@ -83,7 +88,7 @@ def test_pods_reach_the_host_s_loopback_and_each_other(server: int) -> None:
         with lab.uplink() as host:
             assert str(host) == "10.0.2.2"
             for pod in lab:
-                assert pod.call(fetch, f"http://{host}:{server}/") == b"hello"
+                assert fetch(pod, f"http://{host}:{server}/") == b"hello"
                 assert pod.run(["cat", "/etc/resolv.conf"]).stdout == "nameserver 10.0.2.3\n"
             assert one.ping(two, timeout=PATIENCE)
         for pod in lab:
@@ -96,7 +101,7 @@ def test_pods_reach_the_host_s_loopback_and_each_other(server: int) -> None:
 def test_one_pod_alone(server: int) -> None:
     with Lab(2) as lab:
         with lab.uplink("pod2") as host:
-            assert lab["pod2"].call(fetch, f"http://{host}:{server}/") == b"hello"
+            assert fetch(lab["pod2"], f"http://{host}:{server}/") == b"hello"
             assert {name for _, name in lab["pod1"].call(socket.if_nameindex)} == {"lo", "eth0"}
             with pytest.raises(LabError, match="pod2 has a default route by uplink already"), lab.uplink():
                 pass

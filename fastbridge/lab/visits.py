@@ -1,0 +1,38 @@
+"""Visits to labs that stay: their pods, as those of a Lab."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+from fastbridge.addresses import MacAddress
+from fastbridge.errors import LabError
+from fastbridge.named import NamedList
+
+from .namespaces import Namespace, NamespaceHelper
+from .persistent import StoredLab
+from .pods import Pod, Port
+
+
+@contextlib.contextmanager
+def visit(lab: StoredLab) -> Iterator[NamedList[Pod]]:
+    """The pods of a lab. What is started in them meanwhile ends with the visit; all else stays as it is.
+
+    Raises LabError where a pod is gone.
+    """
+    if missing := lab.missing():
+        gone = ", ".join(missing)
+        raise LabError(f"lab {lab.name} is not whole, {gone} gone; remove it: fastbridge lab down --name {lab.name}")
+    with contextlib.ExitStack() as held, NamespaceHelper(hosts=lab.topology.hosts) as helper:
+        pods: dict[str, Pod] = {}
+
+        def borrow(path: str) -> Namespace:
+            namespace = helper.borrow(path)
+            held.callback(namespace.close)
+            return namespace
+
+        here = borrow("/proc/thread-self/ns/net")
+        for plan in lab.topology.pods:
+            ports = [Port(here, lab.port(name), MacAddress(0)) for name in plan.ports]
+            pods[plan.name] = Pod(plan, borrow(lab.path(plan.name)), ports, pods.__getitem__)
+        yield NamedList(pods.values())
