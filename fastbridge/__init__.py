@@ -37,6 +37,7 @@ _HOMES = {
     "switch.player": "Playing",
     "switch.port_flags": "PortFlags PortSettings StormControl",
     "switch.port_socket": "PortLike",
+    "switch.socket_port": "SocketPort",
     "switch.status": "Status",
     "switch.trace": "Trace TraceEvent",
     "version": "__version__",

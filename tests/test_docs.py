@@ -11,6 +11,7 @@ import sysconfig
 from pathlib import Path
 
 import pytest
+from capture_files import needs_libpcap
 
 import fastbridge
 from fastbridge.bench.engines import ENGINES
@@ -99,7 +100,7 @@ def test_all_python_is_tried() -> None:
     assert sum(len(blocks(page, "python")) for page in PAGES) == len(WRITTEN)
     assert {page.name for page in WRITTEN} == {
         "README.md", "switch.md", "ports.md", "policies.md", "labs.md", "compare.md", "howto-policy.md", "capture.md",
-        "links.md",
+        "links.md", "scapy.md",
     }  # fmt: skip
 
 
@@ -121,6 +122,7 @@ def test_embedding_runs_as_written() -> None:
         ("compare", r"'frmol': \d{4,}"),
         ("howto-policy", ""),
         ("links", r"^0 \(0, \d{9}\)$"),
+        ("scapy", r"^b'hello'\n02:00:00:00:00:01 → one"),
         ("capture", r"pod1 → ICMP echo request, 10.0.0.1 > 10.0.0.2, .*: forwarded to pod2"),
     ],
 )
@@ -135,6 +137,7 @@ IN_MEMORY = {
     "in_memory": "leaves by port 3: 60 bytes",
     "lossy_link": "the same again: True and with another seed: False",
     "many_stations": "found 100000",
+    "scapy_probe": "02:00:00:00:00:0b → answerer",
 }
 LIVE = {
     "ask_a_running_switch": "02:00:00:00:00:02 pod2",
@@ -152,7 +155,9 @@ def test_every_example_is_tried() -> None:
     assert {path.stem for path in EXAMPLES} == IN_MEMORY.keys() | LIVE.keys()
 
 
-@pytest.mark.parametrize("name", IN_MEMORY)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=needs_libpcap) if name == "scapy_probe" else name for name in IN_MEMORY]
+)
 def test_the_examples_in_memory_run(name: str) -> None:
     assert IN_MEMORY[name] in run(str(ROOT / f"docs/examples/{name}.py"))
 
