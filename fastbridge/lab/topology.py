@@ -24,6 +24,7 @@ from fastbridge.errors import ConfigError, LabError, PrivilegeError
 from fastbridge.links.link import Link
 from fastbridge.links.places import Place, read_place
 from fastbridge.named import NamedList, refuse_text
+from fastbridge.notebook import Station, drawing, lines
 from fastbridge.open_files import reserve_files
 
 from .link_counters import await_up
@@ -237,6 +238,13 @@ class Lab(Closes):
     def __repr__(self) -> str:
         return f"Lab({list(self._pods)})"
 
+    def _repr_html_(self) -> str:
+        """A drawing, in a notebook."""
+        ports = f"{len(self)} port{'s' if len(self) > 1 else ''} of a switch"
+        pairs = sum(isinstance(place, tuple) for place in self._links)
+        more = f"{pairs:,} pair{'s' if pairs > 1 else ''} of pods with a link of their own" if pairs else ""
+        return drawing(map(_station, self), len(self), ports) + lines([more])
+
     def __len__(self) -> int:
         return len(self._pods)
 
@@ -278,6 +286,16 @@ class Lab(Closes):
         configure_pod(namespace, plan)
         await_active(namespace, POD_END)
         await_active(self.namespace, plan.name)
+
+
+def _station(pod: Pod) -> Station:
+    """How a pod is drawn."""
+    link = pod.port.links.get(pod.name)
+    addresses = [str(address) for address in (pod.ipv4, pod.ipv6) if address is not None]
+    words = [word for word in str(link).split(",") if not word.startswith("seed=")] if link else []
+    return Station(
+        pod.name, addresses, words, ", ".join([pod.name, str(pod.mac), *addresses, *([f"link {link}"] if link else [])])
+    )
 
 
 def _links(wish: Link | str | Mapping[Any, Link | str] | None, pods: Sequence[str]) -> dict[Place, Link]:

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from fastbridge.addresses import MacAddress
 from fastbridge.errors import ConfigError, PortError
 from fastbridge.named import HasName
+from fastbridge.notebook import MOST_ROWS, table
 
 if TYPE_CHECKING:
     from fastbridge.core.fdb import FdbAccess
@@ -90,6 +91,13 @@ class Fdb:
 
     def __repr__(self) -> str:
         return f"<Fdb of {len(self)} entries>"
+
+    def _repr_html_(self) -> str:
+        """A table, in a notebook."""
+        entries = self.to_numpy()
+        rows = (_cells(row, self._name_of) for row in entries[:MOST_ROWS].tolist())
+        title = f"MAC addresses: {len(entries):,}"
+        return table(title, ("MAC", "VLAN", "port", "heard"), rows, len(entries), right=("VLAN", "heard"))
 
     def _live_rows(self) -> tuple[NDArray[np.void], NDArray[np.uint32]]:
         """The live entries and their ages in ms."""
@@ -191,6 +199,12 @@ class Fdb:
         removed = self._core.flush(None if port is None else self._index_of(port))
         self.on_change()
         return removed
+
+
+def _cells(row: tuple[int, int, int, float, bool], name_of: Callable[[int], str]) -> tuple[str, ...]:
+    """A row of a table."""
+    mac, vlan, port, age, static = row
+    return str(MacAddress(mac)), str(vlan or ""), name_of(port), "static" if static else f"{age:,.1f} s ago"
 
 
 def _nothing() -> None:
