@@ -29,6 +29,7 @@ from . import generators
 from .links import Links
 from .namespaces import Argv, Namespace, NamespaceHelper, os_reason
 from .plan_checks import check, refuse_twice
+from .picture import draw
 from .plans import PlanError, PodPlan, needs_scope, some, trunk_ends
 from .pods import Pod, Port, run_text
 from .stack import add_routes, await_active, configure_pod, quieten
@@ -366,6 +367,10 @@ class Lab(Closes):
 
     def __repr__(self) -> str:
         return f"Lab({list(self._pods)})"
+
+    def _repr_html_(self) -> str:
+        """A drawing, in a notebook."""
+        return draw(self.topology, self._links_to)
 
     def __len__(self) -> int:
         return len(self._pods)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 from fastbridge.addresses import MacAddress
 from fastbridge.errors import ConfigError, PortError
 from fastbridge.named import HasName
+from fastbridge.notebook import MOST_ROWS, table
 
 if TYPE_CHECKING:
     import numpy as np
@@ -92,6 +93,13 @@ class Fdb:
         There may be a million: this is quicker than one FdbEntry each.
         """
         return self._core.rows(self._now_ms(), self._ageing_ms, mac, port, vlan)
+
+    def _repr_html_(self) -> str:
+        """A table, in a notebook."""
+        entries = self.rows()
+        rows = (_cells(row, self._name_of) for row in entries[:MOST_ROWS])
+        title = f"MAC addresses: {len(entries):,}"
+        return table(title, ("MAC", "VLAN", "port", "heard"), rows, len(entries), right=("VLAN", "heard"))
 
     def to_numpy(self) -> NDArray[np.void]:
         """The live entries as a structured array of fdb_arrays.FDB_DTYPE, by VLAN and MAC.
@@ -191,6 +199,13 @@ class Fdb:
         removed = self._core.flush(None if port is None else self._index_of(port))
         self.on_change()
         return removed
+
+
+def _cells(row: PlainEntry, name_of: Callable[[int], str]) -> tuple[str, ...]:
+    """A row of a table."""
+    mac, vlan, port, age = row
+    heard = "static" if age is None else f"{age / 1000:,.1f} s ago"
+    return str(MacAddress(mac)), str(vlan or ""), name_of(port), heard
 
 
 def _nothing() -> None:
