@@ -28,8 +28,8 @@ from fastbridge.toml_text import Document
 from . import generators
 from .links import Links
 from .namespaces import Argv, Namespace, NamespaceHelper, os_reason
-from .plan_checks import check, refuse_twice
 from .picture import draw
+from .plan_checks import check, refuse_twice
 from .plans import PlanError, PodPlan, needs_scope, some, trunk_ends
 from .pods import Pod, Port, run_text
 from .stack import add_routes, await_active, configure_pod, quieten
