@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -19,13 +18,13 @@ from click.shell_completion import CompletionItem
 from rich.progress import Progress
 
 from fastbridge.console import make_console, make_table
-from fastbridge.errors import FastbridgeError, LabError
+from fastbridge.errors import LabError
 from fastbridge.lab import persistent as lab_store
 from fastbridge.lab.persistent import StoredLab
 from fastbridge.lab.topology import Topology, kernel_has_ipv6
 from fastbridge.programs import find_program, search_path
 
-from .options import link_option
+from .options import beginning, complete_lab, link_option
 
 if TYPE_CHECKING:
     from fastbridge.lab.pods import Pod
@@ -36,29 +35,18 @@ _LAB = "fb"  # the lab that is meant when none is named
 _SHOWN = 8  # pods of a big lab that are listed one by one
 
 
-def _complete_lab(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    return _beginning(incomplete, lambda: [found.name for found in lab_store.list_labs()])
-
-
 def _complete_pod(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
     name, file = context.params.get("name"), context.params.get("file")
-    return _beginning(incomplete, lambda: [plan.name for plan in _plan(name, file).pods])
+    return beginning(incomplete, lambda: [plan.name for plan in _plan(name, file).pods])
 
 
-def _beginning(start: str, names: Callable[[], list[str]]) -> list[CompletionItem]:
-    try:
-        return [CompletionItem(name) for name in names() if name.startswith(start)]
-    except FastbridgeError:  # a shell's Tab key has no place for errors
-        return []
-
-
-_name = click.option("--name", default=_LAB, show_default=True, shell_complete=_complete_lab, help="The lab's name.")
+_name = click.option("--name", default=_LAB, show_default=True, shell_complete=complete_lab, help="The lab's name.")
 _json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 
 
 def _lab_or_file(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command --name and -f, of which one at most may be given."""
-    name = click.option("--name", shell_complete=_complete_lab, help=f"The lab's name.  [default: {_LAB}]")
+    name = click.option("--name", shell_complete=complete_lab, help=f"The lab's name.  [default: {_LAB}]")
     file = click.option(
         "-f", "--file", metavar="FILE", help="A topology in TOML (docs/topologies.md), in place of a lab that stays."
     )
@@ -117,8 +105,7 @@ def up(pods: int | None, mtu: int | None, file: str | None, name: str, links: di
         console.print(f"  … and {more} more, up to {made.topology.pods[-1].name}")
     option = "" if name == _LAB else f" --name {name}"
     first = made.topology.pods[0].name
-    for switch, command in _runs(made).items():
-        console.print(f"\njoin {switch}:".ljust(15), command, soft_wrap=True)
+    console.print("\njoin them:    ", f"fastbridge run --lab {name}", soft_wrap=True)
     console.print("use a pod:    ", f"fastbridge lab shell{option} {first}", soft_wrap=True)
     console.print("remove it all:", f"fastbridge lab down{option}", soft_wrap=True)
 
@@ -246,23 +233,6 @@ def _become(argv: list[str], **variables: str) -> NoReturn:
         os.execve(argv[0], argv, os.environ | {"PATH": search_path()} | variables)  # noqa: S606 - what it is for
     except OSError as error:
         raise LabError(f"cannot run {argv[0]}: {error.strerror}") from error
-
-
-def _runs(lab: StoredLab) -> dict[str, str]:
-    """The command that runs each of the lab's switches, with its links."""
-    from fastbridge.lab.graph import links_in_words
-    from fastbridge.links.places import spoken
-
-    runs = {}
-    for switch, ports in lab.switches.items():
-        words = [f"--name {lab.port(switch)}"]
-        for place, link in links_in_words(lab.topology).items():
-            ends = [lab.port(port) for port in ((place,) if isinstance(place, str) else place)]
-            if set(ends) <= set(ports):
-                at = spoken(ends[0] if isinstance(place, str) else (ends[0], ends[1]))
-                words.append(f"--link {shlex.quote(f'{at}:{link}')}")
-        runs[switch] = " ".join(["fastbridge run", *words, *ports])
-    return runs
 
 
 def _star(pods: int, mtu: int) -> Topology:

@@ -5,14 +5,16 @@ Options of more than one command. They are checked before anything is opened.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import rich_click as click
 
-from fastbridge.errors import ConfigError
+from fastbridge.errors import ConfigError, FastbridgeError
 
 if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
     from fastbridge.links.link import Link
     from fastbridge.links.places import Place
     from fastbridge.links.scenario import Scenario
@@ -39,6 +41,23 @@ def read_port_policies(context: click.Context, parameter: click.Parameter, texts
             raise click.BadParameter(f"{port} has two policies; give it one, such as {port}=guard,suppress")
         policies[port] = read_policy_of_strangers(context, parameter, policy) or ""
     return policies
+
+
+def complete_lab(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """The labs that stay."""
+    from fastbridge.lab.persistent import list_labs  # `--help` of a command must not wait for it
+
+    return beginning(incomplete, lambda: [lab.name for lab in list_labs()])
+
+
+def beginning(start: str, names: Callable[[], Iterable[str]]) -> list[CompletionItem]:
+    """What the Tab key offers of these names."""
+    from click.shell_completion import CompletionItem
+
+    try:
+        return [CompletionItem(name) for name in names() if name.startswith(start)]
+    except FastbridgeError:  # a shell's Tab key has no place for errors
+        return []
 
 
 def link_option(command: Callable[..., None]) -> Callable[..., None]:

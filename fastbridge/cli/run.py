@@ -20,7 +20,7 @@ from fastbridge.real_time import may_be_real_time
 from fastbridge.sd_notify import Notifier
 from fastbridge.switch.options import FAST_PATHS, LiveOptions
 
-from .options import link_option, read_policy_of_strangers, read_port_policies, scenario_option
+from .options import complete_lab, link_option, read_policy_of_strangers, read_port_policies, scenario_option
 from .reports import Reports
 from .running import Running, Signals, Silence, follow
 from .service import Service
@@ -30,6 +30,7 @@ from .wishes import Wishes
 _log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
+    from fastbridge.lab.persistent import StoredLab
     from fastbridge.links.scenario import Scenario
     from fastbridge.metrics.endpoint import Endpoint
     from fastbridge.switch.config import Config
@@ -84,6 +85,14 @@ def _read_switches(context: click.Context, parameter: click.Parameter, texts: tu
     return switches
 
 
+def _read_lab(context: click.Context, parameter: click.Parameter, name: str | None) -> StoredLab | None:
+    if name is None:
+        return None
+    from fastbridge.lab.persistent import get  # pyroute2 is slow to import
+
+    return get(name)
+
+
 @click.command(epilog="Example: fastbridge run --arp guard,ratelimit=50,suppress veth1 veth2 veth3")
 @click.argument("interfaces", metavar="[IFACE...]", nargs=-1, callback=_check_ports)
 @click.option(
@@ -119,6 +128,13 @@ def _read_switches(context: click.Context, parameter: click.Parameter, texts: tu
     callback=_read_switches,
     help="A switch of this name between these interfaces, in place of IFACE. Repeatable: all run in this process. "
     "Commands find each by its name; `port add` gives it more ports.",
+)
+@click.option(
+    "--lab",
+    metavar="NAME",
+    callback=_read_lab,
+    shell_complete=complete_lab,
+    help="Join the lab that `fastbridge lab up` has made: all its switches, with its links, in place of IFACE.",
 )
 @click.option("--json", "as_json", is_flag=True, help="JSON lines on stdout: ready, port events, stopped.")
 @click.option(
@@ -371,23 +387,26 @@ def _check_together(
     match: Sequence[str],
     arp_ports: Mapping[str, str],
     switches: Mapping[str, Sequence[str]],
+    lab: StoredLab | None,
     name: str | None,
     workers: int,
     fanout: bool,
     **_: Any,
 ) -> None:
     """Raise UsageError for options that contradict each other. What a file says is checked with it."""
+    if lab and (config or interfaces or match or switches or name):
+        raise click.UsageError("--lab brings its switches; leave out -c, --name, --match, --switch and IFACE")
     if config is not None:
         return
     if fanout and workers == 1:
         raise click.UsageError("--fanout lets several workers read each port; add --workers 2 or more")
     if switches and (interfaces or match or name):
         raise click.UsageError("--switch names switches and their interfaces; leave out --name, --match and IFACE")
-    if len(interfaces) < 2 and not match and not switches:
+    if len(interfaces) < 2 and not match and not switches and not lab:
         raise click.UsageError(
             "a switch joins at least two interfaces: IFACE IFACE, a pattern: --match 'veth*', or a file: -c FILE"
         )
-    named = {*interfaces, *(port for ports in switches.values() for port in ports)}
+    named = {*interfaces, *(lab.ports if lab else ()), *(port for ports in switches.values() for port in ports)}
     for port in arp_ports:
         if port not in named and not any(fnmatchcase(port, pattern) for pattern in match):
             raise click.UsageError(f"--arp-port names {port}, which is not among the interfaces; name one of them")

@@ -13,6 +13,7 @@ import rich_click as click
 from click.core import ParameterSource
 
 if TYPE_CHECKING:
+    from fastbridge.lab.persistent import StoredLab
     from fastbridge.switch.config import Config
 
 
@@ -59,6 +60,8 @@ class Wishes:
         words = {"interfaces": "ports", "arp": "policy", "cpu": "cpu"}
         negated = {"no_loop_detection": "loop_detection", "no_coalesce": "coalesce"}
         changes: dict[str, Any] = {}
+        if lab := self._options.get("lab"):
+            config = _joining(lab)
         for name, value in self._options.items():
             if name in negated:
                 changes[negated[name]] = not value
@@ -74,3 +77,16 @@ class Wishes:
             elif (word := words.get(name, name)) in config.__dataclass_fields__:
                 changes[word] = list(value) if isinstance(value, tuple) else value
         return replace(config, **changes)
+
+
+def _joining(lab: StoredLab) -> Config:
+    """The switches of a lab that stays, and its links. The switch s1 of the lab fb is fb-s1."""
+    from fastbridge.links.places import spoken
+    from fastbridge.switch.config import Config, SwitchConfig
+
+    switches = {lab.port(name): ports for name, ports in lab.switches.items()}
+    links = {spoken(place): str(link) for place, link in lab.links.items()}
+    if len(switches) > 1:
+        return Config(link=links, switch={name: SwitchConfig(ports=ports) for name, ports in switches.items()})
+    ((name, ports),) = switches.items()
+    return Config(name=name, ports=ports, link=links)

@@ -76,7 +76,7 @@ def _label(pod: PodPlan) -> list[str]:
 
 
 def _lines(plan: Topology) -> Iterator[_Line]:
-    switches, links = _switches(plan), links_in_words(plan)
+    switches, links = _switches(plan), _links(plan)
     at: dict[str, str] = {}  # the node behind each port
     for pod, node in _pods(plan):
         for port, end in pod.ports.items():
@@ -93,7 +93,7 @@ def _lines(plan: Topology) -> Iterator[_Line]:
             yield _Line(at[place[0]], at[place[1]], link, is_pair=True)
 
 
-def links_in_words(plan: Topology) -> dict[Place, str]:
+def _links(plan: Topology) -> dict[Place, str]:
     """The links by ports and pairs of ports, in the plan's own words."""
     found: dict[Place, str] = {}
     for place in sorted(plan.link, key=lambda place: place != "*"):  # which gives way to all others

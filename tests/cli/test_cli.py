@@ -510,7 +510,7 @@ def test_lab_up_list_exec_down(netns_directory: None) -> None:
     made = run("lab", "up", "--pods", "3", "--name", "tst")
     try:
         assert (made.returncode, made.stderr) == (0, "")
-        assert "fastbridge run --name tst-s1 tst-pod1 tst-pod2 tst-pod3" in made.stdout
+        assert "fastbridge run --lab tst" in made.stdout
         assert "02:00:00:00:00:03  10.0.0.3/16" in made.stdout
         assert "there is a lab 'tst' already" in complaint(run("lab", "up", "--name", "tst"), 1)
         assert "tst 3 tst-pod1 … tst-pod3 1500 complete" in " ".join(run("lab", "list").stdout.split())

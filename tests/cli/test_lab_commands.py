@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -12,11 +13,12 @@ from pathlib import Path
 
 import pytest
 from click.shell_completion import ShellComplete
-from command import COMMAND, ROOT, complaint, run, run_each
-from live import PATIENCE
+from command import COMMAND, ROOT, complaint, run, run_each, say
+from live import PATIENCE, eventually
 
 from fastbridge import Switch
 from fastbridge.cli import group
+from fastbridge.control.directory import running as control_sockets
 
 pytestmark = pytest.mark.live
 
@@ -86,7 +88,7 @@ def offered(*words: str) -> list[str]:
 
 
 def test_the_tab_key_knows_labs_and_their_pods(stored: str, routed: str) -> None:
-    assert offered("lab", "down", "--name", "t") == ["tst"]
+    assert offered("lab", "down", "--name", "t") == offered("run", "--lab", "") == ["tst"]
     for command in "exec", "shell", "iperf":
         assert offered("lab", command, "--name", "tst", "pod") == ["pod1", "pod2", "pod3"]
         assert offered("lab", command, "pod") == []  # there is no lab fb
@@ -210,6 +212,58 @@ def test_wrong_requests_of_labs(stored: str, routed: str) -> None:
     }
     for done, (status, words) in zip(run_each(*asked), asked.values(), strict=True):
         assert words in complaint(done, status)
+
+
+@contextlib.contextmanager
+def running(*arguments: str, switches: int) -> Iterator[list[str]]:
+    """A run with so many switches; gives their names."""
+    with subprocess.Popen(
+        [*COMMAND, "run", "--json", *arguments], stdout=subprocess.PIPE, text=True, cwd=ROOT
+    ) as process:
+        try:
+            yield sorted(say(process)["name"] for _ in range(switches))
+        finally:
+            process.terminate()
+            process.communicate(timeout=PATIENCE)
+
+
+def test_a_run_joins_a_lab_with_its_links(routed: str, netns_directory: None) -> None:
+    assert run("lab", "up", "-f", routed, "--name", "rou", "--link", "h2:delay=3ms").returncode == 0
+    try:
+        with running("--lab", "rou", switches=3) as names:
+            assert names == ["rou-lan1", "rou-lan2", "rou-lan3"]
+            done = run("lab", "pingall", "--name", "rou", "--timeout", "20", "--json")
+            assert (done.returncode, done.stderr) == (0, "")
+            rtts = {(ping["from"], ping["to"]): ping["rtt"] for ping in json.loads(done.stdout)["pings"]}
+            assert rtts["h1", "r1"] >= 0.002 and rtts["h1", "h2"] >= 0.008  # of h1's link, and of h2's
+            shown = json.loads(run("link", "show", "--switch", "rou-lan3", "--json").stdout)
+            assert "rou-h2" in [link["ifname"] for link in shown]
+        with subprocess.Popen(
+            [*COMMAND, "run", "--lab", "rou"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=ROOT
+        ) as process:
+            eventually(lambda: len(control_sockets()) == 3, "the switches")
+            assert run("lab", "down", "--name", "rou").returncode == 0
+            assert "all interfaces are gone" in process.communicate(timeout=PATIENCE)[1]
+    finally:
+        if "rou" in run("lab", "list").stdout:
+            run("lab", "down", "--name", "rou")
+
+
+def test_a_run_of_one_switch_joins_a_lab_and_plays_a_scenario(stored: str, tmp_path: Path) -> None:
+    (tmp_path / "scenario").write_text('[[at]]\ntime = "0s"\nlink = "tst-pod3"\ncut = true\n')
+    with running("--lab", stored, "--scenario", str(tmp_path / "scenario"), switches=1) as names:
+        assert names == ["tst-s1"]
+        done = run("lab", "pingall", "--name", stored, "--timeout", "2")
+    assert done.stdout.splitlines() == [
+        "pod1 → pod2 X", "pod2 → pod1 X", "pod3 → X X", "2 of 6 pings answered, 67% lost",
+    ]  # fmt: skip
+
+
+def test_what_a_run_of_a_lab_does_not_take(stored: str) -> None:
+    more = ["veth1"], ["--match", "veth*"], ["--switch", "s1=a,b"], ["--name", "x"], ["-c", "/dev/null"]
+    for done in run_each(*(("run", "--lab", stored, *words) for words in more)):
+        assert "--lab brings its switches; leave out" in complaint(done, 2)
+    assert "there is no lab 'xyz'" in complaint(run("run", "--lab", "xyz"), 1)
 
 
 def test_a_pod_that_is_gone_is_named(netns_directory: None) -> None:
