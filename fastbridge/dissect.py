@@ -1,6 +1,7 @@
 """Frames, in words.
 
-Says in one line what a frame is about, from its ARP (RFC 826), ICMP (RFC 792) or neighbour discovery (RFC 4861) header.
+Says in one line what a frame is about, from its header of ARP (RFC 826), ICMP (RFC 792), neighbour discovery
+(RFC 4861), TCP or UDP.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from .addresses import MacAddress
 _ECHO = {8: "echo request", 0: "echo reply"}
 _ECHO6 = {128: "echo request", 129: "echo reply"}
 _TAGS = (0x8100, 0x88A8)
+_TCP, _UDP = 6, 17
+_FLAGS = ("FIN", "SYN", "RST")  # from bit 0 on: those by which connections begin and end
 
 
 class Dissected(NamedTuple):
@@ -68,8 +71,10 @@ def _arp(body: bytes) -> Dissected:
 
 
 def _ipv4(body: bytes) -> Dissected:
-    first, protocol, source, destination = struct.unpack_from("!B8xB2x4s4s", body)
+    first, fragment, protocol, source, destination = struct.unpack_from("!B5xHxB2x4s4s", body)
     ends = f"{IPv4Address(source)} > {IPv4Address(destination)}"
+    if protocol in (_TCP, _UDP) and not fragment & 0x1FFF:
+        return _transport(protocol, body[(first & 0xF) * 4 :], str(IPv4Address(source)), str(IPv4Address(destination)))
     if protocol != 1:
         return Dissected("IPv4", f"protocol {protocol}, {ends}")
     kind = struct.unpack_from("!B", body, (first & 0xF) * 4)[0]
@@ -83,9 +88,20 @@ def _ipv6(body: bytes) -> Dissected:
         protocol, length = struct.unpack_from("!BB", body, offset)
         offset += 8 * (length + 1)
     ends = f"{IPv6Address(source)} > {IPv6Address(destination)}"
+    if protocol in (_TCP, _UDP):
+        return _transport(protocol, body[offset:], f"[{IPv6Address(source)}]", f"[{IPv6Address(destination)}]")
     if protocol != 58:
         return Dissected("IPv6", f"protocol {protocol}, {ends}")
     return _icmpv6(body[offset:], IPv6Address(source), ends)
+
+
+def _transport(protocol: int, segment: bytes, source: str, destination: str) -> Dissected:
+    here, there = struct.unpack_from("!HH", segment)
+    ends = f"{source}:{here} > {destination}:{there}"
+    if protocol == _UDP:
+        return Dissected("UDP", ends)
+    (bits,) = struct.unpack_from("!B", segment, 13)
+    return Dissected("TCP", " ".join([ends, *(name for bit, name in enumerate(_FLAGS) if bits >> bit & 1)]))
 
 
 def _icmpv6(message: bytes, source: IPv6Address, ends: str) -> Dissected:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from fastbridge import Switch
+    from fastbridge import Switch, Switches
 
     from .labs import LabFactory, SwitchedLab
 
@@ -39,8 +39,8 @@ def pytest_configure(config: pytest.Config) -> None:
     """Add the marker; find the directory before a test goes elsewhere."""
     config.addinivalue_line(
         "markers",
-        "lab(pods, link=…, policy=…, …): what the fixtures `lab` and `switch` are: "
-        "pods, mtu and link as in fastbridge.Lab, all else as in fastbridge.Switch",
+        "lab(pods, link=…, policy=…, …): what the fixtures `lab`, `switch` and `switches` are: pods, or a topology's "
+        "file, mtu and link as in fastbridge.Lab, all else as in fastbridge.Switch",
     )
     if directory := config.getoption("lab_artifacts"):
         config.stash[_ARTIFACTS] = Path(directory).absolute()
@@ -58,6 +58,12 @@ def lab(request: pytest.FixtureRequest, make_lab: LabFactory) -> SwitchedLab:
 def switch(lab: SwitchedLab) -> Switch:
     """The switch of the fixture `lab`; it runs."""
     return lab.switch
+
+
+@pytest.fixture
+def switches(lab: SwitchedLab) -> Switches:
+    """The switches of the fixture `lab`, by name; they run."""
+    return lab.running_switches
 
 
 @pytest.fixture

@@ -1,8 +1,9 @@
-"""The labs of tests: pods with a running switch, made and closed by a factory."""
+"""The labs of tests: pods with running switches, made and closed by a factory."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from difflib import get_close_matches
@@ -12,12 +13,14 @@ import pytest
 
 from fastbridge.closes import Closes
 from fastbridge.errors import ConfigError, FastbridgeError, PrivilegeError
+from fastbridge.lab.plans import some
 from fastbridge.lab.topology import Lab, Topology
 from fastbridge.links.link import Link
 from fastbridge.switch.live import Switch
 from fastbridge.switch.options import LiveOptions, LiveOptionWords
+from fastbridge.switch.several import Switches
 
-from .flight import state_of
+from .flight import Flight
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -28,13 +31,14 @@ WORDS = ("pods", "mtu", "link", *(field.name for field in fields(LiveOptions) if
 
 
 class SwitchedLab(Lab):
-    """A lab with a running switch, which keeps its last frames for a report.
+    """A lab whose switches run, and keep their last frames for a report.
 
-    pods, mtu, link: as in Lab; all else as in Switch. fast_path is "off" unless it is named: the flight recorder sees
-    what comes to the core. Raises as both do, and then nothing is left.
+    pods, mtu, link: as in Lab; all else as in Switch, for each of its switches. fast_path is "off" unless it is named:
+    the flight recorder sees what comes to the core. Raises as both do, and then nothing is left.
     """
 
-    switch: Switch
+    #: By name; most labs have one: `switch`.
+    running_switches: Switches
 
     def __init__(
         self,
@@ -44,40 +48,38 @@ class SwitchedLab(Lab):
         link: Link | str | Mapping[Any, Link | str] | None = None,
         **options: Unpack[LiveOptionWords],
     ) -> None:
-        self._told: list[str] | None = None
+        self.flights: dict[str, Flight] = {}
+        self.is_open = True
         super().__init__(pods, mtu=mtu, link=link)
         try:
             options.setdefault("fast_path", "off")
-            self.switch = Switch(self.ports, **options)
-            self.recorder = self.switch.flight_recorder()
-            self.switch.start()
+            self.running_switches = Switches(self.switches, **options)
+            self.flights.update((name, Flight(switch)) for name, switch in self.running_switches.items())
+            self.running_switches.start()
         except BaseException:
             self.close()
             raise
 
     @property
-    def is_open(self) -> bool:
-        """Whether it is not closed yet."""
-        return self._told is None
-
-    @property
-    def state(self) -> list[str]:
-        """Counters and tables, in lines; as they were at the end, if it is closed."""
-        return state_of(self) if self._told is None else self._told
-
-    def record_anew(self) -> None:
-        """Forget the frames that were recorded, and record on."""
-        self.recorder.close()
-        self.recorder = self.switch.flight_recorder()
+    def switch(self) -> Switch:
+        """The switch. Raises ConfigError: there are several."""
+        __tracebackhide__ = True
+        try:
+            (switch,) = self.running_switches.values()
+        except ValueError:
+            names = some(self.running_switches)
+            raise ConfigError(f"this lab has several switches, {names}: take one of `switches`") from None
+        return switch
 
     def close(self) -> None:
-        """Stop the switch, kill the programs in the pods and remove everything. A second call does nothing."""
+        """Stop the switches, kill the programs in the pods and remove everything. A second call does nothing."""
+        self.is_open = False
         try:
-            if self.is_open and hasattr(self, "switch"):
-                self._told = state_of(self)
+            for flight in self.flights.values():
+                flight.end()
         finally:
-            if hasattr(self, "switch"):
-                self.switch.stop()
+            if hasattr(self, "running_switches"):
+                self.running_switches.stop()
             super().close()
 
 
@@ -143,7 +145,10 @@ def _words_of(request: pytest.FixtureRequest) -> dict[str, Any]:
     given = getattr(request, "param", {})
     if not isinstance(given, Mapping):
         raise ConfigError(f"a parameter of the fixture lab is a dictionary of its words, not {given!r}")
-    return words | dict(given)
+    words |= given
+    if isinstance(words.get("pods"), str | os.PathLike):  # a file beside the test's
+        words["pods"] = Topology.read(request.path.parent / words["pods"])
+    return words
 
 
 def _refuse(word: str) -> NoReturn:

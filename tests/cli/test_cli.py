@@ -672,6 +672,8 @@ def test_report_shows_its_schema() -> None:
 
 ARP = bytes.fromhex("ffffffffffff 020000000001 0806 0001 0800 06 04 0001 020000000001 0a000001 000000000000 0a000002")
 PING = bytes.fromhex("020000000002 020000000001 0800 45000054 00004000 4001 0000 0a000001 0a000002 0800 0000 00010001")
+UDP = PING[:23] + b"\x11" + PING[24:34] + bytes.fromhex("1151 0050")
+SYN = PING[:23] + b"\x06" + PING[24:34] + bytes.fromhex("1151 0050 00000000 00000000 5012")
 FD1, FD2 = "fd00" + "00" * 13 + "01", "fd00" + "00" * 13 + "02"
 ADVERTISEMENT = bytes.fromhex(
     f"020000000001 020000000002 86dd 60000000 0020 3a ff {FD2} {FD1} 88000000 60000000 {FD2} 0201 020000000002"
@@ -690,6 +692,10 @@ REPORT = bytes.fromhex(
         (ARP[:12] + bytes.fromhex("8100 6005") + ARP[12:], "ARP", "VLAN 5, request: who has 10.0.0.2? tell 10.0.0.1"),
         (ARP[:-4] + ARP[28:32], "ARP", "announcement: 10.0.0.1 is at 02:00:00:00:00:01"),
         (PING, "ICMP", "echo request, 10.0.0.1 > 10.0.0.2"),
+        (UDP, "UDP", "10.0.0.1:4433 > 10.0.0.2:80"),
+        (UDP[:20] + b"\x20\x10" + UDP[22:], "IPv4", "protocol 17, 10.0.0.1 > 10.0.0.2"),  # a later fragment
+        (SYN, "TCP", "10.0.0.1:4433 > 10.0.0.2:80 SYN"),
+        (DAD[:20] + b"\x11" + ADVERTISEMENT[21:54] + UDP[34:], "UDP", "[fd00::2]:4433 > [fd00::1]:80"),
         (ADVERTISEMENT, "ND", "advertisement: fd00::2 is at 02:00:00:00:00:02"),
         (DAD, "ND", "solicitation: does anybody else have fd00::2?"),
         (REPORT, "ICMPv6", "multicast listener report"),
@@ -701,7 +707,7 @@ def test_frames_in_words(frame: bytes, protocol: str, text: str) -> None:
     assert dissect(frame)[:2] == (protocol, text)
 
 
-@given(st.sampled_from([ARP, PING, ADVERTISEMENT, DAD, REPORT]), st.binary(max_size=80), st.integers(12, 90))
+@given(st.sampled_from([ARP, PING, UDP, SYN, ADVERTISEMENT, DAD, REPORT]), st.binary(max_size=80), st.integers(12, 90))
 def test_no_frame_is_too_odd_for_words(frame: bytes, noise: bytes, cut: int) -> None:
     assert dissect((frame[:cut] + noise).ljust(14, b"\0"))
 

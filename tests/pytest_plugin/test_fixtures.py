@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import tempfile
@@ -87,6 +88,51 @@ def test_a_marker_two_fixtures_and_a_factory(tmp_path: Path) -> None:
     assert outcomes(done) == {"passed": 8}, done.stdout
 
 
+TOPOLOGY = """
+mtu = 1400
+[switch.lan1]
+[switch.lan2]
+[pod.a]
+interfaces = { eth0 = "lan1" }
+[pod.b]
+interfaces = { eth0 = "lan2" }
+[pod.r]
+interfaces = { eth0 = "lan1", eth1 = "lan2" }
+forward = true
+[link]
+"r.eth1" = "from_pod.cut=true"
+"""
+
+ROUTED = """
+    import pytest
+
+    @pytest.mark.lab("net.toml", policy="suppress")
+    def test_route(lab, switches):
+        assert lab["a"].ping("r") and list(switches) == ["lan1", "lan2"]
+        assert str(switches["lan2"].policy()) == "suppress" and lab.topology.mtu == 1400
+        assert lab["a"].ping("b", timeout=0.01), "cut"
+
+    @pytest.mark.lab("net.toml")
+    def test_which(switch): ...
+
+    @pytest.mark.lab("nowhere.toml")
+    def test_file(lab): ...
+"""
+
+
+def test_several_switches_from_a_file(tmp_path: Path) -> None:
+    (tmp_path / "net.toml").write_text(TOPOLOGY, encoding="utf-8")
+    done = run_tests(tmp_path, ROUTED, "--lab-artifacts", "seen")
+    assert outcomes(done) == {"failed": 1, "errors": 2}, done.stdout
+    assert "this lab has several switches, lan1, lan2: take one of `switches`" in done.stdout
+    assert re.search(r"^@pytest.mark.lab: .*nowhere.toml", done.stdout, re.M)
+    one, two = re.findall(r"- lab: a, b, r; switch (lan[12]) -+\n(.*?)\n[-=_]", done.stdout, re.S)[-2:]
+    assert one[0] == "lan1" and "neighbours in pods:" in one[1] and "ICMP echo request" in one[1]
+    assert two[0] == "lan2" and "neighbours in pods:" not in two[1] and "dropped (link_cut)" in two[1]
+    names = {path.name.rpartition("-")[0] for path in (tmp_path / "seen").iterdir()}
+    assert {f"test_it.py-test_route-{name}" for name in ("lan1", "lan2")} <= names
+
+
 def test_labs_of_wider_scopes_and_of_unittest(tmp_path: Path) -> None:
     done = run_tests(tmp_path, SHARED)
     assert outcomes(done) == {"passed": 3}, done.stdout
@@ -137,7 +183,7 @@ REFUSED = """
     from fastbridge.lab import topology
 
     class Refusing:
-        def __init__(self):
+        def __init__(self, **_):
             raise PrivilegeError("the kernel gives no network namespaces (Operation not permitted): run as root")
 
     @pytest.fixture(autouse=True)

@@ -93,7 +93,8 @@ TESTS = """
     # From one pod to the other: 2 % loss where frames come in, 30 ms where they leave.
     @pytest.mark.lab(Topology.of(2, ipv6=None), link="from_pod.loss=2%,to_pod.delay=30ms,seed=7")
     @pytest.mark.parametrize("run", [1, 2])
-    def test_transfer(lab, run):
+    def test_transfer(lab, switch, run):
+        recorder = switch.flight_recorder()
         sent = {pod.name: Sent(pod) for pod in lab}
         server = lab["pod2"].popen([sys.executable, "server.py"], stdout=subprocess.PIPE, text=True)
         with server.stdout:
@@ -101,7 +102,7 @@ TESTS = """
             assert int(lab["pod1"].run([sys.executable, "client.py", "600000"], timeout=120).stdout) == 600_000
         for each in sent.values():
             each.end()
-        lost = {name: [e for e in lab.recorder.events if (e.ingress, e.reason) == (name, "link_loss")] for name in sent}
+        lost = {name: [e for e in recorder.events if (e.ingress, e.reason) == (name, "link_loss")] for name in sent}
         told = {name: (len(each.frames), each.places(lost[name])) for name, each in sent.items()}
         Path(f"run{run}.json").write_text(json.dumps(told))
 """
