@@ -79,4 +79,4 @@ def _table(pods: list[int], trunks: Any) -> Table:
 def _need(what: str, least: int, **counts: int) -> None:
     for name, count in counts.items():
         if count < least:
-            raise ConfigError(f"{what} has a {name} of {least} or more, not {count}")
+            raise ConfigError(f"{what}: {name} must be {least} or more, not {count}")

@@ -170,9 +170,9 @@ def test_lans_are_switches_that_trunks_join() -> None:
 @pytest.mark.parametrize(
     ("generate", "text"),
     [
-        (lambda: Topology.linear(0), "a line has a switches of 1 or more, not 0"),
-        (lambda: Topology.ring(2), "a ring has a switches of 3 or more, not 2"),
-        (lambda: Topology.tree(0), "a tree has a depth of 1 or more, not 0"),
+        (lambda: Topology.linear(0), "a line: switches must be 1 or more, not 0"),
+        (lambda: Topology.ring(2), "a ring: switches must be 3 or more, not 2"),
+        (lambda: Topology.tree(0), "a tree: depth must be 1 or more, not 0"),
         (lambda: Topology.star(300, ipv4="10.0.0.0/24"), "10.0.0.0/24 has no room for 300 pods"),
         (lambda: Topology.routed_star(3, ipv4="10.0.0.0/28"), "10.0.0.0/28 has no room for 3 LANs"),
     ],

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import socket
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from live import PATIENCE, eventually
+from frames import GROUP, ethernet, tag
+from live import PATIENCE, eventually, wires
 
-from fastbridge import ConfigError, Lab, Switch, Switches, Topology
+from fastbridge import ConfigError, Lab, Pod, Switch, Switches, Topology
 
 pytestmark = pytest.mark.live
 
@@ -74,6 +77,51 @@ def test_trunks_join_switches() -> None:
         assert not lab["pod1"].ping("pod6", timeout=0.05) and lab["pod1"].ping("pod4", timeout=PATIENCE)
         switches["s2"].mend("s2-s3")
         eventually(lambda: bool(lab["pod1"].ping("pod6", timeout=0.5)), "the way by the mended trunk")
+
+
+def test_tags_and_large_segments_pass_trunks_and_routers() -> None:
+    """A tagged frame by two trunks, to the byte; a megabyte of TCP by a trunk and a router, checksums pending."""
+    with Lab(Topology.linear(3, 1, ipv6=None)) as lab, Switches(lab.switches), wires(lab) as ends:
+        frame = ethernet(GROUP, ends[0].mac, tag(7))
+        ends[0].send(frame)
+        assert ends[2].heard_before(ends[0].mark()) == [frame]
+    plan = Topology.from_dict(
+        {
+            "switch": {"lan": {"trunks": ["far"]}, "far": {}, "wan": {}},
+            "pod": {
+                "a": {"interfaces": {"eth0": "lan"}},
+                "r": {"interfaces": {"eth0": "far", "eth1": "wan"}, "forward": True},
+                "b": {"interfaces": {"eth0": "wan"}},
+            },
+        }
+    )
+    sent = bytes(range(256)) * 4096
+    with Lab(plan) as lab, Switches(lab.switches):
+        for address in lab["b"].ipv4, lab["b"].ipv6:
+            assert address and carried(sent, lab["a"], lab["b"], str(address.ip)) == sent
+
+
+def carried(data: bytes, one: Pod, other: Pod, address: str) -> bytes:
+    """What comes out of a TCP connection to a pod's address."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with other.socket(family, socket.SOCK_STREAM) as hearer, one.socket(family, socket.SOCK_STREAM) as mouth:
+        hearer.bind((address, 5000))
+        hearer.listen()
+        for sock in (hearer, mouth):
+            sock.settimeout(PATIENCE)
+        mouth.connect((address, 5000))
+        near, _ = hearer.accept()
+
+        def send() -> None:
+            mouth.sendall(data)
+            mouth.shutdown(socket.SHUT_WR)
+
+        with near, ThreadPoolExecutor(1) as pool:
+            sending = pool.submit(send)
+            near.settimeout(PATIENCE)
+            heard = b"".join(iter(lambda: near.recv(1 << 16), b""))
+            sending.result()
+    return heard
 
 
 def test_links_of_a_topology_delay_where_they_are() -> None:
