@@ -2,10 +2,11 @@
 
 Switches in the environment: FASTBRIDGE_DEBUG=1 (no optimisation, bounds checks, symbols),
 FASTBRIDGE_SANITIZE=1 (AddressSanitizer and UBSan) or =thread (ThreadSanitizer), FASTBRIDGE_ANNOTATE=1 (an HTML page a
-module).
+module), FASTBRIDGE_ABI3=1 (the limited API: one wheel for Python 3.11 and all later ones).
 """
 
 import os
+import sys
 from pathlib import Path
 
 from Cython.Build import cythonize
@@ -17,7 +18,7 @@ def on(name: str) -> bool:
     return os.environ.get(f"FASTBRIDGE_{name}", "0") not in ("", "0")
 
 
-debug, sanitize = on("DEBUG"), on("SANITIZE")
+debug, sanitize, abi3 = on("DEBUG"), on("SANITIZE"), on("ABI3")
 # A warning in the generated C of our own code is an error in CI (.ci/run adds -Werror there).
 compile_args = ["-std=gnu11", "-Wall", "-Wextra", "-Wno-unused-parameter", "-Wno-missing-field-initializers"]
 compile_args += ["-O0", "-g"] if debug else ["-O3", "-g1", "-fno-semantic-interposition"]
@@ -31,19 +32,29 @@ if sanitize:
     compile_args += flags
     link_args += flags
 
+macros = [("CYTHON_CLINE_IN_TRACEBACK", "0")]
+if abi3:
+    if sys.version_info < (3, 11):
+        raise SystemExit("FASTBRIDGE_ABI3 needs Python 3.11 or later: before it, the limited API has no buffers")
+    macros.append(("Py_LIMITED_API", "0x030B0000"))
+
 extensions = [
     Extension(
         ".".join(path.with_suffix("").parts),
         [str(path)],
         extra_compile_args=compile_args,
         extra_link_args=link_args,
-        define_macros=[("CYTHON_CLINE_IN_TRACEBACK", "0")],
+        define_macros=macros,
+        py_limited_api=abi3,
     )
     for path in sorted(Path("fastbridge/core").rglob("*.pyx"))
 ]
 
 setup(
-    options={"build_ext": {"parallel": len(os.sched_getaffinity(0))}},
+    options={
+        "build_ext": {"parallel": len(os.sched_getaffinity(0))},
+        "bdist_wheel": {"py_limited_api": "cp311" if abi3 else False},
+    },
     ext_modules=cythonize(
         extensions,
         annotate=on("ANNOTATE"),

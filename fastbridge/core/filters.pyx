@@ -1,7 +1,6 @@
 """Filters, programs in classic BPF, checked."""
 
 cimport cython
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport uint8_t, uint32_t
 from libc.stdlib cimport calloc, free
 
@@ -46,8 +45,7 @@ cdef class Filter:
 
     def run(self, bytes frame, uint32_t length):
         """What the program returns for the first bytes of a frame of this length; 0: the filter refuses it."""
-        return run_filter(self.steps, <const uint8_t *>PyBytes_AS_STRING(frame), <uint32_t>PyBytes_GET_SIZE(frame),
-                          length)
+        return run_filter(self.steps, <const uint8_t *><const char *>frame, <uint32_t>len(frame), length)
 
 
 cdef check(list steps):

@@ -1,5 +1,5 @@
 # Frames from memory: Python's bytes into a batch, and a decided batch's copies back to Python.
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 from libc.stdlib cimport calloc
@@ -27,15 +27,15 @@ cdef inline uint8_t *copy_frames(list messages, size_t before) except NULL:
     for message in messages:
         if not isinstance(message, bytes):
             raise TypeError(f"a frame must be bytes, not {type(message).__name__}")
-        if <size_t>PyBytes_GET_SIZE(message) < before:
-            raise ValueError(f"{PyBytes_GET_SIZE(message)} bytes are no vnet header and frame")
-        room += place_of(<size_t>PyBytes_GET_SIZE(message) - before)
+        if <size_t>len(<bytes>message) < before:
+            raise ValueError(f"{len(<bytes>message)} bytes are no vnet header and frame")
+        room += place_of(<size_t>len(<bytes>message) - before)
     memory = <uint8_t *>calloc(1, room)
     if memory == NULL:
         raise MemoryError(f"no memory for {len(messages)} frames")
     for message in messages:
-        memcpy(memory + at - before, PyBytes_AS_STRING(message), <size_t>PyBytes_GET_SIZE(message))
-        at += place_of(<size_t>PyBytes_GET_SIZE(message) - before)
+        memcpy(memory + at - before, <const char *><bytes>message, <size_t>len(<bytes>message))
+        at += place_of(<size_t>len(<bytes>message) - before)
     return memory
 
 

@@ -5,7 +5,7 @@ does all of it, except for replay().
 """
 
 cimport cython
-from cpython.bytes cimport PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free
 
@@ -186,7 +186,7 @@ cdef uint8_t *fill_batch(Worker *worker, uint32_t ingress, list frames, uint32_t
     for i in range(len(frames)):
         frame = &worker.batch[i]
         start_frame(frame, ingress)
-        frame.data, frame.length = at, <uint32_t>PyBytes_GET_SIZE(frames[i]) - before
+        frame.data, frame.length = at, <uint32_t>len(<bytes>frames[i]) - before
         at += place_of(frame.length)
     worker.batch_count = <uint32_t>len(frames)
     return memory

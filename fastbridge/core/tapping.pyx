@@ -5,7 +5,7 @@ the workers' lists, and taken out, between two breaths.
 """
 
 cimport cython
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
@@ -223,7 +223,7 @@ cdef object read_record(const TapRecord *record, uint32_t worker):
     cdef bytes frame = PyBytes_FromStringAndSize(<const char *>(ports + record.ports), record.kept)
     cdef uint32_t i
     if record.kept == record.length:
-        finish_checksum(&record.vnet, <uint8_t *>PyBytes_AS_STRING(frame), record.kept)
+        finish_checksum(&record.vnet, <uint8_t *><char *>frame, record.kept)
     return (
         record.time, worker, record.number,
         None if record.ingress == TAP_NOBODY else record.ingress,
@@ -241,7 +241,7 @@ cdef uint8_t *copy_row(bytes row) except NULL:
     cdef uint8_t *copy = <uint8_t *>malloc(MAX_PORTS)
     if copy == NULL:
         raise MemoryError("no memory to choose ports")
-    memcpy(copy, PyBytes_AS_STRING(row), MAX_PORTS)
+    memcpy(copy, <const char *>row, MAX_PORTS)
     return copy
 
 
