@@ -70,7 +70,8 @@ class _InOrder(click.RichGroup):
 def lab() -> None:
     """Make pods that stay, in named network namespaces.
 
-    Needs root. The namespaces are seen by `ip netns`, the host ends by `ip link` and `fastbridge run`.
+    Needs root, except for a file's lab in `graph`, `pingall` and `iperf`. The namespaces are seen by `ip netns`, the
+    host ends by `ip link` and `fastbridge run`.
     """
 
 

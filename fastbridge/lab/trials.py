@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from socket import AF_INET, AF_INET6, SOCK_STREAM
-from typing import Any
 
 from fastbridge.errors import ConfigError, LabError
 from fastbridge.programs import find_program
@@ -61,13 +60,18 @@ def iperf(client: Pod, server: Pod, seconds: int) -> Throughput:
     try:
         server.wait_listening(port)
         command = ["iperf3", "-c", str(target.ip), "-p", str(port), "-t", str(seconds), "-J"]
-        return _measured(json.loads(client.run(command, check=False).stdout), client.name)
+        return _measured(client.run(command, check=False), client.name)
     finally:
         listening.kill()
         listening.wait()
 
 
-def _measured(report: dict[str, Any], pod: str) -> Throughput:
+def _measured(done: subprocess.CompletedProcess[str], pod: str) -> Throughput:
+    try:
+        report = json.loads(done.stdout)
+    except ValueError:
+        why = done.stderr.strip() or f"it ended with exit status {done.returncode}"
+        raise LabError(f"iperf3 in pod {pod}: {why}") from None
     if "error" in report:
         raise LabError(f"iperf3 in pod {pod}: {report['error']}")
     received, sent = report["end"]["sum_received"], report["end"]["sum_sent"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 
 import pytest
 from live import PATIENCE
@@ -52,6 +53,11 @@ def test_iperf_says_why_it_fails() -> None:
             iperf(*lab, 1)
         with pytest.raises(ConfigError, match="not from pod1 to itself"):
             iperf(lab["pod1"], lab["pod1"], 1)
+
+
+def test_an_iperf3_that_is_killed_is_told() -> None:
+    with pytest.raises(LabError, match=r"^iperf3 in pod pod1: it ended with exit status -9$"):
+        trials._measured(subprocess.CompletedProcess([], -9, "", ""), "pod1")
 
 
 def test_without_iperf3(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -265,6 +265,24 @@ def test_addresses_of_the_uplink_s_network_are_refused() -> None:
         pass
 
 
+FORK = """
+import os, sys
+from fastbridge import Lab
+with Lab(1) as lab, lab.uplink():
+    pid = os.fork()
+    if not pid:
+        sys.exit(7)  # runs the end of both contexts in the child
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
+    print(lab["pod1"].run("ls /sys/class/net; cat /etc/resolv.conf", shell=True).stdout)
+"""
+
+
+@needs_slirp4netns
+def test_a_forked_child_that_ends_leaves_it() -> None:
+    done = subprocess.run([sys.executable, "-c", FORK], capture_output=True, text=True, timeout=60)
+    assert done.stdout.split() == ["eth0", "lo", "uplink", "nameserver", "10.0.2.3"], done.stderr
+
+
 @needs_slirp4netns
 def test_a_lab_that_is_closed_inside() -> None:
     lab = Lab(1)
