@@ -44,6 +44,7 @@ _COMMANDS = {
     "capture": "Capture the frames of a running switch, with what became of each.",
     "extcap": "Make running switches appear in Wireshark.",
     "metrics": "Print what Prometheus reads of a running switch.",
+    "mininet": "Write a file by which Mininet's switches are fastbridge's, and print its path.",
     "lab": "Make pods that stay, in named network namespaces.",
     "compare": "Measure fastbridge against the Linux bridge and other switches on this machine.",
     "report": "Show saved results, or draw them as a page, Markdown or pictures.",
