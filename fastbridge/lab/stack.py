@@ -34,7 +34,10 @@ def configure_pod(namespace: Namespace, plan: PodPlan) -> None:
             namespace.write_sysctl(f"net/ipv6/conf/{name}/disable_ipv6", 0)  # a kernel can be booted with 1 as default
     by_link = quieten(namespace, without_ipv6, forward=plan.forward)
     if plan.forward:
-        _let_forward(namespace, plan)
+        try:
+            _let_forward(namespace, plan)
+        except PrivilegeError as error:
+            raise PrivilegeError(f"pod {plan.name} cannot be a router: {error}") from error
     with Links(namespace) as links:
         links.set("lo", state="up")
         for end in plan.interfaces:

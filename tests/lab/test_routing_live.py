@@ -67,6 +67,57 @@ def test_ospf_finds_the_way_and_another_when_a_link_is_cut(tmp_path: Path) -> No
         eventually(lambda: way() == direct, "the direct way again")
 
 
+def test_keepalived_keeps_a_way_out_when_a_router_loses_its_carrier(tmp_path: Path) -> None:
+    keepalived = needs("keepalived")
+    plan = Topology.from_dict(
+        {
+            "ipv6": "none",
+            "switch": {"lan": {}, "wan": {}},
+            "pod": {
+                "r1": {"interfaces": {"eth0": "lan", "eth1": "wan"}, "forward": True},
+                "r2": {"interfaces": {"eth0": "lan", "eth1": "wan"}, "forward": True},
+                "host": {"interfaces": {"eth0": "lan"}, "routes": ["default via 10.1.0.50"]},
+                "far": {"interfaces": {"eth0": "wan"}, "routes": ["default via 10.2.0.50"]},
+            },
+        }
+    )
+    with Lab(plan) as lab, Switches(lab.switches) as switches, contextlib.ExitStack() as stack:
+        host, far = lab["host"], lab["far"]
+        for router, priority in (lab["r1"], 200), (lab["r2"], 100):
+            text = "vrrp_sync_group both {\n group {\n lan\n wan\n }\n}\n"  # both addresses move together
+            for name, interface, address in ("lan", "eth0", "10.1.0.50/16"), ("wan", "eth1", "10.2.0.50/16"):
+                text += (
+                    f"vrrp_instance {name} {{\n state BACKUP\n interface {interface}\n virtual_router_id 51\n"
+                    f" priority {priority}\n advert_int 0.2\n virtual_ipaddress {{\n {address}\n }}\n}}\n"
+                )
+            (tmp_path / f"{router.name}.conf").write_text(text)
+            argv = [
+                keepalived,
+                "-n",
+                "-P",
+                "-l",
+                "-f",
+                f"{tmp_path}/{router.name}.conf",
+                "-p",
+                "/run/k",
+                "-r",
+                "/run/v",
+            ]
+            stack.enter_context(running(router, argv, tmp_path / f"{router.name}.log"))
+
+        def has_both(name: str) -> bool:
+            shown = lab[name].run(["ip", "-o", "addr"]).stdout
+            return "10.1.0.50/" in shown and "10.2.0.50/" in shown
+
+        eventually(lambda: has_both("r1") and not has_both("r2"), f"the master: {log_of(tmp_path, lab['r1'])}")
+        eventually(lambda: bool(host.ping(far, timeout=0.5)), "the way out by it")
+        switches["lan"].set_carrier("r1", False)
+        eventually(lambda: has_both("r2") and not has_both("r1"), f"the backup: {log_of(tmp_path, lab['r2'])}")
+        eventually(lambda: bool(host.ping(far, timeout=0.5)), "the way out by it")
+        switches["lan"].set_carrier("r1", True)
+        eventually(lambda: has_both("r1") and not has_both("r2"), "the master again")
+
+
 def test_radvd_gives_addresses_and_a_way_out(tmp_path: Path) -> None:
     radvd = needs("radvd")
     plan = Topology.from_dict(

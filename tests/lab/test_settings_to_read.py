@@ -65,6 +65,22 @@ def test_a_lab_is_made_and_silent_all_the_same() -> None:
         assert "Read-only file system" in found["refused"] and "--security-opt unmask=/proc/sys" in found["refused"]
 
 
+ROUTED = """
+import json
+from fastbridge import Lab, PrivilegeError, Topology
+try:
+    Lab(Topology.routed_star(2, 1))
+except PrivilegeError as error:
+    print(json.dumps(str(error)))
+"""
+
+
+def test_a_router_is_refused_in_one_line() -> None:
+    line = in_a_container(ROUTED)
+    assert line.startswith("pod router cannot be a router: cannot write /proc/sys/net/ipv4/ip_forward: Read-only file")
+    assert "--security-opt unmask=/proc/sys" in line and "\n" not in line
+
+
 STORED = """
 import json, pathlib, subprocess
 from fastbridge.lab import persistent
