@@ -96,17 +96,18 @@ def up(pods: int | None, mtu: int | None, file: str | None, name: str, links: di
     plan = Topology.read(file) if file else _star(pods or 2, mtu or 1500)
     made = _make(name, replace(plan, link={**plan.link, **links}))
     console = make_console()
-    table = make_table(f"Lab {name}", "pod", "namespace", "switch", "host end", "MAC", "IPv4", "IPv6")
+    table = make_table(f"Lab {name}", "pod", "interface", "switch", "host end", "MAC", "IPv4", "IPv6")
     for pod in made.topology.pods[:_SHOWN]:
         for port, end in pod.ports.items():
             addresses = str(end.mac), str(end.ipv4 or ""), str(end.ipv6 or "")
-            table.add_row(pod.name, made.namespace(pod.name), end.switch, made.port(port), *addresses)
+            table.add_row(pod.name, end.name, end.switch, made.port(port), *addresses)
     console.print(table)
     if (more := len(made.topology.pods) - _SHOWN) > 0:
         console.print(f"  … and {more} more, up to {made.topology.pods[-1].name}")
+    console.print(f"\nThe namespaces are {made.namespace('POD')}.")
     option = "" if name == _LAB else f" --name {name}"
     first = made.topology.pods[0].name
-    console.print("\njoin them:    ", f"fastbridge run --lab {name}", soft_wrap=True)
+    console.print("join them:    ", f"fastbridge run --lab {name}", soft_wrap=True)
     console.print("use a pod:    ", f"fastbridge lab shell{option} {first}", soft_wrap=True)
     console.print("remove it all:", f"fastbridge lab down{option}", soft_wrap=True)
 
