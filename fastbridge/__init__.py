@@ -40,6 +40,7 @@ _HOMES = {
     "switch.port_flags": "PortFlags PortSettings StormControl",
     "switch.port_socket": "PortLike",
     "switch.several": "Switches",
+    "switch.socket_port": "SocketPort",
     "switch.status": "Status",
     "switch.trace": "Trace TraceEvent",
     "version": "__version__",

@@ -67,6 +67,7 @@ from .switch.port_flags import PortSettings as PortSettings
 from .switch.port_flags import StormControl as StormControl
 from .switch.port_socket import PortLike as PortLike
 from .switch.several import Switches as Switches
+from .switch.socket_port import SocketPort as SocketPort
 from .switch.status import Status as Status
 from .switch.trace import Trace as Trace
 from .switch.trace import TraceEvent as TraceEvent

@@ -11,6 +11,7 @@ import sysconfig
 from pathlib import Path
 
 import pytest
+from capture_files import needs_libpcap
 
 import fastbridge
 from fastbridge.bench.engines import ENGINES
@@ -99,7 +100,7 @@ def test_all_python_is_tried() -> None:
     assert [called(page) for page in WRITTEN if len(blocks(page, "python")) > 1] == ["docs/fixtures.md"]
     assert {page.name for page in WRITTEN} == {
         "README.md", "switch.md", "ports.md", "policies.md", "labs.md", "compare.md", "howto-policy.md", "capture.md",
-        "links.md", "topologies.md", "fixtures.md",
+        "links.md", "topologies.md", "fixtures.md", "scapy.md",
     }  # fmt: skip
 
 
@@ -122,6 +123,7 @@ def test_embedding_runs_as_written() -> None:
         ("compare", r"'frmol': \d{4,}"),
         ("howto-policy", ""),
         ("links", r"^0 \(0, \d{9}\)$"),
+        ("scapy", r"^b'hello'\n02:00:00:00:00:01 → one"),
         ("capture", r"pod1 → ICMP echo request, 10.0.0.1 > 10.0.0.2, .*: forwarded to pod2"),
     ],
 )
@@ -136,6 +138,7 @@ IN_MEMORY = {
     "in_memory": "leaves by port 3: 60 bytes",
     "lossy_link": "the same again: True and with another seed: False",
     "many_stations": "found 100000",
+    "scapy_probe": "02:00:00:00:00:0b → answerer",
 }
 LIVE = {
     "ask_a_running_switch": "02:00:00:00:00:02 pod2",
@@ -154,7 +157,9 @@ def test_every_example_is_tried() -> None:
     assert {path.stem for path in EXAMPLES} == IN_MEMORY.keys() | LIVE.keys()
 
 
-@pytest.mark.parametrize("name", IN_MEMORY)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=needs_libpcap) if name == "scapy_probe" else name for name in IN_MEMORY]
+)
 def test_the_examples_in_memory_run(name: str) -> None:
     assert IN_MEMORY[name] in run(str(ROOT / f"docs/examples/{name}.py"))
 

@@ -263,6 +263,7 @@ cdef inline uint32_t read_mtu(int fd) noexcept nogil:
     cdef socklen_t size = sizeof(address)
     cdef ifreq request
     memset(&request, 0, sizeof(request))
+    address.sll_ifindex = 0                     # as in is_dead()
     if getsockname(fd, <sockaddr *>&address, &size) < 0:
         return 0
     request.ifr_ifindex = address.sll_ifindex

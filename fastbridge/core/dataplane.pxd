@@ -18,6 +18,7 @@ cdef class Dataplane:
     cdef uint32_t port_count            # indices in use or once used
     cdef int events_fd, punts_fd, candidates_fd
     cdef uint64_t epoch_ns              # zero of now()
+    cdef bint in_memory                 # memory_ports.pyx feeds it: its time is not the machine's
     cdef uint64_t orders_dropped        # packet_out.pyx: no such port, or nowhere to go
 
     cdef Worker *_worker(self, uint32_t number) except NULL

@@ -193,11 +193,12 @@ cdef class Dataplane:
         return self.events_fd
 
     def add_port(self, receivers=(), int tx_fd=-1):
-        """Add a port on bound AF_PACKET sockets, or without sockets a port in memory. Returns its index.
+        """Add a port on bound AF_PACKET sockets; without receivers one for which Python receives. Returns its index.
 
         receivers: (worker, socket, slots) each; the socket has a ring of so many slots (see open_ring). tx_fd: a socket
-        without a ring that all workers send by. The port is blocked until set_blocked() says otherwise, so it can be
-        configured first. Raises OSError, MemoryError, IndexError (no such worker)."""
+        without a ring that all workers send by, each frame behind its vnet header; -1: only Python gets the copies. The
+        port is blocked until set_blocked() says otherwise, so it can be configured first. Raises OSError, MemoryError,
+        IndexError (no such worker)."""
         cdef Port *port
         cdef WorkerPort **shares
         cdef uint32_t index = 0, i

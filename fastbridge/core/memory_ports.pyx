@@ -26,12 +26,13 @@ from .worker cimport Worker, lock, start_frame, unlock
 
 @cython.final
 cdef class MemoryPorts:
-    """Feeds a data plane whose ports are all in memory."""
+    """Feeds a data plane that receives nothing else. Copies for socket ports go to their sockets as well."""
 
     cdef Dataplane dataplane
 
     def __cinit__(self, Dataplane dataplane not None):
         self.dataplane = dataplane
+        dataplane.in_memory = True
 
     def process(self, uint32_t ingress, list frames, uint64_t now):
         """Switch `frames` (bytes) arriving on a port at `now` (ns).

@@ -69,7 +69,7 @@ cdef class PacketOut:
                 at += place_of(prepared[i].length)
             with nogil:
                 lock(self.dataplane.workers)
-                live = is_live(self.dataplane)
+                live = not self.dataplane.in_memory
                 singly = not live and self.dataplane.workers.wire.used      # their copies are read from the queues
                 unlock(self.dataplane.workers)
             while start < total:
@@ -87,10 +87,6 @@ cdef class PacketOut:
             free(memory)
             free(prepared)
         return out
-
-
-cdef inline bint is_live(Dataplane dataplane) noexcept nogil:
-    return dataplane.port_count and dataplane.workers[0].shares[0].tx_fd >= 0
 
 
 cdef int send_in_memory(Dataplane dataplane, const Order *orders, list frames, list out) except -1:
@@ -113,7 +109,7 @@ cdef void load(Dataplane dataplane, const Order *orders, uint32_t count) noexcep
     cdef Worker *worker = dataplane.workers
     cdef Frame *frame
     cdef uint32_t i
-    if is_live(dataplane):              # in memory the time is that of the last process()
+    if not dataplane.in_memory:         # there the time is that of the last process()
         worker.now = monotonic_ns()
         worker.forwarding.now_ns = worker.now - dataplane.epoch_ns
         worker.forwarding.now_ms = <uint32_t>(worker.forwarding.now_ns // 1000000)

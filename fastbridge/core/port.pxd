@@ -53,7 +53,7 @@ cdef struct WorkerPort:
     # One worker's share of a port.
     uint16_t index              # the port's
     int rx_fd                   # -1: this worker does not read the port
-    int tx_fd                   # the same for all workers; -1: in memory
+    int tx_fd                   # the same for all workers; -1: a memory port
     bint active                 # it is among the ports that are read every breath
     uint32_t looks              # empty looks in a row
     uint32_t excess             # frames in a row that its limits or guard dropped

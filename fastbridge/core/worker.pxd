@@ -169,6 +169,7 @@ cdef inline bint is_dead(int fd) noexcept nogil:
     """Whether a socket's interface was deleted. Then the kernel has set its ifindex to -1 (packet_notifier)."""
     cdef sockaddr_ll address
     cdef socklen_t size = sizeof(address)
+    address.sll_ifindex = 0                     # a socket port's has no interface, and its address ends before it
     return fd >= 0 and getsockname(fd, <sockaddr *>&address, &size) == 0 and address.sll_ifindex == -1
 
 

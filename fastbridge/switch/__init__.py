@@ -8,7 +8,8 @@
 - monitoring: what happens, as events; explain: what would become of a frame
 - config: a switch as a file; config_apply: a file upon a running one; state: what a restart takes back
 - matching: interfaces that come and go; take_over: from another process; helper: who has the rights
-- port_socket, ring_size: open a port's sockets; port_links: the interfaces that are ports
+- port_socket, ring_size: open a port's sockets; port_links: the interfaces that are ports; socket_port: ports that are
+  Python objects
 - shield, nftables: keep the host out of the ports
 - fast_path: forwarding by the kernel
 """

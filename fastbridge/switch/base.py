@@ -55,6 +55,7 @@ from .player import Playing, do_step
 from .port_flags import DEFAULT_SETTINGS, PortFlags, PortSettings, StormControl
 from .port_links import PortLink
 from .port_socket import Receiver
+from .socket_port import SocketPort, check_name, closed, socket_pair
 from .status import Status, Table, held_capabilities
 from .trace import Trace
 from .vitals import Vitals
@@ -96,7 +97,8 @@ class Member:
     slots: tuple[int, ...] = ()  # of each RX socket's ring
     readers: tuple[int, ...] = ()  # the workers that read it, one a ring
     coalesce: bool = False  # its first value of the flag
-    link: PortLink | None = None  # the interface it is; none in memory
+    link: PortLink | None = None  # the interface it is; none in memory, and of a socket port …
+    socket_port: SocketPort | None = None  # … which it is then. It lives as long as the port
     takes: str = "all"  # the frames that may leave by it (port.pxd's Takes)
     ask_pod: Callable[[], bool] | None = None  # whether its pod takes merged frames, if the port knows …
     takes_merged: bool = True  # … and its answer
@@ -217,6 +219,56 @@ class SwitchBase:
         """The policies of the ports that have one of their own."""
         with self._changing:
             return {self._name_of(index): policy for index, policy in sorted(self._policing.own.items())}
+
+    def add_socket_port(self, name: str) -> SocketPort:
+        """Add a port that is a Python object: `port.send(frame)`, `port.recv()`. It needs no interface and no right.
+
+        Close it, or use `with`. Raises ConfigError: there is such a port already, or this is no name. PortError: there
+        is no socket to be had.
+        """
+        check_name(name)
+        with self._changing:
+            if any(port.name == name for port in self.ports):
+                raise ConfigError(f"{name} is a port of this switch already")
+            ours, theirs = socket_pair(name)
+            try:
+                return self._attach_socket_port(name, ours, theirs)
+            except BaseException:
+                ours.close()
+                theirs.close()
+                raise
+
+    def _attach_socket_port(self, name: str, ours: socket.socket, theirs: socket.socket) -> SocketPort:
+        index = self._dataplane.add_port((), ours.fileno())
+        self._rules.set_takes(index, "single")
+        member = Member(name, (ours,), takes="single")
+
+        def receive(frame: bytes) -> None:
+            with self._changing:
+                if self._members.get(index) is not member:
+                    raise closed(name)
+                self._receive(index, frame)
+
+        def leave() -> None:
+            with self._changing:
+                if self._members.get(index) is member:
+                    self.remove_port(index)
+
+        member.socket_port = SocketPort(name, theirs, receive, leave)
+        self._add_member(index, member, settings=self._settings_for(name))
+        return member.socket_port
+
+    def remove_port(self, port: PortRef) -> None:
+        """Take a port out, and forget its FDB entries."""
+        raise NotImplementedError
+
+    def _receive(self, index: int, frame: bytes) -> None:
+        """Receive a frame from a socket port."""
+        raise NotImplementedError
+
+    def _settings_for(self, name: str) -> PortSettings:
+        """Those of a port that joins."""
+        return DEFAULT_SETTINGS
 
     def trust(self, port: PortRef, owners: Owners) -> None:
         """Enter static neighbours behind a port. No message changes them, and Guard binds to them."""

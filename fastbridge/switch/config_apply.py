@@ -76,7 +76,8 @@ def of_switch(switch: Switch, before: Config | None = None) -> Config:
     """
     with switch.still():
         options, match = switch.options, before.match if before else []
-        names = [port.name for port in switch.ports]
+        names = [port.name for port in switch.interfaces]
+        others = {port.name for port in switch.ports} - set(names)  # socket ports, which no file makes
         limits = {port: switch.storm_control(port) for port in names}
         shared = next(iter(limits.values())) if len(set(limits.values())) == 1 else StormControl()
         own = {port: _port_of(switch, port, shared) for port in names}
@@ -100,12 +101,16 @@ def of_switch(switch: Switch, before: Config | None = None) -> Config:
             cpu=list(options.cpus),
             real_time=options.real_time,
             port={port: settings for port, settings in own.items() if settings != PortConfig()},
-            link={spoken(place): str(link) for place, link in switch.own_links.items()},
-            fdb=static_entries(switch, switch.fdb.rows()),
+            link={
+                spoken(place): str(link)
+                for place, link in switch.own_links.items()
+                if others.isdisjoint((place,) if isinstance(place, str) else place)
+            },
+            fdb=[entry for entry in static_entries(switch, switch.fdb.rows()) if entry.ifname not in others],
             neigh=[
                 NeighbourConfig(dst=str(n.ip), lladdr=str(n.mac), dev=n.port, vlan=n.vlan)
                 for n in switch.neighbours
-                if n.static
+                if n.static and n.port not in others
             ],
         )
 
@@ -156,7 +161,7 @@ def apply(switch: Switch, new: Config, old: Config | None = None) -> list[str]:
     old = old or Config()
     with switch.still():
         changes = [f"port {port} added" for port in _add_ports(switch, new.ports, old.ports)]
-        for port in [port.name for port in switch.ports if old.covers(port.name) and not new.covers(port.name)]:
+        for port in [port.name for port in switch.interfaces if old.covers(port.name) and not new.covers(port.name)]:
             switch.remove_port(port)
             changes.append(f"port {port} removed")
         if _differs(str(parse_policy(new.policy)), str(parse_policy(old.policy)), str(switch.policy()), Config.policy):

@@ -31,11 +31,12 @@ from fastbridge.addresses import MacAddress
 from fastbridge.control.directory import answers, make_directory, socket_path
 from fastbridge.control.server import ControlServer
 from fastbridge.core.dataplane import open_ring
+from fastbridge.core.packet_in import PacketIn
 from fastbridge.core.tapping import Tap
 from fastbridge.errors import ConfigError, PortError
 from fastbridge.forks import in_child
 from fastbridge.journal import Journal
-from fastbridge.named import refuse_text
+from fastbridge.named import NamedTuple, refuse_text
 from fastbridge.open_files import reserve_files
 from fastbridge.policy.base import Policy
 from fastbridge.real_time import allow_real_time, run_in_real_time
@@ -71,6 +72,7 @@ from .port_socket import (
 )
 from .ring_size import FEWEST, MOST, SLOW, ring_slots, smaller_ring
 from .shield import PRIORITY, let_pass
+from .socket_port import SocketPort
 from .state import StateFile
 from .status import Status
 from .take_over import check_name, take_over
@@ -153,6 +155,7 @@ class Switch(SwitchBase):
             workers=wishes.workers,
             loop_detection=wishes.loop_detection,
         )
+        self._packet_in = PacketIn(self._dataplane)
         self._fast = FastPorts(
             wishes, self._dataplane, self._entries, self.fdb, self._policing.bindings, self._journal, self._name_of
         )
@@ -250,10 +253,19 @@ class Switch(SwitchBase):
         """How the kernel forwards frames between known stations: "nft", "bpf" or "off"."""
         return self._fast.hand
 
+    @property
+    def interfaces(self) -> NamedTuple[SwitchPort]:
+        """The ports that are interfaces: all but socket ports."""
+        of_objects = {index for index, member in list(self._members.items()) if member.socket_port}
+        return NamedTuple(port for port in self.ports if port.index not in of_objects)
+
     def identity(self, port: PortRef) -> tuple[str, int, str, int]:
-        """Which interface a port is: name, index, MAC address, and its network namespace as a number since the boot."""
+        """Which interface a port is: name, index, MAC address, and its network namespace as a number since the boot.
+
+        port: one of `interfaces`.
+        """
         member = self._members[self._index_of(port)]
-        assert member.link is not None  # only switches in memory have none
+        assert member.link is not None
         link = member.link.link
         return member.name, link.index, str(MacAddress(link.mac)), member.link.namespace
 
@@ -338,7 +350,7 @@ class Switch(SwitchBase):
             self._journal = Journal()
             self._fast.leave_to_parent()
             self._dataplane = self._rules = self._policing = self._stations = elsewhere
-            self._foresight = self._queues = self._wires = elsewhere
+            self._foresight = self._queues = self._wires = self._packet_in = elsewhere
             self._entries = self.fdb._core = elsewhere
 
     def _halt(self) -> None:
@@ -397,6 +409,23 @@ class Switch(SwitchBase):
         with self._changing:
             self._refuse_stopped()
             return self._add_wanted([port])[0]
+
+    def add_socket_port(self, name: str) -> SocketPort:
+        """See SwitchBase. Frames that it sends before start() are refused. Raises ConfigError also after stop()."""
+        with self._changing:
+            self._refuse_stopped()
+            return super().add_socket_port(name)
+
+    def _receive(self, index: int, frame: bytes) -> None:
+        if not self._threads:
+            raise PortError(f"port {self._name_of(index)} cannot send: its switch is not started; call start() first")
+        try:
+            self._packet_in.receive(index, frame)
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
+
+    def _settings_for(self, name: str) -> PortSettings:
+        return self._prepared.get(name, DEFAULT_SETTINGS)
 
     def remove_port(self, port: PortRef) -> None:
         """Take a port out, also while running, and forget its settings and FDB entries, static ones too."""
@@ -521,7 +550,8 @@ class Switch(SwitchBase):
     def _switch_carrier(self, index: int, up: bool) -> None:
         self._refuse_stopped()
         member = self._members[index]
-        assert member.link is not None  # only switches in memory have none
+        if member.link is None:
+            raise ConfigError(f"{member.name} is a socket port, which has no carrier; close it instead")
         self._links.set_carrier(member.link, up)
         if up:
             self._links.wait_until_running(member.link)
@@ -572,7 +602,7 @@ class Switch(SwitchBase):
     def _start_member(self, member: Member) -> None:
         """Let frames fill a port's rings."""
         *receivers, tx = member.sockets
-        assert member.link is not None  # only switches in memory have none
+        assert member.link is not None  # it is an interface
         index = member.listen.ifindex if member.listen else member.link.link.index
         start_receiving(receivers, index, member.name)
         self._links.wait_until_running(member.link)
@@ -614,8 +644,8 @@ class Switch(SwitchBase):
         running = is_running(tx)
         if not running:
             self._dataplane.set_link(index, "down")
-        settings = self._prepared.get(member.name, DEFAULT_SETTINGS)
-        self._add_member(index, member, source.owners if self._options.trusted else (), settings)
+        owners = source.owners if self._options.trusted else ()
+        self._add_member(index, member, owners, self._settings_for(member.name))
         return SwitchPort(index, member.name, "up" if running else "down")
 
     def _idlest(self) -> int:
@@ -857,6 +887,8 @@ class Switch(SwitchBase):
 
         A pod that takes no merged frames still gets another pod's own frames of 64 KB, as over a bridge.
         """
+        if member.socket_port:
+            return
         shaped = member.link is not None and member.link.shaped
         takes = "single" if shaped else "all" if member.takes_merged else "unmerged"
         if takes == member.takes:

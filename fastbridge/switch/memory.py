@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from fastbridge.core.memory_ports import MemoryPorts
@@ -90,8 +90,14 @@ class MemorySwitch(SwitchBase):
         """Take a port out, and forget its link and its FDB entries, static ones too."""
         with self._changing:
             index = self._index_of(port)
-            self._wires.forget(self._remove_member(index).name)
+            member = self._remove_member(index)
+            for sock in member.sockets:
+                sock.close()
+            self._wires.forget(member.name)
             self._dark.discard(index)
+
+    def _receive(self, index: int, frame: bytes) -> None:
+        self.process(index, [frame])
 
     def _switch_carrier(self, index: int, up: bool) -> None:
         if up is not (index in self._dark):
@@ -120,7 +126,8 @@ class MemorySwitch(SwitchBase):
 
         Returns the copies in arrival order, those of a flooded frame by ascending port index; after them what the
         policy sends. Frames in flight on links are among them when they are due by now, and before them when they were
-        due earlier. Raises ConfigError for an unknown port, TypeError for a frame that is not bytes.
+        due earlier. Copies for socket ports are not: recv() has these. Raises ConfigError for an unknown port,
+        TypeError for a frame that is not bytes.
         """
         index = self._index_of(ingress)
         now = self._now_ns()
@@ -129,7 +136,7 @@ class MemorySwitch(SwitchBase):
         copies += self._policing.handle()
         copies += [arrival[1:] for arrival in self._deliver(now)]
         self._monitoring.settle()
-        return [Egress(*copy) for copy in copies]
+        return self._left(copies)
 
     def advance(self, seconds: float) -> list[Arrival]:
         """Let time pass for the frames in flight on links, and for all that ages.
@@ -145,7 +152,7 @@ class MemorySwitch(SwitchBase):
         arrivals = self._deliver(until)
         self._go_on_to(until)
         self._monitoring.settle()
-        return [Arrival(at / 1e9, port, frame) for at, port, frame in arrivals]
+        return [Arrival(at / 1e9, port, frame) for at, port, frame in arrivals if not self._is_socket_port(port)]
 
     @property
     def next_due(self) -> float | None:
@@ -161,7 +168,7 @@ class MemorySwitch(SwitchBase):
         for too many frames.
         """
         sent = self._memory.process_offloaded(self._index_of(ingress), list(messages), self._now_ns())
-        return [Egress(*message) for message in sent]
+        return self._left(sent)
 
     def send_in(self, port: PortRef, frame: bytes) -> Explanation:
         """See SwitchBase. What the policy sends is not in the copies, and nowhere else: process() has it."""
@@ -191,7 +198,15 @@ class MemorySwitch(SwitchBase):
         self._monitoring.settle()
         self._monitoring.count()
         copies = self._policing.tick() + self._policing.settle()
-        return [Egress(*copy) for copy in copies + [arrival[1:] for arrival in self._deliver(self._now_ns())]]
+        return self._left(copies + [arrival[1:] for arrival in self._deliver(self._now_ns())])
+
+    def _left(self, copies: Iterable[tuple[int, bytes]]) -> list[Egress]:
+        """Those for the caller: socket ports have got their own."""
+        return [Egress(*copy) for copy in copies if not self._is_socket_port(copy[0])]
+
+    def _is_socket_port(self, index: int) -> bool:
+        member = self._members.get(index)
+        return member is not None and member.socket_port is not None
 
     def _deliver(self, until: int) -> list[tuple[int, int, bytes]]:
         """Do the steps of scenarios and deliver the frames in flight that are due, each at its own time.

@@ -213,7 +213,7 @@ def _of(switch: Switch) -> State:
     """What a switch has that its configuration does not say."""
     said = switch.configured.config if switch.configured else Config()
     with switch.still():
-        ports = [port for port in switch.ports if port.state != "gone"]
+        ports = [port for port in switch.interfaces if port.state != "gone"]
         places = {port.index: place for place, port in enumerate(ports)}
         every = switch.fdb.rows()
         learned = [
@@ -292,7 +292,7 @@ def _neighbour_of(switch: Switch, neighbour: Neighbour, age: float) -> Neighbour
 def _give(switch: Switch, state: State, elapsed: float) -> str:
     """Take back what is of interfaces that are still ports, and what the configuration does not say otherwise."""
     said = switch.configured.config if switch.configured else Config()
-    here = {switch.identity(port): port.index for port in switch.ports}
+    here = {switch.identity(port): port.index for port in switch.interfaces}
     places = {port.ifname: here.get(port.interface, -1) for port in state.ports}
     same = {name for name, index in places.items() if index >= 0}
     if state.policy is not None and said.policy == Config.policy:
