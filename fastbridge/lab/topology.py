@@ -26,6 +26,7 @@ from fastbridge.open_files import reserve_files
 from fastbridge.toml_text import Document
 
 from . import generators
+from .drawn import draw
 from .links import Links
 from .namespaces import Argv, Namespace, NamespaceHelper, os_reason
 from .plan_checks import check, refuse_twice
@@ -366,6 +367,10 @@ class Lab(Closes):
 
     def __repr__(self) -> str:
         return f"Lab({list(self._pods)})"
+
+    def _repr_html_(self) -> str:
+        """Its switches and pods as a drawing, in a notebook."""
+        return draw(self.switches)
 
     def __len__(self) -> int:
         return len(self._pods)

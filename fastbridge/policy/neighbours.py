@@ -16,6 +16,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from fastbridge.addresses import MacAddress
 from fastbridge.arp_nd import OVERRIDE, ROUTER, Kind, Message, vlan_tags
 from fastbridge.errors import ConfigError
+from fastbridge.notebook import table
 
 from .neighbour_entry import Change, Claim, Conflict, Neighbour, NeighbourEntry
 
@@ -159,6 +160,13 @@ class Neighbours:
 
     def __repr__(self) -> str:
         return f"<Neighbours: {len(self)} entries>"
+
+    def _repr_html_(self) -> str:
+        """A table, in a notebook."""
+        entries = list(self)
+        heads = ("IP", "MAC", "VLAN", "port", "heard", "by")
+        rows = (_cells(entry) for entry in entries)
+        return table(f"Neighbours: {len(entries):,}", heads, rows, len(entries), right=("VLAN", "heard"))
 
     def observe(self, message: Message) -> Change | None:
         """Learn from a message. Call it for every message that was not dropped, after the decision.
@@ -380,6 +388,13 @@ class Neighbours:
         )
         self.conflicts.append(conflict)
         return conflict
+
+
+def _cells(entry: NeighbourEntry) -> tuple[str, ...]:
+    """A row of a table."""
+    heard = "static" if entry.age is None else f"{entry.age:,.1f} s ago"
+    by = "" if entry.source == "static" else entry.source
+    return str(entry.ip), str(entry.mac), str(entry.vlan or ""), entry.port, heard, by
 
 
 def _station_ip(ip: IPv4Address | IPv6Address | str) -> IPv4Address | IPv6Address:

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 
+from fastbridge import notebook
 from fastbridge.errors import ConfigError
 
 #: Counts of now, which have no rate.
@@ -141,6 +142,24 @@ class Counters:
         if any(self.policy.values()):
             parts.append(f"policy: {_listed(self.policy)}")
         return "; ".join(parts)
+
+    @property
+    def table(self) -> tuple[list[str], list[list[str]]]:
+        """The heads of a table, and a row for each port and the total; one column more if policies took any frames."""
+        named = [*self.ports.items(), ("total", self.total)]
+        heads, rows = ["port", *CELLS], [[name, *port.cells] for name, port in named]
+        if self.total.consumed:
+            place = heads.index("dropped")
+            for row, cell in zip([heads, *rows], ["consumed", *(f"{p.consumed:,}" for _, p in named)], strict=True):
+                row.insert(place, cell)
+        return heads, rows
+
+    def _repr_html_(self) -> str:
+        """A table, in a notebook."""
+        heads, rows = self.table
+        return notebook.table("Frames", heads, rows, len(rows), right=heads[1:]) + notebook.lines(
+            self.story.split("; ")
+        )
 
     def __str__(self) -> str:
         """A table of the ports, with the summary below."""

@@ -14,6 +14,7 @@ from fastbridge.core.foresight import Foresight
 from fastbridge.dissect import dissect, header
 from fastbridge.errors import ConfigError
 from fastbridge.links.places import Place, spoken
+from fastbridge.notebook import table
 from fastbridge.policy.base import Answer, Drop, Forward, SendTo, Verdict
 
 if TYPE_CHECKING:
@@ -92,6 +93,12 @@ class Explanation(NamedTuple):
         *steps, last = (step.as_dict() for step in self.steps)
         fate = {"action": self.action, "learned": self.learned, "egress": list(self.egress), "sent": self.sent}
         return [*steps, {**last, **fate}]
+
+    def _repr_html_(self) -> str:
+        """A table of the steps, in a notebook."""
+        return table(
+            f"A frame from {self.ingress}", ("step", "result", "why"), [s[:3] for s in self.steps], len(self.steps)
+        )
 
     def __str__(self) -> str:
         """As a tree."""
