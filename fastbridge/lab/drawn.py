@@ -25,7 +25,9 @@ def draw(switches: Mapping[str, Sequence[Port]]) -> str:
 
 
 def _draw_switch(name: str, ports: Sequence[Port]) -> str:
-    return drawing(map(_station, ports), len(ports), f"switch {name}: {len(ports)} port{'s' if len(ports) != 1 else ''}")
+    return drawing(
+        map(_station, ports), len(ports), f"switch {name}: {len(ports)} port{'s' if len(ports) != 1 else ''}"
+    )
 
 
 def _station(port: Port) -> Station:

@@ -7,14 +7,14 @@ from typing import Any
 
 import jsonschema
 
-from fastbridge import MemorySwitch
+from fastbridge import MemorySwitch, Switch
 from fastbridge.switch.verbs import switch_verbs
 
 
 class Asked:
-    """A switch in memory, asked as by its socket. Each answer is as the schema of its verb says."""
+    """A switch, asked as by its socket. Each answer is as the schema of its verb says."""
 
-    def __init__(self, switch: MemorySwitch) -> None:
+    def __init__(self, switch: MemorySwitch | Switch) -> None:
         self.switch, self.verbs = switch, switch_verbs(switch)
 
     def __call__(self, verb: str, **params: Any) -> Any:

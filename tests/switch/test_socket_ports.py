@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import select
 import socket
@@ -17,6 +18,7 @@ from pathlib import Path
 import pytest
 from accounts import check_copies, check_fates
 from arp_nd_frames import arp
+from asked import Asked
 from frames import GROUP, ethernet, tag
 from gso import checksum, gso_frame
 from live import PATIENCE, Wire, eventually
@@ -24,6 +26,7 @@ from scapy.layers.inet import UDP
 from scapy.layers.l2 import Ether
 
 from fastbridge import ConfigError, Lab, MemorySwitch, PortError, PortSettings, SocketPort, Switch
+from fastbridge.metrics import plain_text
 from fastbridge.switch.state import StateFile
 from fastbridge.waiting import wait_for
 
@@ -105,6 +108,30 @@ def test_waiting_for_a_frame(ports: list[SocketPort]) -> None:
     a.send(ethernet(GROUP, ONE))
     reader.join(PATIENCE)
     assert got == [ethernet(GROUP, ONE)]
+
+
+def test_many_threads_may_send() -> None:
+    """Whichever worker reads other ports: frames of one port stay in order, and none is lost."""
+    workers = min(2, len(os.sched_getaffinity(0)))
+    with Switch([], workers=workers) as switch, switch.add_socket_port("all") as everyone:
+        ports = [switch.add_socket_port(f"port{n}") for n in range(3)]
+
+        def send(number: int) -> None:
+            for n in range(100):
+                ports[number].send(ethernet(0x020000000099, ONE + number, payload=b"%d %d" % (number, n)))
+
+        everyone.send(ethernet(GROUP, 0x020000000099))  # what follows is for this port alone
+        threads = [threading.Thread(target=send, args=(n,)) for n in range(3)]
+        for thread in threads:
+            thread.start()
+        got = [everyone.recv(PATIENCE)[14:].split() for _ in range(300)]
+        for thread in threads:
+            thread.join()
+        for number in range(3):
+            assert [int(n) for who, n in got if int(who) == number] == list(range(100))
+        assert switch.counters().ports["all"].tx_frames == 300
+        for port in ports:
+            port.close()
 
 
 def test_an_event_loop_can_wait_for_frames(ports: list[SocketPort]) -> None:
@@ -271,6 +298,17 @@ def test_settings_wait_for_it() -> None:
     settings = {"probe": PortSettings(flags={"isolated": True}, policy=None)}
     with Switch([], settings=settings) as switch, switch.add_socket_port("probe"):
         assert switch.flags("probe").isolated
+
+
+def test_whoever_asks_a_running_switch_hears_of_it() -> None:
+    with Switch([]) as switch, switch.add_socket_port("probe") as probe:
+        probe.send(ethernet(GROUP, ONE))
+        asked = Asked(switch)
+        assert [(row["ifname"], row["state"], row["stations"]) for row in asked("port.list")] == [("probe", "up", 1)]
+        assert asked("stats")[0]["rx_frames"] == 1
+        assert asked("status")[0]["ports"]["up"] == 1
+        assert asked("load")[0]["rings"] == {"probe": {"waiting": 0, "slots": 0}}
+        assert 'fastbridge_port_receive_frames_total{port="probe"} 1.0' in plain_text(switch)
 
 
 def test_no_file_says_that_there_is_one(tmp_path: Path) -> None:
