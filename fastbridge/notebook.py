@@ -52,7 +52,7 @@ def drawing(stations: Iterable[Station], total: int, bar: str) -> str:
     shown = list(islice(stations, _MOST_STATIONS))
     above = len(shown) if len(shown) <= _ONE_SIDE else (len(shown) + 1) // 2
     below = len(shown) > above
-    width, at = above * _COLUMN, _HEIGHT + _WIRE  # at: the bar's upper edge
+    width, at = max(above, 1) * _COLUMN, _HEIGHT + _WIRE  # at: the bar's upper edge
     height = at + _BAR + (_WIRE + _HEIGHT if below else 0)
     parts = [
         f"<svg xmlns='http://www.w3.org/2000/svg' role='img' aria-label='{escape(bar, quote=True)}' "

@@ -26,9 +26,9 @@ from fastbridge.open_files import reserve_files
 from fastbridge.toml_text import Document
 
 from . import generators
+from .drawn import draw
 from .links import Links
 from .namespaces import Argv, Namespace, NamespaceHelper, os_reason
-from .picture import draw
 from .plan_checks import check, refuse_twice
 from .plans import PlanError, PodPlan, needs_scope, some, trunk_ends
 from .pods import Pod, Port, run_text
@@ -369,8 +369,8 @@ class Lab(Closes):
         return f"Lab({list(self._pods)})"
 
     def _repr_html_(self) -> str:
-        """A drawing, in a notebook."""
-        return draw(self.topology, self._links_to)
+        """Its switches and pods as a drawing, in a notebook."""
+        return draw(self.switches)
 
     def __len__(self) -> int:
         return len(self._pods)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 from fastbridge.addresses import MacAddress
 from fastbridge.errors import ConfigError, PortError
 from fastbridge.named import HasName
-from fastbridge.notebook import MOST_ROWS, table
+from fastbridge.notebook import table
 
 if TYPE_CHECKING:
     import numpy as np
@@ -86,6 +86,13 @@ class Fdb:
 
     def __repr__(self) -> str:
         return f"<Fdb of {len(self)} entries>"
+
+    def _repr_html_(self) -> str:
+        """A table, in a notebook."""
+        entries = self.rows()
+        rows = (_cells(entry, self._name_of) for entry in entries)
+        title = f"MAC addresses: {len(entries):,}"
+        return table(title, ("MAC", "VLAN", "port", "heard"), rows, len(entries), right=("VLAN", "heard"))
 
     def rows(self, mac: int | None = None, port: int | None = None, vlan: int | None = None) -> list[PlainEntry]:
         """The live entries in plain numbers, by VLAN and MAC: all, or those of a MAC address, a port, a VLAN.
@@ -201,9 +208,9 @@ class Fdb:
         return removed
 
 
-def _cells(row: PlainEntry, name_of: Callable[[int], str]) -> tuple[str, ...]:
+def _cells(entry: PlainEntry, name_of: Callable[[int], str]) -> tuple[str, ...]:
     """A row of a table."""
-    mac, vlan, port, age = row
+    mac, vlan, port, age = entry
     heard = "static" if age is None else f"{age / 1000:,.1f} s ago"
     return str(MacAddress(mac)), str(vlan or ""), name_of(port), heard
 

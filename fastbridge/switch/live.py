@@ -72,7 +72,7 @@ from .port_socket import (
 )
 from .ring_size import FEWEST, MOST, SLOW, ring_slots, smaller_ring
 from .shield import PRIORITY, let_pass
-from .socket_port import SocketPort
+from .socket_port import SocketPort, closed
 from .state import StateFile
 from .status import Status
 from .take_over import check_name, take_over
@@ -418,7 +418,10 @@ class Switch(SwitchBase):
 
     def _receive(self, index: int, frame: bytes) -> None:
         if not self._threads:
-            raise PortError(f"port {self._name_of(index)} cannot send: its switch is not started; call start() first")
+            name = self._name_of(index)
+            if self._stopping.is_set():
+                raise closed(name)
+            raise PortError(f"port {name} cannot send: its switch is not started; call start() first")
         try:
             self._packet_in.receive(index, frame)
         except ValueError as error:

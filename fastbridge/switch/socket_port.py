@@ -91,8 +91,11 @@ class SocketPort(Closes):
 
     def _let_go(self) -> None:
         """In a forked child: the port is the parent's."""
-        self._leave = _nothing
+        self._receive, self._leave = self._refuse, _nothing
         self._socket.close()
+
+    def _refuse(self, frame: bytes) -> None:
+        raise closed(self._name)
 
     def __repr__(self) -> str:
         return f"<SocketPort {self._name}{'' if self.fileno() >= 0 else ', closed'}>"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import re
 import select
 import socket
@@ -13,6 +14,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -38,7 +40,7 @@ def switch(request: pytest.FixtureRequest) -> Iterator[MemorySwitch | Switch]:
     if request.param == "memory":
         yield MemorySwitch([])
     else:
-        with Switch([]) as running:
+        with Switch([], loop_detection=False) as running:  # frames made by hand let stations flap
             yield running
 
 
@@ -77,6 +79,25 @@ def test_frames_go_where_the_switch_sends_them(switch: MemorySwitch | Switch, po
         check_copies(counters[name], copies)
         assert counters[name].tx_frames == copies
     assert switch.explain(a, ethernet(TWO, ONE)).egress == ("b",)
+
+
+def test_it_is_a_port_like_any_other(switch: MemorySwitch | Switch) -> None:
+    """Of many frames each goes where a plain port's would, and is counted so."""
+    draw = random.Random(7)
+    plain = MemorySwitch(4)
+    ports = [switch.add_socket_port(str(n)) for n in range(4)]
+    for number in range(400):
+        source, destination = ONE + draw.randrange(8), draw.choice([GROUP, *range(ONE, ONE + 8)])
+        frame = ethernet(destination, source, draw.choice([b"", tag(5)]), payload=b"%d" % number)
+        ingress = draw.randrange(4)
+        ports[ingress].send(frame)
+        copies = plain.process(ingress, [frame])
+        assert [(n, each) for n, port in enumerate(ports) for each in heard(port)] == copies
+    counted = switch.counters()
+    assert replace(counted, time=0.0) == replace(plain.counters(), time=0.0)
+    assert counted.moved and counted.total.dropped["filtered"] and counted.total.flooded and counted.total.forwarded
+    for port in ports:
+        port.close()
 
 
 def test_a_port_that_nobody_reads_loses_frames_and_counts_them(
@@ -334,15 +355,16 @@ def test_no_file_says_that_there_is_one(tmp_path: Path) -> None:
 def test_a_forked_child_leaves_it_to_its_parent(make: str) -> None:
     script = f"""
 import contextlib, os, sys
-from fastbridge import FastbridgeError, MemorySwitch, Switch
+from fastbridge import MemorySwitch, PortError, Switch
 switch = {make}
 with switch if isinstance(switch, Switch) else contextlib.nullcontext():
     with switch.add_socket_port("a") as a, switch.add_socket_port("b") as b:
         pid = os.fork()
         if not pid:
-            with contextlib.suppress(FastbridgeError):
-                b.recv()
-                os._exit(8)
+            for use in b.recv, lambda: a.send(b""):
+                with contextlib.suppress(PortError):
+                    use()
+                    os._exit(8)
             a.close()
             os._exit(7)
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
