@@ -101,13 +101,6 @@ class Fdb:
         """
         return self._core.rows(self._now_ms(), self._ageing_ms, mac, port, vlan)
 
-    def _repr_html_(self) -> str:
-        """A table, in a notebook."""
-        entries = self.rows()
-        rows = (_cells(row, self._name_of) for row in entries[:MOST_ROWS])
-        title = f"MAC addresses: {len(entries):,}"
-        return table(title, ("MAC", "VLAN", "port", "heard"), rows, len(entries), right=("VLAN", "heard"))
-
     def to_numpy(self) -> NDArray[np.void]:
         """The live entries as a structured array of fdb_arrays.FDB_DTYPE, by VLAN and MAC.
 
