@@ -186,7 +186,6 @@ WRONG = {
     ("--switch", "s1=a,b", "--state", "f"): "--state is for a run of one switch",
     ("--switch", "s1=a,b", "--metrics", "9"): "--metrics is for a run of one switch",
     ("--switch", "s1=a,b", "--take-over"): "--take-over is for a run of one switch",
-    ("--switch", "s1=a,b", "--scenario", "f"): "--scenario is for a run of one switch",
     ("--switch", "s1=a,b", "--switch", "s2=c", "--link", "a>c:loss=1%"): "a>c are of different switches: s1, s2",
     ("--switch", "s1=a,b", "--link", "c:loss=1%"): "there is no port 'c' here",
     ("--switch", "s1=a,b", "--arp-port", "c=guard"): "--arp-port names c",
@@ -194,8 +193,15 @@ WRONG = {
 
 
 def test_what_is_wrong_is_one_line() -> None:
+    """Before anything is opened."""
     for done, said in zip(run_each(*(("run", *arguments) for arguments in WRONG)), WRONG.values(), strict=True):
         assert said in complaint(done, 2)
+
+
+def test_a_scenario_is_for_one_switch(tmp_path: Path) -> None:
+    (file := tmp_path / "heals.toml").write_text('[[at]]\ntime = "0s"\nheal = true\n')
+    said = complaint(run("run", "--switch", "s1=a,b", "--scenario", str(file)), 2)
+    assert said.startswith("--scenario is for a run of one switch")
 
 
 @pytest.mark.live

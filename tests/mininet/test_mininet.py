@@ -339,6 +339,5 @@ def test_255_switches_and_256_hosts() -> None:
         for number, host in enumerate(hosts):  # the next one, and one on the other side of the root
             assert reaches(host, hosts[(number + 1) % 256]) and reaches(host, hosts[(number + 128) % 256])
         net.stop()
-        """,
-        timeout=1500,
+        """
     )

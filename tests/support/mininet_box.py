@@ -86,7 +86,7 @@ def why_not() -> str:
     return ""
 
 
-def box(script: str, *, timeout: float = 5 * PATIENCE) -> subprocess.CompletedProcess[str]:
+def box(script: str, *, timeout: float = 4 * PATIENCE) -> subprocess.CompletedProcess[str]:
     """Run a shell script there; $CUSTOM is the file that `fastbridge mininet` has written."""
     namespaces = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
     environment = os.environ | {"HOME": "/tmp", "TERM": "dumb"}
@@ -102,7 +102,7 @@ def box(script: str, *, timeout: float = 5 * PATIENCE) -> subprocess.CompletedPr
     )
 
 
-def in_python(script: str, *, timeout: float = 5 * PATIENCE) -> str:
+def in_python(script: str, *, timeout: float = 4 * PATIENCE) -> str:
     """What a Python script with a network says. It must end well, and with `left()` empty."""
     text = (
         _BEGIN + textwrap.dedent(script) + '\neventually(lambda: not left(), "that nothing is left")\nprint("well")\n'
