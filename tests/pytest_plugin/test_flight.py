@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -135,6 +136,34 @@ def test_a_lab_that_is_shared_tells_each_test_its_own_frames(tmp_path: Path) -> 
     assert "ICMP echo" not in second and "02:00:00:00:00:02 → pod2" in second
     assert "ICMP echo" not in alone
     assert [path.name for path in tmp_path.iterdir() if path.suffix == ".pcapng"] == []
+
+
+LARGE = """
+    import pytest
+    from fastbridge import Topology
+    from fastbridge.pytest_plugin import flight
+
+    flight._MOST = 1
+
+    @pytest.mark.lab(Topology.linear(3, 1), link={"pod1": "from_pod.cut=true"})
+    def test_it(lab):
+        one, two, three = lab
+        two.ping(three, timeout=60)
+        one.ping(two, timeout=0.01)
+        raise RuntimeError
+"""
+
+
+def test_a_large_lab_is_told_in_few_lines(tmp_path: Path) -> None:
+    done = run_tests(tmp_path, LARGE, "--lab-artifacts", "seen")
+    assert outcomes(done) == {"failed": 1}, done.stdout
+    sections = re.findall(r"^-{5,} ([^\n]*) -{5,}\n(.*?)\n(?=-{5}|={5})", done.stdout, re.M | re.S)
+    titles, texts = zip(*sections, strict=True)
+    assert titles == ("lab: pod1, … and 2 more; switch s1", "more switches"), titles
+    assert re.search(r"^port .*\npod1 .*\ntotal .*\n", texts[0], re.M)  # of two ports the one that lost something
+    assert "neighbours in pods:\n" in texts[0] and len(texts[0].splitlines()) <= 16
+    assert [line.partition(": ")[2][:7] for line in texts[1].splitlines()] == ["pod1, …"] * 2
+    assert len(list((tmp_path / "seen").iterdir())) == 3 == texts[0].count(".pcapng") + texts[1].count(".pcapng")
 
 
 def test_where_the_file_cannot_be_written(tmp_path: Path) -> None:
