@@ -21,7 +21,7 @@ def allow_real_time() -> None:
     if not may_be_real_time():
         hard = resource.getrlimit(resource.RLIMIT_RTPRIO)[1]
         with contextlib.suppress(ValueError, PermissionError):  # then only CAP_SYS_NICE helps
-            resource.setrlimit(resource.RLIMIT_RTPRIO, (1, max(1, hard)))
+            resource.setrlimit(resource.RLIMIT_RTPRIO, (1, hard or 1))
     with ThreadPoolExecutor(1) as trial:
         if trial.submit(run_in_real_time).exception() is not None:
             raise PrivilegeError(

@@ -17,8 +17,8 @@ from .dataplane cimport Dataplane
 from .fdb_changes cimport CHANGE_SLOTS, FdbChange, FdbChanges
 from .linux cimport pthread_mutex_lock, pthread_mutex_unlock
 from .mac_table cimport (
-    COPY_ROOM, ENTRY_STATIC, SWEEP_ALL, SWEEP_EXPIRED, Cursor, Entry, EntryRow, MacTable, MacTableState, copy_some,
-    hash_key, learn_all, look_up_all, mac_of, make_key, read_entry, refresh_all, remove_key, set_static, start_walk,
+    COPY_ROOM, ENTRY_STATIC, SKEW, SWEEP_ALL, SWEEP_EXPIRED, Cursor, Entry, EntryRow, MacTable, MacTableState, age,
+    copy_some, hash_key, learn_all, look_up_all, mac_of, make_key, read_entry, refresh_all, remove_key, set_static, start_walk,
     sweep, vid_of,
 )
 from .worker cimport lock, unlock
@@ -81,7 +81,8 @@ cdef class FdbAccess:
     def rows(self, uint32_t now, ageing=None, mac=None, port=None, vlan=None):
         """The live entries, [(mac, vlan, port, age), …], by VLAN and MAC; or those of a MAC address, a port, a VLAN.
 
-        now, ageing, age: in ms; ageing None: none expires; age None: the entry is static. Raises MemoryError."""
+        now, ageing, age: in ms; ageing None: none expires; age None: the entry is static. One that was heard after `now`
+        has the age 0. Raises MemoryError."""
         cdef int64_t expired = -1 if ageing is None else ageing
         cdef int64_t of_mac = -1 if mac is None else mac
         cdef int64_t of_port = -1 if port is None else port
@@ -89,19 +90,19 @@ cdef class FdbAccess:
         cdef EntryRow *rows = NULL
         cdef const EntryRow *row
         cdef uint64_t i, count = self._copy(&rows)
-        cdef uint32_t age
+        cdef uint32_t later         # its age, plus SKEW
         cdef list out = []
         try:
             for i in range(count):
                 row = &rows[i]
-                age = now - row.seen
+                later = age(now, row.seen)
                 if (
-                    (row.fixed or expired < 0 or <int64_t>age < expired)
+                    (row.fixed or expired < 0 or <int64_t>later < expired + SKEW)
                     and (of_mac < 0 or <int64_t>row.mac == of_mac)
                     and (of_port < 0 or <int64_t>row.port == of_port)
                     and (of_vlan < 0 or <int64_t>row.vlan == of_vlan)
                 ):
-                    out.append((row.mac, row.vlan, row.port, None if row.fixed else age))
+                    out.append((row.mac, row.vlan, row.port, None if row.fixed else max(later, <uint32_t>SKEW) - SKEW))
         finally:
             free(rows)
         return out

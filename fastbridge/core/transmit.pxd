@@ -44,6 +44,7 @@ cdef enum:
     # segmented in the pod, some 200 µs.
     COSTLY_NS = 200000
     SHORT_NS = 20000            # nothing else had the CPU in a send as short as this
+    LATE_NS = 1000000           # so much of short sends tells what is counted; older ones count by half
     COSTLY_SHARE = 16           # costly ports get one part in so many of the time …
     COSTLY_BURST_NS = 2000000   # … and so much at once
     COSTLY_TOLD_NS = 1000000000
@@ -281,16 +282,19 @@ cdef inline uint64_t waited(Worker *worker) noexcept nogil:
     return worker.waited - before
 
 
-cdef inline uint64_t time_taken(Worker *worker, uint64_t elapsed, uint64_t counted) noexcept nogil:
+cdef inline uint64_t time_taken(Worker *worker, WorkerPort *share, uint64_t elapsed, uint64_t counted) noexcept nogil:
     """A send's part of the `elapsed` ns, `counted` of them as the worker's: the time that nobody else had the CPU."""
     cdef uint64_t away
     if elapsed < SHORT_NS:
-        worker.counted += counted
-        worker.elapsed += elapsed
+        share.counted += counted
+        share.short_ns += elapsed
+        if share.short_ns > LATE_NS:
+            share.counted //= 2
+            share.short_ns //= 2
     if elapsed <= COSTLY_NS:
         return elapsed
     away = waited(worker)
-    if 4 * worker.counted > 3 * worker.elapsed and counted < elapsed:
+    if 16 * share.counted > 15 * share.short_ns and counted < elapsed:
         away = max(away, elapsed - counted)
     return elapsed - away if away < elapsed else 0
 
@@ -316,7 +320,7 @@ cdef inline void transmit_costly(Worker *worker, WorkerPort *share, uint64_t *no
         took = now[0] - began
         if worker.breathing:
             counted, counted_before = counted_before, thread_ns()
-            took = time_taken(worker, took, counted_before - counted)
+            took = time_taken(worker, share, took, counted_before - counted)
         if share.cost > COSTLY_NS:
             worker.costly_from = max(worker.costly_from, began) + COSTLY_SHARE * took
         if worker.breathing:
@@ -349,7 +353,7 @@ cdef inline void transmit_timed(Worker *worker) noexcept nogil:
         began, now = now, monotonic_ns()
         if worker.breathing:                     # else another thread sends, and its waits are not known
             counted, counted_before = counted_before, thread_ns()
-            note_cost(share, time_taken(worker, now - began, counted_before - counted), weight)
+            note_cost(share, time_taken(worker, share, now - began, counted_before - counted), weight)
     for i in range(costly):
         transmit_costly(worker, worker.shares[worker.touched[i]], &now)
 

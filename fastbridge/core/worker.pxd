@@ -75,7 +75,6 @@ cdef struct Worker:
     uint64_t timed_until                # ns; sends are timed until then
     int waits_fd                        # the worker's own /proc/thread-self/schedstat
     uint64_t waited                     # ns that the worker had waited for a CPU when last asked
-    uint64_t counted, elapsed           # of some short sends, ns: CPU time of the worker, and all
     bint breathing                      # the worker's own thread sends
     uint64_t costly_from                # ns; costly ports may be sent to again from then on
     uint16_t *touched                   # egress ports with queued frames

@@ -255,7 +255,11 @@ class SwitchBase:
                     self.remove_port(index)
 
         member.socket_port = SocketPort(name, theirs, receive, leave)
-        self._add_member(index, member, settings=self._settings_for(name))
+        try:
+            self._add_member(index, member, settings=self._settings_for(name))
+        except BaseException:
+            self._remove_member(index)
+            raise
         return member.socket_port
 
     def remove_port(self, port: PortRef) -> None:

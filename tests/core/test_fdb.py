@@ -492,3 +492,15 @@ def test_expired_entries_heard_again_while_the_table_grows_are_not_lost(seed: in
             for old in numbers.sample(range(1, 642), 150):
                 table.learn(old, 0, 1, now)
     assert len(table) == table.held(1) == len(exported(FdbAccess(table)))
+
+
+@pytest.mark.parametrize("ageing", [None, 1_000])
+def test_a_station_that_was_heard_meanwhile_is_listed(ageing: int | None) -> None:
+    """A worker's clock may be ahead of the reader's."""
+    table = MacTable(capacity=8, ageing_ms=ageing)
+    access = FdbAccess(table)
+    access.learn_many(np.array([1, 2], np.uint64), np.array([3, 4], np.uint16), 5_001)
+    assert access.rows(5_000, ageing) == [(1, 0, 3, 0), (2, 0, 4, 0)]
+    assert access.rows(5_100, ageing) == [(1, 0, 3, 99), (2, 0, 4, 99)]
+    assert access.rows(6_000, ageing) == [(1, 0, 3, 999), (2, 0, 4, 999)]
+    assert bool(access.rows(6_001, ageing)) == (ageing is None)

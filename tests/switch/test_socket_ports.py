@@ -227,6 +227,20 @@ def test_bad_requests_are_one_line(switch: MemorySwitch | Switch) -> None:
         assert switch.counters().ports["a"].dropped["runt"] == 1
 
 
+def test_what_cannot_join_leaves_nothing(switch: MemorySwitch | Switch, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(name: str) -> None:
+        raise ConfigError(f"no {name}")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(switch, "on_port", refuse)
+        with pytest.raises(ConfigError, match="no a"):
+            switch.add_socket_port("a")
+    assert not switch.ports
+    with switch.add_socket_port("a") as a, switch.add_socket_port("b") as b:
+        a.send(ethernet(GROUP, ONE))
+        assert b.recv() == ethernet(GROUP, ONE)
+
+
 def test_a_checksum_that_was_left_to_the_device_is_complete_and_large_frames_come_as_on_a_wire() -> None:
     switch = MemorySwitch(["pod"])
     with switch.add_socket_port("probe") as probe:
