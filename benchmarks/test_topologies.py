@@ -1,4 +1,7 @@
-"""A lab of 200 switches with 5 pods each, all switches in this process: made, pinged once on each, removed."""
+"""A lab of 200 switches with 5 pods each, all switches in this process: made, pinged once on each, removed.
+
+On two CPUs it takes some 15 s of CPU until all forward; beside other programs that is much longer on the clock.
+"""
 
 from __future__ import annotations
 

@@ -358,9 +358,9 @@ def _save(lab: StoredLab) -> None:
     path = _path(lab.name)
     fresh = path.with_suffix(".new")
     try:
-        _hosts(lab.name).write_text(lab.topology.hosts)
         fresh.write_text(json.dumps(state, indent=1))
         fresh.replace(path)
+        _hosts(lab.name).write_text(lab.topology.hosts)  # after the state, by which `down` finds it
     except OSError as error:
         raise LabError(f"cannot write {path}: {error.strerror}") from error
 

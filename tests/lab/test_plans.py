@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -264,6 +265,23 @@ def test_what_is_wrong_is_one_line_that_names_the_line(text: str, line: str) -> 
     with pytest.raises(ConfigError) as refused:
         Topology.parse(text, "lab")
     assert str(refused.value).startswith(line) and "\n" not in str(refused.value)
+
+
+PAGE = Path(__file__).parents[2] / "docs/topologies.md"
+
+
+@pytest.mark.skipif(not PAGE.exists(), reason="the tests were copied without docs/")
+def test_the_page_says_the_same_in_python_and_in_toml() -> None:
+    python, toml = (
+        re.findall(rf"^```{language}\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.M | re.S)[0]
+        for language in ("python", "toml")
+    )
+    made: dict[str, Any] = {}
+    exec(python.split("with Lab")[0], made)
+    assert Topology.parse(toml) == made["plan"]
+    with pytest.raises(ConfigError) as refused:
+        Topology.parse(toml.replace('"lan1"', '"lan3"', 1), "lab.toml")
+    assert f"`{refused.value}`" in PAGE.read_text(encoding="utf-8").replace("\n", " ")
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
