@@ -18,8 +18,8 @@ from .fdb_changes cimport CHANGE_SLOTS, FdbChange, FdbChanges
 from .linux cimport pthread_mutex_lock, pthread_mutex_unlock
 from .mac_table cimport (
     COPY_ROOM, ENTRY_STATIC, SKEW, SWEEP_ALL, SWEEP_EXPIRED, Cursor, Entry, EntryRow, MacTable, MacTableState, age,
-    copy_some, hash_key, learn_all, look_up_all, mac_of, make_key, read_entry, refresh_all, remove_key, set_static, start_walk,
-    sweep, vid_of,
+    copy_some, hash_key, learn_all, look_up_all, mac_of, make_key, read_entry, refresh_all, remove_key, set_static,
+    start_walk, sweep, vid_of,
 )
 from .worker cimport lock, unlock
 
@@ -81,8 +81,8 @@ cdef class FdbAccess:
     def rows(self, uint32_t now, ageing=None, mac=None, port=None, vlan=None):
         """The live entries, [(mac, vlan, port, age), …], by VLAN and MAC; or those of a MAC address, a port, a VLAN.
 
-        now, ageing, age: in ms; ageing None: none expires; age None: the entry is static. One that was heard after `now`
-        has the age 0. Raises MemoryError."""
+        now, ageing, age: in ms; ageing None: none expires; age None: the entry is static. A station that was heard after
+        `now` has the age 0. Raises MemoryError."""
         cdef int64_t expired = -1 if ageing is None else ageing
         cdef int64_t of_mac = -1 if mac is None else mac
         cdef int64_t of_port = -1 if port is None else port

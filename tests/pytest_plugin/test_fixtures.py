@@ -108,7 +108,7 @@ ROUTED = """
 
     @pytest.mark.lab("net.toml", policy="suppress")
     def test_route(lab, switches):
-        assert lab["a"].ping("r") and list(switches) == ["lan1", "lan2"]
+        assert lab["a"].ping("r", timeout=60) and list(switches) == ["lan1", "lan2"]
         assert str(switches["lan2"].policy()) == "suppress" and lab.topology.mtu == 1400
         assert lab["a"].ping("b", timeout=0.01), "cut"
 
