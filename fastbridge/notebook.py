@@ -56,7 +56,8 @@ def drawing(stations: Iterable[Station], total: int, bar: str) -> str:
     height = at + _BAR + (_WIRE + _HEIGHT if below else 0)
     parts = [
         f"<svg xmlns='http://www.w3.org/2000/svg' role='img' aria-label='{escape(bar, quote=True)}' "
-        f"viewBox='-1 -1 {width + 2} {height + 2}' width='{width + 2}' style='max-width:100%;height:auto' "
+        f"viewBox='-1 -1 {width + 2} {height + 2}' width='{width + 2}' "
+        "style='display:block;max-width:100%;height:auto;margin:.8em 0' "
         "font-family='system-ui,sans-serif' fill='currentColor' text-anchor='middle'>",
         _box(0, at, width, _BAR),
         _text(width // 2, at + _BAR // 2 + 5, bar, 13),
