@@ -16,9 +16,11 @@ from click.shell_completion import ShellComplete
 from command import COMMAND, ROOT, complaint, run, run_each, say
 from live import PATIENCE, eventually
 
-from fastbridge import Switch
+from fastbridge import Client, Switch
 from fastbridge.cli import group
-from fastbridge.control.directory import running as control_sockets
+from fastbridge.lab import persistent as lab_store
+from fastbridge.lab.trials import ping_all
+from fastbridge.lab.visits import visit
 
 pytestmark = pytest.mark.live
 
@@ -166,6 +168,15 @@ def test_all_pods_of_a_lab_of_a_file_ping_each_other(routed: str) -> None:
     ]  # fmt: skip
 
 
+def answered(lab: str) -> set[tuple[str, str]]:
+    """The pairs of pods of which the second answers the first, where some do not."""
+    some = run("lab", "pingall", "--name", lab, "--timeout", "2", "--json")
+    found = json.loads(some.stdout)
+    pairs = {(ping["from"], ping["to"]) for ping in found["pings"] if ping["rtt"] is not None}
+    assert some.returncode == 1 and (found["sent"], found["received"]) == (6, len(pairs))
+    return pairs
+
+
 def test_pods_of_a_lab_that_stays_ping_each_other(stored: str) -> None:
     """What runs in them goes on."""
     sleeper = subprocess.Popen([*COMMAND, "lab", "exec", "--name", stored, "pod1", "sleep", "1000"], cwd=ROOT)
@@ -176,12 +187,7 @@ def test_pods_of_a_lab_that_stays_ping_each_other(stored: str) -> None:
             "pod1 → X X", "pod2 → X X", "pod3 → X X", "0 of 6 pings answered, 100% lost",
         ]  # fmt: skip
         with Switch([f"{stored}-pod{n}" for n in (1, 2)]):
-            some = run("lab", "pingall", "--name", stored, "--timeout", "3", "--json")
-        assert some.returncode == 1
-        found = json.loads(some.stdout)
-        assert (found["sent"], found["received"]) == (6, 2)
-        answered = {(ping["from"], ping["to"]) for ping in found["pings"] if ping["rtt"] is not None}
-        assert answered == {("pod1", "pod2"), ("pod2", "pod1")}
+            eventually(lambda: answered(stored) == {("pod1", "pod2"), ("pod2", "pod1")}, "answers of two pods")
         assert sleeper.poll() is None
     finally:
         sleeper.kill()
@@ -215,48 +221,44 @@ def test_wrong_requests_of_labs(stored: str, routed: str) -> None:
 
 
 @contextlib.contextmanager
-def running(*arguments: str, switches: int) -> Iterator[list[str]]:
-    """A run with so many switches; gives their names."""
-    with subprocess.Popen(
-        [*COMMAND, "run", "--json", *arguments], stdout=subprocess.PIPE, text=True, cwd=ROOT
-    ) as process:
+def running(*arguments: str, switches: int) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
+    """A run with so many switches, and their names."""
+    command = [*COMMAND, "run", "--json", *arguments]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, text=True, cwd=ROOT, **pipes) as process:
         try:
-            yield sorted(say(process)["name"] for _ in range(switches))
+            yield process, sorted(say(process)["name"] for _ in range(switches))
         finally:
             process.terminate()
             process.communicate(timeout=PATIENCE)
 
 
-def test_a_run_joins_a_lab_with_its_links(routed: str, netns_directory: None) -> None:
+def test_a_run_joins_a_lab_with_its_links_and_ends_with_it(routed: str, netns_directory: None) -> None:
     assert run("lab", "up", "-f", routed, "--name", "rou", "--link", "h2:delay=3ms").returncode == 0
+    lab = lab_store.get("rou")
     try:
-        with running("--lab", "rou", switches=3) as names:
+        with running("--lab", "rou", switches=3) as (process, names):
             assert names == ["rou-lan1", "rou-lan2", "rou-lan3"]
-            done = run("lab", "pingall", "--name", "rou", "--timeout", "20", "--json")
-            assert (done.returncode, done.stderr) == (0, "")
-            rtts = {(ping["from"], ping["to"]): ping["rtt"] for ping in json.loads(done.stdout)["pings"]}
-            assert rtts["h1", "r1"] >= 0.002 and rtts["h1", "h2"] >= 0.008  # of h1's link, and of h2's
-            shown = json.loads(run("link", "show", "--switch", "rou-lan3", "--json").stdout)
-            assert "rou-h2" in [link["ifname"] for link in shown]
-        with subprocess.Popen(
-            [*COMMAND, "run", "--lab", "rou"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=ROOT
-        ) as process:
-            eventually(lambda: len(control_sockets()) == 3, "the switches")
-            assert run("lab", "down", "--name", "rou").returncode == 0
-            assert "all interfaces are gone" in process.communicate(timeout=PATIENCE)[1]
+            with visit(lab) as pods:
+                found = {(reach.source, reach.target): reach.result for reach in ping_all(pods, PATIENCE)}
+            assert len(found) == 6 and all(found.values())
+            assert found["h1", "r1"].rtts[0] >= 0.002 and found["h1", "h2"].rtts[0] >= 0.008  # h1's link, and h2's
+            with Client("rou-lan3") as client:
+                assert "rou-h2" in [link["ifname"] for link in client.call("link.show")]
+            lab_store.down("rou")
+            assert process.wait(PATIENCE) == 1  # all interfaces are gone
     finally:
-        if "rou" in run("lab", "list").stdout:
-            run("lab", "down", "--name", "rou")
+        if lab in lab_store.list_labs():
+            lab_store.down("rou")
 
 
 def test_a_run_of_one_switch_joins_a_lab_and_plays_a_scenario(stored: str, tmp_path: Path) -> None:
     (tmp_path / "scenario").write_text('[[at]]\ntime = "0s"\nlink = "tst-pod3"\ncut = true\n')
-    with running("--lab", stored, "--scenario", str(tmp_path / "scenario"), switches=1) as names:
+    with running("--lab", stored, "--scenario", str(tmp_path / "scenario"), switches=1) as (_, names):
         assert names == ["tst-s1"]
-        done = run("lab", "pingall", "--name", stored, "--timeout", "2")
-    assert done.stdout.splitlines() == [
-        "pod1 → pod2 X", "pod2 → pod1 X", "pod3 → X X", "2 of 6 pings answered, 67% lost",
-    ]  # fmt: skip
+        with visit(lab_store.get(stored)) as (one, two, three):
+            assert one.ping(two, timeout=PATIENCE)
+            eventually(lambda: not one.ping(three, timeout=0.2), "the cut")
 
 
 def test_what_a_run_of_a_lab_does_not_take(stored: str) -> None:
