@@ -12,6 +12,7 @@ import threading
 import urllib.request
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from ipaddress import IPv4Network
 from pathlib import Path
 
 import pytest
@@ -263,6 +264,14 @@ def test_addresses_of_the_uplink_s_network_are_refused() -> None:
         lab.uplink(),
     ):
         pass
+
+
+def test_addresses_of_the_uplink_s_network_are_refused_in_other_pods_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Frames to them would leave by the uplink."""
+    with Lab(2) as lab:
+        monkeypatch.setattr(uplink, "NETWORK", IPv4Network(lab["pod2"].ipv4.ip))
+        with pytest.raises(ConfigError, match="pod pod2 has "), lab.uplink("pod1"):
+            pass
 
 
 FORK = """
