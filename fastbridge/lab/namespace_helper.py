@@ -43,6 +43,7 @@ MS_BIND, MS_REC, MS_SLAVE, MS_SHARED, MNT_DETACH = 0x1000, 0x4000, 0x80000, 0x10
 MS_OF_STATVFS = 0xF  #: read-only, no setuid, no devices, no execution: mount and statvfs use the same bits
 PR_SET_NAME = 15
 SYS_NET, SYS_DEVICES, HOSTS = "/sys/class/net", "/sys/devices/virtual/net", "/etc/hosts"
+ASIDE = "/proc/driver"
 CAP_NET_ADMIN, CAP_NET_RAW, CAP_SYS_ADMIN = 12, 13, 21
 MARK = "FASTBRIDGE_LAB"  #: the variable that has the lab's tag, in programs and what they start; as in namespaces.py
 ENVIRONMENT_MAX = 6 << 20  #: bytes; the kernel allows no longer arguments and environment
@@ -189,17 +190,26 @@ def show_lab(hosts: bytes) -> bool:
 
 
 def show_hosts(lines: bytes) -> None:
-    """Put lines before those of /etc/hosts. They are in a tmpfs that only its file's mount there keeps.
+    """Put lines before those of /etc/hosts."""
+    with open(HOSTS, "rb") as before:  # noqa: PTH123 - as above
+        lay(lines + before.read(), HOSTS)
 
-    It is made where the sysfs will be: that is a directory, and nobody looks there yet.
+
+def lay(text: bytes, path: str) -> None:
+    """Lay a file of this text over another. It is in a tmpfs that only its mount there keeps.
+
+    So nobody else can put a file in its place. For a moment the tmpfs is over a directory that all have and hardly
+    anybody looks into.
     """
-    call("mount", b"fastbridge", SYS_NET.encode(), b"tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, None)
-    path = f"{SYS_NET}/hosts"
-    with open(HOSTS, "rb") as before, open(path, "wb") as file:  # noqa: PTH123 - as above
-        file.write(lines + before.read())
-    os.chmod(path, 0o644)  # noqa: PTH101 - as above
-    call("mount", path.encode(), HOSTS.encode(), b"none", MS_BIND, None)
-    call("umount2", SYS_NET.encode(), MNT_DETACH)
+    call("mount", b"fastbridge", ASIDE.encode(), b"tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, b"mode=755")
+    try:
+        file = f"{ASIDE}/file"
+        with open(file, "wb") as fresh:  # noqa: PTH123 - as above
+            fresh.write(text)
+        os.chmod(file, 0o644)  # noqa: PTH101 - as above
+        call("mount", file.encode(), path.encode(), b"none", MS_BIND, None)
+    finally:
+        call("umount2", ASIDE.encode(), MNT_DETACH)
 
 
 def is_entered_whole() -> bool:
@@ -332,18 +342,7 @@ class Helper:
     def cover(self, number: str, path: str, text: str) -> Answer:
         """Lay a file of this text over another, for the programs in a network namespace."""
         self.make_mounts(number)
-        beside = f"{os.environ.get('TMPDIR', '/tmp')}/{self.tag}"  # noqa: S108 - a name that nobody can know
-
-        def lay() -> None:
-            file = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
-            try:
-                os.write(file, text.encode())
-                call("mount", beside.encode(), path.encode(), b"none", MS_BIND, None)
-            finally:
-                os.close(file)
-                os.unlink(beside)  # noqa: PTH108 - the mount keeps what it was
-
-        return self.in_mounts(number, lay)
+        return self.in_mounts(number, lambda: lay(text.encode(), path))
 
     def uncover(self, number: str, path: str) -> Answer:
         """Take it away again."""

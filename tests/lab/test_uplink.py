@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import socket
@@ -272,6 +273,21 @@ def test_addresses_of_the_uplink_s_network_are_refused_in_other_pods_too(monkeyp
         monkeypatch.setattr(uplink, "NETWORK", IPv4Network(lab["pod2"].ipv4.ip))
         with pytest.raises(ConfigError, match="pod pod2 has "), lab.uplink("pod1"):
             pass
+
+
+def test_a_cover_is_for_all_to_read_and_needs_no_directory_for_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", "/nonexistent")
+    before = os.umask(0o077)
+    try:
+        lab = Lab(1)
+    finally:
+        os.umask(before)
+    with lab:
+        (pod,) = lab
+        pod.namespace.cover("/etc/hosts", "192.0.2.1 one\n")
+        assert pod.run(["stat", "-c", "%a", "/etc/hosts"]).stdout == "644\n"
+        assert pod.run(["cat", "/etc/hosts"]).stdout == "192.0.2.1 one\n"
+        assert "one" not in Path("/etc/hosts").read_text()
 
 
 FORK = """
