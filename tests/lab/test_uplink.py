@@ -290,6 +290,22 @@ def test_a_cover_is_for_all_to_read_and_needs_no_directory_for_files(monkeypatch
         assert "one" not in Path("/etc/hosts").read_text()
 
 
+@needs_slirp4netns
+def test_a_name_server_file_that_the_host_replaces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    file, fresh = tmp_path / "resolv.conf", tmp_path / "fresh"
+    for path in file, fresh:
+        path.write_text("")
+    monkeypatch.setattr(uplink, "_RESOLVER", str(file))
+    uplink._tell_rewrite.cache_clear()
+    with Lab(2) as lab, pytest.raises(ZeroDivisionError), lab.uplink():
+        assert lab["pod1"].run(["cat", file]).stdout == "nameserver 10.0.2.3\n"
+        fresh.replace(file)
+        _ = 1 / 0
+    assert caplog.text.count("the host has replaced its own") == 1
+
+
 FORK = """
 import os, sys
 from fastbridge import Lab
