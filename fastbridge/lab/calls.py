@@ -32,6 +32,15 @@ _RUNNER = Path(__file__).with_name("call_runner.py")
 _registry = threading.Lock()  #: whom cloudpickle pickles as a whole is a setting of the process
 
 
+def _renew_lock() -> None:
+    """In a forked child: a thread of the parent may have held it, and has no part here."""
+    global _registry
+    _registry = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_renew_lock)
+
+
 class RemoteError(Exception):
     """The cause of an error that was raised in a pod: its text is the traceback there."""
 
@@ -80,7 +89,7 @@ def _request(function: Callable[..., Any], arguments: tuple[Any, ...]) -> bytes:
 
 def _result(answer: bytes, status: int, what: str) -> Any:
     if status or not answer:
-        how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with exit status {status}"
+        how = f"was killed by {_signal_name(-status)}" if status < 0 else f"ended with exit status {status}"
         raise LabError(f"{what} {how}, without a result")
     kind, content, *more = pickle.loads(answer)  # noqa: S301 - from a process that this one started
     if kind == "lost":
@@ -94,6 +103,13 @@ def _result(answer: bytes, status: int, what: str) -> Any:
             raise LabError(f"{what} raised {text.splitlines()[-1]}") from cause
         raise pickle.loads(content) from cause  # noqa: S301 - as above
     return pickle.loads(content)  # noqa: S301 - as above
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # a real-time signal
+        return f"signal {number}"
 
 
 def _pickler() -> ModuleType:

@@ -14,7 +14,8 @@ When this process is itself killed, a second one, the guard, does that in its pl
 
 Nothing escapes them. A program comes into a namespace through a door, a path in /proc that ends with this process. Once
 the door is shut none comes in, not even one that the owner had begun to start when it was killed. The others are all to
-be seen: on its way in a process has the lab's tag as its name, and then it is in the namespace.
+be seen: on its way in a process has the lab's tag as its name, and then it is in the namespace. In a namespace that is
+only borrowed, programs of others run, too. There, the tag in the environment tells those of the owner.
 
 Called as `namespace_helper.py exec PATH HOSTS PROGRAM …` it is no helper. It becomes that program, in the network
 namespace of this name.
@@ -42,7 +43,10 @@ MS_BIND, MS_REC, MS_SLAVE, MS_SHARED, MNT_DETACH = 0x1000, 0x4000, 0x80000, 0x10
 MS_OF_STATVFS = 0xF  #: read-only, no setuid, no devices, no execution: mount and statvfs use the same bits
 PR_SET_NAME = 15
 SYS_NET, SYS_DEVICES, HOSTS = "/sys/class/net", "/sys/devices/virtual/net", "/etc/hosts"
+ASIDE = "/proc/driver"
 CAP_NET_ADMIN, CAP_NET_RAW, CAP_SYS_ADMIN = 12, 13, 21
+MARK = "FASTBRIDGE_LAB"  #: the variable that has the lab's tag, in programs and what they start; as in namespaces.py
+ENVIRONMENT_MAX = 6 << 20  #: bytes; the kernel allows no longer arguments and environment
 KILL_PATIENCE = 5.0  #: seconds; a killed process is gone in milliseconds unless the kernel is stuck
 
 libc = ctypes.CDLL(None, use_errno=True)
@@ -157,6 +161,15 @@ def write(path: str, text: str) -> None:
         os.close(fd)
 
 
+def read_some(path: str, most: int) -> bytes:
+    """The beginning of a file in /proc, by one call. open() takes twice the time."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(fd, most)
+    finally:
+        os.close(fd)
+
+
 def show_lab(hosts: bytes) -> bool:
     """Get mounts of our own: in /sys the interfaces of our network namespace, in /etc/hosts these lines first.
 
@@ -177,17 +190,26 @@ def show_lab(hosts: bytes) -> bool:
 
 
 def show_hosts(lines: bytes) -> None:
-    """Put lines before those of /etc/hosts. They are in a tmpfs that only its file's mount there keeps.
+    """Put lines before those of /etc/hosts."""
+    with open(HOSTS, "rb") as before:  # noqa: PTH123 - as above
+        lay(lines + before.read(), HOSTS)
 
-    It is made where the sysfs will be: that is a directory, and nobody looks there yet.
+
+def lay(text: bytes, path: str) -> None:
+    """Lay a file of this text over another. It is in a tmpfs that only its mount there keeps.
+
+    So nobody else can put a file in its place. For a moment the tmpfs is over a directory that all have and hardly
+    anybody looks into.
     """
-    call("mount", b"fastbridge", SYS_NET.encode(), b"tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, None)
-    path = f"{SYS_NET}/hosts"
-    with open(HOSTS, "rb") as before, open(path, "wb") as file:  # noqa: PTH123 - as above
-        file.write(lines + before.read())
-    os.chmod(path, 0o644)  # noqa: PTH101 - as above
-    call("mount", path.encode(), HOSTS.encode(), b"none", MS_BIND, None)
-    call("umount2", SYS_NET.encode(), MNT_DETACH)
+    call("mount", b"fastbridge", ASIDE.encode(), b"tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, b"mode=755")
+    try:
+        file = f"{ASIDE}/file"
+        with open(file, "wb") as fresh:  # noqa: PTH123 - as above
+            fresh.write(text)
+        os.chmod(file, 0o644)  # noqa: PTH101 - as above
+        call("mount", file.encode(), path.encode(), b"none", MS_BIND, None)
+    finally:
+        call("umount2", ASIDE.encode(), MNT_DETACH)
 
 
 def is_entered_whole() -> bool:
@@ -320,18 +342,7 @@ class Helper:
     def cover(self, number: str, path: str, text: str) -> Answer:
         """Lay a file of this text over another, for the programs in a network namespace."""
         self.make_mounts(number)
-        beside = f"{os.environ.get('TMPDIR', '/tmp')}/{self.tag}"  # noqa: S108 - a name that nobody can know
-
-        def lay() -> None:
-            file = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
-            try:
-                os.write(file, text.encode())
-                call("mount", beside.encode(), path.encode(), b"none", MS_BIND, None)
-            finally:
-                os.close(file)
-                os.unlink(beside)  # noqa: PTH108 - the mount keeps what it was
-
-        return self.in_mounts(number, lay)
+        return self.in_mounts(number, lambda: lay(text.encode(), path))
 
     def uncover(self, number: str, path: str) -> Answer:
         """Take it away again."""
@@ -453,17 +464,18 @@ class Helper:
     def is_program(self, pid: int, ours: set[int]) -> bool:
         """Whether a process is on its way into the namespaces, or in one. In this order, or it could pass in between.
 
-        A process that has just ended is neither.
+        So is one that the owner, or a program of his, started in a borrowed namespace. A process that has just ended is
+        none of these.
         """
+        tag = self.tag.encode()
         try:
-            cmdline = os.open(f"/proc/{pid}/cmdline", os.O_RDONLY | os.O_CLOEXEC)  # open() takes twice the time
-            try:
-                name = os.read(cmdline, 64).split(b"\0")[0]
-            finally:
-                os.close(cmdline)
-            return name.split(b"/")[0] == self.tag.encode() or os.stat(f"/proc/{pid}/ns/net").st_ino in ours  # noqa: PTH116
+            name = read_some(f"/proc/{pid}/cmdline", 64).split(b"\0")[0]
+            if name.split(b"/")[0] == tag or os.stat(f"/proc/{pid}/ns/net").st_ino in ours:  # noqa: PTH116
+                return True
+            variables = read_some(f"/proc/{pid}/environ", ENVIRONMENT_MAX).split(b"\0")
         except OSError:  # a zombie, or a process that we may not look at: neither is in one
             return False
+        return MARK.encode() + b"=" + tag in variables
 
 
 def serve(control: socket.socket, helper: Helper) -> None:

@@ -36,6 +36,7 @@ SETTINGS_WRITABLE = (
     "run as root; in a container with --security-opt unmask=/proc/sys (podman) or systempaths=unconfined (docker)"
 )
 
+_MARK = "FASTBRIDGE_LAB"  #: the variable by which the helper knows programs, also after their exec and fork
 _PROGRAM = Path(__file__).with_name("namespace_helper.py")
 
 
@@ -63,6 +64,8 @@ class NamespaceHelper(Closes):
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 cwd="/",
+                # In a pod of another lab: that one's end kills who bears its mark, and this helper ends by itself.
+                env={name: value for name, value in os.environ.items() if name != _MARK},
                 pass_fds=inherit,
                 start_new_session=True,
             )
@@ -183,6 +186,7 @@ class NamespaceHelper(Closes):
         given = options.get("env")
         environment = dict(os.environ if given is None else given)
         environment["PATH"] = search_path(environment.get("PATH"))
+        environment[_MARK] = self._tag
         if "/" not in words[0] and find_program(words[0], environment["PATH"]) is None:
             raise LabError(f"there is no program {words[0]!r} on the PATH; install it, or give its whole path")
         nsenter = find_program("nsenter")

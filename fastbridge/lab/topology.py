@@ -324,11 +324,11 @@ class Lab(Closes):
         connections from the namespace of this process. At the address are the servers on 127.0.0.1 of this host. Name
         servers are the host's. IPv4 only; one process a pod.
 
-        Raises LabError when neither program is installed, or none works, and ConfigError for pods with addresses of the
-        uplink's network.
+        Raises LabError when neither program is installed, or none works, and ConfigError where any pod of the lab has
+        an address of the uplink's network.
         """
         chosen = [self[pod] if isinstance(pod, str) else pod for pod in pods] or list(self)
-        refuse_taken(chosen)
+        refuse_taken(list(self))  # a pod with an uplink sends to all others
         with contextlib.ExitStack() as uplinks:
             for pod in chosen:
                 uplinks.enter_context(Uplink(pod))

@@ -7,7 +7,7 @@ runs outside the pod, and yet ends with the lab, as those inside do.
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import logging
 import subprocess
 import tempfile
@@ -67,8 +67,12 @@ class Uplink(Closes):
             return
         _end(self._program)
         if self._has_resolver:
-            with contextlib.suppress(LabError):  # the lab was closed, and its mounts are gone
+            try:
                 self._namespace.uncover(_RESOLVER)
+            except LabError:  # the lab was closed, and its mounts are gone
+                pass
+            except OSError as error:
+                _tell_rewrite(error.strerror)
 
     def _name_server(self) -> bool:
         """Let the pod's programs ask the host's name servers; returns whether they can."""
@@ -86,6 +90,12 @@ def refuse_taken(pods: Sequence[Pod]) -> None:
         for end in pod.interfaces.values():
             if end.ipv4 is not None and end.ipv4.ip in NETWORK:
                 raise ConfigError(f"pod {pod.name} has {end.ipv4.ip}, and {NETWORK} is the uplink's: give it another")
+
+
+@functools.cache
+def _tell_rewrite(reason: str) -> None:
+    """Say, once, that there was nothing to uncover."""
+    _log.warning("pods had lost their %s: the host has replaced its own meanwhile (%s)", _RESOLVER, reason)
 
 
 def _start(pod: Pod) -> subprocess.Popen[Any]:

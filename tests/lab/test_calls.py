@@ -18,6 +18,7 @@ import pytest
 from live import PATIENCE
 
 from fastbridge import ConfigError, Lab, LabError
+from fastbridge.lab import calls
 
 pytestmark = pytest.mark.live
 
@@ -110,6 +111,7 @@ def test_what_cannot_be_pickled_is_told(lab: Lab) -> None:
         (os._exit, 3, "ended with exit status 3"),
         (os._exit, 0, "ended with exit status 0"),
         (signal.raise_signal, signal.SIGKILL, "was killed by SIGKILL"),
+        (signal.raise_signal, signal.SIGRTMIN + 1, "was killed by signal 35"),
     ],
 )
 def test_a_process_that_ends_without_a_result(
@@ -145,6 +147,14 @@ def test_a_lock_that_a_thread_holds_holds_up_no_call(lab: Lab) -> None:
     """A forked child would wait for it for ever."""
     with LOCK:
         assert lab["pod1"].call(take_the_lock, timeout=PATIENCE)
+
+
+def test_a_forked_child_has_a_lock_of_its_own() -> None:
+    with calls._registry:  # as another thread may hold it
+        child = os.fork()
+        if not child:
+            os._exit(0 if calls._registry.acquire(blocking=False) else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 def test_threads_call_at_once(lab: Lab) -> None:

@@ -83,6 +83,23 @@ def test_up_list_exec_down(up: lab_store.StoredLab) -> None:
         lab_store.down("fb")
 
 
+VISIT = """
+from fastbridge.errors import PrivilegeError
+from fastbridge.lab import persistent
+from fastbridge.lab.visits import visit
+try:
+    with visit(persistent.get("fb")):
+        pass
+except PrivilegeError as error:
+    print(error)
+"""
+
+
+def test_a_visit_of_an_ordinary_user(up: lab_store.StoredLab, unprivileged: list[str]) -> None:
+    done = subprocess.run([*unprivileged, VISIT], capture_output=True, text=True, timeout=60, cwd="/")
+    assert (done.stdout, done.stderr) == ("lab fb is root's; run as root\n", "")
+
+
 def test_down_ends_the_programs(up: lab_store.StoredLab) -> None:
     program = subprocess.Popen(up.command("pod1", ["sleep", "1000"]))
     while Path(f"/proc/{program.pid}/comm").read_text() != "sleep\n":

@@ -303,6 +303,38 @@ sys.stdin.read()
         eventually(lambda: not any(map(alive, programs)), "the end of the programs")
 
 
+@pytest.mark.parametrize("victims", ["the process", "the process and its helper"])
+def test_programs_in_a_borrowed_namespace_end_after_sigkill_and_others_stay(victims: str) -> None:
+    script = """
+import subprocess, sys
+from fastbridge.lab.namespaces import NamespaceHelper
+helper = NamespaceHelper()
+namespace = helper.borrow("/proc/self/ns/net")
+script = "setsid sleep 1000 & echo ready; exec sleep 1000"
+namespace.popen(["sh", "-c", script], stdout=subprocess.PIPE).stdout.readline()
+print(helper._process.pid, flush=True)
+sys.stdin.read()
+"""
+    pipe = subprocess.PIPE
+    with (
+        subprocess.Popen(["sleep", "1000"]) as neighbour,
+        subprocess.Popen([sys.executable, "-c", script], stdin=pipe, stdout=pipe, text=True) as owner,
+    ):
+        assert owner.stdout is not None
+        helper = int(owner.stdout.readline())
+        descendants = family(owner.pid)
+        assert len(descendants) == 2 + 2  # the helper, its guard, and two programs
+        owner.kill()
+        if victims != "the process":
+            os.kill(helper, signal.SIGKILL)
+        try:
+            eventually(lambda: not any(map(alive, descendants)), "the end of the programs")
+            assert neighbour.poll() is None
+        finally:
+            for pid in [neighbour.pid, *filter(alive, descendants)]:
+                os.kill(pid, signal.SIGKILL)
+
+
 def family(pid: int) -> list[int]:
     """The descendants of a process."""
     try:

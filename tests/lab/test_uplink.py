@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import socket
@@ -12,6 +13,7 @@ import threading
 import urllib.request
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from ipaddress import IPv4Network
 from pathlib import Path
 
 import pytest
@@ -263,6 +265,45 @@ def test_addresses_of_the_uplink_s_network_are_refused() -> None:
         lab.uplink(),
     ):
         pass
+
+
+def test_addresses_of_the_uplink_s_network_are_refused_in_other_pods_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Frames to them would leave by the uplink."""
+    with Lab(2) as lab:
+        monkeypatch.setattr(uplink, "NETWORK", IPv4Network(lab["pod2"].ipv4.ip))
+        with pytest.raises(ConfigError, match="pod pod2 has "), lab.uplink("pod1"):
+            pass
+
+
+def test_a_cover_is_for_all_to_read_and_needs_no_directory_for_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", "/nonexistent")
+    before = os.umask(0o077)
+    try:
+        lab = Lab(1)
+    finally:
+        os.umask(before)
+    with lab:
+        (pod,) = lab
+        pod.namespace.cover("/etc/hosts", "192.0.2.1 one\n")
+        assert pod.run(["stat", "-c", "%a", "/etc/hosts"]).stdout == "644\n"
+        assert pod.run(["cat", "/etc/hosts"]).stdout == "192.0.2.1 one\n"
+        assert "one" not in Path("/etc/hosts").read_text()
+
+
+@needs_slirp4netns
+def test_a_name_server_file_that_the_host_replaces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    file, fresh = tmp_path / "resolv.conf", tmp_path / "fresh"
+    for path in file, fresh:
+        path.write_text("")
+    monkeypatch.setattr(uplink, "_RESOLVER", str(file))
+    uplink._tell_rewrite.cache_clear()
+    with Lab(2) as lab, pytest.raises(ZeroDivisionError), lab.uplink():
+        assert lab["pod1"].run(["cat", file]).stdout == "nameserver 10.0.2.3\n"
+        fresh.replace(file)
+        _ = 1 / 0
+    assert caplog.text.count("the host has replaced its own") == 1
 
 
 FORK = """
