@@ -272,8 +272,8 @@ def run(
     """Forward frames between interfaces until Ctrl-C or SIGTERM.
 
     The interfaces must be Ethernet, up, and in the current network namespace. One that is deleted and
-    made again is a port again. While they are ports, the host's own network stack neither hears nor
-    speaks on them; its settings do not change.
+    made again is a port again; with several switches, `port add` makes it one. While they are ports, the
+    host's own network stack neither hears nor speaks on them; its settings do not change.
     The running switch keeps no capability and cannot start other programs; a small helper process
     opens the ports that join later.
     """
