@@ -64,6 +64,7 @@ def read(kind: Any, value: object, path: Key = ()) -> Any:
                 return value  # many are read so in a moment
             return [read(inner[0], item, (*path, place)) for place, item in enumerate(value)]
         if origin is dict and isinstance(value, dict):
+            _refuse_other_keys(value, path)
             return {key: read(inner[1], item, (*path, key)) for key, item in value.items()}
         if origin is Literal and value in inner:
             return value
@@ -76,6 +77,7 @@ def read(kind: Any, value: object, path: Key = ()) -> Any:
 
 def _read_table(kind: Any, table: dict[str, Any], path: Key) -> Any:
     hints = _hints(kind)
+    _refuse_other_keys(table, path)
     for key in table:
         if key not in hints:
             there = ", ".join(hints)
@@ -84,6 +86,13 @@ def _read_table(kind: Any, table: dict[str, Any], path: Key) -> Any:
         if _is_required(one) and one.name not in table:
             raise WrongError(path, f"{_dotted(path)} has no {one.name}; add it")
     return kind(**{key: read(hints[key], value, (*path, key)) for key, value in table.items()})
+
+
+def _refuse_other_keys(table: dict[Any, Any], path: Key) -> None:
+    """A dict of Python's may have keys that no file can have."""
+    for key in table:
+        if not isinstance(key, str):
+            raise WrongError(path, f"{_dotted(path)} has the key {key!r}; a key is text")
 
 
 def _is_required(key: Field[Any]) -> bool:

@@ -7,7 +7,7 @@ only JSON lines: the first has the event "ready", the last "stopped". Nothing he
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -272,8 +272,8 @@ def run(
     """Forward frames between interfaces until Ctrl-C or SIGTERM.
 
     The interfaces must be Ethernet, up, and in the current network namespace. One that is deleted and
-    made again is a port again. While they are ports, the host's own network stack neither hears nor
-    speaks on them; its settings do not change.
+    made again is a port again; with several switches, `port add` makes it one. While they are ports, the
+    host's own network stack neither hears nor speaks on them; its settings do not change.
     The running switch keeps no capability and cannot start other programs; a small helper process
     opens the ports that join later.
     """
@@ -294,7 +294,8 @@ def run(
     switches = list(opened.values()) if isinstance(opened, Mapping) else [opened]
     if endpoint:
         endpoint.move_in()  # while it may
-    running = _configure(switches, wanted, wishes if config else None, reports)
+    read = partial(wishes.read_each, list(wanted.switch))
+    running = _configure(switches, wanted, read if config else None, reports)
     if state is not None:
         switches[0].state = _take_back(switches[0], state)
     if scenario is not None:
@@ -315,7 +316,7 @@ def run(
             one.ready(endpoint.url if endpoint else None)
         service = Service(notifier, switches)
         try:
-            follow(running, reports, helper, silence, interval, signals, service)
+            follow(running, reports, helper, silence, interval, signals, service, read)
         finally:  # also when nobody reads its output, or its helper has ended
             service.stopping()
             if endpoint:
@@ -342,21 +343,19 @@ def _open_several(wanted: Config) -> Switches:
     return Switches(ports, **{**wanted.options(), "match": None}, shield=True, control=True)
 
 
-def _configure(switches: Sequence[Switch], wanted: Config, again: Wishes | None, reports: Reports) -> list[Running]:
-    """Apply what the configuration says of each switch. again: where it can be read again."""
+def _configure(
+    switches: Sequence[Switch], wanted: Config, read: Callable[[], Sequence[Config]] | None, reports: Reports
+) -> list[Running]:
+    """Apply what the configuration says of each switch. read: gives each one's configuration as it is by then."""
     from fastbridge.switch.config_apply import Configured
 
-    if not wanted.switch:
-        (switch,) = switches
-        return [Running(switch, reports.of(), Configured(switch, wanted, again.read if again else None))]
-    apart = wanted.apart()
+    def again(place: int) -> Callable[[], Config] | None:
+        return (lambda: read()[place]) if read else None
+
+    configs = list(wanted.apart().values()) or [wanted]
     return [
-        Running(
-            switch,
-            reports.of(switch.name),
-            Configured(switch, apart[switch.name], partial(again.read_of, switch.name) if again else None),
-        )
-        for switch in switches
+        Running(switch, reports.of(switch.name if wanted.switch else ""), Configured(switch, config, again(place)))
+        for place, (switch, config) in enumerate(zip(switches, configs, strict=True))
     ]
 
 

@@ -8,7 +8,7 @@ import os
 import select
 import signal
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING
 
 from fastbridge.errors import FastbridgeError
@@ -18,6 +18,7 @@ from .reports import Report, Reports
 from .service import Service
 
 if TYPE_CHECKING:
+    from fastbridge.switch.config import Config
     from fastbridge.switch.config_apply import Configured
     from fastbridge.switch.helper import Helper
     from fastbridge.switch.live import Switch
@@ -33,20 +34,20 @@ class Running:
     """One switch of a run, and its report."""
 
     def __init__(self, switch: Switch, report: Report, configured: Configured) -> None:
-        self.switch, self.report, self._configured = switch, report, configured
+        self.switch, self.report, self.configured = switch, report, configured
         self.links: dict[str, str] = {}  # the ports' states, as last reported
 
     def ready(self, metrics: str | None) -> None:
         """It forwards."""
         self.links = {port.name: "up" for port in self.switch.ports}
         self.report.ready(
-            list(self.links), self._configured.config.match, self.switch.fast_path, self.switch.name, metrics
+            list(self.links), self.configured.config.match, self.switch.fast_path, self.switch.name, metrics
         )
 
     @property
     def waits(self) -> bool:
         """Whether interfaces may still come by themselves."""
-        return bool(self._configured.config.match)
+        return bool(self.configured.config.match)
 
     def look(self) -> bool:
         """Report changes of links; returns whether there are any."""
@@ -56,15 +57,6 @@ class Running:
             if link != before.get(name):
                 self.report.link(name, link)
         return self.links != before
-
-    def reload(self) -> None:
-        """Have its configuration read again. Where that fails, the log says why."""
-        try:
-            changes = self._configured.reload()
-        except FastbridgeError as error:
-            _log.error("%s; the switch goes on as it is", error)
-        else:
-            self.report.reloaded(changes)
 
 
 class Signals:
@@ -141,8 +133,12 @@ def follow(
     interval: float | None,
     signals: Signals,
     service: Service,
+    read: Callable[[], Sequence[Config]],
 ) -> None:
-    """Report changes of links, and counters every `interval`, until a signal comes or all interfaces are gone."""
+    """Report changes of links, and counters every `interval`, until a signal comes or all interfaces are gone.
+
+    read: gives the configuration of each switch as it is by then, for SIGHUP.
+    """
     due = time.monotonic() + interval if interval else float("inf")
     service.ready()
     while not signals.stop and not _all_gone(running):
@@ -152,8 +148,7 @@ def follow(
         if signals.reload:
             signals.reload = False
             service.reloading()
-            for one in running:
-                one.reload()
+            _reload(running, read)
             service.ready()
         if [one for one in running if one.look()]:  # each looks
             service.changed()
@@ -163,6 +158,20 @@ def follow(
                 one.report.counters(one.switch.counters())
             due += interval or 0
         time.sleep(max(0.0, min(_LOOK_SECONDS, due - time.monotonic())))
+
+
+def _reload(running: Sequence[Running], read: Callable[[], Sequence[Config]]) -> None:
+    """Have all follow what their configuration says now, or none. Then the log says why."""
+    from fastbridge.switch.config_apply import follow_together
+
+    try:
+        changes = follow_together([(one.configured, new) for one, new in zip(running, read(), strict=True)])
+    except FastbridgeError as error:
+        goes_on = "the switch goes on as it is" if len(running) == 1 else "the switches go on as they are"
+        _log.error("%s; %s", error, goes_on)
+        return
+    for one, changed in zip(running, changes, strict=True):
+        one.report.reloaded(changed)
 
 
 def _all_gone(running: Sequence[Running]) -> bool:

@@ -5,7 +5,7 @@ The options of the command line come before what the file says, also when it is 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -43,15 +43,20 @@ class Wishes:
         check(config, file)
         return config
 
-    def read_of(self, switch: str) -> Config:
-        """What it says of one of several switches. Raises ConfigError."""
+    def read_each(self, switches: Sequence[str]) -> list[Config]:
+        """What it says of each of several switches, all that there are; (): of the only one. Raises ConfigError."""
         from fastbridge.errors import ConfigError
 
-        apart = self.read().apart()
-        if switch not in apart:
+        config = self.read()
+        if not switches:
+            return [config]
+        apart = config.apart()
+        if set(apart) != set(switches):
             known = ", ".join(apart) or "none"
-            raise ConfigError(f"{self._file} has no switch {switch} any more, but {known}; restart for other switches")
-        return apart[switch]
+            raise ConfigError(
+                f"{self._file} has other switches: {known}, not {', '.join(switches)}; restart, or put them back"
+            )
+        return [apart[name] for name in switches]
 
     def _over(self, config: Config) -> Config:
         """The configuration, with the options in place of what it says."""

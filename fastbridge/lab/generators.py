@@ -12,6 +12,8 @@ from fastbridge.errors import ConfigError
 
 Table = dict[str, Any]
 
+_MOST = 1_000_000  #: of anything; no machine has room for more
+
 
 def star(pods: int) -> Table:
     """Pods around one switch."""
@@ -42,17 +44,20 @@ def mesh(switches: int, pods: int) -> Table:
 def tree(depth: int, fanout: int) -> Table:
     """Switches in a tree of so many levels; below each are `fanout` switches, or at the lowest level pods."""
     _need("a tree", 1, depth=depth, fanout=fanout)
+    if fanout > 1 and fanout ** min(depth, _MOST.bit_length()) > _MOST:
+        raise ConfigError(f"a tree: {depth} levels of {fanout} have more than {_MOST:,} pods; make it smaller")
     pods: list[int] = []
     trunks: list[tuple[int, int]] = []
 
-    def grow(levels: int) -> int:
+    waiting: list[tuple[int | None, int]] = [(None, depth)]  # the switch above, and the levels from here down
+    while waiting:
+        above, levels = waiting.pop()
         node = len(pods)
         pods.append(fanout if levels == 1 else 0)
-        for _ in range(fanout if levels > 1 else 0):
-            trunks.append((node, grow(levels - 1)))
-        return node
-
-    grow(depth)
+        if above is not None:
+            trunks.append((above, node))
+        if levels > 1:
+            waiting += [(node, levels - 1)] * fanout
     return _table(pods, trunks)
 
 
@@ -78,5 +83,9 @@ def _table(pods: list[int], trunks: Any) -> Table:
 
 def _need(what: str, least: int, **counts: int) -> None:
     for name, count in counts.items():
+        if not isinstance(count, int):
+            raise ConfigError(f"{what}: {name} must be a whole number, not {count!r}")
+        if count > _MOST:
+            raise ConfigError(f"{what}: {name} must be {_MOST:,} or less, not {count:,}")
         if count < least:
             raise ConfigError(f"{what}: {name} must be {least} or more, not {count}")

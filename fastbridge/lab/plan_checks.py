@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from ipaddress import IPv4Address, IPv4Interface, IPv6Interface
 from typing import TYPE_CHECKING
 
 from fastbridge.toml_text import Path as Key
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _NAME_MAX = 15  #: characters in the name of an interface (IFNAMSIZ)
 _RESERVED = {"lo", "all", "default", "fb-bridge"}
+_BROADCAST = IPv4Address("255.255.255.255")
 _MTU_MIN, _MTU_MIN_IPV6, _MTU_MAX = 68, 1280, 65535
 
 
@@ -48,6 +50,9 @@ def _check_pod(pod: PodPlan, switches: Sequence[str]) -> None:
         if interface.mac.is_group or not interface.mac:
             text = f"pod {pod.name}: {interface.mac} is not a unicast MAC address, which a pod needs"
             raise PlanError((*at, "mac"), text)
+        for family, address in (("ipv4", interface.ipv4), ("ipv6", interface.ipv6)):
+            if address is not None and (reason := _unfit(address)):
+                raise PlanError((*at, family), f"pod {pod.name}: {address} cannot be a pod's address: {reason}")
         if interface.switch not in switches:
             raise PlanError(at, f"pod {pod.name}: there is no switch {interface.switch!r}; there are: {some(switches)}")
         names.append(interface.name)
@@ -59,6 +64,20 @@ def _check_pod(pod: PodPlan, switches: Sequence[str]) -> None:
             raise PlanError(("pod", pod.name, "routes", place), text)
     destinations = [str(route.destination) for route in pod.routes]
     refuse_twice(("pod", pod.name, "routes"), destinations, f"pod {pod.name} has two routes to {{}}")
+
+
+def _unfit(address: IPv4Interface | IPv6Interface) -> str:
+    """Why no interface can have this address; "": one can."""
+    ip, network = address.ip, address.network
+    if isinstance(address, IPv6Interface) and address.scope_id is not None:  # which its ip has not
+        return "leave out the interface after %"
+    if ip.is_unspecified or ip.is_loopback or ip.is_multicast or ip == _BROADCAST:
+        return "it is not a unicast address of a network"
+    if network.num_addresses > 2 and ip == network.network_address:
+        return "it is that of the network itself"
+    if network.num_addresses > 2 and ip.version == 4 and ip == network.broadcast_address:
+        return "it is the broadcast address of its network"
+    return ""
 
 
 def _check_trunks(plan: Topology) -> None:

@@ -84,7 +84,12 @@ class Topology:
     ) -> Topology:
         """The usual plan for this many pods, or for pods of these names. None leaves an address family out."""
         refuse_text(pods, "pods")
-        names = [f"pod{n}" for n in range(1, pods + 1)] if isinstance(pods, int) else list(pods)
+        if isinstance(pods, int):
+            pods = [f"pod{n}" for n in range(1, pods + 1)]
+        try:
+            names = list(pods)
+        except TypeError:
+            raise ConfigError(f"pods must be a number of pods, or a list of names, not {pods!r}") from None
         refuse_twice(("pod",), names, "two pods have the name {}")
         return cls._generated({"pod": {name: {} for name in names}}, ipv4=ipv4, ipv6=ipv6, mtu=mtu)
 

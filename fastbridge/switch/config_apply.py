@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from fnmatch import fnmatchcase
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import TYPE_CHECKING, TypeVar
@@ -43,7 +43,7 @@ class Configured:
     def __init__(self, switch: Switch, config: Config, read: Callable[[], Config] | None = None) -> None:
         """read: gives the configuration as it is by then; None: it comes from no file. Raises as apply() does."""
         self._switch, self._config, self._read = switch, config, read
-        self._reloading = threading.Lock()
+        self._reloading = threading.RLock()
         apply(switch, config)
         switch.on_port = lambda port: apply_to_port(switch, port, self._config)
         switch.configured = self
@@ -58,8 +58,12 @@ class Configured:
         if self._read is None:
             raise ConfigError(NO_FILE)
         with self._reloading:
-            before, new = self._config, self._read()
-            self._config = new  # for the ports that come with it
+            return self.follow(self._read())
+
+    def follow(self, new: Config) -> list[str]:
+        """Apply what differs in a new configuration; returns that in words. If it raises, nothing has changed."""
+        with self._reloading:
+            before, self._config = self._config, new  # for the ports that come with it
             try:
                 return apply(self._switch, new, before)
             except BaseException:
@@ -67,6 +71,34 @@ class Configured:
                 with contextlib.suppress(FastbridgeError):  # the first one says what is wrong
                     apply(self._switch, before, new)
                 raise
+
+
+def follow_together(wishes: Sequence[tuple[Configured, Config]]) -> list[list[str]]:
+    """Have several switches follow new configurations; returns what changed in each. If it raises, nothing has changed.
+
+    Ports may move between them: all let go of those that move before any takes one.
+    """
+    for one, new in wishes:
+        _refuse_settled(new, one.config)
+    gained = {port for one, new in wishes for port in new.ports if port not in one.config.ports}
+    leaving = [
+        (one, replace(one.config, ports=[port for port in one.config.ports if port not in gained]))
+        for one, _ in wishes
+        if not gained.isdisjoint(one.config.ports)
+    ]
+    changes: dict[Configured, list[str]] = {one: [] for one, _ in wishes}
+    done: list[tuple[Configured, Config]] = []
+    try:
+        for one, config in [*leaving, *wishes]:
+            before = one.config
+            changes[one] += one.follow(config)
+            done.append((one, before))
+    except BaseException:
+        for one, before in reversed(done):
+            with contextlib.suppress(FastbridgeError):  # the first one says what is wrong
+                one.follow(before)
+        raise
+    return list(changes.values())
 
 
 def of_switch(switch: Switch, before: Config | None = None) -> Config:
@@ -155,9 +187,8 @@ def apply(switch: Switch, new: Config, old: Config | None = None) -> list[str]:
 
     Other ports go on forwarding. Raises ConfigError, PortError or PrivilegeError; then nothing has changed.
     """
-    for key in fields(Config):
-        if old is not None and key.name not in _LIVE and getattr(new, key.name) != getattr(old, key.name):
-            raise ConfigError(f"{key.name} cannot change while the switch runs; restart it, or put it back")
+    if old is not None:
+        _refuse_settled(new, old)
     old = old or Config()
     with switch.still():
         changes = [f"port {port} added" for port in _add_ports(switch, new.ports, old.ports)]
@@ -170,6 +201,13 @@ def apply(switch: Switch, new: Config, old: Config | None = None) -> list[str]:
         for port in [port.name for port in switch.ports]:
             changes += apply_to_port(switch, port, new, old)
     return changes
+
+
+def _refuse_settled(new: Config, old: Config) -> None:
+    """Raise ConfigError for a key that cannot change while the switch runs, and does."""
+    for key in fields(Config):
+        if key.name not in _LIVE and getattr(new, key.name) != getattr(old, key.name):
+            raise ConfigError(f"{key.name} cannot change while the switch runs; restart it, or put it back")
 
 
 def _differs(new: _T, old: _T, now: _T, default: _T) -> bool:

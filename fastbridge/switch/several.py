@@ -75,9 +75,14 @@ class Switches(Mapping[str, Switch]):
             raise
 
     def stop(self) -> None:
-        """Stop all for good. Their counters stay readable. Does nothing in a forked child."""
+        """Stop all for good. Their counters stay readable. Does nothing in a forked child.
+
+        Where one raises an error, the others are stopped before it is raised here.
+        """
         with ThreadPoolExecutor(_AT_A_TIME) as pool:
-            list(pool.map(Switch.stop, self._switches.values()))
+            ends = [pool.submit(switch.stop) for switch in self._switches.values()]
+        for end in ends:
+            end.result()
 
     def __enter__(self) -> Self:
         self.start()

@@ -165,14 +165,60 @@ def test_a_file_describes_several(lab: Lab, start: Start, tmp_path: Path) -> Non
         assert said[0]["changes"] == [] and said[2] == {
             "event": "port", "switch": "right", "name": "pod3", "link": "gone",
         }  # fmt: skip
-        file.write_text(FILE.replace("switch.right", "switch.wrong"))
-        process.send_signal(signal.SIGHUP)
         assert process.stderr is not None
-        assert "has no switch right any more, but left, wrong; restart" in process.stderr.readline()
+        for other, known in (
+            (FILE.replace("switch.right", "switch.wrong"), "left, wrong"),
+            (FILE + "[switch.new]", "left, right, new"),
+            ('ports = ["pod1", "pod2"]', "none"),
+        ):
+            file.write_text(other)
+            process.send_signal(signal.SIGHUP)
+            assert f"has other switches: {known}, not left, right; restart" in process.stderr.readline()
         assert [row["ifname"] for row in right.call("port.list")] == ["pod4"]
     process.terminate()
     process.communicate(timeout=PATIENCE)
     assert process.returncode == 0
+
+
+@pytest.mark.live
+@pytest.mark.both_paths
+def test_ports_move_between_switches_with_the_file(
+    lab: Lab, start: Start, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """Also both ways at once. Where one cannot follow, none does."""
+
+    def say_ports(left: str, right: str) -> None:
+        lists = {name: json.dumps(ports.split()) for name, ports in (("left", left), ("right", right))}
+        file.write_text("".join(f"[switch.{name}]\nports = {ports}\n" for name, ports in lists.items()))
+
+    def reload() -> list[list[str]]:
+        process.send_signal(signal.SIGHUP)
+        said: list[dict[str, list[str]]] = []
+        while sum("changes" in one for one in said) < 2:
+            said.append(say(process))
+        return [one["changes"] for one in said if "changes" in one]
+
+    def ports() -> list[list[str]]:
+        with Client("left") as left, Client("right") as right:
+            return [[row["ifname"] for row in client.call("port.list")] for client in (left, right)]
+
+    file = tmp_path / "lab.toml"
+    say_ports("pod1", "pod2 pod3 pod4")
+    process = start("run", "--json", "--fast-path", request.node.callspec.params["fast_path"], "-c", str(file))
+    ready(process, 2)
+    say_ports("pod1 pod2", "pod3 pod4")  # the first takes what the second has
+    assert reload() == [["port pod2 added"], ["port pod2 removed"]]
+    eventually(lambda: lab["pod1"].ping("pod2"), "an answer by the port that has moved")
+    say_ports("pod1 pod3", "pod2 pod4")
+    assert reload() == [["port pod2 removed", "port pod3 added"], ["port pod3 removed", "port pod2 added"]]
+    eventually(lambda: lab["pod1"].ping("pod3") and lab["pod2"].ping("pod4"), "answers by ports that have moved")
+    say_ports("pod1 pod2 pod3", "pod4 fbnone0")
+    process.send_signal(signal.SIGHUP)
+    assert process.stderr is not None
+    said = process.stderr.readline()
+    assert "'fbnone0'" in said and said.endswith("; the switches go on as they are\n")
+    assert ports() == [["pod1", "pod3"], ["pod4", "pod2"]]
+    eventually(lambda: lab["pod2"].ping("pod4"), "an answer by a port that went back")
 
 
 WRONG = {

@@ -159,6 +159,7 @@ def test_generators() -> None:
 def test_many_switches_are_planned() -> None:
     """As many as Mininet's tree,2,8 has, all in one LAN; and more LANs than a byte counts."""
     assert len(Topology.tree(8, 2).switches) == 255
+    assert Topology.tree(1500, 1).trunks[-1] == ("s1499", "s1500")
     many = Topology.routed_star(300, 1)
     assert str(many.pods[0].interfaces[299].ipv4) == "10.1.44.1/24"
     assert len({pod.ipv4.network for pod in many.pods[1:] if pod.ipv4}) == 300
@@ -174,6 +175,13 @@ def test_lans_are_switches_that_trunks_join() -> None:
         (lambda: Topology.linear(0), "a line: switches must be 1 or more, not 0"),
         (lambda: Topology.ring(2), "a ring: switches must be 3 or more, not 2"),
         (lambda: Topology.tree(0), "a tree: depth must be 1 or more, not 0"),
+        (lambda: Topology.tree(10_000, 2), "a tree: 10000 levels of 2 have more than 1,000,000 pods; make it smaller"),
+        (lambda: Topology.mesh(10**7), "a mesh: switches must be 1,000,000 or less, not 10,000,000"),
+        (lambda: Topology.star("3"), "a star: pods must be a whole number, not '3'"),  # type: ignore[arg-type]
+        (lambda: Topology.of(None), "pods must be a number of pods, or a list of names, not None"),  # type: ignore[arg-type]
+        (lambda: Topology.of(["a", 1]), "pod has the key 1; a key is text"),  # type: ignore[list-item]
+        (lambda: Topology.from_dict({"pod": {1: {}}}), "pod has the key 1; a key is text"),
+        (lambda: Topology.from_dict({1: {}}), "the file has the key 1; a key is text"),
         (lambda: Topology.star(300, ipv4="10.0.0.0/24"), "10.0.0.0/24 has no room for 300 pods"),
         (lambda: Topology.routed_star(3, ipv4="10.0.0.0/28"), "10.0.0.0/28 has no room for 3 LANs"),
     ],
@@ -282,6 +290,33 @@ def test_the_page_says_the_same_in_python_and_in_toml() -> None:
     with pytest.raises(ConfigError) as refused:
         Topology.parse(toml.replace('"lan1"', '"lan3"', 1), "lab.toml")
     assert f"`{refused.value}`" in PAGE.read_text(encoding="utf-8").replace("\n", " ")
+
+
+@pytest.mark.parametrize(
+    ("family", "address", "reason"),
+    [
+        ("ipv4", "224.0.0.1/24", "it is not a unicast address of a network"),
+        ("ipv4", "0.0.0.0/24", "it is not a unicast address of a network"),
+        ("ipv4", "127.0.0.1/8", "it is not a unicast address of a network"),
+        ("ipv4", "255.255.255.255/32", "it is not a unicast address of a network"),
+        ("ipv4", "10.0.0.0", "it is that of the network itself"),
+        ("ipv4", "10.0.255.255", "it is the broadcast address of its network"),
+        ("ipv6", "fd00::/64", "it is that of the network itself"),
+        ("ipv6", "ff02::1/64", "it is not a unicast address of a network"),
+        ("ipv6", "fe80::1%eth0/64", "leave out the interface after %"),
+    ],
+)
+def test_an_address_is_one_that_an_interface_can_have(family: str, address: str, reason: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        Topology.parse(f"[pod.a.interfaces.eth0]\nswitch = 's1'\n{family} = '{address}'", "lab")
+    assert str(refused.value).startswith(f"lab:3: pod a: {address.partition('/')[0]}")
+    assert str(refused.value).endswith(reason)
+
+
+@pytest.mark.parametrize("address", ["10.0.0.0/31", "10.0.0.9/32", "10.0.0.255", "169.254.0.1/16"])
+def test_an_address_may_be_any_unicast_one(address: str) -> None:
+    table = {"pod": {"a": {"interfaces": {"eth0": {"switch": "s1", "ipv4": address}}}}}
+    assert str(Topology.from_dict(table).pods[0].ipv4).startswith(address)
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:

@@ -73,6 +73,26 @@ def test_one_that_cannot_start_leaves_none_running(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.live
+def test_all_are_stopped_though_one_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    switches = Switches({f"s{n}": [] for n in range(40)})  # more than are stopped at a time
+    switches.start()
+    end = Switch.stop
+
+    def stop(self: Switch) -> None:
+        if self is switches["s0"]:
+            raise PortError("no")
+        end(self)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Switch, "stop", stop)
+        with pytest.raises(PortError, match=r"^no$"):
+            switches.stop()
+    assert [name for name, switch in switches.items() if switch.running] == ["s0"]
+    switches.stop()
+    assert not switches["s0"].running
+
+
+@pytest.mark.live
 def test_each_can_be_asked_by_its_name() -> None:
     with Lab(3) as lab, Switches({"left": lab.ports[:2], "right": lab.ports[2:]}, control=True):
         for name, ports in (("left", ["pod1", "pod2"]), ("right", ["pod3"])):
