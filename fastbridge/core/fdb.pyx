@@ -81,8 +81,8 @@ cdef class FdbAccess:
     def rows(self, uint32_t now, ageing=None, mac=None, port=None, vlan=None):
         """The live entries, [(mac, vlan, port, age), …], by VLAN and MAC; or those of a MAC address, a port, a VLAN.
 
-        now, ageing, age: in ms; ageing None: none expires; age None: the entry is static. A station heard after `now` has
-        the age 0. Raises MemoryError."""
+        now, ageing, age: in ms; ageing None: none expires; age None: the entry is static; 0: also that of a station
+        heard after `now`. Raises MemoryError."""
         cdef int64_t expired = -1 if ageing is None else ageing
         cdef int64_t of_mac = -1 if mac is None else mac
         cdef int64_t of_port = -1 if port is None else port
