@@ -131,8 +131,14 @@ def up(name: str, topology: Topology, progress: Progress | None = None) -> Store
 
 
 def list_labs() -> list[StoredLab]:
-    """All labs on this machine, complete or not, by name."""
-    return [_load(path) for path in sorted(_STATE.glob("*.json"))]
+    """All labs on this machine, complete or not, by name. The log says which files cannot be read."""
+    found = []
+    for path in sorted(_STATE.glob("*.json")):
+        try:
+            found.append(_load(path))
+        except LabError as error:
+            _log.error("%s", error)
+    return found
 
 
 def get(name: str) -> StoredLab:
@@ -375,5 +381,8 @@ def _load(path: Path) -> StoredLab:
         if not isinstance(lab.identity, str) or not isinstance(lab.complete, bool):
             raise TypeError("its identity or its state is missing")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise LabError(f"{path} is not a lab's file: {error}; remove it if there is no such lab") from error
+        raise LabError(
+            f"{path} is not a lab's file that this version reads: {error}; to remove such a lab by hand, delete its "
+            f"namespaces {path.stem}-… (ip netns), its interfaces {path.stem}-… (ip link), and then the file"
+        ) from error
     return lab

@@ -232,12 +232,25 @@ def test_a_state_file_that_is_none_is_one_line(up: lab_store.StoredLab, name: st
     path.write_text(text, encoding="utf-8", errors="surrogateescape")
     try:
         done = subprocess.run([sys.executable, "-m", "fastbridge", "lab", "list"], capture_output=True, text=True)
+        assert lab_store.list_labs() == [up]
     finally:
         path.unlink()
-    assert done.returncode == 1 and done.stdout == ""
+    assert done.returncode == 0 and "fb-pod1 … fb-pod3" in done.stdout
     (line,) = done.stderr.splitlines()
     assert line.startswith("fastbridge: /run/fastbridge/") and "is not a lab's file" in line
     assert line.isprintable()
+
+
+def test_a_lab_of_another_version_can_be_removed_by_hand(up: lab_store.StoredLab) -> None:
+    path = Path("/run/fastbridge/fb.json")
+    ours = path.read_text()
+    path.write_text('{"name": "fb", "identity": "fastbridge:0", "complete": true, "pods": 3, "mtu": 1500}')
+    try:
+        with pytest.raises(LabError, match=r"delete its namespaces fb-… .* interfaces fb-… .* and then the file$"):
+            lab_store.down("fb")
+        assert path.exists() and set(up.ports) <= links()
+    finally:
+        path.write_text(ours)
 
 
 @pytest.mark.parametrize("pods", [0, 1, 4, 9])
