@@ -48,6 +48,7 @@ CAP_NET_ADMIN, CAP_NET_RAW, CAP_SYS_ADMIN = 12, 13, 21
 MARK = "FASTBRIDGE_LAB"  #: the variable that has the lab's tag, in programs and what they start; as in namespaces.py
 ENVIRONMENT_MAX = 6 << 20  #: bytes; the kernel allows no longer arguments and environment
 KILL_PATIENCE = 5.0  #: seconds; a killed process is gone in milliseconds unless the kernel is stuck
+EXEC_PATIENCE = 0.1  #: seconds; an exec shows nothing of itself for microseconds
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -444,19 +445,22 @@ class Helper:
     def kill(self) -> Answer:
         """Kill whatever runs in the namespaces, or is about to, until nothing is left.
 
-        Each process is looked at once. The last list has none that is new, so no child of a killed one was missed.
+        Each process is looked at once, but one within an exec, which shows nothing of itself for some microseconds,
+        until that is over. The last list has none that is new, so no child of a killed one was missed.
         """
-        deadline = time.monotonic() + KILL_PATIENCE
+        began = time.monotonic()
         ours = {os.fstat(fd).st_ino for fd in self.namespaces}
         others = {os.getpid()}
         while unknown := {int(name) for name in os.listdir("/proc") if name.isdigit()} - others:  # noqa: PTH208
-            victims = {pid for pid in unknown if self.is_program(pid, ours)}
-            others |= unknown - victims
+            late = time.monotonic() - began
+            unclear = {pid for pid in unknown if late < EXEC_PATIENCE and is_within_exec(pid)}
+            victims = {pid for pid in unknown - unclear if self.is_program(pid, ours)}
+            others |= unknown - unclear - victims
             for pid in victims:
                 with contextlib.suppress(ProcessLookupError):  # it ended by itself
                     os.kill(pid, signal.SIGKILL)
-            if victims:
-                if time.monotonic() > deadline:
+            if victims or unclear:
+                if late > KILL_PATIENCE:
                     raise OSError(errno.EBUSY, f"processes {sorted(victims)} survive SIGKILL")
                 time.sleep(0.001)
         return [], []
@@ -476,6 +480,15 @@ class Helper:
         except OSError:  # a zombie, or a process that we may not look at: neither is in one
             return False
         return MARK.encode() + b"=" + tag in variables
+
+
+def is_within_exec(pid: int) -> bool:
+    """Whether a process has a program, but neither a command line nor an environment yet."""
+    try:
+        os.readlink(f"/proc/{pid}/exe")  # noqa: PTH115 - fails for a kernel thread
+        return not read_some(f"/proc/{pid}/cmdline", 1) and not read_some(f"/proc/{pid}/environ", 1)
+    except OSError:
+        return False
 
 
 def serve(control: socket.socket, helper: Helper) -> None:

@@ -7,8 +7,10 @@ read, and without Open vSwitch: each of its programs fails there.
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
+import sys
 import textwrap
 from pathlib import Path
 
@@ -18,7 +20,9 @@ from live import PATIENCE
 PYTHON = "/usr/bin/python3"  # the distribution's, which Mininet is for
 _ENTER = """
 for program in /usr/bin/ovs-*; do [ ! -e "$program" ] || mount --bind /bin/false "$program"; done
-mount -t tmpfs tmpfs /tmp; mount -t tmpfs tmpfs /run; mkdir /run/netns
+mount -t tmpfs tmpfs /run; mkdir /run/netns /run/tmp
+mount --bind /tmp /run/tmp; mount -t tmpfs tmpfs /tmp
+{kept}umount /run/tmp; rmdir /run/tmp
 mount --bind /proc/sys /proc/sys; mount -o remount,bind,ro /proc/sys
 ip link set lo up
 "$@" >/tmp/custom
@@ -86,12 +90,22 @@ def why_not() -> str:
     return ""
 
 
+def enter() -> str:
+    """What makes the box. What these tests run by is there, also where it is below /tmp."""
+    kept = ""
+    for path in sorted({sys.prefix, str(ROOT)}):
+        if path.startswith("/tmp/"):
+            there, here = shlex.quote(f"/run{path}"), shlex.quote(path)
+            kept += f"mkdir -p {here}; mount --bind {there} {here}\n"
+    return _ENTER.format(kept=kept)
+
+
 def box(script: str, *, timeout: float = 4 * PATIENCE) -> subprocess.CompletedProcess[str]:
     """Run a shell script there; $CUSTOM is the file that `fastbridge mininet` has written."""
     namespaces = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
     environment = os.environ | {"HOME": "/tmp", "TERM": "dumb"}
     return subprocess.run(
-        [*namespaces, "sh", "-euc", _ENTER + script, "box", *COMMAND, "mininet"],
+        [*namespaces, "sh", "-euc", enter() + script, "box", *COMMAND, "mininet"],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
