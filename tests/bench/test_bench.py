@@ -258,7 +258,7 @@ def test_the_kernel_s_command_line_stays_here(monkeypatch: pytest.MonkeyPatch) -
     assert take_fingerprint({}, {}).boot == "isolcpus=1 nosmt"
     old = json.loads(make_results([make_run("base", 0, 1000)]).to_json())
     old["schema"], old["fingerprint"]["boot"] = 2, secret
-    for name in ("load", "quota", "siblings"):
+    for name in ("load", "quota", "siblings", "tcp"):
         del old["fingerprint"][name]
     assert Results.from_json(json.dumps(old)).fingerprint.boot == "isolcpus=1 nosmt"  # of an older file, too
 

@@ -127,11 +127,15 @@ def test_machines_differ_in_how_they_are_set() -> None:
     here = {"kernel": "6.1", "governor": "performance", "mitigations": guarded, "boot": "root=/dev/vda quiet"}
     there = here | {"governor": "powersave", "mitigations": guarded | {"meltdown": "Vulnerable"}}
     there["boot"] = "root=/dev/sda nohz_full=1 isolcpus=1 mitigations=off"
+    here, there = here | {"tcp": "cubic"}, there | {"tcp": "bbr"}
     assert differences(described(here), described(there)) == {
         "governor": ("performance", "powersave"),
         "mitigations": ("meltdown Mitigation: PTI", "meltdown Vulnerable"),
+        "TCP congestion control": ("cubic", "bbr"),
         "boot parameters": ("none that matters", "isolcpus=1 mitigations=off nohz_full=1"),
     }
+    del there["tcp"]  # of an older file
+    assert "TCP congestion control" not in differences(described(here), described(there))
     assert differences(described(here), described(here | {"boot": "root=/dev/sda"})) == {}
 
 

@@ -41,6 +41,9 @@ class Fingerprint:
     load: str = "unknown"  #: averages over 1, 5 and 15 minutes, when it began
     quota: str = "unknown"  #: how many CPUs the control groups allow, or "none"
     siblings: str = "unknown"  #: CPUs of the layout that share a core with others, or "none"
+    tcp: str = (
+        "unknown"  #: congestion control that TCP has without a choice of its own: what fills a queue, and what not
+    )
 
 
 def take_fingerprint(layout: Mapping[str, str], offloads: Mapping[str, str]) -> Fingerprint:
@@ -63,6 +66,7 @@ def take_fingerprint(layout: Mapping[str, str], offloads: Mapping[str, str]) -> 
         load=" ".join(_read("/proc/loadavg").split()[:3]),
         quota="none" if (quota := cpu_quota()) is None else f"{quota:.3g} CPUs",
         siblings=_siblings(layout),
+        tcp=_read("/proc/sys/net/ipv4/tcp_congestion_control"),
     )
 
 

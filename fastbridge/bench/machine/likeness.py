@@ -19,13 +19,14 @@ DECISIVE: Mapping[str, str] = {
     "governor": "governor",
     "quota": "CPU quota",
 }
-_ALL = {  # the last three do not name a machine
+_ALL = {  # the last four do not name a machine
     **DECISIVE,
     "siblings": "SMT siblings",
     "mitigations": "mitigations",
+    "tcp": "TCP congestion control",
     "settings": "boot parameters",
 }
-_LATER = ("quota", "siblings")  # missing in files of version 2: unknown is not a difference
+_LATER = ("quota", "siblings", "tcp")  # missing in files of version 2: unknown is not a difference
 # Parameters that reserve CPUs, keep them awake or change the kernel's speed.
 _SETTINGS = (
     *("isolcpus", "nohz", "nohz_full", "rcu_nocbs", "irqaffinity", "nosmt", "mitigations", "preempt", "idle"),

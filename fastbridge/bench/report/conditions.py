@@ -122,6 +122,7 @@ def _main_facts(loaded: LoadedRun) -> dict[str, str]:
         "load when it began": machine.load,
         "CPU quota": machine.quota,
         "SMT siblings": machine.siblings,
+        "TCP": machine.tcp,
         "software": in_words(machine.versions),
         "measured": f"{when(results)}, profile {results.profile}",
         "seed": str(results.seed),
