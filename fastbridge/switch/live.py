@@ -283,12 +283,17 @@ class Switch(SwitchBase):
         return taken
 
     def start(self) -> None:
-        """Forward from now on. Does nothing while the switch runs. Raises ConfigError after stop()."""
+        """Forward from now on. Does nothing while the switch runs.
+
+        Raises ConfigError after stop(), and PrivilegeError: it may run in real time no more.
+        """
         if self._final is not None:
             raise ConfigError(_STOPPED)
         if self._threads:
             return
         self._dataplane.links()  # raises in a forked child
+        if self._options.real_time:
+            allow_real_time()  # rights may have been given up since
         self._threads = [
             *(
                 threading.Thread(target=self._forward, args=(worker,), name=f"fastbridge-data-{worker}", daemon=True)

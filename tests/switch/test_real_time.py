@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from live import eventually, stage
 
-from fastbridge import PrivilegeError
+from fastbridge import Lab, PrivilegeError, Switch
 from fastbridge.real_time import allow_real_time
 
 
@@ -39,6 +39,25 @@ def test_only_the_data_plane_runs_in_real_time() -> None:
         eventually(lambda: all(policies()[name] == os.SCHED_RR for name in data), "real-time workers")
         assert {how for name, how in policies().items() if name not in data} == {os.SCHED_OTHER}
         assert os.sched_getscheduler(0) == os.SCHED_OTHER
+
+
+@pytest.mark.live
+@pytest.mark.usefixtures("allowed")
+def test_rights_given_up_before_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    with Lab(2) as lab:
+        switch = Switch(lab.ports, real_time=True)
+        try:
+            with monkeypatch.context() as without, pytest.raises(PrivilegeError, match="no real-time threads"):
+                without.setattr(os, "sched_setscheduler", refuse)
+                switch.start()
+            assert not switch.running
+            switch.start()
+            assert lab["pod1"].ping("pod2")
+        finally:
+            switch.stop()
 
 
 @pytest.mark.live
