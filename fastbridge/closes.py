@@ -1,4 +1,4 @@
-"""What is closed at the end of its `with` block."""
+"""What is closed, or stopped, at the end of its `with` block."""
 
 from __future__ import annotations
 
@@ -24,3 +24,28 @@ class Closes(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+class Starts(ABC):
+    """A context manager that calls start() at its beginning, and stop() at its end or where start() fails."""
+
+    @abstractmethod
+    def start(self) -> None:
+        """Begin it."""
+
+    @abstractmethod
+    def stop(self) -> None:
+        """End it."""
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()

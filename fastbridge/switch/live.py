@@ -24,10 +24,10 @@ from dataclasses import asdict, replace
 from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from fastbridge.addresses import MacAddress
+from fastbridge.closes import Starts
 from fastbridge.control.directory import answers, make_directory, socket_path
 from fastbridge.control.server import ControlServer
 from fastbridge.core.dataplane import open_ring
@@ -102,7 +102,7 @@ _THREAD_CLOCK = 6  # CPUCLOCK_PERTHREAD_MASK | CPUCLOCK_SCHED (linux/posix-timer
 _unnamed = itertools.count(1)
 
 
-class Switch(SwitchBase):
+class Switch(SwitchBase, Starts):
     """A learning switch over Ethernet interfaces, forwarding in the background from start() to stop().
 
     ports: interface names of the current network namespace, or the `ports` of a Lab.
@@ -209,15 +209,6 @@ class Switch(SwitchBase):
             switch.stop()
             raise
         return switch
-
-    def __enter__(self) -> Switch:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
 
     @property
     def options(self) -> LiveOptions:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from types import TracebackType
 from typing import TYPE_CHECKING
 
+from fastbridge.closes import Starts
 from fastbridge.errors import ConfigError, FastbridgeError
 from fastbridge.named import refuse_text
 from fastbridge.open_files import reserve_files
@@ -21,7 +21,7 @@ from .port_socket import PortLike
 from .ring_size import shared_rings
 
 if TYPE_CHECKING:
-    from typing_extensions import Self, Unpack
+    from typing_extensions import Unpack
 
     from .options import LiveOptionWords
 
@@ -29,7 +29,7 @@ _AT_A_TIME = 16
 _FILES_A_SWITCH, _FILES_A_RING = 32, 6  # with some to spare
 
 
-class Switches(Mapping[str, Switch]):
+class Switches(Mapping[str, Switch], Starts):
     """Switches by name, in one process, started and stopped together: all or none.
 
     ports: the ports of each switch, by the switch's name: {"s1": ["veth1", "veth2"], "s2": lab.ports}. A switch may
@@ -83,15 +83,6 @@ class Switches(Mapping[str, Switch]):
             ends = [pool.submit(switch.stop) for switch in self._switches.values()]
         for end in ends:
             end.result()
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
 
     def __getitem__(self, name: str) -> Switch:
         return self._switches[name]

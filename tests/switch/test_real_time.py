@@ -49,15 +49,13 @@ def test_rights_given_up_before_the_start(monkeypatch: pytest.MonkeyPatch) -> No
 
     with Lab(2) as lab:
         switch = Switch(lab.ports, real_time=True)
-        try:
-            with monkeypatch.context() as without, pytest.raises(PrivilegeError, match="no real-time threads"):
-                without.setattr(os, "sched_setscheduler", refuse)
-                switch.start()
-            assert not switch.running
-            switch.start()
+        with monkeypatch.context() as without, pytest.raises(PrivilegeError, match="no real-time threads"):
+            without.setattr(os, "sched_setscheduler", refuse)
+            with switch:
+                pass
+        assert not switch.running
+        with Switch(lab.ports, real_time=True):  # the ports are free
             assert lab["pod1"].ping("pod2")
-        finally:
-            switch.stop()
 
 
 @pytest.mark.live
