@@ -97,6 +97,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--fast-path", help="the fast path of switches for which a test asks for none: off, nft, bpf")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    import effort
+
+    effort.whole = "not slow" not in config.option.markexpr
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if _path_mark(metafunc.definition) == "both_paths":
         wanted = metafunc.config.getoption("--fast-path")

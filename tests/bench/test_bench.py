@@ -17,6 +17,7 @@ from typing import Any
 
 import jsonschema
 import pytest
+from effort import few_rows
 from live import eventually
 from made_results import every_method
 from made_runs import METHOD, TASK, OneTrial, make_results, make_run
@@ -142,6 +143,7 @@ def test_beside_other_programs_no_verdict_is_given() -> None:
         assert (some.verdict, some.dropped, some.ratio.blocks) == ("loss", 3, 7)
 
 
+@pytest.mark.slow
 def test_the_direct_pair_is_a_ceiling_of_rates_and_a_floor_of_latency() -> None:
     found = {row.task: row for row in rows(every_method()) if row.is_direct}
     assert found["forwarding rate, 64 B"].verdict == "ceiling"
@@ -705,6 +707,7 @@ def test_a_tiny_comparison_measures_and_leaves_faulty_engines_behind() -> None:
     assert shares[0] == 0.0 and shares[-1] > 0.8 and all(left >= 0 for _, left, _ in steps)
 
 
+@pytest.mark.slow
 @pytest.mark.live
 def test_results_say_which_path_frames_took() -> None:
     engines = (LinuxBridge(), ENGINES["fastbridge/nft"], ENGINES["fastbridge/af-packet"])
@@ -719,13 +722,16 @@ def test_results_say_which_path_frames_took() -> None:
 @pytest.mark.live
 @pytest.mark.parametrize(
     ("told", "blocks"),
-    [
-        ([(0.2, "cannot tell"), (0.09, "win"), (0.04, "win")], 4),
-        ([(0.2, "win")] * 3, 5),
-        ([(None, "not measured")], 2),
-        ([(0.03, "loss")], 2),
-        ([(0.2, "win"), (0.3, "withheld")], 3),
-    ],
+    few_rows(
+        2,
+        [
+            ([(0.2, "cannot tell"), (0.09, "win"), (0.04, "win")], 4),
+            ([(0.2, "win"), (0.3, "withheld")], 3),
+            ([(0.2, "win")] * 3, 5),
+            ([(None, "not measured")], 2),
+            ([(0.03, "loss")], 2),
+        ],
+    ),
 )
 def test_a_noisy_task_goes_on(
     told: list[tuple[float | None, str]], blocks: int, monkeypatch: pytest.MonkeyPatch
@@ -801,6 +807,7 @@ class Endless:
         raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 @pytest.mark.live
 def test_ctrl_c_within_a_search_keeps_its_trials() -> None:
     results = compare((LinuxBridge(),), profile=Profile("endless", (Task(Endless(), 2),)))

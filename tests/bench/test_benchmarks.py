@@ -86,6 +86,7 @@ def test_figures_and_machine_are_saved(once: Path) -> None:
     assert {"sender", "switch"} <= set(about["layout"]) and about["mitigations"] and about["versions"]["cython"]
 
 
+@pytest.mark.slow
 def test_same_machine_is_compared(run: Pytest, saved: Path) -> None:
     def alter(saved: Saved) -> None:
         saved["machine_info"]["fastbridge"]["microcode"] = "0xdead"  # worth a line, no obstacle
@@ -114,6 +115,7 @@ OTHER = {
 }
 
 
+@pytest.mark.slow
 def test_another_machine_is_refused(run: Pytest, saved: Path) -> None:
     about = {key: value for key, (value, _) in OTHER.items()}
     change(saved, lambda saved: saved["machine_info"]["fastbridge"].update(about))
@@ -121,6 +123,7 @@ def test_another_machine_is_refused(run: Pytest, saved: Path) -> None:
     assert [reason for _, reason in OTHER.values() if reason not in line] == []
 
 
+@pytest.mark.slow
 def test_unknown_machine_is_refused(run: Pytest, saved: Path) -> None:
     change(
         saved, lambda saved: saved["machine_info"].pop("fastbridge")
@@ -128,6 +131,7 @@ def test_unknown_machine_is_refused(run: Pytest, saved: Path) -> None:
     assert "number of CPUs unknown there, " in refusal(run(*TINY, *COMPARE))
 
 
+@pytest.mark.slow
 def test_nothing_to_compare_with_is_said_before_measuring(run: Pytest) -> None:
     done = run(*TINY, *COMPARE)
     assert done.returncode == pytest.ExitCode.USAGE_ERROR

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from effort import few
 from live import PATIENCE, eventually, holders_of
 
 import fastbridge
@@ -270,7 +271,7 @@ def test_offloads_are_off_where_the_engine_says_so(engine: Engine) -> None:
 
 
 @pytest.mark.live
-@pytest.mark.parametrize("name", ["fastbridge", "ovs", "testpmd", "vde", "vde/wirefilter"])
+@pytest.mark.parametrize("name", few(3, ["fastbridge", "ovs", "vde", "testpmd", "vde/wirefilter"]))
 @pytest.mark.parametrize("which", [0, -1])
 def test_an_engine_that_dies_is_noticed(name: str, which: int) -> None:
     with staged(ENGINES[name]) as stage:
@@ -474,7 +475,7 @@ PLACES = ("run/*", "run/*/*", "tmp/*dpdk*", "tmp/*ovs*", "tmp/*vde*", "sys/fs/bp
 
 
 @pytest.mark.live
-@pytest.mark.parametrize("name", ["fastbridge", "ovs", "testpmd", "testpmd-xdp", "vde", "vde/wirefilter"])
+@pytest.mark.parametrize("name", few(2, ["fastbridge", "ovs", "testpmd", "testpmd-xdp", "vde", "vde/wirefilter"]))
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT])
 def test_nothing_is_left_when_the_bench_is_killed(name: str, end: signal.Signals) -> None:
     if ENGINES[name].missing():

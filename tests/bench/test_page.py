@@ -15,6 +15,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+from effort import few
 from made_results import BLOCKS, CONTEST, DUTS, FINGERPRINT, HOSTILE, every_method, task_of
 
 from fastbridge.bench import Results, rows
@@ -266,6 +267,7 @@ def test_unlike_machines_have_ratios_only_and_it_says_why() -> None:
     )
 
 
+@pytest.mark.slow
 def test_what_is_irregular_on_unlike_machines_is_said_without_their_rates() -> None:
     made = every_method()
     runs = [("a", made), ("b", replace(made, fingerprint=replace(FINGERPRINT, cpu="Another CPU")))]
@@ -424,7 +426,7 @@ def test_a_terminal_needs_no_package_of_the_page_s() -> None:
 # -- pictures and colours --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", figures.PICTURES)
+@pytest.mark.parametrize("name", few(2, figures.PICTURES))
 def test_every_picture_is_drawn(name: str) -> None:
     svg = file_of(pictures(document(("", every_method())))[name], "svg")
     assert isinstance(svg, str)
@@ -436,6 +438,7 @@ def test_every_picture_is_drawn(name: str) -> None:
     assert len(shapes) > 3
 
 
+@pytest.mark.slow
 def test_a_picture_as_png_and_of_nothing() -> None:
     shown = pictures(document(("", quick())))
     png = file_of(shown["verdict"], "png")

@@ -95,6 +95,7 @@ def test_no_name_became_markup(browser: Any) -> None:
     assert HOSTILE in find(browser, "#verdict")[0].text
 
 
+@pytest.mark.slow
 def test_every_chart_is_drawn(browser: Any) -> None:
     charts = find(browser, "[data-chart]")
     assert len(charts) >= 15
@@ -116,6 +117,7 @@ def test_hovering_over_a_dot_says_which_trial_it_is(browser: Any) -> None:
     assert "null" not in shown and "undefined" not in shown
 
 
+@pytest.mark.slow
 def test_a_click_on_a_head_sorts_by_number_and_back(browser: Any) -> None:
     table = find(browser, "#verdict table")[0]
     heads = table.find_elements(By.CSS_SELECTOR, "thead th")
@@ -169,6 +171,7 @@ def test_the_system_s_scheme_holds_until_the_button_is_pressed(browser: Any) -> 
         assert ground() == other and ink() != before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [1280, 400])
 def test_nothing_is_wider_than_the_window(browser: Any, width: int) -> None:
     metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
@@ -189,6 +192,7 @@ def test_nothing_is_wider_than_the_window(browser: Any, width: int) -> None:
     assert browser.execute_script(script) == []
 
 
+@pytest.mark.slow
 def test_print_is_on_white_and_opens_what_is_closed(browser: Any) -> None:
     browser.execute_script("document.documentElement.dataset.theme = 'dark'")
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})

@@ -160,6 +160,7 @@ def others_directory(tmp_path: Path) -> Path:
     return place
 
 
+@pytest.mark.slow
 def test_links_that_others_put_there_are_not_written_through(
     saved: Callable[..., Path], tmp_path: Path, others_directory: Path
 ) -> None:
@@ -237,6 +238,7 @@ def test_a_directory_that_cannot_be(tmp_path: Path, place: str) -> None:
         raise AssertionError
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["pictures", "report.html", "pytest-benchmark.json"])
 def test_what_is_in_a_report_s_way_is_found_before_anything_is_measured(
     saved: Callable[..., Path], tmp_path: Path, name: str
@@ -367,6 +369,7 @@ main()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("missing", ["altair", "vl_convert", "jinja2"])
 def test_without_the_extra_it_is_said_before_anything_is_done(
     saved: Callable[..., Path], tmp_path: Path, missing: str

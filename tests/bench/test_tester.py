@@ -696,6 +696,7 @@ def test_an_engine_restarted_under_load() -> None:
         assert 0 < trial.samples.received < trial.samples.sent
 
 
+@pytest.mark.slow
 @pytest.mark.live
 @pytest.mark.parametrize("station", ["_senders", "_receiver"])
 def test_a_station_that_dies_is_named_and_started_again(station: str) -> None:

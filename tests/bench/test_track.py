@@ -272,6 +272,11 @@ def test_a_file_that_is_no_saved_run_is_named(tmp_path: Path, value: Any, words:
     with pytest.raises(BenchError) as caught:
         read_storage(tmp_path)
     assert str(tmp_path / "Linux" / "0002_x.json") in str(caught.value) and words in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_so_it_is_by_the_command(tmp_path: Path) -> None:
+    store(tmp_path, saved(1), "{")
     done = track(tmp_path)
     assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (1, "", 1)
     assert "0002_x.json" in done.stderr
@@ -354,6 +359,7 @@ def test_what_pytest_benchmark_really_saves(tmp_path: Path) -> None:
     assert done.returncode == 0 and "too few runs" in done.stdout
 
 
+@pytest.mark.slow
 def test_the_page_shows_every_trend_and_its_steps(tmp_path: Path) -> None:
     values = [saved(day, speed) for day, speed in enumerate([*STEADY, 80.0])]
     for value in values:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from capture_files import needs_libpcap, statistics, tshark
 from command import COMMAND, ROOT, complaint, run, run_each
+from effort import few
 from frames import GROUP, ethernet
 from live import PATIENCE, eventually, wires
 
@@ -51,7 +52,7 @@ def pings(lab: Lab, count: int) -> None:
     assert lab["pod1"].ping("pod2", count=count, timeout=PATIENCE).received == count
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", few(1, [signal.SIGTERM, signal.SIGINT]))
 def test_a_signal_ends_it_and_all_that_was_seen_is_in_the_file(
     stage: tuple[Lab, Switch], tmp_path: Path, number: int
 ) -> None:
@@ -103,7 +104,7 @@ def test_json_lines(stage: tuple[Lab, Switch]) -> None:
     assert (end, err) == ({"event": "ended", "frames": 1, "lost": 0}, "")
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+@pytest.mark.parametrize("how", few(1, [signal.SIGSTOP, signal.SIGKILL]))
 def test_a_client_that_dies_or_stops_harms_nobody(stage: tuple[Lab, Switch], tmp_path: Path, how: int) -> None:
     lab, switch = stage
     with started(switch, "-w", str(tmp_path / "file")) as process:

@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 from arp_nd_frames import arp
 from command import COMMAND, ROOT, complaint, run, run_each, say
+from effort import few
 from hypothesis import given
 from hypothesis import strategies as st
 from live import PATIENCE, eventually, holders_of, namespaces_of
@@ -123,7 +124,7 @@ def test_right_request_that_fails(
 
 
 @pytest.mark.live
-@pytest.mark.parametrize("name", ["\x1b[31mred", "\x9b2J", "[red]x", "\u202ereversed", "\udcff"])
+@pytest.mark.parametrize("name", few(2, ["\x1b[31mred", "[red]x", "\x9b2J", "\u202ereversed", "\udcff"]))
 def test_control_characters_of_a_name_do_not_steer_the_terminal(name: str) -> None:
     line = complaint(run("report", f"/nonexistent/{name}"), 1)
     assert line.isprintable() and ascii(name)[1:-1] in line.encode("ascii", "backslashreplace").decode()
@@ -157,7 +158,7 @@ def test_output_that_cannot_be_written(arguments: str, env: dict[str, str]) -> N
 
 
 @BUFFERING
-@pytest.mark.parametrize("arguments", ["--version", "run --help", ""])
+@pytest.mark.parametrize("arguments", few(1, ["run --help", "--version", ""]))
 def test_reader_that_has_seen_enough(arguments: str, env: dict[str, str]) -> None:
     reader, writer = os.pipe()
     os.close(reader)
@@ -184,7 +185,7 @@ def test_errors_that_nobody_hears(full: bool, env: dict[str, str]) -> None:
     assert (right.returncode, right.stdout[:11]) == (0, "fastbridge ")
 
 
-CLOSED = pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+CLOSED = pytest.mark.parametrize("closed", few(1, ["<&- >&- 2>&-", "<&-", ">&-", "2>&-"]))
 
 
 def close_and_run(closed: str, command: Sequence[str], **options: Any) -> subprocess.CompletedProcess[str]:
@@ -283,8 +284,10 @@ def test_json_contract(lab: Lab, start: Callable[..., subprocess.Popen[str]]) ->
     assert counters["total"]["forwarded"] + counters["total"]["fast"] >= 10
     assert counters["learned"] >= 3
     said = [line.removeprefix("fastbridge: port pod3 is ") for line in err.splitlines()]
+    # The lines are by another thread than the events: it may see two changes as one.
     without = "down: no carrier (its far end is down, or its cable is out)"
-    assert [*said[:4], said[-1]] == ["down", "up again", without, "up again", "gone: its interface was deleted"]
+    assert said[0] in ("down", without) and set(said[:-1]) <= {"down", without, "up again"}
+    assert said[-1] == "gone: its interface was deleted"
 
 
 @pytest.mark.live
@@ -333,7 +336,7 @@ def test_signals_that_are_ignored_from_the_start(lab: Lab) -> None:
 
 
 @pytest.mark.live
-@pytest.mark.parametrize("policy", ["flood", "guard,suppress"])
+@pytest.mark.parametrize("policy", few(1, ["guard,suppress", "flood"]))
 @pytest.mark.parametrize("ageing", ["300", "0.1"])  # longer than it is stopped, and shorter
 def test_a_run_that_is_stopped_and_continued(
     policy: str, ageing: str, lab: Lab, start: Callable[..., subprocess.Popen[str]]
@@ -392,7 +395,7 @@ def test_storm_control_of_a_run(lab: Lab, start: Callable[..., subprocess.Popen[
 
 @pytest.mark.live
 @pytest.mark.parametrize("stalled", ["stdout", "stderr"])
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", few(1, [signal.SIGTERM, signal.SIGINT]))
 def test_a_run_ends_though_nobody_reads(stalled: str, number: int, lab: Lab) -> None:
     """A pipe that is full from the beginning; on stderr there is something to say."""
     reader, writer = os.pipe()
@@ -525,6 +528,7 @@ def test_lab_up_list_exec_down(netns_directory: None) -> None:
     assert run("lab", "list").stdout == "there is no lab; make one: fastbridge lab up\n"
 
 
+@pytest.mark.slow
 @pytest.mark.live
 def test_lab_list_looks_before_it_says_complete(netns_directory: None) -> None:
     def state() -> str:
@@ -607,6 +611,7 @@ def test_compare_with_a_command_of_the_user_s(tmp_path: Path) -> None:
     assert {run.engine for run in results.runs} == {"linux-bridge", "linux-bridge (control)", "direct", "forwarder.py"}
 
 
+@pytest.mark.slow
 @pytest.mark.live
 @pytest.mark.parametrize(
     "number", [signal.SIGINT, *(pytest.param(it, marks=pytest.mark.slow) for it in (signal.SIGTERM, signal.SIGHUP))]

@@ -114,6 +114,7 @@ def test_wrong_options(arguments: list[str], says: str) -> None:
     assert says in complaint(run(*arguments), 2)
 
 
+@pytest.mark.slow
 @pytest.mark.live
 def test_a_run_with_links_says_them_follows_its_file_and_keeps_seeds(lab: Lab, start: Started, tmp_path: Path) -> None:
     file, state = tmp_path / "lab.toml", tmp_path / "state.json"

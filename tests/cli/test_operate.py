@@ -182,6 +182,7 @@ def test_a_batch_stops_at_the_line_that_fails(switch: subprocess.Popen[str], tmp
     assert "No such file" in complaint(run("-b", "/nonexistent"), 1)
 
 
+@pytest.mark.slow
 @pytest.mark.live
 def test_which_switch(lab: Lab, switch: subprocess.Popen[str], start: Callable[..., subprocess.Popen[str]]) -> None:
     with Lab(2) as other:

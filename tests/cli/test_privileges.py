@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from command import say
+from effort import few
 from live import PATIENCE, eventually
 
 from fastbridge import Lab, PrivilegeError
@@ -72,7 +73,7 @@ HELPERS = NONE | {"CapEff": NET_ADMIN_AND_RAW, "CapPrm": NET_ADMIN_AND_RAW}
 
 @pytest.mark.live
 @pytest.mark.parametrize("workers", ["1", "2"])
-@pytest.mark.parametrize("path", ["auto", "nft", "off"])
+@pytest.mark.parametrize("path", few(1, ["auto", "nft", "off"]))
 def test_a_run_keeps_nothing_and_its_helper_little(
     lab: Lab, start: Callable[..., subprocess.Popen[str]], workers: str, path: str, tmp_path: Path
 ) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from command import COMMAND, ROOT, say
+from effort import few
 from live import PATIENCE, Wire, eventually
 
 from fastbridge import Lab, Topology
@@ -126,7 +127,7 @@ def take_over(before: subprocess.Popen[str], start: Callable[..., subprocess.Pop
 
 
 @pytest.mark.parametrize("path", [pytest.param("off", marks=pytest.mark.slow), "nft"])
-@pytest.mark.parametrize("restart", [stop_and_start, take_over])
+@pytest.mark.parametrize("restart", few(1, [take_over, stop_and_start]))
 def test_a_restart_under_tcp(
     restart: Callable[..., subprocess.Popen[str]], path: str, lab: Lab, tmp_path: Path
 ) -> None:

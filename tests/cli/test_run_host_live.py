@@ -22,6 +22,7 @@ from typing import Any
 
 import pytest
 from command import COMMAND, ROOT, complaint, run, say
+from effort import few
 from frames import GROUP, ethernet
 from host import Host, ip
 from live import PATIENCE, eventually
@@ -128,7 +129,9 @@ neigh add 10.9.0.9 lladdr 02:00:00:00:00:09 dev p1 nud permanent
 -6 neigh add proxy 2001:db8::5 dev p1"""
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda number: number.name)
+@pytest.mark.parametrize(
+    "number", few(2, [signal.SIGTERM, signal.SIGKILL, signal.SIGINT]), ids=lambda number: number.name
+)
 def test_nothing_differs_afterwards(
     host: Host, start: Callable[..., subprocess.Popen[str]], number: signal.Signals
 ) -> None:
@@ -146,7 +149,7 @@ def test_nothing_differs_afterwards(
     assert not tables() and "fbo" not in ip("link")
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=lambda number: number.name)
+@pytest.mark.parametrize("number", few(1, [signal.SIGKILL, signal.SIGTERM]), ids=lambda number: number.name)
 def test_carriers_come_back_and_so_does_what_the_host_had_there(
     host: Host, start: Callable[..., subprocess.Popen[str]], number: signal.Signals
 ) -> None:
@@ -183,6 +186,7 @@ def tables() -> list[str]:
     return []
 
 
+@pytest.mark.slow
 def test_an_mtu_too_small_for_ipv6(host: Host, start: Callable[..., subprocess.Popen[str]]) -> None:
     process = start("p1", "p2")
     host.links.set("p1", mtu=1200)  # the kernel takes its IPv6 settings away

@@ -109,6 +109,7 @@ def test_a_wrong_file_is_said_with_its_line(switch: MemorySwitch, tmp_path: Path
     assert switch.links == {}
 
 
+@pytest.mark.slow
 def test_a_run_plays_a_scenario(host: Host, tmp_path: Path) -> None:
     """It takes rights that the run has given up. At its end nothing is left."""
     file = tmp_path / "outage.toml"

@@ -30,6 +30,7 @@ from coalescing import (
     switch,
     traffic,
 )
+from effort import examples
 from frames import GROUP, ethernet
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -274,7 +275,7 @@ def test_bad_messages() -> None:
 
 
 @given(traffic())
-@settings(max_examples=600)
+@settings(max_examples=examples(600))
 def test_any_traffic(sent: list[bytes]) -> None:
     merging, plain = switch(), switch(coalesce=False)
     got, wanted = merging.process_offloaded(0, sent), plain.process_offloaded(0, sent)
@@ -287,7 +288,7 @@ def test_any_traffic(sent: list[bytes]) -> None:
 
 
 @given(st.lists(senders, min_size=1, max_size=3), st.integers(2, 70))
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 def test_nothing_mergeable_is_left(flows: list[Sender], count: int) -> None:
     """Bursts as stacks send them leave as few frames as the limits allow."""
     for sender in flows:
@@ -305,7 +306,7 @@ def test_nothing_mergeable_is_left(flows: list[Sender], count: int) -> None:
 
 
 @given(st.binary(max_size=200), st.binary(max_size=80))
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 def test_any_bytes_after_a_mac_header(junk: bytes, more: bytes) -> None:
     """Headers of all lengths and contents, twice in a row so that they may match."""
     for ethertype in 0x0800, 0x86DD, 0x8100:

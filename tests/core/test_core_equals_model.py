@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from effort import examples
 from frames import GROUP, ethernet
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -30,7 +31,7 @@ from strategies import (
 
 
 @given(histories())
-@settings(max_examples=500)
+@settings(max_examples=examples(500))
 def test_any_history(history: History) -> None:
     both = pair(history, whole)
     for step in history.steps:
@@ -38,7 +39,7 @@ def test_any_history(history: History) -> None:
 
 
 @given(histories())
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 def test_a_batch_of_n_is_n_batches_of_one(history: History) -> None:
     both = pair(history, one_by_one)
     for step in history.steps:
@@ -46,7 +47,7 @@ def test_a_batch_of_n_is_n_batches_of_one(history: History) -> None:
 
 
 @given(guarded_histories())
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 def test_any_guarded_history(history: History) -> None:
     both = pair(history, whole)
     for step in history.steps:
@@ -54,7 +55,7 @@ def test_any_guarded_history(history: History) -> None:
 
 
 @given(st.lists(frames, min_size=200, max_size=400), st.integers(2, 64))
-@settings(max_examples=20)
+@settings(max_examples=examples(20))
 def test_batches_longer_than_the_core_takes_at_once(many: list[bytes], ports: int) -> None:
     both = pair(History(ports, 300.0, 64, False, []), whole)
     both.live(Process(0, many))

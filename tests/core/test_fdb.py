@@ -7,6 +7,7 @@ import threading
 
 import numpy as np
 import pytest
+from effort import examples
 from exported import exported
 from frames import GROUP, ethernet, tag
 from hypothesis import given, settings
@@ -211,7 +212,7 @@ actions = st.one_of(
 
 
 @given(st.lists(actions, max_size=60), st.sampled_from([None, 0, 25, 1_000]))
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 def test_any_history_against_a_dict(history: list[tuple], ageing: int | None) -> None:  # type: ignore[type-arg]
     table, expected, now = MacTable(capacity=1_000, ageing_ms=ageing), {}, 1_000  # type: ignore[var-annotated]
     for action, *arguments in history:
@@ -245,8 +246,9 @@ def old(seen: int, now: int, ageing: int | None) -> bool:
     return ageing is not None and now - seen >= ageing
 
 
+@pytest.mark.slow
 @given(st.data())
-@settings(max_examples=30)
+@settings(max_examples=examples(30))
 def test_a_growing_table_gives_up_its_old_memory_and_nothing_else(data: st.DataObject) -> None:
     """Removal, ageing and flushing at any moment of several growths, of tables large enough to be released in parts."""
     keys = random_keys(np.random.default_rng(data.draw(st.integers(0, 5))), 30_000)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from clock import Clock
+from effort import examples
 from frames import GROUP, ethernet, tag
 from hypothesis import given, settings
 from pair import Pair, pair, whole
@@ -66,19 +67,19 @@ def lives(both: Pair, history: History) -> None:
 
 
 @given(histories())
-@settings(max_examples=50)
+@settings(max_examples=examples(50))
 def test_any_history(history: History) -> None:
     lives(pair(history, whole), history)
 
 
 @given(guarded_histories())
-@settings(max_examples=50)
+@settings(max_examples=examples(50))
 def test_any_guarded_history(history: History) -> None:
     lives(pair(history, whole), history)
 
 
 @given(histories())
-@settings(max_examples=50)
+@settings(max_examples=examples(50))
 def test_a_frame_sent_in_is_a_frame_received(history: History) -> None:
     both = pair(history, whole)
     for step in history.steps:

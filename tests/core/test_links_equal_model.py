@@ -6,6 +6,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+from effort import examples
 from frames import GROUP, ethernet
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -38,19 +39,19 @@ def live(history: LinkedHistory) -> LinkedPair:
 
 
 @given(linked_histories())
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 def test_any_history(history: LinkedHistory) -> None:
     live(history)
 
 
 @given(linked_histories(policed=True))
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 def test_any_policed_history(history: LinkedHistory) -> None:
     live(history)
 
 
 @given(gso_stories)
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 def test_gso_frames_pending_checksums_and_tunnels(story: list[Any]) -> None:
     live_gso(story)
 
@@ -112,7 +113,7 @@ def test_the_random_numbers_are_splitmix64() -> None:
 
 
 @given(some_stages(), some_stages(), st.lists(times, max_size=8))
-@settings(max_examples=50)
+@settings(max_examples=examples(50))
 def test_the_same_seed_gives_the_same_bytes_at_the_same_times(to: Stages, back: Stages, story: list[int]) -> None:
     runs = []
     for _ in range(2):
@@ -153,7 +154,7 @@ def test_a_link_that_is_set_again_begins_anew_and_one_that_is_changed_goes_on() 
 
 
 @given(some_stages())
-@settings(max_examples=50)
+@settings(max_examples=examples(50))
 def test_zero_means_zero(before: Stages) -> None:
     wire = Wire()
     wire.set({TO_POD: before, FROM_POD: before})
@@ -192,7 +193,7 @@ changes = st.dictionaries(st.sampled_from([TO_POD, FROM_POD, PAIR]), delays | st
 
 
 @given(st.lists(st.tuples(changes, st.booleans(), times), min_size=1, max_size=8))
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 def test_no_frame_is_lost_or_overtakes_another_when_a_link_changes(story: list[tuple[Any, bool, int]]) -> None:
     """Not even when a pair takes the place of its port's link, or gives it back."""
     wire = Wire()

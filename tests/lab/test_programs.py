@@ -101,6 +101,7 @@ def test_a_lab_inside_an_application(embedded: None) -> None:
         assert lab["pod1"].run(["true"]).returncode == 0
 
 
+@pytest.mark.slow
 @pytest.mark.live
 def test_the_bench_starts_its_programs_inside_an_application(embedded: None) -> None:
     with Lab(2) as lab:

@@ -139,6 +139,7 @@ def test_a_lasting_conflict_is_reported_every_ten_seconds(clock: Clock) -> None:
     assert len(told) == 2
 
 
+@pytest.mark.slow
 def test_conflicts_kept_are_bounded(table: Neighbours) -> None:
     for i in range(1000):
         ip = f"10.1.{i >> 8}.{i & 255}"

@@ -17,6 +17,7 @@ import arp_nd_frames as make
 import pytest
 from accounts import check_fates
 from arp_nd_frames import tagged
+from effort import few
 from frames import GROUP, ethernet
 from gso import NEEDS_CSUM, checksum
 from live import PATIENCE, VnetHeader, Wire, eventually, wires
@@ -326,7 +327,7 @@ class Hanging(Policy):
         return Drop("late")
 
 
-@pytest.mark.parametrize("fallback", ["flood", "drop"])
+@pytest.mark.parametrize("fallback", few(1, ["flood", "drop"]))
 def test_a_hanging_policy_stops_neither_forwarding_nor_the_switch(
     fallback: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -441,7 +442,7 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
 LOOPS = [{"policy": "flood"}, {"policy": "guard,suppress"}, {"policy": "flood", "move_damping": 1.0}]
 
 
-@pytest.mark.parametrize("options", LOOPS, ids=str)
+@pytest.mark.parametrize("options", few(1, LOOPS), ids=str)
 def test_a_loop_is_contained(options: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
     with (
         cable("loop1", "loop2"),

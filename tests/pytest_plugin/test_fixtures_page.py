@@ -24,6 +24,7 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.M | re.S)
 
 
+@pytest.mark.slow
 def test_its_tests_pass(tmp_path: Path) -> None:
     code = "\n".join(blocks("python"))
     done = run_tests(tmp_path, code)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pair as plain
 import pytest
+from effort import examples
 from fake_hand import FakeHand
 from frames import GROUP, TEST_ETHERTYPE, ethernet, tag
 from hypothesis import HealthCheck, given, settings
@@ -166,7 +167,7 @@ def conversations(draw: st.DrawFn) -> History:
 
 
 @given(conversations(), st.booleans())
-@settings(max_examples=120, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=examples(120), suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 def test_any_conversation(history: History, lagging: bool) -> None:
     both = both_of(history, lagging=lagging)
     for step in history.steps:
@@ -174,7 +175,7 @@ def test_any_conversation(history: History, lagging: bool) -> None:
 
 
 @given(histories())
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 def test_any_history(history: History) -> None:
     both = both_of(replace(history, ageing=300.0, damping=0.0))
     for step in history.steps:
@@ -226,7 +227,7 @@ def guarded_conversations(draw: st.DrawFn) -> History:
 
 
 @given(guarded_conversations(), st.booleans())
-@settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=examples(100), suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 def test_any_guarded_conversation(history: History, lagging: bool) -> None:
     both = both_of(history, lagging=lagging)
     for step in history.steps:
@@ -234,7 +235,7 @@ def test_any_guarded_conversation(history: History, lagging: bool) -> None:
 
 
 @given(guarded_histories(), st.booleans())
-@settings(max_examples=30, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(30), suppress_health_check=[HealthCheck.too_slow])
 def test_any_guarded_history(history: History, lagging: bool) -> None:
     both = both_of(history, lagging=lagging)
     for step in history.steps:

@@ -29,6 +29,7 @@ def test_ring_sizes_adapt_to_the_number_of_ports(ports: int) -> None:
     assert ports > 4_096 or slots * slot * ports <= 1 << 30
 
 
+@pytest.mark.slow
 @pytest.mark.live
 def test_every_pod_reaches_every_other_of_many() -> None:
     """IPv4 only: then nobody says a word but those who ping, and every copy can be foretold."""
@@ -94,6 +95,7 @@ except FastbridgeError as error:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.live
 @pytest.mark.parametrize(("hard", "said"), [(4_096, "1 40"), (100, "PortError")], ids=["raised", "too low"])
 def test_the_limit_on_open_files_is_raised_or_named(hard: int, said: str) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from clock import Clock
+from effort import examples
 from exported import exported
 from frames import GROUP, ethernet
 from hypothesis import given, settings
@@ -47,7 +48,7 @@ def readable(monitor: Monitor) -> bool:
 
 
 @given(histories() | guarded_histories())
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 def test_the_events_make_the_fdb(history: History) -> None:
     """Whoever applies each event has the entries that the FDB has, and counts what it counts."""
     both = pair(history, whole)

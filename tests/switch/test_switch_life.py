@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from accounts import check_fates
+from effort import few
 from frames import GROUP, ethernet
 from live import PATIENCE, Wire, eventually, hear_each_other, stage, wires
 from meanwhile import meanwhile
@@ -88,7 +89,8 @@ def test_busy_polling_stays_awake_and_otherwise_it_sleeps() -> None:
             assert time.process_time() - before < max(0.06, 0.1 * as_long)  # beside others 0.3 s of CPU take seconds
 
 
-def test_a_port_comes_and_goes_while_frames_pass() -> None:
+@pytest.mark.parametrize("rounds", few(1, [6, 30]))
+def test_a_port_comes_and_goes_while_frames_pass(rounds: int) -> None:
     with Lab(3) as lab, Switch(lab.ports, capacity=1 << 18) as switch, wires(lab) as (one, two, three):
         hear_each_other([one, two, three])
         stations = np.arange(X, X + 200_000, dtype=np.uint64)  # so that it takes a while to forget a port
@@ -101,7 +103,7 @@ def test_a_port_comes_and_goes_while_frames_pass() -> None:
 
         sent = 0
         with meanwhile(replug, pause=0.001):
-            for burst in bursts(30):
+            for burst in bursts(rounds):
                 for frame in burst:
                     one.send(frame)
                 assert two.heard_before(one.mark()) == burst
