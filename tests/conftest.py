@@ -39,7 +39,7 @@ if importlib.util.find_spec("hypothesis"):  # the benchmarks do without the extr
     # What fails is made short, and not explained: that traces each line of the model, which takes minutes.
     _phases = [phase for phase in Phase if phase is not Phase.explain]
     settings.register_profile("fastbridge", deadline=None, database=_kept, phases=_phases)
-    settings.load_profile("fastbridge")
+    settings.register_profile("fastbridge, shorter", settings.get_profile("fastbridge"), max_examples=25)
 
 
 # What is asserted there says what was compared, as in the tests.
@@ -101,6 +101,8 @@ def pytest_configure(config: pytest.Config) -> None:
     import effort
 
     effort.whole = "not slow" not in config.option.markexpr
+    if "settings" in globals():
+        settings.load_profile("fastbridge" if effort.whole else "fastbridge, shorter")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

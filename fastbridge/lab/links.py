@@ -125,10 +125,14 @@ class Links(Closes):
             command = "replace" if exist_ok else "add"
             self._ip.route(command, family=family, dst=str(destination), gateway=str(gateway))
 
-    def delete(self, name: str) -> None:
+    def delete(self, name: str, *, missing_ok: bool = False) -> None:
         """Remove a link. A veth pair loses both ends."""
-        with _naming(name):
-            self._ip.link("del", index=self.index(name))
+        try:
+            with _naming(name):
+                self._ip.link("del", index=self.index(name))
+        except LabError:
+            if not missing_ok or self.exists(name):
+                raise
 
     def add_bridge(self, name: str, ports: list[str], **settings: Any) -> None:
         """Make a Linux bridge of these ports, up, without spanning tree. Settings: br_mcast_snooping=0, …"""
@@ -155,7 +159,12 @@ class Links(Closes):
 
     def alias(self, name: str) -> str | None:
         """The ifalias of a link; None when it has none, or does not exist."""
-        value: str | None = self._get(name).get_attr("IFLA_IFALIAS") if self.exists(name) else None
+        try:
+            value: str | None = self._get(name).get_attr("IFLA_IFALIAS")
+        except LabError:
+            if self.exists(name):
+                raise
+            return None  # or no longer: the kernel removes the links of a namespace a while after its end
         return value
 
     def flags(self, name: str) -> int:

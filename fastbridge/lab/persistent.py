@@ -238,7 +238,7 @@ def _remove(lab: StoredLab) -> None:
         for trunk in lab.topology.trunks:
             for port in map(lab.port, trunk_ends(trunk)):
                 if links.alias(port) == lab.identity:
-                    links.delete(port)  # and with it the other end
+                    links.delete(port, missing_ok=True)  # and with it the other end
         ours = {port for port in lab.ports if links.alias(port) == lab.identity}
         with NamespaceHelper() as helper:
             for pod in lab.topology.pods:
@@ -263,7 +263,7 @@ def _remove_host_ends(links: Links, host_ends: list[str]) -> None:
         if len(left) < len(host_ends):
             patience = time.monotonic() + _PATIENCE
         elif time.monotonic() > patience:
-            links.delete(left.pop())
+            links.delete(left.pop(), missing_ok=True)
         host_ends = left
         time.sleep(0.005)
 

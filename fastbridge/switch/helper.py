@@ -30,7 +30,7 @@ from fastbridge.errors import ConfigError, PortError, PrivilegeError
 from fastbridge.forks import in_child
 from fastbridge.privileges import BPF_COMMANDS, CAP_NET_ADMIN, CAP_NET_RAW, give_up, refuse_calls
 
-from .fast_path.hand import Look, Pair, RefusedError
+from .fast_path.hand import Look, NoInterfaceError, Pair, RefusedError
 from .fast_path.inside import Inside
 from .fast_path.nft import PortEnds
 from .fast_path.punts import Punt
@@ -53,6 +53,7 @@ _REQUESTS = {
 # What needs no helper once it has ended, for its tables and programs have ended with it.
 _DONE = {"close", "remove", "remove_all", "detach", "revoke", "clear"}
 _NOTHING_FOUND = {"idle", "received"}
+_REFUSALS = {refusal.__name__: refusal for refusal in (RefusedError, NoInterfaceError)}
 _LENGTH = struct.Struct("=I")
 _MOST_BYTES = 64 << 20  # of a message: all pairs of a full fast path take some 6 MB
 _ENDED = "the helper process has ended"
@@ -125,8 +126,8 @@ class Helper(Closes):
         kind, *answer = json.loads(data, object_hook=_unpack)
         if kind == "OSError":
             raise OSError(*answer)
-        if kind == "RefusedError":
-            raise RefusedError(*answer)
+        if kind in _REFUSALS:
+            raise _REFUSALS[kind](*answer)
         if kind == "PrivilegeError":
             raise PrivilegeError(*answer)
         return socket.socket(fileno=files[0]) if files else answer[0]
@@ -205,7 +206,7 @@ def _serve(sock: socket.socket, things: Mapping[str, Any]) -> None:
         files, found = ([found], None) if isinstance(found, socket.socket) else ((), found)
         answer = ["", _pack(found)]
     except RefusedError as error:
-        answer = ["RefusedError", str(error)]
+        answer = [type(error).__name__, str(error)]
     except OSError as error:
         answer = ["OSError", error.errno, error.strerror or str(error)]
     except Exception as error:  # a request that is none

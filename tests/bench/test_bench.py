@@ -531,6 +531,7 @@ def test_notes_that_differ_in_numbers_alone_are_one() -> None:
     }
 
 
+@pytest.mark.slow
 def test_the_finding_is_a_sentence() -> None:
     found = wording.finding(every_method(), rows(every_method()))["fastbridge"]
     assert found.startswith(

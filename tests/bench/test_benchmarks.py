@@ -75,6 +75,7 @@ def test_in_memory_benchmarks_run(run: Pytest) -> None:
     assert " passed" in done.stdout and "skipped" not in done.stdout
 
 
+@pytest.mark.slow
 def test_figures_and_machine_are_saved(once: Path) -> None:
     saved = json.loads(once.read_text())
     (row,) = saved["benchmarks"]

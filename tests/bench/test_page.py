@@ -190,6 +190,7 @@ def test_rfc_2889_is_judged() -> None:
     assert "not shown" in cells
 
 
+@pytest.mark.slow
 def test_what_cannot_be_read_again_is_said_with_its_reason_and_held_against_nobody() -> None:
     made = every_method()
     own = [run for run in made.runs if run.engine == "fastbridge"]

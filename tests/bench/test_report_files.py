@@ -255,6 +255,7 @@ def test_what_is_in_a_report_s_way_is_found_before_anything_is_measured(
 # -- report ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_report_in_every_form(saved: Callable[..., Path], tmp_path: Path) -> None:
     path = saved()
     done = run("report", str(path), "-o", str(tmp_path / "all"))
@@ -277,6 +278,7 @@ def test_pictures_of_an_earlier_report_are_gone_and_nothing_else(saved: Callable
     assert (pictures / "throughput.svg").read_text() != "of another run"
 
 
+@pytest.mark.slow
 def test_one_file_by_its_ending(saved: Callable[..., Path], tmp_path: Path) -> None:
     path = saved()
     for name, begins in (("x.html", b"<!DOCTYPE html>"), ("x.md", b"# "), ("x.svg", b"<svg"), ("x.png", b"\x89PNG")):

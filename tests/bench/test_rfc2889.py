@@ -135,6 +135,7 @@ def test_a_mesh_is_bound_by_its_busiest_egress(pattern: str, share: float) -> No
     assert found(Mesh(4, pattern, **QUICK), dut).values["ndr"] == about(4_000 / share)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", [Mesh(4, **QUICK), PortScaling(4)], ids=named)
 def test_flooded_copies_hide_no_loss(method: Method) -> None:
     dut = FakeDut(4, loss=0.25, capacity=1, evicts=False, sender_rate=20_000)
@@ -145,6 +146,7 @@ def test_flooded_copies_hide_no_loss(method: Method) -> None:
     assert findings.remarks[0].startswith("more came out than went in")
 
 
+@pytest.mark.slow
 def test_throughput_of_a_dut_that_floods() -> None:
     dut = FakeDut(4, rate=9_000, buffer=20, capacity=1, evicts=False, sender_rate=20_000)
     findings = found(Mesh(4, **QUICK), dut)

@@ -324,6 +324,7 @@ def test_with_a_proc_that_cannot_be_written(host: Host, start: Callable[..., sub
 LONG = "a_rather_long_alternative_name"
 
 
+@pytest.mark.slow
 def test_an_interface_by_any_of_its_names(host: Host, start: Callable[..., subprocess.Popen[str]]) -> None:
     for altname in ("lan0", "all", LONG):
         ip(f"link property add dev p1 altname {altname}")

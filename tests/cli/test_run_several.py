@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from command import COMMAND, ROOT, complaint, run, run_each, say
+from effort import few_rows
 from live import PATIENCE, eventually
 
 from fastbridge import Client, Lab
@@ -258,13 +259,16 @@ def test_one_that_cannot_be_opened_is_named() -> None:
 
 @pytest.mark.parametrize(
     ("text", "said"),
-    [
-        ('ports = ["a", "b"]\n[switch.s1]\nports = ["c"]', ":1: several switches have their own names and ports"),
-        ('[switch.s1]\nports = ["a"]\n[switch.s2]\nports = ["b", "a"]', ":4: a is named twice"),
-        ('[switch."s 1"]\nports = ["a"]', ":1: 's 1' cannot be a switch's name"),
-        ('[switch.s1]\nport = ["a"]', ":2: there is no key switch.s1.port"),
-        ('[switch.s1]\nports = ["a"]\n[link]\nb = "lan"', ":4: there is no port 'b' here"),
-    ],
+    few_rows(
+        2,
+        [
+            ('ports = ["a", "b"]\n[switch.s1]\nports = ["c"]', ":1: several switches have their own names and ports"),
+            ('[switch.s1]\nports = ["a"]\n[switch.s2]\nports = ["b", "a"]', ":4: a is named twice"),
+            ('[switch."s 1"]\nports = ["a"]', ":1: 's 1' cannot be a switch's name"),
+            ('[switch.s1]\nport = ["a"]', ":2: there is no key switch.s1.port"),
+            ('[switch.s1]\nports = ["a"]\n[link]\nb = "lan"', ":4: there is no port 'b' here"),
+        ],
+    ),
 )
 def test_a_wrong_file_is_one_line(text: str, said: str, tmp_path: Path) -> None:
     file = tmp_path / "lab.toml"

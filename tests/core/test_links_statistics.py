@@ -70,6 +70,7 @@ def test_losses_come_one_by_one() -> None:
     assert chi_square < CHI_SQUARE_99
 
 
+@pytest.mark.slow
 def test_bursts() -> None:
     """Gilbert: 1 % of the good frames begin a burst, which ends with a chance of 25 %."""
     count = 400_000
@@ -87,12 +88,14 @@ def test_bursts() -> None:
     assert abs(singles - len(bursts) * 0.25) < interval(0.25, len(bursts))
 
 
+@pytest.mark.slow
 def test_elliott_loses_in_both_states() -> None:
     count = 400_000
     got = heard(linked("to_pod.loss_model=gilbert(20%,5%,70%,1%),seed=4"), count)
     assert (count - len(got)) / count == pytest.approx((0.2 * 0.7 + 0.05 * 0.01) / 0.25, rel=0.02)
 
 
+@pytest.mark.slow
 def test_duplicates() -> None:
     count = 200_000
     got = Counter(heard(linked("to_pod.duplicate=2%,seed=5"), count))

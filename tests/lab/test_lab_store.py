@@ -369,3 +369,13 @@ lab_store.up("fb", Topology.linear(2, 1))
     assert subprocess.run([sys.executable, "-c", script]).returncode == -signal.SIGKILL
     lab_store.down("fb")
     assert (links(), names()) == before
+
+
+def test_a_link_may_go_while_it_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel removes the links of a killed lab's namespace some time after its end."""
+    with Links() as links:
+        monkeypatch.setattr(Links, "index", lambda *_: 1 << 30)  # as it was a moment ago
+        assert links.alias("gone") is None
+        links.delete("gone", missing_ok=True)
+        with pytest.raises(LabError, match=r"^gone: No such device$"):
+            links.delete("gone")

@@ -157,6 +157,7 @@ def test_one_switch_does_not_join_what_several_keep_apart() -> None:
             pass
 
 
+@pytest.mark.slow
 def test_switches_in_a_ring_end_the_loop() -> None:
     """Broadcasts circle until the probes of a switch come back; then one port is blocked, and all pods are reached."""
     with Lab(Topology.ring(3, 1, ipv6=None)) as lab, Switches(lab.switches):

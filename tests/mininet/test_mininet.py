@@ -53,6 +53,7 @@ def test_all_reach_all_by_mn_itself() -> None:
     assert re.findall(r"^\d+: (\S+):", left, re.M) == ["lo"] and left.splitlines()[-1] == "mininet.py"
 
 
+@pytest.mark.slow
 @mininet
 @pytest.mark.live
 def test_ports_and_links_while_it_runs() -> None:

@@ -14,7 +14,7 @@ import pytest
 from arp_nd_frames import IPV4, IPV6, A
 from attacks import HOSTILE, PEER, VICTIM, attack_frames, attacks, claims
 from effort import few
-from fast import HANDS_SLOW, need, pairs
+from fast import HANDS, need, pairs
 from hostile import Net, SimulatedPod, vlan
 from live import PATIENCE, Wire, eventually, wires
 
@@ -198,7 +198,7 @@ class TaggedStage(Net):
         return True
 
 
-@HANDS_SLOW
+@HANDS
 @pytest.mark.parametrize("vids", [(5,), pytest.param((100, 7), marks=pytest.mark.slow)], ids=str)
 @pytest.mark.parametrize("family", [4, 6])
 @pytest.mark.parametrize("policy", GUARDS)

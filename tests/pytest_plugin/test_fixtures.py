@@ -244,6 +244,7 @@ def test_who_asks_for_no_lab_imports_nothing(tmp_path: Path) -> None:
     assert loaded == [f"LOADED ['fastbridge', '{PLUGIN}']", *["LOADED []"] * 3], done.stdout
 
 
+@pytest.mark.slow
 def test_it_is_installed_as_a_plugin(tmp_path: Path) -> None:
     assert [point.value for point in entry_points(group="pytest11", name="fastbridge")][:1] == [PLUGIN], (
         "this environment has an older installation: pip install -e ."

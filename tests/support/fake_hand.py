@@ -32,6 +32,7 @@ class FakeHand:
 
     def __init__(self, clock: Callable[[], float], refuse: int = 0) -> None:
         self.clock, self.refuse = clock, refuse
+        self.refusal = RefusedError
         self.broken = False  # it revokes no more
         self.stuck = False  # nor does it clear
         self.pairs: dict[Pair, int] = {}
@@ -63,7 +64,7 @@ class FakeHand:
         self.calls.append("promote")
         if self.refuse:
             self.refuse -= 1
-            raise RefusedError("no room")
+            raise self.refusal("no room")
         self.pairs.update(pairs)
 
     def revoke(self, pairs: Iterable[Pair]) -> None:

@@ -7,15 +7,14 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from effort import few
 from live import eventually, stage
 
 from fastbridge import Lab, Switch, Topology
 from fastbridge.switch.fast_path import hands
 from fastbridge.switch.fast_path.hand import Pair
 
-HANDS = pytest.mark.parametrize("hand", ["nft", "bpf"])
-# Where the test takes seconds.
-HANDS_SLOW = pytest.mark.parametrize("hand", ["nft", pytest.param("bpf", marks=pytest.mark.slow)])
+HANDS = pytest.mark.parametrize("hand", few(1, ["nft", "bpf"]))
 
 
 @contextmanager

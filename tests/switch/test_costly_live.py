@@ -47,6 +47,7 @@ def is_short(switch: Switch) -> bool:
     return count(switch, "pod4") > before
 
 
+@pytest.mark.slow
 def test_a_pod_that_is_sent_much_is_not_costly() -> None:
     """Breaths are long, so that sends are timed, and the one port takes nearly all of the time; other threads that
     interrupt sends change nothing.

@@ -44,6 +44,7 @@ from strategies import (
 )
 
 from fastbridge.policy.builtin import parse_policy
+from fastbridge.switch.fast_path.hand import NoInterfaceError
 from fastbridge.switch.fast_path.head import FastPath
 
 A, B, C = 0x02_00_00_00_00_01, 0x02_00_00_00_00_02, 0x02_00_00_00_00_03
@@ -274,6 +275,17 @@ def test_a_kernel_that_refuses_leaves_all_to_the_core() -> None:
     for port, frame in ((1, ethernet(GROUP, B)), (0, ethernet(B, A)), (0, ethernet(B, A, payload=b"again"))):
         both.core.process(port, [frame])
     assert (both.hand.pairs, both.fast.pairs, both.fast.refused) == ({}, {}, 1)
+
+
+def test_an_interface_that_has_just_gone_is_not_a_full_fast_path(caplog: pytest.LogCaptureFixture) -> None:
+    both = both_of(History(2, 300.0, 1024, False, []))
+    both.hand.refuse, both.hand.refusal = 1, NoInterfaceError
+    for port, frame in ((1, ethernet(GROUP, B)), (0, ethernet(B, A))):
+        both.core.process(port, [frame])
+    assert (both.hand.pairs, both.fast.refused, caplog.messages) == ({}, 0, [])
+    both.clock.now += 1  # it is named again
+    both.core.process(0, [ethernet(B, A, payload=b"again")])
+    assert len(both.hand.pairs) == 1
 
 
 def test_what_the_kernel_does_not_clear_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -149,7 +149,7 @@ def split(header: bytes) -> tuple[int, int, int]:
 
 
 @HANDS
-@pytest.mark.parametrize("examples", [pytest.param(15, id="some"), pytest.param(60, id="many", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("examples", [pytest.param(5, id="some"), pytest.param(60, id="many", marks=pytest.mark.slow)])
 def test_any_conversation(hand: str, examples: int) -> None:
     need(hand)
     with (

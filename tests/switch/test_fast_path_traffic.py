@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from accounts import check_fates
-from fast import HANDS, HANDS_SLOW, fast, know_each_other, need, pairs
+from fast import HANDS, fast, know_each_other, need, pairs
 from frames import GROUP, ethernet
 from live import Wire, eventually, next_own, settled, state, wires
 from streams import Stream
@@ -56,7 +56,7 @@ def exchange(lab: Lab, megabytes: int = 60) -> None:
 
 
 @pytest.mark.parametrize("change", ["flush", "flags", "moves"])
-@HANDS_SLOW
+@HANDS
 def test_tcp_while_its_pairs_are_revoked_and_promoted(hand: str, change: str) -> None:
     with fast(hand) as (lab, switch), wires(lab) as (_, two, three):
         hello = ethernet(GROUP, int(lab["pod2"].mac), payload=b"fastbridge")
@@ -82,7 +82,7 @@ def test_tcp_while_its_pairs_are_revoked_and_promoted(hand: str, change: str) ->
         know_each_other(lab, switch)
 
 
-@HANDS_SLOW
+@HANDS
 def test_tcp_beside_a_station_that_moves_all_the_time(hand: str) -> None:
     """Another one, a thousand times a second; somebody talks to it, so that it is promoted and revoked, too."""
     with fast(hand, 4) as (lab, switch), wires(lab) as (one, _, three, four):
@@ -134,7 +134,7 @@ def sender(wire: Wire, frame: bytes) -> Callable[[], None]:
     return burst
 
 
-@HANDS_SLOW
+@HANDS
 def test_every_frame_is_counted_while_pairs_come_and_go(hand: str) -> None:
     """What each pod sent came in, and what came in went out: by pod 2's kernel, too."""
     with fast(hand) as (lab, switch), wires(lab) as (one, two, three):
@@ -198,7 +198,7 @@ def test_what_a_switch_before_sent_is_its_own(hand: str, monkeypatch: pytest.Mon
             assert switch.counters().ports["pod1"].fast_sent == 0
 
 
-@HANDS_SLOW
+@HANDS
 def test_ports_without_a_fast_pair_never_count_one(hand: str) -> None:
     """Whatever comes in while it is counted: no frame of a flood is taken for one that the kernel forwarded."""
     with fast(hand) as (lab, switch), wires(lab) as (one, _, _), meanwhile(sender(one, ethernet(X, one.mac))) as done:
@@ -208,7 +208,7 @@ def test_ports_without_a_fast_pair_never_count_one(hand: str) -> None:
 
 
 @pytest.mark.parametrize("what", ["pod end", "host end", "port"])
-@HANDS_SLOW
+@HANDS
 def test_every_frame_is_counted_while_the_receiver_flaps(hand: str, what: str) -> None:
     """What came in went somewhere: to a pod, as its kernel counts, or it was lost in an interface, as that counts."""
     need(hand)
@@ -242,7 +242,7 @@ def test_every_frame_is_counted_while_the_receiver_flaps(hand: str, what: str) -
         assert sent(lab) == total.tx_frames + total.fast_sent + total.tx_dropped["device"]
 
 
-@HANDS_SLOW
+@HANDS
 def test_at_its_promotion_a_pair_is_overtaken_once_at_most(hand: str) -> None:
     """Those that wait for the core, by those that the kernel forwards; among each, frames stay in order."""
     burst = 1_000

@@ -291,6 +291,7 @@ def reach(lab: Lab) -> set[tuple[str, str]]:
     return {(one.name, other.name) for one, other in itertools.permutations(lab, 2) if one.ping(other, timeout=0.15)}
 
 
+@pytest.mark.slow
 @pytest.mark.live
 def test_partition_and_heal_among_five_pods() -> None:
     everywhere = set(itertools.permutations([f"pod{n}" for n in range(1, 6)], 2))

@@ -11,6 +11,7 @@ waits until no CPU runs the earlier programs (tcx_entry_sync).
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 import time
@@ -18,7 +19,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from . import bpf_syscall as bpf
 from .bpf_program import KEY, KEY_BY_IP, REDIRECT, REDIRECT_PEER, VALUE, program
-from .hand import Look, Pair, RefusedError
+from .hand import Look, NoInterfaceError, Pair, RefusedError
 from .headers import header_of, ip_of, read_pair
 from .nft import NftHand, OpenSocket, PortEnds
 
@@ -66,7 +67,7 @@ class BpfHand(NftHand):
                 bpf.update(self._map_of(pair), [(self._bpf_key(pair), self._value(pair, self._links[egress]))])
         except OSError as error:
             self.revoke(pairs)
-            raise RefusedError(str(error)) from None
+            raise (NoInterfaceError if error.errno == errno.ENODEV else RefusedError)(str(error)) from None
 
     def revoke(self, pairs: Iterable[Pair]) -> None:
         """See Hand."""

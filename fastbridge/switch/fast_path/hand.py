@@ -37,6 +37,10 @@ class RefusedError(Exception):
     """The kernel took none of the pairs; the text says why."""
 
 
+class NoInterfaceError(RefusedError):
+    """It took none because an interface has just gone: the port will follow."""
+
+
 class Hand(Protocol):
     """Keeps the promoted pairs in the kernel. The head calls it under its lock, one call at a time."""
 

@@ -28,7 +28,7 @@ from fastbridge.journal import Event, Journal
 from fastbridge.policy.base import Policy
 from fastbridge.policy.builtin import Guard, RateLimit
 
-from .hand import IPV4, IPV6, MOST_PAIRS, Hand, Look, Pair, RefusedError
+from .hand import IPV4, IPV6, MOST_PAIRS, Hand, Look, NoInterfaceError, Pair, RefusedError
 
 if TYPE_CHECKING:
     from fastbridge.core.dataplane import Dataplane
@@ -237,6 +237,8 @@ class FastPath:
             return
         try:
             self.hand.promote(fresh)
+        except NoInterfaceError:
+            return
         except RefusedError as error:
             self.refused += len(fresh)
             self._refused_until = now + _REFUSED_SECONDS
