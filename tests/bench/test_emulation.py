@@ -214,6 +214,7 @@ def test_broken_delays_are_named(delays: str) -> None:
         Emulation(DELAY, 0.5).run(Replay(broken, 2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schema", [2, 3])
 def test_results_from_before_links_are_read(schema: int) -> None:
     document = json.loads(every_method().to_json())

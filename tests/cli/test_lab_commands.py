@@ -52,6 +52,7 @@ def in_a_terminal(*arguments: str, typed: str, **variables: str) -> tuple[int, s
     return process.wait(PATIENCE), seen.decode()
 
 
+@pytest.mark.slow
 def test_a_shell_says_in_which_pod_it_is(stored: str, tmp_path: Path) -> None:
     (tmp_path / ".bashrc").write_text("PS1='mine> '; alias three='echo one two three'\n")
     typed = "three\ncat /sys/class/net/eth0/address\nls /proc/self/fd\nexit 7\n"

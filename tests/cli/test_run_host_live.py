@@ -149,6 +149,7 @@ def test_nothing_differs_afterwards(
     assert not tables() and "fbo" not in ip("link")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", few(1, [signal.SIGKILL, signal.SIGTERM]), ids=lambda number: number.name)
 def test_carriers_come_back_and_so_does_what_the_host_had_there(
     host: Host, start: Callable[..., subprocess.Popen[str]], number: signal.Signals

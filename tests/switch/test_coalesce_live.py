@@ -282,7 +282,7 @@ def exchange(lab: Lab, family: int) -> None:
 
 
 @pytest.mark.parametrize("protocol", [TCP, UDP])
-@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("version", few(1, [4, 6]))
 @pytest.mark.parametrize("pending", [False, True], ids=["complete", "pending"])
 @pytest.mark.parametrize(
     "tags",
