@@ -117,7 +117,8 @@ def list_() -> None:
     """List the labs, and which of their pods somebody else removed."""
     labs = lab_store.list_labs()
     if not labs:
-        click.echo("there is no lab; make one: fastbridge lab up")
+        unreadable = lab_store.has_files()
+        click.echo("no lab can be read" if unreadable else "there is no lab; make one: fastbridge lab up")
         return
     table = make_table("", "lab", "pods", "host ends", "MTU", "state", right=("pods", "MTU"))
     for found in labs:

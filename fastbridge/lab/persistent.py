@@ -133,12 +133,21 @@ def up(name: str, topology: Topology, progress: Progress | None = None) -> Store
 def list_labs() -> list[StoredLab]:
     """All labs on this machine, complete or not, by name. The log says which files cannot be read."""
     found = []
-    for path in sorted(_STATE.glob("*.json")):
+    for path in _files():
         try:
             found.append(_load(path))
         except LabError as error:
             _log.error("%s", error)
     return found
+
+
+def has_files() -> bool:
+    """Whether there is any lab's file, readable or not."""
+    return bool(_files())
+
+
+def _files() -> list[Path]:
+    return sorted(_STATE.glob("*.json"))
 
 
 def get(name: str) -> StoredLab:

@@ -245,6 +245,18 @@ def test_a_state_file_that_is_none_is_one_line(up: lab_store.StoredLab, name: st
     assert line.isprintable()
 
 
+def test_a_list_of_nothing_but_such_files_does_not_say_that_there_is_no_lab() -> None:
+    path = Path("/run/fastbridge/x.json")
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("[]")
+    try:
+        done = subprocess.run([sys.executable, "-m", "fastbridge", "lab", "list"], capture_output=True, text=True)
+    finally:
+        path.unlink()
+    assert (done.returncode, done.stdout) == (0, "no lab can be read\n")
+    assert "is not a lab's file" in done.stderr
+
+
 def test_a_lab_of_another_version_can_be_removed_by_hand(up: lab_store.StoredLab) -> None:
     path = Path("/run/fastbridge/fb.json")
     ours = path.read_text()
