@@ -12,6 +12,7 @@ class NoGossip(Policy):
 
 
 with Lab(pods=3) as lab, Switch(lab.ports, policy=NoGossip() | Suppress()) as switch:
-    lab["pod1"].ping("pod2", count=2)
+    lab["pod1"].ping("pod2")
+    lab["pod3"].ping("pod2")  # the switch knows by now where pod2 is, and answers pod3's question
     for neighbour in switch.neighbours:
         print(neighbour)

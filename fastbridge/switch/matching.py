@@ -123,6 +123,8 @@ class Matching:
                 why = f"port {link.name} is the interface {port.link.name}"
         elif not link.ethernet:
             why = "it is not an Ethernet interface"
+        elif link.master and port and port.link.index == link.index:
+            return False  # it was a port, and what became of it is said
         elif link.master:
             why = f"it belongs to another interface (ip link set {link.name} nomaster takes it out)"
         elif link.up and not link.starting:
