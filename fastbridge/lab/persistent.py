@@ -177,7 +177,8 @@ def _check(lab: StoredLab) -> None:
 
 def _refuse_taken(lab: StoredLab) -> None:
     if _path(lab.name).exists():
-        raise LabError(f"there is a lab {lab.name!r} already; remove it (fastbridge lab down) or choose another --name")
+        down = f"fastbridge lab down --name {lab.name}"
+        raise LabError(f"there is a lab {lab.name!r} already; remove it ({down}) or choose another --name")
     taken = {name for _, name in socket.if_nameindex()}
     for port in lab.ports:
         if port in taken:
@@ -344,8 +345,10 @@ def _locked() -> Iterator[int]:
 
 
 def _refuse_others_directory() -> None:
-    """Raise LabError where somebody else could have written to the state directory."""
+    """Raise LabError where somebody else could have written to the state directory, or PrivilegeError: it is root's."""
     found = _STATE.lstat()
+    if os.geteuid() != 0 and found.st_uid == 0:
+        raise PrivilegeError(f"{_STATE} is root's, and keeps root's labs: labs that stay take root (sudo)")
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise LabError(f"others may write to {_STATE}, or it is no directory of this user's: remove it")
 

@@ -44,7 +44,11 @@ def pytest_configure(config: pytest.Config) -> None:
     )
     if directory := config.getoption("lab_artifacts"):
         config.stash[_ARTIFACTS] = Path(directory).absolute()
-        if config.stash[_ARTIFACTS].exists() and not config.stash[_ARTIFACTS].is_dir():
+        try:
+            wrong = config.stash[_ARTIFACTS].exists() and not config.stash[_ARTIFACTS].is_dir()
+        except OSError as error:  # it is in a directory of somebody else's
+            raise pytest.UsageError(f"--lab-artifacts {directory}: {error.strerror}; name another directory") from None
+        if wrong:
             raise pytest.UsageError(f"--lab-artifacts {directory}: this is no directory; name another one")
 
 

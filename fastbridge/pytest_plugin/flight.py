@@ -16,6 +16,7 @@ from fastbridge.switch.counters import Counters
 
 if TYPE_CHECKING:
     from fastbridge.switch.live import Switch
+    from fastbridge.switch.wires import LinkState
 
     from .labs import SwitchedLab
 
@@ -54,13 +55,20 @@ class Flight:
 
     def _tables(self) -> list[str]:
         switch = self._switch
-        links = [f"{spoken(place)}: {state.link}" for place, state in switch.links.items() if state.link]
+        links = [f"{spoken(place)}: {_link(state)}" for place, state in switch.links.items()]
+        links += [f"{port.name}: {port.state}" for port in switch.ports if port.state != "up"]
         return [
             *_counters(switch.counters()),
             *_table("links", links),
             *_table("FDB", map(str, switch.fdb)),
             *_table(f"neighbours, policy {switch.policy()}", map(str, switch.neighbours)),
         ]
+
+
+def _link(state: LinkState) -> str:
+    cut = f"cut {' and '.join(state.cut)}" if state.cut else ""
+    group = "" if state.group is None else f"group {state.group} of a partition"
+    return "; ".join(filter(None, (str(state.link or ""), cut, group))) or "perfect"
 
 
 def tell(labs: Sequence[SwitchedLab], test: str, phase: str, directory: Path | None) -> list[tuple[str, str]]:

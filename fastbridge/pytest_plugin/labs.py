@@ -141,6 +141,8 @@ def _words_of(request: pytest.FixtureRequest) -> dict[str, Any]:
     for mark in reversed(list(request.node.iter_markers("lab"))):
         if len(mark.args) > 1:
             raise ConfigError(f"one value may have no name, the pods; here are {len(mark.args)}")
+        if mark.args and "pods" in mark.kwargs:
+            raise ConfigError(f"pods are named twice: {mark.args[0]!r}, and pods={mark.kwargs['pods']!r}")
         words.update(zip(["pods"], mark.args, strict=False), **mark.kwargs)
     given = getattr(request, "param", {})
     if not isinstance(given, Mapping):

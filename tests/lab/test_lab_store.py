@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import signal
 import socket
@@ -19,7 +20,7 @@ from live import eventually
 
 from fastbridge import Switch
 from fastbridge.addresses import MacAddress
-from fastbridge.errors import ConfigError, LabError
+from fastbridge.errors import ConfigError, LabError, PrivilegeError
 from fastbridge.lab import persistent as lab_store
 from fastbridge.lab.links import Links
 from fastbridge.lab.namespaces import NamespaceHelper
@@ -205,6 +206,17 @@ def test_a_state_directory_that_others_may_write_to_is_refused(tmp_path: Path, m
         with pytest.raises(LabError, match="others may write to"):
             lab_store.up("fb", Topology.of(1))
     assert not (place / ".lock").exists() and not (tmp_path / ".lock").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
+def test_an_ordinary_user_is_not_told_to_remove_root_s_directory() -> None:
+    lab_store.down(lab_store.up("fb", Topology.of(1)).name)  # the directory is there
+    os.seteuid(65534)
+    try:
+        with pytest.raises(PrivilegeError, match=r"^/run/fastbridge is root's, .*: labs that stay take root \(sudo\)$"):
+            lab_store.up("mine", Topology.of(1))
+    finally:
+        os.seteuid(0)
 
 
 GOOD = '{"name": "x", "identity": "fastbridge:1", "complete": true, "topology": {"pod": {"pod1": {}}}}'

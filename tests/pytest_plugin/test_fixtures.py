@@ -158,13 +158,17 @@ WRONG = """
 
     @pytest.mark.parametrize("lab", ["4g"], indirect=True)
     def test_parameter(lab): ...
+
+    @pytest.mark.lab(3, pods=2)
+    def test_named_twice(lab): ...
 """
 
 
 def test_a_wrong_word_is_one_line(tmp_path: Path) -> None:
     done = run_tests(tmp_path, WRONG)
-    assert outcomes(done) == {"errors": 6}, done.stdout
+    assert outcomes(done) == {"errors": 7}, done.stdout
     for said in (
+        "pods are named twice: 3, and pods=2",
         "a lab takes no 'pod'; did you mean 'pods'? A lab takes: pods, mtu, link, ageing",
         "a lab takes no 'match'; it takes: pods, mtu, link, ageing",
         "one value may have no name, the pods; here are 2",

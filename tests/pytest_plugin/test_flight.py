@@ -54,6 +54,19 @@ def test_counters_tables_and_frames(tmp_path: Path, workers: str) -> None:
     assert rows == [("pod1", "dropped: link_loss")]
 
 
+CUT = """
+    def test_cut(lab, switch):
+        switch.cut("pod1")
+        switch.set_carrier("pod2", False)
+        assert lab["pod2"].ping("pod1", timeout=0.01)
+"""
+
+
+def test_a_cut_and_a_carrier_that_is_lost_are_among_the_links(tmp_path: Path) -> None:
+    said = run_tests(tmp_path, CUT, plugins=[PLUGIN]).stdout
+    assert "pod1: cut to_pod and from_pod" in said and "pod2: down" in said
+
+
 PHASES = """
     import pytest
 
