@@ -13,11 +13,14 @@ import select
 import time
 from collections.abc import Iterable
 from functools import partial
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
+from fastbridge.addresses import MacAddress
 from fastbridge.errors import ConfigError, PortError
 from fastbridge.extras import way_to
 from fastbridge.pcap_filter import compile_filter
+from fastbridge.switch.socket_port import SocketPort
 
 try:
     from scapy.compat import raw
@@ -30,7 +33,6 @@ except ImportError:
 
 if TYPE_CHECKING:
     from fastbridge.core.filters import Filter
-    from fastbridge.switch.socket_port import SocketPort
 
 _POLL_SECONDS = 0.05  # scapy's conf.recv_poll_rate
 
@@ -47,6 +49,7 @@ class FastbridgeSocket(SuperSocket):
     desc = "a port of a fastbridge switch"
 
     def __init__(self, port: SocketPort, filter: str | None = None, **_: object) -> None:  # noqa: A002 - scapy's name
+        _check(port)
         self.port = port
         self.iface = port.name
         self._filter: Filter | None = compile_filter(filter) if filter else None
@@ -101,12 +104,23 @@ class _Provider(InterfaceProvider):
     _l2listen = _l2socket
 
 
+def _check(port: SocketPort) -> None:
+    if not isinstance(port, SocketPort):
+        raise ConfigError(f"this takes a socket port, as switch.add_socket_port(…) makes one, not {port!r}")
+
+
 class FastbridgeInterface(NetworkInterface):
     """A socket port as scapy knows interfaces: for `srp(…, iface=…)`, `sendp`, `sniff`, answering machines.
 
-    mac, ip: the addresses that scapy takes for the interface's own.
+    mac, ip: the addresses that scapy takes for the interface's own. Raises ConfigError: they are none, or `port` is.
     """
 
     def __init__(self, port: SocketPort, mac: str | None = None, ip: str | None = None) -> None:
+        _check(port)
+        mac = None if mac is None else str(MacAddress(mac))
+        try:
+            ip = None if ip is None else str(ip_address(ip))
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
         about = {"name": port.name, "network_name": port.name, "mac": mac, "ips": [ip] if ip else []}
         super().__init__(_Provider(port), about)

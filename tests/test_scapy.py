@@ -159,6 +159,16 @@ def test_descriptors_may_have_any_number() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
+def test_what_an_interface_is_made_of_is_checked() -> None:
+    with MemorySwitch(["pod"]).add_socket_port("probe") as port:
+        with pytest.raises(ConfigError, match=r"^this takes a socket port, .*, not 'probe'$"):
+            FastbridgeInterface("probe")  # type: ignore[arg-type]
+        with pytest.raises(ConfigError, match="'zz'"):
+            FastbridgeInterface(port, mac="zz")
+        with pytest.raises(ConfigError, match=r"'10\.0\.0'"):
+            FastbridgeInterface(port, ip="10.0.0")
+
+
 @pytest.mark.live
 def test_with_pods() -> None:
     with Lab(2) as lab, Switch(lab.ports) as switch, switch.add_socket_port("probe") as probe:
