@@ -110,6 +110,7 @@ def listening(pod: Any) -> Iterator[None]:
         process.stdout.close()
 
 
+@pytest.mark.alone
 def test_iperf3_is_as_fast_beside_them(tmp_path: Path) -> None:
     """At its best: the machine does other things, too."""
     if shutil.which("iperf3") is None:
