@@ -355,10 +355,11 @@ def _refuse_others_directory() -> None:
 
 def _holder(file: int) -> str:
     """The process that holds the lock. A line of /proc/locks: `12: FLOCK ADVISORY WRITE PID MAJ:MIN:INODE 0 EOF`."""
-    inode = str(os.fstat(file).st_ino)
+    found = os.fstat(file)
+    key = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}:{found.st_ino}"  # each /run may have this inode
     for line in Path("/proc/locks").read_text().splitlines():
         words = line.split()
-        if words[1] == "FLOCK" and words[-3].split(":")[-1] == inode and "->" not in words:
+        if words[1] == "FLOCK" and words[-3] == key and "->" not in words:
             with contextlib.suppress(OSError):  # it has ended, and a process that it started holds the lock
                 command = Path(f"/proc/{words[-4]}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
                 return f"process {words[-4]} ({command.strip()})"
