@@ -39,7 +39,7 @@ pytestmark = [pytest.mark.live, pytest.mark.benchmark(group="links")]
 TCP_PAYLOAD, FULL_FRAME = 1448, 1514
 
 #: TCP that keeps a queue filled. BBR, the default of some machines, empties it every ten seconds for 0.2 s (ProbeRTT),
-#: and so leaves some 2 % of any rate unused. The sender does so, and no fault of a link is seen by it.
+#: and so leaves some 2 % of any rate unused, whatever the link does.
 FILLS = ("cubic", "reno")
 
 

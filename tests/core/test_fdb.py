@@ -246,7 +246,6 @@ def old(seen: int, now: int, ageing: int | None) -> bool:
     return ageing is not None and now - seen >= ageing
 
 
-@pytest.mark.slow
 @given(st.data())
 @settings(max_examples=examples(30))
 def test_a_growing_table_gives_up_its_old_memory_and_nothing_else(data: st.DataObject) -> None:

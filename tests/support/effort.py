@@ -1,4 +1,4 @@
-"""How much of a test runs by default. CI runs all of it, and so does `pytest -m ''`."""
+"""How much of a test runs by default. CI runs all of it, and so does pytest with any other `-m`."""
 
 from __future__ import annotations
 
