@@ -25,6 +25,7 @@ import pytest
 
 if TYPE_CHECKING:
     from clock import Clock
+    from xdist.remote import Producer
 
 CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWNET = 0x00020000, 0x10000000, 0x40000000
 MS_REC, MS_PRIVATE = 0x4000, 0x40000
@@ -103,6 +104,14 @@ def pytest_configure(config: pytest.Config) -> None:
     effort.whole = config.option.markexpr != "not slow and not alone"  # as pyproject.toml has it
     if "settings" in globals():
         settings.load_profile("fastbridge" if effort.whole else "fastbridge, shorter")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadFileScheduling | None:
+    """Each file goes to one worker: what is made once a file is made once, and its tests do not meet each other."""
+    from xdist.scheduler import LoadFileScheduling
+
+    return LoadFileScheduling(config, log) if config.getoption("dist") == "load" else None
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -245,6 +245,8 @@ cdef uint64_t sweep_some(
 cdef uint64_t sweep(MacTableState *state, uint32_t now, int port, bint statics_too) noexcept nogil:
     cdef uint64_t removed, total = 0
     cdef Cursor cursor
+    if port >= 0 and not statics_too and load_relaxed32(&state.held[port]) == 0:
+        return 0
     start_walk(state, &cursor)
     while not cursor.done:
         pthread_mutex_lock(state.lock)

@@ -10,7 +10,7 @@ import math
 import threading
 import time
 from collections import OrderedDict, defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from fastbridge.addresses import MacAddress
@@ -276,9 +276,9 @@ class Neighbours:
                 self._forget(key, known)
         return known is not None
 
-    def flush(self, port: int | None = None, *, static: bool = False) -> int:
-        """Forget the learned entries, of one port or all; `static`: the static ones too. Returns how many."""
-        return self._forget_all(lambda n: port in (None, n.port) and (static or not n.static))
+    def flush(self, ports: Collection[int] | None = None, *, static: bool = False) -> int:
+        """Forget the learned entries, of some ports or all; `static`: the static ones too. Returns how many."""
+        return self._forget_all(lambda n: (ports is None or n.port in ports) and (static or not n.static))
 
     def sweep(self) -> int:
         """Remove expired entries; returns how many."""

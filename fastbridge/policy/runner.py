@@ -162,7 +162,7 @@ class Policing:
         self._guarded.discard(port)
         self._warned.discard(port)
         self._dropping.pop(port, None)
-        self.neighbours.flush(port, static=True)
+        self.neighbours.flush([port], static=True)
         self.bind()
 
     def handle(self) -> list[tuple[int, bytes]]:

@@ -11,7 +11,7 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -682,11 +682,12 @@ class SwitchBase:
     def _ask_interfaces(self) -> None:
         """Read the losses in the ports' interfaces and the fast path's counts, if there are any."""
 
-    def _forget_behind(self, index: int) -> None:
-        """Forget the stations behind a port: they may come back elsewhere."""
-        self._entries.flush(index)
-        self.neighbours.flush(index)
-        self._policing.bind()
+    def _forget_behind(self, ports: Collection[int]) -> None:
+        """Forget the stations behind ports: they may come back elsewhere."""
+        for index in ports:
+            self._entries.flush(index)
+        if ports and self.neighbours.flush(ports):
+            self._policing.bind()
 
     def _tell_link(self, name: str, link: str, text: str) -> None:
         self._journal.warn(_log, "links that changed", text, event=Event("link", {"ifname": name, "link": link}))

@@ -18,7 +18,7 @@ import socket
 import threading
 import time
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from fnmatch import fnmatchcase
@@ -799,6 +799,7 @@ class Switch(SwitchBase, Starts):
                 self._journal.tick()
                 if time.monotonic() - swept >= _SWEEP_SECONDS:
                     self._entries.age(self._dataplane.now())
+                    self._forget_behind(self._without_carrier(links))  # frames that came late have named stations there
                     self._wires.tidy()
                     swept = time.monotonic()
                     self._links.hear_askers()
@@ -831,7 +832,7 @@ class Switch(SwitchBase, Starts):
                 if not port.link.running and link in ("up", "blocked"):
                     self._set_link(index, "down")  # first: whoever sees that its stations are forgotten sees why
                     link = after[index] = "down"
-                self._forget_behind(index)  # though it may be back already
+                self._forget_behind([index])  # though it may be back already
             if link == before.get(index) != "down":
                 continue
             name = self._name_of(index)
@@ -841,7 +842,7 @@ class Switch(SwitchBase, Starts):
                     after[index] = before.get(index, "up")
                     continue
                 self._tell_link(name, link, f"port {name} is {link}{why and f': {why}'}")
-                self._forget_behind(index)
+                self._forget_behind([index])
             elif link == "up" and before.get(index) == "down":
                 self._tell_link(name, "up", f"port {name} is up again")
             if link == "down" and member and is_running(member.sockets[-1]):
@@ -898,10 +899,16 @@ class Switch(SwitchBase, Starts):
             (self._sockets.set_send_buffer if self._sockets else set_send_buffer)(member.sockets[-1], shaped)
         member.takes = takes
 
-    def _forget_behind(self, index: int) -> None:
+    def _forget_behind(self, ports: Collection[int]) -> None:
         """See SwitchBase."""
-        super()._forget_behind(index)
-        self._fast.revoke_port(index)
+        super()._forget_behind(ports)
+        for index in ports:
+            self._fast.revoke_port(index)
+
+    def _without_carrier(self, links: dict[int, str]) -> list[int]:
+        """The ports that are down, but those whose carrier has just come back."""
+        found = ((index, self._members.get(index)) for index, link in links.items() if link == "down")
+        return [index for index, member in found if member and not is_running(member.sockets[-1])]
 
     def _set_link(self, index: int, link: str) -> None:
         with contextlib.suppress(IndexError):  # removed meanwhile

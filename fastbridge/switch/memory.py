@@ -107,7 +107,7 @@ class MemorySwitch(SwitchBase):
         self._dataplane.set_link(index, link)
         self._tell_link(name, link, f"port {name} is {'up again' if up else 'down'}")
         if not up:
-            self._forget_behind(index)
+            self._forget_behind([index])
         self._monitoring.settle()
 
     def _begin(self, playing: Playing) -> None:
@@ -193,6 +193,7 @@ class MemorySwitch(SwitchBase):
         neighbours with bindings in doubt.
         """
         self._entries.age(self._now_ms())
+        self._forget_behind(self._dark)  # frames that were on their way have named stations there
         self._wires.tidy()
         self._journal.tick()
         self._monitoring.settle()

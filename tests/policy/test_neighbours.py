@@ -111,8 +111,8 @@ def test_station_moves(table: Neighbours) -> None:
     assert hear(table, 2, make.arp(1, A, IPV4[0], IPV4[0])) is Change.MOVED
     assert where(table, IPV4[0]) == (A, 2)
     assert not table.conflicts
-    assert table.flush(1) == 0
-    assert table.flush(2) == 1
+    assert table.flush([1]) == 0
+    assert table.flush([2]) == 1
 
 
 def test_conflict_names_both_sides_and_the_last_claim_counts(clock: Clock) -> None:
@@ -184,10 +184,10 @@ def test_static_entries_stay(table: Neighbours, clock: Clock) -> None:
     entry = table.lookup(0, ipaddress.ip_address(IPV6[0]).packed)
     assert entry
     assert (entry.router, entry.source) == (True, "plan")
-    assert table.sweep() == table.flush() == table.flush(1) == 0
+    assert table.sweep() == table.flush() == table.flush([1]) == 0
     assert table.due_for_refresh() == []
     assert [str(e) for e in table] == [f"{IPV4[0]} → {A} on pod1 (static)", f"{IPV6[0]} → {A} on pod1 (plan)"]
-    assert table.flush(1, static=True) == 2
+    assert table.flush([1], static=True) == 2
 
 
 def test_static_replaces_learned_and_is_replaced(table: Neighbours) -> None:
@@ -349,7 +349,7 @@ def test_any_history_keeps_within_its_bounds(
             table.remove(ip)
             assert table.lookup(0, ip.packed) is None
         elif what == "flush":
-            table.flush(port)
+            table.flush([port])
             assert all(e.static for e in table.live() if e.port == port)
         elif what == "sweep":
             table.sweep()

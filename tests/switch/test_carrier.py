@@ -9,11 +9,12 @@ from collections.abc import Iterator
 from contextlib import closing
 
 import pytest
+from arp_nd_frames import arp
 from frames import GROUP, ethernet
 from host import Host, ip
 from live import eventually, stage, wires
 
-from fastbridge import ConfigError, MemorySwitch, Pod, PortError, Switch
+from fastbridge import ConfigError, Link, MemorySwitch, Pod, PortError, Switch
 from fastbridge.lab.namespaces import NamespaceHelper
 from fastbridge.link_watch import LinkWatch
 from fastbridge.switch.carrier import Carriers
@@ -40,6 +41,17 @@ def test_a_pod_without_a_carrier_neither_hears_nor_speaks(caplog: pytest.LogCapt
         switch.set_carrier("a", True)
         assert switch.ports[0].state == "up"
         assert [copy.port for copy in switch.process("a", [ethernet(GROUP, A)])] == [1, 2]
+
+
+def test_what_was_on_its_way_leaves_nobody_behind_a_pod_without_a_carrier() -> None:
+    switch = MemorySwitch(["a", "b"], policy="suppress", clock=None)
+    switch.set_link("a", Link(delay="20ms"))
+    switch.process("a", [bytes(arp(1, "02:00:00:00:00:01", "10.0.0.1", "10.0.0.2"))])
+    switch.set_carrier("a", False)
+    assert [arrival.port for arrival in switch.advance(0.05)] == [1]
+    assert [entry.port for entry in switch.fdb] == ["a"] and [entry.port for entry in switch.neighbours] == ["a"]
+    switch.tick()
+    assert not len(switch.fdb) and not len(switch.neighbours)
 
 
 def test_a_port_made_again_has_a_carrier() -> None:
@@ -100,6 +112,17 @@ def test_nothing_is_sent_to_a_pod_without_a_carrier() -> None:
         two.send(ethernet(one.mac, two.mac, payload=b"fastbridge"))
         assert len(three.heard_before(two.mark())) == 1  # flooded to those that are there
         assert switch.counters().ports["pod1"] == before
+
+
+@pytest.mark.live
+def test_what_was_on_its_way_leaves_nobody_behind_a_lost_carrier() -> None:
+    with stage(2, ports_fail=True) as (lab, switch), wires(lab) as (one, _), switch.monitor(["link"]) as monitor:
+        switch.set_link("pod1", Link(delay="1s"))
+        one.send(ethernet(GROUP, one.mac, payload=b"fastbridge"))
+        switch.set_carrier("pod1", False)
+        eventually(lambda: any(event["link"] == "down" for event in monitor.read() or []), "the event")
+        eventually(lambda: "pod1" in {entry.port for entry in switch.fdb}, "the frame")
+        eventually(lambda: "pod1" not in {entry.port for entry in switch.fdb}, "nobody behind pod1")
 
 
 @pytest.mark.live
