@@ -26,6 +26,7 @@ import pytest
 if TYPE_CHECKING:
     from clock import Clock
     from xdist.remote import Producer
+    from xdist.scheduler import LoadFileScheduling
 
 CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWNET = 0x00020000, 0x10000000, 0x40000000
 MS_REC, MS_PRIVATE = 0x4000, 0x40000
@@ -109,9 +110,9 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadFileScheduling | None:
     """Each file goes to one worker: what is made once a file is made once, and its tests do not meet each other."""
-    from xdist.scheduler import LoadFileScheduling
+    from xdist import scheduler
 
-    return LoadFileScheduling(config, log) if config.getoption("dist") == "load" else None
+    return scheduler.LoadFileScheduling(config, log) if config.getoption("dist") == "load" else None
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -12,7 +12,7 @@ import logging
 import os
 import sys
 from importlib import import_module
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, NoReturn, TextIO
 
 import rich_click as click
 
@@ -116,7 +116,7 @@ def group(context: click.Context, batch: str | None, force: bool, switch: str | 
     return run_batch(batch, switch, force, _run)
 
 
-def main() -> None:
+def main() -> NoReturn:
     """Run the command line and exit."""
     open_missing()
     for stream in (sys.stdout, sys.stderr):

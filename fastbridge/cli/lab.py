@@ -192,6 +192,8 @@ def pingall(name: str | None, file: str | None, timeout: float, as_json: bool) -
     with _pods(name, file) as pods:
         reached = ping_all(pods, timeout)
     _print_pings(reached, as_json)
+    if not file and not any(reach.result for reach in reached):
+        click.echo(f"no switch joins them? Start one: fastbridge run --lab {name or _LAB}", err=True)
     return 0 if all(reach.result for reach in reached) else 1
 
 

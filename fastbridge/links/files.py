@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ def stamp(word: str, path: str) -> tuple[int, int, int]:
 def read_text(word: str, path: str) -> str:
     """All of a file. Raises ConfigError."""
     try:
-        if not Path(path).is_file():
+        if not stat.S_ISREG(Path(path).stat().st_mode):
             raise ConfigError(f"{word}: {path} is not a file")
         with Path(path).open("rb") as file:
             raw = file.read(_MOST_BYTES + 1)

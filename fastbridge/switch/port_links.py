@@ -158,7 +158,7 @@ class PortLinks:
     def find(self, sources: Sequence[PortLike]) -> list[PortLink]:
         """Find the interfaces of these ports: all or none. They are to be held next.
 
-        Raises PortError: there is none, it is not Ethernet, is down, or belongs to a bridge; PrivilegeError;
+        Raises PortError: there is none, it is not Ethernet, or belongs to a bridge; PrivilegeError;
         ConfigError: two ports are the same interface.
         """
         taken: list[PortLink] = []
@@ -176,11 +176,13 @@ class PortLinks:
         return taken
 
     def hold(self, ports: Sequence[PortLink], sources: Sequence[PortLike]) -> None:
-        """Hold and shield what was found. Raises PortError: one is another switch's. The caller releases them then."""
+        """Hold and shield what was found. The caller releases them where it raises PortError: one is another's, or down."""
         with self._lock:
             for port, source in zip(ports, sources, strict=True):
                 if _claim(port.claim, source, port.link, self._journal):
                     self._asked.register(port.claim, select.EPOLLIN)
+                if not port.link.up:  # said last: another switch may have taken the carrier of a port of its own
+                    raise PortError(f"{port.name} is down; bring it up first: ip link set {port.link.name} up")
             if self._wants_shield:
                 self._shield([port for port, source in zip(ports, sources, strict=True) if _is_ours(source)])
 
@@ -355,8 +357,6 @@ class PortLinks:
         if link.master:
             master = self._name_of(namespace, link.master)
             raise PortError(f"{name} belongs to {master}; take it out first: ip link set {link.name} nomaster")
-        if not link.up:
-            raise PortError(f"{name} is down; bring it up first: ip link set {link.name} up")
 
     def _name_of(self, namespace: int, index: int) -> str:
         link = self._watches[namespace].look(index)
