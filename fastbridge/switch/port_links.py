@@ -176,7 +176,7 @@ class PortLinks:
         return taken
 
     def hold(self, ports: Sequence[PortLink], sources: Sequence[PortLike]) -> None:
-        """Hold and shield what was found. The caller releases them where it raises PortError: one is another's, or down."""
+        """Hold and shield what was found; the caller releases it then. Raises PortError: one is another's, or down."""
         with self._lock:
             for port, source in zip(ports, sources, strict=True):
                 if _claim(port.claim, source, port.link, self._journal):

@@ -724,7 +724,7 @@ def test_results_say_which_path_frames_took() -> None:
 @pytest.mark.parametrize(
     ("told", "blocks"),
     few_rows(
-        2,
+        1,
         [
             ([(0.2, "cannot tell"), (0.09, "win"), (0.04, "win")], 4),
             ([(0.2, "win"), (0.3, "withheld")], 3),

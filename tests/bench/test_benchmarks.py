@@ -100,6 +100,7 @@ def test_same_machine_is_compared(run: Pytest, saved: Path) -> None:
     assert "microcode 0xdead there" in done.stderr
 
 
+@pytest.mark.slow
 def test_regression_fails(run: Pytest, saved: Path) -> None:
     change(saved, lambda saved: saved["benchmarks"][0]["stats"].update(median=1e-9))
     done = run(*TINY, *COMPARE)

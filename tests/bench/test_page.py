@@ -427,7 +427,7 @@ def test_a_terminal_needs_no_package_of_the_page_s() -> None:
 # -- pictures and colours --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", few(2, figures.PICTURES))
+@pytest.mark.parametrize("name", few(1, figures.PICTURES))
 def test_every_picture_is_drawn(name: str) -> None:
     svg = file_of(pictures(document(("", every_method())))[name], "svg")
     assert isinstance(svg, str)

@@ -183,7 +183,8 @@ def test_pods_of_a_lab_that_stays_ping_each_other(stored: str) -> None:
     sleeper = subprocess.Popen([*COMMAND, "lab", "exec", "--name", stored, "pod1", "sleep", "1000"], cwd=ROOT)
     try:
         nobody = run("lab", "pingall", "--name", stored, "--timeout", "0.05")
-        assert (nobody.returncode, nobody.stderr) == (1, "")
+        way = f"no switch joins them? Start one: fastbridge run --lab {stored}\n"
+        assert (nobody.returncode, nobody.stderr) == (1, way)
         assert nobody.stdout.splitlines() == [
             "pod1 → X X", "pod2 → X X", "pod3 → X X", "0 of 6 pings answered, 100% lost",
         ]  # fmt: skip
@@ -215,7 +216,7 @@ def test_wrong_requests_of_labs(stored: str, routed: str) -> None:
         ),
         ("lab", "iperf", "-f", routed, "h1", "pod9"): (1, "there is no pod 'pod9'; the pods are h1, h2, r1"),
         ("lab", "up", "-f", routed, "--pods", "3"): (2, "leave out --pods and --mtu"),
-        ("lab", "up", "-f", "/no/such/file"): (2, "/no/such/file is not a file"),
+        ("lab", "up", "-f", "/no/such/file"): (2, "/no/such/file cannot be read: No such file or directory"),
     }
     for done, (status, words) in zip(run_each(*asked), asked.values(), strict=True):
         assert words in complaint(done, status)

@@ -88,7 +88,7 @@ def test_carriers_and_scenarios_by_commands(switch: MemorySwitch, tmp_path: Path
         ("link flap p1 10s", 'flap must be the times up and down, such as "10s/2s" or "10s/2s cut", not \'10s\''),
         ("link flap p9 10s/2s", "the switch has no port 'p9'; it has: p1, p2, p3"),
         ("link flap p1>p2 10s/2s", "p1>p2 is a pair, which has no carrier: cut it, or flap one of its ports"),
-        ("scenario play there.toml", "scenario: there.toml is not a file"),
+        ("scenario play there.toml", "scenario: there.toml cannot be read: No such file or directory"),
         ("scenario stop some", "no scenario 'some' is played; `scenario show` lists those that are"),
     ],
 )

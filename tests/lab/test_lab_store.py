@@ -221,7 +221,7 @@ GOOD = '{"name": "x", "identity": "fastbridge:1", "complete": true, "topology": 
 @pytest.mark.parametrize(
     ("name", "text"),
     few_rows(
-        5,
+        2,
         [
             ("x", "[" * 100_000),
             ("x", "nothing"),

@@ -320,7 +320,7 @@ def test_an_address_may_be_any_unicast_one(address: str) -> None:
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"topology: .*/lab.toml is not a file"):
+    with pytest.raises(ConfigError, match=r"topology: .*/lab.toml cannot be read: No such file"):
         Topology.read(tmp_path / "lab.toml")
 
 

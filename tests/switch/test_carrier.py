@@ -138,6 +138,14 @@ def test_it_comes_back_with_the_port(how: str) -> None:
 
 
 @pytest.mark.live
+def test_a_port_without_a_carrier_is_still_that_switch_s() -> None:
+    with stage(2, ports_fail=True) as (lab, switch):
+        switch.set_carrier("pod1", False)
+        with pytest.raises(PortError, match="pod1 is a port of another switch, in this process"):
+            Switch([lab["pod1"].port])
+
+
+@pytest.mark.live
 def test_switched_off_by_somebody_else() -> None:
     with stage(2, ports_fail=True) as (lab, switch):
         lab["pod1"].port.set_down()

@@ -133,7 +133,7 @@ def test_a_file(tmp_path: Path) -> None:
     path = tmp_path / "outage.toml"
     path.write_text(at("0", "heal = true"))
     assert Scenario.load(path).steps[0].where == f"{path}:1"
-    with pytest.raises(ConfigError, match=r"scenario: .*there\.toml is not a file"):
+    with pytest.raises(ConfigError, match=r"scenario: .*there\.toml cannot be read: No such file"):
         Scenario.load(tmp_path / "there.toml")
 
 
