@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from capture_files import needs_libpcap, statistics, tshark
-from command import COMMAND, ROOT, complaint, run, run_each
+from command import COMMAND, ROOT, complaint, run
 from effort import few
 from frames import GROUP, ethernet
 from live import PATIENCE, eventually, wires
@@ -141,9 +141,8 @@ def test_what_cannot_be_captured(stage: tuple[Lab, Switch]) -> None:
         ("-w", "/nonexistent/file"): "cannot write /nonexistent/file: No such file",
         ("--filter", "tcp port"): "'tcp port' is no filter",
     }
-    done = run_each(*(("capture", "--switch", NAME, *arguments) for arguments in complaints))
-    for each, why in zip(done, complaints.values(), strict=True):
-        assert why in complaint(each, 2)
+    for arguments, why in complaints.items():
+        assert why in complaint(run("capture", "--switch", NAME, *arguments), 2)
 
 
 def test_a_file_is_not_emptied_for_a_capture_that_cannot_be(stage: tuple[Lab, Switch], tmp_path: Path) -> None:
@@ -156,20 +155,13 @@ def test_a_file_is_not_emptied_for_a_capture_that_cannot_be(stage: tuple[Lab, Sw
 def test_mirrors_are_made_listed_and_ended(stage: tuple[Lab, Switch]) -> None:
     _, switch = stage
     command = ("port", "mirror", "--switch", NAME)
-    made, again, too_few, listed, ended, twice = run_each(
-        (*command, "pod1", "pod3"),
-        (*command, "pod2", "pod3"),
-        (*command, "pod1"),
-        (*command, "--json"),
-        (*command, "--off", "pod3"),
-        (*command, "--off", "pod3"),
-    )
-    assert (made.returncode, ended.returncode) == (0, 0)
-    (row,) = json.loads(listed.stdout)
+    assert run(*command, "pod1", "pod3").returncode == 0
+    assert "is not up, or a mirror already" in complaint(run(*command, "pod2", "pod3"), 2)
+    assert "name the ports to copy from" in complaint(run(*command, "pod1"), 2)
+    (row,) = json.loads(run(*command, "--json").stdout)
     assert (row["to"], row["ports"], row["lost"]) == ("pod3", ["pod1"], 0)
-    assert "is not up, or a mirror already" in complaint(again, 2)
-    assert "nothing is copied to 'pod3'" in complaint(twice, 2)
-    assert "name the ports to copy from" in complaint(too_few, 2)
+    assert run(*command, "--off", "pod3").returncode == 0
+    assert "nothing is copied to 'pod3'" in complaint(run(*command, "--off", "pod3"), 2)
     assert switch.mirrors == ()
 
 
@@ -210,18 +202,13 @@ def test_tshark_finds_running_switches_and_captures(stage: tuple[Lab, Switch]) -
 @needs_libpcap
 def test_what_wireshark_asks(stage: tuple[Lab, Switch]) -> None:
     name = f"fastbridge-{NAME}"
-    listed, types, options, no_pipe, unknown, good, bad = run_each(
-        ("extcap", "--extcap-interfaces", "--extcap-version=4.0"),
-        ("extcap", "--extcap-interface", name, "--extcap-dlts"),
-        ("extcap", "--extcap-interface", name, "--extcap-config"),
-        ("extcap", "--extcap-interface", name, "--capture"),
-        ("extcap", "--extcap-interface", "fastbridge-none", "--capture", "--fifo", os.devnull),
-        ("extcap", "--extcap-interface", name, "--extcap-capture-filter", "tcp port 80"),
-        ("extcap", "--extcap-interface", name, "--extcap-capture-filter", "tcp port"),
-    )
-    assert f"interface {{value={name}}}" in listed.stdout
-    assert "{name=EN10MB}" in types.stdout
-    assert all(f"{{value={port}}}" in options.stdout for port in ("pod1", "pod2", "pod3"))
-    assert "--capture needs --fifo" in complaint(no_pipe, 2)
+    assert f"interface {{value={name}}}" in run("extcap", "--extcap-interfaces", "--extcap-version=4.0").stdout
+    asked = ("extcap", "--extcap-interface", name)
+    assert "{name=EN10MB}" in run(*asked, "--extcap-dlts").stdout
+    options = run(*asked, "--extcap-config").stdout
+    assert all(f"{{value={port}}}" in options for port in ("pod1", "pod2", "pod3"))
+    assert "--capture needs --fifo" in complaint(run(*asked, "--capture"), 2)
+    unknown = run("extcap", "--extcap-interface", "fastbridge-none", "--capture", "--fifo", os.devnull)
     assert "no switch named" in complaint(unknown, 2)
-    assert (good.stdout, "is no filter" in bad.stdout) == ("", True)
+    assert run(*asked, "--extcap-capture-filter", "tcp port 80").stdout == ""
+    assert "is no filter" in run(*asked, "--extcap-capture-filter", "tcp port").stdout

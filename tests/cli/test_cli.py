@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 from arp_nd_frames import arp
-from command import COMMAND, ROOT, complaint, run, run_each, say
+from command import COMMAND, ROOT, complaint, run, say
 from effort import few, few_rows
 from hypothesis import given
 from hypothesis import strategies as st
@@ -80,16 +80,9 @@ WRONG: list[tuple[str, list[str]]] = [
 ]
 
 
-@pytest.fixture(scope="module")
-def wrong() -> dict[str, subprocess.CompletedProcess[str]]:
-    """What is said to each wrong request."""
-    requests = [arguments for arguments, _ in WRONG]
-    return dict(zip(requests, run_each(*(tuple(each.split()) for each in requests)), strict=True))
-
-
 @pytest.mark.parametrize(("arguments", "words"), WRONG)
-def test_wrong_request(arguments: str, words: list[str], wrong: dict[str, subprocess.CompletedProcess[str]]) -> None:
-    line = complaint(wrong[arguments], 2)
+def test_wrong_request(arguments: str, words: list[str]) -> None:
+    line = complaint(run(*arguments.split()), 2)
     assert all(word in line for word in words), line
 
 
@@ -107,19 +100,10 @@ FAILING: list[tuple[str, list[str]]] = [
 ]
 
 
-@pytest.fixture(scope="module")
-def failed() -> dict[str, subprocess.CompletedProcess[str]]:
-    """What is said to each right request that must fail."""
-    requests = [arguments for arguments, _ in FAILING]
-    return dict(zip(requests, run_each(*(tuple(each.split()) for each in requests)), strict=True))
-
-
 @pytest.mark.live
 @pytest.mark.parametrize(("arguments", "words"), FAILING)
-def test_right_request_that_fails(
-    arguments: str, words: list[str], failed: dict[str, subprocess.CompletedProcess[str]]
-) -> None:
-    line = complaint(failed[arguments], 1)
+def test_right_request_that_fails(arguments: str, words: list[str]) -> None:
+    line = complaint(run(*arguments.split()), 1)
     assert all(word in line for word in words), line
 
 
@@ -246,7 +230,8 @@ def test_version_and_help() -> None:
     assert run("--version").stdout.startswith("fastbridge ")
     commands: list[tuple[str, ...]] = [(), ("demo",), ("run",), ("compare",), ("report",), ("track",), ("lab",)]
     commands += [("lab", each) for each in ("up", "list", "exec", "shell", "down")]
-    for command, done in zip(commands, run_each(*((*command, "--help") for command in commands)), strict=True):
+    for command in commands:
+        done = run(*command, "--help")
         assert (done.returncode, done.stderr) == (0, "")
         assert f"Usage: {' '.join(['fastbridge', *command])}" in done.stdout
         assert not command or re.search(rf"Example: .*fastbridge {command[0]}", done.stdout)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command import complaint, run, run_each, say
+from command import complaint, run, say
 from live import PATIENCE, eventually
 
 from fastbridge import Client, Lab, MemorySwitch
@@ -106,10 +106,9 @@ WRONG_OPTIONS = [
 ]
 
 
-def test_wrong_options() -> None:
-    all_done = run_each(*(tuple(arguments.split()) for arguments, _ in WRONG_OPTIONS))
-    for done, (_, says) in zip(all_done, WRONG_OPTIONS, strict=True):
-        assert says in complaint(done, 2)
+@pytest.mark.parametrize(("arguments", "says"), WRONG_OPTIONS)
+def test_wrong_options(arguments: str, says: str) -> None:
+    assert says in complaint(run(*arguments.split()), 2)
 
 
 @pytest.mark.slow

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import select
+import signal
 import subprocess
 import sys
+import threading
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,56 +19,58 @@ ROOT = Path(fastbridge.__file__).parents[1]
 COMMAND = [sys.executable, "-W", "error", "-m", "fastbridge"]
 
 
-def run(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
-    options = {"capture_output": True, "text": True, "timeout": 180, "cwd": ROOT} | options
-    return subprocess.run([*COMMAND, *arguments], **options)
+class Forker:
+    """Forks the command line for each request (forker.py)."""
+
+    def __init__(self) -> None:
+        python = [sys.executable, "-W", "error", str(Path(__file__).with_name("forker.py"))]
+        # The bench's numpy has threads that would not survive a fork.
+        environment = os.environ | {"OPENBLAS_NUM_THREADS": "1"}
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        self._process = subprocess.Popen(python, cwd=ROOT, env=environment, text=True, **pipes)  # type: ignore[call-overload]
+        self._pid = int(self._process.stdout.readline())
+        self._process.wait()  # it has forked
+        self._answered = select.poll()
+        self._answered.register(self._process.stdout, select.POLLIN)
+        self._lock = threading.Lock()
+
+    def ask(self, *request: Any, timeout: float) -> list[Any]:
+        """The answer to a request. Raises subprocess.TimeoutExpired."""
+        with self._lock:
+            self._process.stdin.write(f"{json.dumps(request)}\n")
+            self._process.stdin.flush()
+            if not self._answered.poll(1000 * timeout):
+                os.killpg(self._pid, signal.SIGKILL)
+                forker.cache_clear()
+                raise subprocess.TimeoutExpired(request[0], timeout)
+            answer: list[Any] = json.loads(self._process.stdout.readline())
+        return answer
 
 
-# One Python that has imported all commands, and forks for each request: hundreds of starts would take minutes.
-RUN_EACH = """
-import json, os, sys, tempfile
-from fastbridge.cli import compare, demo, lab, main, report, run, track
-
-def begin(arguments, files):
-    for number, file in enumerate(files, 1):
-        os.dup2(file.fileno(), number)
-    sys.argv = ["fastbridge", *arguments]
-    status = 70
-    try:
-        main()
-    except SystemExit as left:
-        status = left.code or 0
-    finally:
-        os._exit(status)
-
-results = []
-for arguments in json.load(sys.stdin):
-    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        if not (child := os.fork()):
-            begin(arguments, (out, err))
-        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        texts = [file.seek(0) or file.read().decode() for file in (out, err)]
-        results.append([status, *texts])
-json.dump(results, sys.stdout)
-"""
+forker = cache(Forker)
 
 
-def run_each(*requests: tuple[str, ...]) -> list[subprocess.CompletedProcess[str]]:
-    """The results of `run` for each request. Each is a process of its own, forked from one Python."""
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", RUN_EACH],
-        input=json.dumps(requests),
-        env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},  # the bench's numpy has threads that would not survive a fork
-        capture_output=True,
-        text=True,
-        timeout=120,
-        cwd=ROOT,
-        check=True,
-    )
-    return [
-        subprocess.CompletedProcess([*COMMAND, *arguments], *result)
-        for arguments, result in zip(requests, json.loads(done.stdout), strict=True)
-    ]
+def namespaces() -> list[int]:
+    """Where this thread is."""
+    return [Path(f"/proc/thread-self/ns/{kind}").stat().st_ino for kind in ("net", "mnt")]
+
+
+HERE = namespaces()
+
+
+def run(
+    *arguments: str,
+    input: str = "",  # noqa: A002 - as subprocess.run() has it
+    timeout: float = 180,
+    **options: Any,
+) -> subprocess.CompletedProcess[str]:
+    """What becomes of a command line. With any other option of subprocess.run() it is started as users do."""
+    if options or namespaces() != HERE:
+        given = {"input": input} if "stdin" not in options else {}
+        options = {"capture_output": True, "text": True, "timeout": timeout, "cwd": ROOT} | given | options
+        return subprocess.run([*COMMAND, *arguments], **options)
+    result = forker().ask(arguments, dict(os.environ), str(ROOT), input, timeout=timeout)
+    return subprocess.CompletedProcess([*COMMAND, *arguments], *result)
 
 
 def complaint(done: subprocess.CompletedProcess[str], status: int) -> str:
