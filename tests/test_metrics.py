@@ -68,7 +68,7 @@ class Gossip(Policy):
 def busy_switch(policy: Policy | str = "guard") -> Any:
     """One whose frames met many fates."""
     switch = Switch.in_memory(["one", "two", "three"], policy=policy)
-    switch.set_link("three", "delay=20ms")
+    switch.set_link("three", "delay=60s")
     one, two = (int(mac.replace(":", ""), 16) for mac in (A, B))
     frames = [ethernet(GROUP, one), ethernet(two, one), b"short", bytes(60), ethernet(GROUP, GROUP)]
     switch.process("one", [*frames, bytes(make.arp(1, A, "10.0.0.1", "10.0.0.1"))])

@@ -183,7 +183,7 @@ def test_cuts_of_both_ways_and_of_pairs(switch: MemorySwitch) -> None:
 
 
 def test_a_partition_cuts_between_its_groups_and_heals_to_what_was() -> None:
-    switch = MemorySwitch(["a", "b", "c", "d", "e"])
+    switch = MemorySwitch(["a", "b", "c", "d", "e"], clock=None)
     switch.set_links({"b": "delay=20ms", ("a", "c"): "delay=5ms", ("d", "e"): "delay=0"})
     before = {place: state.link for place, state in switch.links.items()}
     switch.partition([["a", "b"], ["c"]])
