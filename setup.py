@@ -25,11 +25,8 @@ compile_args = ["-std=gnu11", "-Wall", "-Wextra", "-Wno-unused-parameter", "-Wno
 compile_args += ["-O0", "-g"] if debug else ["-O3", "-g1", "-fno-semantic-interposition"]
 link_args: list[str] = []
 if sanitize:
-    flags = [
-        "-O1",
-        "-fno-omit-frame-pointer",
-        "-g",
-    ]  # beyond -O1 the compiler takes twice as long, and drops what it would find
+    # Beyond -O1 the compiler takes twice as long, and drops faults that a sanitizer would find.
+    flags = ["-O1", "-fno-omit-frame-pointer", "-g"]
     if os.environ["FASTBRIDGE_SANITIZE"] == "thread":
         flags += ["-fsanitize=thread", "-Wno-tsan"]
     else:

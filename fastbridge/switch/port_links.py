@@ -176,13 +176,11 @@ class PortLinks:
         return taken
 
     def hold(self, ports: Sequence[PortLink], sources: Sequence[PortLike]) -> None:
-        """Hold and shield what was found; the caller releases it then. Raises PortError: one is another's, or down."""
+        """Hold and shield what was found. Raises PortError: one is another switch's. The caller releases them then."""
         with self._lock:
             for port, source in zip(ports, sources, strict=True):
                 if _claim(port.claim, source, port.link, self._journal):
                     self._asked.register(port.claim, select.EPOLLIN)
-                if not port.link.up:  # said last: another switch may have taken the carrier of a port of its own
-                    raise PortError(f"{port.name} is down; bring it up first: ip link set {port.link.name} up")
             if self._wants_shield:
                 self._shield([port for port, source in zip(ports, sources, strict=True) if _is_ours(source)])
 

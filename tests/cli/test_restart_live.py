@@ -220,6 +220,21 @@ def test_only_its_first_ports_are_taken_over(lab: Lab) -> None:
             each.communicate()
 
 
+def test_a_port_that_is_down_is_refused_before_any_ends(lab: Lab) -> None:
+    before = begin(lab, ports=("pod1", "pod2"))
+    try:
+        assert say(before)["event"] == "ready"
+        lab["pod1"].port.set_down()
+        refused = begin(lab, "--take-over", ports=("pod1", "pod2"))
+        assert "pod1 is down; bring it up first: ip link set pod1 up" in refused.communicate(timeout=PATIENCE)[1]
+        assert refused.returncode == 1 and before.poll() is None
+        before.terminate()
+        end(before)
+    finally:
+        before.kill()
+        before.communicate()
+
+
 def test_a_name_of_a_third_switch_is_refused_before_any_ends(lab: Lab) -> None:
     one, two = begin(lab, ports=("pod1", "pod2")), begin(lab, ports=("pod3", "pod4"), name="another")
     try:
