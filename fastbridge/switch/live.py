@@ -471,11 +471,9 @@ class Switch(SwitchBase, Starts):
         try:
             if not take_over_first:
                 self._links.hold(taken, sources)
-            for port in taken:
-                if (
-                    not port.link.up
-                ):  # after whose it is: another switch may have taken the carrier of a port of its own
-                    raise PortError(f"{port.name} is down; bring it up first: ip link set {port.link.name} up")
+            for found in taken:
+                if not found.link.up:  # after whose it is: another switch may have taken its own port's carrier
+                    raise PortError(f"{found.name} is down; bring it up first: ip link set {found.link.name} up")
             listening = self._fast.listen(sources, taken, beside=take_over_first)
             with _many(len(sources)) as pool:
                 futures = [
