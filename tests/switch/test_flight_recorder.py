@@ -85,9 +85,14 @@ def test_it_is_read_after_the_switch_has_stopped(workers: int) -> None:
 @pytest.mark.live
 def test_the_fast_path_goes_on() -> None:
     with stage(2, fast_path="nft") as (lab, switch):
+
+        def received() -> int:
+            return switch.counters().total.rx_frames
+
         recorder = switch.flight_recorder()
+        before = received()  # pods say some things of their own accord, also before and between
         if switch.fast_path == "off":
             pytest.skip("there is no nf_tables here")
         assert lab["pod1"].ping("pod2", count=40, interval=0.01, timeout=60)
         assert switch.counters().total.fast > 0
-        assert recorder.seen == switch.counters().total.rx_frames
+        assert received() - before <= recorder.seen <= received() < switch.counters().total.fast
