@@ -242,10 +242,18 @@ cdef uint64_t sweep_some(
     return removed
 
 
+cdef bint nobody_behind(MacTableState *state, int port) noexcept nogil:
+    """Whether no learned entry points to a port."""
+    pthread_mutex_lock(state.lock)
+    cdef bint none = state.held[port] == 0
+    pthread_mutex_unlock(state.lock)
+    return none
+
+
 cdef uint64_t sweep(MacTableState *state, uint32_t now, int port, bint statics_too) noexcept nogil:
     cdef uint64_t removed, total = 0
     cdef Cursor cursor
-    if port >= 0 and not statics_too and load_relaxed32(&state.held[port]) == 0:
+    if port >= 0 and not statics_too and nobody_behind(state, port):
         return 0
     start_walk(state, &cursor)
     while not cursor.done:
