@@ -908,10 +908,10 @@ class Switch(SwitchBase, Starts):
         for index in ports:
             self._fast.revoke_port(index)
 
-    def _without_carrier(self, links: dict[int, str]) -> list[int]:
+    def _without_carrier(self, links: dict[int, str]) -> set[int]:
         """The ports that are down, but those whose carrier has just come back."""
         found = ((index, self._members.get(index)) for index, link in links.items() if link == "down")
-        return [index for index, member in found if member and not is_running(member.sockets[-1])]
+        return {index for index, member in found if member and not is_running(member.sockets[-1])}
 
     def _set_link(self, index: int, link: str) -> None:
         with contextlib.suppress(IndexError):  # removed meanwhile
