@@ -22,11 +22,12 @@ debug, sanitize, abi3 = on("DEBUG"), on("SANITIZE"), on("ABI3")
 cpus = len(os.sched_getaffinity(0))
 # A warning in the generated C of our own code is an error in CI (.ci/run adds -Werror there).
 compile_args = ["-std=gnu11", "-Wall", "-Wextra", "-Wno-unused-parameter", "-Wno-missing-field-initializers"]
-compile_args += ["-O0", "-g"] if debug else ["-O3", "-g1", "-fno-semantic-interposition"]
+# Under sanitizers, beyond -O1 the compiler takes twice as long, and drops faults that they would find.
+optimised = ["-O1", "-g"] if sanitize else ["-O3", "-g1", "-fno-semantic-interposition"]
+compile_args += ["-O0", "-g"] if debug else optimised
 link_args: list[str] = []
 if sanitize:
-    # Beyond -O1 the compiler takes twice as long, and drops faults that a sanitizer would find.
-    flags = ["-O1", "-fno-omit-frame-pointer", "-g"]
+    flags = ["-fno-omit-frame-pointer"]
     if os.environ["FASTBRIDGE_SANITIZE"] == "thread":
         flags += ["-fsanitize=thread", "-Wno-tsan"]
     else:
