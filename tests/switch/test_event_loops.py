@@ -98,7 +98,8 @@ from fastbridge.lab.links import Links
 def use():
     for _ in range(3):
         with Links() as links:
-            assert links.exists("lo") and links.flags("lo") and links.neighbours(1) is not None
+            assert links.exists("lo") and links.flags("lo")
+            links.neighbours(1)
 async def main():
     use()
 use()
