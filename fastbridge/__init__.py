@@ -25,7 +25,7 @@ _HOMES = {
     "policy.builtin": "Direct Flood Guard RateLimit Suppress parse_policy",
     "policy.neighbour_entry": "Conflict NeighbourEntry",
     "policy.neighbours": "Neighbours",
-    "switch.base": "SwitchPort",
+    "switch.member": "SwitchPort",
     "switch.capture": "Capture",
     "switch.counters": "Counters PortCounters",
     "switch.explain": "Explanation Step",

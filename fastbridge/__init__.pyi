@@ -42,7 +42,6 @@ from .policy.builtin import parse_policy as parse_policy
 from .policy.neighbour_entry import Conflict as Conflict
 from .policy.neighbour_entry import NeighbourEntry as NeighbourEntry
 from .policy.neighbours import Neighbours as Neighbours
-from .switch.base import SwitchPort as SwitchPort
 from .switch.capture import Capture as Capture
 from .switch.counters import Counters as Counters
 from .switch.counters import PortCounters as PortCounters
@@ -57,6 +56,7 @@ from .switch.live import Switch as Switch
 from .switch.load import Load as Load
 from .switch.load import RingLoad as RingLoad
 from .switch.load import WorkerLoad as WorkerLoad
+from .switch.member import SwitchPort as SwitchPort
 from .switch.memory import Arrival as Arrival
 from .switch.memory import Egress as Egress
 from .switch.memory import MemorySwitch as MemorySwitch

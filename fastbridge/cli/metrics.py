@@ -15,7 +15,7 @@ from .operate import Remote, operate
 from .stats import read_counters
 
 if TYPE_CHECKING:
-    from fastbridge.switch.base import SwitchPort
+    from fastbridge.switch.member import SwitchPort
 
 
 @click.command(epilog="Example: fastbridge metrics | grep dropped")
@@ -51,6 +51,6 @@ class _Remote:
     @property
     def ports(self) -> Sequence[SwitchPort]:
         """See Source."""
-        from fastbridge.switch.base import SwitchPort  # `--help` must not wait for it
+        from fastbridge.switch.member import SwitchPort  # `--help` must not wait for it
 
         return [SwitchPort(row["port"], row["ifname"], row["state"]) for row in self._remote.call("port.list")]

@@ -28,7 +28,7 @@ from fastbridge.switch.vitals import Vitals
 from fastbridge.version import __version__
 
 if TYPE_CHECKING:
-    from fastbridge.switch.base import SwitchPort
+    from fastbridge.switch.member import SwitchPort
 
 # A policy may give any text as the reason of a drop, addresses included. These become labels.
 _REASON = re.compile(r"[a-z][a-z_]{0,31}")

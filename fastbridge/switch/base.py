@@ -13,11 +13,11 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, overload
 
 from fastbridge.addresses import MacAddress
 from fastbridge.core.dataplane import Dataplane
@@ -30,10 +30,8 @@ from fastbridge.core.queues import Queues
 from fastbridge.errors import ConfigError
 from fastbridge.feed import Monitor
 from fastbridge.journal import Event, Journal
-from fastbridge.links.link import DIRECTIONS, Direction, Link
-from fastbridge.links.places import Place, read_groups, spoken
 from fastbridge.links.scenario import Scenario
-from fastbridge.named import NamedTuple, refuse_text
+from fastbridge.named import NamedTuple
 from fastbridge.policy.base import Policy
 from fastbridge.policy.builtin import parse_policy
 from fastbridge.policy.neighbour_entry import Conflict, Neighbour
@@ -42,25 +40,25 @@ from fastbridge.policy.runner import Policing
 from fastbridge.version import __version__
 
 from .capture import Capture, Watched, Wish
-from .counters import Counters, Passed, PortCounters
+from .counters import Counters, PortCounters
 from .explain import Explanation, explain, send
 from .fdb import Fdb, PortRef
 from .file_capture import CaptureFile, FileCapture, record
 from .flight_recorder import FlightRecorder
+from .linked import Linked
 from .load import Load, RingLoad, WorkerLoad
 from .loops import StationWatch
+from .member import Member, SwitchPort
 from .monitoring import Monitoring
 from .options import Options
 from .player import Playing, do_step
 from .port_flags import DEFAULT_SETTINGS, PortFlags, PortSettings, StormControl
-from .port_links import PortLink
-from .port_socket import Receiver
 from .socket_port import SocketPort, check_name, closed, socket_pair
 from .status import Status, Table, held_capabilities
 from .trace import Trace
 from .vitals import Vitals
 from .watchers import Watchers
-from .wires import LinkState, Wires
+from .wires import Wires
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -71,68 +69,11 @@ _log = logging.getLogger(__name__)
 
 _SNAP_OF_LAST = 2048  # bytes of a frame that a flight recorder keeps: all but those of GSO and jumbo frames
 
-#: Where a link is: a port, or a pair of ports, (from, to).
-PlaceRef = PortRef | tuple[PortRef, PortRef]
 #: The known stations behind a port: (MAC address, IP address) pairs.
 Owners = Sequence[tuple[MacAddress, IPv4Address | IPv6Address]]
 
 
-@dataclass(frozen=True, slots=True)
-class SwitchPort:
-    """One port of a switch."""
-
-    index: int
-    name: str
-    #: "up"; "down" (switched off, or without a carrier: it comes back by itself); "gone" (its interface was deleted, or
-    #: is no longer ours); "blocked" (part of a loop, or a mirror)
-    state: str
-
-
-@dataclass
-class Member:
-    """What the switch keeps of a port."""
-
-    name: str
-    sockets: tuple[socket.socket, ...] = ()  # one or more for RX, then TX's; none in memory
-    slots: tuple[int, ...] = ()  # of each RX socket's ring
-    readers: tuple[int, ...] = ()  # the workers that read it, one a ring
-    coalesce: bool = False  # its first value of the flag
-    link: PortLink | None = None  # the interface it is; none in memory, and of a socket port …
-    socket_port: SocketPort | None = None  # … which it is then. It lives as long as the port
-    takes: str = "all"  # the frames that may leave by it (port.pxd's Takes)
-    ask_pod: Callable[[], bool] | None = None  # whether its pod takes merged frames, if the port knows …
-    takes_merged: bool = True  # … and its answer
-    lost_after: int = 0  # copies that the kernel took, and lost in the interface
-    listen: Receiver | None = None  # where the core receives its frames, if not on the interface itself
-    passed: Passed = field(default_factory=Passed)  # what has passed there: read before what the core counts
-    storm_control: StormControl = field(default_factory=StormControl)
-
-    def count(self, tally: Mapping[str, Any]) -> PortCounters:
-        """The core's counts of the port, by name, and the frames lost behind it.
-
-        The losses are read first, so they are never too many.
-        The kernel reports a loss within the send at once, and counts it in the interface, too.
-        """
-        if self.link is not None:
-            self.lost_after = max(self.lost_after, self.link.lost_after - tally["shed"])
-        if self.listen is None:
-            return name_counters(tally, self.lost_after)
-        # The kernel's fast path loses frames there, too. The two kinds of loss cannot be told apart.
-        by_core = tally["messages"] + tally["shed"]  # sent, or tried to: the interface counts them, too
-        sent = max(0, self.passed.sent - by_core)
-        of_fast = min(self.lost_after, sent)
-        counters = name_counters(tally, self.lost_after - of_fast)
-        return replace(
-            counters,
-            rx_missed=counters.rx_missed + self.passed.missed,
-            tx_dropped={**counters.tx_dropped, "device": counters.tx_dropped["device"] + of_fast},
-            fast=self.passed.received,
-            fast_bytes=self.passed.received_bytes if self.passed.received else 0,
-            fast_sent=sent - of_fast,
-        )
-
-
-class SwitchBase:
+class SwitchBase(Linked):
     """FDB, neighbours, policies, port rules, counters and trace over one data plane."""
 
     def __init__(
@@ -351,119 +292,6 @@ class SwitchBase:
                     self._rules.set_storm_control(index, what, rate, burst)
                 self._members[index].storm_control = limits
 
-    @property
-    def links(self) -> Mapping[Place, LinkState]:
-        """The links that are not perfect, by port or pair (from, to), with their counts. See docs/links.md."""
-        with self._changing:
-            return self._wires.states()
-
-    def links_of(self, places: Iterable[Place]) -> Mapping[Place, LinkState]:
-        """As `links`, of these places alone, by the names of ports. One that is perfect is left out."""
-        with self._changing:
-            return self._wires.states_of(places)
-
-    @property
-    def own_links(self) -> Mapping[Place, Link]:
-        """The links that are set, by port or pair; also of ports that may come again under their names."""
-        return self._wires.wishes.links
-
-    @property
-    def link_memory(self) -> tuple[int, int]:
-        """Bytes that the frames in flight take now, and the most that they may for each worker."""
-        return self._wires.memory
-
-    def set_link(self, place: PlaceRef, link: Link | str | None) -> None:
-        """Replace the link of a port, or of a pair of ports (from, to), also while running.
-
-        None: it is perfect, but for what cut() and partition() have cut; reset_links() mends cuts, too.
-
-        link: a Link, or its text, "delay=20ms,loss=1%". Delays are one way, and a port has both: the RTT is the sum.
-        A pair has one way; it takes the place of `to_pod` of the second port's link. Frames in flight keep their times
-        and their order. A port that comes again under its name has its link again. Raises ConfigError.
-        """
-        self.set_links({place: link})
-
-    def set_links(self, links: Mapping[Any, Link | str | None], *, restart: bool = True) -> None:
-        """As set_link(), for many at once, {place: link}: all or none.
-
-        restart: their random numbers and frame counts begin anew; else they go on.
-        """
-        # A matrix has few texts for many pairs. Those that are alike share a seed, mixed with the names of their ports.
-        texts = {link: Link.parse(link) for link in {link for link in links.values() if isinstance(link, str)}}
-        made = {place: texts[link] if isinstance(link, str) else link for place, link in links.items()}
-        for link in made.values():
-            if link is not None and not isinstance(link, Link):
-                raise ConfigError(f"a link is a Link, its text or None, not {link!r}")
-        with self._changing:
-            ports = self._indices()
-            # A matrix of 500 ports has 250,000 pairs: those that are plain names are not looked for.
-            places = [place if _is_pair_of(place, ports) else self._place_of(place) for place in made]
-            self._wires.set(dict(zip(places, made.values(), strict=True)), restart=restart)
-
-    def change_link(self, place: PlaceRef, words: str) -> None:
-        """Change some words of a link, "loss=2%"; the others stay, and its random numbers go on. Raises ConfigError."""
-        self.change_links([place], words)
-
-    def change_links(self, places: Iterable[PlaceRef], words: str) -> None:
-        """As change_link(), for many at once: all or none."""
-        with self._changing:
-            links = self._wires.wishes.links
-            named = map(self._place_of, places)
-            self._wires.set({place: links.get(place, Link()).change(words) for place in named}, restart=False)
-
-    def reset_links(self, places: Iterable[PlaceRef] | None = None) -> None:
-        """Make links perfect: no link, no cut. None: all links, and there is no partition. Raises ConfigError."""
-        with self._changing:
-            self._wires.reset(None if places is None else {self._place_of(place) for place in places})
-
-    def cut(self, *places: PlaceRef, direction: Direction | Literal["both"] = "both") -> None:
-        """Let the links of ports or pairs drop all frames, silently: pods keep their carrier. Raises ConfigError."""
-        if direction not in ("both", *DIRECTIONS):
-            raise ConfigError(f"a direction is both, to_pod or from_pod, not {direction!r}")
-        with self._changing:
-            named = [self._place_of(place) for place in places]
-            pair = next((place for place in named if isinstance(place, tuple)), None)
-            if pair and direction == "from_pod":
-                raise ConfigError(f"the pair {spoken(pair)} has one direction, to the pod of {pair[1]}")
-            self._wires.cut(named, DIRECTIONS if direction == "both" else (direction,))
-
-    def mend(self, *places: PlaceRef) -> None:
-        """End cut(): the links are what they were. Raises ConfigError."""
-        with self._changing:
-            self._wires.cut([self._place_of(place) for place in places], ())
-
-    def partition(self, groups: Sequence[Sequence[PortRef]]) -> None:
-        """Let no frame pass between ports of different groups, until heal(). It takes the place of the last partition.
-
-        The ports that no group names, and those that come later, are one more group. Raises ConfigError.
-        """
-        refuse_text(groups, "groups")
-        for group in groups:
-            refuse_text(group, "a group")
-        with self._changing:
-            names = [[self._name_of(self._index_of(port)) for port in group] for group in groups]
-            self._wires.partition(read_groups(names))
-
-    @property
-    def parts(self) -> Sequence[frozenset[str]]:
-        """The groups of the partition, without that of all others; empty: there is none."""
-        return self._wires.wishes.groups
-
-    def heal(self) -> None:
-        """End the partition: the links are what they were."""
-        with self._changing:
-            self._wires.partition(())
-
-    def set_carrier(self, port: PortRef, up: bool) -> None:
-        """Take the carrier from a port's pod (False), or give it back: the pod's `ip link` shows NO-CARRIER meanwhile.
-
-        The port's interface is switched off, its state is "down", and the stations behind it are forgotten. The carrier
-        comes back when the port is removed, and when the switch stops. In memory such a pod sends nothing: process()
-        takes no frames from its port. Raises ConfigError; PortError: somebody else has switched the interface off.
-        """
-        with self._changing:
-            self._switch_carrier(self._index_of(port), up)
-
     def play(self, scenario: Scenario | str | Path) -> Playing:
         """Do what a scenario says, each step when its time has come; see docs/links.md.
 
@@ -484,9 +312,6 @@ class SwitchBase:
     def playing(self) -> tuple[Playing, ...]:
         """The scenarios that are played now."""
         return tuple(each for each in self._playing if not each.over)
-
-    def _switch_carrier(self, index: int, up: bool) -> None:
-        raise NotImplementedError
 
     def _begin(self, playing: Playing) -> None:
         """Have its steps done."""
@@ -661,17 +486,6 @@ class SwitchBase:
     def _indices(self) -> dict[str, int]:
         return {member.name: index for index, member in self._members.items()}
 
-    def _place_of(self, place: PlaceRef) -> Place:
-        """A place by its names. Raises ConfigError."""
-        if not isinstance(place, tuple):
-            return self._name_of(self._index_of(place))
-        if len(place) != 2:
-            raise ConfigError(f"a pair has two ports, (from, to), not {len(place)}")
-        one, other = (self._name_of(self._index_of(port)) for port in place)
-        if one == other:
-            raise ConfigError(f"a pair has two ports, and {one} is one; its own link is named by it alone")
-        return one, other
-
     def _link_time(self) -> int | None:
         """The time on links in ns; None: that of the machine."""
         return None
@@ -762,22 +576,3 @@ class SwitchBase:
             del self._leaving[index]
         self._journal.feed.tell("port_removed", ifname=member.name)
         return member
-
-
-def _is_pair_of(place: object, ports: Mapping[str, int]) -> bool:
-    """Whether it is two names of these ports, one after the other."""
-    return (
-        type(place) is tuple
-        and len(place) == 2
-        and place[0] != place[1]
-        and all(type(one) is str and one in ports for one in place)
-    )
-
-
-def name_counters(tally: Mapping[str, Any], lost_after: int = 0) -> PortCounters:
-    """The core's counts of a port; lost_after: copies that were sent and then lost in its interface."""
-    counts = {name: count for name, count in tally.items() if name not in ("messages", "shed")}
-    lost_after = min(lost_after, counts["tx_frames"])
-    counts["tx_frames"] -= lost_after
-    counts["tx_dropped"] = {**counts["tx_dropped"], "device": lost_after}
-    return PortCounters(**counts)

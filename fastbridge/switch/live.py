@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import errno
 import itertools
 import logging
 import os
 import select
-import socket
 import threading
 import time
 import weakref
@@ -30,18 +28,16 @@ from fastbridge.addresses import MacAddress
 from fastbridge.closes import Starts
 from fastbridge.control.directory import answers, make_directory, socket_path
 from fastbridge.control.server import ControlServer
-from fastbridge.core.dataplane import open_ring
 from fastbridge.core.packet_in import PacketIn
 from fastbridge.core.tapping import Tap
 from fastbridge.errors import ConfigError, PortError
 from fastbridge.forks import in_child
 from fastbridge.journal import Journal
 from fastbridge.named import NamedTuple, refuse_text
-from fastbridge.open_files import reserve_files
 from fastbridge.policy.base import Policy
 from fastbridge.real_time import allow_real_time, run_in_real_time
 
-from .base import Member, SwitchBase, SwitchPort
+from .base import SwitchBase
 from .capture import Capture, Wish
 from .config import load, write
 from .config_apply import NO_FILE, Configured, of_switch
@@ -49,33 +45,28 @@ from .counters import Counters
 from .fast_path.ports import FastPorts
 from .fdb import PortRef
 from .matching import Matching
+from .member import Member, SwitchPort
 from .memory import MemorySwitch
 from .mirror import Mirror
+from .opening import Opener
 from .options import LiveOptions
 from .player import Playing
 from .port_flags import DEFAULT_SETTINGS, PortFlags, PortSettings
 from .port_links import PortLink, PortLinks
 from .port_socket import (
     Interface,
-    PacketSockets,
     PortLike,
     Receiver,
     end_receiving,
     is_running,
     links_of_port,
-    open_port_sockets,
-    pod_question,
     refuse_several_switches,
-    set_send_buffer,
-    start_receiving,
-    takes_gso,
 )
-from .ring_size import FEWEST, MOST, SLOW, ring_slots, smaller_ring
-from .shield import PRIORITY, let_pass
 from .socket_port import SocketPort, closed
 from .state import StateFile
 from .status import Status
 from .take_over import check_name, take_over
+from .takes import Takes
 from .verbs import switch_verbs
 from .vitals import Vitals
 
@@ -94,8 +85,7 @@ _log = logging.getLogger(__name__)
 _LINK_SECONDS, _SWEEP_SECONDS = 0.05, 1.0
 # … within this share of a CPU: with 1,500 links down a check takes some 10 ms, with one 10 µs.
 _LINK_SHARE = 0.01
-# How often pods are asked whether they take merged frames, and how many of them at a time: some 2 ms.
-_POD_SECONDS, _PODS_AT_A_TIME = 1.0, 500
+_POD_SECONDS = 1.0  # how often pods are asked whether they take merged frames
 _STOPPED = "this switch was stopped; make a new Switch"
 _THREAD_CLOCK = 6  # CPUCLOCK_PERTHREAD_MASK | CPUCLOCK_SCHED (linux/posix-timers.h)
 # Of the switches of this process that have `control` and no name of their own.
@@ -167,7 +157,8 @@ class Switch(SwitchBase, Starts):
         self._final: Counters | None = None
         refuse_text(ports, "ports")
         self._links = PortLinks(self._journal, wishes.shield)
-        self._pods_asked = 0
+        self._opener = Opener(wishes, self._links, self._journal)
+        self._takes = Takes(self._members, self._rules, self._opener)
         self._owner = os.getpid()
         #: The file that it follows, if any.
         self.configured: Configured | None = None
@@ -178,10 +169,8 @@ class Switch(SwitchBase, Starts):
         in_child(self, Switch._leave_to_parent)
         wanted = list(ports)
         refuse_several_switches(wanted)
-        self._most_slots = self._slots = MOST  # slots that the kernel has memory for; slots that a ring is to have
         self._prepared = dict(wishes.settings)
         self._matching: Matching | None = None
-        self._sockets: PacketSockets | None = None
         try:
             if wishes.match is not None:
                 self._matching = Matching(wishes.match, self._journal)
@@ -443,7 +432,7 @@ class Switch(SwitchBase, Starts):
 
     def hand_over(self, helper: Helper) -> None:
         """Have a helper do what takes rights, also for ports that join later. Call it before start()."""
-        self._sockets = helper.take("sockets", PacketSockets(PRIORITY if self._links.shields else 0))
+        self._opener.hand_over(helper)
         self._links.hand_over(helper)
         self._fast.hand_over(helper)
 
@@ -458,13 +447,11 @@ class Switch(SwitchBase, Starts):
 
     def _add_ports(self, ports: Sequence[str | PortLike], take_over_first: bool = False) -> list[SwitchPort]:
         """Add all or none."""
-        sources = [Interface(port, self._sockets) if isinstance(port, str) else port for port in ports]
+        sources = [self._opener.source(port) for port in ports]
         if self._options.trusted and any(isinstance(source, Interface) for source in sources):
             raise ConfigError("trusted=True needs ports that know their pods' addresses, such as those of a Lab")
         gone = self._check_names([source.name for source in sources])
-        rings = self._options.workers if self._options.fanout else 1
-        reserve_files(len(sources) * (rings + 3))  # rings, TX, claim, and what attaches a program
-        self._slots = min(self._most_slots, ring_slots((len(self._members) + len(sources)) * rings))
+        self._opener.expect(len(sources), beside=len(self._members))
         taken = self._links.find(sources)
         listening: Sequence[Receiver | None] = ()
         members: list[Member] = []
@@ -476,9 +463,8 @@ class Switch(SwitchBase, Starts):
                     raise PortError(f"{found.name} is down; bring it up first: ip link set {found.link.name} up")
             listening = self._fast.listen(sources, taken, beside=take_over_first)
             with _many(len(sources)) as pool:
-                futures = [
-                    pool.submit(self._open_member, *of_one) for of_one in zip(sources, taken, listening, strict=True)
-                ]
+                opened = zip(sources, taken, listening, strict=True)
+                futures = [pool.submit(self._opener.open, *of_one) for of_one in opened]
             members = [future.result() for future in futures if future.exception() is None]
             for future in futures:
                 future.result()  # raises the first error of any of them
@@ -487,7 +473,7 @@ class Switch(SwitchBase, Starts):
                 self._links.hold(taken, sources)
                 self._fast.they_ended()
             with _many(len(members)) as pool:
-                list(pool.map(self._start_member, members))
+                list(pool.map(self._opener.start, members))
             for index in gone:  # its interface was deleted, and there is a new one
                 self._prepared[self._name_of(index)] = self._settings_of(index)
                 self._drop_member(index)
@@ -585,54 +571,8 @@ class Switch(SwitchBase, Starts):
         flags = asdict(self.lasting_flags(index))
         return PortSettings(self._policing.own.get(index), flags, self._members[index].storm_control)
 
-    def _open_member(self, source: PortLike, link: PortLink, listen: Receiver | None) -> Member:
-        """Sockets and rings of a port, deaf so far."""
-        index = link.link.index
-        sockets = open_port_sockets(source, index, self._options.workers if self._options.fanout else 1, listen)
-        receivers = sockets[:-1]
-        try:
-            slots = tuple(self._open_ring(rx, source.name, self._slots_for(listen)) for rx in receivers)
-            ask = pod_question(source)
-            takes = ask is None or ask()
-        except BaseException:
-            for sock in sockets:
-                sock.close()
-            raise
-        merges = self._options.coalesce and takes_gso(sockets[-1])
-        return Member(source.name, sockets, slots, (), merges, link, ask_pod=ask, takes_merged=takes, listen=listen)
-
-    def _start_member(self, member: Member) -> None:
-        """Let frames fill a port's rings."""
-        *receivers, tx = member.sockets
-        assert member.link is not None  # it is an interface
-        index = member.listen.ifindex if member.listen else member.link.link.index
-        start_receiving(receivers, index, member.name)
-        self._links.wait_until_running(member.link)
-        if member.link.shielded:
-            let_pass(tx)
-
-    def _slots_for(self, listen: Receiver | None) -> int:
-        return self._slots if listen is None else min(self._slots, SLOW)
-
-    def _open_ring(self, rx: socket.socket, name: str, slots: int) -> int:
-        """Halve the ring until the kernel has memory for it; returns its number of slots. Raises PortError."""
-        while True:
-            try:
-                open_ring(rx.fileno(), slots)
-                return slots
-            except OSError as error:
-                if error.errno != errno.ENOMEM:
-                    text = f"no receive ring for {name}: {error.strerror}; fastbridge needs AF_PACKET with TPACKET_V2"
-                    raise PortError(text) from None
-                if slots <= FEWEST:
-                    raise PortError(f"no receive ring for {name}: {error.strerror}; free some memory") from None
-            slots = smaller_ring(slots)
-
     def _attach(self, member: Member, source: PortLike) -> SwitchPort:
-        if min(member.slots) < self._slots_for(member.listen):
-            text = f"the kernel refused a larger ring: {member.name} has {min(member.slots)} slots"
-            self._journal.warn(_log, "smaller rings", text)
-            self._most_slots = self._slots = min(member.slots)
+        self._opener.note_size(member)
         *receivers, tx = member.sockets
         member.readers = tuple(range(self._options.workers)) if self._options.fanout else (self._idlest(),)
         rings = [(w, rx.fileno(), n) for w, rx, n in zip(member.readers, receivers, member.slots, strict=True)]
@@ -642,7 +582,7 @@ class Switch(SwitchBase, Starts):
             raise PortError(f"cannot attach {member.name}: {error.strerror}") from None
         for worker in member.readers:
             self._read[worker] += 1
-        self._suit_queue(index, member)
+        self._takes.suit(index, member)
         running = is_running(tx)
         if not running:
             self._dataplane.set_link(index, "down")
@@ -809,7 +749,7 @@ class Switch(SwitchBase, Starts):
                     self._let_come_and_go()  # some could not be added before
                 if time.monotonic() - asked >= _POD_SECONDS:
                     asked = time.monotonic()
-                    self._ask_pods()
+                    self._takes.ask_pods()
             except Exception:  # nothing may end this thread: without it links and loops go unnoticed
                 text = "following links and stations failed; going on"
                 self._journal.warn(_log, "failures of the control thread", text, thing=text, level=logging.ERROR)
@@ -827,7 +767,7 @@ class Switch(SwitchBase, Starts):
             member = self._members.get(index)
             port = member.link if member else None
             if member:
-                self._suit_queue(index, member)
+                self._takes.suit(index, member)
             if port and not port.lost:
                 self._fast.follow(index, port.link)
             if port and port.faltered:
@@ -873,34 +813,6 @@ class Switch(SwitchBase, Starts):
 
     def _ports_by_name(self) -> dict[str, tuple[str, PortLink | None]]:
         return {port.name: (port.state, self._members[port.index].link) for port in self.ports}
-
-    def _ask_pods(self) -> None:
-        """Ask the pods whether they take merged frames. Of many pods some are asked at a time, all in turn."""
-        members = [(index, member) for index, member in list(self._members.items()) if member.ask_pod]
-        first = self._pods_asked % max(1, len(members))
-        turn = (members[first:] + members[:first])[:_PODS_AT_A_TIME]
-        self._pods_asked = first + len(turn)
-        for index, member in turn:
-            if member.ask_pod is not None:
-                member.takes_merged = member.ask_pod()
-                self._suit_queue(index, member)
-
-    def _suit_queue(self, index: int, member: Member) -> None:
-        """Send single frames, and few at a time, into a queue that shapes: it counts frames, and pings wait in it.
-
-        A pod that takes no merged frames still gets another pod's own frames of 64 KB, as over a bridge.
-        """
-        if member.socket_port:
-            return
-        shaped = member.link is not None and member.link.shaped
-        takes = "single" if shaped else "all" if member.takes_merged else "unmerged"
-        if takes == member.takes:
-            return
-        with contextlib.suppress(IndexError):  # removed meanwhile
-            self._rules.set_takes(index, takes)
-        with contextlib.suppress(OSError):  # closed meanwhile
-            (self._sockets.set_send_buffer if self._sockets else set_send_buffer)(member.sockets[-1], shaped)
-        member.takes = takes
 
     def _forget_behind(self, ports: Collection[int]) -> None:
         """See SwitchBase."""

@@ -11,9 +11,10 @@ from fastbridge.core.memory_ports import MemoryPorts
 from fastbridge.errors import ConfigError
 from fastbridge.named import refuse_text
 
-from .base import Member, SwitchBase, SwitchPort
+from .base import SwitchBase
 from .explain import Explanation, send
 from .fdb import PortRef
+from .member import Member, SwitchPort
 from .mirror import Mirror
 from .options import Options
 from .player import Playing

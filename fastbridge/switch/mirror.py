@@ -7,13 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
 
 from fastbridge.closes import Closes
 from fastbridge.core.tapping import Tap
-
-if TYPE_CHECKING:
-    pass
 
 
 class Mirror(Closes):

@@ -20,10 +20,10 @@ from fastbridge.errors import ConfigError
 from fastbridge.feed import Monitor
 from fastbridge.policy.neighbour_entry import NeighbourEntry
 
-from .base import SwitchPort
 from .capture_verbs import CaptureVerbs
 from .fdb import check_vlan
 from .link_verbs import LinkVerbs
+from .member import SwitchPort
 from .port_flags import StormControl
 from .rows import ChangeRow, FdbRow, FileRow, FlushedRow, MirrorRow, NeighRow, PolicyRow, PortRow, Row, TomlRow
 from .scenario_verbs import ScenarioVerbs

@@ -218,7 +218,7 @@ def test_a_port_whose_pod_has_lost_its_interface_or_its_lab_merges_as_before() -
 
 def test_many_pods_are_asked_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two at a time, as 1,000 in a large lab: every one has its turn."""
-    monkeypatch.setattr("fastbridge.switch.live._PODS_AT_A_TIME", 2)
+    monkeypatch.setattr("fastbridge.switch.takes._AT_A_TIME", 2)
     asked: set[str] = set()
     ask = Port.pod_takes_merged
 

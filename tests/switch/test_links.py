@@ -243,7 +243,7 @@ def test_a_port_that_is_removed_takes_its_links_and_frames_with_it(switch: Memor
 def test_settings_of_a_port_to_come(switch: MemorySwitch) -> None:
     with switch.still():
         index = switch._dataplane.add_port()
-        from fastbridge.switch.base import Member
+        from fastbridge.switch.member import Member
 
         switch._add_member(index, Member("d"), settings=PortSettings(link=Link(delay="20ms")))
     assert switch.own_links == {"d": Link(delay="20ms")} and passes(switch) == ["b", "c"]

@@ -41,7 +41,7 @@ def quiet_lab(pods: int, *, small: bool = False, started: bool = True) -> Iterat
     """A lab in which nobody speaks by himself; small: with the shortest rings (128 frames)."""
     with pytest.MonkeyPatch.context() as patch, Lab(Topology.of(pods, ipv6=None)) as lab:
         if small:
-            patch.setattr("fastbridge.switch.live.MOST", FEWEST)
+            patch.setattr("fastbridge.switch.opening.MOST", FEWEST)
         switch = Switch(lab.ports, loop_detection=False)
         try:
             if started:

@@ -158,7 +158,7 @@ def test_rings_that_the_kernel_refuses(
             raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
         open_ring(fd, slots)
 
-    monkeypatch.setattr("fastbridge.switch.live.open_ring", refuse)
+    monkeypatch.setattr("fastbridge.switch.opening.open_ring", refuse)
     with Lab(Topology.of(5, ipv6=None)) as lab:
         if not most:
             with pytest.raises(PortError, match="no receive ring for pod1: Cannot allocate memory; free some memory"):

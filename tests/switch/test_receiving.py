@@ -27,7 +27,7 @@ from live import (
 from meanwhile import meanwhile
 from streams import Stream
 
-import fastbridge.switch.live
+import fastbridge.switch.opening
 from fastbridge import Lab, LabError, PortError, Switch, Topology
 from fastbridge.core import af_packet
 from fastbridge.lab.links import Links
@@ -235,14 +235,14 @@ def test_a_kernel_without_such_rings_is_told(monkeypatch: pytest.MonkeyPatch) ->
 def test_a_smaller_ring_where_the_kernel_has_no_memory(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    open_ring = fastbridge.switch.live.open_ring
+    open_ring = fastbridge.switch.opening.open_ring
 
     def refuse(fd: int, slots: int) -> None:
         if slots > FEWEST:
             raise OSError(errno.ENOMEM, "Cannot allocate memory")
         open_ring(fd, slots)
 
-    monkeypatch.setattr(fastbridge.switch.live, "open_ring", refuse)
+    monkeypatch.setattr(fastbridge.switch.opening, "open_ring", refuse)
     with caplog.at_level(logging.WARNING), stage(3) as (lab, _):
         assert lab["pod1"].ping("pod2", timeout=PATIENCE)
     assert [record.message for record in caplog.records if "ring" in record.message] == [
@@ -259,6 +259,6 @@ def test_no_ring_at_all(number: int, text: str, monkeypatch: pytest.MonkeyPatch)
     def refuse(*_: object) -> None:
         raise OSError(number, "no")
 
-    monkeypatch.setattr(fastbridge.switch.live, "open_ring", refuse)
+    monkeypatch.setattr(fastbridge.switch.opening, "open_ring", refuse)
     with Lab(2) as lab, pytest.raises(PortError, match=text):
         Switch(lab.ports)
