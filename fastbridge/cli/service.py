@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from fastbridge.sd_notify import Notifier
+from fastbridge.threads import start_thread
 
 if TYPE_CHECKING:
     from fastbridge.switch.live import Switch
@@ -32,10 +33,7 @@ class Service:
         self._notifier.ready(self._status())
         if self._notifier.watchdog is not None and self._watching is None:
             interval = self._notifier.watchdog / 2
-            self._watching = threading.Thread(
-                target=self._watch, args=(interval,), name="fastbridge-watchdog", daemon=True
-            )
-            self._watching.start()
+            self._watching = start_thread("fastbridge-watchdog", self._watch, interval)
 
     def reloading(self) -> None:
         """It reads its configuration again; ready() must follow."""

@@ -26,6 +26,7 @@ from typing import Any
 from fastbridge.errors import ConfigError, FastbridgeError
 from fastbridge.forks import in_child
 from fastbridge.journal import Journal
+from fastbridge.threads import start_thread
 
 from .directory import answers, directory, make_directory
 from .guest import Guest, Subscription
@@ -90,12 +91,16 @@ class ControlServer:
         self._epoll.register(self._wake, select.EPOLLIN)
         self._journal.start()
         in_child(self, ControlServer._leave_to_parent)
-        self._threads = [
-            threading.Thread(target=work, name=name, daemon=True)
-            for name, work in (("fastbridge-socket", self._serve), ("fastbridge-verbs", self._call))
-        ]
-        for thread in self._threads:
-            thread.start()
+        try:
+            self._threads.append(start_thread("fastbridge-socket", self._serve))
+            self._threads.append(start_thread("fastbridge-verbs", self._call))
+        except FastbridgeError:
+            if not self._threads:
+                self._leave()
+                os.close(self._wake)
+                self._journal.stop()
+            self.close()
+            raise
 
     def close(self) -> None:
         """End all connections and remove the socket."""
@@ -106,8 +111,9 @@ class ControlServer:
         os.eventfd_write(self._wake, 1)
         self._to_call.put(None)
         threads[0].join()
-        threads[1].join(_PATIENCE)
-        if not threads[1].is_alive():  # else it will write to its descriptor
+        for calling in threads[1:]:
+            calling.join(_PATIENCE)
+        if not threads[-1].is_alive():  # else it will write to its descriptor
             os.close(self._wake)
             self._drop(self._result)
         self._journal.stop()
@@ -181,6 +187,10 @@ class ControlServer:
                 time.sleep(0.1)
         for guest in list(self._guests.values()):
             self._dismiss(guest)
+        self._leave()
+
+    def _leave(self) -> None:
+        """Listen no more."""
         self._epoll.close()
         self._listener.close()
         _ours.discard(self.path)

@@ -49,12 +49,14 @@ def stamp(word: str, path: str) -> tuple[int, int, int]:
 def read_text(word: str, path: str) -> str:
     """All of a file. Raises ConfigError."""
     try:
-        if not stat.S_ISREG(Path(path).stat().st_mode):
-            raise ConfigError(f"{word}: {path} is not a file")
-        with Path(path).open("rb") as file:
-            raw = file.read(_MOST_BYTES + 1)
-    except OSError as error:
+        raw = None
+        if stat.S_ISREG(Path(path).stat().st_mode):
+            with Path(path).open("rb") as file:
+                raw = file.read(_MOST_BYTES + 1)
+    except (OSError, ValueError) as error:
         raise _unreadable(word, path, error) from None
+    if raw is None:
+        raise ConfigError(f"{word}: {path} is not a file")
     if len(raw) > _MOST_BYTES:
         raise ConfigError(f"{word}: {path} is too large: at most {_MOST_BYTES >> 20} MiB")
     try:

@@ -25,6 +25,7 @@ from prometheus_client.openmetrics import exposition as openmetrics
 
 from fastbridge.errors import ConfigError
 from fastbridge.forks import in_child
+from fastbridge.threads import start_thread
 
 from .collector import collector
 
@@ -104,8 +105,7 @@ class Endpoint:
         self.move_in()
         self._registry.register(collector(switch))
         ProcessCollector(registry=self._registry)
-        self._thread = threading.Thread(target=self._serve, name="fastbridge-metrics", daemon=True)
-        self._thread.start()
+        self._thread = start_thread("fastbridge-metrics", self._serve)
 
     def close(self) -> None:
         """Stop serving. Close all connections, and remove the Unix socket. A second call does nothing."""

@@ -27,6 +27,7 @@ from fastbridge.core.punting import Punting
 from fastbridge.core.source_guard import SourceGuard
 from fastbridge.errors import ConfigError
 from fastbridge.journal import Event, Journal
+from fastbridge.threads import start_thread
 
 from .base import Answer, Drop, Forward, Policy, SendTo, Verdict, Wants
 from .bindings import Bindings
@@ -211,9 +212,8 @@ class Policing:
 
     def start(self) -> None:
         """Decide in the background from now on."""
-        thread = threading.Thread(target=self._work, name="fastbridge-policy", daemon=True)
-        thread.start()
-        self._thread = thread  # only now: watch() takes a thread that is not alive for one that has ended
+        # Once it runs: watch() takes a thread that is not alive for one that has ended.
+        self._thread = start_thread("fastbridge-policy", self._work)
 
     def stop(self) -> None:
         """End the thread. One that a policy holds is left behind."""

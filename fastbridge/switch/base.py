@@ -358,6 +358,11 @@ class SwitchBase(Linked):
         """One consistent snapshot: all ports between the same two breaths."""
         with self._changing:
             self._ask_interfaces()
+            return self._count()
+
+    def _count(self) -> Counters:
+        """With what the interfaces said last."""
+        with self._changing:
             tallies, (learned, moved, aged, evicted, refused) = self._dataplane.snapshot()
             ports = {m.name: m.count(tallies[i]) for i, m in sorted(self._members.items())}
             total = sum(ports.values(), self._departed)
@@ -521,8 +526,13 @@ class SwitchBase(Linked):
         return member.name if member else f"#{index}"
 
     def _index_of(self, port: PortRef) -> int:
-        # A port may be deleted and made again under its name. A SwitchPort stands for one of these ports only.
-        wanted: object = port.index if isinstance(port, SwitchPort) else getattr(port, "name", port)
+        # A port may be removed, and another one have its index, or made again under its name: a SwitchPort is neither.
+        if isinstance(port, SwitchPort):
+            member = self._members.get(port.index)
+            if member is None or member.name != port.name:
+                raise ConfigError(f"port {port.name} was removed")
+            return port.index
+        wanted: object = getattr(port, "name", port)
         if isinstance(wanted, int) and wanted in self._members:
             return wanted
         members = list(self._members.items())

@@ -8,17 +8,15 @@ import select
 import stat
 import threading
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol, Union
+from typing import Protocol, Union
 
 from fastbridge.closes import Closes
 from fastbridge.errors import ConfigError, FastbridgeError
+from fastbridge.threads import start_thread
 from fastbridge.waiting import wait_for
 
 from .capture import Capture
 from .recorder import Recorder
-
-if TYPE_CHECKING:
-    pass
 
 _REST_SECONDS = 0.005  # between two reads, so that many frames are read at once
 _LOOK_SECONDS, _PATIENCE = 0.1, 2.0  # how often a pipe without a reader is looked at; that it is waited for at the end
@@ -69,8 +67,7 @@ class FileCapture(Closes):
         self._error: OSError | None = None
         self._regular = stat.S_ISREG(os.fstat(file).st_mode)
         self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._work, name="fastbridge-capture", daemon=True)
-        self._thread.start()
+        self._thread = start_thread("fastbridge-capture", self._work)
 
     @property
     def frames(self) -> int:

@@ -16,7 +16,7 @@ import select
 import threading
 import time
 import weakref
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from fnmatch import fnmatchcase
@@ -30,12 +30,13 @@ from fastbridge.control.directory import answers, make_directory, socket_path
 from fastbridge.control.server import ControlServer
 from fastbridge.core.packet_in import PacketIn
 from fastbridge.core.tapping import Tap
-from fastbridge.errors import ConfigError, PortError
+from fastbridge.errors import ConfigError, FastbridgeError, PortError
 from fastbridge.forks import in_child
 from fastbridge.journal import Journal
 from fastbridge.named import NamedTuple, refuse_text
 from fastbridge.policy.base import Policy
 from fastbridge.real_time import allow_real_time, run_in_real_time
+from fastbridge.threads import no_threads, start_thread
 
 from .base import SwitchBase
 from .capture import Capture, Wish
@@ -65,7 +66,7 @@ from .port_socket import (
 from .socket_port import SocketPort, closed
 from .state import StateFile
 from .status import Status
-from .take_over import check_name, take_over
+from .take_over import check_name, is_held, take_over
 from .takes import Takes
 from .verbs import switch_verbs
 from .vitals import Vitals
@@ -186,6 +187,7 @@ class Switch(SwitchBase, Starts):
         except BaseException:
             self.stop()
             raise
+        _open.add(self)
 
     @classmethod
     def from_file(cls, path: str | Path) -> Switch:
@@ -265,7 +267,8 @@ class Switch(SwitchBase, Starts):
     def start(self) -> None:
         """Forward from now on. Does nothing while the switch runs.
 
-        Raises ConfigError after stop(), and PrivilegeError: it may run in real time no more.
+        Raises ConfigError after stop(), and PrivilegeError: it may run in real time no more. Where the kernel gives no
+        threads it raises FastbridgeError, and the switch is stopped.
         """
         if self._final is not None:
             raise ConfigError(_STOPPED)
@@ -274,35 +277,28 @@ class Switch(SwitchBase, Starts):
         self._dataplane.links()  # raises in a forked child
         if self._options.real_time:
             allow_real_time()  # rights may have been given up since
-        self._threads = [
-            *(
-                threading.Thread(target=self._forward, args=(worker,), name=f"fastbridge-data-{worker}", daemon=True)
-                for worker in range(self._options.workers)
-            ),
-            threading.Thread(target=self._control, name="fastbridge-control", daemon=True),
-        ]
-        self._journal.start()
-        _running.add(self)
-        for thread in self._threads:
-            thread.start()
-        self._fast.start()
-        self._policing.start()
-        self._epoch = self._clock()
-        for playing in self._playing:
-            playing.start(self._clock)
-        if self._name:
-            self._serve()
-
-    def _serve(self) -> None:
-        """Answer at the control socket until stop(). Raises ConfigError, and then the switch is stopped."""
         try:
-            make_directory()
-            server = ControlServer(socket_path(self._name), switch_verbs(self))
-            server.start()
-            self._server = server
+            self._journal.start()
+            for worker in range(self._options.workers):
+                self._threads.append(start_thread(f"fastbridge-data-{worker}", self._forward, worker))
+            self._threads.append(start_thread("fastbridge-control", self._control))
+            self._fast.start()
+            self._policing.start()
+            self._epoch = self._clock()
+            for playing in self._playing:
+                playing.start(self._clock)
+            if self._name:
+                self._serve()
         except BaseException:
             self.stop()
             raise
+
+    def _serve(self) -> None:
+        """Answer at the control socket until stop(). Raises ConfigError."""
+        make_directory()
+        server = ControlServer(socket_path(self._name), switch_verbs(self))
+        server.start()
+        self._server = server
 
     def stop(self) -> None:
         """Stop for good and close the sockets. The counters stay readable. Does nothing in a forked child."""
@@ -313,21 +309,23 @@ class Switch(SwitchBase, Starts):
         with self._changing:
             if self._final is not None:
                 return
+            _open.discard(self)
             for watcher in self._watching:
                 watcher.close()
             self._dataplane.count_unread()
-            self._final = self.counters()
-            self._fast.stop()
-        self._links.close()  # before the sockets, which take much longer: another switch may wait for the ports
-        with _many(len(self._members)) as pool:
-            list(pool.map(self._close_member, list(self._members)))
-        if self._matching:
-            self._matching.close()
+            self._ask_last()
+            self._final = self._count()
+        with contextlib.ExitStack() as leaving:  # from the last to the first, whatever of it fails
+            if self._matching:
+                leaving.callback(self._matching.close)
+            leaving.callback(self._close_members)
+            leaving.callback(self._links.close)  # before the sockets, which take much longer: another may wait for it
+            leaving.callback(self._fast.stop)
 
     def _leave_to_parent(self) -> None:
         """In a forked child: the switch is the parent's, and runs on there."""
         self._threads, self._playing = [], []
-        _running.discard(self)
+        _open.discard(self)
         self._changing = threading.RLock()
         if self._final is None:
             self._dataplane.abandon()
@@ -354,7 +352,6 @@ class Switch(SwitchBase, Starts):
         self._policing.stop()
         self._journal.stop()
         self._threads = []
-        _running.discard(self)
 
     @property
     def name(self) -> str:
@@ -459,7 +456,8 @@ class Switch(SwitchBase, Starts):
             if not take_over_first:
                 self._links.hold(taken, sources)
             for found in taken:
-                if not found.link.up:  # after whose it is: another switch may have taken its own port's carrier
+                # After whose it is: a switch may have taken its own port's carrier, and gives it back when it ends.
+                if not found.link.up and not (take_over_first and is_held(found.link.name)):
                     raise PortError(f"{found.name} is down; bring it up first: ip link set {found.link.name} up")
             listening = self._fast.listen(sources, taken, beside=take_over_first)
             with _many(len(sources)) as pool:
@@ -596,7 +594,7 @@ class Switch(SwitchBase, Starts):
 
     def _cpu_time(self, worker: int) -> float:
         threads = self._threads  # stop() puts others in their place
-        thread = threads[worker].native_id if threads else None
+        thread = threads[worker].native_id if worker < len(threads) else None
         try:  # by its number, as the kernel makes clocks of these (clock_gettime(2)): a thread that has ended has none
             return 0.0 if thread is None else time.clock_gettime(~thread << 3 | _THREAD_CLOCK)
         except OSError:
@@ -679,12 +677,28 @@ class Switch(SwitchBase, Starts):
         for index, passed in self._fast.passed().items():
             self._members[index].passed = passed
 
+    def _ask_last(self) -> None:
+        """Before ports go. Where the kernel does not answer they go all the same: what was read last counts."""
+        try:
+            self._ask_interfaces()
+        except (PortError, OSError) as error:
+            text = f"the last losses in interfaces are not counted: {error}"
+            self._journal.warn(_log, "failures of the last count", text)
+
     def _drop_member(self, index: int) -> None:
         link = self._members[index].link
-        self._ask_interfaces()
+        self._ask_last()
         self._close_member(index)
         if link is not None:
             self._links.release(link)
+
+    def _close_members(self) -> None:
+        try:
+            with _many(len(self._members)) as pool:
+                list(pool.map(self._close_member, list(self._members)))
+        except FastbridgeError:  # no thread is to be had, or not enough
+            for index in list(self._members):
+                self._close_member(index)
 
     def _close_member(self, index: int) -> None:
         member = self._members[index]
@@ -770,9 +784,9 @@ class Switch(SwitchBase, Starts):
                 self._takes.suit(index, member)
             if port and not port.lost:
                 self._fast.follow(index, port.link)
-            if port and port.faltered:
+            if member and port and port.faltered:
                 port.faltered = False
-                if not port.link.running and link in ("up", "blocked"):
+                if not is_running(member.sockets[-1]) and link in ("up", "blocked"):
                     self._set_link(index, "down")  # first: whoever sees that its stations are forgotten sees why
                     link = after[index] = "down"
                 self._forget_behind([index])  # though it may be back already
@@ -830,22 +844,24 @@ class Switch(SwitchBase, Starts):
             self._dataplane.set_link(index, link)
 
     def _rename(self, port: PortLink) -> None:
-        for index, member in list(self._members.items()):
-            if member.link is port:
-                self._fast.follow(index, port.link)
+        with self._changing:
+            for index, member in self._members.items():
+                if member.link is port:
+                    self._fast.follow(index, port.link)
 
     def _let_go(self) -> None:
         """Let nothing in or out of ports whose interfaces are no longer ours."""
-        for index, member in list(self._members.items()):
-            link = member.link
-            if link is None or not link.lost:
-                continue
-            self._detach(index, member)
-            if not link.link.gone:
-                self._dataplane.set_blocked(index, True)
-                end_receiving(member.sockets, link.link.index, member.listen)
-            if member.listen or not link.link.gone:  # else the core notices, after the frames it has yet to read
-                self._dataplane.set_link(index, "gone")
+        with self._changing:
+            for index, member in self._members.items():
+                link = member.link
+                if link is None or not link.lost:
+                    continue
+                self._detach(index, member)
+                if not link.link.gone:
+                    self._dataplane.set_blocked(index, True)
+                    end_receiving(member.sockets, link.link.index, member.listen)
+                if member.listen or not link.link.gone:  # else the core notices, after the frames it has yet to read
+                    self._dataplane.set_link(index, "gone")
 
 
 class _Elsewhere:
@@ -883,17 +899,26 @@ def _name_of(control: str | bool | None, take_over: bool) -> str:
     return control
 
 
-def _many(ports: int) -> ThreadPoolExecutor:
-    """Threads to open or close ports with: the kernel makes each wait some 10 ms, several at the same time."""
-    return ThreadPoolExecutor(max_workers=max(1, min(128, ports)))
+@contextlib.contextmanager
+def _many(ports: int) -> Iterator[ThreadPoolExecutor]:
+    """Threads to open or close ports with: the kernel makes each wait some 10 ms, several at the same time.
+
+    Raises FastbridgeError: the kernel gives too few.
+    """
+    with ThreadPoolExecutor(max_workers=max(1, min(128, ports))) as pool:
+        try:
+            yield pool
+        except RuntimeError as error:
+            raise no_threads(error) from None
 
 
-# A data plane thread must not outlive the interpreter it calls back into.
-_running: weakref.WeakSet[Switch] = weakref.WeakSet()
+# A data plane thread must not outlive the interpreter it calls back into, and a carrier not be taken for ever.
+_open: weakref.WeakSet[Switch] = weakref.WeakSet()
 
 
 @atexit.register
-def _stop_running() -> None:
-    for switch in list(_running):
-        switch._halt()  # the kernel closes the sockets
-        switch._links.give_carriers_back()
+def _leave() -> None:
+    with contextlib.ExitStack() as leaving:  # each, whatever of another fails
+        for switch in list(_open):  # the kernel closes the sockets
+            leaving.callback(switch._links.give_carriers_back)
+            leaving.callback(switch._halt)

@@ -194,7 +194,8 @@ class MemorySwitch(SwitchBase):
         neighbours with bindings in doubt.
         """
         self._entries.age(self._now_ms())
-        self._forget_behind(self._dark)  # frames that were on their way have named stations there
+        with self._changing:
+            self._forget_behind(self._dark)  # frames that were on their way have named stations there
         self._wires.tidy()
         self._journal.tick()
         self._monitoring.settle()

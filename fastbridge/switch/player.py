@@ -17,6 +17,7 @@ from fastbridge.journal import Journal
 from fastbridge.links.places import Place, spoken
 from fastbridge.links.scenario import Scenario, Step
 from fastbridge.links.units import show_time
+from fastbridge.threads import start_thread
 
 if TYPE_CHECKING:
     from .base import SwitchBase
@@ -93,8 +94,7 @@ class Playing(Closes):
                 if not self._over.wait(self.due / 1e9 - clock()):
                     self.do_next()
 
-        self._thread = threading.Thread(target=play, name="fastbridge-scenario", daemon=True)
-        self._thread.start()
+        self._thread = start_thread("fastbridge-scenario", play)
 
     def _try(self, step: Step, text: str) -> None:
         level = logging.INFO

@@ -51,6 +51,12 @@ def take_over(names: Iterable[str]) -> None:
                 del held[fd]
 
 
+def is_held(name: str) -> bool:
+    """Whether a switch of another process may have this interface. Raises PortError."""
+    with contextlib.ExitStack() as opened:
+        return any(True for _ in _ask([name], opened))
+
+
 def check_name(name: str, ports: Iterable[str]) -> None:
     """Raises ConfigError: another switch of this name has none of these ports, so a take-over does not end it."""
     pid = listener(socket_path(name))

@@ -224,15 +224,48 @@ def test_a_port_that_is_down_is_refused_before_any_ends(lab: Lab) -> None:
     before = begin(lab, ports=("pod1", "pod2"))
     try:
         assert say(before)["event"] == "ready"
-        lab["pod1"].port.set_down()
-        refused = begin(lab, "--take-over", ports=("pod1", "pod2"))
-        assert "pod1 is down; bring it up first: ip link set pod1 up" in refused.communicate(timeout=PATIENCE)[1]
+        lab["pod3"].port.set_down()
+        refused = begin(lab, "--take-over", ports=("pod1", "pod2", "pod3"))
+        assert "pod3 is down; bring it up first: ip link set pod3 up" in refused.communicate(timeout=PATIENCE)[1]
         assert refused.returncode == 1 and before.poll() is None
         before.terminate()
         end(before)
     finally:
         before.kill()
         before.communicate()
+
+
+@pytest.mark.parametrize("who", ["the switch before", "somebody else"])
+def test_a_port_of_the_switch_before_is_taken_over_though_it_is_down(who: str, lab: Lab) -> None:
+    """What that switch has switched off it switches on when it ends."""
+    before = begin(lab, ports=("pod1", "pod2"))
+    after = None
+    try:
+        assert say(before)["event"] == "ready"
+        if who == "somebody else":
+            lab["pod1"].port.set_down()
+        else:
+            run_beside(lab, "link", "down", "pod1", "--switch", "restarted")
+        after = begin(lab, "--take-over", ports=("pod1", "pod2"))
+        assert say(after)["event"] == "ready"
+        end(before)
+        if who == "somebody else":
+            assert json.loads(run_beside(lab, "port", "list", "--json", "--switch", "restarted"))[0]["state"] == "down"
+            lab["pod1"].port.set_up()
+        assert lab["pod1"].ping("pod2", timeout=PATIENCE)
+        after.terminate()
+        end(after)
+    finally:
+        for each in filter(None, (before, after)):
+            each.kill()
+            each.communicate()
+
+
+def run_beside(lab: Lab, *arguments: str) -> str:
+    with lab.popen_host([*COMMAND, *arguments], text=True, cwd=ROOT, stdout=subprocess.PIPE) as process:
+        said = process.communicate(timeout=PATIENCE)[0]
+    assert process.returncode == 0
+    return str(said)
 
 
 def test_a_name_of_a_third_switch_is_refused_before_any_ends(lab: Lab) -> None:

@@ -157,6 +157,9 @@ def test_what_cannot_be_read_is_named(tmp_path):
         read_trace(str(tmp_path / "none"))
     with pytest.raises(ConfigError, match="is not a file"):
         read_trace("/dev/zero")
+    for path, why in [("a\0b", "null"), ("a\ud800b", "surrogates")]:
+        with pytest.raises(ConfigError, match=f"cannot be read: .*{why}"):
+            read_trace(path)
 
 
 def test_frames_leave_at_the_rate_of_each_second(tmp_path):

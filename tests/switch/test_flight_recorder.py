@@ -95,4 +95,4 @@ def test_the_fast_path_goes_on() -> None:
             pytest.skip("there is no nf_tables here")
         assert lab["pod1"].ping("pod2", count=40, interval=0.01, timeout=60)
         assert switch.counters().total.fast > 0
-        assert received() - before <= recorder.seen <= received() < switch.counters().total.fast
+        assert received() - before <= recorder.seen <= received()

@@ -27,6 +27,7 @@ from fastbridge.core.nominations import Nominations
 from fastbridge.journal import Event, Journal
 from fastbridge.policy.base import Policy
 from fastbridge.policy.builtin import Guard, RateLimit
+from fastbridge.threads import start_thread
 
 from .hand import IPV4, IPV6, MOST_PAIRS, Hand, Look, NoInterfaceError, Pair, RefusedError
 
@@ -89,8 +90,7 @@ class FastPath:
 
     def start(self) -> None:
         """Promote from now on, on a thread of its own."""
-        self._thread = threading.Thread(target=self._work, name="fastbridge-fast-path", daemon=True)
-        self._thread.start()
+        self._thread = start_thread("fastbridge-fast-path", self._work)
 
     def stop(self) -> None:
         """Revoke all, and end."""
