@@ -246,6 +246,8 @@ def test_neighbours_have_the_keys_of_ip(lab: Lab, switch: subprocess.Popen[str])
     told("policy", "set", "suppress")
     assert lab["pod1"].ping("pod2", timeout=PATIENCE)
     theirs = {row["dst"]: row for row in json.loads(lab["pod1"].run(["ip", "-j", "neigh"]).stdout)}
+    # The policies get a copy of the answer, which may come after the pod has it.
+    eventually(lambda: "10.0.0.2" in {row["dst"] for row in rows("neigh", "show")}, "the neighbour")
     ours = {row["dst"]: row for row in rows("neigh", "show")}
     assert ours["10.0.0.2"].keys() >= theirs["10.0.0.2"].keys()
     assert ours["10.0.0.2"]["lladdr"] == theirs["10.0.0.2"]["lladdr"] == TWO

@@ -182,7 +182,10 @@ def test_dnsmasq_gives_one_address_to_two_clients_in_turn(policy: str, tmp_path:
             assert lease(two) == ip
             eventually(lambda: reaches(two), "the second client")
             if policy != "flood":
-                assert [(n.port, int(n.mac)) for n in switch.neighbours if str(n.ip) == ip] == [("pod3", two.mac)]
+                eventually(
+                    lambda: [(n.port, int(n.mac)) for n in switch.neighbours if str(n.ip) == ip] == [("pod3", two.mac)],
+                    "the new binding",
+                )
 
 
 # A router between two subnets.
