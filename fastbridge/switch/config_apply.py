@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import asdict, fields, replace
 from fnmatch import fnmatchcase
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -34,6 +34,7 @@ _T = TypeVar("_T")
 NO_FILE = "this switch has no configuration file; start it with one: fastbridge run -c FILE"
 
 # What a reload can change. All else is settled when a switch is made.
+_PERFECT = str(Link.parse("delay=0"))  # in words
 _LIVE = {"ports", "policy", "storm_control", "port", "link", "fdb", "neigh"}
 
 
@@ -133,11 +134,7 @@ def of_switch(switch: Switch, before: Config | None = None) -> Config:
             cpu=list(options.cpus),
             real_time=options.real_time,
             port={port: settings for port, settings in own.items() if settings != PortConfig()},
-            link={
-                spoken(place): str(link)
-                for place, link in switch.own_links.items()
-                if others.isdisjoint((place,) if isinstance(place, str) else place)
-            },
+            link=_links_of(switch, others, before),
             fdb=[entry for entry in static_entries(switch, switch.fdb.rows()) if entry.ifname not in others],
             neigh=[
                 NeighbourConfig(dst=str(n.ip), lladdr=str(n.mac), dev=n.port, vlan=n.vlan)
@@ -145,6 +142,18 @@ def of_switch(switch: Switch, before: Config | None = None) -> Config:
                 if n.static and n.port not in others
             ],
         )
+
+
+def _links_of(switch: Switch, others: Collection[str], before: Config | None) -> dict[str, str]:
+    """Each port and pair has its link by its name, with its seed; those to come have that of "*"."""
+    own = {
+        spoken(place): str(link)
+        for place, link in switch.own_links.items()
+        if not any(port in others for port in ((place,) if isinstance(place, str) else place))
+    }
+    if before is None or "*" not in before.link:
+        return own
+    return {"*": before.link["*"]} | {port.name: _PERFECT for port in switch.interfaces} | own
 
 
 def static_entries(switch: Switch, rows: Iterable[PlainEntry]) -> list[FdbEntryConfig]:

@@ -134,6 +134,8 @@ class Linked:
         comes back when the port is removed, and when the switch stops. In memory such a pod sends nothing: process()
         takes no frames from its port. Raises ConfigError; PortError: somebody else has switched the interface off.
         """
+        if not isinstance(up, bool):
+            raise ConfigError(f"a carrier is there (True) or not (False), not {up!r}")
         with self._changing:
             self._switch_carrier(self._index_of(port), up)
 

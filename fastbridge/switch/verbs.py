@@ -18,11 +18,12 @@ from fastbridge.control.verbs import Verbs
 from fastbridge.described import describe
 from fastbridge.errors import ConfigError
 from fastbridge.feed import Monitor
+from fastbridge.links.places import spoken
 from fastbridge.policy.neighbour_entry import NeighbourEntry
 
 from .capture_verbs import CaptureVerbs
 from .fdb import check_vlan
-from .link_verbs import LinkVerbs
+from .link_verbs import LinkVerbs, read_places
 from .member import SwitchPort
 from .port_flags import StormControl
 from .rows import ChangeRow, FdbRow, FileRow, FlushedRow, MirrorRow, NeighRow, PolicyRow, PortRow, Row, TomlRow
@@ -112,11 +113,12 @@ class _Operations:
 
     def _set_carrier(self, ports: list[str], up: bool) -> list[PortRow]:
         with self._switch.still():
-            for port in ports:
-                self._check(port)
-            for port in ports:
+            names = [spoken(place) for place in read_places(self._switch, ports)]
+            for port in names:
+                self._check(port)  # a pair has no carrier
+            for port in names:
                 self._switch.set_carrier(port, up)
-            return [row for row in self.port_list() if row["ifname"] in ports]
+            return [row for row in self.port_list() if row["ifname"] in names]
 
     def fdb_show(self, mac: str | None = None, port: str | None = None, vlan: int | None = None) -> list[FdbRow]:
         """The FDB's live entries: all, or those of a MAC address, a port, a VLAN (0: untagged)."""

@@ -790,7 +790,7 @@ def test_a_thread_that_has_ended_is_followed_by_another(
         ask()
         eventually(lambda: not policing._thread.is_alive())
     policing.watch()
-    assert "has ended" in caplog.text
+    eventually(lambda: "has ended" in caplog.text)
     before = counted(switch).get("answered", 0)
     eventually(lambda: ask() is not None and counted(switch).get("answered", 0) > before)
 

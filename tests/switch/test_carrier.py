@@ -67,6 +67,12 @@ def test_an_unknown_port() -> None:
         MemorySwitch(2).set_carrier("z", False)
 
 
+def test_a_carrier_is_there_or_not() -> None:
+    switch = MemorySwitch(2)
+    with pytest.raises(ConfigError, match="a carrier is there \\(True\\) or not \\(False\\), not 'down'"):
+        switch.set_carrier("0", "down")  # type: ignore[arg-type]
+
+
 # -- with pods ------------------------------------------------------------------------------------
 
 
@@ -100,7 +106,7 @@ def test_the_pod_sees_it_and_the_switch_knows_it(caplog: pytest.LogCaptureFixtur
                 assert "NO-CARRIER" not in flags(one)
                 eventually(lambda: told("up"), "the event")
         assert links == 3 * [("pod1", "down"), ("pod1", "up")]
-        assert "port pod1 is down" in caplog.messages
+        eventually(lambda: "port pod1 is down" in caplog.messages, "a word of it")
 
 
 @pytest.mark.live

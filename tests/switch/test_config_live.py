@@ -14,7 +14,7 @@ import pytest
 from frames import ethernet
 from live import Wire, eventually, stage, state, wires
 
-from fastbridge import ConfigError, Lab, PortError, StormControl, Switch
+from fastbridge import ConfigError, Lab, Link, PortError, StormControl, Switch
 from fastbridge.switch.config import (
     Config,
     ConfigFile,
@@ -94,6 +94,19 @@ def test_what_is_dumped_makes_the_same_switch() -> None:
         text = switch.dump_config()
     with configured(ConfigFile.parse(text, "dump").config) as (_, again, _):
         assert again.dump_config() == text
+
+
+def test_the_link_of_all_ports_is_dumped_with_those_of_each() -> None:
+    """So a port that comes to the switch made of it has that link, as here."""
+    with configured(replace(BASE, link={"*": "delay=10ms", "pod2": "loss=1%"})) as (_, switch, _):
+        switch.set_link("pod3", None)
+        text = switch.dump_config()
+    with configured(ConfigFile.parse(text, "dump").config) as (_, again, file):
+        assert again.dump_config() == text
+        assert again.own_links == switch.own_links | {"pod3": Link()}
+        file.config = replace(file.config, ports=[*PORTS, "pod4"])
+        again.reload_config()
+        assert again.own_links["pod4"] == Link.parse("delay=10ms")
 
 
 def test_what_is_no_longer_named_goes_back_and_what_a_hand_did_stays() -> None:

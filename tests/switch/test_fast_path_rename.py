@@ -83,7 +83,8 @@ def test_a_renaming_that_fails_changes_nothing_and_is_tried_again(
                 eventually(lambda: state(switch, "pod2") == "down", "pod2 down")
                 lab["pod2"].port.set_up()
                 eventually(lambda: state(switch, "pod2") == "up", "pod2 up")
-            assert "the kernel does not know a port by its new name one yet" in caplog.text
+            line = "the kernel does not know a port by its new name one yet"
+            eventually(lambda: line in caplog.text, "a word of it")
             assert name_of(switch, 0) == "pod1"
         eventually(lambda: name_of(switch, 0) == "one", "the new name")
         know_each_other(lab, switch)

@@ -121,8 +121,12 @@ def test_what_never_joins_and_what_joins_once_it_is_free(
         becomes(switch, p3="up", br0="down")
         time.sleep(1.5)  # they are tried again
         assert not [name for name in states(switch) if name.startswith("fb")]  # the switches' own
-        said = [record.getMessage() for record in caplog.records if " is no port: " in record.getMessage()]
-        assert sorted(said) == [
+
+        def said() -> list[str]:
+            return sorted(line for line in caplog.messages if " is no port: " in line)
+
+        eventually(lambda: len(said()) >= 3, "a word of each")
+        assert said() == [
             "lo is no port: it is not an Ethernet interface",
             "p1 is no port: it belongs to another interface (ip link set p1 nomaster takes it out)",
             "p2 is no port: p2 is a port of another switch, in this process; stop that one first",

@@ -47,6 +47,8 @@ def _peer(netlink: Netlink, index: int) -> dict[int, memoryview]:
         if bytes(kind).rstrip(b"\0") != b"veth" or _LINK_NETNSID not in own:
             return {}
         (other,), (space,) = struct.unpack("=i", own[_LINK]), struct.unpack("=i", own[_LINK_NETNSID])
+        if space < 0:  # NETNSA_NSID_NOT_ASSIGNED: its namespace is ending
+            return {}
         return _read(netlink, _HEADER.pack(0, 0, other, 0, 0) + u32(_TARGET_NETNSID, space))
     except OSError:
         return {}
