@@ -47,7 +47,7 @@ class CaptureVerbs:
         """Capture frames: from or to some ports, drops only, for some reasons, by a filter in tcpdump's words.
 
         The first event has the number of the capture. Then each has a part of a pcapng file in base64 (`pcapng`), or
-        with `text` a frame in words. The last one says how many frames were seen, and lost.
+        with `text` a frame in words. The last one says how many frames were told, and lost.
         """
         if sum(not stream.finished for stream in list(self._streams.values())) >= _MOST:
             raise ConfigError(f"{_MOST} captures run by the control socket, which is the most: end one of them")
@@ -55,7 +55,11 @@ class CaptureVerbs:
         comments = [] if text else self._about()
         capture = self._watch(wish)
         number = next(self._numbers)
-        stream = CaptureStream(capture, None if text else Recorder(capture, comments), number)
+        try:
+            stream = CaptureStream(capture, None if text else Recorder(capture, comments), number)
+        except ConfigError:
+            capture.close()
+            raise
         self._streams[number] = stream
         return stream
 
@@ -98,7 +102,8 @@ class CaptureStream:
             self.finished = True
             if self._recorder:
                 events += self._events(self._recorder.finish())
-            events.append({"event": "ended", "frames": self._capture.frames, "lost": self._capture.lost})
+            frames = self._recorder.frames if self._recorder else self._capture.frames
+            events.append({"event": "ended", "frames": frames, "lost": self._capture.lost})
         if self._capture.ended:  # last: taking frames makes the descriptor unreadable
             self._wake()
         return events

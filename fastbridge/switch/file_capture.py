@@ -43,7 +43,11 @@ def record(capture: Capture, file: CaptureFile, comments: Sequence[str]) -> File
         recorder = Recorder(capture, comments)
         if isinstance(file, (str, os.PathLike)):
             descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
-            return FileCapture(capture, recorder, descriptor, str(file), own=True)
+            try:
+                return FileCapture(capture, recorder, descriptor, str(file), own=True)
+            except BaseException:
+                os.close(descriptor)
+                raise
         descriptor = file if isinstance(file, int) else file.fileno()
         return FileCapture(capture, recorder, descriptor, getattr(file, "name", f"file {descriptor}"), own=False)
     except OSError as error:
@@ -71,8 +75,8 @@ class FileCapture(Closes):
 
     @property
     def frames(self) -> int:
-        """Frames read so far."""
-        return self._capture.frames
+        """Frames written so far."""
+        return self._recorder.frames
 
     @property
     def lost(self) -> int:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 
 from fastbridge import pcapng
+from fastbridge.errors import ConfigError
 
 from .capture import Capture
 from .trace import TraceEvent
@@ -31,7 +32,11 @@ class Recorder:
         wanted = capture.wish.ports or capture.watched.names
         self._head = pcapng.section([*comments, f"capture: {capture.wish}"])
         self._head += b"".join(map(self._interface, wanted))
+        self.frames = 0  #: written so far
         self._room = capture.wish.most_bytes
+        least = len(self._head) + _STATISTICS * len(self._numbers)
+        if self._room is not None and self._room < least:
+            raise ConfigError(f"a file of at most {self._room} bytes holds no frame: it begins with {least:,} bytes")
 
     def take(self) -> bytes:
         """The blocks of frames seen since the last call; b"" if there are none. Never waits."""
@@ -51,6 +56,7 @@ class Recorder:
                 made += heads
                 break
             self._use(size)
+            self.frames += 1
             for head, port, block in blocks:
                 self._written[port] += 1
                 made += (head, block)

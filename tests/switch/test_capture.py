@@ -290,8 +290,16 @@ def test_a_file_ends_before_it_is_too_large(tmp_path: Path) -> None:
             switch.process("a", [ethernet(GROUP, X)] * 10)
     rows = statistics(path)
     delivered = rows["a"][2]
-    assert delivered == int(capinfos(path)["Number of packets"]) > 3
+    assert capture.frames == delivered == int(capinfos(path)["Number of packets"]) > 3
     assert 1800 < path.stat().st_size <= 2000
+
+
+def test_a_limit_that_holds_no_frame_makes_no_file(tmp_path: Path) -> None:
+    path = tmp_path / "none.pcapng"
+    switch = Switch.in_memory(["a", "b"])
+    with pytest.raises(ConfigError, match=r"a file of at most 10 bytes holds no frame: it begins with [0-9]{3} bytes"):
+        switch.capture(path, most_bytes=10)
+    assert not path.exists() and not list(switch._watching)
 
 
 def test_the_readers_end_ends_the_capture() -> None:
