@@ -130,7 +130,7 @@ def read_policy_of_strangers(context: click.Context, parameter: click.Parameter,
     text = read_policy(context, parameter, text)
     if text is not None and "guard=strict" in text.split(","):
         raise click.BadParameter(
-            "guard=strict drops every address that is not in the table, and a command enters none; use guard, "
-            "or Switch(…, policy='guard=strict', trusted=True) from Python"
+            "guard=strict drops every address that is not in the table, which is empty at first; name the static "
+            "neighbours in a file ([[neigh]], fastbridge run -c FILE), or use guard"
         )
     return text

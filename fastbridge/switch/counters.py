@@ -163,8 +163,8 @@ class Counters:
 
     def __str__(self) -> str:
         """A table of the ports, with the summary below."""
-        rows = [("port", *CELLS), *((name, *port.cells) for name, port in self.ports.items())]
-        rows.append(("total", *self.total.cells))
+        heads, rows = self.table
+        rows.insert(0, heads)
         name, *numbers = (max(map(len, column)) for column in zip(*rows, strict=True))
         lines = [
             "  ".join([row[0].ljust(name), *(cell.rjust(width) for cell, width in zip(row[1:], numbers, strict=True))])

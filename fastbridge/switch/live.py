@@ -58,10 +58,11 @@ from .port_socket import (
     Interface,
     PortLike,
     Receiver,
+    check_right,
     end_receiving,
     is_running,
     links_of_port,
-    refuse_several_switches,
+    read_ports,
 )
 from .socket_port import SocketPort, closed
 from .state import StateFile
@@ -137,6 +138,7 @@ class Switch(SwitchBase, Starts):
     in_memory = MemorySwitch
 
     def __init__(self, ports: Iterable[str | PortLike], **options: Unpack[LiveOptionWords]) -> None:
+        wanted = read_ports(ports)
         self._options = wishes = LiveOptions(**options)
         if wishes.real_time:
             allow_real_time()
@@ -156,7 +158,6 @@ class Switch(SwitchBase, Starts):
         self._paused: set[int] = set()  # ports that do not coalesce because a mirror copies to them
         self._stopping = threading.Event()
         self._final: Counters | None = None
-        refuse_text(ports, "ports")
         self._links = PortLinks(self._journal, wishes.shield)
         self._opener = Opener(wishes, self._links, self._journal)
         self._takes = Takes(self._members, self._rules, self._opener)
@@ -168,12 +169,11 @@ class Switch(SwitchBase, Starts):
         self._name = _name_of(wishes.control, wishes.take_over)
         self._server: ControlServer | None = None
         in_child(self, Switch._leave_to_parent)
-        wanted = list(ports)
-        refuse_several_switches(wanted)
         self._prepared = dict(wishes.settings)
         self._matching: Matching | None = None
         try:
             if wishes.match is not None:
+                check_right()
                 self._matching = Matching(wishes.match, self._journal)
             if wishes.match is not None or (wishes.shield and not wanted):  # its ports come when rights are given up
                 self._fast.open_here(self._links.open_here())

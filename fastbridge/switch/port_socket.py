@@ -22,6 +22,7 @@ from fastbridge.addresses import MacAddress
 from fastbridge.core import af_packet
 from fastbridge.errors import ConfigError, PortError, PrivilegeError
 from fastbridge.forks import in_child
+from fastbridge.named import refuse_text
 from fastbridge.tso import has_tso
 
 if TYPE_CHECKING:
@@ -80,6 +81,22 @@ def refuse_several_switches(ports: Iterable[object]) -> None:
         )
 
 
+def read_ports(ports: Iterable[str | PortLike]) -> list[str | PortLike]:
+    """The ports of one switch. Raises ConfigError for what is no list of ports, and for those of several switches."""
+    refuse_text(ports, "ports")
+    if isinstance(ports, Mapping):
+        raise ConfigError("a Switch has one list of ports; Switches takes those of several, by name")
+    try:
+        wanted = list(ports)
+    except TypeError:
+        raise ConfigError(f"ports must be a list, of interface names or of a lab's ports, not {ports!r}") from None
+    for port in wanted:
+        if not isinstance(port, str) and not hasattr(port, "open_socket"):
+            raise ConfigError(f"{port!r} is no port; a port is an interface's name, or one of a lab's ports: lab.ports")
+    refuse_several_switches(wanted)
+    return wanted
+
+
 class Interface:
     """An interface of the current network namespace, by name."""
 
@@ -130,6 +147,19 @@ def open_packet() -> socket.socket:
     return sock
 
 
+def check_right() -> None:
+    """Raise PrivilegeError where this process may open no port."""
+    try:
+        open_packet().close()
+    except PermissionError:
+        raise _no_right() from None
+
+
+def _no_right(where: str = "") -> PrivilegeError:
+    text = f"no right to open a raw socket{where}: run as root (CAP_NET_RAW), or inside `unshare -Urn`"
+    return PrivilegeError(text)
+
+
 class Receiver(NamedTuple):
     """Where the core listens for a port whose frames the kernel hands over (fast_path/punts.py)."""
 
@@ -178,9 +208,7 @@ def open_port_sockets(
         _bind(tx, index, 0, port.name)
     except PermissionError:
         _close(sockets)
-        raise PrivilegeError(
-            f"no right to open a raw socket on {port.name}: run as root (CAP_NET_RAW), or inside `unshare -Urn`"
-        ) from None
+        raise _no_right(f" on {port.name}") from None
     except OSError as error:
         _close(sockets)
         hint = "; raise the limit on open files (ulimit -n)" if error.errno in (errno.EMFILE, errno.ENFILE) else ""

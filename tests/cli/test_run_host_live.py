@@ -361,10 +361,11 @@ def test_a_port_of_another_switch_is_refused(host: Host, start: Callable[..., su
         assert host.ping(1, 3)
 
 
-def test_run_without_privilege(host: Host, unprivileged: list[str]) -> None:
+@pytest.mark.parametrize("ports", [["p1", "p2"], ["--match", "p*"], ["--match", "none*"]])
+def test_run_without_privilege(ports: list[str], host: Host, unprivileged: list[str]) -> None:
     main = "from fastbridge.cli import main; main()"
-    done = subprocess.run([*unprivileged, main, "run", "p1", "p2"], capture_output=True, text=True, timeout=60, cwd="/")
-    assert "raw socket" in complaint(done, 1)
+    done = subprocess.run([*unprivileged, main, "run", *ports], capture_output=True, text=True, timeout=60, cwd="/")
+    assert "no right to open a raw socket" in complaint(done, 1)
 
 
 def test_who_cannot_be_a_switch_holds_no_port(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields
 from ipaddress import ip_address
+from typing import Any
 
 import pytest
 from arp_nd_frames import arp
@@ -127,6 +128,19 @@ def test_a_trace_is_no_container() -> None:
 def test_a_text_is_no_list_of_names(make: object) -> None:
     with pytest.raises(ConfigError, match="must be a list of names, not the text"):
         make()  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    ("ports", "says"),
+    [
+        (2, "ports must be a list, of interface names or of a lab's ports, not 2"),
+        ({"s1": ["veth1"]}, "a Switch has one list of ports; Switches takes those of several, by name"),
+        ([1], "1 is no port; a port is an interface's name, or one of a lab's ports: lab.ports"),
+    ],
+)
+def test_what_is_no_list_of_ports(ports: Any, says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        Switch(ports)
 
 
 @pytest.mark.live

@@ -55,6 +55,13 @@ def test_as_dict_is_plain_json_and_complete() -> None:
     assert [plain[name] for name in ("learned", "moved", "aged", "refused")] == [3, 2, 1, 4]
 
 
+def test_a_table_has_what_policies_took_where_they_took_any() -> None:
+    table = str(Counters(ports={"pod1": ONE, "pod2": TWO}, total=ONE + TWO))
+    assert table.splitlines()[0].split()[:6] == ["port", "received", "forwarded", "flooded", "consumed", "dropped"]
+    assert table.splitlines()[1].split()[:6] == ["pod1", "6", "1", "1", "1", "3"]
+    assert "consumed" not in str(Counters(ports={"pod2": TWO}, total=TWO))
+
+
 def test_a_table_counts_what_the_kernel_forwards_too() -> None:
     port = PortCounters(rx_frames=2, forwarded=1, flooded=1, tx_frames=1, fast=10, fast_sent=20)
     assert port.cells == ("12", "11", "1", "0", "21", "0")
