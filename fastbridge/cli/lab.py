@@ -307,7 +307,7 @@ def _print_pings(reached: list[Reach], as_json: bool) -> None:
 def _state(lab: StoredLab) -> str:
     missing = lab.missing()
     if lab.complete and not missing:
-        return "complete"
+        return "complete, its ports in another network namespace" if lab.elsewhere else "complete"
     if not lab.complete:
         what = "incomplete"
     elif {pod.name for pod in lab.topology.pods} <= set(missing):

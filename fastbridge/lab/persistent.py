@@ -54,6 +54,12 @@ class StoredLab:
     identity: str
     topology: Topology
     complete: bool
+    network: int  #: the inode of the network namespace in which it was made
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether its host ends are in another network namespace than the current one."""
+        return self.network != _network()
 
     @property
     def ports(self) -> list[str]:
@@ -89,7 +95,12 @@ class StoredLab:
         return str(_NETNS / self.namespace(pod))
 
     def missing(self) -> list[str]:
-        """The pods whose namespace is gone, or a host end of which is not in the current one; lost ends of trunks."""
+        """The pods whose namespace, or a host end of which, is gone; lost ends of trunks.
+
+        Host ends that are in another network namespace are not looked for.
+        """
+        if self.elsewhere:
+            return [pod.name for pod in self.topology.pods if not _is_namespace(_NETNS / self.namespace(pod.name))]
         with Links() as links:
             there = {name for name in self.topology.ports if links.alias(self.port(name)) == self.identity}
         pods = [
@@ -113,7 +124,7 @@ class StoredLab:
 
 def up(name: str, topology: Topology, progress: Progress | None = None) -> StoredLab:
     """Make a lab that stays. When that fails half-way, nothing is left."""
-    lab = StoredLab(name, f"fastbridge:{secrets.token_hex(8)}", topology, complete=False)
+    lab = StoredLab(name, f"fastbridge:{secrets.token_hex(8)}", topology, complete=False, network=_network())
     _check(lab)
     reserve_files(len(topology.ports))
     # The helper may still work when this process is killed, so it holds the lock too.
@@ -366,12 +377,18 @@ def _holder(file: int) -> str:
     return "another process"
 
 
+def _network() -> int:
+    """A number of the current network namespace, unique as long as there is one."""
+    return Path("/proc/thread-self/ns/net").stat().st_ino
+
+
 def _save(lab: StoredLab) -> None:
     """Write its files. A reader sees the whole old state or the whole new one, also after a crash."""
     state = {
         "name": lab.name,
         "identity": lab.identity,
         "complete": lab.complete,
+        "network": lab.network,
         "topology": lab.topology.to_dict(),
     }
     path = _path(lab.name)
@@ -388,10 +405,10 @@ def _load(path: Path) -> StoredLab:
     try:
         state = json.loads(path.read_text(encoding="utf-8"))
         topology = Topology.from_dict(state["topology"])
-        lab = StoredLab(state["name"], state["identity"], topology, state["complete"])
+        lab = StoredLab(state["name"], state["identity"], topology, state["complete"], state["network"])
         if lab.name != path.stem or not _NAME.fullmatch(lab.name):
             raise ValueError(f"it is the file of another lab, {lab.name!r}")
-        if not isinstance(lab.identity, str) or not isinstance(lab.complete, bool):
+        if not (isinstance(lab.identity, str) and isinstance(lab.complete, bool) and isinstance(lab.network, int)):
             raise TypeError("its identity or its state is missing")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise LabError(

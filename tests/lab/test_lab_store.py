@@ -18,6 +18,7 @@ import pytest
 from effort import few, few_rows
 from live import eventually
 
+import fastbridge
 from fastbridge import Switch
 from fastbridge.addresses import MacAddress
 from fastbridge.errors import ConfigError, LabError, PrivilegeError
@@ -100,6 +101,23 @@ except PrivilegeError as error:
 def test_a_visit_of_an_ordinary_user(up: lab_store.StoredLab, unprivileged: list[str]) -> None:
     done = subprocess.run([*unprivileged, VISIT], capture_output=True, text=True, timeout=60, cwd="/")
     assert (done.stdout, done.stderr) == ("lab fb is root's; run as root\n", "")
+
+
+def test_from_another_network_namespace_it_is_whole(up: lab_store.StoredLab) -> None:
+    """Its ports are not to be seen from there, but its pods can be visited."""
+    there = ["unshare", "-n", sys.executable, "-m", "fastbridge", "lab"]
+    environment = os.environ | {"PYTHONPATH": str(Path(fastbridge.__file__).parents[1]), "COLUMNS": "200"}
+
+    def ask(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([*there, *arguments], capture_output=True, text=True, timeout=60, env=environment)
+
+    listed = ask("list")
+    assert listed.returncode == 0 and "complete, its ports in another network namespace" in listed.stdout
+    with Switch(up.ports):
+        pinged = ask("pingall", "--name", "fb")
+        assert pinged.returncode == 0 and "6 of 6 pings answered" in pinged.stdout
+    removed = ask("down", "--name", "fb")
+    assert (removed.returncode, removed.stderr) == (0, "") and not links() & set(up.ports)
 
 
 def test_down_ends_the_programs(up: lab_store.StoredLab) -> None:
@@ -215,7 +233,7 @@ def test_an_ordinary_user_is_not_told_to_remove_root_s_directory(monkeypatch: py
         lab_store.up("mine", Topology.of(1))
 
 
-GOOD = '{"name": "x", "identity": "fastbridge:1", "complete": true, "topology": {"pod": {"pod1": {}}}}'
+GOOD = '{"name": "x", "identity": "fastbridge:1", "complete": true, "network": 1, "topology": {"pod": {"pod1": {}}}}'
 
 
 @pytest.mark.parametrize(
