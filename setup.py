@@ -53,24 +53,25 @@ extensions = [
     for path in sorted(Path("fastbridge/core").rglob("*.pyx"))
 ]
 
-setup(
-    options={
-        "build_ext": {"parallel": cpus},
-        "bdist_wheel": {"py_limited_api": "cp311" if abi3 else False},
-    },
-    ext_modules=cythonize(
-        extensions,
-        nthreads=cpus,
-        annotate=on("ANNOTATE"),
-        compiler_directives={
-            "language_level": 3,
-            "boundscheck": debug,
-            "wraparound": False,
-            "cdivision": not debug,
-            "initializedcheck": debug,
-            "embedsignature": True,
-            "auto_pickle": False,
-            "autotestdict": False,
+if __name__ == "__main__":  # the processes that cythonize() starts may import this file (Python 3.14)
+    setup(
+        options={
+            "build_ext": {"parallel": cpus},
+            "bdist_wheel": {"py_limited_api": "cp311" if abi3 else False},
         },
-    ),
-)
+        ext_modules=cythonize(
+            extensions,
+            nthreads=cpus,
+            annotate=on("ANNOTATE"),
+            compiler_directives={
+                "language_level": 3,
+                "boundscheck": debug,
+                "wraparound": False,
+                "cdivision": not debug,
+                "initializedcheck": debug,
+                "embedsignature": True,
+                "auto_pickle": False,
+                "autotestdict": False,
+            },
+        ),
+    )

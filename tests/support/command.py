@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -37,13 +38,18 @@ class Forker:
     def ask(self, *request: Any, timeout: float) -> list[Any]:
         """The answer to a request. Raises subprocess.TimeoutExpired."""
         with self._lock:
-            self._process.stdin.write(f"{json.dumps(request)}\n")
-            self._process.stdin.flush()
+            with contextlib.suppress(BrokenPipeError):  # said below
+                self._process.stdin.write(f"{json.dumps(request)}\n")
+                self._process.stdin.flush()
             if not self._answered.poll(1000 * timeout):
                 os.killpg(self._pid, signal.SIGKILL)
                 forker.cache_clear()
                 raise subprocess.TimeoutExpired(request[0], timeout)
-            answer: list[Any] = json.loads(self._process.stdout.readline())
+            line = self._process.stdout.readline()
+            if not line:
+                forker.cache_clear()
+                raise ChildProcessError(f"what forks commands has ended, at {request[0]}")
+            answer: list[Any] = json.loads(line)
         return answer
 
 

@@ -1,7 +1,8 @@
 """One Python that has imported the commands, and forks for each request: hundreds of starts would take minutes.
 
 A request is a line of JSON on stdin, [arguments, environment, directory, input]. The answer is one on stdout, [exit
-status, stdout, stderr]. The first line is its own process id. It ends with its stdin.
+status, stdout, stderr]. The first line is its own process id. It ends with its stdin. A forked command ends by
+os._exit(): what it does at exit, and what it leaves unclosed then, is for tests that start a process.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import json
 import os
 import sys
 import tempfile
+import traceback
 from importlib import import_module
 from typing import IO, NoReturn
 
@@ -29,6 +31,9 @@ def begin(arguments: list[str], environment: dict[str, str], directory: str, fil
         main()
     except SystemExit as left:
         status = int(left.code or 0)
+    except BaseException:
+        traceback.print_exc()
+        sys.stderr.flush()
     finally:
         os._exit(status)
 
@@ -44,7 +49,7 @@ def answer(arguments: list[str], environment: dict[str, str], directory: str, gi
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         out.seek(0)
         err.seek(0)
-        return [status, out.read().decode(), err.read().decode()]
+        return [status, *(file.read().decode(errors="replace") for file in (out, err))]
 
 
 if __name__ == "__main__":
