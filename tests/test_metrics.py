@@ -20,6 +20,7 @@ import arp_nd_frames as make
 import pytest
 from arp_nd_frames import A, B
 from command import COMMAND, ROOT, complaint, run, say
+from fast import know_each_other
 from frames import GROUP, ethernet
 from live import PATIENCE, eventually
 from prometheus_client import CollectorRegistry
@@ -603,6 +604,7 @@ def test_the_kernels_bytes_are_those_of_its_frames(lab: Lab) -> None:
     with Switch(lab.ports, loop_detection=False) as switch:
         if switch.fast_path == "off":
             pytest.skip("no fast path here")
+        know_each_other(lab, switch)
         assert lab["pod1"].ping("pod2", family=4, count=10, interval=0.01, timeout=PATIENCE).received == 10
 
         def exact() -> bool:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from capture_files import statistics, tshark
+from fast import know_each_other
 from frames import GROUP, ethernet
 from hypothesis import given
 from hypothesis import strategies as st
@@ -93,6 +94,7 @@ def test_the_fast_path_goes_on() -> None:
         before = received()  # pods say some things of their own accord, also before and between
         if switch.fast_path == "off":
             pytest.skip("there is no nf_tables here")
-        assert lab["pod1"].ping("pod2", count=40, interval=0.01, timeout=60)
+        know_each_other(lab, switch)
+        assert lab["pod1"].ping("pod2", count=10, interval=0.01, timeout=60)
         assert switch.counters().total.fast > 0
         assert received() - before <= recorder.seen <= received()
