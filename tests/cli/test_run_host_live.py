@@ -146,7 +146,7 @@ def test_nothing_differs_afterwards(
     assert meanwhile <= {"-d addr", "-d link"}  # promiscuous
     end(process, number)
     assert differences(before, settle()) == {}
-    assert not tables() and "fbo" not in ip("link")
+    eventually(lambda: not tables() and "fbo" not in ip("link"), "the end of its tables and pairs")
 
 
 @pytest.mark.slow

@@ -79,6 +79,8 @@ def test_monitor(lab: Lab, switch: Switch) -> None:
 def test_trace(lab: Lab, switch: Switch, tmp_path: Path) -> None:
     with wires(lab) as (_, two, _):
         assert lab["pod1"].ping("pod2", family=4, timeout=PATIENCE)
+        both = {str(lab[name].ipv4.ip) for name in ("pod1", "pod2")}
+        eventually(lambda: both <= {row["dst"] for row in rows("neigh", "show")}, "both neighbours")
         macs = [str(lab[name].mac) for name in ("pod1", "pod2")]
         shown = words("trace", "pod1", f"icmp {lab['pod1'].ipv4.ip} > {lab['pod2'].ipv4.ip}").splitlines()
         assert shown[0] == "pod1"
@@ -179,10 +181,11 @@ def test_a_full_screen(lab: Lab, switch: Switch, tmp_path: Path) -> None:
             def flooding() -> bool:
                 for _ in range(20):
                     one.send(ethernet(GROUP, int(X.replace(":", ""), 16)))
-                return "storm_broadcast" in screen()
+                shown[:] = screen().splitlines()
+                return any("storm_broadcast" in line for line in shown) and "q quit" in shown[-1]
 
+            shown: list[str] = []
             eventually(flooding, "a drop on the screen")
-        shown = screen().splitlines()
         assert len(shown) <= 24 and max(map(len, shown)) <= 80
         assert shown[0].startswith("watched") and shown[4].split()[0] == "port" and "q quit" in shown[23]
         assert "sort: name" in shown[23]

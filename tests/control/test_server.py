@@ -272,7 +272,12 @@ def test_close_ends_those_who_wait(path: Path) -> None:
         late = pool.submit(client.call, "wait")
         assert there.waits.wait(60)
         next_event = pool.submit(next, streamed)
-        threading.Timer(0.1, there.go_on.set).start()
+
+        def go_on() -> None:
+            eventually(lambda: not path.exists(), "the end of the socket")
+            there.go_on.set()
+
+        threading.Thread(target=go_on).start()
     for ended in (late, next_event):
         with pytest.raises(RpcError, match="the switch one has ended") as error:
             ended.result()

@@ -467,16 +467,26 @@ def test_a_large_fdb_is_exported_in_steps_while_it_changes() -> None:
     switch = Switch.in_memory(4, capacity=1 << 20, ageing=None)
     first, later = np.arange(1, 100_001) * 2, np.arange(100_001, 600_001) * 2
     switch.fdb.learn_many(first, 0)
-    learning = threading.Thread(target=lambda: [switch.fdb.learn_many(part, 1) for part in np.array_split(later, 200)])
+    two = threading.Event()  # snapshots
+
+    def learn() -> None:
+        *parts, last = np.array_split(later, 200)
+        for part in parts:
+            switch.fdb.learn_many(part, 1)
+        two.wait()
+        switch.fdb.learn_many(last, 1)
+
+    learning = threading.Thread(target=learn)
     learning.start()
     snapshots = 0
     while learning.is_alive():
+        if snapshots > 1:
+            two.set()
         macs = switch.fdb.to_numpy()["mac"]
         assert (np.diff(macs.astype(np.int64)) > 0).all()
         assert np.isin(first, macs).all()
         snapshots += 1
     learning.join()
-    assert snapshots > 1
     assert switch.fdb.to_numpy()["mac"].tolist() == np.concatenate([first, later]).tolist()
     assert switch.fdb.flush("1") == len(later)
     assert len(switch.fdb) == len(first)

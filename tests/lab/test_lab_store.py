@@ -114,7 +114,7 @@ def test_from_another_network_namespace_it_is_whole(up: lab_store.StoredLab) -> 
     listed = ask("list")
     assert listed.returncode == 0 and "complete, its ports in another network namespace" in listed.stdout
     with Switch(up.ports):
-        pinged = ask("pingall", "--name", "fb")
+        pinged = ask("pingall", "--name", "fb", "--timeout", "50")
         assert pinged.returncode == 0 and "6 of 6 pings answered" in pinged.stdout
     removed = ask("down", "--name", "fb")
     assert (removed.returncode, removed.stderr) == (0, "") and not links() & set(up.ports)

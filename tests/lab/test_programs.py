@@ -107,7 +107,7 @@ def test_the_bench_starts_its_programs_inside_an_application(embedded: None) -> 
     with Lab(2) as lab:
         for engine in Fastbridge(), PythonSockets():
             with engine.attach(lab, min(os.sched_getaffinity(0))):
-                assert lab["pod1"].ping("pod2")
+                assert lab["pod1"].ping("pod2", timeout=PATIENCE)
         agent = AgentProcess(lab["pod1"].popen, min(os.sched_getaffinity(0)), "agent")
         agent.start()
         try:

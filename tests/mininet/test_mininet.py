@@ -46,7 +46,9 @@ def test_where_no_file_can_be_written_is_said(tmp_path: Path, monkeypatch: pytes
 @mininet
 @pytest.mark.live
 def test_all_reach_all_by_mn_itself() -> None:
-    done = box(f"{MN} --topo single,3 --test pingall; ip -o link; ls /run/fastbridge")
+    # The kernel removes the fast path's interfaces some time after the namespace of their other ends.
+    wait = "for n in $(seq 600); do ip -o link | grep -q ': fb' || break; sleep 0.1; done"
+    done = box(f"{MN} --topo single,3 --test pingall; {wait}; ip -o link; ls /run/fastbridge")
     assert "*** Results: 0% dropped (6/6 received)" in done.stdout
     said, left = done.stdout.split("completed in")
     assert "Caught exception" not in said

@@ -20,7 +20,7 @@ from arp_nd_frames import tagged
 from effort import few
 from frames import GROUP, ethernet
 from gso import NEEDS_CSUM, checksum
-from live import PATIENCE, VnetHeader, Wire, eventually, wires
+from live import PATIENCE, VnetHeader, Wire, eventually, seen, wires
 from pyroute2 import IPRoute
 from scapy.packet import Packet
 
@@ -125,6 +125,9 @@ def test_duplicate_address_detection_still_fires(policy: str) -> None:
         taken, free = str(address(lab["pod1"], 6)), "fd00::77"
         assert lab["pod2"].ping(taken, timeout=PATIENCE)
         eventually(lambda: knows(switch, taken), "pod1 in the neighbour table")
+        # A question a second: the answer to the first one may come too late.
+        more = ["sh", "-c", "echo 5 >/proc/sys/net/ipv6/conf/eth0/dad_transmits"]
+        lab["pod3"].run(more, check=False)
         for ip in taken, free:
             add_address(lab["pod3"], ip)
         eventually(lambda: address_flags(lab["pod3"], taken) & DAD_FAILED, "the duplicate's detection")
@@ -165,10 +168,10 @@ def test_arping(policy: str) -> None:
             pytest.skip("not the arping of iputils")
         assert lab["pod2"].ping(owner, timeout=PATIENCE)
         eventually(lambda: knows(switch, owner), "pod1 in the neighbour table")
-        argv = ["arping", "-q", "-c", "1", "-w", "3", "-I", "eth0"]
-        assert lab["pod3"].run([*argv, "-D", str(owner)], check=False).returncode == 1  # in use
-        assert lab["pod3"].run([*argv, "-D", "10.0.0.77"], check=False).returncode == 0  # free
-        assert lab["pod3"].run([*argv, str(owner)], check=False).returncode == 0  # answered
+        argv, patient = ["arping", "-q", "-I", "eth0"], ["-c", "60", "-w", "60"]
+        assert lab["pod3"].run([*argv, *patient, "-D", str(owner)], check=False).returncode == 1  # in use
+        assert lab["pod3"].run([*argv, "-c", "1", "-w", "3", "-D", "10.0.0.77"], check=False).returncode == 0  # free
+        assert lab["pod3"].run([*argv, *patient, "-f", str(owner)], check=False).returncode == 0  # answered
 
 
 # Guard.
@@ -336,9 +339,12 @@ def test_a_hanging_policy_stops_neither_forwarding_nor_the_switch(
         with Lab(3) as lab, Switch(lab.ports, policy=policy) as switch, wires(lab) as (one, two, _):
             one.send(bytes(make.arp(1, text(one.mac), "10.0.9.1", "10.0.9.2")))
             assert policy.asked.wait(PATIENCE)
+            sent = 1
             while switch.counters().ports["pod1"].dropped["punt_full"] + switch.counters().ports["pod1"].flooded < 50:
                 for _ in range(200):  # more than the queue holds, sooner or later
                     one.send(bytes(make.arp(1, text(one.mac), "10.0.9.1", "10.0.9.2")))
+                sent += 200
+            eventually(lambda: seen(switch, "pod1") >= sent, "what waits in the ring")
             total = switch.counters().total
             assert total.consumed > 0
             assert bool(total.dropped["punt_full"]) == (fallback == "drop")

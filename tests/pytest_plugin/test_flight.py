@@ -12,13 +12,17 @@ from projects import PLUGIN, outcomes, run_tests
 pytestmark = pytest.mark.live
 
 FAILING = """
+    import time
     import pytest
     from fastbridge import Topology
 
     # Without IPv6: else a report of the pod's groups may be its first frame.
     @pytest.mark.lab(pods=Topology.of(3, ipv6=None), link={"pod1": "from_pod.lose=frames 1"}, policy="suppress")
-    def test_loses(lab):
-        assert lab["pod1"].ping("pod2", timeout=0.01), "lost"
+    def test_loses(lab, switch):
+        answered = lab["pod1"].ping("pod2", timeout=0.01)
+        while not switch.counters().total.dropped["link_loss"]:
+            time.sleep(0.01)
+        assert answered, "lost"
 
     def test_passes(lab):
         assert lab["pod1"].ping("pod2", timeout=60)

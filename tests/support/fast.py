@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from effort import few
-from live import eventually, stage
+from live import PATIENCE, eventually, stage
 
 from fastbridge import Lab, Switch, Topology
 from fastbridge.switch.fast_path import hands
@@ -51,7 +51,7 @@ def know_each_other(lab: Lab, switch: Switch, one: str = "pod1", other: str = "p
     macs = {int(lab[one].mac), int(lab[other].mac)}
 
     def each_way() -> bool:
-        assert lab[one].ping(other, family=4, timeout=3).received == 1
+        assert lab[one].ping(other, family=4, timeout=PATIENCE).received == 1
         return sum({pair.source, pair.destination} == macs for pair in pairs(switch)) >= 2
 
     eventually(each_way, "a pair promoted each way")

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def meanwhile(action: Callable[[], object], pause: float = 0.0) -> Iterator[None]:
-    """Do something over and over in another thread until the block ends; its failure is the test's.
+    """Do something over and over in another thread until the block ends, at least once; its failure is the test's.
 
     `pause`: seconds between two of them. Without one the test's own thread waits for the GIL at each of its calls.
     """
@@ -17,6 +17,7 @@ def meanwhile(action: Callable[[], object], pause: float = 0.0) -> Iterator[None
 
     def work() -> None:
         try:
+            action()
             while not done.wait(pause):
                 action()
         except BaseException as error:

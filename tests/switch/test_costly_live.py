@@ -7,7 +7,7 @@ import logging
 import pytest
 from costly import broadcasting, costly
 from frames import ethernet
-from live import PATIENCE, check_accounts, eventually, wires
+from live import PATIENCE, check_accounts, eventually, in_the_end, wires
 from meanwhile import meanwhile
 
 from fastbridge import Lab, Switch, Topology
@@ -37,7 +37,7 @@ def test_others_are_reached_beside_a_costly_pod(caplog: pytest.LogCaptureFixture
         assert {r.levelno for r in caplog.records if "costly" in r.getMessage()} == {logging.WARNING}
         with broadcasting(honest, 200):  # it is sent all there is again
             eventually(lambda: not is_short(switch), "every frame for it")
-        check_accounts(switch)
+        in_the_end(check_accounts, switch)
 
 
 def is_short(switch: Switch) -> bool:

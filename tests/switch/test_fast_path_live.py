@@ -117,8 +117,9 @@ def test_a_policy_of_one_port_costs_no_other_port_its_fast_path() -> None:
         before = set(pairs(switch))
         switch.set_policy("ratelimit=50", "pod3")
         assert before <= set(pairs(switch))
+        revoked = switch.vitals().fast_path.revoked
         switch.set_policy("ratelimit=50", "pod2")
-        assert not before & set(pairs(switch))
+        assert switch.vitals().fast_path.revoked >= revoked + len(before)  # and they may come again
 
 
 @HANDS
@@ -130,6 +131,7 @@ def test_what_the_kernel_loses_is_counted_where_it_was_to_leave(hand: str) -> No
             wire.mark()
         frame = ethernet(three.mac, one.mac, payload=bytes(1480))
         eventually(lambda: one.send(frame) or promoted(switch) == 1, "the pair")
+        three.heard_before(one.mark())  # none waits in the ring any more
         lab["pod3"].run(["ip", "link", "set", "eth0", "mtu", "1400"])
         lost = switch.counters().ports["pod3"].tx_dropped["device"]
         for _ in range(5):
@@ -209,7 +211,8 @@ def test_what_changes_revokes(change: str, hand: str) -> None:
             case "static":
                 switch.fdb.add(lab["pod2"].mac, "pod3")
             case "flags":
-                switch.set_flags("pod1", isolated=True)
+                switch.set_flags("pod2", isolated=True)
+                switch.set_flags("pod1", isolated=True)  # two of them: no pair may come again
             case "policy":
                 switch.set_policy("guard")
             case "remove":
@@ -291,7 +294,7 @@ def test_a_port_comes_and_goes() -> None:
         if switch._fast.lane is None:
             pytest.skip("no nf_tables here")
         switch.add_port(lab.ports[2])
-        assert lab["pod1"].ping("pod3", family=4, count=3, interval=0.05, timeout=3).received == 3
+        assert lab["pod1"].ping("pod3", family=4, count=3, interval=0.05, timeout=PATIENCE).received == 3
         eventually(lambda: promoted(switch) == 2)
         counted = switch.counters().total.fast
         switch.remove_port("pod3")
@@ -394,7 +397,7 @@ def test_nothing_is_left(number: int) -> None:
         before = links_of(lab)
         process = lab.popen_host(command, stdout=subprocess.PIPE, text=True)
         assert process.stdout is not None and "ready" in process.stdout.readline()
-        assert lab["pod1"].ping("pod2", family=4, count=3, interval=0.05, timeout=3).received == 3
+        assert lab["pod1"].ping("pod2", family=4, count=3, interval=0.05, timeout=PATIENCE).received == 3
         process.send_signal(number)
         process.communicate(timeout=PATIENCE)
         process.stdout.close()
@@ -523,8 +526,12 @@ def test_to_a_port_that_takes_smaller_frames_the_core_forwards() -> None:
         port = lab["pod2"].port.name
         lab.run_host(["ip", "link", "set", port, "mtu", "1400"])
         eventually(lambda: not any(p.ingress == 0 for p in switch._fast.lane.head.pairs), "what leads there")  # type: ignore[union-attr]
-        assert lab["pod1"].ping("pod2", family=4, count=3, interval=0.3, timeout=PATIENCE).received == 3
-        assert [p.ingress for p in switch._fast.lane.head.pairs] == [1]  # type: ignore[union-attr]  # back it is no matter
+
+        def only_back() -> bool:  # back it is no matter
+            assert lab["pod1"].ping("pod2", family=4, timeout=PATIENCE).received == 1
+            return [p.ingress for p in switch._fast.lane.head.pairs] == [1]  # type: ignore[union-attr]
+
+        eventually(only_back, "the way back alone")
         with wires(lab) as (one, *_):
             one.send(ethernet(int(lab["pod2"].mac), int(lab["pod1"].mac), payload=bytes(1480)))
             eventually(lambda: switch.counters().ports["pod2"].tx_dropped["too_big"] == 1, "the drop")

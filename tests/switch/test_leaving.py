@@ -79,7 +79,8 @@ def test_one_thing_that_cannot_be_given_back_keeps_no_other(host: Host, monkeypa
         with pytest.raises(OSError, match="No buffer space"):
             switch.stop()
     switch._fast.stop()
-    assert ",UP" in ip("-o link show p1") and ours() == []
+    assert ",UP" in ip("-o link show p1")
+    eventually(lambda: not ours(), "the threads' end")
     with Switch(["p1", "p2"], shield=True) as switch:
         assert host.ping(1, 2)
 
@@ -108,7 +109,7 @@ def test_without_another_thread_it_does_not_start(monkeypatch: pytest.MonkeyPatc
                     switch.start()
                 except FastbridgeError as error:
                     assert text in str(error)
-                    assert ours() == []
+                    eventually(lambda: not ours(), "the threads' end")
                     with pytest.raises(ConfigError, match="was stopped"):
                         switch.start()
                 else:
@@ -116,7 +117,7 @@ def test_without_another_thread_it_does_not_start(monkeypatch: pytest.MonkeyPatc
         with switch:
             assert lab["pod1"].ping("pod2", timeout=60)
     assert fewer >= 6  # data, control, fast path, policy, scenario, and two of the control socket
-    assert ours() == []
+    eventually(lambda: not ours(), "the threads' end")
 
 
 def test_a_capture_without_a_thread_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

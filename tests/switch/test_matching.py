@@ -49,7 +49,7 @@ def test_interfaces_join_when_they_appear_and_leave_when_they_go(host: Host) -> 
     host.links.delete("p1")
     host.links.set("p2", state="down")
     with Switch([], match=["p[0-9]"], shield=True) as switch:
-        assert states(switch) == {"p3": "up"}
+        becomes(switch, p3="up")
         host.links.set("p2", state="up")
         becomes(switch, p2="up", p3="up")
         assert host.ping(2, 3)
@@ -208,6 +208,7 @@ def test_settings_for_ports_to_come(host: Host) -> None:
         "p3": PortSettings(flags={"isolated": True}),
     }
     with Switch(["p2"], match=["p*"], settings=settings, policy="suppress") as switch:
+        becomes(switch, p2="up", p3="up")
         assert switch.flags("p3").isolated and not switch.flags("p2").isolated
         for _ in range(2):
             host.connect(1)

@@ -258,12 +258,15 @@ def test_a_running_switch_tells_what_happens() -> None:
         heard(event="learned", mac=mac, ifname="pod1")
         two.send(hello(X))
         heard(event="moved", mac=mac, ifname="pod2", was="pod1")
-        for _ in range(5):
-            for wire in one, two:
+
+        def flaps() -> bool:  # by five moves in a second, which take as long as they take
+            for wire, other in ((one, two), (two, one)):
                 wire.send(hello(X))
-                mark = wire.mark()
-                (two if wire is one else one).heard_before(mark)
-        heard(event="flapping", mac=mac)
+                other.heard_before(wire.mark())
+            events.extend(told(monitor))
+            return any(event["event"] == "flapping" and event["mac"] == mac for event in events)
+
+        eventually(flaps, "flapping")
         if switch.fast_path != "off":
             ends = {"mac": str(lab["pod1"].mac), "to": str(lab["pod3"].mac), "ifname": "pod1", "egress": "pod3"}
             assert lab["pod1"].ping("pod3", family=4, count=3, interval=0.1, timeout=PATIENCE)

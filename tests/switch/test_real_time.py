@@ -9,7 +9,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from live import eventually, stage
+from live import PATIENCE, eventually, stage
 
 from fastbridge import Lab, PrivilegeError, Switch
 from fastbridge.real_time import allow_real_time
@@ -34,7 +34,7 @@ def allowed() -> None:
 def test_only_the_data_plane_runs_in_real_time() -> None:
     workers = min(2, len(os.sched_getaffinity(0)))
     with stage(2, real_time=True, workers=workers) as (lab, _):
-        assert lab["pod1"].ping("pod2")
+        assert lab["pod1"].ping("pod2", timeout=PATIENCE)
         data = [f"fastbridge-data-{n}" for n in range(workers)]
         eventually(lambda: all(policies()[name] == os.SCHED_RR for name in data), "real-time workers")
         assert {how for name, how in policies().items() if name not in data} == {os.SCHED_OTHER}
@@ -55,13 +55,13 @@ def test_rights_given_up_before_the_start(monkeypatch: pytest.MonkeyPatch) -> No
                 pass
         assert not switch.running
         with Switch(lab.ports, real_time=True):  # the ports are free
-            assert lab["pod1"].ping("pod2")
+            assert lab["pod1"].ping("pod2", timeout=PATIENCE)
 
 
 @pytest.mark.live
 def test_by_default_nothing_does() -> None:
     with stage(2) as (lab, _):
-        assert lab["pod1"].ping("pod2")
+        assert lab["pod1"].ping("pod2", timeout=PATIENCE)
         assert set(policies().values()) == {os.SCHED_OTHER}
 
 

@@ -11,7 +11,7 @@ from clock import Clock
 from frames import GROUP, ethernet
 from hypothesis import given
 from hypothesis import strategies as st
-from live import eventually, stage
+from live import PATIENCE, eventually, stage
 
 from fastbridge import ConfigError, Lab, Link, MemorySwitch, Switch, matrix
 from fastbridge.links.scenario import Flap, Scenario, Step
@@ -312,13 +312,16 @@ def test_partition_and_heal_among_five_pods() -> None:
 def test_a_cut_is_silent(way: str) -> None:
     with stage(2, ports_fail=True) as (lab, switch):
         one, two = lab
-        assert one.ping(two)
+        assert one.ping(two, timeout=PATIENCE)
         switch.play(Scenario.parse(at("0", f'link = "pod1"\ncut = {"true" if way == "both" else repr(way)}'))).wait()
         assert not one.ping(two, timeout=0.2) and not two.ping(one, timeout=0.2)
         assert "NO-CARRIER" not in one.run(["ip", "link", "show", "eth0"]).stdout
-        cut = switch.counters().ports["pod1"]
-        assert bool(cut.tx_dropped["link_cut"]) is (way in ("to_pod", "both"))
-        assert bool(cut.dropped["link_cut"]) is (way in ("from_pod", "both"))
+
+        def cut() -> tuple[bool, bool]:
+            port = switch.counters().ports["pod1"]
+            return bool(port.tx_dropped["link_cut"]), bool(port.dropped["link_cut"])
+
+        eventually(lambda: cut() == (way in ("to_pod", "both"), way in ("from_pod", "both")), "the cut's drops")
         switch.mend("pod1")
         eventually(lambda: one.ping(two, timeout=0.5), "an answer")
 
@@ -440,7 +443,7 @@ def test_links_of_a_lab() -> None:
             ("pod1", "pod3"): "delay=30ms",
             ("pod3", "pod1"): "delay=5ms",
         }
-        assert min(lab["pod1"].ping("pod3", count=3).rtts) >= 0.037
+        assert min(lab["pod1"].ping("pod3", count=3, timeout=PATIENCE).rtts) >= 0.037
         switch.set_link("pod2", None)
         switch.set_link("pod1", "delay=2ms")
         switch.remove_port("pod3")

@@ -10,7 +10,7 @@ import arp_nd_frames as make
 import pytest
 from accounts import check_fates
 from frames import ethernet
-from live import Wire, check_accounts, eventually, wires
+from live import Wire, check_accounts, eventually, in_the_end, wires
 from meanwhile import meanwhile
 
 from fastbridge import Lab, MacAddress, StormControl, Switch, Topology
@@ -89,4 +89,4 @@ def test_a_pod_is_heard_again_after_its_storm() -> None:
             for _ in range(10):
                 reach(one, two)
         reach(one, two)
-        check_accounts(switch)
+        in_the_end(check_accounts, switch)

@@ -22,6 +22,7 @@ from .nft import NftHand, OpenSocket, PortEnds
 from .punts import Punts
 
 _SECONDS = 3.0  # for a frame to arrive: it takes less than a millisecond, but a link may come up late
+_TRIES = 100  # at least, however long they take
 _AGAIN_SECONDS = 0.001  # a frame is lost in a link that is about to come up
 _NO_INDEX = 2_000_000_000  # no interface has such an index: punt pairs are named by it
 _ETHERTYPE = 0x88B5  # for experiments (IEEE 802)
@@ -67,8 +68,9 @@ def _send(sender: socket.socket, destination: int, hearer: socket.socket, failur
     """Repeat a frame until it arrives."""
     addresses = destination.to_bytes(6, "big") + _SOURCE.to_bytes(6, "big")
     frame = (addresses + struct.pack("!H", _ETHERTYPE)).ljust(60, b"\0")
-    deadline = time.monotonic() + _SECONDS
-    while time.monotonic() < deadline:
+    deadline, tries = time.monotonic() + _SECONDS, 0
+    while time.monotonic() < deadline or tries < _TRIES:  # a process that gets no CPU for so long has not tried
+        tries += 1
         sender.send(frame)
         while wait_for(hearer.fileno(), select.POLLIN, _AGAIN_SECONDS):
             if hearer.recv(2048) == frame:

@@ -116,8 +116,8 @@ class FastPath:
 
     def read(self) -> None:
         """Act on the pairs that the core has named since the last call."""
-        candidates, self.lost = self._nominations.read()
         with self._lock:
+            candidates, self.lost = self._nominations.read()
             wanted: dict[Pair, int] = {}
             moved: set[int] = set()
             for has_moved, ingress, egress, ethertype, source, destination, ip in candidates:
