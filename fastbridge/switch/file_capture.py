@@ -12,6 +12,7 @@ from typing import Protocol, Union
 
 from fastbridge.closes import Closes
 from fastbridge.errors import ConfigError, FastbridgeError
+from fastbridge.forks import in_child
 from fastbridge.threads import start_thread
 from fastbridge.waiting import wait_for
 
@@ -72,6 +73,7 @@ class FileCapture(Closes):
         self._regular = stat.S_ISREG(os.fstat(file).st_mode)
         self._closing = threading.Event()
         self._thread = start_thread("fastbridge-capture", self._work)
+        in_child(self, FileCapture._leave_to_parent)
 
     @property
     def frames(self) -> int:
@@ -104,6 +106,10 @@ class FileCapture(Closes):
         error, self._error = self._error, None
         if error is not None:
             raise CaptureError(f"cannot write {self._name}: {error.strerror}")
+
+    def _leave_to_parent(self) -> None:
+        """In a forked child: the parent writes the file, by a thread that may have held the lock of this."""
+        self._closing = threading.Event()
 
     def _work(self) -> None:
         try:

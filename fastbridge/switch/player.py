@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from fastbridge.closes import Closes
 from fastbridge.errors import FastbridgeError
+from fastbridge.forks import in_child
 from fastbridge.journal import Journal
 from fastbridge.links.places import Place, spoken
 from fastbridge.links.scenario import Scenario, Step
@@ -43,6 +44,7 @@ class Playing(Closes):
         self._failed: dict[tuple[Place, str], None] = {}  # by flaps, each with what ends it
         self._over = threading.Event()
         self._thread: threading.Thread | None = None
+        in_child(self, Playing._leave_to_parent)
 
     @property
     def over(self) -> bool:
@@ -95,6 +97,12 @@ class Playing(Closes):
                     self.do_next()
 
         self._thread = start_thread("fastbridge-scenario", play)
+
+    def _leave_to_parent(self) -> None:
+        """In a forked child: the parent plays it, by a thread that may have held the lock of this."""
+        self._over = threading.Event()
+        self._over.set()
+        self._failed.clear()
 
     def _try(self, step: Step, text: str) -> None:
         level = logging.INFO

@@ -317,11 +317,12 @@ def test_a_port_put_under_a_bridge_is_the_bridges(hand: str) -> None:
     with fast(hand, 3) as (lab, switch):
         know_each_other(lab, switch)
         lab.run_host(["ip", "link", "add", "bridge", "type", "bridge"])
-        for command in ("pod1 master bridge", "pod2 master bridge", "bridge up"):
-            lab.run_host(["ip", "link", "set", *command.split()])
+        for port in ("pod1", "pod2"):
+            lab.run_host(["ip", "link", "set", port, "master", "bridge"])
         eventually(
             lambda: {port.name: port.state for port in switch.ports} == {"pod1": "gone", "pod2": "gone", "pod3": "up"}
         )
+        lab.run_host(["ip", "link", "set", "bridge", "up"])  # from now on it sends by them
         assert promoted(switch) == 0
         before = switch.counters()
         assert lab["pod1"].ping("pod2", family=4, count=3, interval=0.05, timeout=PATIENCE).received == 3

@@ -58,6 +58,38 @@ with Lab(3) as lab, Switch(lab.ports, policy="guard,suppress", trusted=True) as 
 
 
 @pytest.mark.live
+def test_a_child_does_not_wait_for_a_lock_that_a_thread_of_its_parent_holds() -> None:
+    run("""
+import contextlib
+from fastbridge.links.scenario import Scenario
+scenario = Scenario.parse('[[at]]\\ntime = "600s"\\nlink = "pod1"\\nset = "cut=true"\\n')
+with (
+    Lab(2) as lab, Switch(lab.ports) as switch, switch.trace(), switch.monitor() as monitor,
+    switch.capture(os.devnull) as capture, switch.play(scenario) as playing,
+):
+    lane, held, forked = switch._fast.lane, threading.Event(), threading.Event()
+    locks = [capture._closing._cond, playing._over._cond, monitor._changed, *([lane.head._lock] if lane else ())]
+
+    def hold():
+        with contextlib.ExitStack() as stack:
+            for lock in locks:
+                stack.enter_context(lock)
+            held.set()
+            forked.wait(60)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    assert held.wait(60)
+    pid = os.fork()
+    if not pid:
+        sys.exit(7)
+    forked.set()
+    holder.join()
+    assert end_of(pid) == 7
+""")
+
+
+@pytest.mark.live
 @pytest.mark.parametrize("how", ["bridge", "direct"])
 def test_a_child_that_exits_while_the_pods_are_joined_otherwise(how: str) -> None:
     run(f"""

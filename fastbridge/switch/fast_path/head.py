@@ -105,6 +105,10 @@ class FastPath:
             self._forget(list(self._pairs))
             self._clear()  # if the kernel refuses: closing the hand removes everything
 
+    def leave_to_parent(self) -> None:
+        """In a forked child: a trace, say, may still let go of it, and its thread may have held the lock."""
+        self._lock = threading.RLock()
+
     def __len__(self) -> int:
         return len(self._pairs)
 

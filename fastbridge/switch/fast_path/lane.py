@@ -175,6 +175,7 @@ class FastLane:
 
     def leave_to_parent(self) -> None:
         """In a forked child: close the copies of the parent's descriptors."""
+        self.head.leave_to_parent()
         for sock in {self._route.socket, self._inner.socket}:
             sock.close()
         self.hand.close()
