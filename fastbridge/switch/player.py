@@ -99,10 +99,15 @@ class Playing(Closes):
         self._thread = start_thread("fastbridge-scenario", play)
 
     def _leave_to_parent(self) -> None:
-        """In a forked child: the parent plays it, by a thread that may have held the lock of this."""
-        self._over = threading.Event()
-        self._over.set()
-        self._failed.clear()
+        """In a forked child: what a thread plays is the parent's, and that thread may have held the lock of this.
+
+        What is played in memory goes on in both.
+        """
+        over, self._over = self._over, threading.Event()
+        if self._thread is not None:
+            self._failed.clear()
+        if self._thread is not None or over.is_set():
+            self._over.set()
 
     def _try(self, step: Step, text: str) -> None:
         level = logging.INFO

@@ -89,6 +89,22 @@ with (
 """)
 
 
+def test_a_scenario_in_memory_goes_on_in_a_child() -> None:
+    run("""
+from fastbridge import MemorySwitch
+from fastbridge.links.scenario import Scenario
+switch = MemorySwitch(["a", "b"], clock=None)
+playing = switch.play(Scenario.parse('[[at]]\\ntime = "2s"\\nlink = "a"\\nset = "delay=1ms"\\n'))
+switch.advance(1)
+pid = os.fork()
+switch.advance(2)
+assert playing.over and str(switch.own_links["a"]) == "delay=1ms"
+if not pid:
+    sys.exit(7)
+assert end_of(pid) == 7
+""")
+
+
 @pytest.mark.live
 @pytest.mark.parametrize("how", ["bridge", "direct"])
 def test_a_child_that_exits_while_the_pods_are_joined_otherwise(how: str) -> None:
