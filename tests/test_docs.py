@@ -181,7 +181,7 @@ def test_the_examples_with_pods_run(name: str, monkeypatch: pytest.MonkeyPatch) 
     if name.startswith("test_"):
         assert LIVE[name] in run(*by_pytest, str(path))
     else:
-        assert LIVE[name] in run("-c", PATIENT + path.read_text(encoding="utf-8"))
+        assert LIVE[name] in run("-c", f"{PATIENT}import runpy\nrunpy.run_path({str(path)!r}, run_name='__main__')")
 
 
 @pytest.mark.skipif(importlib.util.find_spec("mypy") is None, reason="mypy comes with the extra `dev`")

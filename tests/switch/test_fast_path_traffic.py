@@ -97,9 +97,8 @@ def test_tcp_beside_a_station_that_moves_all_the_time(hand: str) -> None:
         one.mark()
         with meanwhile(move) as done:
             exchange(lab, 100)
-            while done[0] <= 100:
-                exchange(lab, 1)
-        assert switch.counters().moved > 0  # of frames that wait in two rings, one ring's come first
+            # Of frames that wait in two rings, one ring's come first: it may move less often than it speaks.
+            eventually(lambda: exchange(lab, 1) or done[0] > 100 < switch.counters().moved, "a hundred moves")
         last_move = ethernet(GROUP, X)  # pod 3 may hear it late
 
         def back() -> bool:

@@ -96,5 +96,5 @@ def test_the_fast_path_goes_on() -> None:
             pytest.skip("there is no nf_tables here")
         know_each_other(lab, switch)
         assert lab["pod1"].ping("pod2", count=10, interval=0.01, timeout=60)
-        assert switch.counters().total.fast > 0
+        assert switch.counters().total.fast >= 20  # it goes on
         assert received() - before <= recorder.seen <= received()
