@@ -526,7 +526,7 @@ class SwitchBase(Linked):
         return member.name if member else f"#{index}"
 
     def _index_of(self, port: PortRef) -> int:
-        # A port may be removed, and another one have its index, or made again under its name: a SwitchPort is neither.
+        # A SwitchPort stands for one port, not for a later one that has its index or its name.
         if isinstance(port, SwitchPort):
             member = self._members.get(port.index)
             if member is None or member.name != port.name:

@@ -288,17 +288,12 @@ class Switch(SwitchBase, Starts):
             for playing in self._playing:
                 playing.start(self._clock)
             if self._name:
-                self._serve()
+                make_directory()
+                self._server = ControlServer(socket_path(self._name), switch_verbs(self))
+                self._server.start()
         except BaseException:
             self.stop()
             raise
-
-    def _serve(self) -> None:
-        """Answer at the control socket until stop(). Raises ConfigError."""
-        make_directory()
-        server = ControlServer(socket_path(self._name), switch_verbs(self))
-        server.start()
-        self._server = server
 
     def stop(self) -> None:
         """Stop for good and close the sockets. The counters stay readable. Does nothing in a forked child."""

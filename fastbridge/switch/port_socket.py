@@ -148,11 +148,13 @@ def open_packet() -> socket.socket:
 
 
 def check_right() -> None:
-    """Raise PrivilegeError where this process may open no port."""
+    """Raise PrivilegeError where this process may open no port, and PortError where it cannot."""
     try:
         open_packet().close()
     except PermissionError:
         raise _no_right() from None
+    except OSError as error:
+        raise PortError(f"cannot open a raw socket: {error.strerror}") from None
 
 
 def _no_right(where: str = "") -> PrivilegeError:

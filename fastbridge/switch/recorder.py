@@ -36,7 +36,9 @@ class Recorder:
         self._room = capture.wish.most_bytes
         least = len(self._head) + _STATISTICS * len(self._numbers)
         if self._room is not None and self._room < least:
-            raise ConfigError(f"a file of at most {self._room} bytes holds no frame: it begins with {least:,} bytes")
+            raise ConfigError(
+                f"a file of at most {self._room} bytes holds no frame: it begins with {least:,} bytes; allow more"
+            )
 
     def take(self) -> bytes:
         """The blocks of frames seen since the last call; b"" if there are none. Never waits."""

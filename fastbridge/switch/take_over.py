@@ -52,7 +52,7 @@ def take_over(names: Iterable[str]) -> None:
 
 
 def is_held(name: str) -> bool:
-    """Whether a switch of another process may have this interface. Raises PortError."""
+    """Whether somebody holds this interface as a port. Raises PortError: its holder cannot be asked."""
     with contextlib.ExitStack() as opened:
         return any(True for _ in _ask([name], opened))
 
