@@ -9,6 +9,7 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from live import PATIENCE, Wire, eventually
 from fastbridge import Lab, Topology
 
 pytestmark = pytest.mark.live
+
+Begin = Callable[..., subprocess.Popen[str]]
 
 
 @pytest.fixture
@@ -95,11 +98,23 @@ def streaming(lab: Lab) -> Iterator[Stream]:
         stream.close()
 
 
-def begin(
-    lab: Lab, *arguments: str, ports: Sequence[str] = ("pod1", "pod2", "pod3"), name: str = "restarted"
-) -> subprocess.Popen[str]:
-    command = [*COMMAND, "run", "--json", "--name", name, *arguments, *ports]
-    return lab.popen_host(command, text=True, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+@pytest.fixture
+def begin(lab: Lab) -> Iterator[Begin]:
+    """Begins a run over some ports; all end with the test."""
+    begun: list[subprocess.Popen[str]] = []
+
+    def begin(
+        *arguments: str, ports: Sequence[str] = ("pod1", "pod2", "pod3"), name: str = "restarted"
+    ) -> subprocess.Popen[str]:
+        command = [*COMMAND, "run", "--json", "--name", name, *arguments, *ports]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        begun.append(lab.popen_host(command, text=True, cwd=ROOT, **pipes))
+        return begun[-1]
+
+    yield begin
+    for process in begun:
+        with process:
+            process.kill()
 
 
 def end(process: subprocess.Popen[str]) -> dict[str, Any]:
@@ -111,7 +126,7 @@ def end(process: subprocess.Popen[str]) -> dict[str, Any]:
     return counters
 
 
-def stop_and_start(before: subprocess.Popen[str], start: Callable[..., subprocess.Popen[str]]) -> subprocess.Popen[str]:
+def stop_and_start(before: subprocess.Popen[str], start: Begin) -> subprocess.Popen[str]:
     before.send_signal(signal.SIGTERM)
     end(before)
     after = start()
@@ -119,7 +134,7 @@ def stop_and_start(before: subprocess.Popen[str], start: Callable[..., subproces
     return after
 
 
-def take_over(before: subprocess.Popen[str], start: Callable[..., subprocess.Popen[str]]) -> subprocess.Popen[str]:
+def take_over(before: subprocess.Popen[str], start: Begin) -> subprocess.Popen[str]:
     after = start("--take-over")
     assert say(after)["event"] == "ready"
     end(before)
@@ -129,136 +144,101 @@ def take_over(before: subprocess.Popen[str], start: Callable[..., subprocess.Pop
 @pytest.mark.parametrize("path", [pytest.param("off", marks=pytest.mark.slow), "nft"])
 @pytest.mark.parametrize("restart", few(1, [take_over, stop_and_start]))
 def test_a_restart_under_tcp(
-    restart: Callable[..., subprocess.Popen[str]], path: str, lab: Lab, tmp_path: Path
+    restart: Callable[[subprocess.Popen[str], Begin], subprocess.Popen[str]],
+    path: str,
+    lab: Lab,
+    begin: Begin,
+    tmp_path: Path,
 ) -> None:
-    def start(*more: str) -> subprocess.Popen[str]:
-        started.append(begin(lab, "--state", str(tmp_path / "state.json"), "--fast-path", path, *more))
-        return started[-1]
-
-    started: list[subprocess.Popen[str]] = []
-    try:
-        process = start()
-        assert say(process)["event"] == "ready"
-        with streaming(lab) as stream:
+    start = partial(begin, "--state", str(tmp_path / "state.json"), "--fast-path", path)
+    process = start()
+    assert say(process)["event"] == "ready"
+    with streaming(lab) as stream:
+        stream.goes_on()
+        bystander = Wire(lab["pod3"])
+        for _ in range(2):
+            process = restart(process, start)
             stream.goes_on()
-            bystander = Wire(lab["pod3"])
-            for _ in range(2):
-                process = restart(process, start)
-                stream.goes_on()
-            bystander.socket.setblocking(False)
-            with pytest.raises(BlockingIOError):  # it has heard nothing at all
-                bystander.receive()
-            bystander.socket.close()
-        process.terminate()
-        counters = end(process)
-        assert counters["total"]["flooded"] == 0
-        assert counters["total"]["forwarded"] + counters["total"]["fast"] > 0
-    finally:
-        for each in started:
-            each.kill()
-            each.communicate()
+        bystander.socket.setblocking(False)
+        with pytest.raises(BlockingIOError):  # it has heard nothing at all
+            bystander.receive()
+        bystander.socket.close()
+    process.terminate()
+    counters = end(process)
+    assert counters["total"]["flooded"] == 0
+    assert counters["total"]["forwarded"] + counters["total"]["fast"] > 0
 
 
-def test_a_run_that_ends_by_an_error_keeps_its_state(lab: Lab, tmp_path: Path) -> None:
+def test_a_run_that_ends_by_an_error_keeps_its_state(begin: Begin, tmp_path: Path) -> None:
     state = tmp_path / "state.json"
-    process = begin(lab, "--state", str(state), "--interval", "0.1")
-    try:
-        assert say(process)["event"] == "ready"
-        assert process.stdout is not None and process.stderr is not None
-        process.stdout.close()  # nobody reads its counters
-        assert process.wait(PATIENCE) == 1, process.stderr.read()
-        assert [port["ifname"] for port in json.loads(state.read_text())["ports"]] == ["pod1", "pod2", "pod3"]
-    finally:
-        process.kill()
-        process.wait()
-        process.stderr.close()
+    process = begin("--state", str(state), "--interval", "0.1")
+    assert say(process)["event"] == "ready"
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.close()  # nobody reads its counters
+    assert process.wait(PATIENCE) == 1, process.stderr.read()
+    assert [port["ifname"] for port in json.loads(state.read_text())["ports"]] == ["pod1", "pod2", "pod3"]
 
 
-def test_nothing_to_take_over(lab: Lab) -> None:
-    process = begin(lab, "--take-over")
-    try:
-        assert say(process)["event"] == "ready"
-        process.terminate()
-        end(process)
-    finally:
-        process.kill()
-        process.communicate()
+def test_nothing_to_take_over(begin: Begin) -> None:
+    process = begin("--take-over")
+    assert say(process)["event"] == "ready"
+    process.terminate()
+    end(process)
 
 
-def test_ports_that_match_are_taken_over(lab: Lab) -> None:
-    before = begin(lab, "--match", "pod*", ports=())
-    after = None
-    try:
-        assert say(before)["event"] == "ready"
-        after = begin(lab, "--match", "pod*", "--take-over", ports=())
-        ready = say(after)
-        assert sorted(ready["ports"]) == ["pod1", "pod2", "pod3", "pod4"]
-        end(before)
-        after.terminate()
-        end(after)
-    finally:
-        for each in filter(None, (before, after)):
-            each.kill()
-            each.communicate()
+def test_ports_that_match_are_taken_over(begin: Begin) -> None:
+    before = begin("--match", "pod*", ports=())
+    assert say(before)["event"] == "ready"
+    after = begin("--match", "pod*", "--take-over", ports=())
+    ready = say(after)
+    assert sorted(ready["ports"]) == ["pod1", "pod2", "pod3", "pod4"]
+    end(before)
+    after.terminate()
+    end(after)
 
 
-def test_only_its_first_ports_are_taken_over(lab: Lab) -> None:
+def test_only_its_first_ports_are_taken_over(lab: Lab, begin: Begin) -> None:
     """Later on a port of another switch is refused, and that switch goes on."""
-    one = begin(lab, ports=("pod1", "pod2"))
-    two = begin(lab, "--take-over", ports=("pod3", "pod4"), name="another")
-    try:
-        assert say(one)["event"] == say(two)["event"] == "ready"
-        asked = [*COMMAND, "port", "add", "pod1", "--switch", "another"]
-        with lab.popen_host(asked, text=True, cwd=ROOT, stderr=subprocess.PIPE) as process:
-            assert "pod1 is a port of another switch" in process.communicate(timeout=PATIENCE)[1]
-        for each in (one, two):
-            each.terminate()
-            end(each)
-    finally:
-        for each in (one, two):
-            each.kill()
-            each.communicate()
+    one = begin(ports=("pod1", "pod2"))
+    two = begin("--take-over", ports=("pod3", "pod4"), name="another")
+    assert say(one)["event"] == say(two)["event"] == "ready"
+    asked = [*COMMAND, "port", "add", "pod1", "--switch", "another"]
+    with lab.popen_host(asked, text=True, cwd=ROOT, stderr=subprocess.PIPE) as process:
+        assert "pod1 is a port of another switch" in process.communicate(timeout=PATIENCE)[1]
+    for each in (one, two):
+        each.terminate()
+        end(each)
 
 
-def test_a_port_that_is_down_is_refused_before_any_ends(lab: Lab) -> None:
-    before = begin(lab, ports=("pod1", "pod2"))
-    try:
-        assert say(before)["event"] == "ready"
-        lab["pod3"].port.set_down()
-        refused = begin(lab, "--take-over", ports=("pod1", "pod2", "pod3"))
-        assert "pod3 is down; bring it up first: ip link set pod3 up" in refused.communicate(timeout=PATIENCE)[1]
-        assert refused.returncode == 1 and before.poll() is None
-        before.terminate()
-        end(before)
-    finally:
-        before.kill()
-        before.communicate()
+def test_a_port_that_is_down_is_refused_before_any_ends(lab: Lab, begin: Begin) -> None:
+    before = begin(ports=("pod1", "pod2"))
+    assert say(before)["event"] == "ready"
+    lab["pod3"].port.set_down()
+    refused = begin("--take-over", ports=("pod1", "pod2", "pod3"))
+    assert "pod3 is down; bring it up first: ip link set pod3 up" in refused.communicate(timeout=PATIENCE)[1]
+    assert refused.returncode == 1 and before.poll() is None
+    before.terminate()
+    end(before)
 
 
 @pytest.mark.parametrize("who", ["the switch before", "somebody else"])
-def test_a_port_of_the_switch_before_is_taken_over_though_it_is_down(who: str, lab: Lab) -> None:
+def test_a_port_of_the_switch_before_is_taken_over_though_it_is_down(who: str, lab: Lab, begin: Begin) -> None:
     """What that switch has switched off it switches on when it ends."""
-    before = begin(lab, ports=("pod1", "pod2"))
-    after = None
-    try:
-        assert say(before)["event"] == "ready"
-        if who == "somebody else":
-            lab["pod1"].port.set_down()
-        else:
-            run_beside(lab, "link", "down", "pod1", "--switch", "restarted")
-        after = begin(lab, "--take-over", ports=("pod1", "pod2"))
-        assert say(after)["event"] == "ready"
-        end(before)
-        if who == "somebody else":
-            assert json.loads(run_beside(lab, "port", "list", "--json", "--switch", "restarted"))[0]["state"] == "down"
-            lab["pod1"].port.set_up()
-        eventually(lambda: lab["pod1"].ping("pod2", timeout=0.5), "an answer")  # no ARP here that would ask again
-        after.terminate()
-        end(after)
-    finally:
-        for each in filter(None, (before, after)):
-            each.kill()
-            each.communicate()
+    before = begin(ports=("pod1", "pod2"))
+    assert say(before)["event"] == "ready"
+    if who == "somebody else":
+        lab["pod1"].port.set_down()
+    else:
+        run_beside(lab, "link", "down", "pod1", "--switch", "restarted")
+    after = begin("--take-over", ports=("pod1", "pod2"))
+    assert say(after)["event"] == "ready"
+    end(before)
+    if who == "somebody else":
+        assert json.loads(run_beside(lab, "port", "list", "--json", "--switch", "restarted"))[0]["state"] == "down"
+        lab["pod1"].port.set_up()
+    eventually(lambda: lab["pod1"].ping("pod2", timeout=0.5), "an answer")  # no ARP here that would ask again
+    after.terminate()
+    end(after)
 
 
 def run_beside(lab: Lab, *arguments: str) -> str:
@@ -268,37 +248,26 @@ def run_beside(lab: Lab, *arguments: str) -> str:
     return str(said)
 
 
-def test_a_name_of_a_third_switch_is_refused_before_any_ends(lab: Lab) -> None:
-    one, two = begin(lab, ports=("pod1", "pod2")), begin(lab, ports=("pod3", "pod4"), name="another")
-    try:
-        assert say(one)["event"] == say(two)["event"] == "ready"
-        refused = begin(lab, "--take-over", ports=("pod1", "pod2"), name="another")
-        error = refused.communicate(timeout=PATIENCE)[1]
-        assert f"a switch named another runs already, in process {two.pid}, and has none of these ports" in error
-        assert refused.returncode == 2
-        for each in (one, two):
-            assert each.poll() is None
-            each.terminate()
-            end(each)
-    finally:
-        for each in (one, two):
-            each.kill()
-            each.communicate()
+def test_a_name_of_a_third_switch_is_refused_before_any_ends(begin: Begin) -> None:
+    one, two = begin(ports=("pod1", "pod2")), begin(ports=("pod3", "pod4"), name="another")
+    assert say(one)["event"] == say(two)["event"] == "ready"
+    refused = begin("--take-over", ports=("pod1", "pod2"), name="another")
+    error = refused.communicate(timeout=PATIENCE)[1]
+    assert f"a switch named another runs already, in process {two.pid}, and has none of these ports" in error
+    assert refused.returncode == 2
+    for each in (one, two):
+        assert each.poll() is None
+        each.terminate()
+        end(each)
 
 
 @pytest.mark.slow  # waits for the patience of who takes over
-def test_a_switch_that_does_not_let_go(lab: Lab) -> None:
+def test_a_switch_that_does_not_let_go(begin: Begin) -> None:
     """One that was stopped, as by a debugger, is said to hold the port; and it still has it."""
-    before = begin(lab)
-    after = None
-    try:
-        assert say(before)["event"] == "ready"
-        before.send_signal(signal.SIGSTOP)
-        after = begin(lab, "--take-over")
-        assert after.stderr is not None
-        assert f"process {before.pid} was asked to end, and still holds pod1" in after.stderr.readline()
-        assert after.wait(PATIENCE) == 1
-    finally:
-        for each in filter(None, (before, after)):
-            each.kill()
-            each.communicate()
+    before = begin()
+    assert say(before)["event"] == "ready"
+    before.send_signal(signal.SIGSTOP)
+    after = begin("--take-over")
+    assert after.stderr is not None
+    assert f"process {before.pid} was asked to end, and still holds pod1" in after.stderr.readline()
+    assert after.wait(PATIENCE) == 1
