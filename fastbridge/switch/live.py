@@ -216,6 +216,7 @@ class Switch(SwitchBase, Starts):
 
         Raises ConfigError, PortError or PrivilegeError, and then nothing has changed.
         """
+        self._dataplane.now()  # a forked child's says whose it is
         if self.configured is None:
             raise ConfigError(NO_FILE)
         return self.configured.reload()

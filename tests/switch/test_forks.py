@@ -62,13 +62,16 @@ def test_a_child_does_not_wait_for_a_lock_that_a_thread_of_its_parent_holds() ->
     run("""
 import contextlib
 from fastbridge.links.scenario import Scenario
+from fastbridge.switch.config_apply import Configured, of_switch
 scenario = Scenario.parse('[[at]]\\ntime = "600s"\\nlink = "pod1"\\nset = "cut=true"\\n')
 with (
     Lab(2) as lab, Switch(lab.ports) as switch, switch.trace(), switch.monitor() as monitor,
     switch.capture(os.devnull) as capture, switch.play(scenario) as playing,
 ):
+    configured = Configured(switch, of_switch(switch))
     lane, held, forked = switch._fast.lane, threading.Event(), threading.Event()
-    locks = [capture._closing._cond, playing._over._cond, monitor._changed, *([lane.head._lock] if lane else ())]
+    locks = [capture._closing._cond, playing._over._cond, monitor._changed, configured._reloading]
+    locks += [lane.head._lock] if lane else []
 
     def hold():
         with contextlib.ExitStack() as stack:
@@ -82,6 +85,7 @@ with (
     assert held.wait(60)
     pid = os.fork()
     if not pid:
+        assert "runs in process" in refusal(switch.reload_config)
         sys.exit(7)
     forked.set()
     holder.join()
