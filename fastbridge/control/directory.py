@@ -67,8 +67,7 @@ def running() -> list[str]:
     if not (place.exists() or place.is_symlink()):
         return []
     _check(place)
-    found = sorted(path for path in place.glob(f"*{_SUFFIX}") if _NAME.fullmatch(path.stem))
-    return [path.stem for path in found if answers(path)]
+    return [path.stem for path in _sockets(place) if answers(path)]
 
 
 def the_one(name: str | None = None) -> str:
@@ -78,7 +77,9 @@ def the_one(name: str | None = None) -> str:
     names = running()
     if not names:
         which = "no switch runs" if name is None else f"no switch named {name} runs"
-        raise ConfigError(f"{which}: there is no socket in {directory()}; start one with: fastbridge run --name NAME")
+        of_root = [] if directory() == _ROOT else [path.stem for path in _sockets(_ROOT)]
+        way_out = f"root's need sudo: {', '.join(of_root)}" if of_root else "start one with: fastbridge run --name NAME"
+        raise ConfigError(f"{which}: there is no socket in {directory()}; {way_out}")
     if name is not None:
         raise ConfigError(f"no switch named {name} runs; there are: {', '.join(names)}")
     if len(names) > 1:
@@ -102,6 +103,11 @@ def listener(path: Path) -> int | None:
         except OSError:
             return None
         return int.from_bytes(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 4), sys.byteorder)
+
+
+def _sockets(place: Path) -> list[Path]:
+    """Those in a directory, also of switches that were killed."""
+    return sorted(path for path in place.glob(f"*{_SUFFIX}") if _NAME.fullmatch(path.stem))
 
 
 def _check(place: Path) -> None:

@@ -45,6 +45,15 @@ _RUN = (
 )
 
 
+class _ProgramFailed(subprocess.CalledProcessError):
+    """A program that ended with a failure. Its text ends with what the program said of it."""
+
+    def __str__(self) -> str:
+        said = self.stderr or ""
+        words = (said if isinstance(said, str) else said.decode(errors="replace")).strip()
+        return f"{super().__str__()}\n{words}" if words else super().__str__()
+
+
 class NamespaceHelper(Closes):
     """The namespaces of one lab, and the process that makes them."""
 
@@ -360,9 +369,15 @@ class Namespace:
         return program
 
     def run(self, argv: Argv | str, **options: Any) -> subprocess.CompletedProcess[Any]:
-        """Run a program here to its end."""
+        """Run a program here to its end. What it raises names the program, not what brought it here."""
         with self._helper.command(self, argv, options) as (command, options):
-            return subprocess.run(command, **options)
+            try:
+                return subprocess.run(command, **options)
+            except subprocess.CalledProcessError as error:
+                raise _ProgramFailed(error.returncode, argv, error.stdout, error.stderr) from None
+            except subprocess.TimeoutExpired as error:
+                error.cmd = argv
+                raise
 
     @property
     def door(self) -> str:

@@ -61,7 +61,7 @@ class Wish:
     passing: Filter | None = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        known = (*DROP_REASONS, *TX_DROP_REASONS)
+        known = DROP_REASONS | TX_DROP_REASONS
         strange = next((reason for reason in self.reasons if reason not in known), None)
         if strange is not None:
             text = f"there is no drop reason {strange!r}; there are: {', '.join(known)}"

@@ -85,6 +85,21 @@ def test_somebody_else_s_is_refused(runtime: Path) -> None:
         make_directory()
 
 
+def test_who_asks_for_a_switch_of_root_is_told_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(directory, "_ROOT", tmp_path / "root")
+    monkeypatch.setattr(directory, "directory", lambda: tmp_path / "own")
+    for name in (None, "br0"):
+        with pytest.raises(ConfigError, match=r"own; start one with: fastbridge run --name NAME$"):
+            the_one(name)
+    (tmp_path / "root").mkdir()
+    for each in ("br1", "br0"):
+        (tmp_path / "root" / f"{each}.sock").touch()
+    with pytest.raises(ConfigError, match=r"^no switch runs: there is no socket in .*own; root's need sudo: br0, br1$"):
+        the_one()
+    with pytest.raises(ConfigError, match=r"^no switch named br0 runs: .*own; root's need sudo: br0, br1$"):
+        the_one("br0")
+
+
 def test_one_that_cannot_be_made_is_named(runtime: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(directory, "directory", lambda: runtime / "no" / "such")
     with pytest.raises(ConfigError, match=r"cannot make .*no/such, the directory of the control sockets: No such file"):

@@ -203,9 +203,19 @@ class TestLab:
     def test_programs(self, lab: Lab) -> None:
         assert lab["pod1"].run("echo $0 $HOME", shell=True, env={"HOME": "/x"}).stdout == "/bin/sh /x\n"
         assert lab["pod1"].run(["sh", "-c", "exit 3"], check=False).returncode == 3
-        with pytest.raises(subprocess.CalledProcessError):
+
+    def test_a_program_that_fails_is_named_with_what_it_said(self, lab: Lab) -> None:
+        wrong = "echo no such thing >&2; exit 3"
+        with pytest.raises(subprocess.CalledProcessError) as failed:
+            lab["pod1"].run(["sh", "-c", wrong])
+        assert failed.value.cmd == ["sh", "-c", wrong] and failed.value.returncode == 3
+        assert str(failed.value).endswith("returned non-zero exit status 3.\nno such thing")
+        with pytest.raises(subprocess.CalledProcessError) as failed:
+            lab.run_host(wrong, shell=True, text=False)
+        assert failed.value.cmd == wrong and str(failed.value).endswith("exit status 3.\nno such thing")
+        with pytest.raises(subprocess.CalledProcessError, match=r"'false'.* returned non-zero exit status 1\.$"):
             lab["pod1"].run(["false"])
-        with pytest.raises(subprocess.TimeoutExpired):
+        with pytest.raises(subprocess.TimeoutExpired, match=r"'sleep'.*timed out after 0\.05 seconds"):
             lab["pod1"].run(["sleep", "1000"], timeout=0.05)
 
     def test_programs_see_the_interfaces_of_their_pod_in_sys(self, lab: Lab, tmp_path: Path) -> None:

@@ -150,6 +150,13 @@ def test_what_cannot_be_captured_is_one_line(wish: dict[str, Any], why: str) -> 
     assert "fastbridge-capture" not in threads
 
 
+def test_each_reason_is_offered_once() -> None:
+    with pytest.raises(ConfigError) as caught:
+        Switch.in_memory(2).capture(reasons=["rust"])
+    offered = str(caught.value).partition("there are: ")[2].partition(";")[0].split(", ")
+    assert len(offered) == len(set(offered)) and {"runt", "port_down", "link_queue"} <= set(offered)
+
+
 ADDRESSES = st.sampled_from([X, Y, X + 0x10, GROUP, 0x01_80_C2_00_00_00, 0])
 FRAMES = st.one_of(
     st.builds(
