@@ -19,6 +19,7 @@ from live import PATIENCE, eventually, stage, wires
 from streams import Stream, families
 
 from fastbridge import ConfigError, Lab, Switch, Topology
+from fastbridge.core.codes import TX_DROP_REASONS
 from fastbridge.lab.links import Links
 from fastbridge.switch.state import StateFile
 
@@ -27,8 +28,13 @@ pytestmark = pytest.mark.live
 X, Y = 0x02_00_00_00_AA_01, 0x02_00_00_00_AA_02
 
 
-def received(switch: Switch) -> dict[str, int]:
-    return {name: port.rx_frames for name, port in switch.counters().ports.items()}
+def seen(switch: Switch) -> dict[str, int]:
+    """What a capture has of each port: the frames received, and the copies not sent, which a busy machine makes."""
+    ports = switch.counters().ports
+    return {
+        name: port.rx_frames + sum(port.tx_dropped[reason] for reason in TX_DROP_REASONS)
+        for name, port in ports.items()
+    }
 
 
 @families
@@ -37,21 +43,21 @@ def test_every_frame_is_in_the_file_and_its_checksum_is_right(tmp_path: Path, fa
     """The pods leave checksums pending, and 64 KB frames whole."""
     path = tmp_path / "tcp.pcapng"
     with stage(2) as (lab, switch):
-        first = received(switch)
+        first = seen(switch)
         with switch.capture(path) as capture, Stream(lab["pod1"], lab["pod2"], family) as stream:
-            began = received(switch)
+            began = seen(switch)
             stream.exchange(4)
-            ended = received(switch)
+            ended = seen(switch)
             eventually(lambda: capture.frames >= sum(ended.values()) - sum(began.values()), "the frames")
         assert capture.lost == 0
-        last = received(switch)
+        last = seen(switch)
     for name, (accepted, lost, written) in statistics(path).items():
         assert ended[name] - began[name] <= written <= last[name] - first[name]
         assert (accepted, lost) == (written, 0)
     checks = ("-o", "tcp.check_checksum:TRUE", "-o", "ip.check_checksum:TRUE", "-Y", "tcp")
     rows = tshark(path, "tcp.checksum.status", "frame.len", "frame.comment", options=checks)
     assert {status for status, _, _ in rows} == {"1"}  # good
-    large = [said for _, length, said in rows if int(length) > 2000]
+    large = [said for _, length, said in rows if int(length) > 2000 and not said.startswith("not sent")]
     assert large and all("GSO: to be cut into frames of 14" in said for said in large)
 
 
