@@ -616,9 +616,7 @@ def test_compare_with_a_command_of_the_user_s(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.live
-@pytest.mark.parametrize(
-    "number", [signal.SIGINT, *(pytest.param(it, marks=pytest.mark.slow) for it in (signal.SIGTERM, signal.SIGHUP))]
-)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_compare_keeps_what_was_measured(tmp_path: Path, number: signal.Signals) -> None:
     place = tmp_path / "fastbridge-compare"
     place.mkdir()

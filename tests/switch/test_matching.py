@@ -279,7 +279,7 @@ def leaked(before: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.both_paths
-@pytest.mark.parametrize("times", [20, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("times", [20, pytest.param(60, marks=pytest.mark.slow)])
 def test_a_port_made_again_and_again_beside_a_tcp_stream(host: Host, times: int) -> None:
     """It is back each time, the stream goes on, every frame has its fate, and nothing leaks."""
     with Switch(["p1", "p2", "p3"], match=(), shield=True) as switch:
