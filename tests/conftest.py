@@ -179,7 +179,7 @@ def leaves_nothing(request: pytest.FixtureRequest) -> Iterator[None]:
         now = possessions()
         return {kind: sorted(things - before[kind]) for kind, things in now.items() if things - before[kind]}
 
-    deadline = time.monotonic() + 10  # the kernel takes a namespace down, and what is in it, when it comes to that
+    deadline = time.monotonic() + 60  # the kernel takes a namespace down, and what is in it, when it comes to that
     while left() and time.monotonic() < deadline:
         time.sleep(0.01)
     assert not left(), f"left behind: {left()}"

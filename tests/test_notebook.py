@@ -35,7 +35,7 @@ def cells(html: str) -> list[list[str]]:
 
 
 def test_what_a_switch_knows() -> None:
-    switch = MemorySwitch(["<b>", "pod2"], policy="suppress")
+    switch = MemorySwitch(["<b>", "pod2"], policy="suppress", clock=lambda: 100.0)
     switch.process("<b>", [ethernet(GROUP, 0x020000000001)])
     switch.fdb.add("02:00:00:00:00:02", "pod2", vlan=7)
     switch.add_neighbour("10.0.0.2", "02:00:00:00:00:02", "pod2")

@@ -100,7 +100,8 @@ def test_a_child_runs_the_fastbridge_that_started_it(tmp_path: Path, monkeypatch
 
 def test_a_clone_that_is_not_built_says_so_in_one_line(tmp_path: Path) -> None:
     clone = tmp_path / "clone"
-    shutil.copytree(Path(fastbridge.__file__).parent, clone / "fastbridge", ignore=shutil.ignore_patterns("*.so"))
+    ignored = shutil.ignore_patterns("*.so", "__pycache__")  # other programs write the latter just now
+    shutil.copytree(Path(fastbridge.__file__).parent, clone / "fastbridge", ignore=ignored)
     for words in ["from fastbridge import Switch", "import fastbridge.core.dataplane"]:
         done = subprocess.run([sys.executable, "-c", words], cwd=clone, capture_output=True, text=True)
         assert (

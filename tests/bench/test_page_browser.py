@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from live import PATIENCE
 from made_results import HOSTILE, every_method
 from pyroute2 import IPRoute
 
@@ -55,7 +56,7 @@ def browser(loopback: None, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
     try:
         driver.get(path.as_uri())
-        WebDriverWait(driver, 30).until(lambda it: it.find_elements(By.CSS_SELECTOR, "body.drawn"))
+        WebDriverWait(driver, 4 * PATIENCE).until(lambda it: it.find_elements(By.CSS_SELECTOR, "body.drawn"))
         yield driver
     finally:
         driver.quit()
@@ -110,8 +111,12 @@ def test_every_chart_is_drawn(browser: Any) -> None:
 def test_hovering_over_a_dot_says_which_trial_it_is(browser: Any) -> None:
     dots = find(browser, "#chart-throughput g.mark-symbol.role-mark path")
     browser.execute_script("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", dots[0])
-    ActionChains(browser).move_to_element(dots[0]).perform()
-    shown = WebDriverWait(browser, 5).until(lambda it: find(it, "#vg-tooltip-element.visible"))[0].text
+
+    def tooltip(it: Any) -> Any:
+        ActionChains(it).move_to_element(dots[0]).perform()
+        return find(it, "#vg-tooltip-element.visible")
+
+    shown = WebDriverWait(browser, PATIENCE).until(tooltip)[0].text
     for word in ("engine", "forwarding rate, 64 B", "block", ", position ", "frames/s", "flags"):
         assert word in shown, shown
     assert "null" not in shown and "undefined" not in shown

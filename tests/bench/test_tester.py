@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import pytest
 from effort import few
-from live import PATIENCE, eventually
+from live import PATIENCE, eventually, on_one_cpu
 from scapy.layers.inet import IP, UDP
 from scapy.layers.inet6 import ICMPv6ND_NS, IPv6
 from scapy.layers.l2 import ARP, Ether
@@ -328,11 +328,11 @@ def hear(frames: Frames, log: Any, *, trial: int = 1, streams: int = 2) -> tuple
             arrivals.begin(trial, streams, False)
             before = time.time_ns()
             running = pool.submit(arrivals.run)
-            for one in frames:
-                sender.send(one)
-            after = time.time_ns()
+            with on_one_cpu():
+                for one in frames:
+                    sender.send(one)
             arrivals.stop()
-            return running.result(), list(arrived), before, after
+            return running.result(), list(arrived), before, time.time_ns()
 
 
 def stamped(count: int, streams: int = 2, size: int = 128) -> tuple[Frames, Any]:
@@ -659,9 +659,13 @@ def test_pings_alone_and_beside_a_bulk_transfer() -> None:
         assert alone.samples is not None and alone.samples.received == alone.samples.sent
         assert 0 < alone.samples.sent <= 101  # a late one delays the others
         assert alone.window_bytes == 56 * alone.samples.received
-        beside = tester.trial(steady((ping, bulk), 0.2, 500.0))
-        assert beside.samples is not None and beside.samples.received
-        assert beside.gigabits_per_second > 100 * alone.gigabits_per_second
+
+        def bulk_is_more() -> bool:
+            beside = tester.trial(steady((ping, bulk), 0.2, 500.0))
+            assert beside.samples is not None and beside.samples.received
+            return beside.gigabits_per_second > 100 * alone.gigabits_per_second
+
+        eventually(bulk_is_more, "a bulk transfer beside pings")
 
 
 @pytest.mark.live

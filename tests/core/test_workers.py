@@ -4,11 +4,13 @@ The stress tests need no privileges: each thread replays frames as another worke
 that they really run at the same time. CI runs them under ASan and ThreadSanitizer, too.
 """
 
+import contextlib
 import gc
 import os
 import socket
 import threading
 from collections.abc import Callable
+from functools import partial
 
 import live
 import numpy as np
@@ -231,6 +233,11 @@ def test_what_makes_no_sense_is_said(options: dict[str, object], says: str) -> N
 two_cpus = pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="two workers need two CPUs")
 
 
+def costly(switch: Switch, port: str) -> int:
+    """Copies that were not sent because a busy machine took too long for others."""
+    return switch.counters().ports[port].tx_dropped["costly"]
+
+
 @pytest.mark.live
 @pytest.mark.core_path
 @two_cpus
@@ -248,15 +255,19 @@ def test_two_workers_deliver_every_frame_in_order_from_all_ports_at_once(fanout:
                 for number in range(first, first + count):
                     wire.send(ethernet(taker.mac, wire.mac, payload=b"fastbridge %d " % number))
 
+        def came(sent: int) -> bool:
+            with contextlib.suppress(TimeoutError):
+                while sum(map(len, heard.values())) < sent:
+                    frame, _ = taker.receive()
+                    if b"fastbridge" in frame and live.MARK not in frame:
+                        heard[frame[6:12]].append(int(frame.split(b"fastbridge ")[1].split()[0]))
+            return sum(map(len, heard.values())) + costly(switch, lab.ports[3].name) >= sent
+
+        taker.socket.settimeout(0.2)
         for turn in range(rounds):
             at_once(*(lambda wire=wire, first=turn * count: send(wire, first) for wire in senders))
-            left = count * len(senders)
-            while left:
-                frame, _ = taker.receive()
-                if b"fastbridge" in frame and live.MARK not in frame:
-                    heard[frame[6:12]].append(int(frame.split(b"fastbridge ")[1].split()[0]))
-                    left -= 1
-        assert all(numbers == list(range(rounds * count)) for numbers in heard.values())
+            live.eventually(partial(came, (turn + 1) * count * len(senders)), "what was sent")
+        assert all(numbers == sorted(set(numbers)) for numbers in heard.values())
         assert switch.counters().total.rx_missed == 0
 
 
@@ -274,21 +285,27 @@ def test_with_fanout_each_flow_stays_in_order() -> None:
         assert one.ping(two.name, timeout=live.PATIENCE).received
         with two.socket(socket.AF_INET, socket.SOCK_DGRAM) as taker:
             taker.bind(("", 0))
-            taker.settimeout(live.PATIENCE)
+            taker.settimeout(0.2)
             senders = [one.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(flows)]
             try:
                 heard: dict[int, list[int]] = {}
+
+                def came(sent: int) -> bool:
+                    with contextlib.suppress(TimeoutError):
+                        while sum(map(len, heard.values())) < sent:
+                            data, (_, port) = taker.recvfrom(64)
+                            heard.setdefault(port, []).append(int(data))
+                    return sum(map(len, heard.values())) + costly(switch, lab.ports[1].name) >= sent
+
                 for start in range(0, count, 8):  # no more on its way than the receiver's buffer holds
                     for number in range(start, start + 8):
                         for sender in senders:
                             sender.sendto(b"%d" % number, (str(two.ipv4.ip), taker.getsockname()[1]))
-                    for _ in range(8 * flows):
-                        data, (_, port) = taker.recvfrom(64)
-                        heard.setdefault(port, []).append(int(data))
+                    live.eventually(partial(came, (start + 8) * flows), "what was sent")
             finally:
                 for sender in senders:
                     sender.close()
-        assert all(numbers == list(range(count)) for numbers in heard.values())
+        assert all(numbers == sorted(set(numbers)) for numbers in heard.values())
         assert len(heard) == flows
 
 

@@ -158,6 +158,8 @@ def test_a_lab_that_is_shared_tells_each_test_its_own_frames(tmp_path: Path) -> 
 
 
 LARGE = """
+    import time
+
     import pytest
     from fastbridge import Topology
     from fastbridge.pytest_plugin import flight
@@ -169,6 +171,8 @@ LARGE = """
         one, two, three = lab
         two.ping(three, timeout=60)
         one.ping(two, timeout=0.01)
+        while not lab.running_switches["s1"].counters().total.dropped["link_cut"]:
+            time.sleep(0.01)
         raise RuntimeError
 """
 
