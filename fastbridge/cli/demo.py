@@ -226,7 +226,7 @@ class _Story:
         lab, switch, trace, _ = self.scene
         between = trace.read()
         wanted = lab[target].ipv4 if family == 4 else lab[target].ipv6
-        result = lab[source].ping(target, family=family)
+        result = lab[source].ping(target, family=family, timeout=5)
         events = trace.read()
         knowledge = _knowledge(lab, switch)
         self._steps += 1

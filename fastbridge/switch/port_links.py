@@ -38,6 +38,7 @@ _log = logging.getLogger(__name__)
 
 _SO_NETNS_COOKIE, _SIOCGSKNS = 71, 0x894C  # since 5.14; before, with CAP_NET_ADMIN
 _CAP_NET_RAW = 13
+_CLAIMING_SECONDS = 1.0  # the wait for a holder that begins or ends
 _STARTING_SECONDS = 2.0  # the wait for an interface with a new carrier
 # Disciplines that slow no interface down: none, and the kernel's defaults for a network card. Any other one shapes, and
 # counts frames, not bytes: 1,000 frames of 64 KB wait for 50 s at 10 Mb/s.
@@ -406,20 +407,32 @@ def _claim(claim: socket.socket, source: PortLike, link: Link, journal: Journal)
     holder counts only if it could be a switch. Returns whether the name is ours.
     """
     name = claim_of(link.index)
-    try:
-        claim.setblocking(False)
-        claim.bind(name)
-        claim.listen(_WAITING)
-    except OSError as error:
-        if error.errno != errno.EADDRINUSE:
-            raise PortError(f"cannot take {source.name}: {error.strerror}") from None
-        pid, uid = _holder(source, name)
+    claim.setblocking(False)
+    deadline = time.monotonic() + _CLAIMING_SECONDS
+    while not _bind(claim, name, source):
+        holder = _holder(source, name)
+        if holder is None and time.monotonic() < deadline:
+            time.sleep(0.001)
+            continue
+        pid, uid = holder or (0, 0)
         if not may_switch(pid, uid):
             text = f"process {pid} of user {uid} pretends to hold port {source.name}: passed over"
             journal.warn(_log, "pretended ports", text, thing=str(pid))
             return False
         who = "this process" if pid == os.getpid() else f"process {pid}" if pid else "another process"
         raise PortError(f"{source.name} is a port of another switch, in {who}; stop that one first") from None
+    return True
+
+
+def _bind(claim: socket.socket, name: str, source: PortLike) -> bool:
+    """Take the name, unless somebody has it."""
+    try:
+        claim.bind(name)
+        claim.listen(_WAITING)
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise PortError(f"cannot take {source.name}: {error.strerror}") from None
+        return False
     return True
 
 
@@ -435,13 +448,16 @@ def claim_of(index: int) -> str:
     return f"\0fastbridge-port-{index}"
 
 
-def _holder(source: PortLike, name: str) -> tuple[int, int]:
-    """Process and user that hold a claim; 0: a process that this one cannot see, root. Raises PortError."""
+def _holder(source: PortLike, name: str) -> tuple[int, int] | None:
+    """Process and user that hold a claim; 0: a process that this one cannot see, root. Raises PortError.
+
+    None: it has just ended, or does not listen yet.
+    """
     with source.open_socket(socket.AF_UNIX, socket.SOCK_STREAM, 0) as sock:
         try:
             connect(sock, name, source.name)
-        except OSError:  # it has just ended: a second try tells
-            return 0, 0
+        except OSError:
+            return None
         return peer(sock)
 
 

@@ -590,7 +590,7 @@ def test_compare_and_report(tmp_path: Path) -> None:
 def test_compare_leaves_a_report(tmp_path: Path) -> None:
     place = tmp_path / "out" / "here"
     command = small_compare(2, "--out", str(place))
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=ROOT)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=4 * PATIENCE, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     assert done.stdout.endswith(f"written to {place}; open {place / 'report.html'}\n")
     again = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=ROOT)

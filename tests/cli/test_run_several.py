@@ -69,7 +69,7 @@ def test_ports_come_and_go_at_each(lab: Lab, start: Start, request: pytest.Fixtu
     assert ready(process, 3) == {"s1": ["pod1", "pod2"], "s2": ["pod3"], "s3": []}
     for _ in range(3):
         assert lab["pod1"].ping("pod2", timeout=PATIENCE)
-    with Client("s1") as one, Client("s2") as two, Client("s3") as three:
+    with Client("s1", timeout=PATIENCE) as one, Client("s2") as two, Client("s3") as three:
         one.call("port.remove", port="pod2")
         two.call("port.add", port="pod2")
         assert {(say(process)["switch"], say(process)["switch"])} <= {("s1", "s2"), ("s2", "s1")}

@@ -173,7 +173,9 @@ def test_the_socket_of_a_killed_switch_is_not_in_the_way(switches: ExitStack) ->
 def test_a_directory_that_was_removed_is_there_again(switches: ExitStack, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "_LOOK_SECONDS", 0.05)
     switches.enter_context(asked(socket_path("a")))
-    shutil.rmtree(directory.directory())
+    shutil.rmtree(
+        directory.directory().rename(directory.directory().with_name("gone"))
+    )  # at once: the switch looks often
     eventually(lambda: running() == ["a"], "the switch, found again")
     assert directory.directory().stat().st_mode & 0o777 == 0o700
 

@@ -261,10 +261,10 @@ def _hung_up(raw: Raw) -> bool:
 
 
 FEW_FILES = """
-import resource, sys
+import os, resource, socket, sys
 from pathlib import Path
 from live import eventually
-from talks import Asked, Raw, asked
+from talks import Asked, asked
 from fastbridge.control import server
 from fastbridge.control.client import Client
 
@@ -272,16 +272,14 @@ server._LOOK_SECONDS = 0.1
 path = Path(sys.argv[1])
 with asked(path), Client(path=path, timeout=60) as good:
     assert good.call("echo", value=1) == 1
-    resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))
-    raws = []
-    try:
-        while True:
-            raws.append(Raw(path))
-    except OSError:
-        pass
+    waiting = [socket.socket(socket.AF_UNIX) for _ in range(30)]
+    most = len(os.listdir("/proc/self/fd")) + 5  # so that it is the server that runs out
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    for sock in waiting:
+        sock.connect(str(path))
     assert good.call("echo", value=2) == 2
-    for raw in raws:
-        raw.close()
+    for sock in waiting:
+        sock.close()
     with Client(path=path, timeout=60) as new:
         assert new.call("echo", value=3) == 3
     assert good.call("echo", value=4) == 4

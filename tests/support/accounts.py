@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from fastbridge import Counters, PortCounters
+from fastbridge.core.codes import TX_DROP_REASONS
 
 
 def check_fates(counters: Counters) -> None:
@@ -12,6 +13,11 @@ def check_fates(counters: Counters) -> None:
     for name, port in [*counters.ports.items(), ("total", counters.total)]:  # the total has ports that were removed
         fates = port.forwarded + port.flooded + port.consumed + sum(port.dropped.values()) + port.rx_in_flight
         assert port.rx_frames == fates, f"{name}: received {port.rx_frames}, decided {fates}"
+
+
+def unsent(port: PortCounters) -> int:
+    """Copies that the switch did not send. A busy machine makes some: they are `costly`."""
+    return sum(port.tx_dropped[reason] for reason in TX_DROP_REASONS)
 
 
 def check_copies(port: PortCounters, copies: int) -> None:

@@ -12,7 +12,7 @@ import pytest
 from arp_nd_frames import arp
 from frames import GROUP, ethernet
 from host import Host, ip
-from live import eventually, stage, wires
+from live import PATIENCE, eventually, stage, wires
 
 from fastbridge import ConfigError, Link, MemorySwitch, Pod, PortError, Switch, Topology
 from fastbridge.lab.namespaces import NamespaceHelper
@@ -85,7 +85,7 @@ def flags(pod: Pod) -> str:
 def test_the_pod_sees_it_and_the_switch_knows_it(caplog: pytest.LogCaptureFixture) -> None:
     with stage(3, ports_fail=True) as (lab, switch):
         one, two, _ = lab
-        assert one.ping(two)
+        assert one.ping(two, timeout=PATIENCE)
         with switch.monitor(["link"]) as monitor:
             links: list[tuple[str, str]] = []
 
@@ -115,8 +115,8 @@ def test_nothing_is_sent_to_a_pod_without_a_carrier() -> None:
         switch.set_carrier("pod1", False)
         eventually(lambda: "pod1" not in {entry.port for entry in switch.fdb}, "nobody behind pod1")
         before = switch.counters().ports["pod1"]
-        two.send(ethernet(one.mac, two.mac, payload=b"fastbridge"))
-        assert len(three.heard_before(two.mark())) == 1  # flooded to those that are there
+        mark = two.send_in_order([ethernet(one.mac, two.mac, payload=b"fastbridge")])
+        assert len(three.heard_before(mark)) == 1  # flooded to those that are there
         assert switch.counters().ports["pod1"] == before
 
 

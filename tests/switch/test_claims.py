@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import select
 import socket
+import threading
 
 import pytest
 from live import eventually
@@ -59,6 +60,24 @@ def test_who_cannot_ask_is_told_at_once() -> None:
         for sock in waiting:
             ended.register(sock, select.POLLHUP)
         assert len(ended.poll(0)) == len(waiting)
+
+
+@pytest.mark.parametrize("begins", [True, False])
+def test_a_holder_that_begins_or_ends_is_waited_for(begins: bool) -> None:
+    """Between its name and its listening, or while it ends, nobody can tell who it is."""
+    with Lab(1) as lab, lab.ports[0].open_socket(socket.AF_UNIX, socket.SOCK_STREAM, 0) as claim:
+        link = lab.run_host(["cat", "/sys/class/net/pod1/ifindex"]).stdout
+        claim.bind(claim_of(int(link)))
+        soon = threading.Timer(0.05, claim.listen if begins else claim.close)
+        soon.start()
+        try:
+            if begins:
+                with pytest.raises(PortError, match="pod1 is a port of another switch, in this process"):
+                    Switch(lab.ports, fast_path="off")
+            else:
+                Switch(lab.ports, fast_path="off").stop()
+        finally:
+            soon.join()
 
 
 def test_askers_that_stay_are_no_more_than_so_many() -> None:

@@ -9,7 +9,7 @@ import sys
 import threading
 
 import pytest
-from live import PATIENCE
+from live import PATIENCE, eventually
 
 from fastbridge import Lab, LabError, Switch
 
@@ -29,6 +29,7 @@ def use_everything() -> None:
             two.port.set_down()
             two.port.set_up()
         with lab.bridge():
+            eventually(lambda: one.ping("pod2", timeout=1), "pod2, whose link was down")
             assert one.ping("pod2", count=3, timeout=PATIENCE)
         with lab.direct():
             assert one.ping("pod2", timeout=PATIENCE)

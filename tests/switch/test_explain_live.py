@@ -87,7 +87,10 @@ def test_tcpdump_sees_what_was_foreseen(rules: str, tmp_path: Path) -> None:
         marks = [ends[2].mark(), ends[0].mark()]
         eventually(lambda: all(set(marks) & set(frames_of(file)) for file in files), "the marks")
         for pod, file in zip(lab, files, strict=True):
-            assert own(frames_of(file)) == foreseen[pod.name], pod.name
+            heard, expected = own(frames_of(file)), iter(foreseen[pod.name])
+            assert all(frame in expected for frame in heard), pod.name  # in this order
+            costly = switch.counters().ports[pod.name].tx_dropped["costly"]
+            assert len(foreseen[pod.name]) - len(heard) <= costly, pod.name
 
 
 @pytest.mark.parametrize("options", [{}, {"workers": 2}, {"workers": 2, "fanout": True}], ids=str)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from accounts import unsent
 from capture_files import statistics, tshark
 from fast import know_each_other
 from frames import GROUP, ethernet
 from hypothesis import given
 from hypothesis import strategies as st
-from live import stage, wires
+from live import eventually, stage, wires
 
 from fastbridge import ConfigError, Switch
 from fastbridge.switch import capture as capture_module
@@ -78,7 +79,7 @@ def test_it_is_read_after_the_switch_has_stopped(workers: int) -> None:
         two.heard_before(one.mark())
         switch.stop()
     assert len(recorder.events) == min(5 * workers, len(recorder.events)) >= 5
-    assert {event.action for event in recorder.events} == {"flooded"}
+    assert {event.action for event in recorder.events} - {"unsent"} == {"flooded"}
     with pytest.raises(ConfigError, match="was stopped"):
         switch.flight_recorder()
 
@@ -88,7 +89,8 @@ def test_the_fast_path_goes_on() -> None:
     with stage(2, fast_path="nft") as (lab, switch):
 
         def received() -> int:
-            return switch.counters().total.rx_frames
+            total = switch.counters().total
+            return total.rx_frames + unsent(total)
 
         recorder = switch.flight_recorder()
         before = received()  # pods say some things of their own accord, also before and between
@@ -96,5 +98,5 @@ def test_the_fast_path_goes_on() -> None:
             pytest.skip("there is no nf_tables here")
         know_each_other(lab, switch)
         assert lab["pod1"].ping("pod2", count=10, interval=0.01, timeout=60)
-        assert switch.counters().total.fast >= 20  # it goes on
+        eventually(lambda: switch.counters().total.fast >= 20, "it goes on")  # one reading may be some frames short
         assert received() - before <= recorder.seen <= received()

@@ -50,7 +50,7 @@ with Lab(3) as lab, Switch(lab.ports, policy="guard,suppress", trusted=True) as 
     assert lab["pod2"].ping("pod3", timeout=60) and lab["pod1"].ping("pod3", family=6, timeout=60)
     assert trace.read()
     counters = switch.counters()
-    assert not any(counters.total.tx_dropped.values())
+    assert not any(count for why, count in counters.total.tx_dropped.items() if why != "costly")
     lab["pod3"].port.set_down()  # the control thread is there, too
     while {port.name: port.state for port in switch.ports}["pod3"] != "down":
         time.sleep(0.01)

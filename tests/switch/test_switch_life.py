@@ -49,9 +49,8 @@ def test_every_snapshot_adds_up_while_frames_pass() -> None:
 
         with meanwhile(look, pause=0.001):
             for burst in bursts(100):
-                for frame in burst:
-                    one.send(frame)
-                assert two.heard_before(mark := one.mark()) == burst
+                mark = one.send_in_order(burst)
+                assert two.heard_before(mark) == burst
                 assert three.heard_before(mark) == burst
 
 
@@ -72,9 +71,7 @@ def test_hands_on_the_fdb_and_the_trace_while_frames_pass() -> None:
 
         with meanwhile(meddle, pause=0.001):
             for burst in bursts(100):
-                for frame in burst:
-                    one.send(frame)
-                assert two.heard_before(one.mark()) == burst
+                assert two.heard_before(one.send_in_order(burst)) == burst
 
 
 def test_busy_polling_stays_awake_and_otherwise_it_sleeps() -> None:
@@ -104,9 +101,7 @@ def test_a_port_comes_and_goes_while_frames_pass(rounds: int) -> None:
         sent = 0
         with meanwhile(replug, pause=0.001):
             for burst in bursts(rounds):
-                for frame in burst:
-                    one.send(frame)
-                assert two.heard_before(one.mark()) == burst
+                assert two.heard_before(one.send_in_order(burst)) == burst
                 for _ in range(100):
                     before, sent = sent, switch.counters().total.tx_frames
                     assert before <= sent  # also while what a port counted becomes that of a departed one
@@ -206,9 +201,7 @@ def test_trace_loses_the_newest_and_counts_them() -> None:
     with stage(2) as (lab, switch), wires(lab) as (one, two):
         hear_each_other([one, two])
         with switch.trace(limit=10) as trace:
-            for n in range(50):
-                one.send(ethernet(GROUP, X, payload=b"fastbridge %d" % n))
-            two.heard_before(one.mark())
+            two.heard_before(one.send_in_order([ethernet(GROUP, X, payload=b"fastbridge %d" % n) for n in range(50)]))
             events = trace.read()
             assert len(events) == 10
             assert trace.lost >= 41
