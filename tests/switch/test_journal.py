@@ -180,7 +180,7 @@ def test_the_rest_is_told_when_it_stops(caplog: pytest.LogCaptureFixture) -> Non
     for n in range(25):
         journal.warn(LOG, "things", f"thing {n}")
     journal.stop()
-    eventually(lambda: len(messages(caplog)) == 21, "all lines")  # it waits for handlers, but not for ever
+    eventually(lambda: len(caplog.records) == 21, "all lines")  # it waits for handlers, but not for ever
     assert messages(caplog)[20:] == ["and 5 more things in 10 s"]
 
 
