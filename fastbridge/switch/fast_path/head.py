@@ -212,7 +212,7 @@ class FastPath:
             for _, vlan, mac, ip in rows:
                 if vlan == 0:  # tagged frames are the core's
                     concerned |= self._of_ip.get(ip, set()) if any(ip) else self._of_station.get(mac, set())
-            self._revoke(self._stale(concerned & self._pairs.keys()))
+            self._revoke(self._stale({pair: self._pairs[pair] for pair in concerned & self._pairs.keys()}))
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -235,6 +235,8 @@ class FastPath:
             for pair, egress in wanted.items()
             if self._pairs.get(pair) != egress and self._may(pair, egress)
         }
+        for pair in self._stale(fresh):  # named before something changed
+            del fresh[pair]
         self._revoke([pair for pair in fresh if pair in self._pairs])  # it led elsewhere
         fresh = self._with_room(fresh)
         if not fresh or self._holds:
@@ -265,10 +267,6 @@ class FastPath:
         by_ip = self._looks.get(pair.ingress) is Look.SOURCES and pair.ethertype in (IPV4, IPV6)
         return sent is not None and taken is not None and sent <= taken and by_ip == bool(pair.ip)
 
-    def _allowed(self, pair: Pair) -> bool:
-        """Whether its ports let a promoted pair pass: their links, flags and guard."""
-        return self._nominations.allows(pair.ingress, self._pairs[pair], pair.source, pair.ip)
-
     def _with_room(self, fresh: dict[Pair, int]) -> dict[Pair, int]:
         """The pairs that there is room for.
 
@@ -283,17 +281,21 @@ class FastPath:
         self.refused += len(fresh) - len(taken)
         return taken
 
-    def _stale(self, pairs: Iterable[Pair]) -> list[Pair]:
-        """The pairs whose stations have moved or left the FDB, or whose ports no longer let them pass."""
-        known = list(pairs)
-        if not known:
+    def _stale(self, pairs: Mapping[Pair, int]) -> list[Pair]:
+        """The pairs whose stations have moved or left the FDB, or whose ports no longer let them pass.
+
+        pairs: with the ports they lead to. What lets them pass: the ports' links, flags and guard.
+        """
+        if not pairs:
             return []
-        macs = array("Q", [mac for pair in known for mac in (pair.source, pair.destination)])
+        macs = array("Q", [mac for pair in pairs for mac in (pair.source, pair.destination)])
         ports = self._entries.lookup_many(macs, self._now_ms()).tolist()
         return [
             pair
-            for pair, source, destination in zip(known, ports[::2], ports[1::2], strict=True)
-            if source != pair.ingress or destination != self._pairs.get(pair) or not self._allowed(pair)
+            for (pair, egress), source, destination in zip(pairs.items(), ports[::2], ports[1::2], strict=True)
+            if source != pair.ingress
+            or destination != egress
+            or not self._nominations.allows(pair.ingress, egress, pair.source, pair.ip)
         ]
 
     def _revoke(self, pairs: Iterable[Pair]) -> None:
