@@ -235,9 +235,9 @@ class FastPath:
             for pair, egress in wanted.items()
             if self._pairs.get(pair) != egress and self._may(pair, egress)
         }
+        self._revoke([pair for pair in fresh if pair in self._pairs])  # it led elsewhere
         for pair in self._stale(fresh):  # named before something changed
             del fresh[pair]
-        self._revoke([pair for pair in fresh if pair in self._pairs])  # it led elsewhere
         fresh = self._with_room(fresh)
         if not fresh or self._holds:
             return
