@@ -78,7 +78,11 @@ def the_one(name: str | None = None) -> str:
     if not names:
         which = "no switch runs" if name is None else f"no switch named {name} runs"
         of_root = [] if directory() == _ROOT else [path.stem for path in _sockets(_ROOT)]
-        way_out = f"root's need sudo: {', '.join(of_root)}" if of_root else "start one with: fastbridge run --name NAME"
+        way_out = (
+            f"those of root need sudo: {', '.join(of_root)}"
+            if of_root
+            else "start one with: fastbridge run --name NAME"
+        )
         raise ConfigError(f"{which}: there is no socket in {directory()}; {way_out}")
     if name is not None:
         raise ConfigError(f"no switch named {name} runs; there are: {', '.join(names)}")

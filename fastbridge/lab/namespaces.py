@@ -45,7 +45,7 @@ _RUN = (
 )
 
 
-class _ProgramFailed(subprocess.CalledProcessError):
+class ProgramFailed(subprocess.CalledProcessError):
     """A program that ended with a failure. Its text ends with what the program said of it."""
 
     def __str__(self) -> str:
@@ -374,7 +374,7 @@ class Namespace:
             try:
                 return subprocess.run(command, **options)
             except subprocess.CalledProcessError as error:
-                raise _ProgramFailed(error.returncode, argv, error.stdout, error.stderr) from None
+                raise ProgramFailed(error.returncode, argv, error.stdout, error.stderr) from None
             except subprocess.TimeoutExpired as error:
                 error.cmd = argv
                 raise

@@ -196,7 +196,11 @@ class Pod(PodEnd):
     def run(
         self, argv: Argv | str, *, timeout: float | None = None, check: bool = True, **options: Any
     ) -> subprocess.CompletedProcess[str]:
-        """Run a program in the pod to its end. Captures its output as text unless the options say otherwise."""
+        """Run a program in the pod to its end. Captures its output as text unless the options say otherwise.
+
+        timeout: seconds after which it is killed. Raises subprocess.CalledProcessError, whose text ends with what the
+        program said on stderr, for one that fails (unless `check` is False), and subprocess.TimeoutExpired.
+        """
         return run_text(self.namespace, argv, timeout=timeout, check=check, **options)
 
     def call(

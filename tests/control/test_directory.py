@@ -94,9 +94,11 @@ def test_who_asks_for_a_switch_of_root_is_told_of_it(tmp_path: Path, monkeypatch
     (tmp_path / "root").mkdir()
     for each in ("br1", "br0"):
         (tmp_path / "root" / f"{each}.sock").touch()
-    with pytest.raises(ConfigError, match=r"^no switch runs: there is no socket in .*own; root's need sudo: br0, br1$"):
+    with pytest.raises(
+        ConfigError, match=r"^no switch runs: there is no socket in .*own; those of root need sudo: br0, br1$"
+    ):
         the_one()
-    with pytest.raises(ConfigError, match=r"^no switch named br0 runs: .*own; root's need sudo: br0, br1$"):
+    with pytest.raises(ConfigError, match=r"^no switch named br0 runs: .*own; those of root need sudo: br0, br1$"):
         the_one("br0")
 
 
@@ -173,9 +175,8 @@ def test_the_socket_of_a_killed_switch_is_not_in_the_way(switches: ExitStack) ->
 def test_a_directory_that_was_removed_is_there_again(switches: ExitStack, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "_LOOK_SECONDS", 0.05)
     switches.enter_context(asked(socket_path("a")))
-    shutil.rmtree(
-        directory.directory().rename(directory.directory().with_name("gone"))
-    )  # at once: the switch looks often
+    place = directory.directory()
+    shutil.rmtree(place.rename(place.with_name("gone")))  # away at once: the switch looks often
     eventually(lambda: running() == ["a"], "the switch, found again")
     assert directory.directory().stat().st_mode & 0o777 == 0o700
 
