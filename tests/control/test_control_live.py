@@ -112,7 +112,7 @@ def listening(pod: Any) -> Iterator[None]:
 
 @pytest.mark.alone
 def test_iperf3_is_as_fast_beside_them(tmp_path: Path) -> None:
-    """At its best: the machine does other things, too."""
+    """The median of rates that follow one another: the machine does other things, too, and its speed drifts."""
     if shutil.which("iperf3") is None:
         pytest.skip("needs iperf3")
     path, there = tmp_path / "one.sock", Asked()
@@ -122,12 +122,16 @@ def test_iperf3_is_as_fast_beside_them(tmp_path: Path) -> None:
         return float(json.loads(done.stdout)["end"]["sum_received"]["bits_per_second"])
 
     alone, beside = [], []
+
+    def ratio() -> float:
+        return median(b / a for a, b in zip(alone, beside, strict=True))
+
     with Lab(2) as lab, Switch(lab.ports), ControlServer(path, there.verbs), listening(lab["pod2"]):
         assert lab["pod1"].ping("pod2", timeout=PATIENCE)
         for _ in range(10):
             alone.append(rate())
             with attack(path):
                 beside.append(rate())
-            if max(beside) > 0.8 * max(alone):
+            if len(beside) >= 3 and ratio() > 0.8:
                 break
-    assert max(beside) > 0.8 * max(alone), (alone, beside)
+    assert ratio() > 0.8, (alone, beside)
