@@ -15,7 +15,7 @@ cdef class Dataplane:
     cdef Worker *workers
     cdef uint32_t worker_count
     cdef Port **ports
-    cdef uint32_t port_count            # indices in use or once used
+    cdef uint32_t port_count            # indices in use or once used: it never falls. Written under all workers' locks
     cdef int events_fd, punts_fd, candidates_fd
     cdef uint64_t epoch_ns              # zero of now()
     cdef bint in_memory                 # memory_ports.pyx feeds it: its time is not the machine's

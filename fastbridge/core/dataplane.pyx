@@ -13,7 +13,7 @@ from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memset
 
-from .barrier cimport load_relaxed8, load_relaxed64
+from .barrier cimport load_relaxed8, load_relaxed32, load_relaxed64, store_relaxed32
 from .breathe cimport work
 from .codes cimport (
     FLAGS_DEFAULT, LINK_BLOCKED, LINK_DOWN, LINK_FREE, LINK_GONE, LINK_UP, RX_PUNT_FULL, RX_RATE_LIMITED, TX_FULL,
@@ -261,7 +261,7 @@ cdef class Dataplane:
                 return error
         before, self.ports[index] = self.ports[index], port[0]
         port[0] = before
-        self.port_count = max(self.port_count, index + 1)
+        store_relaxed32(&self.port_count, max(self.port_count, index + 1))
         for i in range(self.worker_count):
             share, self.workers[i].shares[index] = self.workers[i].shares[index], shares[i]
             shares[i] = share
@@ -403,7 +403,7 @@ cdef class Dataplane:
 
         ({port index: {name: count}}, (learned, moved, aged, evicted, refused)). The names are those of port.pxd's
         Tally; `dropped` and `tx_dropped` are by reason."""
-        cdef uint32_t n, i, j, room = self.port_count + 64
+        cdef uint32_t n, i, j, room = load_relaxed32(&self.port_count) + 64    # for ports that come meanwhile
         cdef Tally *tallies = <Tally *>calloc(room, sizeof(Tally))
         cdef uint8_t *links = <uint8_t *>malloc(room)
         cdef uint64_t events[5]

@@ -10,6 +10,7 @@ from libc.stdint cimport int32_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp
 
+from .barrier cimport load_relaxed32
 from .dataplane cimport Dataplane
 from .flights cimport FLIGHT_MEMORY
 from .link cimport NOBODY, TABLE, Link, LinkStep, Stages, leave_queue, restart as restart_link, take_off
@@ -184,14 +185,6 @@ cdef class Links:
             self.dataplane.workers[i].wire.from_pod_links = count
             self.dataplane.workers[i].wire.used = True
 
-    cdef uint32_t _ports(self) noexcept nogil:
-        """How many indices are in use or once were; that never falls."""
-        cdef uint32_t count
-        lock(self.dataplane.workers)
-        count = self.dataplane.port_count
-        unlock(self.dataplane.workers)
-        return count
-
     def tidy(self):
         """Free the links that were taken off and have no frames in flight any more. Returns how many still have."""
         cdef uint32_t index, left, total = 0
@@ -217,7 +210,7 @@ cdef class Links:
         cdef dict found = {}
         cdef uint64_t time = monotonic_ns() if now is None else now
         cdef uint32_t i
-        for i in range(self._ports()):
+        for i in range(load_relaxed32(&self.dataplane.port_count)):
             with nogil:
                 self.dataplane._lock()
             try:

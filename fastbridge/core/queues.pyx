@@ -4,6 +4,7 @@ cimport cython
 from libc.stdint cimport int32_t, uint32_t
 from libc.stdlib cimport calloc, free
 
+from .barrier cimport load_relaxed32
 from .dataplane cimport Dataplane, count_missed
 from .port cimport WorkerPort
 from .worker cimport lock, unlock
@@ -21,7 +22,7 @@ cdef class Queues:
     def waiting(self):
         """How many frames wait: unread in the rings of each port, {index: count}, and punted for the policies, by each
         worker. A worker is looked at between two of its breaths. Raises MemoryError."""
-        cdef uint32_t room = self.dataplane.port_count, workers = self.dataplane.worker_count, n, i, j
+        cdef uint32_t room = load_relaxed32(&self.dataplane.port_count), workers = self.dataplane.worker_count, n, i, j
         cdef uint32_t *unread = <uint32_t *>calloc(room + 1, sizeof(uint32_t))
         cdef uint32_t *punted = <uint32_t *>calloc(workers, sizeof(uint32_t))
         cdef int32_t waits

@@ -25,6 +25,7 @@ from fastbridge.core.fdb import FdbAccess
 from fastbridge.core.mac_table import MacTable
 from fastbridge.core.memory_ports import MemoryPorts
 from fastbridge.core.port_rules import PortRules
+from fastbridge.core.queues import Queues
 from fastbridge.core.tapping import Tap
 
 WORKERS = 4  # threads, also where there are fewer CPUs: then the kernel interrupts them where it likes
@@ -77,6 +78,25 @@ def total(dataplane: Dataplane) -> tuple[int, ...]:
     decided = sum(sum(each[way] for way in ways) + sum(each["dropped"].values()) for each in tallies)
     sent = sum(each["tx_frames"] + sum(each["tx_dropped"].values()) for each in tallies)
     return rx, decided, sent
+
+
+def test_counters_and_queues_are_read_while_ports_come() -> None:
+    """ThreadSanitizer is the judge: both ask how many ports there are before they hold a lock."""
+    dataplane = make_dataplane(0)
+    queues = Queues(dataplane)
+
+    def come() -> None:
+        for _ in range(100):
+            dataplane.add_port()
+
+    def look() -> None:
+        ports = 0
+        for _ in range(300):
+            before, ports = ports, len(dataplane.snapshot()[0])
+            assert before <= ports <= len(queues.waiting()[0])
+
+    at_once(come, come, look, look)
+    assert len(dataplane.snapshot()[0]) == len(queues.waiting()[0]) == 200
 
 
 def test_the_same_stations_learned_and_moved_by_all_workers() -> None:
