@@ -5,6 +5,9 @@ from libc.string cimport memcpy
 from .ethernet cimport load16
 from .linux cimport VIRTIO_NET_HDR_F_NEEDS_CSUM, virtio_net_hdr
 
+cdef enum:
+    UDP_CHECK = 6               # where a UDP header has its checksum
+
 
 cdef inline uint32_t fold(uint64_t total) noexcept nogil:
     """A sum with its carries added in: 16 bits."""
@@ -34,12 +37,15 @@ cdef inline uint32_t add_checksum(const uint8_t *data, uint32_t length) noexcept
 
 
 cdef inline void finish_checksum(const virtio_net_hdr *vnet, uint8_t *data, uint32_t length) noexcept nogil:
-    """Compute a checksum that the sender left pending. So the policy sees frames as they would be on a wire."""
+    """Compute a checksum that the sender left pending. So the policy sees frames as they would be on a wire.
+
+    A checksum of 0 would mean none to UDP, which has 0xFFFF instead, the same sum (RFC 768). TCP has 0 (RFC 1624 §3).
+    """
     cdef uint32_t start = vnet.csum_start, at = <uint32_t>vnet.csum_start + vnet.csum_offset, value
     if not vnet.flags & VIRTIO_NET_HDR_F_NEEDS_CSUM or start > length or at + 2 > length:
         return
     value = ~add_checksum(data + start, length - start) & 0xFFFF
-    if value == 0:
-        value = 0xFFFF          # to UDP, 0 would mean: none. It is the same sum (the kernel's CSUM_MANGLED_0)
+    if value == 0 and vnet.csum_offset == UDP_CHECK:
+        value = 0xFFFF
     data[at] = value >> 8
     data[at + 1] = value & 0xFF

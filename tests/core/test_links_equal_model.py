@@ -24,7 +24,8 @@ from linked import (
     some_stages,
     times,
 )
-from strategies import Process
+from segmentation import CHECK_OFFSET, TCP, UDP, Packet, complete
+from strategies import HOSTS, Process
 
 from fastbridge import Arrival, ConfigError, Egress, MemorySwitch
 from fastbridge.core.links import Links
@@ -54,6 +55,17 @@ def test_any_policed_history(history: LinkedHistory) -> None:
 @settings(max_examples=examples(200))
 def test_gso_frames_pending_checksums_and_tunnels(story: list[Any]) -> None:
     live_gso(story)
+
+
+@pytest.mark.parametrize(("protocol", "kept"), [(TCP, 0), (UDP, 0xFFFF)])
+def test_a_pending_checksum_may_come_to_zero(protocol: int, kept: int) -> None:
+    """Once in 65,536 frames. A bit of the frame is flipped, so the core completes the checksum."""
+    packet = Packet(protocol=protocol, destination=HOSTS[1], source=HOSTS[0])
+    at = 14 + 20 + CHECK_OFFSET[protocol]
+    payloads = (n.to_bytes(2, "big") for n in range(1 << 16))
+    pending = (packet.but(payload=payload, pending=True).message() for payload in payloads)
+    message = next(each for each in pending if complete(each)[at : at + 2] == kept.to_bytes(2, "big"))
+    live_gso([{FROM_POD: Stages(corrupt=1.0)}, [(message, complete(message))], 1_000 * MS])
 
 
 def test_a_frame_without_bytes_waits_for_a_trace_as_any_other() -> None:

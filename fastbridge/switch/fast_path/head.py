@@ -67,6 +67,7 @@ class FastPath:
         self._of_port: defaultdict[int, set[Pair]] = defaultdict(set)
         self._of_ip: defaultdict[bytes, set[Pair]] = defaultdict(set)
         self._of_ingress: Counter[int] = Counter()
+        self.promoted_from: set[int] = set()  #: ports that ever had a pair
         self._looks: dict[int, Look] = {}
         self._mtus: dict[int, int] = {}  # of the hand's ports
         self._holds = 0  # users that want nothing promoted, such as traces
@@ -241,6 +242,7 @@ class FastPath:
         fresh = self._with_room(fresh)
         if not fresh or self._holds:
             return
+        self.promoted_from |= {pair.ingress for pair in fresh}
         try:
             self.hand.promote(fresh)
         except NoInterfaceError:

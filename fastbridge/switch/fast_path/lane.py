@@ -148,6 +148,7 @@ class FastLane:
                 self._note({index: links})
             self.hand.detach(index)
             del self._ports[index], self._begun[index]
+            self.head.promoted_from.discard(index)
             return self._passed.pop(index)
 
     def follow_name(self, index: int, name: str) -> None:
@@ -195,14 +196,18 @@ class FastLane:
 
     def _note(self, ports: Mapping[int, PortEnds]) -> None:
         """Received frames are read first, frames handed to the core second. So no frame between the two readings counts
-        as forwarded. Under traffic a reading may be some frames short, so the highest is kept.
+        as forwarded. Under traffic a reading may be some frames short, so the highest is kept. Where nothing was ever
+        promoted, what came in and was not handed over is on its way to the core.
         """
+        promoted_from = set(self.head.promoted_from)
         own = self._stats([links.ifindex for links in ports.values()])
         punts = self._stats([links.punt for links in ports.values()])
         arrived = self._arrived([links.ifindex for links in ports.values()])
         for index, links in ports.items():
             if now := _count(links, own, punts, arrived):
-                since = (a - b for a, b in zip(now, self._begun[index], strict=True))
+                since = Passed(*(a - b for a, b in zip(now, self._begun[index], strict=True)))
+                if index not in promoted_from:
+                    since = since._replace(received=0, received_bytes=since.received_bytes if since.missed else 0)
                 self._passed[index] = Passed(*map(max, since, self._passed[index]))
 
     def _arrived(self, indices: Sequence[int]) -> Mapping[int, int]:
