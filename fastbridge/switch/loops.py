@@ -143,8 +143,8 @@ class StationWatch:
     def _tell_cost(self, port: int, cost: int) -> None:
         name = self._name_of(port)
         text = (
-            f"sending a frame to port {name} takes {cost * 1e-6:.1f} ms: it gets a sixteenth of the time, and the "
-            "rest is dropped as costly; look for packet sockets, filters or XDP in its pod"
+            f"sending a frame to port {name} takes {cost * 1e-6:.1f} ms: such ports share a sixteenth of the time, "
+            "and the rest is dropped as costly; look for packet sockets, filters or XDP in its pod"
         )
         self._journal.warn(_log, "ports that are costly to send to", text, thing=name)
 

@@ -176,7 +176,7 @@ def test_a_run_with_links_says_them_follows_its_file_and_keeps_seeds(lab: Lab, s
 def test_links_of_ports_to_come(lab: Lab, start: Started) -> None:
     process = start("run", "--json", "--name", "here", "--match", "pod*", "--link", "*:delay=20ms", "--link", "pod3:4g")
     say(process)
-    with Client("here") as client:
+    with Client("here", timeout=PATIENCE) as client:
         eventually(lambda: len(client.call("port.list")) == 3, "the ports")
         assert [row["link"] for row in client.call("link.show")] == ["delay=20ms", "delay=20ms", links("pod3")["pod3"]]
     assert min(lab["pod1"].ping("pod2", timeout=PATIENCE).rtts) >= 0.080

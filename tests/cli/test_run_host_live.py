@@ -21,7 +21,7 @@ from shutil import which
 from typing import Any
 
 import pytest
-from command import COMMAND, ROOT, complaint, run, say
+from command import COMMAND, ROOT, complaint, complaints, run, say
 from effort import few
 from frames import GROUP, ethernet
 from host import Host, ip
@@ -192,7 +192,7 @@ def test_an_mtu_too_small_for_ipv6(host: Host, start: Callable[..., subprocess.P
     process = start("p1", "p2")
     host.links.set("p1", mtu=1200)  # the kernel takes its IPv6 settings away
     before = settle()
-    assert end(process) == ""
+    assert complaints(end(process)) == []
     assert differences(before, settle()).keys() <= {"-d addr", "-d link"}  # promiscuous no more
 
 
@@ -317,7 +317,7 @@ def test_with_a_proc_that_cannot_be_written(host: Host, start: Callable[..., sub
     shell = f'mount --bind /proc/sys /proc/sys && mount -o {options} /proc/sys && exec "$@"'
     process = start("p1", "p2", before=("unshare", "-m", "sh", "-c", shell, "sh"))
     assert host.ping(1, 2)
-    assert end(process) == ""
+    assert complaints(end(process)) == []
 
 
 # -- a port is one interface ----------------------------------------------------------------------
@@ -466,7 +466,7 @@ def test_an_interface_is_let_go(host: Host, start: Callable[..., subprocess.Pope
         assert "p1" in shielded() or not which("nft")
         ip("link del p1")
         said_until(process, "fastbridge: port p1 is gone: its interface was deleted")
-    assert end(process) == ""
+    assert complaints(end(process)) == []
 
 
 def shielded() -> str:

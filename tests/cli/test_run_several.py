@@ -156,7 +156,7 @@ def test_a_file_describes_several(lab: Lab, start: Start, tmp_path: Path) -> Non
     file.write_text(FILE)
     process = start("run", "--json", "-c", str(file))
     assert ready(process, 2) == {"left": ["pod1", "pod2"], "right": ["pod3", "pod4"]}
-    with Client("left") as left, Client("right") as right:
+    with Client("left", timeout=PATIENCE) as left, Client("right", timeout=PATIENCE) as right:
         assert {row["ifname"] for row in left.call("link.show")} == {"pod1", "pod2", "pod1>pod2"}
         assert {row["ifname"] for row in right.call("link.show")} == {"pod3", "pod4"}
         assert [row["ifname"] for row in right.call("fdb.show", mac="02:00:00:00:00:04")] == ["pod4"]
@@ -205,7 +205,7 @@ def test_ports_move_between_switches_with_the_file(
         return [one["changes"] for one in said if "changes" in one]
 
     def ports() -> list[list[str]]:
-        with Client("left") as left, Client("right") as right:
+        with Client("left", timeout=PATIENCE) as left, Client("right", timeout=PATIENCE) as right:
             return [sorted(row["ifname"] for row in client.call("port.list")) for client in (left, right)]
 
     file = tmp_path / "lab.toml"

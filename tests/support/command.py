@@ -87,6 +87,11 @@ def complaint(done: subprocess.CompletedProcess[str], status: int) -> str:
     return lines[0].removeprefix("fastbridge: ")
 
 
+def complaints(err: str) -> list[str]:
+    """What a run has said on stderr, but for what it says of a busy machine: that a port is slow to send to."""
+    return [line for line in err.splitlines() if "costly" not in line]
+
+
 def say(process: subprocess.Popen[str]) -> dict[str, Any]:
     """The next JSON line of a process."""
     assert process.stdout is not None

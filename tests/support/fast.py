@@ -46,6 +46,19 @@ def promoted(switch: Switch) -> int:
     return len(pairs(switch))
 
 
+def forwarded(switch: Switch, *names: str) -> list[int]:
+    """How many frames the kernel has forwarded from these ports, once two readings agree."""
+    readings: list[list[int]] = []
+
+    def agree() -> bool:
+        ports = switch.counters().ports
+        readings.append([ports[name].fast for name in names])
+        return readings[-2:-1] == readings[-1:]
+
+    eventually(agree, "readings that agree")
+    return readings[-1]
+
+
 def know_each_other(lab: Lab, switch: Switch, one: str = "pod1", other: str = "pod2") -> None:
     """Two stations known to the core, and their pair to the kernel."""
     macs = {int(lab[one].mac), int(lab[other].mac)}

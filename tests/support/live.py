@@ -80,6 +80,18 @@ class Wire:
                     frame = frame[:12] + struct.pack("!HH", tpid, tci) + frame[12:]
         return frame, header
 
+    def arrived(self) -> list[bytes]:
+        """What has arrived by now, and was not read yet."""
+        found = []
+        self.socket.setblocking(False)
+        try:
+            while True:
+                found.append(self.receive()[0])
+        except BlockingIOError:
+            return found
+        finally:
+            self.socket.settimeout(PATIENCE)
+
     def mark(self) -> bytes:
         """Send a unique broadcast frame. A wire that has heard it has heard all that was sent before it."""
         frame = ethernet(GROUP, self.mac, payload=MARK + b" %d" % next(self.numbers))

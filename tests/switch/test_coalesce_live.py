@@ -22,7 +22,7 @@ from live import ETH_P_ALL, PATIENCE, SOL_PACKET, VnetHeader, Wire, check_accoun
 from segmentation import GSO_NONE, TCP, UDP, UDP_L4, VNET, Packet, segment
 from streams import SOL_UDP, Stream, datagram_sockets, families
 
-from fastbridge import Lab, PortFlags, Switch
+from fastbridge import Lab, PortFlags, Switch, Topology
 from fastbridge.core.dataplane import Dataplane, open_ring
 from fastbridge.core.fdb import FdbAccess
 from fastbridge.core.mac_table import MacTable
@@ -415,7 +415,7 @@ def test_what_the_kernel_refuses_is_sent_frame_by_frame() -> None:
 
 
 def test_off() -> None:
-    with Lab(2) as lab, wires(lab) as (one, two), waiting(lab, coalesce=False) as switch:
+    with Lab(Topology.of(2, ipv6=None)) as lab, wires(lab) as (one, two), waiting(lab, coalesce=False) as switch:
         assert not switch.flags("pod2").coalesce
         switch.fdb.add(two.mac, "pod2")
         sent = run(one, two, 10, 100)

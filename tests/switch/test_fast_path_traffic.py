@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from accounts import check_fates
+from accounts import check_fates, unsent
 from fast import HANDS, fast, know_each_other, need, pairs
 from frames import GROUP, ethernet
 from live import Wire, eventually, in_the_end, next_own, on_one_cpu, settled, state, wires
@@ -78,7 +78,9 @@ def test_tcp_while_its_pairs_are_revoked_and_promoted(hand: str, change: str) ->
         with meanwhile(changes[change], pause=0.02) as done:
             exchange(lab)
         assert done[0] > 0 and switch._fast.lane.head.revoked > before
+        eventually(lambda: three.mark() in two.arrived(), "the last of port 3")
         eventually(back, "the station to be back")
+        settled(switch)
         know_each_other(lab, switch)
 
 
@@ -268,12 +270,11 @@ def test_at_its_promotion_a_pair_is_overtaken_once_at_most(hand: str) -> None:
             two.mark()
             one.send(ethernet(GROUP, source))
             two.heard_before(one.mark())
-            with on_one_cpu():
-                for n in range(burst):
-                    one.send(ethernet(two.mac, source, payload=b"fastbridge%4d" % n))
-            came = [int(frame[-4:]) for frame in two.heard_before(one.mark())]
-            assert sorted(came) == list(range(burst))
+            lost = unsent(switch.counters().ports["pod2"])
+            frames = [ethernet(two.mac, source, payload=b"fastbridge%4d" % n) for n in range(burst)]
+            came = [int(frame[-4:]) for frame in two.heard_before(one.send_in_order(frames))]
+            assert burst - len(set(came)) <= unsent(switch.counters().ports["pod2"]) - lost
             first_fast = min((n for at, n in enumerate(came) if min(came[at:]) < n), default=0)
-            assert [n for n in came if n >= first_fast] == list(range(first_fast, burst))
-            assert [n for n in came if n < first_fast] == list(range(first_fast))
+            late = [n for n in came if n >= first_fast], [n for n in came if n < first_fast]
+            assert all(part == sorted(set(part)) for part in late)
         assert switch.counters().total.fast > 0

@@ -184,6 +184,7 @@ def test_a_named_port_is_one_again_as_it_was(host: Host, caplog: pytest.LogCaptu
 
 def test_a_port_taken_out_does_not_come_back_by_itself(host: Host) -> None:
     with Switch(["p1"], match=["p2", "p3"]) as switch:
+        becomes(switch, p1="up", p2="up", p3="up")
         switch.remove_port("p1")
         switch.remove_port("p2")
         ip("link set p1 alias changed")
