@@ -39,7 +39,7 @@ cdef inline uint32_t add_checksum(const uint8_t *data, uint32_t length) noexcept
 cdef inline void finish_checksum(const virtio_net_hdr *vnet, uint8_t *data, uint32_t length) noexcept nogil:
     """Compute a checksum that the sender left pending. So the policy sees frames as they would be on a wire.
 
-    A checksum of 0 would mean none to UDP, which has 0xFFFF instead, the same sum (RFC 768). TCP has 0 (RFC 1624 §3).
+    A checksum of 0 would mean none to UDP, which has 0xFFFF instead, the same sum (RFC 768). TCP has 0.
     """
     cdef uint32_t start = vnet.csum_start, at = <uint32_t>vnet.csum_start + vnet.csum_offset, value
     if not vnet.flags & VIRTIO_NET_HDR_F_NEEDS_CSUM or start > length or at + 2 > length:

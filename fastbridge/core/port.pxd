@@ -68,7 +68,6 @@ cdef struct WorkerPort:
     uint8_t unmergeable         # bit set of GSO types that the kernel refused
     uint32_t cost               # ns that a send of a frame takes, a moving average while sends are timed
     uint64_t counted, short_ns  # of late short sends, ns: CPU time of the worker, and all
-    uint64_t costly_from        # ns; a costly port may be sent to again from then on
     uint64_t costly_until       # ns; no other event says before that it is costly
     bint tagged_told            # an event has said that frames are too big with their tags
     Tally tally

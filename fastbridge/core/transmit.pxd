@@ -7,13 +7,12 @@
 #
 # veth delivers on the sender's CPU. A pod's packet sockets, filters and XDP programs run inside the send, and every
 # other pod waits. So after a long breath the time of sends is measured, port by port. Ports at which a frame takes
-# longer than COSTLY_NS are sent to last, frame by frame. All of them together get 1/COSTLY_SHARE of the time, each the
-# same part of it; the rest of their frames is dropped as `costly`. The average rises by an eighth of a slow send's
-# excess over it, and falls by a sixteenth. So a pod that is slow for one frame in ten is costly, too. The time that
-# other threads had of the CPU in a send is subtracted: a frame that wakes a pod's program makes it run at once, where
-# they share a CPU. So is the time that the hypervisor took, where it shows: if the kernel counts a pod's part of a send
-# (a softirq) as CPU time of the thread, which short sends tell, a send takes no more than that.
-# CONFIG_IRQ_TIME_ACCOUNTING counts it apart.
+# longer than COSTLY_NS are sent to last, in turn, frame by frame. All of them together get 1/COSTLY_SHARE of the time;
+# the rest of their frames is dropped as `costly`. The average rises by an eighth of a slow send's excess over it, and
+# falls by a sixteenth. So a pod that is slow for one frame in ten is costly, too. The time that other threads had of
+# the CPU in a send is subtracted: a frame that wakes a pod's program makes it run at once, where they share a CPU. So
+# is the time that the hypervisor took, where it shows: if the kernel counts a pod's part of a send (a softirq) as CPU
+# time of the thread, which short sends tell, a send takes no more than that. CONFIG_IRQ_TIME_ACCOUNTING counts it apart.
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport strtoull
 from libc.string cimport memset
@@ -308,14 +307,23 @@ cdef inline void note_cost(WorkerPort *share, uint64_t took, uint32_t weight) no
         share.cost -= (share.cost - cost) // 16
 
 
-cdef inline void transmit_costly(Worker *worker, WorkerPort *share, uint32_t ports, uint64_t *now) noexcept nogil:
-    """Send a costly port's queue frame by frame, as far as there is time for it. `now` is ns, and goes on.
+cdef inline uint32_t find_turn(const Worker *worker, uint32_t costly) noexcept nogil:
+    """Which of the first so many touched ports has its turn: the next one, by index, after the last that was sent to."""
+    cdef uint32_t i, found = 0
+    cdef uint16_t distance, least = 0xFFFF
+    for i in range(costly):
+        distance = <uint16_t>(worker.touched[i] - worker.costly_last - 1)
+        if distance < least:
+            least, found = distance, i
+    return found
 
-    ports: so many share the time."""
+
+cdef inline void transmit_costly(Worker *worker, WorkerPort *share, uint64_t *now) noexcept nogil:
+    """Send a costly port's queue frame by frame, as far as there is time for it. `now` is ns, and goes on."""
     cdef uint32_t queued = share.queued, at = 0, split_until = 0, weight
     cdef uint64_t began, took, counted, counted_before = thread_ns()
     worker.timed_until = now[0] + TIMED_NS
-    while at < queued and share.costly_from <= now[0] + COSTLY_SHARE * COSTLY_BURST_NS:
+    while at < queued and worker.costly_from <= now[0] + COSTLY_SHARE * COSTLY_BURST_NS:
         share.queued = at + 1
         weight = units(worker, share, at)
         at = transmit_some(worker, share, at, &split_until)
@@ -324,8 +332,11 @@ cdef inline void transmit_costly(Worker *worker, WorkerPort *share, uint32_t por
         if worker.breathing:
             counted, counted_before = counted_before, thread_ns()
             took = time_taken(worker, share, took, counted_before - counted)
+        else:                                   # its waits are not known
+            took = min(took, <uint64_t>share.cost * weight)
+        worker.costly_last = share.index
         if share.cost > COSTLY_NS:
-            share.costly_from = max(share.costly_from, began) + COSTLY_SHARE * ports * took
+            worker.costly_from = max(worker.costly_from, began) + COSTLY_SHARE * took
         if worker.breathing:
             note_cost(share, took, weight)
     share.queued = 0
@@ -340,7 +351,7 @@ cdef inline void transmit_costly(Worker *worker, WorkerPort *share, uint32_t por
 cdef inline void transmit_timed(Worker *worker) noexcept nogil:
     """As transmit(), with costly ports last."""
     cdef uint64_t now = monotonic_ns(), began, counted, counted_before = thread_ns()
-    cdef uint32_t i, costly = 0, weight
+    cdef uint32_t i, costly = 0, first, weight
     cdef WorkerPort *share
     if worker.breathing:
         waited(worker)
@@ -357,8 +368,9 @@ cdef inline void transmit_timed(Worker *worker) noexcept nogil:
         if worker.breathing:                     # else another thread sends, and its waits are not known
             counted, counted_before = counted_before, thread_ns()
             note_cost(share, time_taken(worker, share, now - began, counted_before - counted), weight)
+    first = find_turn(worker, costly)
     for i in range(costly):
-        transmit_costly(worker, worker.shares[worker.touched[i]], costly, &now)
+        transmit_costly(worker, worker.shares[worker.touched[(first + i) % costly]], &now)
 
 
 cdef inline void transmit(Worker *worker) noexcept nogil:

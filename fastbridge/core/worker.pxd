@@ -76,6 +76,8 @@ cdef struct Worker:
     int waits_fd                        # the worker's own /proc/thread-self/schedstat
     uint64_t waited                     # ns that the worker had waited for a CPU when last asked
     bint breathing                      # the worker's own thread sends
+    uint64_t costly_from                # ns; costly ports may be sent to again from then on
+    uint16_t costly_last                # the costly port that was sent to last
     uint16_t *touched                   # egress ports with queued frames
     uint32_t touched_count
     # The next messages of one port's queue: up to BATCH, of which at most BATCH // 2 have several frames.

@@ -28,6 +28,7 @@ _QUEUE_BYTES = 1 << 20  # as far as net.core.wmem_max lets it
 _MOST_BYTES = 1 << 17  # of a frame with its vnet header, for sure
 _VNET = struct.Struct("=BBHHHH")  # struct virtio_net_hdr
 _NEEDS_CSUM = 1
+_UDP_CHECK = 6  # where a UDP header has its checksum
 
 
 class SocketPort(Closes):
@@ -133,7 +134,9 @@ def _finish(message: bytes) -> bytes:
     at = start + offset
     if not flags & _NEEDS_CSUM or at + 2 > len(frame):
         return frame
-    value = ~_sum(frame[start:]) & 0xFFFF or 0xFFFF  # to UDP, 0 would mean: none. It is the same sum
+    value = ~_sum(frame[start:]) & 0xFFFF
+    if value == 0 and offset == _UDP_CHECK:  # to UDP, 0 would mean: none. It is the same sum (RFC 768)
+        value = 0xFFFF
     return frame[:at] + struct.pack("!H", value) + frame[at + 2 :]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
 
 import pytest
 from costly import broadcasting, costly
@@ -33,15 +32,13 @@ def test_others_are_reached_beside_a_costly_pod(caplog: pytest.LogCaptureFixture
         assert one.ping(two, timeout=PATIENCE) and honest.ping(dear, timeout=PATIENCE)
         with costly(dear, SOCKETS), broadcasting(honest, 1000):
             eventually(lambda: count(switch, "pod4") > 100, "frames dropped as costly")
-            pings = one.ping(two, count=40, interval=0.01, timeout=PATIENCE)
-            assert pings.sent == 40
-            others = lost(switch)
-            assert others.pop("pod4") > 100
-            assert len(pings.rtts) + sum(others.values()) >= 40  # a busy machine may make another send slow, too
+            eventually(lambda: len(one.ping(two, count=40, interval=0.01, timeout=3).rtts) == 40, "every answer")
             eventually(lambda: "port pod4 takes" in caplog.text, "the word of it")
         eventually(lambda: honest.ping(dear), "the way back to it")
         others = lost(switch)
-        assert others.pop("pod4") > 4 * sum(others.values())
+        assert others.pop("pod4") > 100
+        # A busy machine may make another send slow, too, for a moment.
+        assert sum(others.values()) < switch.counters().ports["pod1"].tx_frames // 4
         assert {r.levelno for r in caplog.records if "costly" in r.getMessage()} == {logging.WARNING}
         with broadcasting(honest, 200):  # it is sent all there is again
             eventually(lambda: not is_short(switch), "every frame for it")
@@ -53,16 +50,21 @@ def test_costly_pods_share_the_time() -> None:
     """The one that is flooded to first does not take all."""
     with Lab(Topology.of(4, ipv6=None)) as lab, Switch(lab.ports) as switch:
         one, _, dear, too = lab
-        with costly(dear, SOCKETS), costly(too, SOCKETS), broadcasting(one, 1000):
+        with costly(dear, 2 * SOCKETS), costly(too, 2 * SOCKETS), broadcasting(one, 1000):
             eventually(lambda: min(count(switch, "pod3"), count(switch, "pod4")) > 100, "frames dropped as costly")
             first = sent(switch)
-            eventually(lambda: sum((sent(switch) - first).values()) > 100, "frames for them")
-            assert min((sent(switch) - first)[name] for name in ("pod3", "pod4")) > 30
+            eventually(lambda: min(sent_since(first, switch)) > 30, "frames for both")
+            assert max(sent_since(first, switch)) < 3 * min(sent_since(first, switch))
 
 
-def sent(switch: Switch) -> Counter[str]:
+def sent_since(before: tuple[int, ...], switch: Switch) -> tuple[int, ...]:
     """Frames for the costly pods."""
-    return Counter({name: switch.counters().ports[name].tx_frames for name in ("pod3", "pod4")})
+    return tuple(now - then for now, then in zip(sent(switch), before, strict=True))
+
+
+def sent(switch: Switch) -> tuple[int, ...]:
+    ports = switch.counters().ports
+    return ports["pod3"].tx_frames, ports["pod4"].tx_frames
 
 
 def is_short(switch: Switch) -> bool:

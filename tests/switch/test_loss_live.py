@@ -328,6 +328,7 @@ def test_few_frames_wait_before_a_queue_that_shapes() -> None:
             three.heard_before(one.mark())
             port = switch.counters().ports["pod2"]
             assert port.tx_frames + port.tx_dropped["full"] + port.tx_dropped["costly"] == 1001
+            assert port.tx_dropped["full"] > 0
             assert 0 < port.tx_frames < 200
             check_accounts(switch)
 

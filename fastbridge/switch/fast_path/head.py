@@ -3,7 +3,8 @@
 The kernel holds a cache of decisions, never the FDB. A pair is promoted when the core has just forwarded a frame of it
 between two known stations. From then on the kernel forwards its frames, and the core does not see them. Any change that
 could alter the core's decision revokes the pair before it is reported: a move, a flush, a removed or static entry, a
-flag, a policy, a lost link. Frames that the kernel heard keep the FDB's entries alive.
+flag, a policy. A lost link is the core's to see, and its pairs go a moment later. Frames that the kernel heard keep the
+FDB's entries alive.
 
 No pair outlives its FDB entries, whatever the order of events. The FDB changes first, and then its pairs are revoked. A
 pair is promoted first, and then the FDB is read again. The same holds for the ports' links, flags and bindings.
@@ -67,7 +68,7 @@ class FastPath:
         self._of_port: defaultdict[int, set[Pair]] = defaultdict(set)
         self._of_ip: defaultdict[bytes, set[Pair]] = defaultdict(set)
         self._of_ingress: Counter[int] = Counter()
-        self.promoted_from: set[int] = set()  #: ports that ever had a pair
+        self.promoted_from: set[int] = set()  #: attached ports that the hand was asked to promote from
         self._looks: dict[int, Look] = {}
         self._mtus: dict[int, int] = {}  # of the hand's ports
         self._holds = 0  # users that want nothing promoted, such as traces

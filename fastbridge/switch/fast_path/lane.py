@@ -8,6 +8,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
+from operator import gt
 from typing import TYPE_CHECKING
 
 from fastbridge.journal import Journal
@@ -195,20 +196,32 @@ class FastLane:
             self._inside.close()
 
     def _note(self, ports: Mapping[int, PortEnds]) -> None:
-        """Received frames are read first, frames handed to the core second. So no frame between the two readings counts
-        as forwarded. Under traffic a reading may be some frames short, so the highest is kept. Where nothing was ever
-        promoted, what came in and was not handed over is on its way to the core.
+        """Keep the highest counts: under traffic a reading may be some frames short.
+
+        It may also be too high, by frames that wait in a CPU's backlog for the hook. So what is more than before is
+        read once more, and the lower reading counts. Where nothing was ever promoted, the kernel has forwarded nothing.
         """
         promoted_from = set(self.head.promoted_from)
+        now = self._since(ports)
+        if more := {index: ports[index] for index, since in now.items() if any(map(gt, since, self._passed[index]))}:
+            now |= {index: Passed(*map(min, since, now[index])) for index, since in self._since(more).items()}
+        for index, since in now.items():
+            if index not in promoted_from:
+                since = since._replace(received=0, received_bytes=0)
+            self._passed[index] = Passed(*map(max, since, self._passed[index]))
+
+    def _since(self, ports: Mapping[int, PortEnds]) -> dict[int, Passed]:
+        """A reading of the counts since the ports were attached, of those whose interfaces are there.
+
+        Received frames are read first, frames handed to the core second. So no frame between the two counts as
+        forwarded.
+        """
         own = self._stats([links.ifindex for links in ports.values()])
         punts = self._stats([links.punt for links in ports.values()])
         arrived = self._arrived([links.ifindex for links in ports.values()])
-        for index, links in ports.items():
-            if now := _count(links, own, punts, arrived):
-                since = Passed(*(a - b for a, b in zip(now, self._begun[index], strict=True)))
-                if index not in promoted_from:
-                    since = since._replace(received=0, received_bytes=since.received_bytes if since.missed else 0)
-                self._passed[index] = Passed(*map(max, since, self._passed[index]))
+        counts = {index: _count(links, own, punts, arrived) for index, links in ports.items()}
+        begun = self._begun
+        return {i: Passed(*(a - b for a, b in zip(now, begun[i], strict=True))) for i, now in counts.items() if now}
 
     def _arrived(self, indices: Sequence[int]) -> Mapping[int, int]:
         """How many frames the other ends of ports have received, where the hand sends by them."""
