@@ -256,11 +256,12 @@ def test_a_checksum_that_was_left_to_the_device_is_complete_and_large_frames_com
                 assert checksum(addresses + struct.pack("!HH", 6, len(piece) - start) + piece[start:]) == 0
                 assert piece[:18] == frame[:18]
         # To UDP a checksum of 0 would mean that there is none.
-        empty = ethernet(GROUP, ONE, ethertype=0x0800, payload=bytes(40))
-        switch.process_offloaded("pod", [struct.pack("=BBHHHH", 1, 0, 0, 0, 14, 6) + empty])
-        assert probe.recv(0)[20:22] == b"\xff\xff"
+        summed_to_zero = ethernet(GROUP, ONE, ethertype=0x0800, payload=bytes(38) + b"\xff\xff")
+        for offset, kept in (6, b"\xff\xff"), (16, b"\0\0"):
+            switch.process_offloaded("pod", [struct.pack("=BBHHHH", 1, 0, 0, 0, 14, offset) + summed_to_zero])
+            assert probe.recv(0)[14 + offset :][:2] == kept
         counters = switch.counters().ports["probe"]
-        assert (counters.tx_frames, sum(counters.tx_dropped.values())) == (3, 0)
+        assert (counters.tx_frames, sum(counters.tx_dropped.values())) == (4, 0)
 
 
 def test_in_memory_the_caller_gets_the_copies_that_no_socket_port_has() -> None:
