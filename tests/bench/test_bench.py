@@ -18,7 +18,7 @@ from typing import Any
 import jsonschema
 import pytest
 from effort import few_rows
-from live import eventually
+from live import PATIENCE, eventually
 from made_results import every_method
 from made_runs import METHOD, TASK, OneTrial, make_results, make_run
 
@@ -710,7 +710,8 @@ def test_a_tiny_comparison_measures_and_leaves_faulty_engines_behind() -> None:
 
 @pytest.mark.slow
 @pytest.mark.live
-def test_results_say_which_path_frames_took() -> None:
+def test_results_say_which_path_frames_took(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fastbridge.bench.machine.child.STOP_SECONDS", PATIENCE)  # its last word says it
     engines = (LinuxBridge(), ENGINES["fastbridge/nft"], ENGINES["fastbridge/af-packet"])
     results = compare(engines, profile=Profile("tiny", (replace(RATE, blocks=1),)))
     shares = {record.name: record.kernel_share for record in results.engines}

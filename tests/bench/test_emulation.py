@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from fake_dut import FakeDut
 from fake_link import FakeLink
+from live import eventually
 from made_results import every_method
 from methods import found
 
@@ -290,17 +292,23 @@ def test_engines_emulate_what_they_say(engine: Engine) -> None:
                 with pytest.raises(BenchError, match=f"^{engine.name}: {link}: "):
                     method.run(bed)
                 continue
-            values = method.run(bed).values
-            if "p50" in values:  # a busy machine makes it longer, and nothing makes it shorter
-                assert values["p99"] >= values["p50"] > 0.75 * values["wanted_p50"] > values["bare_p50"]
-            if "lost" in values:
-                assert values["lost"] > values["bare_lost"]
-            if "rate" in values:
-                assert values["rate"] < 1.1 * values["wanted_rate"] < values["bare_rate"]
-                assert values["waiting"] > 0.5 * values["wanted_waiting"]
+            eventually(lambda m=method: emulates(m.run(bed).values), str(link))  # type: ignore[misc]
         assert bed.running.link is not None
         bed.trial(steady(Stream(0, (1,)), 0.3, 500.0))
         assert bed.running.link is None
+
+
+def emulates(values: Mapping[str, float]) -> bool:
+    """False: the machine was too busy to say. It makes delays longer, and nothing makes them shorter."""
+    if "p50" in values:
+        assert values["p99"] >= values["p50"] > 0.75 * values["wanted_p50"]
+    if "rate" in values:
+        assert values["waiting"] > 0.5 * values["wanted_waiting"]
+    return (
+        0.75 * values.get("wanted_p50", 1) > values.get("bare_p50", 0)
+        and values.get("lost", 1) > values.get("bare_lost", 0)
+        and ("rate" not in values or values["rate"] < 1.1 * values["wanted_rate"] < values["bare_rate"])
+    )
 
 
 @pytest.mark.live

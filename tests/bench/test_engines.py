@@ -477,8 +477,8 @@ def test_offloads_do_not_survive_the_direct_pair() -> None:
 BENCH_THAT_WAITS = """
 import sys, time
 from fastbridge import Lab, Topology
-from fastbridge.bench.engines import ENGINES, fastbridge
-fastbridge.READY_SECONDS = 60.0
+from fastbridge.bench.engines import ENGINES, fastbridge, testpmd, vde
+fastbridge.READY_SECONDS = testpmd.READY_SECONDS = vde.READY_SECONDS = 60.0
 engine = ENGINES[sys.argv[1]]
 with Lab(Topology.of(2, ipv6=None)) as lab, engine.attach(lab, 0) as running:
     print(*(child.process.pid for child in running.processes), flush=True)

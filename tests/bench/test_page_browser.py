@@ -182,7 +182,7 @@ def test_nothing_is_wider_than_the_window(browser: Any, width: int) -> None:
     metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
     browser.execute_script("document.querySelectorAll('details').forEach((fold) => (fold.open = true))")
-    WebDriverWait(browser, 10).until(
+    WebDriverWait(browser, PATIENCE).until(
         lambda it: all(svg.size["width"] <= width for svg in find(it, "[data-chart] svg.marks") if svg.is_displayed())
     )
     assert browser.execute_script("return document.documentElement.scrollWidth") <= width

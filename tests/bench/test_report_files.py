@@ -389,7 +389,7 @@ def test_without_the_extra_it_is_said_before_anything_is_done(
 def test_without_the_histograms_package_the_engines_are_not_to_blame(tmp_path: Path) -> None:
     (tmp_path / "results.json").write_text(every_method().to_json())
     command = [sys.executable, "-W", "error", "-c", WITHOUT.replace("MISSING", "'hdrh'"), "report", "results.json"]
-    here = {"capture_output": True, "text": True, "timeout": 60, "cwd": tmp_path}
+    here = {"capture_output": True, "text": True, "timeout": 240, "cwd": tmp_path}
     env = {"env": os.environ | {"PYTHONPATH": str(ROOT)}}
     shown = subprocess.run(command, **here, **env)  # type: ignore[call-overload]
     reason = f"not readable here (latency needs the package hdrhistogram: {way_to('bench')})"

@@ -467,7 +467,7 @@ def test_every_kind_of_offer_through_a_bridge() -> None:
             trial = tester.trial(steady(stream, seconds, rate, sample=0 if stream.sizes[0] < 64 else 10))
             check_counts(trial)
             assert trial.intended == 1000
-            assert trial.cpu_switch_seconds is None and 0 < trial.window_seconds < seconds
+            assert trial.cpu_switch_seconds is None and 0 < trial.window_seconds < trial.seconds
         mesh = tester.trial(steady(full_mesh(4), seconds, rate, sample=10))
         check_counts(mesh)
         assert len([sent for sent in mesh.sent if sent]) == 4
@@ -702,12 +702,26 @@ def test_an_engine_restarted_under_load() -> None:
         # Broadcasts and bursts may vanish.
         assert tester.trial(steady(Stream(0), 0.25, 1000.0)).forwarded == 0
         assert tester.trial(Offer(offer.streams, (Phase(frames=1),))).forwarded == 0
-        trial = tester.trial(replace(offer, restart="killed"))
-        assert running.restarts == [True]
-        assert trial.offered is not None and trial.forwarded is not None and trial.samples is not None
-        assert trial.intended == 2000 and 0 < trial.forwarded < 0.6 * trial.offered
-        assert 0.15 < (trial.samples.last_lost or 0) < trial.seconds
-        assert 0 < trial.samples.received < trial.samples.sent
+
+        def restarted_in_the_middle() -> bool:
+            """On a busy machine the bridge may be there late, or what was to be sent before comes after it."""
+            running.stop()
+            running.restarts.clear()
+            try:
+                trial = tester.trial(replace(offer, restart="killed"))
+            except BenchError as error:
+                assert "late forwarded nothing" in str(error)
+                return False
+            assert running.restarts == [True]
+            assert trial.offered is not None and trial.forwarded is not None and trial.samples is not None
+            assert trial.intended == 2000
+            return (
+                0 < trial.forwarded < 0.6 * trial.offered
+                and 0.15 < (trial.samples.last_lost or 0) < trial.seconds
+                and 0 < trial.samples.received < trial.samples.sent
+            )
+
+        eventually(restarted_in_the_middle, "a restart in the middle of a trial")
 
 
 @pytest.mark.slow

@@ -103,7 +103,9 @@ def test_a_lab_inside_an_application(embedded: None) -> None:
 
 @pytest.mark.slow
 @pytest.mark.live
-def test_the_bench_starts_its_programs_inside_an_application(embedded: None) -> None:
+def test_the_bench_starts_its_programs_inside_an_application(embedded: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    for engine in ("fastbridge", "python_sockets"):
+        monkeypatch.setattr(f"fastbridge.bench.engines.{engine}.READY_SECONDS", PATIENCE)
     with Lab(2) as lab:
         for engine in Fastbridge(), PythonSockets():
             with engine.attach(lab, min(os.sched_getaffinity(0))):

@@ -168,8 +168,8 @@ def test_the_links_of_mininets_own_tests(link: str) -> None:
         net = network(SingleSwitchTopo(2, lopts=dict(delay="15ms")), link={link})
         h1, h2 = net.hosts
         assert reaches(h1, h2)
-        sent, received, least, average, most, _ = net._parsePingFull(h1.cmd("ping -c3 -i0.2", h2.IP()))
-        assert (sent, received) == (3, 3) and least >= 60, (least, average, most)
+        sent, received, least, average, most, _ = net._parsePingFull(h1.cmd("ping -c3 -i0.2 -w60", h2.IP()))
+        assert received == 3 and least >= 60, (sent, least, average, most)
         assert "15ms" in net["s1"].dpctl("link", "show")
         net.stop()
 

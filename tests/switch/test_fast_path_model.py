@@ -99,9 +99,7 @@ class Both:
     def talk(self, ingress: int, frames: list[bytes]) -> None:
         """Frames are heard where the model says; those of a pair in order, unless it was promoted just now."""
         expected = self.model.process(ingress, frames)
-        for frame in frames:
-            self.ends[ingress].send(frame)
-        mark = self.ends[ingress].mark()
+        mark = self.ends[ingress].send_in_order(frames)
         self.model.process(ingress, [mark])
         heard = {
             at: end.heard_before(mark)
