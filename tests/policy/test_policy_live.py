@@ -20,7 +20,7 @@ from arp_nd_frames import tagged
 from effort import few
 from frames import GROUP, ethernet
 from gso import NEEDS_CSUM, checksum
-from live import PATIENCE, VnetHeader, Wire, eventually, on_one_cpu, seen, wires
+from live import PATIENCE, VnetHeader, Wire, eventually, seen, wires
 from pyroute2 import IPRoute
 from scapy.packet import Packet
 
@@ -140,7 +140,7 @@ def test_duplicate_address_detection_still_fires(policy: str) -> None:
 
 def test_a_probe_is_answered_by_the_owner_itself() -> None:
     """As RFC 5227 needs it: by whoever has the address now, not by who had it once."""
-    with policed(3, "suppress") as (lab, switch), wires(lab) as (one, two, three), on_one_cpu():
+    with policed(3, "suppress") as (lab, switch), wires(lab) as (one, two, three):
         owner = address(lab["pod1"], 4)
         assert lab["pod2"].ping(owner, timeout=PATIENCE)
         eventually(lambda: knows(switch, owner), "pod1 in the neighbour table")
@@ -259,7 +259,7 @@ def test_an_address_the_plan_does_not_have_is_nobodys() -> None:
 
 @pytest.mark.parametrize("vids", [(5,), (100, 7)], ids=str)
 def test_tagged_questions_are_answered_in_their_vlan(vids: tuple[int, ...]) -> None:
-    with policed(3, "suppress") as (lab, _), wires(lab) as (one, two, three), on_one_cpu():
+    with policed(3, "suppress") as (lab, _), wires(lab) as (one, two, three):
         owner, asker = text(one.mac), text(two.mac)
         one.send(tagged(make.arp(1, owner, "10.5.0.1", "10.5.0.1"), *vids))
         three.heard_before(policy_mark(one), b"")
@@ -277,7 +277,7 @@ def test_tagged_questions_are_answered_in_their_vlan(vids: tuple[int, ...]) -> N
 
 def test_a_pending_checksum_is_computed_for_the_policy() -> None:
     """A sender may leave it to the network card; what the policy judges and sends is what a wire would show."""
-    with policed(3, "guard,suppress") as (lab, switch), wires(lab) as (one, two, three), on_one_cpu():
+    with policed(3, "guard,suppress") as (lab, switch), wires(lab) as (one, two, three):
         owner, asker = text(one.mac), text(two.mac)
         one.send(bytes(make.na(owner, "fd00::a1")))
         three.heard_before(policy_mark(one), b"")

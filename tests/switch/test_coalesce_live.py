@@ -295,7 +295,7 @@ def test_the_kernel_takes_merged_frames(tags: bytes, pending: bool, version: int
         switch.fdb.add(two.mac, "pod2", vlan=int.from_bytes(tags[2:4], "big") & 0xFFF)
         sent = run(one, two, 30, 700, version=version, protocol=protocol, pending=pending, tags=tags)
         for message in sent:
-            one.socket.send(message)
+            one.send_message(message)
         switch.start()
         assert hear_all(two, [frame for message in sent for frame in segment(message)], tags) <= 10
         pod2 = switch.counters().ports["pod2"]
@@ -342,7 +342,7 @@ def test_what_is_too_big_alone_is_too_big_merged() -> None:
         switch.fdb.add(two.mac, "pod2")
         sent = [message for size in (1_400, 1_200) for message in run(one, two, 20, size, protocol=UDP)]
         for message in sent:
-            one.socket.send(message)
+            one.send_message(message)
         switch.start()
         messages = hear_all(two, [frame for message in sent[20:] for frame in segment(message)])
         pod2 = switch.counters().ports["pod2"]
@@ -358,7 +358,7 @@ def test_the_mtu_may_change() -> None:
             def sent(fits: bool = fits) -> bool:
                 before = switch.counters().ports["pod2"]
                 for message in run(one, two, 60, 1_200, protocol=UDP):
-                    one.socket.send(message)
+                    one.send_message(message)
                 eventually(lambda: fate(switch) >= fate_of(before) + 60)
                 after = switch.counters().ports["pod2"]
                 return after.tx_frames == before.tx_frames + (60 if fits else 0)
@@ -395,7 +395,7 @@ def test_what_the_kernel_refuses_is_sent_frame_by_frame() -> None:
             FdbAccess(dataplane).add(two.mac, 0, 1)
             sent = run(one, two, 20, 700, protocol=UDP)
             for message in sent:
-                one.socket.send(message)
+                one.send_message(message)
             thread = threading.Thread(target=dataplane.run)
             thread.start()
             heard = []
@@ -420,7 +420,7 @@ def test_off() -> None:
         switch.fdb.add(two.mac, "pod2")
         sent = run(one, two, 10, 100)
         for message in sent:
-            one.socket.send(message)
+            one.send_message(message)
         switch.start()
         assert [hear(two) for _ in sent] == [segment(message) for message in sent]
         assert switch.counters().total.coalesced == 0

@@ -13,7 +13,7 @@ import pytest
 from accounts import check_fates
 from fast import HANDS, fast, forwarded, know_each_other, need, pairs
 from frames import GROUP, ethernet
-from live import Wire, eventually, in_the_end, next_own, on_one_cpu, settled, state, wires
+from live import Wire, eventually, in_the_end, next_own, settled, state, wires
 from streams import Stream
 
 from fastbridge import Lab, Switch, Topology
@@ -109,9 +109,8 @@ def test_tcp_beside_a_station_that_moves_all_the_time(hand: str) -> None:
                 """Of two ports read late, the move away may come after the move back."""
                 four.send(last_move)
                 settled(switch)
-                with on_one_cpu():
-                    one.send(hello)
-                    mark = one.mark()
+                one.send(hello)
+                mark = one.mark()
                 heard = fourth.heard_before(mark), [frame for frame in third.heard_before(mark) if frame != last_move]
                 return heard == ([hello], [])
 

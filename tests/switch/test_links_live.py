@@ -14,7 +14,7 @@ from accounts import check_fates
 from fast import HANDS, fast, know_each_other, pairs, promoted
 from frames import ethernet
 from host import Host
-from live import PATIENCE, eventually, hear_each_other, on_one_cpu, stage, wires
+from live import PATIENCE, eventually, hear_each_other, stage, wires
 from meanwhile import meanwhile
 from streams import Stream, families
 
@@ -80,12 +80,11 @@ def test_a_stream_under_links_that_change(family: int, fast_path: str) -> None:
 def test_frames_keep_their_order_when_links_change() -> None:
     with stage(2, fast_path="off") as (lab, switch), wires(lab) as (one, two):
         hear_each_other([one, two])
-        with on_one_cpu():
-            for link in ("delay=30ms", "delay=5ms", "delay=20ms,rate=100mbit", None, "delay=1ms", None) * 3:
-                switch.set_link("pod2", link)
-                for n in range(10):  # all together they fit the hearer's receive buffer
-                    one.send(ethernet(two.mac, one.mac, payload=b"fastbridge %d" % n))
-            mark = one.mark()
+        for link in ("delay=30ms", "delay=5ms", "delay=20ms,rate=100mbit", None, "delay=1ms", None) * 3:
+            switch.set_link("pod2", link)
+            for n in range(10):  # all together they fit the hearer's receive buffer
+                one.send(ethernet(two.mac, one.mac, payload=b"fastbridge %d" % n))
+        mark = one.mark()
         heard = two.heard_before(mark)
         numbers = [int(frame.split(b"fastbridge ")[1].split(b"\0")[0]) for frame in heard]
         assert numbers == list(range(10)) * 18

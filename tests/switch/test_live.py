@@ -20,7 +20,6 @@ from live import (
     eventually,
     hear_each_other,
     next_own,
-    on_one_cpu,
     seen,
     settled,
     stage,
@@ -118,7 +117,7 @@ def test_known_unicast_is_private_and_unknown_is_flooded() -> None:
 
 
 def test_many_frames_in_order() -> None:
-    with stage(3) as (lab, switch), wires(lab) as ends, on_one_cpu():
+    with stage(3) as (lab, switch), wires(lab) as ends:
         hear_each_other(ends)
         if switch.fast_path != "off":  # by then: at its promotion a pair may be overtaken once
             one, two, _ = ends

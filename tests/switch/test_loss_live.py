@@ -266,6 +266,7 @@ def test_losses_of_a_port_that_is_gone_stay_counted(monkeypatch: pytest.MonkeyPa
         switch.fdb.add(station(lab["pod2"]), "pod2")
         unicast(lab, one, "pod2", 10, 1400)
         three.heard_before(one.mark())
+        eventually(lambda: lab["pod2"].port.counters().tx_dropped == 10, "the kernel's word")
         lab["pod2"].port.delete()
         eventually(lambda: {port.name: port.state for port in switch.ports}["pod2"] == "gone", "its end")
         eventually(lambda: lost(switch, "pod2", "device") == 10, "its last words")

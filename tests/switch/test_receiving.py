@@ -19,7 +19,6 @@ from live import (
     eventually,
     hear_each_other,
     next_own,
-    on_one_cpu,
     seen,
     stage,
     state,
@@ -93,10 +92,9 @@ def test_small_and_large_frames_keep_their_order() -> None:
 
         def send(burst: int) -> tuple[list[bytes], bytes]:
             sends = small_and_large(burst, one.mac)
-            with on_one_cpu():
-                for each in sends:
-                    one.send(*each)
-                return [frame for frame, *_ in sends], one.mark()
+            for each in sends:
+                one.send(*each)
+            return [frame for frame, *_ in sends], one.mark()
 
         sent, mark = send(0)  # the switch does not run yet: they will be one batch
         with switch:
@@ -151,9 +149,8 @@ def test_frames_beyond_64_kilobytes_pass_in_pieces_or_are_counted() -> None:
         for size in (66_000, 100_000, 140_000) * 10:  # more than the receiver has room for would be lost there
             frame, header = gso_frame(GROUP, one.mac, b"", 6, 60_000)
             frame += bytes(n % 251 for n in range(size - len(frame)))
-            with on_one_cpu():
-                one.send(frame, header)
-                mark = one.mark()
+            one.send(frame, header)
+            mark = one.mark()
             pieces = two.heard_before(mark, containing=one.mac.to_bytes(6, "big"))
             at = header.header_length
             if pieces:
