@@ -54,10 +54,11 @@ def reach(sender: Wire, hearer: Wire) -> None:
 
     def heard() -> bool:
         sender.send(private := ethernet(hearer.mac, sender.mac, payload=b"private %d" % next(Wire.numbers)))
+        deadline = time.monotonic() + 0.5
         with contextlib.suppress(TimeoutError):
-            while hearer.receive()[0] != private:
-                pass
-            return True
+            while time.monotonic() < deadline:
+                if hearer.receive()[0] == private:
+                    return True
         return False
 
     hearer.socket.settimeout(0.5)
