@@ -102,6 +102,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     import effort
 
+    if hasattr(config.option, "maxworkerrestart"):
+        # A worker that crashes ends the run: xdist would wait for ever for what it left, when the others are done.
+        config.option.maxworkerrestart = config.option.maxworkerrestart or "0"
     effort.whole = config.option.markexpr != "not slow and not alone"  # as pyproject.toml has it
     if "settings" in globals():
         settings.load_profile("fastbridge" if effort.whole else "fastbridge, shorter")
