@@ -12,7 +12,8 @@
 # falls by a sixteenth. So a pod that is slow for one frame in ten is costly, too. The time that other threads had of
 # the CPU in a send is subtracted: a frame that wakes a pod's program makes it run at once, where they share a CPU. So
 # is the time that the hypervisor took, where it shows: if the kernel counts a pod's part of a send (a softirq) as CPU
-# time of the thread, which short sends tell, a send takes no more than that. CONFIG_IRQ_TIME_ACCOUNTING counts it apart.
+# time of the thread, which short sends tell, a send takes no more than that. CONFIG_IRQ_TIME_ACCOUNTING counts it
+# apart.
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport strtoull
 from libc.string cimport memset
@@ -308,7 +309,7 @@ cdef inline void note_cost(WorkerPort *share, uint64_t took, uint32_t weight) no
 
 
 cdef inline uint32_t find_turn(const Worker *worker, uint32_t costly) noexcept nogil:
-    """Which of the first so many touched ports has its turn: the next one, by index, after the last that was sent to."""
+    """Which of the first so many touched ports has its turn: the next one after the last that was sent to."""
     cdef uint32_t i, found = 0
     cdef uint16_t distance, least = 0xFFFF
     for i in range(costly):
