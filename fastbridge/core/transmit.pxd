@@ -14,7 +14,7 @@
 # is the time that the hypervisor took, where it shows: if the kernel counts a pod's part of a send (a softirq) as CPU
 # time of the thread, which short sends tell, a send takes no more than that. CONFIG_IRQ_TIME_ACCOUNTING counts it
 # apart.
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport strtoull
 from libc.string cimport memset
 
