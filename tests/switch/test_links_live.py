@@ -84,8 +84,7 @@ def test_frames_keep_their_order_when_links_change() -> None:
             switch.set_link("pod2", link)
             for n in range(10):  # all together they fit the hearer's receive buffer
                 one.send(ethernet(two.mac, one.mac, payload=b"fastbridge %d" % n))
-        mark = one.mark()
-        heard = two.heard_before(mark)
+        heard = two.heard_before(one.mark())
         numbers = [int(frame.split(b"fastbridge ")[1].split(b"\0")[0]) for frame in heard]
         assert numbers == list(range(10)) * 18
         eventually(lambda: drained(switch), "nothing in flight")
