@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -157,8 +157,9 @@ def stopped(thread: int) -> Iterator[None]:
 def worker_of(pid: int) -> int:
     """The thread of the data plane: it holds its own waiting times open."""
     for descriptor in Path(f"/proc/{pid}/fd").iterdir():
-        if found := re.fullmatch(r"/proc/\d+/task/(\d+)/schedstat", str(descriptor.readlink())):
-            return int(found.group(1))
+        with suppress(FileNotFoundError):  # closed meanwhile
+            if found := re.fullmatch(r"/proc/\d+/task/(\d+)/schedstat", str(descriptor.readlink())):
+                return int(found.group(1))
     raise AssertionError("no worker")
 
 

@@ -8,7 +8,7 @@ import socket
 import threading
 
 import pytest
-from live import eventually
+from live import PATIENCE, eventually
 
 from fastbridge import Lab, PortError, Switch
 from fastbridge.switch.port_links import claim_of, connect
@@ -63,8 +63,9 @@ def test_who_cannot_ask_is_told_at_once() -> None:
 
 
 @pytest.mark.parametrize("begins", [True, False])
-def test_a_holder_that_begins_or_ends_is_waited_for(begins: bool) -> None:
+def test_a_holder_that_begins_or_ends_is_waited_for(begins: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Between its name and its listening, or while it ends, nobody can tell who it is."""
+    monkeypatch.setattr("fastbridge.switch.port_links._CLAIMING_SECONDS", PATIENCE)
     with Lab(1) as lab, lab.ports[0].open_socket(socket.AF_UNIX, socket.SOCK_STREAM, 0) as claim:
         link = lab.run_host(["cat", "/sys/class/net/pod1/ifindex"]).stdout
         claim.bind(claim_of(int(link)))

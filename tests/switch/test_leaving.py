@@ -61,7 +61,8 @@ def test_a_last_count_that_fails(
         switch.remove_port("p2")
         switch.add_port("p2")
     assert switch.counters().total.rx_frames > 0
-    assert f"the last losses in interfaces are not counted: {error}" in caplog.messages
+    line = f"the last losses in interfaces are not counted: {error}"
+    eventually(lambda: line in caplog.messages, line)
     eventually(lambda: names() == interfaces, "the fast path's interfaces to go")  # those of its trial go by themselves
     eventually(lambda: not ours(), "the threads' end")
     assert ",UP" in ip("-o link show p1")
