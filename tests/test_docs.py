@@ -40,7 +40,7 @@ WRITTEN = {page: "\n".join(found) for page in PAGES if page.exists() and (found 
 def run(*arguments: str) -> str:
     """What Python prints, given these arguments."""
     command = [sys.executable, "-W", "error", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=180)
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
 
@@ -207,7 +207,7 @@ def test_the_demo_says_what_is_shown() -> None:
     program = PATIENT + "import sys; from fastbridge.cli import main; sys.argv = ['fastbridge', 'demo']; main()"
     demo = [sys.executable, "-c", program]
     env = os.environ | {"COLUMNS": "80"}
-    done = subprocess.run(demo, capture_output=True, text=True, timeout=60, env=env)
+    done = subprocess.run(demo, capture_output=True, text=True, timeout=180, env=env)
     assert (done.returncode, done.stderr) == (0, "")
     said = iter([changing(line) for line in done.stdout.splitlines()])
     shown = next(block for block in blocks(README, "text") if "The first ping" in block)

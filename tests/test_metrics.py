@@ -428,7 +428,7 @@ def test_without_the_extra_one_line_says_what_to_install() -> None:
         "from fastbridge.cli import main\n"
         "sys.argv = ['fastbridge', 'run', '--metrics', '0', 'a', 'b']; main()"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, cwd=ROOT)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=180, cwd=ROOT)
     assert "pip install -e '.[metrics]'" in complaint(done, 2)
 
 
@@ -511,7 +511,7 @@ def test_what_a_run_serves_is_what_it_counts(lab: Lab, start: Started, fast_path
     statuses = [status.read_text() for status in Path(f"/proc/{process.pid}/task").glob("*/status")]
     kept = {re.findall(r"^CapPrm:.*$", status, re.M)[0] for status in statuses}
     assert len(kept) == 1  # the thread that serves has no more than the others
-    assert lab["pod1"].ping("pod2", count=20, interval=0.005, timeout=PATIENCE).received == 20
+    eventually(lambda: lab["pod1"].ping("pod2", count=20, interval=0.005, timeout=5).received == 20, "twenty answers")
     before = scrape(lab, ready["metrics"])
     assert total(before, "port_receive_frames_total") >= 40
     assert total(before, "worker_breaths_total", worker="0") > 0
@@ -528,7 +528,7 @@ def test_what_a_run_serves_is_what_it_counts(lab: Lab, start: Started, fast_path
     if ready["fast_path"] != "off":
 
         def some_by_the_kernel() -> bool:
-            assert lab["pod1"].ping("pod2", count=5, interval=0.01, timeout=PATIENCE).received == 5
+            lab["pod1"].ping("pod2", count=5, interval=0.01, timeout=1)
             now = scrape(lab, ready["metrics"])
             promoted = total(now, "fast_path_changes_total", change="promoted")
             return promoted >= 2 and total(now, "port_forwarded_frames_total", path="kernel") > 20

@@ -191,6 +191,6 @@ def test_with_pods() -> None:
 
 def test_without_scapy_the_way_out_is_named() -> None:
     script = "import sys; sys.modules['scapy'] = None; import fastbridge.scapy"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=180)
     said = "this takes the package scapy: in a clone of fastbridge, pip install -e '.[scapy]'"
     assert done.stderr.splitlines()[-1] == f"fastbridge.errors.ConfigError: {said}"

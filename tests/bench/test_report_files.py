@@ -84,7 +84,7 @@ def test_pytest_benchmark_compares_it(tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / f"{name}.json").write_text(drawn(some_results()))
     command = [sys.executable, "-m", "pytest_benchmark", "compare", "--group-by=group", "one.json", "two.json"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=tmp_path)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=180, cwd=tmp_path)
     assert done.returncode == 0 and "WARNING" not in done.stderr, done.stderr
     assert "benchmark '64 B': 6 tests" in done.stdout and "64 B[mine]" in done.stdout
 
@@ -380,7 +380,7 @@ def test_without_the_extra_it_is_said_before_anything_is_done(
         ["report", str(saved()), "-o", str(tmp_path / "x.html")],
     ):
         command = [sys.executable, "-W", "error", "-c", script, *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=ROOT)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=180, cwd=ROOT)
         assert "in a clone of fastbridge, pip install -e '.[report]'" in complaint(done, 1)
     assert {each.name for each in tmp_path.iterdir()} == {"results.json"}
 
@@ -407,6 +407,6 @@ def test_what_the_methods_need_is_asked_for_before_anything_is_measured(tmp_path
         script = WITHOUT.replace("MISSING", repr(missing))
         place = ["--profile", profile, "-o", str(tmp_path / "results.json")]
         command = [sys.executable, "-W", "error", "-c", script, "compare", *place]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=ROOT)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=180, cwd=ROOT)
         assert f"profile {profile} needs {name}: {way_to('bench')}" in complaint(done, 1)
     assert not [*tmp_path.iterdir()]

@@ -214,7 +214,7 @@ def store(directory: Path, *values: Any) -> Path:
 def track(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-W", "error", "-m", "fastbridge", "track", *map(str, arguments)]
     env = os.environ | {"COLUMNS": "80"} | environment
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=ROOT, env=env)
+    return subprocess.run(command, capture_output=True, text=True, timeout=180, cwd=ROOT, env=env)
 
 
 def test_runs_are_in_the_order_of_their_commits(tmp_path: Path) -> None:
@@ -349,7 +349,7 @@ def test_what_pytest_benchmark_really_saves(tmp_path: Path) -> None:
     (tmp_path / "test_x.py").write_text("def test_x(benchmark):\n    benchmark.pedantic(lambda: None, rounds=3)\n")
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--benchmark-autosave", "test_x.py"]
     alone = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_XDIST")}
-    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, timeout=60, env=alone)
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, timeout=180, env=alone)
     (path,) = tmp_path.glob(".benchmarks/*/*.json")
     run = read_run(path)
     assert list(run.seconds) == ["test_x.py::test_x"]

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -132,7 +131,7 @@ def test_a_reader_that_leaves_ends_it(stage: tuple[Lab, Switch]) -> None:
         process.stdout.close()
 
         def ended() -> bool:
-            pings(lab, 2)
+            lab["pod1"].ping("pod2", timeout=1)
             return process.poll() is not None
 
         eventually(ended, "the end")
@@ -198,9 +197,12 @@ def test_tshark_finds_running_switches_and_captures(stage: tuple[Lab, Switch]) -
     fields = ["-e", "frame.interface_name", "-e", "frame.comment"]
     process = subprocess.Popen([*command, *fields], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
     eventually(lambda: switch._watching or process.poll() is not None, "the capture")
-    while process.poll() is None:
-        pings(lab, 2)
-        time.sleep(0.01)
+
+    def ended() -> bool:
+        lab["pod1"].ping("pod2", timeout=1)
+        return process.poll() is not None
+
+    eventually(ended, "the end")
     out, err = process.communicate()
     assert process.returncode == 0, err
     assert {tuple(line.split("\t")) for line in out.splitlines()} >= {

@@ -118,7 +118,7 @@ sys.meta_path.insert(0, CtrlC())
 from fastbridge.__main__ import main
 main()
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, cwd=ROOT)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=180, cwd=ROOT)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
@@ -137,7 +137,7 @@ def test_the_log_shows_control_characters_of_names() -> None:
 def test_run_on_an_interface_that_is_down() -> None:
     with Lab(2) as lab:
         lab["pod2"].port.set_down()
-        done = lab.run_host([*COMMAND, "run", "pod1", "pod2"], check=False, timeout=60, cwd=ROOT)
+        done = lab.run_host([*COMMAND, "run", "pod1", "pod2"], check=False, timeout=180, cwd=ROOT)
     assert "ip link set pod2 up" in complaint(done, 1)
 
 
@@ -283,7 +283,7 @@ def test_json_contract(lab: Lab, start: Callable[..., subprocess.Popen[str]]) ->
         )
     assert counters["total"]["forwarded"] + counters["total"]["fast"] >= 10
     assert counters["learned"] >= 3
-    said = [line.removeprefix("fastbridge: port pod3 is ") for line in err.splitlines()]
+    said = [line.removeprefix("fastbridge: port pod3 is ") for line in complaints(err)]
     # The lines are by another thread than the events: it may see two changes as one.
     without = "down: no carrier (its far end is down, or its cable is out)"
     assert said[0] in ("down", without) and set(said[:-1]) <= {"down", without, "up again"}
@@ -428,7 +428,7 @@ def test_a_run_ends_though_nobody_reads(stalled: str, number: int, lab: Lab) -> 
 
 
 def check_story(done: subprocess.CompletedProcess[str], pods: int) -> None:
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, complaints(done.stderr)) == (0, [])
     story = " ".join(done.stdout.split())
     others = "pod2" if pods == 2 else "pod2, pod3"
     for words in (
@@ -465,7 +465,7 @@ def test_demo(pods: int) -> None:
 )
 def test_demo_of_a_policy(policy: str, words: list[str]) -> None:
     done = run("demo", "--arp", policy)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, complaints(done.stderr)) == (0, [])
     story = " ".join(done.stdout.split())
     for text in (*words, f"up to the policy, {policy}"):
         assert text in story, text
@@ -483,14 +483,14 @@ def test_demo_of_many_pods_fits_a_narrow_terminal() -> None:
 @pytest.mark.live
 def test_demo_of_an_ordinary_user(unprivileged: list[str]) -> None:
     main = "from fastbridge.cli import main; main()"
-    done = subprocess.run([*unprivileged, main, "demo"], capture_output=True, text=True, timeout=60, cwd="/")
+    done = subprocess.run([*unprivileged, main, "demo"], capture_output=True, text=True, timeout=180, cwd="/")
     check_story(done, 3)
 
 
 @pytest.mark.live
 def test_demo_without_unicode() -> None:
     done = run("demo", "--pods", "2", env={**os.environ, "PYTHONIOENCODING": "ascii"})
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, complaints(done.stderr)) == (0, [])
     assert "who has 10.0.0.2? tell 10.0.0.1" in done.stdout
 
 
@@ -574,7 +574,7 @@ def small_compare(blocks: int, *arguments: str) -> list[str]:
 def test_compare_and_report(tmp_path: Path) -> None:
     path = tmp_path / "results.json"
     command = small_compare(2, "--quick", "--seed", "7", "-o", str(path))
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=ROOT)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=180, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     results = Results.load(path)
     assert (results.seed, results.interrupted, len(results.runs)) == (7, False, 6)
@@ -593,7 +593,7 @@ def test_compare_leaves_a_report(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=4 * PATIENCE, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     assert done.stdout.endswith(f"written to {place}; open {place / 'report.html'}\n")
-    again = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=ROOT)
+    again = subprocess.run(command, capture_output=True, text=True, timeout=180, cwd=ROOT)
     assert "holds an earlier report" in complaint(again, 2)
     names = {"results.json", "report.html", "report.md", "pytest-benchmark.json", "pictures"}
     assert {each.name for each in place.iterdir()} == names
@@ -607,7 +607,7 @@ def test_compare_leaves_a_report(tmp_path: Path) -> None:
 def test_compare_with_a_command_of_the_user_s(tmp_path: Path) -> None:
     forwarder = f"{sys.executable} -I -S {ROOT}/fastbridge/bench/engines/forwarder.py {{ports}}"
     command = small_compare(2, "--engine-command", forwarder, "-o", str(tmp_path / "results.json"))
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=ROOT)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=180, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     results = Results.load(tmp_path / "results.json")
     assert not results.unfit

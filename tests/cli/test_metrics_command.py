@@ -55,7 +55,7 @@ def test_the_command_prints_what_the_switch_would_serve(lab: Lab, switch: subpro
     assert {name for name, _ in missing} <= {"fastbridge_fast_path_info", "fastbridge_policy_frames_total"}
     frames = [printed["fastbridge_port_receive_frames_total", (("port", name),)] for name in ("pod1", "pod2")]
     assert min(frames) >= 3
-    with Client("here") as client:
+    with Client("here", timeout=PATIENCE) as client:
         for row in client.call("stats")[:-1]:
             assert printed["fastbridge_port_receive_frames_total", (("port", row["ifname"]),)] <= (
                 row["rx_frames"] + row["fast"]
@@ -75,5 +75,5 @@ def test_without_a_switch_or_the_extra_one_line_says_so(switch: subprocess.Popen
         "from fastbridge.cli import main\n"
         "sys.argv = ['fastbridge', 'metrics']; main()"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, cwd=ROOT)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=180, cwd=ROOT)
     assert "pip install -e '.[metrics]'" in complaint(done, 2)

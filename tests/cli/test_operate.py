@@ -349,7 +349,7 @@ def test_completion_is_a_script_that_its_shell_reads(shell: str) -> None:
 def test_a_command_meets_a_switch_that_ends(lab: Lab, start: Callable[..., subprocess.Popen[str]]) -> None:
     process = start("run", "--json", "--name", "here", "pod1", "pod2")
     say(process)
-    with Client("here") as client:
+    with Client("here", timeout=PATIENCE) as client:
         process.terminate()
         process.communicate(timeout=PATIENCE)
         eventually(lambda: running() == [], "the end of the socket")

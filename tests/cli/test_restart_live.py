@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command import COMMAND, ROOT, say
+from command import COMMAND, ROOT, next_complaint, say
 from effort import few
 from live import PATIENCE, Wire, eventually
 
@@ -269,5 +269,5 @@ def test_a_switch_that_does_not_let_go(begin: Begin) -> None:
     before.send_signal(signal.SIGSTOP)
     after = begin("--take-over")
     assert after.stderr is not None
-    assert f"process {before.pid} was asked to end, and still holds pod1" in after.stderr.readline()
+    assert f"process {before.pid} was asked to end, and still holds pod1" in next_complaint(after)
     assert after.wait(PATIENCE) == 1

@@ -21,7 +21,7 @@ from shutil import which
 from typing import Any
 
 import pytest
-from command import COMMAND, ROOT, complaint, complaints, run, say
+from command import COMMAND, ROOT, complaint, complaints, next_complaint, run, say
 from effort import few
 from frames import GROUP, ethernet
 from host import Host, ip
@@ -159,7 +159,7 @@ def test_carriers_come_back_and_so_does_what_the_host_had_there(
         ip(line)
     before = in_any_order(settle())
     process = start("--name", "carriers", "p1", "p2", "p3")
-    with Client("carriers") as client:
+    with Client("carriers", timeout=PATIENCE) as client:
         assert client.call("link.down", ports=["p1"])[0]["state"] == "down"
         eventually(lambda: "NO-CARRIER" in host.ip(1, "link show eth0"), "a pod without a carrier")
         assert "2001:db8::1" not in ip("-6 addr show dev p1")
@@ -364,7 +364,7 @@ def test_a_port_of_another_switch_is_refused(host: Host, start: Callable[..., su
 @pytest.mark.parametrize("ports", [["p1", "p2"], ["--match", "p*"], ["--match", "none*"]])
 def test_run_without_privilege(ports: list[str], host: Host, unprivileged: list[str]) -> None:
     main = "from fastbridge.cli import main; main()"
-    done = subprocess.run([*unprivileged, main, "run", *ports], capture_output=True, text=True, timeout=60, cwd="/")
+    done = subprocess.run([*unprivileged, main, "run", *ports], capture_output=True, text=True, timeout=180, cwd="/")
     assert "no right to open a raw socket" in complaint(done, 1)
 
 
@@ -399,10 +399,9 @@ sys.stdin.read()"""
 
 def said_until(process: subprocess.Popen[str], last: str) -> list[str]:
     """The lines of stderr, up to this one. What comes and goes between two looks at it has no line."""
-    assert process.stderr is not None
     said: list[str] = []
     while last not in said:
-        line = process.stderr.readline()
+        line = next_complaint(process)
         assert line, f"{last!r} was not said; {said} was"
         said.append(line.strip())
     return said

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from command import COMMAND, ROOT, complaint, run, say
+from command import COMMAND, ROOT, complaint, next_complaint, run, say
 from effort import few_rows
 from live import PATIENCE, eventually
 
@@ -69,7 +69,11 @@ def test_ports_come_and_go_at_each(lab: Lab, start: Start, request: pytest.Fixtu
     assert ready(process, 3) == {"s1": ["pod1", "pod2"], "s2": ["pod3"], "s3": []}
     for _ in range(3):
         assert lab["pod1"].ping("pod2", timeout=PATIENCE)
-    with Client("s1", timeout=PATIENCE) as one, Client("s2") as two, Client("s3") as three:
+    with (
+        Client("s1", timeout=PATIENCE) as one,
+        Client("s2", timeout=PATIENCE) as two,
+        Client("s3", timeout=PATIENCE) as three,
+    ):
         one.call("port.remove", port="pod2")
         two.call("port.add", port="pod2")
         assert {(say(process)["switch"], say(process)["switch"])} <= {("s1", "s2"), ("s2", "s1")}
@@ -171,7 +175,6 @@ def test_a_file_describes_several(lab: Lab, start: Start, tmp_path: Path) -> Non
         assert said[0]["changes"] == [] and said[2] == {
             "event": "port", "switch": "right", "name": "pod3", "link": "gone",
         }  # fmt: skip
-        assert process.stderr is not None
         for other, known in (
             (FILE.replace("switch.right", "switch.wrong"), "left, wrong"),
             (FILE + "[switch.new]", "left, right, new"),
@@ -179,7 +182,7 @@ def test_a_file_describes_several(lab: Lab, start: Start, tmp_path: Path) -> Non
         ):
             file.write_text(other)
             process.send_signal(signal.SIGHUP)
-            assert f"has other switches: {known}, not left, right; restart" in process.stderr.readline()
+            assert f"has other switches: {known}, not left, right; restart" in next_complaint(process)
         assert [row["ifname"] for row in right.call("port.list")] == ["pod4"]
     process.terminate()
     process.communicate(timeout=PATIENCE)
@@ -220,8 +223,7 @@ def test_ports_move_between_switches_with_the_file(
     eventually(lambda: lab["pod1"].ping("pod3") and lab["pod2"].ping("pod4"), "answers by ports that have moved")
     say_ports("pod1 pod2 pod3", "pod4 fbnone0")
     process.send_signal(signal.SIGHUP)
-    assert process.stderr is not None
-    said = process.stderr.readline()
+    said = next_complaint(process)
     assert "'fbnone0'" in said and said.endswith("; the switches go on as they are\n")
     assert ports() == [["pod1", "pod3"], ["pod2", "pod4"]]
     eventually(lambda: lab["pod2"].ping("pod4"), "an answer by a port that went back")

@@ -120,7 +120,7 @@ def test_a_run_plays_a_scenario(host: Host, tmp_path: Path) -> None:
             assert say(process)["event"] == "ready"
             seen = [say(process) for _ in range(4)]
             assert {event["name"] for event in seen} == {"p2"} and {event["link"] for event in seen} == {"up", "down"}
-            with Client("played") as client:
+            with Client("played", timeout=PATIENCE) as client:
                 assert [row["ifname"] for row in client.call("link.show")] == ["p1"]
             process.terminate()
             _, err = process.communicate(timeout=PATIENCE)

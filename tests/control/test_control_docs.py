@@ -49,7 +49,7 @@ def test_the_commands_run_as_written() -> None:
     with ControlServer(socket_path("blue"), verbs()):
         done = subprocess.run(
             ["bash", "-e", "-o", "pipefail", "-c", "\n".join(blocks)],
-            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60,
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=180,
         )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
     decoder, said, text = json.JSONDecoder(), [], done.stdout.strip()

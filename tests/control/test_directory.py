@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from live import eventually
+from live import PATIENCE, eventually
 from talks import asked, environment
 
 from fastbridge.control import directory, server
@@ -135,14 +135,14 @@ def test_the_only_one_needs_no_name(switches: ExitStack) -> None:
         Client("b")
     switches.enter_context(asked(socket_path("a")))
     assert running() == ["a"] and the_one() == "a"
-    with Client() as client:
+    with Client(timeout=PATIENCE) as client:
         assert client.call("echo", value=1) == 1
     with pytest.raises(ConfigError, match="no switch named b runs; there are: a"):
         Client("b")
     switches.enter_context(asked(socket_path("b")))
     with pytest.raises(ConfigError, match="several switches run: a, b; choose one with --switch NAME"):
         Client()
-    with Client("b") as client:
+    with Client("b", timeout=PATIENCE) as client:
         assert client.call("echo", value=2) == 2
 
 
@@ -167,7 +167,7 @@ def test_the_socket_of_a_killed_switch_is_not_in_the_way(switches: ExitStack) ->
     assert path.exists() and running() == []
     with pytest.raises(ConfigError, match="no switch runs"):
         Client()
-    with asked(path), Client() as client:
+    with asked(path), Client(timeout=PATIENCE) as client:
         assert client.call("echo", value=1) == 1
     assert not path.exists()
 

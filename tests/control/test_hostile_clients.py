@@ -219,7 +219,7 @@ def test_a_stopped_client(there: Asked, good: Client, path: Path) -> None:
             is_served(good, path)
         process.send_signal(signal.SIGCONT)
         there.streams[0].end()
-        said, _ = process.communicate(timeout=60)
+        said, _ = process.communicate(timeout=180)
         assert said.count("xxx") > 100 and "'lost'" in said and process.returncode == 0
     finally:
         process.kill()
@@ -288,7 +288,7 @@ with asked(path), Client(path=path, timeout=60) as good:
 
 def test_no_more_descriptors(path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", FEW_FILES, path], capture_output=True, text=True, timeout=120, env=environment()
+        [sys.executable, "-c", FEW_FILES, path], capture_output=True, text=True, timeout=180, env=environment()
     )
     assert done.returncode == 0, done.stderr
     assert "takes no more clients for now: Too many open files" in done.stderr

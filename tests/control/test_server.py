@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from live import eventually
+from live import PATIENCE, eventually
 from talks import Asked, Raw, asked, environment
 
 from fastbridge.control.client import Client, EventStream
@@ -142,7 +142,7 @@ def test_a_large_answer(client: Client) -> None:
 
 
 def test_a_stream(there: Asked, path: Path) -> None:
-    with Client(path=path) as client, client.stream("ticks") as stream:
+    with Client(path=path, timeout=PATIENCE) as client, client.stream("ticks") as stream:
         poll = select.poll()
         poll.register(stream, select.POLLIN)
         assert stream.read() == [] and not poll.poll(0)
@@ -299,7 +299,7 @@ def test_a_client_finds_the_switch_that_was_started_again(path: Path) -> None:
 def test_two_of_one_name(path: Path, there: Asked) -> None:
     with pytest.raises(ConfigError, match="a switch named one runs already; give this one another name, with --name"):
         ControlServer(path, there.verbs).start()
-    with Client(path=path) as client:
+    with Client(path=path, timeout=PATIENCE) as client:
         assert client.call("echo", value=1) == 1
 
 
@@ -320,7 +320,7 @@ def test_of_many_that_want_one_name_one_gets_it(path: Path) -> None:
 
     with ThreadPoolExecutor(20) as pool:
         assert sum(pool.map(start, servers)) == 1
-    with Client(path=path) as client:
+    with Client(path=path, timeout=PATIENCE) as client:
         assert client.call("echo", value=1) == 1
     for server in servers:
         server.close()
@@ -346,7 +346,7 @@ sock.connect({str(path)!r})
 print(sock.makefile().read())
 """
     other = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "/usr/bin/python3", "-c", script]
-    done = subprocess.run(other, capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(other, capture_output=True, text=True, timeout=180, check=True)
     error = json.loads(done.stdout)["error"]
     assert error == {"code": PRIVILEGE, "message": "this switch is another user's: only that user and root may ask it"}
 
@@ -357,13 +357,13 @@ def test_the_socket_is_there_again_when_its_file_was_removed(
     path.unlink()
     eventually(path.exists, "the socket again")
     assert client.call("echo", value=1) == 1  # those who were connected still are
-    with Client(path=path) as new:
+    with Client(path=path, timeout=PATIENCE) as new:
         assert new.call("echo", value=2) == 2
     eventually(lambda: f"the control socket {path} was removed; it is there again" in caplog.text, "a word in the log")
 
 
 def test_what_is_in_its_place_is_left_alone(path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with asked(path), Client(path=path) as client:
+    with asked(path), Client(path=path, timeout=PATIENCE) as client:
         with ExitStack() as theirs:
 
             def taken() -> bool:
@@ -423,7 +423,7 @@ if not child:
     os._exit(0)
 os.close(go_on)
 assert client.call("echo", value=2) == 2
-with Client(path=path) as second:
+with Client(path=path, timeout=60) as second:
     assert second.call("echo", value=3) == 3
 server.close()
 assert raw.line() is None  # though the child lives
@@ -439,7 +439,7 @@ assert os.waitpid(pid, 0)[1] == 0
 
 def test_a_forked_child_leaves_it_to_the_parent(path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", FORK, str(path)], capture_output=True, text=True, timeout=120, env=environment()
+        [sys.executable, "-c", FORK, str(path)], capture_output=True, text=True, timeout=180, env=environment()
     )
     assert done.returncode == 0, done.stderr
 

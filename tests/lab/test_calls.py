@@ -194,12 +194,12 @@ with Lab(1) as lab:
 
 
 def test_a_function_of_the_main_program() -> None:
-    done = subprocess.run([sys.executable, "-c", MAIN], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", MAIN], capture_output=True, text=True, timeout=180)
     assert (done.stdout, done.stderr) == ("['eth0', 'lo']\nwrong 2\n", "")
 
 
 def test_without_cloudpickle_the_way_out_is_said() -> None:
-    done = subprocess.run([sys.executable, "-c", MAIN, "cloudpickle"], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", MAIN, "cloudpickle"], capture_output=True, text=True, timeout=180)
     assert done.stderr == ""
     (line,) = done.stdout.splitlines()
     assert line.startswith("names in pod pod1 cannot be loaded by a new Python: AttributeError: ")
@@ -222,5 +222,5 @@ def test_a_function_of_a_module_that_no_import_finds(tmp_path: Path) -> None:
     (tmp_path / "test_it.py").write_text(IN_A_TEST)
     options = ["-q", "-p", "no:cacheprovider", "-c", os.devnull, "--import-mode=importlib"]
     command = [sys.executable, "-m", "pytest", *options, str(tmp_path / "test_it.py")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=180)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -99,7 +99,7 @@ except PrivilegeError as error:
 
 
 def test_a_visit_of_an_ordinary_user(up: lab_store.StoredLab, unprivileged: list[str]) -> None:
-    done = subprocess.run([*unprivileged, VISIT], capture_output=True, text=True, timeout=60, cwd="/")
+    done = subprocess.run([*unprivileged, VISIT], capture_output=True, text=True, timeout=180, cwd="/")
     assert (done.stdout, done.stderr) == ("lab fb is root's; run as root\n", "")
 
 
@@ -109,7 +109,7 @@ def test_from_another_network_namespace_it_is_whole(up: lab_store.StoredLab) -> 
     environment = os.environ | {"PYTHONPATH": str(Path(fastbridge.__file__).parents[1]), "COLUMNS": "200"}
 
     def ask(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([*there, *arguments], capture_output=True, text=True, timeout=60, env=environment)
+        return subprocess.run([*there, *arguments], capture_output=True, text=True, timeout=180, env=environment)
 
     listed = ask("list")
     assert listed.returncode == 0 and "complete, its ports in another network namespace" in listed.stdout

@@ -81,7 +81,7 @@ with Lab(3) as lab, Switch(lab.ports, fast_path=sys.argv[1]) as switch:
 
 
 def test_lab_and_switch_of_an_ordinary_user(unprivileged: list[str]) -> None:
-    done = subprocess.run([*unprivileged, QUIET + LAB_AND_PING], capture_output=True, text=True, timeout=60, cwd="/")
+    done = subprocess.run([*unprivileged, QUIET + LAB_AND_PING], capture_output=True, text=True, timeout=180, cwd="/")
     assert (done.returncode, done.stderr) == (0, "")
     result = json.loads(done.stdout)
     effective = re.search(r"^CapEff:\s+(\w+)$", result["status"], re.M)
@@ -93,7 +93,7 @@ def test_lab_and_switch_of_an_ordinary_user(unprivileged: list[str]) -> None:
 
 
 def test_tcp_in_bulk_of_an_ordinary_user(unprivileged: list[str]) -> None:
-    done = subprocess.run([*unprivileged, QUIET + TCP_IN_BULK], capture_output=True, text=True, timeout=120, cwd="/")
+    done = subprocess.run([*unprivileged, QUIET + TCP_IN_BULK], capture_output=True, text=True, timeout=180, cwd="/")
     assert (done.returncode, done.stderr) == (0, "")
     assert int(done.stdout) == 2 << 20
 
@@ -127,7 +127,7 @@ def test_users_of_their_own_where_some_are_lent(unprivileged: list[str], tmp_pat
     # newuidmap gains its privilege as it is executed: neither may be forbidden.
     command = [word for word in unprivileged if word not in ("--bounding-set=-all", "--no-new-privs")]
     lending = ["unshare", "--mount", "sh", "-c", script, str(tmp_path / "lent")]
-    done = subprocess.run([*lending, *command, OTHER_USERS], capture_output=True, text=True, timeout=60, cwd="/")
+    done = subprocess.run([*lending, *command, OTHER_USERS], capture_output=True, text=True, timeout=180, cwd="/")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines() == [f"{NOBODY} 100 101 101", "-15", "-9"]
 
@@ -146,7 +146,7 @@ def test_where_no_sysfs_is_to_be_had_programs_run_all_the_same(unprivileged: lis
     """As in a container, which hides parts of /sys: there the kernel gives an ordinary user no whole one."""
     masked = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs masked /sys/firmware && exec "$@"', "sh"]
     command = [*masked, *unprivileged, WHERE_SYS_IS_MASKED]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd="/")
+    done = subprocess.run(command, capture_output=True, text=True, timeout=180, cwd="/")
     assert (done.returncode, done.stdout) == (0, "['/', '0']\n" * 2)
     assert done.stderr.count("\n") == 1 and "/sys and /etc/hosts in pods are those of this process" in done.stderr
 

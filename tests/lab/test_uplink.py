@@ -191,7 +191,7 @@ def test_who_ever_has_a_lab_reaches_the_host_s_loopback_and_its_name_servers(
 ) -> None:
     command, place = who
     command = [*command, SCRIPT, program, "away.example"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=place)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=180, cwd=place)
     assert (done.returncode, done.stderr) == (0, "")
     said, interfaces = done.stdout.splitlines()
     assert json.loads(said)[0] == ["501", "198.51.100.7"]  # 501: the server knows no method
@@ -320,7 +320,7 @@ with Lab(1) as lab, lab.uplink():
 
 @needs_slirp4netns
 def test_a_forked_child_that_ends_leaves_it() -> None:
-    done = subprocess.run([sys.executable, "-c", FORK], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", FORK], capture_output=True, text=True, timeout=180)
     assert done.stdout.split() == ["eth0", "lo", "uplink", "nameserver", "10.0.2.3"], done.stderr
 
 

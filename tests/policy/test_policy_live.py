@@ -424,7 +424,9 @@ def test_a_redeployed_pod_is_reachable_at_once(policy: str) -> None:
         switch.add_port(port)
         switch.announce("pod2")
         for family in 4, 6:
-            assert lab["pod1"].ping(address(lab["pod2"], family), timeout=PATIENCE)
+            told = address(lab["pod2"], family)
+            eventually(lambda told=told: macs_of(lab["pod1"], told) == [mac], "the announcement")  # type: ignore[misc]
+            assert lab["pod1"].ping(told, timeout=PATIENCE)
             assert macs_of(lab["pod1"], address(lab["pod2"], family)) == [mac]
             assert lab["pod3"].ping(address(lab["pod2"], family), timeout=PATIENCE)
             assert lab["pod2"].ping(address(lab["pod3"], family), timeout=PATIENCE)

@@ -373,6 +373,6 @@ def test_an_ordinary_user(unprivileged: list[str]) -> None:
         script = "import sys, pytest; sys.exit(pytest.main(sys.argv[1:]))"
         arguments = [*command(str(path))[2:], "--rootdir", directory, "--lab-require"]
         done = subprocess.run(
-            [*unprivileged, script, *arguments], capture_output=True, text=True, timeout=120, cwd="/", env=environment()
+            [*unprivileged, script, *arguments], capture_output=True, text=True, timeout=180, cwd="/", env=environment()
         )
     assert outcomes(done) == {"passed": 1}, done.stdout + done.stderr

@@ -42,7 +42,7 @@ def _run(command: list[str]) -> str:
     try:
         # Without the library of a sanitizer that these tests may run under: it is not for other people's programs.
         environment = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=120, env=environment).stdout
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=180, env=environment).stdout
     except FileNotFoundError:
         pytest.skip(f"{command[0]} is not installed")
 

@@ -92,6 +92,14 @@ def complaints(err: str) -> list[str]:
     return [line for line in err.splitlines() if "costly" not in line]
 
 
+def next_complaint(process: subprocess.Popen[str]) -> str:
+    """The next line that a run writes to stderr, but for those of costly ports."""
+    assert process.stderr is not None
+    while not complaints(line := process.stderr.readline()) and line:
+        pass
+    return line
+
+
 def say(process: subprocess.Popen[str]) -> dict[str, Any]:
     """The next JSON line of a process."""
     assert process.stdout is not None

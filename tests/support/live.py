@@ -190,6 +190,19 @@ def hear_each_other(wires: list[Wire]) -> None:
                 hearer.heard_before(mark)
 
 
+def heard_by_a_mark(one: Wire, two: Wire, containing: bytes = b"fastbridge") -> list[bytes]:
+    """The test's frames that came before a mark. Some marks may be lost: a busy machine makes a port costly."""
+    marks, came = set[bytes](), list[bytes]()
+
+    def heard() -> bool:
+        marks.add(one.mark())
+        came.extend(two.arrived())
+        return bool(marks & set(came))
+
+    eventually(heard, "a mark")
+    return [frame for frame in came if containing in frame and MARK not in frame]
+
+
 def bursts_keep_their_order(wires: list[Wire], bursts: int, *, one_path: bool) -> None:
     """Bursts much longer than a batch: nothing lost, doubled or overtaken, on known unicast and on floods.
 
@@ -218,6 +231,11 @@ def next_own(wire: Wire) -> tuple[bytes, VnetHeader]:
 def seen(switch: Switch, name: str) -> int:
     port = switch.counters().ports[name]
     return port.rx_frames + port.fast + port.rx_missed
+
+
+def came_in(switch: Switch, name: str) -> int:
+    """How many frames of a port have arrived: those that wait for the core, too."""
+    return seen(switch, name) + switch.load().rings[name].waiting
 
 
 def settled(switch: Switch) -> None:

@@ -88,7 +88,7 @@ async def main():
     use()
 {how}
 """
-    subprocess.run([sys.executable, "-W", "error", "-c", script], check=True, timeout=60)
+    subprocess.run([sys.executable, "-W", "error", "-c", script], check=True, timeout=180)
 
 
 def test_no_loop_and_no_socket_is_left_behind() -> None:
@@ -107,5 +107,5 @@ use()
 asyncio.run(main())
 gc.collect()
 """
-    found = subprocess.run([sys.executable, "-W", "always", "-c", script], capture_output=True, text=True, timeout=60)
+    found = subprocess.run([sys.executable, "-W", "always", "-c", script], capture_output=True, text=True, timeout=180)
     assert (found.returncode, found.stderr) == (0, "")

@@ -23,7 +23,7 @@ from fast import HANDS, fast, forwarded, know_each_other, need, pairs, promoted
 from frames import GROUP, ethernet
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from live import PATIENCE, Wire, check_accounts, eventually, in_the_end, wires
+from live import PATIENCE, Wire, came_in, check_accounts, eventually, in_the_end, wires
 from strategies import frames, host_frames
 
 from fastbridge import ConfigError, Lab, Switch, Topology
@@ -165,6 +165,7 @@ def test_what_finds_no_room_on_the_way_to_the_core_is_missed() -> None:
             for _ in range(20_000):
                 one.send(ethernet(0xFFFFFFFFFFFF, one.mac))
             sent = lab["pod1"].counters().tx_frames
+            eventually(lambda: came_in(switch, "pod1") == sent, "the last frame")
             switch.stop()
             port = switch.counters().ports["pod1"]
             assert (port.rx_frames, port.fast, port.rx_missed) == (0, 0, sent)

@@ -14,7 +14,7 @@ import pytest
 from command import COMMAND, ROOT, say
 from fast import HANDS, need
 from frames import GROUP, ethernet
-from live import PATIENCE, Wire, eventually, wires
+from live import PATIENCE, Wire, eventually, heard_by_a_mark, wires
 
 from fastbridge import Lab, Topology
 
@@ -156,7 +156,7 @@ def test_a_station_that_moved_while_it_was_stopped_is_found_and_all_is_counted(h
 
         def found() -> bool:
             on.one.send(on.frame(1, 0, "to the new port"))
-            return any(b"to the new port" in frame for frame in on.three.heard_before(on.one.mark()))
+            return any(b"to the new port" in frame for frame in heard_by_a_mark(on.one, on.three))
 
         eventually(found, "the station at its new port")
         on.two.heard_before(on.three.mark())

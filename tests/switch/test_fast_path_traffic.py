@@ -13,7 +13,7 @@ import pytest
 from accounts import check_fates
 from fast import HANDS, fast, forwarded, know_each_other, need, pairs
 from frames import GROUP, ethernet
-from live import Wire, eventually, in_the_end, next_own, settled, state, wires
+from live import Wire, eventually, heard_by_a_mark, in_the_end, next_own, settled, state, wires
 from streams import Stream
 
 from fastbridge import Lab, Switch, Topology
@@ -110,8 +110,7 @@ def test_tcp_beside_a_station_that_moves_all_the_time(hand: str) -> None:
                 four.send(last_move)
                 settled(switch)
                 one.send(hello)
-                mark = one.mark()
-                heard = fourth.heard_before(mark), [frame for frame in third.heard_before(mark) if frame != last_move]
+                heard = heard_by_a_mark(one, fourth), [f for f in heard_by_a_mark(one, third) if f != last_move]
                 return heard == ([hello], [])
 
             eventually(reached, "a frame at the port of the last move, and there alone")
@@ -274,19 +273,6 @@ def costly(switch: Switch) -> int:
     return switch.counters().ports["pod2"].tx_dropped["costly"]
 
 
-def numbers_heard(one: Wire, two: Wire) -> list[int]:
-    """Of the frames that came before a mark. Some marks may be lost: a busy machine makes a port costly."""
-    marks, came = set[bytes](), list[bytes]()
-
-    def heard() -> bool:
-        marks.add(one.mark())
-        came.extend(two.arrived())
-        return bool(marks & set(came))
-
-    eventually(heard, "a mark")
-    return [int(frame[-4:]) for frame in came if b"fastbridge" in frame]
-
-
 @HANDS
 def test_at_its_promotion_a_pair_is_overtaken_once_at_most(hand: str) -> None:
     """Those that wait for the core, by those that the kernel forwards; among each, frames stay in order."""
@@ -301,11 +287,11 @@ def test_at_its_promotion_a_pair_is_overtaken_once_at_most(hand: str) -> None:
                 break
             two.mark()
             one.send(ethernet(GROUP, source))
-            two.heard_before(one.mark())
+            heard_by_a_mark(one, two)
             lost = costly(switch)
             frames = [ethernet(two.mac, source, payload=b"fastbridge%4d" % n) for n in range(burst)]
             one.send_in_order(frames)
-            came = numbers_heard(one, two)
+            came = [int(frame[-4:]) for frame in heard_by_a_mark(one, two)]
             assert burst - len(set(came)) <= costly(switch) - lost
             first_fast = min((n for at, n in enumerate(came) if min(came[at:]) < n), default=0)
             late = [n for n in came if n >= first_fast], [n for n in came if n < first_fast]

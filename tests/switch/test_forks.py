@@ -30,7 +30,7 @@ def refusal(ask, *arguments):
 
 
 def run(script: str) -> str:
-    found = subprocess.run([sys.executable, "-c", START + script], capture_output=True, text=True, timeout=120)
+    found = subprocess.run([sys.executable, "-c", START + script], capture_output=True, text=True, timeout=180)
     assert found.returncode == 0, found.stdout + found.stderr
     assert "Traceback" not in found.stderr
     return found.stdout

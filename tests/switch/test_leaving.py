@@ -138,7 +138,7 @@ def test_a_process_that_ends_gives_carriers_back(start: str, host: Host) -> None
     script = f"from fastbridge import Switch\nswitch = Switch(['p1', 'p2'])\n{start}switch.set_carrier('p1', False)\n"
     script += "import subprocess; print(subprocess.getoutput('ip -o link show p1'))"
     place = Path(fastbridge.__file__).parents[1]
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, cwd=place)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=180, cwd=place)
     assert done.returncode == 0 and done.stderr in ("", "port p1 is down\n")
     assert ",UP" not in done.stdout and ",UP" in ip("-o link show p1")
 

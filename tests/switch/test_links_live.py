@@ -199,5 +199,5 @@ with Lab(2) as lab, Switch(lab.ports) as switch:
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     assert min(lab["pod1"].ping("pod2", timeout=60).rtts) >= 0.040 and switch.links
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=180)
     assert (done.returncode, done.stderr) == (0, "")

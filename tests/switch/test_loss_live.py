@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from frames import GROUP, ethernet
 from gso import gso_frame
-from live import PATIENCE, check_accounts, eventually, seen, wires
+from live import PATIENCE, came_in, check_accounts, eventually, heard_by_a_mark, seen, wires
 from meanwhile import meanwhile
 
 from fastbridge import Lab, Switch, Topology
@@ -102,6 +102,7 @@ def test_frames_nobody_will_read_any_more_are_counted(count: int, end: str) -> N
     with quiet_lab(2, small=True, started=False) as (lab, switch), wires(lab) as (one, _):
         for n in range(count):
             one.send(ethernet(GROUP, one.mac, payload=b"fastbridge %d" % n))
+        eventually(lambda: came_in(switch, "pod1") == count, "the last frame")
         if end == "remove":
             switch.remove_port("pod1")
         else:
@@ -124,6 +125,7 @@ def test_frames_behind_those_that_were_read_are_counted(end: str) -> None:
         for _ in range(7):
             one.send(small)
             one.send(*large)
+        eventually(lambda: came_in(switch, "pod1") == 34, "34 frames")
         if end == "remove":
             switch.remove_port("pod1")
         else:
@@ -138,7 +140,9 @@ def test_losses_stay_on_record_when_the_port_is_removed_and_replaced() -> None:
     with quiet_lab(2, small=True) as (lab, switch):
         for round_ in range(3):
             frame = ethernet(UNKNOWN, X, payload=b"fastbridge round %d" % round_)
+            before = offered_by(lab, "pod1")
             assert storm(lab, "pod1", frame, 20_000).wait() == 0
+            eventually(lambda base=before: came_in(switch, "pod1") == offered_by(lab, "pod1") - base, "the last frame")  # type: ignore[misc]
             switch.remove_port("pod1")
             # The port is gone and so is what came after; of what came before nothing is left open.
             total = switch.counters().total
@@ -282,7 +286,7 @@ def test_a_queue_that_shapes_gets_single_frames() -> None:
 
             def longest() -> int:
                 one.send(*gso_frame(station(lab["pod2"]), one.mac, b"", 4, 20_000))
-                heard = two.heard_before(one.mark(), lab["pod2"].mac.packed)
+                heard = heard_by_a_mark(one, two, lab["pod2"].mac.packed)
                 assert sum(map(len, heard)) > 20_000
                 return max(map(len, heard))
 

@@ -15,7 +15,7 @@ from effort import examples
 from exported import exported
 from frames import GROUP, ethernet
 from hypothesis import given, settings
-from live import PATIENCE, eventually, stage, wires
+from live import PATIENCE, eventually, heard_by_a_mark, stage, wires
 from model import DEFAULT_FLAGS
 from pair import pair, whole
 from strategies import History, guarded_histories, histories
@@ -262,7 +262,7 @@ def test_a_running_switch_tells_what_happens() -> None:
         def flaps() -> bool:  # by five moves in a second, which take as long as they take
             for wire, other in ((one, two), (two, one)):
                 wire.send(hello(X))
-                other.heard_before(wire.mark())
+                heard_by_a_mark(wire, other)
             events.extend(told(monitor))
             return any(event["event"] == "flapping" and event["mac"] == mac for event in events)
 

@@ -98,7 +98,7 @@ def test_all_are_stopped_though_one_cannot_be(monkeypatch: pytest.MonkeyPatch) -
 def test_each_can_be_asked_by_its_name() -> None:
     with Lab(3) as lab, Switches({"left": lab.ports[:2], "right": lab.ports[2:]}, control=True):
         for name, ports in (("left", ["pod1", "pod2"]), ("right", ["pod3"])):
-            with Client(name) as client:
+            with Client(name, timeout=PATIENCE) as client:
                 assert [row["ifname"] for row in client.call("port.list")] == ports
                 assert client.call("status")[0]["name"] == name
         with pytest.raises(ConfigError, match=r"^switch right: a switch named right runs already"):

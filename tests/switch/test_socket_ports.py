@@ -386,7 +386,7 @@ with switch if isinstance(switch, Switch) else contextlib.nullcontext():
         a.send(b"\\xff" * 6 + bytes([2, 0, 0, 0, 0, 1, 0x88, 0xb5]))
         assert len(b.recv(60)) == 14
 """
-    done = subprocess.run([sys.executable, "-W", "error", "-c", script], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-W", "error", "-c", script], capture_output=True, text=True, timeout=180)
     assert (done.returncode, done.stderr) == (0, "")
 
 
@@ -434,7 +434,7 @@ ports.append(switch.add_socket_port("again"))
 for port in ports:
     port.close()
 """
-    done = subprocess.run([sys.executable, "-W", "error", "-c", script], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-W", "error", "-c", script], capture_output=True, text=True, timeout=180)
     said = (
         r"cannot make the socket of port probe\d+: Too many open files; raise the limit on open files \(ulimit -n\)\n"
     )

@@ -237,7 +237,7 @@ def test_a_process_may_end_with_its_switch_running(end: str) -> None:
         f"{end}\n"
     )
     place = Path(fastbridge.__file__).parents[1]
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, cwd=place)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=180, cwd=place)
     assert done.returncode == (0 if not end else -15 if "TERM" in end else 3)
     assert done.stderr == ""
 

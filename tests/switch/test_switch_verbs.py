@@ -284,7 +284,7 @@ def test_a_switch_answers_from_start_to_stop(lab: Lab) -> None:
     with Switch(lab.ports, control="one", cpu=None) as switch:
         assert running() == ["one"] and switch.name == "one"
         assert lab["pod1"].ping("pod2", timeout=PATIENCE)
-        with Client("one") as client:
+        with Client("one", timeout=PATIENCE) as client:
             shown = {(row["mac"], row["ifname"]) for row in client.call("fdb.show")}
             assert shown == {(str(entry.mac), entry.port) for entry in switch.fdb}
             status = client.call("status")[0]
@@ -365,7 +365,7 @@ def test_a_forked_child_leaves_the_socket_to_its_parent() -> None:
 import os, sys
 from fastbridge import ConfigError, Lab, Switch
 from fastbridge.control.client import Client
-with Lab(2) as lab, Switch(lab.ports, control="forking") as switch, Client("forking") as client:
+with Lab(2) as lab, Switch(lab.ports, control="forking") as switch, Client("forking", timeout=60) as client:
     if not (pid := os.fork()):
         try:
             switch.status()
@@ -374,10 +374,10 @@ with Lab(2) as lab, Switch(lab.ports, control="forking") as switch, Client("fork
             os._exit(0 if "forked child" in str(error) else 3)
         os._exit(4)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-    with Client("forking") as other:
+    with Client("forking", timeout=60) as other:
         assert other.call("status")[0]["pid"] == client.call("status")[0]["pid"] == os.getpid()
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=180)
     assert (done.returncode, done.stderr) == (0, "")
 
 
@@ -389,10 +389,10 @@ from fastbridge import Lab, Switch
 with Lab(2) as lab, Switch(lab.ports, control="killed"):
     os.kill(os.getpid(), 9)
 """
-    assert subprocess.run([sys.executable, "-c", script], timeout=120, check=False).returncode == -9
+    assert subprocess.run([sys.executable, "-c", script], timeout=180, check=False).returncode == -9
     path = socket_path("killed")
     assert path.exists() and running() == []
-    with Switch(lab.ports, control="killed"), Client() as client:
+    with Switch(lab.ports, control="killed"), Client(timeout=60) as client:
         assert client.call("status")[0]["name"] == "killed"
     assert not path.exists()
 
@@ -405,14 +405,14 @@ from fastbridge import Lab, Switch
 switch = Switch(Lab(2).ports, control="forgotten")
 switch.start()
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=180)
     assert (done.returncode, done.stderr) == (0, "")
     assert not Path(socket_path("forgotten")).exists()
 
 
 @pytest.mark.live
 def test_capabilities_are_those_of_the_process(lab: Lab) -> None:
-    with Switch(lab.ports, control="one"), Client("one") as client:
+    with Switch(lab.ports, control="one"), Client("one", timeout=60) as client:
         held = client.call("status")[0]["capabilities"]
     number = int(next(line for line in Path("/proc/self/status").read_text().splitlines() if "CapEff" in line)[8:], 16)
     decoded = subprocess.run(["capsh", f"--decode={number:x}"], capture_output=True, text=True, check=True).stdout
