@@ -117,7 +117,7 @@ taken = [os.open(os.devnull, os.O_RDONLY) for _ in range(1_100)]
 with Lab(2) as lab, Switch(lab.ports, control=True) as switch, switch.capture(count=1) as frames:
     assert min(sock.fileno() for member in switch._members.values() for sock in member.sockets) > 1_023
     print(bool(lab["pod1"].ping("pod2", timeout=60)), len(list(frames)))
-    with Client(switch.name, timeout=PATIENCE) as client:
+    with Client(switch.name, timeout=60) as client:
         print(client.call("status")[0]["running"])
 """
 
