@@ -196,7 +196,10 @@ class LinkWatch:
         if lost and all_there:
             known.update(link.index for link in self.links())
         for index in known if lost else known & asked:
-            yield self.look(index) or Link(index, "", 0, 0, b"", 0, 0, 0, False, "deleted")
+            if link := self.look(index):
+                yield link
+            elif lost:  # with the message of its end, which else is there by now: the next call tells its last counts
+                yield Link(index, "", 0, 0, b"", 0, 0, 0, False, "deleted")
 
     def _dump(self, kind: int, body: bytes, what: str) -> list[memoryview]:
         try:

@@ -82,9 +82,8 @@ class ControlServer:
 
     def start(self) -> None:
         """Listen. Raises ConfigError where another switch has the name, or the socket cannot be made."""
-        self._listener = _listen(self.path)
+        self._listener, self._file = _listen(self.path)
         _ours.add(self.path)
-        self._file = _identity(self.path)
         self._epoll = select.epoll()
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._epoll.register(self._listener, select.EPOLLIN)
@@ -194,7 +193,7 @@ class ControlServer:
         self._epoll.close()
         self._listener.close()
         _ours.discard(self.path)
-        if self._file == _identity(self.path):
+        if self._file and self._file == _identity(self.path):
             self.path.unlink(missing_ok=True)  # another switch that starts removes it, too
 
     def _turn(self) -> None:
@@ -401,19 +400,19 @@ class ControlServer:
         for guest in list(self._guests.values()):
             if guest.stalled(now) and not guest.subscriptions:
                 self._dismiss(guest)
-        if _identity(self.path) != self._file:
+        if self._file is None or self._file != _identity(self.path):
             self._listen_again()
 
     def _listen_again(self) -> None:
         """After somebody removed the socket."""
         try:
-            listener = _listen(self.path)
+            listener, file = _listen(self.path)
         except ConfigError as error:
             text = f"the control socket {self.path} was removed, and cannot be made again: {error}"
         else:
             self._epoll.unregister(self._listener)
             self._listener.close()
-            self._listener, self._file = listener, _identity(self.path)
+            self._listener, self._file = listener, file
             self._epoll.register(listener, select.EPOLLIN)
             text = f"the control socket {self.path} was removed; it is there again"
         self._journal.warn(_log, "failures of the control socket", text, thing=text)
@@ -429,16 +428,19 @@ def _send_away(guest: Guest, code: int, why: str) -> None:
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
-    """Which file it is; None: none."""
+    """Which socket it is; None: there is none, or something else."""
     try:
         found = path.lstat()
     except OSError:
         return None
-    return found.st_dev, found.st_ino
+    return (found.st_dev, found.st_ino) if stat.S_ISSOCK(found.st_mode) else None
 
 
-def _listen(path: Path) -> socket.socket:
-    """A socket at this path, in place of a dead switch's. Raises ConfigError."""
+def _listen(path: Path) -> tuple[socket.socket, tuple[int, int] | None]:
+    """A socket at this path, in place of a dead switch's; and its file; None: somebody took it away at once.
+
+    Raises ConfigError.
+    """
     if path.parent == directory():
         make_directory()
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -450,8 +452,9 @@ def _listen(path: Path) -> socket.socket:
                     with contextlib.suppress(FileNotFoundError):  # one that ends just now
                         if other not in _ours and stat.S_ISSOCK(other.lstat().st_mode) and not answers(other):
                             other.unlink()
+            os.fchmod(listener.fileno(), 0o600)  # its file's mode, from the start (net/unix/af_unix.c: unix_bind_bsd())
             listener.bind(str(path))
-            path.chmod(0o600)
+            file = _identity(path)
             listener.listen(_BACKLOG)  # until now nobody can connect
     except OSError as error:
         listener.close()
@@ -460,7 +463,7 @@ def _listen(path: Path) -> socket.socket:
         listener.close()
         raise
     listener.setblocking(False)
-    return listener
+    return listener, file
 
 
 def remove_dead(path: Path) -> None:
@@ -482,9 +485,11 @@ def _alone(place: Path) -> Iterator[None]:
 
 def _clear(path: Path) -> None:
     """Remove the socket of a dead switch. Raises ConfigError where something else is in the way."""
-    if _identity(path) is None:
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
         return
-    if not stat.S_ISSOCK(path.lstat().st_mode):
+    if not stat.S_ISSOCK(mode):
         raise ConfigError(f"{path} is no socket: remove it, or give the switch another name")
     if answers(path):
         raise ConfigError(f"a switch named {path.stem} runs already; give this one another name, with --name")

@@ -21,6 +21,7 @@ import pytest
 from live import PATIENCE, eventually
 from talks import Asked, Raw, asked, environment
 
+from fastbridge.control import server
 from fastbridge.control.client import Client, EventStream
 from fastbridge.control.protocol import (
     CONFIG,
@@ -322,8 +323,8 @@ def test_of_many_that_want_one_name_one_gets_it(path: Path) -> None:
         assert sum(pool.map(start, servers)) == 1
     with Client(path=path, timeout=PATIENCE) as client:
         assert client.call("echo", value=1) == 1
-    for server in servers:
-        server.close()
+    for each in servers:
+        each.close()
     assert not path.exists()
 
 
@@ -360,6 +361,23 @@ def test_the_socket_is_there_again_when_its_file_was_removed(
     with Client(path=path, timeout=PATIENCE) as new:
         assert new.call("echo", value=2) == 2
     eventually(lambda: f"the control socket {path} was removed; it is there again" in caplog.text, "a word in the log")
+
+
+def test_what_takes_its_place_at_once_is_not_taken_for_its_own(
+    path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine, bound = path.with_name("mine"), server._identity
+
+    def replaced(at: Path) -> tuple[int, int] | None:
+        monkeypatch.undo()
+        mine.write_text("mine")
+        mine.replace(at)
+        return bound(at)
+
+    monkeypatch.setattr(server, "_identity", replaced)
+    with asked(path):
+        eventually(lambda: "one.sock is no socket" in caplog.text, "a word in the log")
+    assert path.read_text() == "mine"
 
 
 def test_what_is_in_its_place_is_left_alone(path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import socket
 import subprocess
 from collections.abc import Iterator
 
@@ -109,6 +110,34 @@ def test_changes_are_heard(pair: tuple[LinkWatch, Links, Namespace]) -> None:
     hear(watch, index, "link.name == 'elsewhere' and not link.gone")
     links.delete("elsewhere")
     hear(watch, index, "link.gone == 'deleted'")
+
+
+@pytest.mark.skipif(shutil.which("tc") is None, reason="tc is not installed (package iproute2)")
+def test_a_link_that_ends_while_its_queue_is_asked_for_tells_its_last_counts(
+    pair: tuple[LinkWatch, Links, Namespace], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The look comes too late, and the message of the end is not read yet."""
+    watch, links, elsewhere = pair
+    index, look = the_link(watch).index, watch.look
+    with Links(elsewhere) as inside:
+        inside.set("there", state="up", mtu=1000)
+    links.set("here", state="up")
+    eventually(lambda: the_link(watch).running, "a carrier")
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as sending, pytest.raises(OSError, match="buffer"):
+        sending.bind(("here", 0))
+        sending.send(bytes(1400))  # refused by the far end
+    lost = the_link(watch).tx_dropped
+    assert lost == 1
+    list(watch.changes([index]))
+    subprocess.run(["tc", "qdisc", "add", "dev", "here", "root", "pfifo"], check=True)
+
+    def late(which: str | int) -> Link | None:
+        links.delete("here")
+        return look(which)
+
+    monkeypatch.setattr(watch, "look", late)
+    assert [link for link in watch.changes([index]) if link.gone] == []
+    assert [(link.gone, link.tx_dropped) for link in watch.changes([index])][-1] == ("deleted", lost)
 
 
 def test_a_link_that_moves_away_is_not_deleted(pair: tuple[LinkWatch, Links, Namespace]) -> None:
