@@ -65,7 +65,8 @@ class SocketPort(Closes):
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
-            if self.fileno() >= 0 and not wait_for(self.fileno(), select.POLLIN, left):
+            descriptor = self.fileno()  # another thread may close it
+            if descriptor >= 0 and not wait_for(descriptor, select.POLLIN, left):
                 raise TimeoutError(f"port {self._name} has got no frame within {timeout} s")
             with contextlib.suppress(BlockingIOError):  # another thread was quicker
                 return self._take()

@@ -78,7 +78,7 @@ class BpfHand(NftHand):
         """See Hand."""
         now = time.monotonic_ns()
         found: dict[Pair, float] = {}
-        by_interface = {links.ifindex: index for index, links in self._links.items()}
+        by_interface = {links.ifindex: index for index, links in list(self._links.items())}
         for fd, layout in self._maps():
             for key, value in bpf.read_all(fd, layout.size, VALUE.size, self._size):
                 header, interface, *ip = layout.unpack(key)

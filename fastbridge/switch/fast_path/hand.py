@@ -42,7 +42,7 @@ class NoInterfaceError(RefusedError):
 
 
 class Hand(Protocol):
-    """Keeps the promoted pairs in the kernel. The head calls it under its lock, one call at a time."""
+    """Keeps the promoted pairs in the kernel. The head calls it under its lock; ports come and go beside that."""
 
     #: What users see: "nft", "bpf".
     name: str

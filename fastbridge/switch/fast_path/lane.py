@@ -113,13 +113,13 @@ class FastLane:
         """Take these ports' frames from now on, by the ports' indexes. Raises OSError."""
         with self._lock:
             self.hand.attach(ports)
-            self._ports.update(ports)
             punt_indices = [links.punt for links in ports.values()]
             indices = [links.ifindex for links in ports.values()]
             before, punts, own = self._stats(indices), self._stats(punt_indices), self._stats(indices)
             for index, links in ports.items():
                 self._begun[index] = self._begin(links, before, punts, own)
                 self._passed[index] = Passed()
+            self._ports.update(ports)
 
     def _begin(self, links: PortEnds, before: Stats, punts: Stats, own: Stats) -> Passed:
         """The counts of a port's interface from before it was attached. Nothing is promoted from it yet.
@@ -150,7 +150,9 @@ class FastLane:
             self.hand.detach(index)
             del self._ports[index], self._begun[index]
             self.head.promoted_from.discard(index)
-            return self._passed.pop(index)
+            last = self._passed.pop(index)
+        self.head.remove_port(index)  # its MTU may have been followed meanwhile
+        return last
 
     def follow_name(self, index: int, name: str) -> None:
         """A port's interface may have another name. Raises OSError."""
