@@ -415,9 +415,9 @@ def _claim(claim: socket.socket, source: PortLike, link: Link, journal: Journal)
             time.sleep(0.001)
             continue
         pid, uid = holder or (0, 0)
-        if not may_switch(pid, uid):
-            text = f"process {pid} of user {uid} pretends to hold port {source.name}: passed over"
-            journal.warn(_log, "pretended ports", text, thing=str(pid))
+        if holder is None or not may_switch(pid, uid):
+            who = f"process {pid} of user {uid}" if holder else "a process that does not listen"
+            journal.warn(_log, "pretended ports", f"{who} pretends to hold port {source.name}: passed over", thing=who)
             return False
         who = "this process" if pid == os.getpid() else f"process {pid}" if pid else "another process"
         raise PortError(f"{source.name} is a port of another switch, in {who}; stop that one first") from None
@@ -451,13 +451,15 @@ def claim_of(index: int) -> str:
 def _holder(source: PortLike, name: str) -> tuple[int, int] | None:
     """Process and user that hold a claim; 0: a process that this one cannot see, root. Raises PortError.
 
-    None: it has just ended, or does not listen yet.
+    None: it has just ended, or does not listen, as a switch does within a moment.
     """
     with source.open_socket(socket.AF_UNIX, socket.SOCK_STREAM, 0) as sock:
         try:
             connect(sock, name, source.name)
-        except OSError:
+        except ConnectionRefusedError:
             return None
+        except OSError:  # it may not be asked
+            return 0, 0
         return peer(sock)
 
 

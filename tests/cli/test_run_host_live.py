@@ -368,7 +368,9 @@ def test_run_without_privilege(ports: list[str], host: Host, unprivileged: list[
     assert "no right to open a raw socket" in complaint(done, 1)
 
 
+@pytest.mark.parametrize("listens", [True, False])
 def test_who_cannot_be_a_switch_holds_no_port(
+    listens: bool,
     host: Host,
     unprivileged: list[str],
     caplog: pytest.LogCaptureFixture,
@@ -380,17 +382,19 @@ def test_who_cannot_be_a_switch_holds_no_port(
 import socket, sys
 claim = socket.socket(socket.AF_UNIX)
 claim.bind(chr(0) + sys.argv[1])
-claim.listen()
+if sys.argv[2] == "True":
+    claim.listen()
 print("held", flush=True)
 sys.stdin.read()"""
     name = f"fastbridge-port-{host.links.index('p1')}"
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    with subprocess.Popen([*unprivileged, code, name], text=True, **pipes) as process:
+    with subprocess.Popen([*unprivileged, code, name, str(listens)], text=True, **pipes) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "held\n"
         with Switch(["p1", "p2"]):
             assert host.ping(1, 2)
         process.communicate()
+    assert ("does not listen pretends" in caplog.text) != listens
     assert "pretends to hold port p1" in caplog.text
 
 
