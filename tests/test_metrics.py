@@ -650,8 +650,7 @@ def test_a_real_prometheus_scrapes_a_run(lab: Lab, start: Started, tmp_path: Pat
         data = answer["data"]
         return data["activeTargets"] if "activeTargets" in data else data["result"]
 
-    eventually(lambda: [t["health"] for t in query("targets")] == ["up"], "a scrape")
-    assert [t["lastError"] for t in query("targets")] == [""]
+    eventually(lambda: [(t["health"], t["lastError"]) for t in query("targets")] == [("up", "")], "a scrape")
     assert lab["pod1"].ping("pod2", count=3, interval=0.05, timeout=PATIENCE).received == 3
 
     def agrees() -> bool:
@@ -662,6 +661,9 @@ def test_a_real_prometheus_scrapes_a_run(lab: Lab, start: Started, tmp_path: Pat
         return found == said and found["pod1"] > 0
 
     eventually(agrees, "the same counts in Prometheus")
-    assert {row["metric"]["__name__"] for row in query("query?query=fastbridge_build_info")} == {
-        "fastbridge_build_info"
-    }
+
+    def named() -> bool:
+        rows = query("query?query=fastbridge_build_info")
+        return {row["metric"]["__name__"] for row in rows} == {"fastbridge_build_info"}
+
+    eventually(named, "what was built, in Prometheus")

@@ -409,7 +409,7 @@ def test_the_page_runs_as_written(tmp_path: Path) -> None:
         assert lab["veth1"].ping("veth2", timeout=PATIENCE)
         done = subprocess.run(
             ["bash", "-e", "-o", "pipefail"], input="\n".join(blocks), env=environment, cwd=tmp_path,
-            capture_output=True, text=True, timeout=3 * PATIENCE,
+            capture_output=True, text=True, timeout=4.5 * PATIENCE,
         )  # fmt: skip
         process.communicate(timeout=PATIENCE)
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
