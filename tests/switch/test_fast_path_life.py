@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 import shutil
@@ -10,10 +11,11 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from command import COMMAND, ROOT, say
@@ -22,7 +24,9 @@ from frames import GROUP, ethernet
 from live import PATIENCE, eventually, wires
 from sandboxed import REFUSE
 
-from fastbridge import Lab, Topology
+from fastbridge import Lab, PortError, Topology
+from fastbridge.switch.fast_path.lane import FastLane
+from fastbridge.switch.fast_path.nft import PortEnds
 
 pytestmark = pytest.mark.live
 
@@ -225,3 +229,34 @@ def test_in_a_sandbox_that_refuses_what_it_takes(refused: str, path: str, forwar
         else:
             (line,) = lines
             assert "fast path" in line and "Operation not permitted" in line
+
+
+@HANDS
+def test_a_port_that_goes_leaves_no_mtu(hand: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its link is looked at while its frames are counted for the last time."""
+    with fast(hand) as (_, switch):
+        lane = switch._fast.lane
+        assert lane is not None and lane.head is not None
+        index = next(port.index for port in switch.ports if port.name == "pod3")
+        note = FastLane._note
+
+        def followed(self: FastLane, ports: Mapping[int, PortEnds]) -> None:
+            self.follow_mtu(index, 1500)
+            note(self, ports)
+
+        monkeypatch.setattr(FastLane, "_note", followed)
+        switch.remove_port("pod3")
+        assert index not in lane.head._mtus
+
+
+@HANDS
+def test_a_port_whose_counts_cannot_be_read_does_not_come(hand: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with fast(hand) as (lab, switch):
+        switch.remove_port("pod3")
+        with monkeypatch.context() as patch:
+            patch.setattr(FastLane, "_begin", Mock(side_effect=OSError(errno.ENOBUFS, "No buffer space available")))
+            with pytest.raises(PortError):
+                switch.add_port(lab["pod3"].port)
+        assert list(switch.counters().ports) == ["pod1", "pod2"]
+        switch.add_port(lab["pod3"].port)
+        know_each_other(lab, switch, "pod1", "pod3")

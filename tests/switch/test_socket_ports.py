@@ -204,6 +204,19 @@ def test_a_port_that_is_closed_leaves_the_switch(switch: MemorySwitch | Switch) 
     assert switch.counters().total.rx_frames == 1
 
 
+def test_a_port_that_is_closed_just_before_it_waits(ports: list[SocketPort], monkeypatch: pytest.MonkeyPatch) -> None:
+    one, number = ports[0], ports[0].fileno()
+
+    def closed_meanwhile(_: SocketPort) -> int:
+        monkeypatch.undo()
+        one.close()
+        return number
+
+    monkeypatch.setattr(SocketPort, "fileno", closed_meanwhile)
+    with pytest.raises(PortError, match="is closed"):
+        one.recv(PATIENCE)
+
+
 def test_somebody_else_may_remove_it(switch: MemorySwitch | Switch) -> None:
     with switch.add_socket_port("a") as a, switch.add_socket_port("b") as b:
         b.send(ethernet(GROUP, TWO))
