@@ -78,8 +78,7 @@ def test_tcp_while_its_pairs_are_revoked_and_promoted(hand: str, change: str) ->
         with meanwhile(changes[change], pause=0.02) as done:
             exchange(lab)
         assert done[0] > 0 and switch._fast.lane.head.revoked > before
-        marks = set[bytes]()
-        eventually(lambda: marks.add(three.mark()) or marks & set(two.arrived()), "the last of port 3")  # type: ignore[func-returns-value]
+        heard_by_a_mark(three, two)  # the last of port 3
         eventually(back, "the station to be back")
         settled(switch)
         know_each_other(lab, switch)

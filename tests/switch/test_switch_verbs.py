@@ -392,7 +392,7 @@ with Lab(2) as lab, Switch(lab.ports, control="killed"):
     assert subprocess.run([sys.executable, "-c", script], timeout=180, check=False).returncode == -9
     path = socket_path("killed")
     assert path.exists() and running() == []
-    with Switch(lab.ports, control="killed"), Client(timeout=60) as client:
+    with Switch(lab.ports, control="killed"), Client(timeout=PATIENCE) as client:
         assert client.call("status")[0]["name"] == "killed"
     assert not path.exists()
 
@@ -412,7 +412,7 @@ switch.start()
 
 @pytest.mark.live
 def test_capabilities_are_those_of_the_process(lab: Lab) -> None:
-    with Switch(lab.ports, control="one"), Client("one", timeout=60) as client:
+    with Switch(lab.ports, control="one"), Client("one", timeout=PATIENCE) as client:
         held = client.call("status")[0]["capabilities"]
     number = int(next(line for line in Path("/proc/self/status").read_text().splitlines() if "CapEff" in line)[8:], 16)
     decoded = subprocess.run(["capsh", f"--decode={number:x}"], capture_output=True, text=True, check=True).stdout
