@@ -198,7 +198,7 @@ class LinkWatch:
         for index in known if lost else known & asked:
             if link := self.look(index):
                 yield link
-            elif lost:  # with the message of its end, which else is there by now: the next call tells its last counts
+            elif lost:  # its last message may be lost, too; without a loss it waits to be read, with the last counts
                 yield Link(index, "", 0, 0, b"", 0, 0, 0, False, "deleted")
 
     def _dump(self, kind: int, body: bytes, what: str) -> list[memoryview]:

@@ -437,7 +437,7 @@ def _identity(path: Path) -> tuple[int, int] | None:
 
 
 def _listen(path: Path) -> tuple[socket.socket, tuple[int, int] | None]:
-    """A socket at this path, in place of a dead switch's; and its file; None: somebody took it away at once.
+    """A socket at this path, in place of a dead switch's, and its file (None: somebody took it away at once).
 
     Raises ConfigError.
     """
